@@ -1,0 +1,1 @@
+"""What the transformer is told besides text: coordinates, masks, guides, references, frozen parts."""

@@ -1,0 +1,56 @@
+"""Coordinates of tokens: half-open intervals in seconds (time) and pixels (height, width), float32.
+
+Both latent grids are causal: the first latent covers one frame (or one mel step), every later one a
+whole group. Source: spec of the LTX-2.3 transformer, section 4; numbers held by
+tests/parity/test_transformer.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from soundstage.types import MEL_HOP, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE
+
+MEL_FRAMES_PER_LATENT = 4
+
+
+def video_positions(
+    latent_frames: int,
+    latent_height: int,
+    latent_width: int,
+    fps: float,
+    *,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """(1, 3, N, 2) intervals [start, end) of a clip's tokens, in (frame, row, column) order.
+
+    Axes: time in seconds, height and width in pixels. At 24 fps the first latent frame covers
+    [0, 1/24), the second [1/24, 9/24).
+    """
+    frames = _causal(_intervals(latent_frames, device), TIME_SCALE) / fps
+    rows = _intervals(latent_height, device) * SPACE_SCALE
+    columns = _intervals(latent_width, device) * SPACE_SCALE
+    grid = (latent_frames, latent_height, latent_width, 2)
+    axes = (frames[:, None, None], rows[None, :, None], columns[None, None, :])
+    return torch.stack([axis.expand(grid).reshape(-1, 2) for axis in axes]).unsqueeze(0)
+
+
+def audio_positions(num_latents: int, *, shift: int = 0, device: torch.device | str | None = None) -> Tensor:
+    """(1, 1, N, 2) intervals [start, end) in seconds: [0, .01), [.01, .05), [.05, .09), ...
+
+    shift: index of the first latent.
+    """
+    mel_frames = _causal(_intervals(num_latents, device) + shift, MEL_FRAMES_PER_LATENT)
+    return (mel_frames * MEL_HOP / MEL_RATE_HZ).view(1, 1, num_latents, 2)
+
+
+def _intervals(count: int, device: torch.device | str | None) -> Tensor:
+    """(count, 2): [k, k + 1)."""
+    start = torch.arange(count, dtype=torch.float32, device=device)
+    return torch.stack([start, start + 1], dim=-1)
+
+
+def _causal(latent: Tensor, scale: int) -> Tensor:
+    """Latent bounds -> bounds in units of which the first latent holds one and the others `scale`."""
+    return (latent * scale + 1 - scale).clamp(min=0)

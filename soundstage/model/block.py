@@ -1,0 +1,237 @@
+"""One transformer block: both streams, step by step, and the attention between them.
+
+A block holds only the modules of the streams its model has. What all blocks of a forward share (tables,
+modulation rows, text) comes in as one `StreamInputs` per stream.
+
+Source: spec of the LTX-2.3 transformer, section 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from soundstage.model.attention import Attention, FeedForward
+from soundstage.model.config import StreamConfig, TransformerConfig
+from soundstage.model.modulation import Modulation, rms
+from soundstage.model.rope import RopeTable
+
+# Row numbers of a stream's modulation.
+SELF_SHIFT, SELF_SCALE, SELF_GATE = 0, 1, 2
+FF_SHIFT, FF_SCALE, FF_GATE = 3, 4, 5
+TEXT_SHIFT, TEXT_SCALE, TEXT_GATE = 6, 7, 8
+NUM_ROWS = 9
+CONTEXT_SHIFT, CONTEXT_SCALE = 0, 1
+NUM_CONTEXT_ROWS = 2
+# Rows of the attention between streams: scale comes first here. The table has a fifth row, the gate.
+A2V_SCALE, A2V_SHIFT, V2A_SCALE, V2A_SHIFT = 0, 1, 2, 3
+NUM_CROSS_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What one guidance pass leaves out, as sets of block numbers; None means every block.
+
+    skip_video_self, skip_audio_self: self-attention is replaced by its values (STG).
+    skip_audio_to_video, skip_video_to_audio: the attention between the streams adds nothing.
+    """
+
+    skip_video_self: frozenset[int] | None = frozenset()
+    skip_audio_self: frozenset[int] | None = frozenset()
+    skip_audio_to_video: frozenset[int] | None = frozenset()
+    skip_video_to_audio: frozenset[int] | None = frozenset()
+
+    @classmethod
+    def stg(cls, blocks: Sequence[int] | None, *, video: bool = True, audio: bool = True) -> Perturbation:
+        """Spatio-temporal guidance: no self-attention in `blocks`, for the streams that are guided."""
+        skip = None if blocks is None else frozenset(blocks)
+        return cls(
+            skip_video_self=skip if video else frozenset(), skip_audio_self=skip if audio else frozenset()
+        )
+
+    @classmethod
+    def isolated(cls) -> Perturbation:
+        """Modality isolation: the streams do not see each other."""
+        return cls(skip_audio_to_video=None, skip_video_to_audio=None)
+
+
+Keep = bool | Tensor  # True, False, or per sample: bool (B, 1, 1)
+
+
+@dataclass(frozen=True)
+class BlockKeeps:
+    """What one block carries out; the complement of a Perturbation, for a batch."""
+
+    video_self: Keep = True
+    audio_self: Keep = True
+    audio_to_video: Keep = True
+    video_to_audio: Keep = True
+
+    @classmethod
+    def of(cls, passes: Sequence[Perturbation], block: int, device: torch.device | None = None) -> BlockKeeps:
+        """passes: one for the whole batch, or one per sample."""
+
+        def keep(skips: Sequence[frozenset[int] | None]) -> Keep:
+            kept = [blocks is not None and block not in blocks for blocks in skips]
+            if all(kept) or not any(kept):
+                return kept[0]
+            return torch.tensor(kept, device=device).view(-1, 1, 1)
+
+        return cls(
+            keep([p.skip_video_self for p in passes]),
+            keep([p.skip_audio_self for p in passes]),
+            keep([p.skip_audio_to_video for p in passes]),
+            keep([p.skip_video_to_audio for p in passes]),
+        )
+
+
+KEEP_ALL = BlockKeeps()
+
+
+@dataclass
+class StreamInputs:
+    """One stream's part in a forward, the same for all blocks.
+
+    rows: (B, G, 9, D), and the timestep they come from, (B, G, D), for the head. groups: (N,) the group
+    of each token, None if there is one. context_rows: (B, 1, 2, D).
+    cross_rows: (B, G or 1, 4, D), with cross_groups; cross_gate: (B, 1, 1, D); None without the other
+    stream. enabled=False: the stream only serves as keys and values of the other.
+    """
+
+    enabled: bool
+    context: Tensor
+    context_bias: Tensor | None
+    self_bias: Tensor | None
+    rope: RopeTable
+    rows: Tensor
+    embedded_timestep: Tensor
+    groups: Tensor | None
+    context_rows: Tensor
+    cross_rope: RopeTable | None = None
+    cross_rows: Tensor | None = None
+    cross_groups: Tensor | None = None
+    cross_gate: Tensor | None = None
+
+    def cross_modulation(self, table: Tensor) -> tuple[Modulation, Tensor]:
+        """table (5, D) -> modulation of the first four rows, and the gate (B, 1, D) of the fifth."""
+        assert self.cross_rows is not None
+        assert self.cross_gate is not None
+        modulation = Modulation.of(table[:NUM_CROSS_ROWS], self.cross_rows, self.cross_groups)
+        return modulation, Modulation.of(table[NUM_CROSS_ROWS:], self.cross_gate).row(0)
+
+
+def _table(num_rows: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(num_rows, width) / width**0.5)
+
+
+def _self_and_text(stream: StreamConfig) -> tuple[Attention, Attention]:
+    heads = {"num_heads": stream.num_heads, "head_dim": stream.head_dim}
+    return Attention(stream.width, stream.width, **heads), Attention(stream.width, stream.width, **heads)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        video, audio = config.video, config.audio
+        if video is not None:
+            self.attn1, self.attn2 = _self_and_text(video)
+            self.ff = FeedForward(video.width)
+            self.scale_shift_table = _table(NUM_ROWS, video.width)
+            self.prompt_scale_shift_table = _table(NUM_CONTEXT_ROWS, video.width)
+        if audio is not None:
+            self.audio_attn1, self.audio_attn2 = _self_and_text(audio)
+            self.audio_ff = FeedForward(audio.width)
+            self.audio_scale_shift_table = _table(NUM_ROWS, audio.width)
+            self.audio_prompt_scale_shift_table = _table(NUM_CONTEXT_ROWS, audio.width)
+        if video is not None and audio is not None:
+            heads = {"num_heads": audio.num_heads, "head_dim": audio.head_dim}
+            self.audio_to_video_attn = Attention(video.width, audio.width, **heads)
+            self.video_to_audio_attn = Attention(audio.width, video.width, **heads)
+            self.scale_shift_table_a2v_ca_video = _table(NUM_CROSS_ROWS + 1, video.width)
+            self.scale_shift_table_a2v_ca_audio = _table(NUM_CROSS_ROWS + 1, audio.width)
+
+    def forward(
+        self,
+        xv: Tensor | None,
+        xa: Tensor | None,
+        video: StreamInputs | None,
+        audio: StreamInputs | None,
+        keeps: BlockKeeps = KEEP_ALL,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """xv (B, Nv, Dv) and xa (B, Na, Da) -> the same shapes. A stream is None in both places or none."""
+        video_rows = audio_rows = None
+        if xv is not None and video is not None and video.enabled:
+            video_rows = Modulation.of(self.scale_shift_table, video.rows, video.groups)
+            xv = self._attend(xv, video, video_rows, self.attn1, keeps.video_self)
+            xv = self._read(xv, video, video_rows, self.attn2, self.prompt_scale_shift_table)
+        if xa is not None and audio is not None and audio.enabled:
+            audio_rows = Modulation.of(self.audio_scale_shift_table, audio.rows, audio.groups)
+            xa = self._attend(xa, audio, audio_rows, self.audio_attn1, keeps.audio_self)
+            xa = self._read(xa, audio, audio_rows, self.audio_attn2, self.audio_prompt_scale_shift_table)
+        if xv is not None and xa is not None and video is not None and audio is not None:
+            xv, xa = self._exchange(xv, xa, video, audio, keeps)
+        if xv is not None and video_rows is not None:
+            xv = self._feed_forward(xv, video_rows, self.ff)
+        if xa is not None and audio_rows is not None:
+            xa = self._feed_forward(xa, audio_rows, self.audio_ff)
+        return xv, xa
+
+    def _attend(
+        self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, keep: Keep
+    ) -> Tensor:
+        h = rows.apply(rms(x, self.eps), scale=SELF_SCALE, shift=SELF_SHIFT)
+        h = attention(h, rope=stream.rope, bias=stream.self_bias, keep=keep)
+        return torch.addcmul(x, rows.row(SELF_GATE), h)
+
+    def _read(
+        self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, table: Tensor
+    ) -> Tensor:
+        """Text cross-attention. The context is modulated by sigma, so its keys change at every step."""
+        h = rows.apply(rms(x, self.eps), scale=TEXT_SCALE, shift=TEXT_SHIFT)
+        text = Modulation.of(table, stream.context_rows)
+        context = text.apply(stream.context, scale=CONTEXT_SCALE, shift=CONTEXT_SHIFT)
+        h = attention(h, context, bias=stream.context_bias)
+        return torch.addcmul(x, rows.row(TEXT_GATE), h)
+
+    def _exchange(
+        self, xv: Tensor, xa: Tensor, video: StreamInputs, audio: StreamInputs, keeps: BlockKeeps
+    ) -> tuple[Tensor, Tensor]:
+        """Attention between the streams; both directions read the state before either is updated."""
+        to_video = video.enabled and keeps.audio_to_video is not False
+        to_audio = audio.enabled and keeps.video_to_audio is not False
+        if not (to_video or to_audio):
+            return xv, xa
+        nv, na = rms(xv, self.eps), rms(xa, self.eps)
+        video_rows, video_gate = video.cross_modulation(self.scale_shift_table_a2v_ca_video)
+        audio_rows, audio_gate = audio.cross_modulation(self.scale_shift_table_a2v_ca_audio)
+        if to_video:
+            h = self.audio_to_video_attn(
+                video_rows.apply(nv, scale=A2V_SCALE, shift=A2V_SHIFT),
+                audio_rows.apply(na, scale=A2V_SCALE, shift=A2V_SHIFT),
+                rope=video.cross_rope,
+                context_rope=audio.cross_rope,
+            )
+            xv = _add(xv, video_gate, h, keeps.audio_to_video)
+        if to_audio:
+            h = self.video_to_audio_attn(
+                audio_rows.apply(na, scale=V2A_SCALE, shift=V2A_SHIFT),
+                video_rows.apply(nv, scale=V2A_SCALE, shift=V2A_SHIFT),
+                rope=audio.cross_rope,
+                context_rope=video.cross_rope,
+            )
+            xa = _add(xa, audio_gate, h, keeps.video_to_audio)
+        return xv, xa
+
+    def _feed_forward(self, x: Tensor, rows: Modulation, feed_forward: FeedForward) -> Tensor:
+        h = rows.apply(rms(x, self.eps), scale=FF_SCALE, shift=FF_SHIFT)
+        return torch.addcmul(x, rows.row(FF_GATE), feed_forward(h))
+
+
+def _add(x: Tensor, gate: Tensor, h: Tensor, keep: Keep) -> Tensor:
+    if isinstance(keep, Tensor):
+        gate = gate * keep
+    return torch.addcmul(x, gate, h)

@@ -1,0 +1,449 @@
+"""Dimensions of every model part, read from a checkpoint's header with no silent defaults.
+
+A checkpoint's safetensors metadata holds one JSON document under "config" with a section per part.
+Each dataclass here is one section; `from_header` raises ConfigError naming the first key that is
+missing or that describes a model we do not build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from soundstage.errors import ConfigError
+
+Header = Mapping[str, Any]
+
+
+def take(section: Header, key: str, part: str) -> Any:
+    """The value of a key that must be there."""
+    if key not in section:
+        raise ConfigError(
+            f"the {part} config has no '{key}'; pass the config of the checkpoint the weights came from"
+        )
+    return section[key]
+
+
+def expect(section: Header, part: str, **fixed: Any) -> None:
+    """Check keys whose value is fixed in LTX-2.3; a key that is absent or differs is an error."""
+    for key, wanted in fixed.items():
+        found = take(section, key, part)
+        if found != wanted:
+            raise ConfigError(f"the {part} config has {key}={found!r}; LTX-2.3 has {wanted!r}")
+
+
+# --- video VAE -------------------------------------------------------------------------------------
+
+BlockKind = Literal["res", "space", "time", "all"]
+STRIDES: dict[BlockKind, tuple[int, int, int]] = {"space": (1, 2, 2), "time": (2, 1, 1), "all": (2, 2, 2)}
+
+
+@dataclass(frozen=True)
+class VaeBlock:
+    """One entry of the block lists: `count` residual blocks, or a change of scale.
+
+    count: residual blocks of a "res" entry. multiplier: factor on the channel count going down, or
+    its inverse going up.
+    """
+
+    kind: BlockKind
+    count: int = 1
+    multiplier: int = 1
+
+
+@dataclass(frozen=True)
+class VideoVaeConfig:
+    """Video VAE, encoder and decoder. Both lists are in the order in which data meets them."""
+
+    latent_channels: int
+    patch_size: int
+    encoder_base_channels: int
+    decoder_base_channels: int
+    encoder_blocks: tuple[VaeBlock, ...]
+    decoder_blocks: tuple[VaeBlock, ...]
+    encoder_padding: str = "zeros"
+    decoder_padding: str = "zeros"
+    causal_decoder: bool = False
+
+    @classmethod
+    def from_header(cls, config: Header) -> VideoVaeConfig:
+        """Read section "vae". The stored decoder list runs from pixels to latents; we reverse it."""
+        part = "video VAE"
+        section = take(config, "vae", "checkpoint")
+        expect(
+            section,
+            part,
+            dims=3,
+            in_channels=3,
+            out_channels=3,
+            norm_layer="pixel_norm",
+            latent_log_var="uniform",
+            timestep_conditioning=False,
+        )
+        padding = take(section, "spatial_padding_mode", part)
+        return cls(
+            latent_channels=take(section, "latent_channels", part),
+            patch_size=take(section, "patch_size", part),
+            encoder_base_channels=take(section, "encoder_base_channels", part),
+            decoder_base_channels=take(section, "decoder_base_channels", part),
+            encoder_blocks=tuple(_vae_block(b, "_res") for b in take(section, "encoder_blocks", part)),
+            decoder_blocks=tuple(_vae_block(b, "") for b in reversed(take(section, "decoder_blocks", part))),
+            encoder_padding=padding,
+            decoder_padding=padding,
+            causal_decoder=take(section, "causal_decoder", part),
+        )
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels at the decoder's bottleneck."""
+        width = self.decoder_base_channels
+        for block in self.decoder_blocks:
+            width *= block.multiplier
+        return width
+
+
+def _vae_block(entry: tuple[str, Any], suffix: str) -> VaeBlock:
+    name, options = entry[0], entry[1]
+    options = {"num_layers": options, "multiplier": options} if isinstance(options, int) else options
+    if name == "res_x":
+        return VaeBlock("res", count=options["num_layers"])
+    kind = name.removeprefix("compress_").removesuffix(suffix)
+    if kind not in STRIDES or name != f"compress_{kind}{suffix}":
+        raise ConfigError(f"the video VAE config lists a block '{name}', which LTX-2.3 does not have")
+    return VaeBlock(kind, multiplier=options.get("multiplier", 1))
+
+
+# The 2.3 block lists as a checkpoint stores them: (name, layers or channel multiplier).
+ENCODER_BLOCKS_2_3: list[tuple[str, int]] = [
+    ("res_x", 4),
+    ("compress_space_res", 2),
+    ("res_x", 6),
+    ("compress_time_res", 2),
+    ("res_x", 4),
+    ("compress_all_res", 2),
+    ("res_x", 2),
+    ("compress_all_res", 1),
+    ("res_x", 2),
+]
+DECODER_BLOCKS_2_3: list[tuple[str, int]] = [
+    ("res_x", 4),
+    ("compress_space", 2),
+    ("res_x", 6),
+    ("compress_time", 2),
+    ("res_x", 4),
+    ("compress_all", 1),
+    ("res_x", 2),
+    ("compress_all", 2),
+    ("res_x", 2),
+]
+
+
+def video_vae_header(
+    *, encoder_base_channels: int = 128, decoder_base_channels: int = 128, latent_channels: int = 128
+) -> dict[str, Any]:
+    """Section "vae" of the 2.3 structure at any width; the defaults are the published model's."""
+    return {
+        "_class_name": "CausalVideoAutoencoder",
+        "dims": 3,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": latent_channels,
+        "patch_size": 4,
+        "norm_layer": "pixel_norm",
+        "latent_log_var": "uniform",
+        "causal_decoder": False,
+        "timestep_conditioning": False,
+        "spatial_padding_mode": "zeros",
+        "encoder_base_channels": encoder_base_channels,
+        "decoder_base_channels": decoder_base_channels,
+        "encoder_blocks": ENCODER_BLOCKS_2_3,
+        "decoder_blocks": DECODER_BLOCKS_2_3,
+    }
+
+
+# --- diffusion transformer and text side ------------------------------------------------------------
+
+
+def expect_if_present(section: Header, part: str, **fixed: Any) -> None:
+    """Check keys that published 2.3 files may omit, in which case they hold the value given here."""
+    expect({**fixed, **section}, part, **fixed)
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """One of the transformer's two streams.
+
+    max_positions: per axis, the coordinate mapped to the end of the rotary range; seconds for time,
+    pixels for height and width. The text context has the stream's own width.
+    """
+
+    num_heads: int
+    head_dim: int
+    in_channels: int
+    out_channels: int
+    max_positions: tuple[float, ...]
+
+    @property
+    def width(self) -> int:
+        return self.num_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The diffusion transformer. A stream that is None has no modules at all.
+
+    timestep_scale: factor on sigma before the sinusoid. cross_gate_scale: the same for the gates of
+    the attention between the streams. cross_timestep: what drives the scale and shift of that
+    attention, the stream's own per-token timesteps ("own", official code since 2026-05-28) or the other
+    stream's sigma ("other", the first 2.3 release); no file records it.
+    """
+
+    num_layers: int
+    video: StreamConfig | None
+    audio: StreamConfig | None
+    rope_theta: float = 10000.0
+    timestep_scale: float = 1000.0
+    cross_gate_scale: float = 1000.0
+    norm_eps: float = 1e-6
+    cross_timestep: Literal["own", "other"] = "own"
+
+    def __post_init__(self) -> None:
+        if self.video is None and self.audio is None:
+            raise ConfigError("a transformer needs a video stream, an audio stream or both")
+
+    @classmethod
+    def from_header(cls, config: Header, *, video: bool = True, audio: bool = True) -> TransformerConfig:
+        """Read section "transformer"; video=False or audio=False leaves that stream out.
+
+        Raises ConfigError for a missing key and for a model that is not LTX-2.3.
+        """
+        part = "transformer"
+        section = take(config, part, "checkpoint")
+        _check_transformer_structure(section)
+        return cls(
+            num_layers=take(section, "num_layers", part),
+            video=_stream(section, "", axes=3) if video else None,
+            audio=_stream(section, "audio_", axes=1) if audio else None,
+            rope_theta=float(take(section, "positional_embedding_theta", part)),
+            timestep_scale=float(take(section, "timestep_scale_multiplier", part)),
+            cross_gate_scale=float(take(section, "av_ca_timestep_scale_multiplier", part)),
+            norm_eps=float(take(section, "norm_eps", part)),
+        )
+
+
+def _check_transformer_structure(section: Header) -> None:
+    """Refuse what the weights' shapes would not reveal, and the structures of LTX-2.0 and 2.5."""
+    expect(
+        section,
+        "transformer",
+        rope_type="split",
+        frequencies_precision="float64",
+        cross_attention_adaln=True,
+        apply_gated_attention=True,
+        caption_proj_before_connector=True,
+        caption_projection_first_linear=False,
+        caption_projection_second_linear=False,
+        caption_proj_input_norm=False,
+    )
+    expect_if_present(
+        section,
+        "transformer",
+        positional_embedding_type="rope",
+        use_middle_indices_grid=True,
+        causal_temporal_positioning=True,
+        activation_fn="gelu-approximate",
+        attention_bias=True,
+        qk_norm="rms_norm",
+        standardization_norm="rms_norm",
+        norm_elementwise_affine=False,
+        use_audio_video_cross_attention=True,
+        av_cross_ada_norm=True,
+        share_ff=False,
+        use_prompt_adaln_single=True,
+        ff_bias=True,
+        audio_ff_bias=True,
+        use_keyframes_abs_pos_embedding=False,
+    )
+
+
+def _stream(section: Header, prefix: str, *, axes: int) -> StreamConfig:
+    part = "transformer"
+    out_channels = take(section, f"{prefix}out_channels", part)
+    # Published files omit audio_in_channels; both sides have the same number of channels.
+    in_channels = (
+        section.get("audio_in_channels", out_channels) if prefix else take(section, "in_channels", part)
+    )
+    stream = StreamConfig(
+        num_heads=take(section, f"{prefix}num_attention_heads", part),
+        head_dim=take(section, f"{prefix}attention_head_dim", part),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        max_positions=tuple(float(m) for m in take(section, f"{prefix}positional_embedding_max_pos", part)),
+    )
+    expect(section, part, **{f"{prefix}cross_attention_dim": stream.width})
+    if len(stream.max_positions) != axes:
+        raise ConfigError(
+            f"the transformer config has {prefix}positional_embedding_max_pos of "
+            f"{len(stream.max_positions)} axes; LTX-2.3 has {axes}"
+        )
+    return stream
+
+
+@dataclass(frozen=True)
+class ConnectorConfig:
+    """One connector: text features of one stream -> that stream's context, both `width` wide.
+
+    max_position: the token index mapped to the end of the rotary range.
+    """
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    num_registers: int
+    max_position: float
+    rope_theta: float = 10000.0
+
+    @property
+    def width(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @classmethod
+    def from_header(cls, config: Header, stream: Literal["video", "audio"]) -> ConnectorConfig:
+        """Read the connector keys of section "transformer".
+
+        An audio key that is absent has the value of its video twin. Raises ConfigError.
+        """
+        part = "transformer"
+        section = take(config, part, "checkpoint")
+        expect(section, part, rope_type="split", frequencies_precision="float64")
+        expect_if_present(
+            section,
+            part,
+            use_embeddings_connector=True,
+            connector_norm_output=True,
+            connector_ff_bias=True,
+        )
+
+        def key(name: str) -> Any:
+            audio_name = f"audio_connector_{name}"
+            found = audio_name if stream == "audio" and audio_name in section else f"connector_{name}"
+            return take(section, found, part)
+
+        if key("apply_gated_attention") is not True:
+            raise ConfigError("the connector config has no gated attention; LTX-2.3 has it")
+        return cls(
+            num_layers=key("num_layers"),
+            num_heads=key("num_attention_heads"),
+            head_dim=key("attention_head_dim"),
+            num_registers=key("num_learnable_registers"),
+            max_position=float(key("positional_embedding_max_pos")[0]),
+            rope_theta=float(take(section, "positional_embedding_theta", part)),
+        )
+
+
+@dataclass(frozen=True)
+class TextProjectionConfig:
+    """From the text encoder's stacked hidden states to one feature vector per token and stream.
+
+    text_width: hidden size of the text encoder. num_states: its layers + 1 (the embedding counts).
+    """
+
+    text_width: int
+    num_states: int
+    video_width: int
+    audio_width: int
+
+    @classmethod
+    def from_header(cls, config: Header, in_features: int) -> TextProjectionConfig:
+        """Read section "transformer". in_features: columns of the projections, text_width * num_states;
+        the number of text encoder layers is stored nowhere else.
+        """
+        part = "transformer"
+        section = take(config, part, "checkpoint")
+        expect_if_present(section, part, text_encoder_norm_type="per_token_rms")
+        text_width = take(section, "caption_channels", part)
+        if in_features % text_width:
+            raise ConfigError(
+                f"the text projection has {in_features} input features, not a multiple of "
+                f"caption_channels={text_width}; the config belongs to another model"
+            )
+        return cls(
+            text_width=text_width,
+            num_states=in_features // text_width,
+            video_width=ConnectorConfig.from_header(config, "video").width,
+            audio_width=ConnectorConfig.from_header(config, "audio").width,
+        )
+
+
+def transformer_header(
+    *,
+    num_layers: int = 48,
+    num_heads: int = 32,
+    head_dim: int = 128,
+    audio_num_heads: int = 32,
+    audio_head_dim: int = 64,
+    channels: int = 128,
+    caption_channels: int = 3840,
+    connector_num_layers: int = 8,
+    connector_num_registers: int = 128,
+    max_positions: tuple[int, int, int] = (20, 2048, 2048),
+    connector_max_position: int = 4096,
+) -> dict[str, Any]:
+    """Section "transformer" of the 2.3 structure at any width; the defaults are the 22B model's.
+
+    caption_channels: hidden size of the text encoder. channels: latent channels of both streams. The
+    connectors have the heads of their streams.
+    """
+    return {
+        "_class_name": "AVTransformer3DModel",
+        "num_layers": num_layers,
+        "num_attention_heads": num_heads,
+        "attention_head_dim": head_dim,
+        "in_channels": channels,
+        "out_channels": channels,
+        "cross_attention_dim": num_heads * head_dim,
+        "caption_channels": caption_channels,
+        "audio_num_attention_heads": audio_num_heads,
+        "audio_attention_head_dim": audio_head_dim,
+        "audio_in_channels": channels,
+        "audio_out_channels": channels,
+        "audio_cross_attention_dim": audio_num_heads * audio_head_dim,
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "num_embeds_ada_norm": 1000,
+        "norm_eps": 1e-6,
+        "norm_elementwise_affine": False,
+        "qk_norm": "rms_norm",
+        "standardization_norm": "rms_norm",
+        "positional_embedding_type": "rope",
+        "positional_embedding_theta": 10000,
+        "positional_embedding_max_pos": list(max_positions),
+        "audio_positional_embedding_max_pos": [max_positions[0]],
+        "rope_type": "split",
+        "frequencies_precision": "float64",
+        "use_middle_indices_grid": True,
+        "causal_temporal_positioning": True,
+        "timestep_scale_multiplier": 1000,
+        "av_ca_timestep_scale_multiplier": 1000.0,
+        "use_audio_video_cross_attention": True,
+        "av_cross_ada_norm": True,
+        "share_ff": False,
+        "cross_attention_adaln": True,
+        "apply_gated_attention": True,
+        "text_encoder_norm_type": "per_token_rms",
+        "caption_projection_first_linear": False,
+        "caption_projection_second_linear": False,
+        "caption_proj_input_norm": False,
+        "caption_proj_before_connector": True,
+        "use_embeddings_connector": True,
+        "connector_num_attention_heads": num_heads,
+        "connector_attention_head_dim": head_dim,
+        "connector_num_layers": connector_num_layers,
+        "connector_positional_embedding_max_pos": [connector_max_position],
+        "connector_num_learnable_registers": connector_num_registers,
+        "connector_norm_output": True,
+        "connector_apply_gated_attention": True,
+        "audio_connector_num_attention_heads": audio_num_heads,
+        "audio_connector_attention_head_dim": audio_head_dim,
+    }

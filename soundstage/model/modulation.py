@@ -1,0 +1,114 @@
+"""How the noise level steers the blocks: a sinusoid, a small network, rows of scale, shift and gate.
+
+Many tokens share one timestep (all of a clip's, but for conditioning frames), so rows are computed once
+per group of equal timesteps and spread to the tokens where they are used.
+
+Source: spec of the LTX-2.3 transformer, section 6.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SINUSOID_WIDTH = 256
+
+
+def sinusoid(t: Tensor) -> Tensor:
+    """(...) -> (..., 256) float32, cosines first."""
+    half = SINUSOID_WIDTH // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000.0) / half)
+    angles = t.float().unsqueeze(-1) * exponents.exp()
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimestepEmbedder(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(SINUSOID_WIDTH, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(sinusoid(t).to(dtype))))  # type: ignore[no-any-return]
+
+
+class _Embedding(nn.Module):
+    """Holds the level `emb.` of the published names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.timestep_embedder = TimestepEmbedder(width)
+
+
+class AdaLN(nn.Module):
+    """Timesteps (already times 1000) -> `num_rows` modulation rows."""
+
+    def __init__(self, width: int, num_rows: int) -> None:
+        super().__init__()
+        self.num_rows = num_rows
+        self.emb = _Embedding(width)
+        self.linear = nn.Linear(width, num_rows * width)
+
+    def forward(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """t (...) float32 -> rows (..., num_rows, width) and the embedded timestep (..., width)."""
+        embedded = self.emb.timestep_embedder(t, dtype)
+        return self.linear(F.silu(embedded)).unflatten(-1, (self.num_rows, -1)), embedded
+
+
+class TokenGroups(NamedTuple):
+    """Tokens that share a timestep in every sample.
+
+    first: (G,) one token of each group. group_of: (N,) the group of each token, or None if there is only one
+    group, whose rows then broadcast.
+    """
+
+    first: Tensor
+    group_of: Tensor | None
+
+    @classmethod
+    def of(cls, timesteps: Tensor) -> TokenGroups:
+        """Groups of equal columns of (B, N)."""
+        columns, index = torch.unique(timesteps, dim=1, return_inverse=True)
+        if columns.shape[1] == 1:
+            return cls(index[:1], None)
+        tokens = torch.arange(index.numel(), device=index.device)
+        first = torch.full_like(columns[0], index.numel(), dtype=index.dtype)
+        return cls(first.scatter_reduce(0, index, tokens, "amin"), index)
+
+    def gather(self, per_token: Tensor) -> Tensor:
+        """(B, N) -> (B, G)."""
+        return per_token[:, self.first]
+
+
+def spread(per_group: Tensor, group_of: Tensor | None) -> Tensor:
+    """(B, G, D) -> (B, N, D), or (B, 1, D) as it is if all tokens are alike."""
+    return per_group if group_of is None else per_group.index_select(1, group_of)
+
+
+class Modulation(NamedTuple):
+    """Rows (B, G, num_rows, D) of one block; group_of as in TokenGroups, None if tokens do not differ."""
+
+    rows: Tensor
+    group_of: Tensor | None = None
+
+    @classmethod
+    def of(cls, table: Tensor, rows: Tensor, group_of: Tensor | None = None) -> Modulation:
+        """table: (num_rows, D), the block's own part, stored in float32 and cast before the sum."""
+        return cls(table.to(rows.dtype) + rows, group_of)
+
+    def row(self, i: int) -> Tensor:
+        """(B, N or 1, D)."""
+        return spread(self.rows[:, :, i], self.group_of)
+
+    def apply(self, x: Tensor, *, scale: int, shift: int) -> Tensor:
+        """x * (1 + scale) + shift, for row numbers of this modulation."""
+        return torch.addcmul(self.row(shift), x, spread(1 + self.rows[:, :, scale], self.group_of))
+
+
+def rms(x: Tensor, eps: float) -> Tensor:
+    """Divide by the root mean square of the last axis; float32 inside, x's dtype outside."""
+    return F.rms_norm(x, x.shape[-1:], eps=eps)

@@ -1,0 +1,71 @@
+"""Rotary position embedding of the "split" kind, over one to three axes.
+
+The heads of a stream share one table: head h owns entries h*r .. (h+1)*r - 1 of it, r = head_dim / 2,
+so different heads rotate at different frequencies.
+
+Source: spec of the LTX-2.3 transformer, section 5; numbers held by tests/parity/test_transformer.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RopeTable(NamedTuple):
+    """cos and sin, each (B, N, H, r) with r half the head dimension. B may be 1 for any batch."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def to(self, dtype: torch.dtype) -> RopeTable:
+        return RopeTable(self.cos.to(dtype), self.sin.to(dtype))
+
+
+def frequencies(count: int, theta: float, device: torch.device | str | None = None) -> Tensor:
+    """(count,) float32, from pi/2 to theta * pi/2, geometric.
+
+    Powers and product are float64 with one cast at the end; float32 powers differ in most entries.
+    """
+    exponents = torch.arange(count, dtype=torch.float64, device="cpu") / max(count - 1, 1)
+    return (theta**exponents * (math.pi / 2)).to(device=device, dtype=torch.float32)
+
+
+def rope_table(
+    positions: Tensor, *, width: int, num_heads: int, max_positions: Sequence[float], theta: float
+) -> RopeTable:
+    """Table for intervals (B, A, N, 2), float32; each interval stands at its middle.
+
+    width: of the rotated vectors, all heads together. max_positions: (A,), the coordinate of each axis
+    that maps to 1. Coordinates run from -1 to 1 and angles are frequency-major, axis-minor; entries
+    that the axes do not fill stand in front and do not rotate.
+    """
+    axes = positions.shape[1]
+    if axes != len(max_positions):
+        raise ValueError(f"positions have {axes} axes; this table needs {len(max_positions)}")
+    limits = torch.tensor(max_positions, dtype=torch.float32, device=positions.device)
+    middle = positions.float().mean(dim=-1).transpose(1, 2)  # (B, N, A)
+    coordinates = middle / limits * 2 - 1
+    turns = frequencies(width // (2 * axes), theta, positions.device)
+    angles = (turns[:, None] * coordinates[:, :, None, :]).flatten(2)  # (B, N, frequencies * A)
+    padding = (width // 2 - angles.shape[-1], 0)
+    angles = torch.nn.functional.pad(angles, padding)
+    angles = angles.view(*angles.shape[:2], num_heads, -1)
+    return RopeTable(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, table: RopeTable) -> Tensor:
+    """Rotate (B, N, H, 2r): entry i of the first half pairs with entry i of the second."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = table
+    return torch.cat(
+        [
+            torch.addcmul(first * cos, second, sin, value=-1),
+            torch.addcmul(second * cos, first, sin),
+        ],
+        dim=-1,
+    )

@@ -1,0 +1,266 @@
+"""The audio-video diffusion transformer: noisy tokens of both streams -> their velocities.
+
+A run calls `prepare` once and `forward` at every step. What does not change over the steps is in the
+tables: rotary tables, attention biases, and which tokens share a timestep. Text keys and values are not
+among them: the context is scaled and shifted by sigma before the projections, so they change at every
+step (they cost 1024 tokens of two projections per block, under 2% of a step).
+
+Weights may be in bfloat16; the scale-and-shift tables stay in float32 and are cast where they are used.
+Timesteps, positions and angles are float32 throughout.
+
+Source: spec of the LTX-2.3 transformer; numbers held by tests/parity/test_transformer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soundstage.model.attention import context_bias, strength_bias
+from soundstage.model.block import (
+    KEEP_ALL,
+    NUM_CONTEXT_ROWS,
+    NUM_CROSS_ROWS,
+    NUM_ROWS,
+    Block,
+    BlockKeeps,
+    Perturbation,
+    StreamInputs,
+)
+from soundstage.model.config import StreamConfig, TransformerConfig
+from soundstage.model.modulation import AdaLN, Modulation, TokenGroups
+from soundstage.model.rope import RopeTable, rope_table
+
+__all__ = ["Modality", "Perturbation", "RunTables", "StreamTables", "Transformer"]
+
+
+@dataclass
+class Modality:
+    """One stream's inputs. B samples, N tokens, S text tokens, A axes (3 for video, 1 for audio).
+
+    latents: (B, N, 128). sigma: (B,) in [0, 1]. timesteps: (B, N), denoise mask times sigma.
+    positions: (B or 1, A, N, 2), see conditioning.positions. context: (B, S, D) from the connector.
+    attention_mask: (B or 1, N, N) in [0, 1], self-attention only. context_mask: see
+    attention.context_bias; the pipelines pass none. enabled: False leaves the stream as it is, serving
+    the other as keys and values only.
+    """
+
+    latents: Tensor
+    sigma: Tensor
+    timesteps: Tensor
+    positions: Tensor
+    context: Tensor
+    attention_mask: Tensor | None = None
+    context_mask: Tensor | None = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class StreamTables:
+    """What one stream keeps over a run. cross_rope: time only, for the attention between the streams."""
+
+    rope: RopeTable
+    cross_rope: RopeTable | None
+    bias: Tensor | None
+    groups: TokenGroups
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """Valid while positions, attention masks and denoise masks stay, for any batch if made for one sample.
+
+    Make them at a sigma above 0: at 0 all timesteps are 0 and masks cannot be told apart.
+    """
+
+    video: StreamTables | None
+    audio: StreamTables | None
+
+
+class Transformer(nn.Module):
+    """Both streams, or one of them. Attribute names are the published state-dict keys."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        video, audio = config.video, config.audio
+        if video is not None:
+            self.patchify_proj = nn.Linear(video.in_channels, video.width)
+            self.adaln_single = AdaLN(video.width, NUM_ROWS)
+            self.prompt_adaln_single = AdaLN(video.width, NUM_CONTEXT_ROWS)
+            self.scale_shift_table = nn.Parameter(torch.randn(2, video.width) / video.width**0.5)
+            self.proj_out = nn.Linear(video.width, video.out_channels)
+        if audio is not None:
+            self.audio_patchify_proj = nn.Linear(audio.in_channels, audio.width)
+            self.audio_adaln_single = AdaLN(audio.width, NUM_ROWS)
+            self.audio_prompt_adaln_single = AdaLN(audio.width, NUM_CONTEXT_ROWS)
+            self.audio_scale_shift_table = nn.Parameter(torch.randn(2, audio.width) / audio.width**0.5)
+            self.audio_proj_out = nn.Linear(audio.width, audio.out_channels)
+        if video is not None and audio is not None:
+            self.av_ca_video_scale_shift_adaln_single = AdaLN(video.width, NUM_CROSS_ROWS)
+            self.av_ca_audio_scale_shift_adaln_single = AdaLN(audio.width, NUM_CROSS_ROWS)
+            self.av_ca_a2v_gate_adaln_single = AdaLN(video.width, 1)
+            self.av_ca_v2a_gate_adaln_single = AdaLN(audio.width, 1)
+        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of activations; read from a norm, which is never quantized."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("q_norm.weight"):
+                return parameter.dtype
+        raise AssertionError("a transformer has at least one block")
+
+    def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables:
+        """Tables for a run. The batch may be smaller than that of the forwards if it broadcasts."""
+        both = video is not None and audio is not None
+        limits = [s.max_positions[0] for s in (self.config.video, self.config.audio) if s is not None]
+        longest_s = max(limits)
+        return RunTables(
+            self._stream_tables(video, self.config.video, longest_s if both else None),
+            self._stream_tables(audio, self.config.audio, longest_s if both else None),
+        )
+
+    def _stream_tables(
+        self, modality: Modality | None, stream: StreamConfig | None, longest_s: float | None
+    ) -> StreamTables | None:
+        if modality is None:
+            return None
+        if stream is None:
+            raise ValueError("this transformer was built without the stream that was passed")
+        dtype, theta = self.dtype, self.config.rope_theta
+        positions = modality.positions.to(modality.latents.device)
+        rope = rope_table(
+            positions,
+            width=stream.width,
+            num_heads=stream.num_heads,
+            max_positions=stream.max_positions,
+            theta=theta,
+        )
+        cross_rope = None
+        if longest_s is not None and self.config.audio is not None:
+            cross_rope = rope_table(
+                positions[:, :1],
+                width=self.config.audio.width,
+                num_heads=self.config.audio.num_heads,
+                max_positions=(longest_s,),
+                theta=theta,
+            ).to(dtype)
+        mask = modality.attention_mask
+        return StreamTables(
+            rope=rope.to(dtype),
+            cross_rope=cross_rope,
+            bias=None if mask is None else strength_bias(mask, dtype),
+            groups=TokenGroups.of(modality.timesteps),
+        )
+
+    def forward(
+        self,
+        video: Modality | None,
+        audio: Modality | None,
+        *,
+        perturbation: Perturbation | Sequence[Perturbation] | None = None,
+        tables: RunTables | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Velocities (B, N, 128) of both streams; None for one that is absent or not enabled.
+
+        perturbation: one for all samples, or a sequence with one per sample. tables: from `prepare`; made
+        here if not given.
+        """
+        tables = tables or self.prepare(video, audio)
+        dtype = self.dtype
+        video_inputs = audio_inputs = xv = xa = None
+        if video is not None and tables.video is not None:
+            xv = self.patchify_proj(video.latents.to(dtype))
+            video_inputs = self._inputs(video, audio, tables.video, self._video_nets(), dtype)
+        if audio is not None and tables.audio is not None:
+            xa = self.audio_patchify_proj(audio.latents.to(dtype))
+            audio_inputs = self._inputs(audio, video, tables.audio, self._audio_nets(), dtype)
+        passes = _passes(perturbation)
+        device = next(m.latents.device for m in (video, audio) if m is not None)
+        for index, block in enumerate(self.transformer_blocks):
+            keeps = BlockKeeps.of(passes, index, device) if passes else KEEP_ALL
+            xv, xa = block(xv, xa, video_inputs, audio_inputs, keeps)
+        if xv is not None and video_inputs is not None:
+            xv = self._head(xv, video_inputs, self.scale_shift_table, self.proj_out)
+        if xa is not None and audio_inputs is not None:
+            xa = self._head(xa, audio_inputs, self.audio_scale_shift_table, self.audio_proj_out)
+        return xv, xa
+
+    def _video_nets(self) -> _StreamNets:
+        both = self.config.audio is not None
+        return _StreamNets(
+            rows=self.adaln_single,
+            context_rows=self.prompt_adaln_single,
+            cross_rows=self.av_ca_video_scale_shift_adaln_single if both else None,
+            cross_gate=self.av_ca_a2v_gate_adaln_single if both else None,
+        )
+
+    def _audio_nets(self) -> _StreamNets:
+        both = self.config.video is not None
+        return _StreamNets(
+            rows=self.audio_adaln_single,
+            context_rows=self.audio_prompt_adaln_single,
+            cross_rows=self.av_ca_audio_scale_shift_adaln_single if both else None,
+            cross_gate=self.av_ca_v2a_gate_adaln_single if both else None,
+        )
+
+    def _inputs(
+        self,
+        own: Modality,
+        other: Modality | None,
+        tables: StreamTables,
+        nets: _StreamNets,
+        dtype: torch.dtype,
+    ) -> StreamInputs:
+        """Everything the blocks need of a stream, at this step's noise level."""
+        scale = self.config.timestep_scale
+        timesteps = scale * tables.groups.gather(own.timesteps.float())
+        rows, embedded = nets.rows(timesteps, dtype)
+        inputs = StreamInputs(
+            enabled=own.enabled,
+            context=own.context.to(dtype),
+            context_bias=None if own.context_mask is None else context_bias(own.context_mask, dtype),
+            self_bias=tables.bias,
+            rope=tables.rope,
+            rows=rows,
+            embedded_timestep=embedded,
+            groups=tables.groups.group_of,
+            context_rows=nets.context_rows(scale * own.sigma.float()[:, None], dtype)[0],
+        )
+        if other is not None and nets.cross_rows is not None and nets.cross_gate is not None:
+            other_sigma = other.sigma.float()[:, None]
+            inputs.cross_rope = tables.cross_rope
+            inputs.cross_gate = nets.cross_gate(self.config.cross_gate_scale * other_sigma, dtype)[0]
+            if self.config.cross_timestep == "own":
+                inputs.cross_rows, inputs.cross_groups = nets.cross_rows(timesteps, dtype)[0], inputs.groups
+            else:
+                inputs.cross_rows = nets.cross_rows(scale * other_sigma, dtype)[0]
+        return inputs
+
+    def _head(self, x: Tensor, inputs: StreamInputs, table: Tensor, project: nn.Module) -> Tensor | None:
+        """(B, N, D) -> velocities (B, N, 128)."""
+        if not inputs.enabled:
+            return None
+        modulation = Modulation.of(table, inputs.embedded_timestep.unsqueeze(2), inputs.groups)
+        x = F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+        return project(modulation.apply(x, scale=1, shift=0))  # type: ignore[no-any-return]
+
+
+class _StreamNets(NamedTuple):
+    """The modulation networks of one stream; the cross ones exist only next to another stream."""
+
+    rows: AdaLN
+    context_rows: AdaLN
+    cross_rows: AdaLN | None
+    cross_gate: AdaLN | None
+
+
+def _passes(perturbation: Perturbation | Sequence[Perturbation] | None) -> Sequence[Perturbation]:
+    if perturbation is None:
+        return ()
+    return (perturbation,) if isinstance(perturbation, Perturbation) else perturbation

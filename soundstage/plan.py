@@ -215,7 +215,9 @@ class _Draft:
             sigmas=sigmas,
             video=video,
             audio=audio,
-            kinds=passes_needed(video, audio),
+            kinds=passes_needed(
+                [scales for scales in (video, audio) if scales], exchange=has_video and has_audio
+            ),
             seed=request.seed,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -43,18 +43,18 @@ def scales_at(scales: Scales | BinnedScales, sigma: float) -> Scales:
     return scales[min(reaching) if reaching else max(scales)]
 
 
-def passes_needed(video: Scales | None, audio: Scales | None) -> tuple[str, ...]:
+def passes_needed(active: Sequence[Scales], *, exchange: bool) -> tuple[str, ...]:
     """Forward passes of one step, in their order: "cond", then those that some modality pulls from.
 
     "uncond" has the negative prompt, "perturbed" skips self-attention, "isolated" has no exchange between
-    picture and sound (only where both are present). None: the modality is absent.
+    picture and sound. active: scales of the modalities this step computes. exchange: whether both
+    modalities are there; where one is alone it is isolated already.
     """
-    present = [scales for scales in (video, audio) if scales is not None]
     passes = ["cond"]
-    if any(s.cfg != 1 for s in present):
+    if any(s.cfg != 1 for s in active):
         passes.append("uncond")
-    if any(s.stg != 0 for s in present):
+    if any(s.stg != 0 for s in active):
         passes.append("perturbed")
-    if len(present) == 2 and any(s.modality != 1 for s in present):
+    if exchange and any(s.modality != 1 for s in active):
         passes.append("isolated")
     return tuple(passes)

@@ -1,0 +1,100 @@
+"""The tokens of one modality over a run: what is kept, what is made, and how noise enters.
+
+B samples, N tokens, D = 128 features. mask m is 1 where a token is generated and 0 where it is kept.
+Source: spec of LTX-2.3 sampling, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from soundstage.model.transformer import Modality
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What does not change while a modality is denoised.
+
+    clean: (B, N, D) latents that kept tokens hold, in the dtype of the run. mask: (B, N, 1) float32 in
+    [0, 1]. positions: (B or 1, A, N, 2). initial: (B, N, D) latents to start from besides noise; None is
+    the clean ones. attention_mask: (B or 1, N, N) in [0, 1] or None. frozen: nothing is generated; the
+    model is told that the whole stream is clean.
+    """
+
+    clean: Tensor
+    mask: Tensor
+    positions: Tensor
+    initial: Tensor | None = None
+    attention_mask: Tensor | None = None
+    frozen: bool = False
+
+    @classmethod
+    def fresh(cls, positions: Tensor, *, width: int, batch: int = 1, dtype: torch.dtype) -> Stream:
+        """Tokens that are all to be generated, with nothing kept."""
+        num_tokens, device = positions.shape[2], positions.device
+        return cls(
+            clean=torch.zeros(batch, num_tokens, width, dtype=dtype, device=device),
+            mask=torch.ones(batch, num_tokens, 1, device=device),
+            positions=positions,
+        )
+
+    def noised(self, noise: Tensor, sigma: Tensor | float) -> Tensor:
+        """The start: kept tokens clean, the others noise mixed with the initial latents at sigma.
+
+        (1 - m) c + m ((1 - sigma) y + sigma n), in float32, rounded once. A frozen stream is its clean
+        latents; the noise it was drawn is not used.
+        """
+        if self.frozen:
+            return self.clean
+        clean = self.clean.float()
+        initial = clean if self.initial is None else self.initial.float()
+        mixed = (1 - sigma) * initial + sigma * noise.float()
+        return ((1 - self.mask) * clean + self.mask * mixed).to(self.clean.dtype)
+
+    def blended(self, denoised: Tensor) -> Tensor:
+        """m D + (1 - m) c: a prediction with its kept tokens put back, in the dtype of D."""
+        if self.frozen:
+            return self.clean.to(denoised.dtype)
+        return (self.mask * denoised.float() + (1 - self.mask) * self.clean.float()).to(denoised.dtype)
+
+    def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """((B,), (B, N)) float32: the stream's own noise level and that of each token, m times sigma."""
+        batch = self.clean.shape[0]
+        if self.frozen:
+            zeros = torch.zeros(batch, self.clean.shape[1], device=self.clean.device)
+            return zeros[:, 0], zeros
+        return sigma.float().expand(batch), self.mask[..., 0] * sigma
+
+    def at(self, latents: Tensor, sigma: Tensor, context: Tensor, *, enabled: bool = True) -> Modality:
+        """The transformer's input for latents (B, N, D) at a scalar sigma, with a context (B, S, W)."""
+        own, tokens = self.levels(sigma)
+        return Modality(
+            latents=latents,
+            sigma=own,
+            timesteps=tokens,
+            positions=self.positions,
+            context=context,
+            attention_mask=self.attention_mask,
+            enabled=enabled,
+        )
+
+
+def draw_noise(
+    video: Stream | None, audio: Stream | None, generator: torch.Generator
+) -> tuple[Tensor | None, Tensor | None]:
+    """Standard normal noise in token layout and latent dtype: video first, then audio.
+
+    A frozen stream takes its draw all the same, so that freezing one does not change the other's noise;
+    an absent one takes none. Source: order of draws, spec of the LTX-2.3 pipelines, section 2.
+    """
+    return _draw(video, generator), _draw(audio, generator)
+
+
+def _draw(stream: Stream | None, generator: torch.Generator) -> Tensor | None:
+    if stream is None:
+        return None
+    like = stream.clean
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

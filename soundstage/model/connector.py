@@ -1,0 +1,106 @@
+"""From the text encoder's hidden states to the contexts that the transformer reads.
+
+FeatureExtractor: all layers of the encoder -> one vector per token and stream. Connector: those vectors
+-> a context of full length, in which learned registers stand where there is no token. Neither depends
+on the noise level, so a prompt's contexts are computed once.
+
+Source: spec of the LTX-2.3 text side, sections 4 and 5; numbers held by tests/parity/test_connector.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from soundstage.model.attention import Attention, FeedForward
+from soundstage.model.config import ConnectorConfig, TextProjectionConfig
+from soundstage.model.modulation import rms
+from soundstage.model.rope import RopeTable, rope_table
+
+NORM_EPS = 1e-6
+
+
+class FeatureExtractor(nn.Module):
+    """Normalise every layer of every token, project all of them at once."""
+
+    def __init__(self, config: TextProjectionConfig) -> None:
+        super().__init__()
+        self.config = config
+        in_features = config.text_width * config.num_states
+        self.video_aggregate_embed = nn.Linear(in_features, config.video_width)
+        self.audio_aggregate_embed = nn.Linear(in_features, config.audio_width)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden_states: (B, S, text_width, num_states); mask: (B, S), non-zero for real tokens.
+
+        Returns video features (B, S, Dv) and audio features (B, S, Da). Padding gets the projections' bias,
+        without computing it: of 1024 positions a prompt fills about a hundred.
+        """
+        valid = mask.bool()
+        tokens = hidden_states[valid]  # (n, text_width, num_states)
+        variance = tokens.square().mean(dim=1, keepdim=True)
+        tokens = (tokens * torch.rsqrt(variance + NORM_EPS)).flatten(1)  # the layer is the faster index
+        return (
+            self._project(tokens, valid, self.video_aggregate_embed),
+            self._project(tokens, valid, self.audio_aggregate_embed),
+        )
+
+    def _project(self, tokens: Tensor, valid: Tensor, linear: nn.Linear) -> Tensor:
+        scale = (linear.out_features / self.config.text_width) ** 0.5
+        projected = linear(tokens * scale)
+        features = linear.bias.to(projected.dtype).expand(*valid.shape, -1)
+        return features.masked_scatter(valid.unsqueeze(-1), projected)
+
+
+class ConnectorBlock(nn.Module):
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__()
+        self.attn1 = Attention(
+            config.width, config.width, num_heads=config.num_heads, head_dim=config.head_dim
+        )
+        self.ff = FeedForward(config.width)
+
+    def forward(self, x: Tensor, rope: RopeTable) -> Tensor:
+        x = x + self.attn1(rms(x, NORM_EPS), rope=rope)
+        return x + self.ff(rms(x, NORM_EPS))  # type: ignore[no-any-return]
+
+
+class Connector(nn.Module):
+    """Bidirectional blocks over the tokens of a prompt and the registers that fill it up."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.learnable_registers = nn.Parameter(torch.randn(config.num_registers, config.width))
+        self.transformer_1d_blocks = nn.ModuleList(ConnectorBlock(config) for _ in range(config.num_layers))
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """features (B, S, D), mask (B, S), non-zero for real tokens -> context (B, S, D), all of it valid.
+
+        Raises ValueError if S is not a multiple of the number of registers.
+        """
+        x = self._fill(features, mask.bool())
+        positions = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
+        rope = rope_table(
+            positions.view(1, 1, -1, 1).expand(-1, -1, -1, 2),
+            width=self.config.width,
+            num_heads=self.config.num_heads,
+            max_positions=(self.config.max_position,),
+            theta=self.config.rope_theta,
+        ).to(x.dtype)
+        for block in self.transformer_1d_blocks:
+            x = block(x, rope)
+        return rms(x, NORM_EPS)
+
+    def _fill(self, features: Tensor, valid: Tensor) -> Tensor:
+        """Move the real tokens to the front, in order; put register p mod R at every position p left."""
+        length, num_registers = features.shape[1], self.config.num_registers
+        if length % num_registers:
+            raise ValueError(
+                f"a prompt of {length} positions cannot be filled; pad to a multiple of {num_registers}"
+            )
+        order = torch.argsort(valid, dim=1, descending=True, stable=True)
+        tokens = features.gather(1, order.unsqueeze(-1).expand_as(features))
+        is_token = torch.arange(length, device=features.device) < valid.sum(dim=1, keepdim=True)
+        registers = self.learnable_registers.to(features.dtype).repeat(length // num_registers, 1)
+        return torch.where(is_token.unsqueeze(-1), tokens, registers)

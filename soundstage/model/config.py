@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 from soundstage.errors import ConfigError
+from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ
 
 Header = Mapping[str, Any]
 
@@ -446,4 +448,310 @@ def transformer_header(
         "connector_apply_gated_attention": True,
         "audio_connector_num_attention_heads": audio_num_heads,
         "audio_connector_attention_head_dim": audio_head_dim,
+    }
+
+
+# --- audio VAE -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AudioVaeConfig:
+    """Audio VAE: stereo log-mel pictures <-> latents of 1/4 the frames and 1/4 the mel bins.
+
+    base_channels: width at full resolution. channel_multipliers: one per level, on base_channels.
+    """
+
+    base_channels: int
+    channel_multipliers: tuple[int, ...]
+    num_res_blocks: int
+    latent_channels: int
+    mel_bins: int
+
+    @classmethod
+    def from_header(cls, config: Header) -> AudioVaeConfig:
+        """Read section "audio_vae"; also checks that the mel front end is the one we compute."""
+        part = "audio VAE"
+        section = take(config, "audio_vae", "checkpoint")
+        params = take(take(section, "model", part), "params", part)
+        _check_mel_front_end(params, take(section, "preprocessing", part))
+        network = take(params, "ddconfig", part)
+        expect(
+            network,
+            part,
+            double_z=True,
+            in_channels=2,
+            out_ch=2,
+            attn_resolutions=[],
+            mid_block_add_attention=False,
+            norm_type="pixel",
+            causality_axis="height",
+        )
+        return cls(
+            base_channels=take(network, "ch", part),
+            channel_multipliers=tuple(take(network, "ch_mult", part)),
+            num_res_blocks=take(network, "num_res_blocks", part),
+            latent_channels=take(network, "z_channels", part),
+            mel_bins=take(network, "mel_bins", part),
+        )
+
+    @property
+    def latent_bins(self) -> int:
+        """Mel rows of a latent: every level but the last halves them."""
+        return int(self.mel_bins // 2 ** (len(self.channel_multipliers) - 1))
+
+
+def _check_mel_front_end(params: Header, preprocessing: Header) -> None:
+    part = "audio VAE"
+    expect(params, part, sampling_rate=MEL_RATE_HZ)
+    expect(take(preprocessing, "stft", part), part, filter_length=1024, hop_length=MEL_HOP, win_length=1024)
+    expect(take(preprocessing, "mel", part), part, n_mel_channels=MEL_BINS, mel_fmin=0, mel_fmax=8000)
+
+
+def audio_vae_header(*, base_channels: int = 128, mel_bins: int = MEL_BINS) -> dict[str, Any]:
+    """Section "audio_vae" of the 2.3 structure at any width; the defaults are the published model's."""
+    return {
+        "model": {
+            "params": {
+                "ddconfig": {
+                    "double_z": True,
+                    "mel_bins": mel_bins,
+                    "z_channels": 8,
+                    "resolution": 256,
+                    "downsample_time": False,
+                    "in_channels": 2,
+                    "out_ch": 2,
+                    "ch": base_channels,
+                    "ch_mult": [1, 2, 4],
+                    "num_res_blocks": 2,
+                    "attn_resolutions": [],
+                    "dropout": 0.0,
+                    "mid_block_add_attention": False,
+                    "norm_type": "pixel",
+                    "causality_axis": "height",
+                },
+                "sampling_rate": MEL_RATE_HZ,
+            }
+        },
+        "preprocessing": {
+            "audio": {
+                "sampling_rate": MEL_RATE_HZ,
+                "max_wav_value": 32768,
+                "duration": 5.12,
+                "stereo": True,
+                "causal_padding": 3,
+            },
+            "stft": {"filter_length": 1024, "hop_length": MEL_HOP, "win_length": 1024, "causal": True},
+            "mel": {"n_mel_channels": MEL_BINS, "mel_fmin": 0, "mel_fmax": 8000},
+        },
+    }
+
+
+# --- vocoder ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """One mel-to-waveform generator. Stage i multiplies the length by upsample_rates[i] and halves channels.
+
+    dilations: one list per entry of block_kernels. clamp_output: bound the waveform to [-1, 1].
+    """
+
+    initial_channels: int
+    upsample_rates: tuple[int, ...]
+    upsample_kernels: tuple[int, ...]
+    block_kernels: tuple[int, ...]
+    block_dilations: tuple[tuple[int, ...], ...]
+    clamp_output: bool
+
+    @property
+    def hop(self) -> int:
+        """Samples made of one mel frame."""
+        return prod(self.upsample_rates)
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """Base generator, then bandwidth extension: a second generator on the log-mel of the first's output.
+
+    bwe_hop, bwe_window, bwe_bins: the mel between them, in samples, samples and bands.
+    """
+
+    base: GeneratorConfig
+    bwe: GeneratorConfig
+    input_rate_hz: int
+    output_rate_hz: int
+    bwe_hop: int
+    bwe_window: int
+    bwe_bins: int
+
+    @classmethod
+    def from_header(cls, config: Header) -> VocoderConfig:
+        """Read section "vocoder". A flat section is LTX-2.0's 24 kHz vocoder, which we do not build."""
+        section = take(config, "vocoder", "checkpoint")
+        if "bwe" not in section:
+            raise ConfigError(
+                "the vocoder config has no 'bwe' section: these are LTX-2.0 weights (24 kHz); "
+                "use the vocoder of an LTX-2.3 checkpoint"
+            )
+        bwe, part = section["bwe"], "bandwidth extension"
+        expect(bwe, part, apply_final_activation=False)
+        vocoder = cls(
+            base=_generator(take(section, "vocoder", "vocoder"), "vocoder"),
+            bwe=_generator(bwe, part),
+            input_rate_hz=take(bwe, "input_sampling_rate", part),
+            output_rate_hz=take(bwe, "output_sampling_rate", part),
+            bwe_hop=take(bwe, "hop_length", part),
+            bwe_window=take(bwe, "n_fft", part),
+            bwe_bins=take(bwe, "num_mels", part),
+        )
+        vocoder._check_rates()
+        return vocoder
+
+    @property
+    def rate_ratio(self) -> int:
+        return self.output_rate_hz // self.input_rate_hz
+
+    def _check_rates(self) -> None:
+        if self.rate_ratio * self.input_rate_hz != self.output_rate_hz:
+            raise ConfigError(
+                f"bandwidth extension goes from {self.input_rate_hz} to {self.output_rate_hz} Hz, "
+                "which is not a whole factor"
+            )
+        if self.bwe.hop != self.bwe_hop * self.rate_ratio:
+            raise ConfigError(
+                f"the bandwidth extension makes {self.bwe.hop} samples of each mel frame; "
+                f"a hop of {self.bwe_hop} at x{self.rate_ratio} needs {self.bwe_hop * self.rate_ratio}"
+            )
+
+
+def _generator(section: Header, part: str) -> GeneratorConfig:
+    expect(
+        section,
+        part,
+        resblock="AMP1",
+        activation="snakebeta",
+        stereo=True,
+        use_tanh_at_final=False,
+        use_bias_at_final=False,
+    )
+    return GeneratorConfig(
+        initial_channels=take(section, "upsample_initial_channel", part),
+        upsample_rates=tuple(take(section, "upsample_rates", part)),
+        upsample_kernels=tuple(take(section, "upsample_kernel_sizes", part)),
+        block_kernels=tuple(take(section, "resblock_kernel_sizes", part)),
+        block_dilations=tuple(tuple(d) for d in take(section, "resblock_dilation_sizes", part)),
+        # The base section of published checkpoints has no such key; the reference then clamps.
+        clamp_output=section.get("apply_final_activation", True),
+    )
+
+
+def vocoder_header(*, base_channels: int = 1536, bwe_channels: int = 512) -> dict[str, Any]:
+    """Section "vocoder" of the 2.3 structure at any width; the defaults are the published model's.
+
+    The widths are the initial channels of the two generators, multiples of 64 and 32.
+    """
+    shared = {
+        "resblock": "AMP1",
+        "activation": "snakebeta",
+        "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+        "stereo": True,
+        "use_tanh_at_final": False,
+        "use_bias_at_final": False,
+    }
+    return {
+        "vocoder": {
+            "upsample_initial_channel": base_channels,
+            "upsample_rates": [5, 2, 2, 2, 2, 2],
+            "upsample_kernel_sizes": [11, 4, 4, 4, 4, 4],
+            **shared,
+        },
+        "bwe": {
+            "upsample_initial_channel": bwe_channels,
+            "upsample_rates": [6, 5, 2, 2, 2],
+            "upsample_kernel_sizes": [12, 11, 4, 4, 4],
+            **shared,
+            "apply_final_activation": False,
+            "input_sampling_rate": MEL_RATE_HZ,
+            "output_sampling_rate": OUTPUT_RATE_HZ,
+            "hop_length": 80,
+            "n_fft": 512,
+            "win_size": 512,
+            "num_mels": MEL_BINS,
+        },
+    }
+
+
+# --- latent upsamplers -----------------------------------------------------------------------------
+
+UpsamplerKind = Literal["space", "time"]
+# Spatial scales as numerator / denominator: shuffle up by one, blur and stride down by the other.
+SPATIAL_SCALES: dict[float, tuple[int, int]] = {0.75: (3, 4), 1.5: (3, 2), 2.0: (2, 1), 4.0: (4, 1)}
+
+
+@dataclass(frozen=True)
+class UpsamplerConfig:
+    """A latent upsampler of one axis kind.
+
+    scale: numerator and denominator of the change of height and width ("space"), or (2, 1) ("time").
+    rational: keys and blur of the rational resampler; such a file may still scale by a whole number.
+    """
+
+    latent_channels: int
+    mid_channels: int
+    blocks_per_stage: int
+    kind: UpsamplerKind
+    scale: tuple[int, int]
+    rational: bool
+
+    @classmethod
+    def from_header(cls, config: Header) -> UpsamplerConfig:
+        """Read an upsampler file's config, which is flat: the document is the section."""
+        part = "latent upsampler"
+        expect(config, part, dims=3)
+        space, time = take(config, "spatial_upsample", part), take(config, "temporal_upsample", part)
+        if space == time:
+            raise ConfigError(
+                f"the {part} config has spatial_upsample={space} and temporal_upsample={time}; "
+                "LTX-2.3 has upsamplers of one of the two"
+            )
+        num_den = (2, 1) if time else _spatial_scale(take(config, "spatial_scale", part))
+        rational = bool(space and take(config, "rational_resampler", part))
+        if not rational and num_den != (2, 1):
+            raise ConfigError(f"a plain {part} doubles; {num_den[0]}/{num_den[1]} needs rational_resampler")
+        return cls(
+            latent_channels=take(config, "in_channels", part),
+            mid_channels=take(config, "mid_channels", part),
+            blocks_per_stage=take(config, "num_blocks_per_stage", part),
+            kind="time" if time else "space",
+            scale=num_den,
+            rational=rational,
+        )
+
+
+def _spatial_scale(scale: float) -> tuple[int, int]:
+    if scale not in SPATIAL_SCALES:
+        known = ", ".join(str(s) for s in SPATIAL_SCALES)
+        raise ConfigError(f"the latent upsampler config has spatial_scale={scale}; known scales are {known}")
+    return SPATIAL_SCALES[scale]
+
+
+def upsampler_header(
+    kind: Literal["x2", "x1.5", "time"],
+    *,
+    mid_channels: int | None = None,
+    latent_channels: int = 128,
+    blocks_per_stage: int = 4,
+) -> dict[str, Any]:
+    """Config of a 2.3 upsampler file: space x2, space x1.5 or time x2. mid_channels None: as published."""
+    return {
+        "_class_name": "LatentUpsampler",
+        "in_channels": latent_channels,
+        "mid_channels": mid_channels or (512 if kind == "time" else 1024),
+        "num_blocks_per_stage": blocks_per_stage,
+        "dims": 3,
+        "spatial_upsample": kind != "time",
+        "temporal_upsample": kind == "time",
+        "spatial_scale": {"x2": 2.0, "x1.5": 1.5, "time": 1.0}[kind],
+        "rational_resampler": kind != "x2",
     }

@@ -14,6 +14,7 @@ from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.modulation import sinusoid
 from soundstage.model.rope import frequencies, rope_table
 from soundstage.model.transformer import Modality, Perturbation, Transformer
+from soundstage.weights.layouts import to_diffusers
 
 # --- printed vectors --------------------------------------------------------------------------------
 
@@ -115,3 +116,329 @@ def test_tiny_model_gives_the_printed_velocities(tiny: Transformer, case: str) -
     assert v.abs().sum().item() == pytest.approx(video_sum, abs=1.01e-4)
     assert_printed(a[0, 0, :4], audio_first, 5)
     assert a.abs().sum().item() == pytest.approx(audio_sum, abs=1.01e-4)
+
+
+def test_sinusoid_of_725() -> None:
+    found = sinusoid(torch.tensor(725.0))
+    assert_printed(found[:4], [-0.759727, -0.712539, 0.880237, 0.994940], 6)
+    assert_printed(found[128:132], [0.650242, 0.701633, -0.474534, -0.100468], 6)
+    assert_printed(found[[127, 255]], [0.996967, 0.077830], 6)
+
+
+@pytest.mark.parametrize(
+    ("count", "printed"),
+    [
+        (682, [1.5707964, 1.5921853, 1.6138654, 1.6358408]),
+        (1024, [1.5707964, 1.5850024, 1.5993371, 1.6138014]),
+        (2048, [1.5707964, 1.5778799, 1.5849955, 1.5921432]),
+    ],
+)
+def test_rotary_frequencies(count: int, printed: list[float]) -> None:
+    found = frequencies(count, 10000.0)
+    assert_printed(found[:4], printed, 7)
+    assert found[-1].item() == pytest.approx(15707.963, abs=1e-3)
+
+
+def test_rotary_table_of_video_tokens() -> None:
+    positions = video_positions(2, 1, 2, 24.0)
+    cos, sin = rope_table(
+        positions, width=4096, num_heads=32, max_positions=(20.0, 2048.0, 2048.0), theta=10000.0
+    )
+    assert cos.shape == (1, 4, 32, 64)
+    assert_printed(cos[0, 0, 0, :8], [1, 1, 0.003272, 0.024541, 0.024541, -0.018071, 0.003489, 0.003489], 6)
+    assert_printed(
+        sin[0, 0, 0, :8], [0, 0, -0.999995, -0.999699, -0.999699, -0.999837, -0.999994, -0.999994], 6
+    )
+    assert_printed(cos[0, 0, 31, -3:], [0.257815, 0.923889, 0.923889], 6)
+    assert_printed(cos[0, 3, 0, 2:8], [0.032719, 0.024541, 0.073564, 0.011781, 0.003489, 0.053220], 6)
+    assert_printed(cos[0, 3, 1, :4], [-0.381490, -0.455085, -0.464736, -0.406048], 6)
+    assert_printed(sin[0, 3, 31, -3:], [0.500144, 0.382660, 0.923935], 6)
+
+
+def test_rotary_tables_of_time() -> None:
+    settings: dict[str, Any] = {"width": 2048, "num_heads": 32, "max_positions": (20.0,), "theta": 10000.0}
+    cos, _ = rope_table(video_positions(2, 1, 2, 24.0)[:, :1], **settings)
+    assert_printed(cos[0, 3, 0, :4], [0.032719, 0.018814, 0.004779, -0.009384], 6)
+    assert_printed(cos[0, 3, 31, -2:], [0.989041, 0.865942], 6)
+    cos, sin = rope_table(audio_positions(3), **settings)
+    assert_printed(cos[0, 2, 0, :4], [0.010995, -0.003111, -0.017344, -0.031703], 6)
+    assert_printed(sin[0, 2, 31, -2:], [-0.999997, -0.000689], 6)
+
+
+def test_positions_are_the_printed_intervals() -> None:
+    time = video_positions(3, 1, 1, 24.0)[0, 0]
+    torch.testing.assert_close(time * 24, torch.tensor([[0.0, 1.0], [1.0, 9.0], [9.0, 17.0]]))
+    rows, columns = video_positions(1, 2, 2, 24.0)[0, 1:]
+    assert rows.tolist() == [[0, 32], [0, 32], [32, 64], [32, 64]]
+    assert columns.tolist() == [[0, 32], [32, 64], [0, 32], [32, 64]]
+    audio = audio_positions(3)[0, 0]
+    torch.testing.assert_close(audio, torch.tensor([[0.0, 0.01], [0.01, 0.05], [0.05, 0.09]]))
+    assert torch.equal(audio_positions(2, shift=1)[0, 0], audio[1:])
+
+
+# --- diffusers on the same weights ------------------------------------------------------------------
+
+NUM_LAYERS = 3
+HEADER = {
+    "transformer": transformer_header(
+        num_layers=NUM_LAYERS, num_heads=4, head_dim=32, audio_num_heads=4, audio_head_dim=16, channels=16
+    )
+}
+GRID = (3, 2, 4)
+NUM_VIDEO, NUM_AUDIO, NUM_TEXT = 24, 9, 7
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Transformer, Any]:
+    """Our model with the routing that diffusers has, and diffusers' with the same random weights."""
+    from diffusers import LTX2VideoTransformer3DModel
+
+    torch.manual_seed(0)
+    config = dataclasses.replace(TransformerConfig.from_header(HEADER), cross_timestep="other")
+    ours = Transformer(config).eval().requires_grad_(False)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    theirs = LTX2VideoTransformer3DModel(
+        in_channels=16,
+        out_channels=16,
+        num_attention_heads=4,
+        attention_head_dim=32,
+        cross_attention_dim=128,
+        gated_attn=True,
+        cross_attn_mod=True,
+        audio_in_channels=16,
+        audio_out_channels=16,
+        audio_num_attention_heads=4,
+        audio_attention_head_dim=16,
+        audio_cross_attention_dim=64,
+        audio_gated_attn=True,
+        audio_cross_attn_mod=True,
+        num_layers=NUM_LAYERS,
+        rope_type="split",
+        use_prompt_embeddings=False,
+        perturbed_attn=True,
+    ).eval()
+    state = {to_diffusers("transformer", key): value for key, value in ours.state_dict().items()}
+    theirs.load_state_dict(state, strict=True)
+    return ours, theirs
+
+
+def modalities(batch: int = 2, **video_changes: Any) -> tuple[Modality, Modality]:
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    sigma = torch.linspace(0.7, 0.3, batch)
+    video = Modality(
+        latents=noise(batch, NUM_VIDEO, 16),
+        sigma=sigma,
+        timesteps=sigma[:, None].repeat(1, NUM_VIDEO),
+        positions=video_positions(*GRID, 24.0),
+        context=noise(batch, NUM_TEXT, 128),
+    )
+    audio = Modality(
+        latents=noise(batch, NUM_AUDIO, 16),
+        sigma=sigma,
+        timesteps=sigma[:, None].repeat(1, NUM_AUDIO),
+        positions=audio_positions(NUM_AUDIO),
+        context=noise(batch, NUM_TEXT, 64),
+    )
+    return dataclasses.replace(video, **video_changes), audio
+
+
+def run_diffusers(theirs: Any, video: Modality, audio: Modality, **options: Any) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        return theirs(  # type: ignore[no-any-return]
+            hidden_states=video.latents,
+            audio_hidden_states=audio.latents,
+            encoder_hidden_states=video.context,
+            audio_encoder_hidden_states=audio.context,
+            timestep=video.timesteps * 1000,
+            audio_timestep=audio.timesteps * 1000,
+            sigma=video.sigma * 1000,
+            audio_sigma=audio.sigma * 1000,
+            num_frames=GRID[0],
+            height=GRID[1],
+            width=GRID[2],
+            fps=24.0,
+            audio_num_frames=NUM_AUDIO,
+            video_self_attention_mask=video.attention_mask,
+            **{"use_cross_timestep": True, "return_dict": False, **options},
+        )
+
+
+def relative_error(found: Tensor | None, wanted: Tensor) -> float:
+    assert found is not None
+    assert found.shape == wanted.shape
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+def assert_parity(pair: tuple[Transformer, Any], video: Modality, audio: Modality, **options: Any) -> None:
+    perturbation = options.pop("perturbation", None)
+    found = pair[0](video, audio, perturbation=perturbation)
+    wanted = run_diffusers(pair[1], video, audio, **options)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert relative_error(ours, theirs) < 1e-4
+
+
+def test_joint_forward_matches_diffusers(pair: tuple[Transformer, Any]) -> None:
+    assert_parity(pair, *modalities())
+
+
+def test_first_frame_and_frozen_audio_match_diffusers(pair: tuple[Transformer, Any]) -> None:
+    video, audio = modalities()
+    video.timesteps[:, :8] = 0  # the first latent frame is given
+    video.timesteps[1, 8:12] *= 0.5  # in one sample some tokens are half given
+    audio.timesteps.zero_()
+    audio.sigma = torch.zeros(2)
+    assert_parity(pair, video, audio)
+
+
+def test_own_timestep_routing_matches_diffusers_where_all_share_a_sigma(
+    pair: tuple[Transformer, Any],
+) -> None:
+    ours = Transformer(dataclasses.replace(pair[0].config, cross_timestep="own")).eval()
+    ours.load_state_dict(pair[0].state_dict())
+    assert_parity((ours, pair[1]), *modalities(), use_cross_timestep=False)
+
+
+def test_binary_attention_mask_matches_diffusers(pair: tuple[Transformer, Any]) -> None:
+    mask = (torch.rand(2, NUM_VIDEO, NUM_VIDEO, generator=torch.Generator().manual_seed(2)) > 0.3).float()
+    mask = mask.maximum(torch.eye(NUM_VIDEO))
+    assert_parity(pair, *modalities(attention_mask=mask))
+
+
+def test_stg_matches_diffusers(pair: tuple[Transformer, Any]) -> None:
+    assert_parity(
+        pair, *modalities(), perturbation=Perturbation.stg([1]), spatio_temporal_guidance_blocks=[1]
+    )
+
+
+def test_stg_of_one_sample_of_a_batch_matches_diffusers(pair: tuple[Transformer, Any]) -> None:
+    assert_parity(
+        pair,
+        *modalities(),
+        perturbation=[Perturbation(), Perturbation.stg([0, 2])],
+        spatio_temporal_guidance_blocks=[0, 2],
+        perturbation_mask=torch.tensor([1.0, 0.0]),
+    )
+
+
+def test_modality_isolation_matches_diffusers(pair: tuple[Transformer, Any]) -> None:
+    assert_parity(pair, *modalities(), perturbation=Perturbation.isolated(), isolate_modalities=True)
+
+
+def test_single_stream_models_match_diffusers_isolated(pair: tuple[Transformer, Any]) -> None:
+    video, audio = modalities()
+    wanted_video, wanted_audio = run_diffusers(pair[1], video, audio, isolate_modalities=True)
+    state = pair[0].state_dict()
+    video_only = Transformer(TransformerConfig.from_header(HEADER, audio=False))
+    video_only.load_state_dict({key: state[key] for key in video_only.state_dict()})
+    found, nothing = video_only(video, None)
+    assert nothing is None
+    assert relative_error(found, wanted_video) < 1e-4
+    audio_only = Transformer(TransformerConfig.from_header(HEADER, video=False))
+    audio_only.load_state_dict({key: state[key] for key in audio_only.state_dict()})
+    nothing, found = audio_only(None, audio)
+    assert nothing is None
+    assert relative_error(found, wanted_audio) < 1e-4
+
+
+# --- properties -------------------------------------------------------------------------------------
+
+
+def test_absent_stream_equals_isolation(pair: tuple[Transformer, Any]) -> None:
+    video, audio = modalities()
+    isolated = pair[0](video, audio, perturbation=Perturbation.isolated())
+    torch.testing.assert_close(pair[0](video, None)[0], isolated[0])
+    torch.testing.assert_close(pair[0](None, audio)[1], isolated[1])
+
+
+def test_batched_passes_equal_separate_ones(pair: tuple[Transformer, Any]) -> None:
+    """Four passes of a guided step in one batch, with tables made for one sample."""
+    passes = [Perturbation(), Perturbation.stg([1], audio=False), Perturbation.isolated(),
+              Perturbation(skip_video_to_audio=frozenset({0, 2}))]  # fmt: skip
+    video, audio = modalities(batch=1)
+    video.timesteps[:, :8] = 0
+    tables = pair[0].prepare(video, audio)
+
+    def four(m: Modality) -> Modality:
+        changes = {name: getattr(m, name).repeat(4, *[1] * (getattr(m, name).ndim - 1))
+                   for name in ("latents", "sigma", "timesteps", "context")}  # fmt: skip
+        return dataclasses.replace(m, **changes)
+
+    batched = pair[0](four(video), four(audio), perturbation=passes, tables=tables)
+    for index, perturbation in enumerate(passes):
+        alone = pair[0](video, audio, perturbation=perturbation, tables=tables)
+        for stream in range(2):
+            torch.testing.assert_close(batched[stream][index], alone[stream][0], atol=2e-4, rtol=1e-4)
+
+
+def test_tables_serve_every_step_of_a_run(pair: tuple[Transformer, Any]) -> None:
+    video, audio = modalities()
+    mask = torch.ones(2, NUM_VIDEO)
+    mask[:, :8], mask[:, 8:10] = 0, 0.25
+    video.timesteps = mask * video.sigma[:, None]
+    tables = pair[0].prepare(video, audio)
+    video.sigma = video.sigma * 0.5
+    video.timesteps = mask * video.sigma[:, None]
+    kept, fresh = pair[0](video, audio, tables=tables), pair[0](video, audio)
+    assert torch.equal(kept[0], fresh[0])
+    assert torch.equal(kept[1], fresh[1])
+
+
+def test_disabled_stream_is_not_updated_but_heard(pair: tuple[Transformer, Any]) -> None:
+    video, audio = modalities()
+    silent = dataclasses.replace(audio, enabled=False)
+    found, nothing = pair[0](video, silent)
+    assert nothing is None
+    assert relative_error(found, pair[0](video, None)[0]) > 1e-2
+    louder = dataclasses.replace(silent, latents=2 * audio.latents)
+    assert relative_error(pair[0](video, louder)[0], found) > 1e-4
+
+
+def test_attention_strength_scales_a_tokens_weight(pair: tuple[Transformer, Any]) -> None:
+    """A mask of one half for every token is no mask at all; zero removes a token."""
+    plain = pair[0](*modalities())[0]
+    half = pair[0](*modalities(attention_mask=torch.full((1, NUM_VIDEO, NUM_VIDEO), 0.5)))[0]
+    torch.testing.assert_close(half, plain, atol=1e-4, rtol=1e-4)
+    mask = torch.ones(1, NUM_VIDEO, NUM_VIDEO)
+    mask[:, :-1, -1] = 0
+    video, _ = modalities(attention_mask=mask)
+    changed = video.latents.clone()
+    changed[:, -1] += 5
+    before = pair[0](video, None)[0]
+    after = pair[0](dataclasses.replace(video, latents=changed), None)[0]
+    torch.testing.assert_close(after[:, :-1], before[:, :-1])
+    assert not torch.allclose(after[:, -1], before[:, -1])
+
+
+def test_masked_text_is_not_read(pair: tuple[Transformer, Any]) -> None:
+    mask = torch.ones(2, NUM_TEXT, dtype=torch.int64)
+    mask[:, 4:] = 0
+    video, audio = modalities(context_mask=mask)
+    short = dataclasses.replace(video, context=video.context[:, :4], context_mask=None)
+    torch.testing.assert_close(pair[0](video, audio)[0], pair[0](short, audio)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_every_parameter_gets_a_gradient(tiny: Transformer) -> None:
+    model = Transformer(TINY)
+    model.load_state_dict(tiny.state_dict())
+    video, audio = model(tiny_video(), tiny_audio())
+    (video.square().mean() + audio.square().mean()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_bfloat16_weights_with_float32_tables_stay_close(pair: tuple[Transformer, Any]) -> None:
+    half = Transformer(pair[0].config).requires_grad_(False)
+    half.load_state_dict(pair[0].state_dict())
+    for name, parameter in half.named_parameters():
+        if not name.endswith(("scale_shift_table", "_ca_video", "_ca_audio")):
+            parameter.data = parameter.data.bfloat16()
+    assert half.dtype == torch.bfloat16
+    found, wanted = half(*modalities()), pair[0](*modalities())
+    for stream in range(2):
+        assert found[stream].dtype == torch.bfloat16
+        assert relative_error(found[stream].float(), wanted[stream]) < 0.05

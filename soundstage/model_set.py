@@ -22,6 +22,7 @@ from typing import Any
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.recipes import Defaults
+from soundstage.weights.header import read_header
 
 SHIPPED = {"nano": Path(__file__).parent / "nano" / "weights"}
 
@@ -97,32 +98,6 @@ def find_model(name_or_path: str | Path) -> ModelSet:
     model = ModelSet(name=str(bundle.get("name", text)), folder=folder, defaults=defaults)
     model.check()
     return model
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, without its tensors.
-
-    Raises WeightsError for a file that is not one, or that is shorter or longer than its header says.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > size:
-            raise WeightsError(f"{path} is not a safetensors file or is cut short; download or copy it again")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise WeightsError(f"{path} has a damaged header; download or copy it again") from error
-    if not isinstance(header, dict):
-        raise WeightsError(f"{path} has a damaged header; download or copy it again")
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise WeightsError(
-            f"{path} has {size:,} bytes where its header needs {expected:,}; download or copy it again"
-        )
-    return header
 
 
 def _read_bundle(path: Path) -> dict[str, Any]:

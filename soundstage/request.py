@@ -134,10 +134,9 @@ class Request(BaseModel):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values of every field that differs from its default; `Request(**d)` gives it back."""
-        data: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
-        if "modalities" in data:
-            data["modalities"] = sorted(data["modalities"])
+        """Every field as JSON-ready values; `Request(**d)` gives it back."""
+        data: dict[str, Any] = self.model_dump(mode="json")
+        data["modalities"] = sorted(data["modalities"])
         return data
 
     def to_json(self) -> str:

@@ -1,0 +1,90 @@
+"""What an engine returns: pictures, sound, and how they were made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundstage.errors import MediaError
+from soundstage.request import Request
+from soundstage.types import OUTPUT_RATE_HZ
+
+TAG = "soundstage"  # key of our JSON in a file's "comment" tag
+VIDEO_SUFFIXES, AUDIO_SUFFIXES = (".mp4", ".m4v", ".mov"), (".wav",)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """frames: (F, H, W, 3) uint8 RGB, or None for sound alone. waveform: (2, n) float32 in [-1, 1] at
+    48 kHz, or None for a silent picture. provenance: JSON-ready; "request" gives the clip again.
+    """
+
+    frames: NDArray[np.uint8] | None
+    waveform: NDArray[np.float32] | None
+    fps: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+    sample_rate_hz: int = OUTPUT_RATE_HZ
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings `save` accepts for this clip."""
+        return AUDIO_SUFFIXES if self.frames is None else VIDEO_SUFFIXES
+
+    def save(self, path: str | Path) -> Path:
+        """Write MP4, or WAV for sound alone, with the provenance as metadata; an existing file is replaced.
+
+        Returns the path. Raises MediaError for a name or folder that cannot be written.
+        """
+        from soundstage.media.write import check_writable, write_mp4, write_wav
+
+        path = Path(path)
+        check_writable(path, self.suffixes)
+        metadata = {"comment": json.dumps({TAG: self.provenance}, ensure_ascii=False)}
+        if "request" in self.provenance:
+            metadata["title"] = self.provenance["request"]["prompt"]
+        if self.frames is not None:
+            write_mp4(
+                path,
+                self.frames,
+                self.fps,
+                waveform=self.waveform,
+                sample_rate_hz=self.sample_rate_hz,
+                metadata=metadata,
+            )
+        elif self.waveform is not None:
+            write_wav(path, self.waveform, sample_rate_hz=self.sample_rate_hz, metadata=metadata)
+        return path
+
+    def contact_sheet(self, path: str | Path) -> Path:
+        """Write a PNG of frames over the waveform. Returns the path."""
+        from soundstage.media.image import contact_sheet
+        from soundstage.media.write import check_writable
+
+        path = Path(path)
+        check_writable(path, (".png",))
+        contact_sheet(path, self.frames, self.waveform, self.fps, sample_rate_hz=self.sample_rate_hz)
+        return path
+
+    @property
+    def request(self) -> Request:
+        """The request that made this clip."""
+        return Request(**self.provenance["request"])
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """What `Clip.save` wrote into a file. Raises MediaError for a file that holds none."""
+    from soundstage.media.read import read_metadata
+
+    comment = read_metadata(Path(path)).get("comment", "")
+    try:
+        data = json.loads(comment)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict) or TAG not in data:
+        raise MediaError(f"{path} does not say how it was made; only files saved by soundstage do")
+    return dict(data[TAG])

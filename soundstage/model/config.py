@@ -617,10 +617,10 @@ class VocoderConfig:
                 f"bandwidth extension goes from {self.input_rate_hz} to {self.output_rate_hz} Hz, "
                 "which is not a whole factor"
             )
-        if self.bwe.hop != self.bwe_hop * self.rate_ratio:
+        if self.base.hop % self.bwe_hop or self.bwe.hop != self.bwe_hop * self.rate_ratio:
             raise ConfigError(
-                f"the bandwidth extension makes {self.bwe.hop} samples of each mel frame; "
-                f"a hop of {self.bwe_hop} at x{self.rate_ratio} needs {self.bwe_hop * self.rate_ratio}"
+                f"the generators make {self.base.hop} and {self.bwe.hop} samples of a mel frame, which "
+                f"does not fit a hop of {self.bwe_hop} between them at x{self.rate_ratio}"
             )
 
 

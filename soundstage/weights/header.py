@@ -102,7 +102,8 @@ def _entry(path: Path, name: str, value: dict[str, Any]) -> TensorEntry:
     needed = math.prod(shape) * BITS[dtype] // 8
     if end - begin != needed:
         raise WeightsError(
-            f"{path}: '{name}' holds {end - begin:,} bytes where {dtype} {list(shape)} needs {needed:,}; {AGAIN}"
+            f"{path}: '{name}' holds {end - begin:,} bytes where {dtype} {list(shape)} needs {needed:,}; "
+            f"{AGAIN}"
         )
     return TensorEntry(dtype, shape)
 

@@ -126,7 +126,7 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
             tensors = parts.setdefault(part, {})
             if key in tensors:
                 raise WeightsError(
-                    f"{file.path}: '{name}' is also in {tensors[key].path}; pass only one file with the {part}"
+                    f"{file.path}: '{name}' is also in {tensors[key].path}; pass one file with the {part}"
                 )
             tensors[key] = StoredTensor(file.path, name, entry)
         if strays:

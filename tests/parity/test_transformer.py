@@ -196,8 +196,8 @@ def pair() -> tuple[Transformer, Any]:
     torch.manual_seed(0)
     config = dataclasses.replace(TransformerConfig.from_header(HEADER), cross_timestep="other")
     ours = Transformer(config).eval().requires_grad_(False)
-    for parameter in ours.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
+    for name, parameter in ours.named_parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if name.endswith("_norm.weight") else 0.0, std=0.15)
     theirs = LTX2VideoTransformer3DModel(
         in_channels=16,
         out_channels=16,

@@ -1,0 +1,126 @@
+"""The way in for sound: channels, resampling to 16 kHz, log-mel pictures for the audio VAE.
+
+waveform (B, C, N) in [-1, 1] -> stereo -> 16 kHz -> log-mel (B, 2, M, 64), M = 1 + N // 160, in float32.
+Nothing is normalised in loudness. All values are those of the LTX-2.3 audio front end; numbers are held by
+tests/parity/test_mel.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from soundstage.errors import MediaError
+from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ
+
+FFT_LENGTH = 1024
+MIN_SAMPLES = FFT_LENGTH // 2 + 1  # the reflected margin must be shorter than the sound
+LOG_FLOOR = 1e-5
+
+SINC_ZEROS = 6  # zero crossings on each side of the resampling kernel
+SINC_ROLLOFF = 0.99  # cutoff as a share of the lower Nyquist frequency
+
+
+def to_stereo(waveform: Tensor) -> Tensor:
+    """(B, C, N) -> (B, 2, N) by the rules the model was trained with.
+
+    Mono is doubled; 5.1 (L, R, C, LFE, Ls, Rs) and 7.1 (..., Lb, Rb) are folded down with -3 dB centre and
+    surrounds, the total gain brought back to 1; other layouts become their mean on both sides.
+    """
+    channels = waveform.shape[1]
+    if channels == 2:
+        return waveform
+    if channels in (6, 8):
+        side = 0.707
+        surrounds = torch.unflatten(waveform[:, 4:], 1, (-1, 2)).sum(dim=1)
+        folded = waveform[:, :2] + side * (waveform[:, 2:3] + surrounds)
+        return folded / (1 + side * (channels // 2 - 1))
+    return waveform.mean(dim=1, keepdim=True).expand(-1, 2, -1)
+
+
+def resample(
+    waveform: Tensor, from_hz: int, to_hz: int, *, edges: Literal["constant", "replicate"] = "constant"
+) -> Tensor:
+    """(..., N) -> (..., ceil(N * to_hz / from_hz)) by a Hann-windowed sinc.
+
+    edges: what stands beyond both ends, zeros ("constant") or the outermost sample ("replicate").
+    Source: the "sinc_interp_hann" default of torchaudio, which the model's training data went through.
+    """
+    if from_hz == to_hz:
+        return waveform
+    shared = math.gcd(from_hz, to_hz)
+    step, phases = from_hz // shared, to_hz // shared
+    kernel = _sinc_kernel(step, phases).to(waveform)
+    margin = (kernel.shape[-1] - step) // 2
+    rows = F.pad(waveform.reshape(-1, 1, waveform.shape[-1]), (margin, margin + step), mode=edges)
+    frames = F.conv1d(rows, kernel, stride=step)  # (rows, phases, frames)
+    length = -(-phases * waveform.shape[-1] // step)
+    return frames.transpose(1, 2).flatten(1)[:, :length].reshape(*waveform.shape[:-1], length)
+
+
+def _sinc_kernel(step: int, phases: int) -> Tensor:
+    """One filter per output phase, (phases, 1, step + 2 * margin), in float32."""
+    cutoff = SINC_ROLLOFF * min(step, phases)
+    margin = math.ceil(SINC_ZEROS * step / cutoff)
+    taps = torch.arange(-margin, margin + step, dtype=torch.float64) / step
+    offsets = torch.arange(phases, dtype=torch.float64)[:, None] / phases
+    t = (cutoff * (taps - offsets)).clamp(-SINC_ZEROS, SINC_ZEROS)
+    window = torch.cos(math.pi * t / (2 * SINC_ZEROS)).square()
+    return (torch.sinc(t) * window * cutoff / step).float().unsqueeze(1)
+
+
+def mel_filters(num_bins: int, num_freqs: int, nyquist_hz: float) -> Tensor:
+    """Triangular bands on the Slaney mel scale, each of unit area: (num_freqs, num_bins), float64."""
+    freqs = torch.linspace(0, nyquist_hz, num_freqs, dtype=torch.float64)
+    edges = _mel_to_hz(torch.linspace(0, _hz_to_mel(nyquist_hz), num_bins + 2, dtype=torch.float64))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (freqs[:, None] - low) / (centre - low)
+    falling = (high - freqs[:, None]) / (high - centre)
+    return torch.minimum(rising, falling).clamp(min=0) * 2 / (high - low)
+
+
+# The Slaney scale: linear to 1 kHz at 15 mel, then logarithmic.
+_BREAK_HZ = 1000.0
+_BREAK_MEL = 15.0
+_LOG_STEP = math.log(6.4) / 27
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _BREAK_HZ:
+        return hz * _BREAK_MEL / _BREAK_HZ
+    return _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    linear = mel * _BREAK_HZ / _BREAK_MEL
+    return torch.where(mel < _BREAK_MEL, linear, _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_MEL)))
+
+
+def log_mel(waveform: Tensor) -> Tensor:
+    """Sound at 16 kHz (B, 2, N) in [-1, 1] -> natural-log mel magnitudes (B, 2, 1 + N // 160, 64), float32.
+
+    The floor is ln(1e-5) = -11.51. Raises MediaError for fewer than 513 samples.
+    """
+    batch, channels, samples = waveform.shape
+    if samples < MIN_SAMPLES:
+        raise MediaError(
+            f"the sound has {samples} samples at {MEL_RATE_HZ} Hz; the encoder needs at least {MIN_SAMPLES}: "
+            "pad it with silence"
+        )
+    window = torch.hann_window(FFT_LENGTH, device=waveform.device)
+    spectrum = torch.stft(
+        waveform.float().reshape(batch * channels, samples),
+        FFT_LENGTH,
+        MEL_HOP,
+        window=window,
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )
+    bands = mel_filters(MEL_BINS, FFT_LENGTH // 2 + 1, MEL_RATE_HZ / 2).to(spectrum.device, torch.float32)
+    mel = spectrum.abs().transpose(1, 2) @ bands
+    return mel.clamp(min=LOG_FLOOR).log().view(batch, channels, -1, MEL_BINS)

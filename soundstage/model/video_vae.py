@@ -1,0 +1,237 @@
+"""Video VAE: pixels (B, 3, F, H, W) in [-1, 1] <-> normalised latents (B, 128, F', H/32, W/32).
+
+F = 8(F' - 1) + 1. The encoder is causal in time (latent k sees pixel frames up to 8k); the decoder is
+not. All normalisation is PixelNorm, which has no parameters, so a frame's neighbours matter only
+through the convolutions. Checkpoint names are the attribute names (`conv_in.conv.weight`, ...).
+
+Source of the structure: spec of the LTX-2.3 conv VAE; numbers held by tests/parity/test_video_vae.py.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soundstage.model.config import STRIDES, VaeBlock, VideoVaeConfig
+from soundstage.model.statistics import ChannelStatistics
+
+NORM_EPS = 1e-8
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Divide by the root mean square over channels (dim 1), in x's dtype."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + NORM_EPS)
+
+
+def patchify(x: Tensor, size: int) -> Tensor:
+    """(B, C, T, H, W) -> (B, C*size*size, T, H/size, W/size); the width offset is the slower index."""
+    b, c, t, h, w = x.shape
+    x = x.view(b, c, t, h // size, size, w // size, size)
+    return x.permute(0, 1, 6, 4, 2, 3, 5).reshape(b, c * size * size, t, h // size, w // size)
+
+
+def unpatchify(x: Tensor, size: int) -> Tensor:
+    """Inverse of `patchify`."""
+    b, c, t, h, w = x.shape
+    x = x.view(b, c // (size * size), size, size, t, h, w)
+    return x.permute(0, 1, 4, 5, 3, 6, 2).reshape(b, c // (size * size), t, h * size, w * size)
+
+
+def space_to_depth(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """Pack each (st, sh, sw) cell into channels, channel slowest: ((c*st + dt)*sh + dy)*sw + dx."""
+    b, c, t, h, w = x.shape
+    st, sh, sw = stride
+    x = x.view(b, c, t // st, st, h // sh, sh, w // sw, sw)
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * st * sh * sw, t // st, h // sh, w // sw)
+
+
+def depth_to_space(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """Inverse of `space_to_depth`."""
+    b, c, t, h, w = x.shape
+    st, sh, sw = stride
+    x = x.view(b, c // (st * sh * sw), st, sh, sw, t, h, w)
+    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, -1, t * st, h * sh, w * sw)
+
+
+class Conv3d(nn.Module):
+    """3x3x3 convolution that keeps the size, replicating frames in time.
+
+    causal: two copies of the first frame in front; otherwise one copy at each end.
+    A single frame needs only the sum of the three time taps, a 2-D convolution at a third of the work.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, causal: bool, padding: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=(0, 1, 1), padding_mode=padding)
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] == 1:
+            return self._single_frame(x)
+        first = x[:, :, :1]
+        if self.causal:
+            x = torch.cat([first, first, x], dim=2)
+        else:
+            x = torch.cat([first, x, x[:, :, -1:]], dim=2)
+        return self.conv(x)  # type: ignore[no-any-return]
+
+    def _single_frame(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight.sum(dim=2)
+        frame = x[:, :, 0]
+        if self.conv.padding_mode == "zeros":
+            frame = F.conv2d(frame, weight, self.conv.bias, padding=1)
+        else:
+            frame = F.pad(frame, (1, 1, 1, 1), mode=self.conv.padding_mode)
+            frame = F.conv2d(frame, weight, self.conv.bias)
+        return frame.unsqueeze(2)
+
+
+class ResBlock(nn.Module):
+    def __init__(self, channels: int, *, causal: bool, padding: str) -> None:
+        super().__init__()
+        self.conv1 = Conv3d(channels, channels, causal=causal, padding=padding)
+        self.conv2 = Conv3d(channels, channels, causal=causal, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(pixel_norm(x)))
+        return x + self.conv2(F.silu(pixel_norm(h)))  # type: ignore[no-any-return]
+
+
+class ResStage(nn.Module):
+    def __init__(self, channels: int, count: int, *, causal: bool, padding: str) -> None:
+        super().__init__()
+        self.res_blocks = nn.ModuleList(
+            ResBlock(channels, causal=causal, padding=padding) for _ in range(count)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.res_blocks:
+            x = block(x)
+        return x
+
+
+class Downsample(nn.Module):
+    """Convolve and pack, plus a skip that packs the input and averages groups of channels."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], *, padding: str
+    ) -> None:
+        super().__init__()
+        cell = stride[0] * stride[1] * stride[2]
+        self.stride = stride
+        self.group = in_channels * cell // out_channels
+        self.conv = Conv3d(in_channels, out_channels // cell, causal=True, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 1:
+            h = self.conv(x)
+        elif x.shape[2] == 1:  # twins give twins: convolve one of them
+            h = self.conv(x).expand(-1, -1, 2, -1, -1)
+            x = x.expand(-1, -1, 2, -1, -1)
+        else:  # the first frame stands alone: give it a twin to be packed with
+            x = torch.cat([x[:, :, :1], x], dim=2)
+            h = self.conv(x)
+        skip = torch.unflatten(space_to_depth(x, self.stride), 1, (-1, self.group)).mean(dim=2)
+        return space_to_depth(h, self.stride) + skip
+
+
+class Upsample(nn.Module):
+    """Convolve and unpack. Doubling time drops the first frame: T -> 2T - 1."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], *, causal: bool, padding: str
+    ) -> None:
+        super().__init__()
+        cell = stride[0] * stride[1] * stride[2]
+        self.stride = stride
+        self.conv = Conv3d(in_channels, out_channels * cell, causal=causal, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = depth_to_space(self.conv(x), self.stride)
+        return x[:, :, 1:] if self.stride[0] == 2 else x
+
+
+class VideoEncoder(nn.Module):
+    """Pixels to the means of the latent distribution (not yet normalised), (B, 128, T', H', W')."""
+
+    def __init__(self, config: VideoVaeConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.latent_channels = config.latent_channels
+        padding = config.encoder_padding
+        width = config.encoder_base_channels
+        self.conv_in = Conv3d(3 * config.patch_size**2, width, causal=True, padding=padding)
+        self.down_blocks = nn.ModuleList()
+        for block in config.encoder_blocks:
+            self.down_blocks.append(_encoder_block(block, width, padding))
+            width *= block.multiplier
+        self.conv_out = Conv3d(width, config.latent_channels + 1, causal=True, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.posterior(x)[:, : self.latent_channels]
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """(B, 129, T', H', W'): the means and, last, their one shared log-variance (for training)."""
+        x = self.conv_in(patchify(x, self.patch_size))
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(pixel_norm(x)))  # type: ignore[no-any-return]
+
+
+def _encoder_block(block: VaeBlock, width: int, padding: str) -> nn.Module:
+    if block.kind == "res":
+        return ResStage(width, block.count, causal=True, padding=padding)
+    return Downsample(width, width * block.multiplier, STRIDES[block.kind], padding=padding)
+
+
+class VideoDecoder(nn.Module):
+    """Denormalised latents to pixels, about [-1, 1], not clamped."""
+
+    def __init__(self, config: VideoVaeConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        causal, padding = config.causal_decoder, config.decoder_padding
+        width = config.decoder_width
+        self.conv_in = Conv3d(config.latent_channels, width, causal=causal, padding=padding)
+        self.up_blocks = nn.ModuleList()
+        for block in config.decoder_blocks:
+            if block.kind == "res":
+                stage: nn.Module = ResStage(width, block.count, causal=causal, padding=padding)
+            else:
+                out_width = width // block.multiplier
+                stage = Upsample(width, out_width, STRIDES[block.kind], causal=causal, padding=padding)
+                width = out_width
+            self.up_blocks.append(stage)
+        self.conv_out = Conv3d(width, 3 * config.patch_size**2, causal=causal, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.up_blocks:
+            x = block(x)
+        return unpatchify(self.conv_out(F.silu(pixel_norm(x))), self.patch_size)
+
+
+class VideoVae(nn.Module):
+    """Encoder, decoder and the statistics they share."""
+
+    def __init__(self, config: VideoVaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = VideoEncoder(config)
+        self.decoder = VideoDecoder(config)
+        self.per_channel_statistics = ChannelStatistics(config.latent_channels)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 8k+1, H, W) in [-1, 1] -> normalised latents (B, 128, k+1, H/32, W/32).
+
+        Raises ValueError for sizes that do not fit the latent grid.
+        """
+        frames, height, width = pixels.shape[2:]
+        if (frames - 1) % 8 or height % 32 or width % 32:
+            raise ValueError(f"frames must be 8k+1 and sides multiples of 32, not {frames}x{height}x{width}")
+        return self.per_channel_statistics.normalize(self.encoder(pixels))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents -> pixels (B, 3, 8(T-1)+1, 32H, 32W), about [-1, 1], not clamped."""
+        return self.decoder(self.per_channel_statistics.denormalize(latents))  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Training nano from nothing: one loop, and a recipe per part."""

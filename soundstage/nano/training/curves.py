@@ -1,0 +1,48 @@
+"""A picture of a loss history, drawn with Pillow so that training needs no plotting package."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+SIZE = (900, 420)
+MARGIN = 60
+COLORS = ["#1f6fb4", "#d9622b", "#2f9e5d", "#8a4fb5", "#b48a1f", "#555555"]
+
+
+def draw_curves(table: Path, picture: Path, *, title: str) -> None:
+    """Draw every column of a CSV (but step and time) against step, the value on a log axis."""
+    if not table.exists():
+        return
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    names = [n for n in (rows[0] if rows else {}) if n not in ("step", "time")]
+    if not names:
+        return
+    series = {n: [(int(r["step"]), float(r[n])) for r in rows if r[n] and float(r[n]) > 0] for n in names}
+    points = [p for line in series.values() for p in line]
+    if not points:
+        return
+    last = max(x for x, _ in points)
+    low, high = (math.log10(f(y for _, y in points)) for f in (min, max))
+    image = Image.new("RGB", SIZE, "white")
+    draw = ImageDraw.Draw(image)
+    width, height = SIZE[0] - 2 * MARGIN, SIZE[1] - 2 * MARGIN
+
+    def place(x: float, log_y: float) -> tuple[float, float]:
+        rise = (log_y - low) / max(high - low, 1e-9)
+        return MARGIN + width * x / max(last, 1), MARGIN + height * (1 - rise)
+
+    draw.rectangle([MARGIN, MARGIN, MARGIN + width, MARGIN + height], outline="#999999")
+    for decade in range(math.ceil(low), math.floor(high) + 1):
+        x, y = place(0, decade)
+        draw.line([x, y, x + width, y], fill="#dddddd")
+        draw.text((8, y - 6), f"1e{decade}", fill="black")
+    for (name, line), color in zip(series.items(), COLORS * 3, strict=False):
+        draw.line([place(x, math.log10(y)) for x, y in line], fill=color, width=2)
+        draw.text((MARGIN + 10 + 130 * names.index(name), MARGIN - 18), name, fill=color)
+    draw.text((MARGIN, 12), f"{title}: {last} steps", fill="black")
+    image.save(picture)

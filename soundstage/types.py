@@ -1,0 +1,57 @@
+"""Shapes, rates and scale factors of LTX-2.3 that every room shares. Loads nothing heavy.
+
+Tensor letters used in comments: B batch, C channels, T frames (latent unless said), H height, W width,
+N tokens, D width of a token, S text tokens, M mel frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TIME_SCALE = 8  # pixel frames per latent frame, after the first, which stands alone
+SPACE_SCALE = 32  # pixels per latent cell on each side
+LATENT_CHANNELS = 128
+
+MEL_RATE_HZ = 16_000
+MEL_HOP = 160
+MEL_BINS = 64
+AUDIO_LATENTS_PER_S = 25
+AUDIO_LATENT_CHANNELS = 8
+AUDIO_LATENT_BINS = 16
+OUTPUT_RATE_HZ = 48_000
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Size of a clip in pixels. num_frames is 8k+1; height and width are multiples of 32."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or (self.num_frames - 1) % TIME_SCALE:
+            raise ValueError(f"num_frames must be 8k+1 (1, 9, 17, ...), not {self.num_frames}")
+        for side in ("height", "width"):
+            value = getattr(self, side)
+            if value < SPACE_SCALE or value % SPACE_SCALE:
+                raise ValueError(f"{side} must be a positive multiple of {SPACE_SCALE}, not {value}")
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """(frames, height, width) of the latent grid."""
+        return (
+            (self.num_frames - 1) // TIME_SCALE + 1,
+            self.height // SPACE_SCALE,
+            self.width // SPACE_SCALE,
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        frames, height, width = self.latent
+        return frames * height * width
+
+
+def audio_latent_length(num_frames: int, fps: float) -> int:
+    """Audio latents that go with a clip: 25 a second, rounded half to even as the reference does."""
+    return max(1, round(num_frames / fps * AUDIO_LATENTS_PER_S))

@@ -141,8 +141,8 @@ def check_dtypes(tensors: PartTensors) -> None:
     for tensor in tensors.values():
         if tensor.entry.dtype not in FLOATS | FP8:
             raise WeightsError(
-                f"{tensor.path}: '{tensor.name}' is stored as {tensor.entry.dtype}, a quantization this engine "
-                "does not read; get the BF16 or FP8 file"
+                f"{tensor.path}: '{tensor.name}' is stored as {tensor.entry.dtype}, a quantization "
+                "this engine does not read; get the BF16 or FP8 file"
             )
 
 

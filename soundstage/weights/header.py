@@ -74,12 +74,9 @@ def read_header(path: str | Path) -> WeightsFile:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(32)
-        for magic, sentence in LOOKALIKES:
-            if start.startswith(magic):
-                raise WeightsError(f"{path} {sentence}")
         length = int.from_bytes(start[:8], "little")
-        if len(start) < 8 or not 2 <= length <= MAX_HEADER_BYTES:
-            raise WeightsError(f"{path} is not a safetensors file; pass a .safetensors file")
+        if start[8:9] != b"{" or not 2 <= length <= MAX_HEADER_BYTES:
+            raise WeightsError(f"{path} {_lookalike(start)}")
         if 8 + length > size:
             raise WeightsError(f"{path} is cut short within its header ({size:,} bytes); {AGAIN}")
         file.seek(8)
@@ -92,6 +89,13 @@ def read_header(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path} has a damaged header ({error}); {AGAIN}") from error
     _check_layout(path, header, 8 + length, size)
     return WeightsFile(path, metadata, entries)
+
+
+def _lookalike(start: bytes) -> str:
+    for magic, sentence in LOOKALIKES:
+        if start.startswith(magic):
+            return sentence
+    return "is not a safetensors file; pass a .safetensors file"
 
 
 def _entry(path: Path, name: str, value: dict[str, Any]) -> TensorEntry:

@@ -74,9 +74,12 @@ def _sinc_kernel(step: int, phases: int) -> Tensor:
 
 
 def mel_filters(num_bins: int, num_freqs: int, nyquist_hz: float) -> Tensor:
-    """Triangular bands on the Slaney mel scale, each of unit area: (num_freqs, num_bins), float64."""
-    freqs = torch.linspace(0, nyquist_hz, num_freqs, dtype=torch.float64)
-    edges = _mel_to_hz(torch.linspace(0, _hz_to_mel(nyquist_hz), num_bins + 2, dtype=torch.float64))
+    """Triangular bands on the Slaney mel scale, each of unit area: (num_freqs, num_bins).
+
+    In float32 throughout: the reference's rounding of the band edges is part of what the model has seen.
+    """
+    freqs = torch.linspace(0, nyquist_hz, num_freqs)
+    edges = _mel_to_hz(torch.linspace(0, _hz_to_mel(nyquist_hz), num_bins + 2))
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (freqs[:, None] - low) / (centre - low)
     falling = (high - freqs[:, None]) / (high - centre)
@@ -121,6 +124,6 @@ def log_mel(waveform: Tensor) -> Tensor:
         pad_mode="reflect",
         return_complex=True,
     )
-    bands = mel_filters(MEL_BINS, FFT_LENGTH // 2 + 1, MEL_RATE_HZ / 2).to(spectrum.device, torch.float32)
+    bands = mel_filters(MEL_BINS, FFT_LENGTH // 2 + 1, MEL_RATE_HZ / 2).to(spectrum.device)
     mel = spectrum.abs().transpose(1, 2) @ bands
     return mel.clamp(min=LOG_FLOOR).log().view(batch, channels, -1, MEL_BINS)

@@ -89,7 +89,7 @@ def _double_rate(x: Tensor, taps: Tensor) -> Tensor:
     rows = FILTER_BLOCK + 6
     bands = torch.stack([_banded(taps[0::2], rows, 1), _banded(taps[1::2], rows, 1, offset=1)], dim=-1)
     length = x.shape[-1]
-    x = F.pad(x, (3, 3 + -length % FILTER_BLOCK), mode="replicate")
+    x = _repeat_edges(x, 3, 3 + -length % FILTER_BLOCK)
     frames = x.unfold(-1, rows, FILTER_BLOCK).flatten(0, -2)
     return (frames @ bands.flatten(1)).view(*x.shape[:-1], -1)[..., : 2 * length]
 
@@ -98,9 +98,15 @@ def _halve_rate(x: Tensor, taps: Tensor) -> Tensor:
     """(..., 2L) -> (..., L): every second sample of x filtered, from x[2i-5 .. 2i+6]."""
     rows = 2 * FILTER_BLOCK + 10
     length = x.shape[-1] // 2
-    x = F.pad(x, (5, 5 + 2 * (-length % FILTER_BLOCK)), mode="replicate")
+    x = _repeat_edges(x, 5, 5 + 2 * (-length % FILTER_BLOCK))
     frames = x.unfold(-1, rows, 2 * FILTER_BLOCK).flatten(0, -2)
     return (frames @ _banded(taps.flatten(), rows, 2)).view(*x.shape[:-1], -1)[..., :length]
+
+
+def _repeat_edges(x: Tensor, left: int, right: int) -> Tensor:
+    """Replicate padding of the last axis; several times faster than F.pad on a CPU."""
+    edges = x.shape[:-1]
+    return torch.cat([x[..., :1].expand(*edges, left), x, x[..., -1:].expand(*edges, right)], dim=-1)
 
 
 def _banded(taps: Tensor, rows: int, stride: int, offset: int = 0) -> Tensor:
@@ -203,7 +209,7 @@ class MelStft(nn.Module):
         super().__init__()
         num_freqs = config.bwe_window // 2 + 1
         bands = mel_filters(config.bwe_bins, num_freqs, config.input_rate_hz / 2)
-        self.register_buffer("mel_basis", bands.T.float().contiguous())
+        self.register_buffer("mel_basis", bands.T.contiguous())
         self.stft_fn = CausalStft(config.bwe_window, config.bwe_hop)
 
     def forward(self, sound: Tensor) -> Tensor:

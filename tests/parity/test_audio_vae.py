@@ -59,7 +59,9 @@ def test_encoder_gives_the_printed_vector(tiny: AudioVae) -> None:
     z = tiny.encode(printed_input(1, 2, 9, 16))
     assert z.shape == (1, 8, 3, 4)
     found = [z[0, 0, 0, 0], z[0, 7, 2, 3], z[0, 3, 1, 2], z.mean(), z.std()]
-    assert [v.item() for v in found] == pytest.approx([0.02181, 0.55673, 0.08362, -0.01400, 0.29342], abs=2e-5)
+    assert [v.item() for v in found] == pytest.approx(
+        [0.02181, 0.55673, 0.08362, -0.01400, 0.29342], abs=2e-5
+    )
 
 
 def test_decoder_gives_the_printed_vector(tiny: AudioVae) -> None:

@@ -388,6 +388,17 @@ def test_tables_serve_every_step_of_a_run(pair: tuple[Transformer, Any]) -> None
     assert torch.equal(kept[1], fresh[1])
 
 
+def test_tables_of_other_streams_are_refused(pair: tuple[Transformer, Any]) -> None:
+    video, audio = modalities()
+    both, alone = pair[0].prepare(video, audio), pair[0].prepare(video, None)
+    with pytest.raises(ValueError, match="prepared without"):
+        pair[0](video, audio, tables=alone)
+    torch.testing.assert_close(pair[0](video, None, tables=both)[0], pair[0](video, None)[0])
+    only_video = Transformer(TransformerConfig.from_header(HEADER, audio=False))
+    with pytest.raises(ValueError, match="built without"):
+        only_video(video, audio)
+
+
 def test_disabled_stream_is_not_updated_but_heard(pair: tuple[Transformer, Any]) -> None:
     video, audio = modalities()
     silent = dataclasses.replace(audio, enabled=False)

@@ -169,9 +169,10 @@ class Transformer(nn.Module):
         """Velocities (B, N, 128) of both streams; None for one that is absent or not enabled.
 
         perturbation: one for all samples, or a sequence with one per sample. tables: from `prepare`; made
-        here if not given.
+        here if not given. Raises ValueError for tables that were made without a stream that is passed.
         """
         tables = tables or self.prepare(video, audio)
+        _check_tables(tables, video, audio)
         dtype = self.dtype
         video_inputs = audio_inputs = xv = xa = None
         if video is not None and tables.video is not None:
@@ -258,6 +259,12 @@ class _StreamNets(NamedTuple):
     context_rows: AdaLN
     cross_rows: AdaLN | None
     cross_gate: AdaLN | None
+
+
+def _check_tables(tables: RunTables, video: Modality | None, audio: Modality | None) -> None:
+    present = [t for t, m in ((tables.video, video), (tables.audio, audio)) if m is not None]
+    if None in present or (len(present) == 2 and any(t is None or t.cross_rope is None for t in present)):
+        raise ValueError("the tables were prepared without one of the streams; prepare them with both")
 
 
 def _passes(perturbation: Perturbation | Sequence[Perturbation] | None) -> Sequence[Perturbation]:

@@ -101,8 +101,10 @@ def test_low_frequency_channel_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("frames", "fps", "latents"),
-    [(121, 24, 126), (121, 25, 121), (97, 25, 97), (241, 24, 251), (257, 25, 257), (121, 30, 101)]
-    + [(121, 50, 60), (9, 50, 4), (25, 50, 12), (145, 48, 76), (1, 24, 1)],
+    [
+        *[(121, 24, 126), (121, 25, 121), (97, 25, 97), (241, 24, 251), (257, 25, 257), (121, 30, 101)],
+        *[(121, 50, 60), (9, 50, 4), (25, 50, 12), (145, 48, 76), (1, 24, 1)],
+    ],
 )
 def test_latents_of_a_clip_follow_the_reference_rounding(frames: int, fps: float, latents: int) -> None:
     assert audio_latent_length(frames, fps) == latents

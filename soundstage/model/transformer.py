@@ -3,7 +3,7 @@
 A run calls `prepare` once and `forward` at every step. What does not change over the steps is in the
 tables: rotary tables, attention biases, and which tokens share a timestep. Text keys and values are not
 among them: the context is scaled and shifted by sigma before the projections, so they change at every
-step (they cost 1024 tokens of two projections per block, under 2% of a step).
+step. At the published size they cost as much as 150 more video tokens.
 
 Weights may be in bfloat16; the scale-and-shift tables stay in float32 and are cast where they are used.
 Timesteps, positions and angles are float32 throughout.

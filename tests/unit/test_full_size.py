@@ -50,6 +50,24 @@ def test_transformer_has_the_published_size(transformer: dict[str, torch.Tensor]
     assert count(transformer) + text == 22_161_065_728
 
 
+def test_an_official_file_has_5947_tensors_and_each_finds_its_part(
+    transformer: dict[str, torch.Tensor],
+) -> None:
+    prefixes = {
+        "video_connector": "model.diffusion_model.video_embeddings_connector.",
+        "audio_connector": "model.diffusion_model.audio_embeddings_connector.",
+        "text_projection": "text_embedding_projection.",
+        "video_vae": "vae.",
+        "audio_vae": "audio_vae.",
+        "vocoder": "vocoder.",
+    }
+    found = {("transformer", key): f"model.diffusion_model.{key}" for key in transformer}
+    for part, prefix in prefixes.items():
+        found |= {(part, key): prefix + key for key in full(part)}
+    assert len(found) == 5_947
+    assert all(locate(name) == place for place, name in found.items())
+
+
 def test_a_block_has_the_published_size(transformer: dict[str, torch.Tensor]) -> None:
     prefix = "transformer_blocks.47."
     block = {key.removeprefix(prefix): v for key, v in transformer.items() if key.startswith(prefix)}

@@ -1,0 +1,211 @@
+"""The command line: results on stdout, one sentence per error on stderr, exit codes, no partial files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import soundstage as ss
+import soundstage.parts
+from soundstage.cli.main import app
+from soundstage.engine import Engine
+from soundstage.media.read import read_media
+from soundstage.model_set import AUDIO_VAE, TRANSFORMER
+from tests.tiny_model import TinyParts, write_tiny_model
+
+RUN = [sys.executable, "-c", "from soundstage.cli.main import run; run()"]
+PROMPT = "A red ball bounces."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def stand_in_text_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundstage.parts, "LoadedParts", TinyParts)
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_generate_prints_the_path_and_nothing_else_on_stdout(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ball.mp4"
+    result = call("generate", PROMPT, "--model", folder, "--seed", 7, "--size", "70x64", "--output", path)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{path}\n"
+    assert "snapped size: 70x64 -> 64x64 (multiples of 32)" in result.stderr
+    for phase in ("load", "encode", "denoise", "decode video", "decode audio"):
+        assert f"{phase} ..." in result.stderr
+    media = read_media(path)
+    assert media.frames is not None
+    assert media.frames.shape == (9, 64, 64, 3)
+    assert media.waveform is not None
+
+
+def test_show_reads_the_request_back(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ball.mp4"
+    made = call("generate", PROMPT, "--model", folder, "--frames", 9, "-o", path, "--contact-sheet", "--json")
+    assert made.exit_code == 0, made.stderr
+    report = json.loads(made.stdout)
+    assert report["path"] == str(path)
+    assert Path(report["contact_sheet"]).read_bytes().startswith(b"\x89PNG")
+    assert set(report["seconds"]) >= {"encode", "denoise"}
+    shown = json.loads(call("show", path, "--json").stdout)
+    assert ss.Request(**shown["request"]) == ss.Request(prompt=PROMPT, num_frames=9)
+    assert shown["latents_sha256"] == report["latents_sha256"]
+    assert shown["files"][TRANSFORMER] == report["files"][TRANSFORMER]
+    assert f"model: {report['model']}" in call("show", path).stdout
+
+
+def test_the_default_name_comes_from_the_prompt_and_spares_old_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1)
+    names = [call(*words).stdout.strip() for _ in range(2)]
+    assert names == ["a-red-ball-bounces-10.mp4", "a-red-ball-bounces-10-2.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_plan_makes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("plan", PROMPT), ("generate", PROMPT, "--plan")):
+        text = call(*words, "--model", folder, "--size", "landscape")
+        assert "96x64" in text.stdout
+        data = json.loads(call(*words, "--model", folder, "--json").stdout)
+        assert data["passes"][0]["video_tokens"] == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", "cinema"], "--size is 'cinema'; give WIDTHxHEIGHT"),
+        (["--size", "0x0"], "--size is (0, 0); give (width, height)"),
+        (["--duration", "-1"], "--duration is -1; give a length in seconds above 0"),
+        (["--duration", "100"], "at most 20 s at once"),
+        (["--frames", "0"], "--frames is 0"),
+        (["--fps", "0"], "--fps is 0"),
+        (["--steps", "0"], "--steps is 0"),
+        (["--guidance", "-2"], "--guidance is -2"),
+        (["--seed", "-3"], "--seed is -3"),
+        (["--output", "no/such/folder/a.mp4"], "there is no folder no/such/folder"),
+        (["--output", "a.gif"], "ending in .mp4"),
+        (["--model", "vga"], "model is 'vga', which is neither a folder nor a known model"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(folder: Path, words: list[str], says: str) -> None:
+    result = call("generate", PROMPT, "--model", folder, *words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("soundstage: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_empty_prompt_and_two_lengths(folder: Path) -> None:
+    empty = call("generate", " ", "--model", folder)
+    assert (empty.exit_code, empty.stderr.count("\n")) == (2, 1)
+    assert "prompt is empty" in empty.stderr.lower()
+    both = call("generate", PROMPT, "--model", folder, "--duration", 1, "--frames", 9)
+    assert both.exit_code == 2
+    assert "keep one" in both.stderr
+
+
+@pytest.mark.parametrize("name", [TRANSFORMER, AUDIO_VAE])
+def test_truncated_weights_are_named(tmp_path: Path, name: str) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    result = call("generate", PROMPT, "--model", folder, "-o", tmp_path / "a.mp4")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert str(folder / name) in result.stderr
+
+
+def test_mismatched_weights_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    os.replace(folder / TRANSFORMER, folder / "spare")
+    os.replace(folder / AUDIO_VAE, folder / TRANSFORMER)
+    os.replace(folder / "spare", folder / AUDIO_VAE)
+    wrong = folder / "video_vae.safetensors"
+    wrong.write_bytes((folder / TRANSFORMER).read_bytes())
+    result = call("generate", PROMPT, "--model", folder, "-o", tmp_path / "a.mp4")
+    assert result.exit_code == 2
+    assert "soundstage: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_files_that_are_no_films_of_ours(tmp_path: Path) -> None:
+    assert "there is no file" in call("show", tmp_path / "a.mp4").stderr
+    (tmp_path / "a.mp4").write_text("no film")
+    result = call("show", tmp_path / "a.mp4")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+def test_an_interruption_leaves_no_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Engine, plan: object) -> object:
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "run", interrupted)
+    result = call("generate", PROMPT, "--model", folder, "-o", tmp_path / "a.mp4")
+    assert result.exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_real_interrupt_signal_ends_with_130_and_no_file(folder: Path, tmp_path: Path) -> None:
+    script = (
+        "import soundstage.parts, tests.tiny_model as tiny; soundstage.parts.LoadedParts = tiny.TinyParts;"
+        "from soundstage.cli.main import run; run()"
+    )
+    words = ["generate", PROMPT, "--model", str(folder), "--steps", "1000", "-o", str(tmp_path / "a.mp4")]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words], cwd=root, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("denoise"):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=30) == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    assert "Example:" in call("--help").stdout
+    for command in ("generate", "plan", "show"):
+        assert "Example: soundstage" in call(command, "--help").stdout
+    assert call("--version").stdout.strip() == ss.__version__
+
+
+def test_unknown_options_exit_with_2() -> None:
+    result = call("generate", PROMPT, "--colour", "red")
+    assert result.exit_code == 2
+    assert "--colour" in result.stderr
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    root = Path(__file__).parents[2]
+    best = 10.0
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([*RUN, "--help"], cwd=root, capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - start)
+    assert "generate" in done.stdout
+    assert best < 0.5

@@ -1,0 +1,152 @@
+"""The engine over a whole tiny model: events, repeatability, what it keeps, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import soundstage as ss
+from soundstage.clip import read_provenance
+from soundstage.engine import Done, Engine, Phase, Step
+from soundstage.errors import RequestError, WeightsError
+from soundstage.model_set import TRANSFORMER, VIDEO_VAE, find_model
+from soundstage.parts import LoadedParts, pick_device, pick_dtype
+from soundstage.weights.header import read_header
+from tests.tiny_model import TinyParts, write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def tiny_engine(folder: Path) -> Engine:
+    parts = TinyParts(find_model(folder), torch.device("cpu"), torch.float32)
+    return Engine(find_model(folder), parts=parts)
+
+
+@pytest.fixture(scope="module")
+def stage(folder: Path) -> Engine:
+    return tiny_engine(folder)
+
+
+def finished(stage: Engine, **fields: object) -> Done:
+    *_, done = stage.run(ss.Request(**{"prompt": "a red ball", **fields}))
+    assert isinstance(done, Done)
+    return done
+
+
+def test_events_come_in_order_and_end_with_the_clip(stage: Engine) -> None:
+    events = list(stage.run(ss.Request(prompt="a red ball")))
+    names = [event.name for event in events if isinstance(event, Phase)]
+    assert names == ["load", "encode", "denoise", "decode video", "decode audio"]
+    assert [event.step for event in events if isinstance(event, Step)] == [1, 2, 3]
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert done.clip.frames is not None
+    assert done.clip.waveform is not None
+    assert done.clip.frames.shape == (9, 64, 64, 3)
+    assert done.clip.frames.dtype == np.uint8
+    assert done.clip.waveform.shape[0] == 2
+    assert set(done.seconds) == set(names)
+
+
+def test_latents_have_the_shapes_the_decoders_take(stage: Engine) -> None:
+    done = finished(stage, size=(96, 64), num_frames=17)
+    assert done.video_latents is not None
+    assert done.audio_latents is not None
+    assert done.video_latents.shape == (1, 128, 3, 2, 3)
+    assert done.audio_latents.shape == (1, 8, 18, 16)
+
+
+def test_the_same_seed_gives_the_same_bytes_even_in_a_new_engine(folder: Path, stage: Engine) -> None:
+    first, second = finished(stage, seed=7), finished(tiny_engine(folder), seed=7)
+    other = finished(stage, seed=8)
+    assert torch.equal(first.video_latents, second.video_latents)
+    assert torch.equal(first.audio_latents, second.audio_latents)
+    assert first.clip.provenance["latents_sha256"] == second.clip.provenance["latents_sha256"]
+    assert first.clip.provenance["latents_sha256"] != other.clip.provenance["latents_sha256"]
+    assert np.array_equal(first.clip.frames, second.clip.frames)
+
+
+def test_a_prompt_is_encoded_once(folder: Path) -> None:
+    stage = tiny_engine(folder)
+    for prompt in ("one", "two", "one"):
+        finished(stage, prompt=prompt)
+    assert stage._parts.encoded == ["one", "blurry", "two"]
+
+
+def test_without_guidance_no_negative_prompt_is_encoded(folder: Path) -> None:
+    stage = tiny_engine(folder)
+    finished(stage, guidance=1, stg=0, modality_guidance=1)
+    assert stage._parts.encoded == ["a red ball"]
+
+
+def test_prompt_and_guidance_change_the_result(stage: Engine) -> None:
+    base = finished(stage)
+    for change in ({"prompt": "a blue ball"}, {"guidance": 1}, {"stg": 0}, {"negative_prompt": "red"}):
+        assert not torch.equal(finished(stage, **change).video_latents, base.video_latents)
+
+
+def test_one_modality_alone(stage: Engine) -> None:
+    silent = finished(stage, modalities={"video"})
+    assert silent.clip.waveform is None
+    assert silent.audio_latents is None
+    sound = finished(stage, modalities={"audio"})
+    assert sound.clip.frames is None
+    assert sound.clip.waveform is not None
+
+
+def test_closing_the_run_stops_the_work(stage: Engine) -> None:
+    events = stage.run(ss.Request(prompt="a red ball", steps=50))
+    for event in events:
+        if isinstance(event, Step):
+            break
+    events.close()
+    assert list(events) == []
+    assert torch.is_grad_enabled()
+
+
+def test_generate_and_save_embed_the_request_and_the_hashes(stage: Engine, tmp_path: Path) -> None:
+    clip = stage.generate("a red ball", seed=5)
+    path = clip.save(tmp_path / "a.mp4")
+    stored = read_provenance(path)
+    again = ss.Request(**stored["request"])
+    assert again == ss.Request(prompt="a red ball", seed=5)
+    assert len(stored["files"][TRANSFORMER]) == 64
+    assert stored["passes"][0]["video"]["cfg"] == 3
+    assert stage.generate(again).provenance["latents_sha256"] == stored["latents_sha256"]
+
+
+def test_unknown_models_and_devices_are_refused() -> None:
+    with pytest.raises(RequestError, match="model is 'vga'"):
+        ss.load("vga")
+    with pytest.raises(RequestError, match="device is 'abacus'"):
+        pick_device("abacus")
+    with pytest.raises(RequestError, match="dtype is 'int3'"):
+        pick_dtype("int3")
+
+
+def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    path = folder / VIDEO_VAE
+    data = path.read_bytes()
+    path.write_bytes(data[:-100])
+    with pytest.raises(WeightsError, match=r"video_vae\.safetensors has .* bytes where its header needs"):
+        ss.load(folder)
+    path.unlink()
+    with pytest.raises(WeightsError, match=r"lacks .*video_vae\.safetensors"):
+        ss.load(folder)
+
+
+def test_a_file_of_another_model_is_refused_before_the_work(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    path = folder / VIDEO_VAE
+    tensors = load_file(path)
+    tensors["vae.decoder.conv_in.conv.weight"] = torch.zeros(3, 3)
+    save_file(tensors, path, read_header(path).metadata)
+    parts = LoadedParts(find_model(folder), torch.device("cpu"), torch.float32)
+    with pytest.raises(WeightsError, match=r"decoder\.conv_in\.conv\.weight \[3, 3\]"):
+        _ = parts.video_vae

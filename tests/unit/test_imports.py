@@ -1,0 +1,109 @@
+"""Rooms import upward in one order only, and the light ones load nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "soundstage"
+
+# From the bottom up; a room may import those before it and itself. Rooms side by side may not mix.
+ORDER: list[set[str]] = [
+    {"errors", "types", "__init__"},
+    {"model"},
+    {"text"},
+    {"weights"},
+    {"sampling"},
+    {"conditioning"},
+    {"control"},
+    {"media"},
+    {"prompts"},
+    {"request"},
+    {"recipes"},
+    {"model_set"},
+    {"plan"},
+    {"parts"},
+    {"clip"},
+    {"engine"},
+    {"production"},
+    {"training"},
+    {"nano"},
+    {"server"},
+    {"studio"},
+    {"cluster"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+HEAVY = ("torch", "transformers", "safetensors.torch", "av", "PIL", "diffusers", "rich")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(tree: ast.AST) -> set[str]:
+    """Rooms of soundstage that a module imports anywhere, by AST."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "soundstage":
+            names.update(f"soundstage.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    parts = [name.split(".") for name in names if name.startswith("soundstage.")]
+    return {part[1] for part in parts if part[1] != "__version__"}
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")}
+    assert rooms <= set(LEVEL), f"give these a place in ORDER: {sorted(rooms - set(LEVEL))}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_upward_only(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":  # names every public home, but imports it only when asked
+        return
+    wrong = {other for other in imported_rooms(ast.parse(path.read_text())) if LEVEL[other] > LEVEL[room]}
+    assert not wrong, f"{room} imports {sorted(wrong)}, which come after it"
+
+
+def test_the_package_never_imports_its_test_references() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(m.split(".")[0] in {"diffusers", "scipy", "pytest", "tests"} for m in modules), (
+                path
+            )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import soundstage",
+        "import soundstage.cli.main",
+        "import soundstage; soundstage.Request(prompt='a')",
+        "import soundstage.plan",
+        "import soundstage.engine",
+        "import soundstage.clip",
+    ],
+)
+def test_light_modules_load_nothing_heavy(statement: str) -> None:
+    code = f"import sys; {statement}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    import soundstage
+
+    assert soundstage.__all__ == sorted(soundstage.__all__)
+    for name in soundstage.__all__:
+        assert getattr(soundstage, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = soundstage.nothing

@@ -1,0 +1,97 @@
+"""Requests: what is accepted, what is refused and with which words, and the JSON round trip."""
+
+import math
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soundstage.errors import RequestError
+from soundstage.request import Request
+
+
+@given(
+    prompt=st.text(min_size=1).filter(str.strip),
+    size=st.one_of(
+        st.none(), st.sampled_from(["square"]), st.tuples(st.integers(1, 8192), st.integers(1, 8192))
+    ),
+    seed=st.integers(0, 2**63 - 1),
+    duration_s=st.one_of(st.none(), st.floats(0.01, 1000)),
+    guidance=st.one_of(st.none(), st.floats(0, 100)),
+    modalities=st.sets(st.sampled_from(["video", "audio"]), min_size=1),
+)
+def test_json_gives_the_request_back(**fields: Any) -> None:
+    request = Request(**fields)
+    assert Request.from_json(request.to_json()) == request
+    assert Request.from_json(request.to_json()).to_json() == request.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("192x128", (192, 128)), ("192X128", (192, 128)), ("192, 128", (192, 128)), ("portrait", "portrait")],
+)
+def test_sizes_as_text(text: str, size: object) -> None:
+    assert Request(prompt="a", size=text).size == size
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({"prompt": ""}, "prompt", "prompt is empty; describe"),
+        ({"prompt": " \n"}, "prompt", "prompt is empty; describe"),
+        ({"prompt": 3}, "prompt", "prompt is 3; it should be a valid string"),
+        ({"size": "cinema"}, "size", "size is 'cinema'; give WIDTHxHEIGHT"),
+        ({"size": (0, 128)}, "size", r"size is \(0, 128\); give \(width, height\)"),
+        ({"size": (1, 2, 3)}, "size", r"size is \(1, 2, 3\)"),
+        ({"size": "99999x128"}, "size", "from 32 to 8192"),
+        ({"duration_s": -1}, "duration_s", "duration_s is -1; give a length in seconds above 0"),
+        ({"duration_s": 0}, "duration_s", "duration_s is 0"),
+        ({"duration_s": math.nan}, "duration_s", "duration_s is nan"),
+        ({"duration_s": math.inf}, "duration_s", "duration_s is inf"),
+        ({"num_frames": 0}, "num_frames", "num_frames is 0; give a count of 8k"),
+        ({"fps": 0}, "fps", "fps is 0; give frames per second between 1 and 240"),
+        ({"fps": math.nan}, "fps", "fps is nan"),
+        ({"seed": -1}, "seed", "seed is -1; give a whole number"),
+        ({"seed": 2**63}, "seed", "seed is 9223372036854775808"),
+        ({"steps": 0}, "steps", "steps is 0; give a count between 1 and 1000"),
+        ({"steps": "many"}, "steps", "steps is 'many'; it should be a valid integer"),
+        ({"guidance": -1}, "guidance", "guidance is -1; it should be greater"),
+        ({"rescale": 2}, "rescale", "rescale is 2; it should be less"),
+        ({"modalities": []}, "modalities", "modalities is empty; give video, audio, or both"),
+        ({"modalities": ["smell"]}, "modalities", "modalities is 'smell'; it should be 'video' or 'audio'"),
+        ({"colour": "red"}, "colour", "'colour' is not a field of a request; the fields are prompt,"),
+        ({"duration_s": 1.0, "num_frames": 9}, None, r"both duration_s \(1\) and num_frames \(9\)"),
+        ({"steps": 4, "sigmas": (1.0, 0.0)}, None, "both steps and sigmas are given; keep one"),
+    ],
+)
+def test_bad_values_are_named(fields: dict[str, Any], field: str | None, says: str) -> None:
+    with pytest.raises(RequestError, match=says) as caught:
+        Request(**{"prompt": "a", **fields})
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_prompt_is_named() -> None:
+    with pytest.raises(RequestError, match="prompt is missing"):
+        Request()
+
+
+def test_all_bad_fields_are_named_at_once() -> None:
+    with pytest.raises(RequestError) as caught:
+        Request(prompt="", duration_s=-1, size="big", frame_rate=3)
+    assert str(caught.value).count(";") >= 4
+    for word in ("prompt is empty", "duration_s is -1", "size is 'big'", "'frame_rate'"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"a"', '{"prompt": ""}', '{"nothing": 1}'])
+def test_bad_json_is_refused(text: str) -> None:
+    with pytest.raises(RequestError):
+        Request.from_json(text)
+
+
+def test_a_request_cannot_be_changed() -> None:
+    with pytest.raises(pydantic.ValidationError):
+        Request(prompt="a").prompt = "b"  # type: ignore[misc]

@@ -209,12 +209,24 @@ _VAE_STATISTICS = {
     "per_channel_statistics.mean-of-means": "latents_mean",
     "per_channel_statistics.std-of-means": "latents_std",
 }
+_VOCODER_SEGMENTS = {
+    "conv_pre": "conv_in",
+    "conv_post": "conv_out",
+    "ups": "upsamplers",
+    "resblocks": "resnets",
+    "act_post": "act_out",
+}
 
 
 def to_diffusers(part: Part, key: str) -> str:
     """Our key of a part -> diffusers' key in the same part's folder, without the connectors' prefix."""
     if part == "video_vae":
         return _vae_to_diffusers(key)
+    if part == "audio_vae":
+        return _VAE_STATISTICS.get(key, key)
+    if part == "vocoder":
+        segments = (_VOCODER_SEGMENTS.get(segment, segment) for segment in key.split("."))
+        return ".".join(segments).replace("downsample.lowpass.", "downsample.")
     return ".".join(DIFFUSERS_SEGMENTS.get(segment, segment) for segment in key.split("."))
 
 
@@ -222,7 +234,13 @@ def from_diffusers(part: Part, key: str) -> str:
     """Inverse of `to_diffusers`."""
     if part == "video_vae":
         return _vae_from_diffusers(key)
+    if part == "audio_vae":
+        return {theirs: ours for ours, theirs in _VAE_STATISTICS.items()}.get(key, key)
     segments = key.split(".")
+    if part == "vocoder":
+        ours = {theirs: ours for ours, theirs in _VOCODER_SEGMENTS.items()}
+        name = ".".join(ours.get(segment, segment) for segment in segments)
+        return name.replace("downsample.", "downsample.lowpass.")
     if part == "transformer":
         return ".".join(s if s == "transformer_blocks" else _FROM_DIFFUSERS.get(s, s) for s in segments)
     return ".".join(_FROM_DIFFUSERS.get(segment, segment) for segment in segments)

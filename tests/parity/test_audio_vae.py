@@ -10,6 +10,7 @@ from torch import Tensor
 from soundstage.errors import ConfigError
 from soundstage.model.audio_vae import AudioVae, patchify_audio, unpatchify_audio
 from soundstage.model.config import AudioVaeConfig, audio_vae_header
+from soundstage.weights.layouts import to_diffusers
 
 
 def build(base_channels: int = 32, mel_bins: int = 16) -> AudioVae:
@@ -48,7 +49,7 @@ def tiny() -> AudioVae:
 @pytest.fixture(scope="module")
 def random_vae() -> AudioVae:
     torch.manual_seed(0)
-    vae = build(base_channels=128 // 4, mel_bins=16)
+    vae = build()
     state = vae.state_dict()
     state["per_channel_statistics.mean-of-means"].normal_()
     state["per_channel_statistics.std-of-means"].uniform_(0.5, 2)
@@ -75,11 +76,7 @@ def test_decoder_gives_the_printed_vector(tiny: AudioVae) -> None:
 @pytest.fixture(scope="module")
 def reference(random_vae: AudioVae) -> AutoencoderKLLTX2Audio:
     model = AutoencoderKLLTX2Audio(base_channels=32, mel_bins=16).eval().requires_grad_(False)
-    names = {
-        "per_channel_statistics.mean-of-means": "latents_mean",
-        "per_channel_statistics.std-of-means": "latents_std",
-    }
-    state = {names.get(key, key): tensor for key, tensor in random_vae.state_dict().items()}
+    state = {to_diffusers("audio_vae", key): tensor for key, tensor in random_vae.state_dict().items()}
     model.load_state_dict(state, strict=True)
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +15,7 @@ from soundstage.errors import ConfigError, WeightsError
 from soundstage.model.config import VocoderConfig, vocoder_header
 from soundstage.model.mel import resample
 from soundstage.model.vocoder import Activation, SnakeBeta, Vocoder, kaiser_sinc_filter
+from soundstage.weights.layouts import from_diffusers, to_diffusers
 
 PRINTED_TAPS = [0.002028966, 0.009389464, -0.025543464, -0.057657375, 0.128572609, 0.443209800]
 
@@ -86,19 +86,6 @@ def test_the_whole_gives_the_printed_vector(tiny: Vocoder, printed_mel: Tensor) 
     assert [v.item() for v in found] == pytest.approx([0.06518, 0.01780, 0.08200, 0.15467, 0.09547], abs=2e-5)
 
 
-def to_diffusers(key: str) -> str:
-    for ours, theirs in (
-        (r"\bconv_pre\b", "conv_in"),
-        (r"\bconv_post\b", "conv_out"),
-        (r"\bups\b", "upsamplers"),
-        (r"\bresblocks\b", "resnets"),
-        (r"\bact_post\b", "act_out"),
-        (r"\bdownsample\.lowpass\b", "downsample"),
-    ):
-        key = re.sub(ours, theirs, key)
-    return key
-
-
 @pytest.fixture(scope="module")
 def pair() -> tuple[Vocoder, LTX2VocoderWithBWE]:
     """Random weights, filters and bases off their usual values: the stored ones must be the ones used."""
@@ -111,7 +98,7 @@ def pair() -> tuple[Vocoder, LTX2VocoderWithBWE]:
             state[key] *= 1 + 0.01 * torch.rand_like(state[key])
     ours.load_state_dict(state)
     theirs = LTX2VocoderWithBWE(hidden_channels=128, bwe_hidden_channels=64, final_act_fn="clamp").eval()
-    theirs.load_state_dict({to_diffusers(k): v for k, v in ours.state_dict().items()}, strict=True)
+    theirs.load_state_dict({to_diffusers("vocoder", k): v for k, v in ours.state_dict().items()}, strict=True)
     return ours, theirs.requires_grad_(False)
 
 
@@ -185,6 +172,7 @@ def test_published_size_has_the_published_counts() -> None:
     assert sum(b.numel() for b in vocoder.buffers()) == 547_584
     by_part = {part: sum(k.startswith(part + ".") for k in state) for part in ("vocoder", "bwe_generator")}
     assert by_part == {"vocoder": 667, "bwe_generator": 557}
+    assert all(from_diffusers("vocoder", to_diffusers("vocoder", key)) == key for key in state)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     assert shapes["vocoder.ups.0.weight"] == (1536, 768, 11)
     assert shapes["bwe_generator.conv_post.weight"] == (2, 16, 7)

@@ -147,11 +147,14 @@ class AudioEncoder(nn.Module):
         self.conv_out = CausalConv(width, 2 * config.latent_channels)
 
     def forward(self, mel: Tensor) -> Tensor:
+        return self.posterior(mel)[:, : self.latent_channels]
+
+    def posterior(self, mel: Tensor) -> Tensor:
+        """(B, 16, ceil(M / 4), 16): the means and, last, their log-variances (for training)."""
         x = self.conv_in(mel)
         for level in self.down:
             x = level(x)
-        moments: Tensor = self.conv_out(F.silu(pixel_norm(self.mid(x))))
-        return moments[:, : self.latent_channels]  # the other half is log-variance, which nothing samples
+        return self.conv_out(F.silu(pixel_norm(self.mid(x))))  # type: ignore[no-any-return]
 
 
 class AudioDecoder(nn.Module):

@@ -1,0 +1,232 @@
+"""Sound of a scene: each event heard when it is seen, over an ambience and perhaps a voice.
+
+Every source is a short recipe evaluated once per size and kept, so a clip costs little more than adding
+arrays. Sizes set pitch (large is low), places set pan. Noise comes from one fixed table: two rains differ
+in their drops, not in every sample, which a codec of a few million weights can learn.
+
+Levels: an event peaks between -9 and -6 dBFS, ambience is about -34 dBFS RMS, the sum stays below PEAK.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundstage.nano.world.motion import Array, Event, Motion
+from soundstage.nano.world.scene import Scene
+from soundstage.types import OUTPUT_RATE_HZ as RATE
+
+PEAK = 0.9
+EVENT_PEAK = 0.5  # of the mono source: -9 dBFS on each side from the centre, -6 from one side alone
+AMBIENCE_RMS = 0.02  # -34 dBFS
+VOICE_PEAK = 0.28
+RUMBLE_RMS = 0.05
+
+RISE_S = 0.001  # of every event: shorter clicks in the loudspeaker, longer blurs the onset
+FALL_S = 0.02  # at the end of every sound, down to digital zero
+
+DROPS_PER_S = 14.0
+FIRST_SYLLABLE_S = 0.2
+SYLLABLE_S = 0.19
+SYLLABLE_GAP_S = 0.06
+
+# voice -> (fundamental in Hz, factor on the formants of the table below)
+VOICE_PITCH = {"deep": (105.0, 0.85), "warm": (170.0, 1.0), "bright": (270.0, 1.2)}
+# vowel -> formants as (Hz, bandwidth in Hz, gain)
+VOWELS = {
+    "a": ((750.0, 90.0, 1.0), (1200.0, 110.0, 0.6), (2600.0, 160.0, 0.25)),
+    "e": ((500.0, 80.0, 1.0), (1850.0, 120.0, 0.5), (2550.0, 160.0, 0.25)),
+    "i": ((290.0, 60.0, 1.0), (2250.0, 130.0, 0.5), (3000.0, 180.0, 0.3)),
+    "o": ((480.0, 80.0, 1.0), (850.0, 90.0, 0.7), (2500.0, 160.0, 0.12)),
+    "u": ((320.0, 60.0, 1.0), (700.0, 90.0, 0.5), (2300.0, 160.0, 0.08)),
+}
+
+
+def num_samples(scene: Scene) -> int:
+    """Samples of a scene's sound at 48 kHz."""
+    return round(scene.duration_s * RATE)
+
+
+def synthesize(scene: Scene, motion: Motion) -> Array:
+    """Stereo sound (2, samples) at 48 kHz in [-0.9, 0.9], float32; the same on every call.
+
+    Where nothing sounds the samples are zero.
+    """
+    length = num_samples(scene)
+    out = np.zeros((2, length), dtype=np.float32)
+    if scene.ambience != "silence":
+        out += _ambience(scene.ambience, scene.seed, length)
+    if scene.voice is not None:
+        _add_voice(out, scene.voice, scene.seed)
+    for event in motion.events:
+        _add(out, _event_sound(event), event.time_s, event.x)
+    result: Array = np.clip(out, -PEAK, PEAK)
+    return result
+
+
+def _add(out: Array, sound: Array, time_s: float, x: float) -> None:
+    """Mix mono `sound` in from time_s, at x from -1 (left) to 1 (right) with constant power."""
+    start = round(time_s * RATE)
+    sound = sound[: max(0, out.shape[1] - start)]
+    angle = (x + 1) * np.pi / 4
+    end = start + len(sound)
+    out[0, start:end] += np.float32(np.cos(angle)) * sound
+    out[1, start:end] += np.float32(np.sin(angle)) * sound
+
+
+def _event_sound(event: Event) -> Array:
+    if event.kind == "rumble":
+        return _rumble(event.weight, event.length_s)
+    return {"thud": _thud, "click": _click, "chime": _chime}[event.kind](event.weight)
+
+
+def _between(small: float, large: float, weight: float) -> float:
+    """From `small` at weight 0 to `large` at weight 1, in equal ratios as pitch is heard."""
+    return float(small * (large / small) ** weight)
+
+
+def _seconds(duration_s: float) -> NDArray[np.float64]:
+    return np.arange(round(duration_s * RATE)) / RATE
+
+
+def _finish(sound: NDArray[np.float64], peak: float) -> Array:
+    """Round off both ends and bring to a peak."""
+    rise, fall = round(RISE_S * RATE), round(FALL_S * RATE)
+    sound = sound.copy()
+    sound[:rise] *= np.arange(1, rise + 1) / rise
+    sound[-fall:] *= np.arange(fall, 0, -1) / fall - 1 / fall
+    result: Array = (sound * (peak / np.abs(sound).max())).astype(np.float32)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _noise() -> NDArray[np.float64]:
+    """One second of white noise, unit variance; its ends meet, so that it loops."""
+    return np.random.default_rng(1).standard_normal(RATE)
+
+
+@lru_cache(maxsize=64)
+def _band(low_hz: float, high_hz: float) -> NDArray[np.float64]:
+    """The noise between two frequencies with skirts of 36 dB an octave, unit RMS, one second that loops."""
+    spectrum = np.fft.rfft(_noise())
+    hz = np.maximum(np.fft.rfftfreq(RATE, 1 / RATE), 1e-3)
+    skirts = 1 / np.sqrt((1 + (low_hz / hz) ** 12) * (1 + (hz / high_hz) ** 12))
+    band = np.fft.irfft(spectrum * skirts)
+    return band / np.sqrt(np.mean(band**2))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _thud(weight: float) -> Array:
+    """A body that drops a little in pitch as it dies, and the slap of contact."""
+    t = _seconds(0.5)
+    hz = _between(220.0, 90.0, weight)
+    phase = 2 * np.pi * hz * (t + 0.25 * 0.02 * (1 - np.exp(-t / 0.02)))
+    body = np.sin(phase + 0.5) * np.exp(-t / _between(0.05, 0.085, weight))
+    slap = _band(300.0, _between(5000.0, 2500.0, weight))[: len(t)] * np.exp(-t / 0.006)
+    return _finish(body + 0.25 * slap, EVENT_PEAK)
+
+
+@lru_cache(maxsize=64)
+def _click(weight: float) -> Array:
+    """Two hard things meeting: high partials gone in a few hundredths of a second."""
+    t = _seconds(0.15)
+    hz = _between(3200.0, 1500.0, weight)
+    ring = sum(
+        gain * np.sin(2 * np.pi * hz * ratio * t + ratio) * np.exp(-t * ratio / 0.018)
+        for ratio, gain in ((1.0, 1.0), (1.47, 0.6), (2.09, 0.4))
+    )
+    snap = _band(2000.0, 9000.0)[: len(t)] * np.exp(-t / 0.003)
+    return _finish(ring + 0.3 * snap, EVENT_PEAK)
+
+
+@lru_cache(maxsize=64)
+def _chime(weight: float) -> Array:
+    """A small bell: inharmonic partials, the high ones gone first."""
+    t = _seconds(0.9)
+    hz = _between(1300.0, 620.0, weight)
+    bell = sum(
+        gain * np.sin(2 * np.pi * hz * ratio * t + ratio) * np.exp(-t * ratio**0.7 / 0.22)
+        for ratio, gain in ((1.0, 1.0), (2.76, 0.55), (5.4, 0.3))
+    )
+    return _finish(np.asarray(bell), EVENT_PEAK)
+
+
+@lru_cache(maxsize=64)
+def _rumble(weight: float, length_s: float) -> Array:
+    """Rolling: low noise that swells a few times a second."""
+    t = _seconds(max(length_s, 2 * FALL_S))
+    centre = _between(260.0, 110.0, weight)
+    swell = 1 + 0.25 * np.sin(2 * np.pi * _between(7.0, 4.0, weight) * t)
+    sound = np.resize(_band(0.6 * centre, 1.6 * centre), len(t)) * swell * RUMBLE_RMS
+    return _finish(sound, float(np.abs(sound).max()))
+
+
+def _ambience(kind: str, seed: int, length: int) -> Array:
+    """Mono (samples,), through the whole clip."""
+    if kind == "rain":
+        return _rain(seed, length)
+    bed = np.resize(_bed(kind), length)
+    return bed.astype(np.float32)
+
+
+@lru_cache(maxsize=3)
+def _bed(kind: str) -> Array:
+    """A few seconds of a steady ambience that loop."""
+    t = _seconds(4.0)
+    if kind == "hum":
+        partials = ((100.0, 1.0), (200.0, 0.7), (300.0, 0.45))
+        sound = np.asarray(sum(gain * np.sin(2 * np.pi * hz * t) for hz, gain in partials))
+    elif kind == "wind":
+        swell = 1 + 0.5 * np.sin(2 * np.pi * 0.5 * t) + 0.2 * np.sin(2 * np.pi * 1.25 * t)
+        sound = np.resize(_band(150.0, 700.0), len(t)) * swell
+    else:
+        sound = np.resize(_band(2500.0, 7000.0), len(t))
+    bed: Array = (sound * (AMBIENCE_RMS / np.sqrt(np.mean(sound**2)))).astype(np.float32)
+    return bed
+
+
+def _rain(seed: int, length: int) -> Array:
+    """An even hiss and single drops, whose times and pitches the seed draws."""
+    rng = np.random.default_rng([seed, 3])
+    out = 0.8 * np.resize(_bed("rain"), length)
+    count = int(rng.poisson(DROPS_PER_S * length / RATE))
+    for start, which in zip(rng.integers(0, length, count), rng.integers(0, 4, count), strict=True):
+        drop = _drop(int(which))[: length - start]
+        out[start : start + len(drop)] += drop
+    return out.astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _drop(which: int) -> Array:
+    t = _seconds(0.03)
+    return _finish(np.sin(2 * np.pi * (1800.0 + 700.0 * which) * t) * np.exp(-t / 0.006), 0.06)
+
+
+def _add_voice(out: Array, voice: str, seed: int) -> None:
+    """Four syllables a second from FIRST_SYLLABLE_S until the clip ends, vowels drawn by the seed."""
+    rng = np.random.default_rng([seed, 4])
+    vowels = list(VOWELS)
+    start = FIRST_SYLLABLE_S
+    while start < out.shape[1] / RATE:
+        _add(out, _syllable(voice, vowels[int(rng.integers(len(vowels)))]), start, 0.0)
+        start += SYLLABLE_S + SYLLABLE_GAP_S
+
+
+@lru_cache(maxsize=32)
+def _syllable(voice: str, vowel: str) -> Array:
+    """Pulses of a throat through the resonances of a mouth."""
+    hz, shift = VOICE_PITCH[voice]
+    t = _seconds(SYLLABLE_S)
+    phase = hz * (t + 0.04 * SYLLABLE_S / np.pi * (1 - np.cos(np.pi * t / SYLLABLE_S)))
+    pulses = np.diff(np.floor(phase), prepend=-1.0)
+    spectrum = np.fft.rfft(pulses, 2 * len(t))
+    at = np.fft.rfftfreq(2 * len(t), 1 / RATE)
+    mouth = np.zeros_like(spectrum)
+    for centre, width, gain in VOWELS[vowel]:
+        peak = centre * shift
+        mouth += gain * width * peak / (peak**2 - at**2 + 1j * width * at)
+    sound = np.fft.irfft(spectrum * mouth)[: len(t)]
+    envelope = np.minimum(1, t / 0.02) * np.minimum(1, (SYLLABLE_S - t) / 0.05)
+    return _finish(sound * envelope, VOICE_PEAK)

@@ -1,0 +1,1 @@
+"""Measurements against peers on the same weights and the same machine; each file is one command."""

@@ -85,7 +85,7 @@ def run_case(case: Case) -> Measurement:
 
 def main() -> None:
     parser = arguments("Vocoder against diffusers.")
-    parser.set_defaults(dtypes=["float32"])
+    parser.set_defaults(dtypes=["float32"], warmup=1)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--base-channels", type=int, default=1536)
     parser.add_argument("--bwe-channels", type=int, default=512)

@@ -63,7 +63,13 @@ class Conv3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, causal: bool, padding: str) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=(0, 1, 1), padding_mode=padding)
+        self.conv = nn.Conv3d(
+            in_channels,
+            out_channels,
+            3,
+            padding=(0, 1, 1),
+            padding_mode=padding,  # type: ignore[arg-type]  # read from a header, so a plain str
+        )
         self.causal = causal
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from soundstage.model.block import (
     BlockKeeps,
     Perturbation,
     StreamInputs,
+    shift_table,
 )
 from soundstage.model.config import StreamConfig, TransformerConfig
 from soundstage.model.modulation import AdaLN, Modulation, TokenGroups
@@ -92,13 +93,13 @@ class Transformer(nn.Module):
             self.patchify_proj = nn.Linear(video.in_channels, video.width)
             self.adaln_single = AdaLN(video.width, NUM_ROWS)
             self.prompt_adaln_single = AdaLN(video.width, NUM_CONTEXT_ROWS)
-            self.scale_shift_table = nn.Parameter(torch.randn(2, video.width) / video.width**0.5)
+            self.scale_shift_table = shift_table(2, video.width)
             self.proj_out = nn.Linear(video.width, video.out_channels)
         if audio is not None:
             self.audio_patchify_proj = nn.Linear(audio.in_channels, audio.width)
             self.audio_adaln_single = AdaLN(audio.width, NUM_ROWS)
             self.audio_prompt_adaln_single = AdaLN(audio.width, NUM_CONTEXT_ROWS)
-            self.audio_scale_shift_table = nn.Parameter(torch.randn(2, audio.width) / audio.width**0.5)
+            self.audio_scale_shift_table = shift_table(2, audio.width)
             self.audio_proj_out = nn.Linear(audio.width, audio.out_channels)
         if video is not None and audio is not None:
             self.av_ca_video_scale_shift_adaln_single = AdaLN(video.width, NUM_CROSS_ROWS)

@@ -23,6 +23,10 @@ from soundstage.model.config import GeneratorConfig, VocoderConfig
 from soundstage.model.mel import LOG_FLOOR, mel_filters, resample
 from soundstage.types import MEL_BINS
 
+# Computed where the numbers are, even in a module built on the meta device: there they would be placeholders,
+# and torch would import its compiler to make them, 0.8 s of every start.
+ON_CPU = torch.device("cpu")
+
 FILTER_TAPS = 12
 SNAKE_EPS = 1e-9
 # Samples filtered by one row of a matrix product; measured on one CPU core, 16 beats 32 and 64.
@@ -46,7 +50,8 @@ class Filter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("filter", kaiser_sinc_filter())
+        with ON_CPU:
+            self.register_buffer("filter", kaiser_sinc_filter())
 
 
 class SnakeBeta(nn.Module):
@@ -181,7 +186,8 @@ class CausalStft(nn.Module):
     def __init__(self, window: int, hop: int) -> None:
         super().__init__()
         self.hop = hop
-        basis = _fourier_basis(window)
+        with ON_CPU:
+            basis = _fourier_basis(window)
         self.register_buffer("forward_basis", basis)
         self.register_buffer("inverse_basis", torch.zeros_like(basis))
 
@@ -208,7 +214,8 @@ class MelStft(nn.Module):
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         num_freqs = config.bwe_window // 2 + 1
-        bands = mel_filters(config.bwe_bins, num_freqs, config.input_rate_hz / 2)
+        with ON_CPU:
+            bands = mel_filters(config.bwe_bins, num_freqs, config.input_rate_hz / 2)
         self.register_buffer("mel_basis", bands.T.contiguous())
         self.stft_fn = CausalStft(config.bwe_window, config.bwe_hop)
 

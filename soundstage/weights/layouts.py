@@ -10,6 +10,8 @@ by stripping one prefix. diffusers has renamed modules; tables here go both ways
     video_vae         vae.                              the same or bare
     audio_vae         audio_vae.                        the same
     vocoder           vocoder.                          the same, in the audio VAE's file
+
+The text encoder is no part of these files; `find_gemma` knows the spellings of its own.
 """
 
 from __future__ import annotations
@@ -174,6 +176,37 @@ def listing(names: Iterable[str]) -> str:
     shown = ", ".join(ordered[:NAMES_SHOWN])
     rest = len(ordered) - NAMES_SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+# --- Gemma 3 ----------------------------------------------------------------------------------------
+
+# In the order in which they are tried. Hugging Face files, transformers' modules, the text model alone.
+GEMMA_PREFIXES = ("language_model.model.", "model.language_model.", "model.")
+# The vision half, the tied output layer, and the tokenizer that some single files carry.
+GEMMA_UNUSED = re.compile(
+    r"(model\.)?(vision_tower|vision_model|multi_modal_projector)\.|(language_model\.)?lm_head\.|spiece_model$"
+)
+
+
+def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
+    """The language model's tensors in files of Gemma 3, by their names in transformers' Gemma3TextModel.
+
+    Raises WeightsError for a tensor that Gemma 3 does not have, and for one that two files have.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for name, entry in file.tensors.items():
+            if name.rsplit(".", 1)[-1] in SIDECARS or GEMMA_UNUSED.match(name):
+                continue
+            prefix = next((p for p in GEMMA_PREFIXES if name.startswith(p)), None)
+            if prefix is None:
+                raise WeightsError(f"{file.path} holds '{name}', which Gemma 3 does not have; get its files")
+            key = name.removeprefix(prefix)
+            if key in tensors:
+                raise WeightsError(f"{file.path}: '{name}' is also in {tensors[key].path}; keep one of them")
+            scale = f"{name}_scale" if f"{name}_scale" in file.tensors else None
+            tensors[key] = StoredTensor(file.path, name, entry, scale)
+    return tensors
 
 
 # --- diffusers --------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Prompts to contexts: Gemma 3 run through transformers, then the projection and connectors."""

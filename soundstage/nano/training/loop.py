@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from soundstage.nano.training.curves import draw_curves
+from soundstage.nano.training.muon import Muon
 
 LossFn = Callable[[int], dict[str, Tensor]]
 
@@ -32,12 +33,14 @@ LossFn = Callable[[int], dict[str, Tensor]]
 class Schedule:
     """How a part is trained. steps: in all; rates are those of AdamW after `warmup` steps.
 
+    muon: rate of Muon for matrices and kernels of hidden layers (0: AdamW for all).
     floor: share of the rate left at the end. average: decay of the averaged weights, which are what is
     shipped. log_every, save_every_s: steps between log rows, seconds between states.
     """
 
     steps: int
     rate: float
+    muon: float = 0.0
     warmup: int = 200
     floor: float = 0.02
     weight_decay: float = 0.01
@@ -45,14 +48,14 @@ class Schedule:
     clip: float = 1.0
     average: float = 0.998
     log_every: int = 20
-    save_every_s: float = 120.0
+    save_every_s: float = 240.0
 
-    def rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine to `floor` of the rate."""
+    def share_at(self, step: int) -> float:
+        """Share of the rate: linear warm-up, then a cosine to `floor`."""
         if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         share = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share)))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 class Trainer:
@@ -62,13 +65,7 @@ class Trainer:
         self.name, self.model, self.schedule, self.folder = name, model, schedule, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.params = [p for p in model.parameters() if p.requires_grad]
-        decay = [p for p in self.params if p.ndim > 1]
-        plain = [p for p in self.params if p.ndim <= 1]
-        groups = [
-            {"params": decay, "weight_decay": schedule.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, fused=True)
+        self.optimizers = _optimizers(model, schedule)
         self.averaged = [p.detach().clone() for p in self.params]
         self.step = 0
         self._stop = False
@@ -89,7 +86,7 @@ class Trainer:
             losses = loss_fn(self.step)
             self._descend(losses["loss"])
             for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value)
+                sums[key] = sums.get(key, 0.0) + float(value.detach())
             self.step += 1
             if self.step % self.schedule.log_every == 0:
                 means = {k: v / self.schedule.log_every for k, v in sums.items()}
@@ -114,13 +111,15 @@ class Trainer:
         self._stop = True  # finish the step in hand, save, leave
 
     def _descend(self, loss: Tensor) -> None:
-        rate = self.schedule.rate_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        share = self.schedule.share_at(self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * group["peak_rate"]
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.params, self.schedule.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         keep = min(self.schedule.average, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.averaged, [p.detach() for p in self.params], 1 - keep)
@@ -139,7 +138,7 @@ class Trainer:
         state: dict[str, Any] = {
             "step": self.step,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": self.averaged,
         }
         path = self.folder / "state.pt"
@@ -154,9 +153,15 @@ class Trainer:
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+            for group in optimizer.param_groups:  # the schedule may have been changed since
+                group["peak_rate"] = self._peak(optimizer)
         self.averaged = state["averaged"]
         self.step = state["step"]
+
+    def _peak(self, optimizer: torch.optim.Optimizer) -> float:
+        return self.schedule.muon if isinstance(optimizer, Muon) else self.schedule.rate
 
     def _log(self, means: dict[str, float]) -> None:
         path = self.folder / "loss.csv"
@@ -167,3 +172,30 @@ class Trainer:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def _optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the weights inside a ModuleList if the schedule gives it a rate."""
+    hidden = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList)
+        for p in module.parameters()
+        if p.ndim > 1 and min(p.flatten(1).shape) >= 8 and p.requires_grad and schedule.muon
+    }
+    params = [p for p in model.parameters() if p.requires_grad]
+    rest = [p for p in params if id(p) not in hidden]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, fused=True)
+    ]
+    if hidden:
+        matrices = [p for p in params if id(p) in hidden]
+        optimizers.append(Muon(matrices, lr=schedule.muon, weight_decay=schedule.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_rate"] = group["lr"]
+    return optimizers

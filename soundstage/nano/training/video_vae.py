@@ -7,7 +7,10 @@ that latents stay near unit variance and smooth, which is what the transformer h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +18,9 @@ from torch import Tensor, nn
 
 from soundstage.model.config import VideoVaeConfig, video_vae_header
 from soundstage.model.video_vae import Conv3d, Downsample, ResBlock, Upsample, VideoVae
+from soundstage.nano.training.export import export
 from soundstage.nano.training.loop import Schedule
+from soundstage.nano.training.statistics import fit_statistics
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, draw_scene
@@ -24,6 +29,7 @@ from soundstage.types import VideoShape
 ENCODER_WIDTH = 16
 DECODER_WIDTH = 24
 KL_WEIGHT = 1e-4
+NUM_STATISTICS_CLIPS = 200
 
 
 @dataclass(frozen=True)
@@ -37,19 +43,24 @@ class Stage:
 
 
 STAGES = (
-    Stage(until=3000, frames=1, crop=128, batch=16),
-    Stage(until=6500, frames=9, crop=64, batch=12),
-    Stage(until=10000, frames=17, crop=96, batch=4),
-    Stage(until=12000, frames=17, crop=0, batch=2),
+    Stage(until=2000, frames=1, crop=128, batch=16),
+    Stage(until=4000, frames=9, crop=64, batch=12),
+    Stage(until=7000, frames=17, crop=96, batch=4),
+    Stage(until=8000, frames=17, crop=0, batch=2),
 )
-SCHEDULE = Schedule(steps=STAGES[-1].until, rate=1e-3, warmup=200)
+SCHEDULE = Schedule(steps=STAGES[-1].until, rate=1e-3, muon=1.5e-3, warmup=100)
+
+
+def sections() -> dict[str, Any]:
+    """The config stored with the weights."""
+    header = video_vae_header(encoder_base_channels=ENCODER_WIDTH, decoder_base_channels=DECODER_WIDTH)
+    return {"vae": header}
 
 
 def build() -> VideoVae:
     """Nano's video VAE with residual branches that begin at zero, so that it starts as a linear code."""
     torch.manual_seed(0)
-    header = video_vae_header(encoder_base_channels=ENCODER_WIDTH, decoder_base_channels=DECODER_WIDTH)
-    vae = VideoVae(VideoVaeConfig.from_header({"vae": header}))
+    vae = VideoVae(VideoVaeConfig.from_header(sections()))
     for module in vae.modules():
         if isinstance(module, Conv3d):
             fan_in = module.conv.weight[0].numel()
@@ -120,3 +131,21 @@ class VideoVaeLoss:
         encoder = self.vae.encoder
         out = encoder.posterior(pixels).float()
         return out[:, : encoder.latent_channels], out[:, encoder.latent_channels :].clamp(-8, 1)
+
+
+def finish(vae: VideoVae, folder: Path) -> None:
+    """Store the statistics of the latents, and the whole in `folder`."""
+    vae.to(torch.bfloat16).float()  # measure what will be read back
+    fit_statistics(vae.per_channel_statistics, _means(vae))
+    export(vae, "video-vae", sections(), folder)
+
+
+@torch.no_grad()
+def _means(vae: VideoVae) -> Iterator[Tensor]:
+    """Encoder means of whole training frames over 17 frames, (1, 128, 3, h, w) each."""
+    whole = Stage(until=0, frames=17, crop=0, batch=1)
+    for index in range(NUM_STATISTICS_CLIPS):
+        pixels = batch(1_000_000 + index, whole)
+        with torch.autocast("cpu", torch.bfloat16):
+            means = vae.encoder(pixels)
+        yield means

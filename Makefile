@@ -1,0 +1,38 @@
+# Every target makes its own .venv when there is none. PYTHON chooses the interpreter (3.11 or 3.12).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-full check fix nano clean
+
+demo: $(STAMP)  ## make a clip with sound, and its contact sheet, in outputs/
+	mkdir -p outputs
+	$(BIN)/soundstage generate "A red ball drops onto a wooden floor, bouncing three times. The camera is static. A thud sounds with each bounce." \
+		--seed 7 --output outputs/demo.mp4 --contact-sheet outputs/demo.png
+
+test: $(STAMP)  ## under 15 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+
+test-full: $(STAMP)  ## everything, the slow checks included
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+nano: $(STAMP)  ## train all parts of nano from nothing and install the weights into the package
+	$(BIN)/soundstage nano train all
+
+$(STAMP): pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv outputs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,97 @@
+"""What a clip's pictures show, in the words of a scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from soundstage.nano.evaluation.actions import (
+    Fit,
+    Path,
+    event_times,
+    fit_collision,
+    fit_handover,
+    fit_solo,
+)
+from soundstage.nano.evaluation.backdrop import Backdrop, Frames, find_backdrop
+from soundstage.nano.evaluation.shapes import find_shape, place
+from soundstage.nano.evaluation.tracks import Blob, find_blobs
+from soundstage.nano.world.motion import Event
+from soundstage.nano.world.scene import Subject
+
+MEETING_GAIN = 0.9  # an interaction must fit this much better than two subjects apart
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found, without knowledge of what was asked; fields as in Scene.
+
+    subjects: those of a handover with the giver first. gift_color: the third thing's, if there is one.
+    events: thuds, clicks and chimes with the instants at which the pictures show them.
+    """
+
+    background: str
+    camera: str
+    subjects: tuple[Subject, ...]
+    interaction: str | None
+    gift_color: str | None
+    events: tuple[Event, ...]
+
+
+def look(frames: Frames, fps: float) -> Seen:
+    """What (F, H, W, 3) uint8 frames show."""
+    backdrop = find_backdrop(frames, fps)
+    blobs = find_blobs(frames, backdrop)
+    shapes = [find_shape(frames, backdrop, blob) for blob in blobs]
+    paths = [path(blob, shape, backdrop) for blob, shape in zip(blobs, shapes, strict=True)]
+    gift = _gift(shapes, paths)
+    main = [i for i in range(len(blobs)) if i != gift]
+    fits, meeting = _fits([paths[i] for i in main], paths[gift] if gift is not None else None, backdrop)
+    subjects, events = [], []
+    for fit, members in fits:
+        for subject, index in zip(fit.subjects, members, strict=True):
+            shape, color = shapes[main[index]], blobs[main[index]].color
+            subjects.append(replace(subject, shape=shape, color=color))
+        measured = [paths[main[i]] for i in members] + ([paths[gift]] if gift is not None else [])
+        events += event_times(fit, measured, fps)
+    return Seen(
+        backdrop.stage.background,
+        backdrop.stage.camera,
+        tuple(subjects),
+        meeting,
+        blobs[gift].color if gift is not None else None,
+        tuple(sorted(events, key=lambda e: e.time_s)),
+    )
+
+
+def path(blob: Blob, shape: str, backdrop: Backdrop) -> Path:
+    """A blob's centre and radius in world units."""
+    scale = backdrop.pixels_per_unit()
+    where = place(blob, shape, backdrop.plate.shape[1:3], scale)
+    x, y = backdrop.to_world(where.x, 0), backdrop.to_world(where.y, 1)
+    return Path(x, y, where.radius / scale, blob.glow)
+
+
+def _gift(shapes: list[str], paths: list[Path]) -> int | None:
+    """Which of three things is passed on: the smallest."""
+    if len(paths) < 3:
+        return None
+    return int(np.argmin([np.nanmedian(p.radius) for p in paths]))
+
+
+def _fits(
+    paths: list[Path], gift: Path | None, backdrop: Backdrop
+) -> tuple[list[tuple[Fit, list[int]]], str | None]:
+    """Motions with the indices of the paths that follow them, and the interaction, if it is one."""
+    stage = backdrop.stage
+    if len(paths) == 2 and gift is not None:
+        fit = fit_handover(paths[0], paths[1], gift, stage)
+        order = [0, 1] if fit.subjects[0].side == "left" else [1, 0]
+        return [(fit, order)], "handover"
+    apart = [(fit_solo(p, stage), [i]) for i, p in enumerate(paths)]
+    if len(paths) == 2:
+        meeting = fit_collision(paths[0], paths[1], stage)
+        if meeting.cost < MEETING_GAIN * np.mean([fit.cost for fit, _ in apart]):
+            return [(meeting, [0, 1])], "collide"
+    return apart, None

@@ -1,0 +1,195 @@
+"""What stands before the backdrop: one track per colour, in world coordinates.
+
+A subject's hue survives shading, highlights, fog and glow, since all of them only scale it or add white;
+so pixels are sorted by hue, and a colour that covers enough of the clip is a subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundstage.nano.evaluation.backdrop import Array, Backdrop, Frames
+from soundstage.nano.world.scene import COLORS
+
+Mask = NDArray[np.bool_]
+Bytes = NDArray[np.int16]
+
+UNLIKE = 28  # levels of 255 by which a pixel must differ from the plate
+MIN_CHROMA = 44  # levels between the strongest and the weakest channel of a subject's pixel
+SHADOW_SLACK = 16  # levels by which a darkened plate may differ from a shadow
+SHADOW_REACH = 0.1  # shadows lie within this of the floor's line, in world units
+MIN_PIXELS = 36  # of a colour in a frame, edges left out
+MIN_SHARE = 0.4  # of the frames that a subject must be seen in; halos of lights stay below
+EDGE_PX = 1.5  # an outline this near to the frame's border is taken to be cut off
+
+PALETTE = tuple(COLORS)
+
+
+@dataclass
+class Blob:
+    """A colour over F frames. left, right, top, bottom: (F,) outline in pixels, NaN where not seen.
+
+    glow: (F,) 0 to 1. solid: (F, H, W) what belongs to it, highlights and edges included.
+    """
+
+    color: str
+    left: Array
+    right: Array
+    top: Array
+    bottom: Array
+    glow: Array
+    solid: Mask
+
+    @property
+    def seen(self) -> Mask:
+        return np.isfinite(self.left)
+
+
+def find_blobs(frames: Frames, backdrop: Backdrop) -> list[Blob]:
+    """The colours that stand before the backdrop, from left to right as first seen."""
+    front = _foreground(frames, backdrop)
+    labels = _hues(frames, front)
+    core = _eroded(labels)
+    blobs = [blob for c in _present(core) if (blob := _blob(c, frames, front, labels, core)) is not None]
+    return sorted(blobs, key=lambda b: float(np.nanmean((b.left + b.right)[b.seen][:3])))
+
+
+def _foreground(frames: Frames, backdrop: Backdrop) -> Mask:
+    """(F, H, W) pixels unlike the plate and not a shadow on it."""
+    difference = frames.astype(np.int16) - backdrop.plate
+    tint = np.median(difference[:: max(1, len(frames) // 4), ::2, ::2], axis=(0, 1, 2)).clip(-15, 15)
+    difference -= tint.astype(np.int16)
+    front: Mask = np.abs(difference).max(axis=-1) > UNLIKE
+    return front & ~_shadow(frames, backdrop, tint)
+
+
+def _shadow(frames: Frames, backdrop: Backdrop, tint: NDArray[np.float64]) -> Mask:
+    """Near the floor: the plate, darker by one factor in all channels."""
+    count, height, width = frames.shape[:3]
+    shadow = np.zeros((count, height, width), dtype=bool)
+    rows = backdrop.to_world(np.tile(np.arange(height, dtype=np.float32) + 0.5, (count, 1)), axis=1)
+    near = np.abs(rows - backdrop.stage.floor_y) < SHADOW_REACH
+    pixels = frames[near].astype(np.float32) - tint.astype(np.float32)
+    plate = backdrop.plate[near].astype(np.float32)
+    factor = (pixels * plate).sum(-1) / np.maximum((plate * plate).sum(-1), 1)
+    miss = np.abs(pixels - factor[..., None] * plate).max(axis=-1)
+    shadow[near] = (factor > 0.45) & (factor < 1) & (miss < SHADOW_SLACK)
+    return shadow
+
+
+def _hues(frames: Frames, front: Mask) -> Bytes:
+    """(F, H, W) index of the palette colour whose hue is nearest, -1 where there is none."""
+    labels = np.full(front.shape, -1, dtype=np.int16)
+    pixels = frames[front].astype(np.float32)
+    chroma = pixels.max(axis=-1) - pixels.min(axis=-1)
+    strong = chroma > MIN_CHROMA
+    away = np.abs((hue(pixels)[:, None] - _palette_hues() + 180) % 360 - 180)
+    labels[front] = np.where(strong, away.argmin(axis=-1), -1)
+    return labels
+
+
+def hue(pixels: Array) -> Array:
+    """(..., 3) RGB -> (...) degrees, by the angle between opponent axes."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    return np.degrees(np.arctan2(np.sqrt(3.0) * (green - blue), 2 * red - green - blue)).astype(np.float32)
+
+
+def _palette_hues() -> Array:
+    return hue(np.array(list(COLORS.values()), dtype=np.float32))
+
+
+def _eroded(labels: Bytes) -> Bytes:
+    """Labels that their four neighbours share; others become -1."""
+    inner = labels[:, 1:-1, 1:-1]
+    same = (inner == labels[:, :-2, 1:-1]) & (inner == labels[:, 2:, 1:-1])
+    same &= (inner == labels[:, 1:-1, :-2]) & (inner == labels[:, 1:-1, 2:])
+    core = np.full_like(labels, -1)
+    core[:, 1:-1, 1:-1] = np.where(same, inner, -1)
+    return core
+
+
+def _present(core: Bytes) -> list[int]:
+    """Palette indices that cover enough of enough frames, the largest first; at most three."""
+    counts = np.stack([(core == c).sum(axis=(1, 2)) for c in range(len(PALETTE))])  # (colours, F)
+    enough = (counts >= MIN_PIXELS).mean(axis=1) >= MIN_SHARE
+    order = np.argsort(-counts.mean(axis=1))
+    found: list[int] = []
+    for c in order:
+        if enough[c] and not any(_is_rim(core, int(c), owner) for owner in found):
+            found.append(int(c))
+    return found[:3]
+
+
+def _is_rim(core: Bytes, minor: int, owner: int) -> bool:
+    """Whether a colour is only seen within the outline of a stronger one: a misread rim or highlight."""
+    inside, total = 0, 0
+    for frame in core[:: max(1, len(core) // 8)]:
+        rows, cols = np.nonzero(frame == minor)
+        if len(rows) < MIN_PIXELS / 2:
+            continue
+        own_rows, own_cols = np.nonzero(frame == owner)
+        total += len(rows)
+        if len(own_rows):
+            inside += int(
+                (
+                    (rows >= own_rows.min() - 2)
+                    & (rows <= own_rows.max() + 2)
+                    & (cols >= own_cols.min() - 2)
+                    & (cols <= own_cols.max() + 2)
+                ).sum()
+            )
+    strength = int((core == minor).sum()) / max(1, int((core == owner).sum()))
+    return total > 0 and inside > 0.8 * total and strength < 0.3
+
+
+def _blob(c: int, frames: Frames, front: Mask, labels: Bytes, core: Bytes) -> Blob | None:
+    count = len(frames)
+    outline = np.full((4, count), np.nan, dtype=np.float32)
+    for f in range(count):
+        mask = core[f] == c
+        if mask.sum() >= MIN_PIXELS / 2:
+            outline[:2, f] = _extent(mask.sum(axis=0))
+            outline[2:, f] = _extent(mask.sum(axis=1))
+    if np.isfinite(outline[0]).sum() < 3:
+        return None
+    solid = front & ((labels == c) | (labels == -1))
+    glow = _glow(frames, solid, outline)
+    return Blob(PALETTE[c], *outline, glow, solid)
+
+
+def _extent(profile: NDArray[np.int64]) -> tuple[float, float]:
+    """Ends of the run of pixels around the median of a projection, the eroded edge put back."""
+    solid = profile > 0
+    middle = int(np.searchsorted(np.cumsum(profile), profile.sum() / 2))
+    gap = max(4, int(0.25 * solid.sum()))  # a ring's hole or a stripe does not end the run
+    first = last = middle
+    for step in (-1, 1):
+        empty, at = 0, middle
+        while 0 <= at < len(solid) and empty <= gap:
+            if solid[at]:
+                empty = 0
+                first, last = min(first, at), max(last, at)
+            else:
+                empty += 1
+            at += step
+    return first - 1.0, last + 2.0
+
+
+def _glow(frames: Frames, solid: Mask, outline: Array) -> Array:
+    """(F,) how far the body has turned white, against its usual self."""
+    count = len(frames)
+    seen = np.flatnonzero(np.isfinite(outline[0]))
+    box = np.stack([np.interp(np.arange(count), seen, side[seen]) for side in outline])
+    white = np.zeros(count, dtype=np.float32)
+    height, width = frames.shape[1:3]
+    for f in range(count):
+        left, right, top, bottom = box[:, f].round().astype(int)
+        window = (slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width)))
+        body = solid[f][window]
+        if body.any():
+            white[f] = np.median(frames[f][window].min(axis=-1)[body]) / 255
+    usual = float(np.median(white[seen]))
+    return np.clip((white - usual) / max(0.75 * (0.97 - usual), 0.1), 0, 1).astype(np.float32)

@@ -165,7 +165,9 @@ class Trainer:
 
     def _log(self, means: dict[str, float]) -> None:
         path = self.folder / "loss.csv"
-        row = {"step": str(self.step), "time": f"{time.time():.0f}"} | {k: f"{v:.6f}" for k, v in means.items()}
+        row = {"step": str(self.step), "time": f"{time.time():.0f}"} | {
+            k: f"{v:.6f}" for k, v in means.items()
+        }
         new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))

@@ -63,6 +63,6 @@ def _step_of(direction: Tensor) -> Tensor:
     rows = matrix.shape[0]
     blocks = next((n for n in range(-(-rows // MAX_ROWS), rows + 1) if rows % n == 0), 1)
     if rows > MAX_ROWS and matrix.shape[1] > MAX_ROWS:
-        matrix = matrix.unflatten(0, (blocks, rows // blocks))
-    update = orthogonalise(matrix).float()
-    return update * (0.2 * max(matrix.shape[-2:]) ** 0.5)
+        matrix = matrix.view(blocks, rows // blocks, -1)
+    update: Tensor = orthogonalise(matrix).float()
+    return update.mul_(0.2 * max(matrix.shape[-2:]) ** 0.5)

@@ -4,9 +4,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
+
+if TYPE_CHECKING:
+    from soundstage.nano.training.loop import LossFn, Schedule
+
+PARTS = ("video-vae", "audio-vae", "vocoder", "transformer")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a part is made.
+
+    build: the fresh module. loss: from a module to what the loop calls at each step. finish: takes the
+    module with averaged weights and the folder of exported weights, and writes the part's file there.
+    """
+
+    build: Callable[[], Any]
+    loss: Callable[[Any], LossFn]
+    schedule: Schedule
+    finish: Callable[[Any, Path], None]
+
+
+def recipe(part: str) -> Recipe:
+    """The recipe of a part of PARTS; imports only what that part needs."""
+    match part:
+        case "video-vae":
+            from soundstage.nano.training import video_vae as v
+
+            return Recipe(v.build, v.VideoVaeLoss, v.SCHEDULE, v.finish)
+        case "audio-vae":
+            from soundstage.nano.training import audio_vae as a
+
+            return Recipe(a.build, a.loss, a.SCHEDULE, a.finish)
+        case "vocoder":
+            from soundstage.nano.training import vocoder as w
+
+            return Recipe(w.build, w.loss, w.SCHEDULE, w.finish)
+        case "transformer":
+            from soundstage.nano.training import transformer as t
+
+            weights = weights_folder()
+            return Recipe(
+                build=lambda: t.build(weights),
+                loss=lambda core: t.loss(core, weights, state_folder("latents")),
+                schedule=t.SCHEDULE,
+                finish=t.finish,
+            )
+    raise ValueError(f"nano has no part '{part}'; its parts are {', '.join(PARTS)}")
 
 
 def state_folder(part: str) -> Path:
@@ -16,40 +65,19 @@ def state_folder(part: str) -> Path:
 
 
 def weights_folder() -> Path:
-    """Where finished parts are written."""
+    """Where finished parts are exported to, beside the states."""
     return state_folder("weights")
 
 
 def train(part: str) -> bool:
-    """Train one part to the end of its schedule, resuming its state. True when it is complete."""
-    return _TRAIN[part]()
-
-
-def _train_video_vae() -> bool:
-    from soundstage.nano.training import video_vae
+    """Train one part to the end of its schedule, resuming its state, and export it. True when complete."""
     from soundstage.nano.training.loop import Trainer
 
-    vae = video_vae.build()
-    trainer = Trainer("video-vae", vae, video_vae.SCHEDULE, state_folder("video-vae"))
-    return trainer.fit(video_vae.VideoVaeLoss(vae))
-
-
-def _train_text() -> bool:
-    from soundstage.nano.training import text
-    from soundstage.nano.training.loop import Trainer
-
-    folder = state_folder("text")
-    tokenizer = text.stored_tokenizer(folder)
-    model = text.build(tokenizer.get_vocab_size())
-    trainer = Trainer("text", model, text.SCHEDULE, folder)
-    complete = trainer.fit(text.TextLoss(model, tokenizer))
-    if complete:
-        text.export(trainer.averaged_weights(), tokenizer, weights_folder() / "text")
-    return complete
-
-
-_TRAIN: dict[str, Callable[[], bool]] = {
-    "video-vae": _train_video_vae,
-    "text": _train_text,
-}
-PARTS = tuple(_TRAIN)
+    chosen = recipe(part)
+    model = chosen.build()
+    trainer = Trainer(part, model, chosen.schedule, state_folder(part))
+    if not trainer.fit(chosen.loss(model)):
+        return False
+    model.load_state_dict(trainer.averaged_weights())
+    chosen.finish(model, weights_folder())
+    return True

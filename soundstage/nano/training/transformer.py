@@ -10,10 +10,12 @@ in ten is empty, for guidance.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
@@ -26,10 +28,13 @@ from soundstage.model.config import (
 )
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Modality, Transformer
+from soundstage.nano.training.export import write
 from soundstage.nano.training.latents import LatentSet
+from soundstage.nano.training.latents import build as build_latents
+from soundstage.nano.training.latents import load as load_latents
 from soundstage.nano.training.loop import Schedule
-from soundstage.nano.world.captions import caption
-from soundstage.text.encoder import TextEncoder
+from soundstage.nano.world.captions import NEGATIVE, caption
+from soundstage.text.gemma import Gemma
 from soundstage.types import VideoShape
 
 NUM_SHARDS = 160
@@ -75,6 +80,37 @@ def header(text_width: int) -> dict[str, Any]:
     }
 
 
+def build(weights: Path) -> NanoCore:
+    """A fresh core that reads the text encoder exported to `weights`."""
+    gemma = load_gemma(weights)
+    core = NanoCore(header(gemma.width), gemma.num_states)
+    initialise(core)
+    return core
+
+
+def load_gemma(weights: Path) -> Gemma:
+    return Gemma.load(weights / "text", num_tokens=TEXT_TOKENS, dtype=torch.float32)
+
+
+def loss(core: NanoCore, weights: Path, latents: Path) -> TransformerLoss:
+    """The loss over the encoded clips of `latents`, which are made first where they are missing."""
+    build_latents(latents, NUM_SHARDS, weights)
+    return TransformerLoss(core, load_latents(latents, NUM_SHARDS), load_gemma(weights))
+
+
+def finish(core: NanoCore, weights: Path) -> None:
+    """Write transformer, connectors and text projection as one file under the published names."""
+    tensors = {published_name(name): value for name, value in core.state_dict().items()}
+    config = header(core.text_embedding_projection.config.text_width)
+    write(tensors, config, weights / "transformer.safetensors")
+
+
+def published_name(name: str) -> str:
+    if name.startswith("text_embedding_projection."):
+        return name
+    return "model.diffusion_model." + name.removeprefix("transformer.")
+
+
 def initialise(core: NanoCore) -> None:
     """Small normal weights; what adds to a stream, and the output, begin at zero."""
     torch.manual_seed(0)
@@ -103,7 +139,7 @@ class Draw:
     audio_mask: Tensor  # (B, Na)
 
 
-def draw_sigma(rng: np.random.Generator, count: int, num_tokens: int) -> np.ndarray:
+def draw_sigma(rng: np.random.Generator, count: int, num_tokens: int) -> NDArray[np.float64]:
     """Shifted logit-normal noise levels, stretched to [0, 1]; one in ten uniform.
 
     Source: spec of training, section 2.
@@ -137,8 +173,12 @@ def draw_task(rng: np.random.Generator, count: int, shape: VideoShape, num_audio
             start = int(rng.integers(1, frames))
             video_mask[i, :start] = 0
             audio_mask[i, : num_audio * start // frames] = 0
-    as_tensor = [torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in (video, audio)]
-    return Draw(*as_tensor, torch.from_numpy(video_mask).flatten(1), torch.from_numpy(audio_mask))
+    return Draw(
+        torch.from_numpy(video).float(),
+        torch.from_numpy(audio).float(),
+        torch.from_numpy(video_mask).flatten(1),
+        torch.from_numpy(audio_mask),
+    )
 
 
 def masked_loss(velocity: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -150,8 +190,8 @@ def masked_loss(velocity: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 class TransformerLoss:
     """loss_fn of the training loop over encoded clips."""
 
-    def __init__(self, core: NanoCore, sets: list[LatentSet], text: TextEncoder) -> None:
-        self.core, self.sets, self.text = core, sets, text
+    def __init__(self, core: NanoCore, sets: list[LatentSet], gemma: Gemma) -> None:
+        self.core, self.sets, self.gemma = core, sets, gemma
         counts = np.array([len(s.scenes) for s in sets], dtype=np.float64)
         self.shares = counts / counts.sum()
 
@@ -167,7 +207,7 @@ class TransformerLoss:
         prompts = [self._prompt(rng, clips, int(i)) for i in picks]
         generator = torch.Generator().manual_seed(step)
         noises = [torch.randn(x.shape, generator=generator) for x in (video, audio)]
-        states, mask = self.text.hidden_states(prompts)
+        states, mask = self.gemma.hidden_states(prompts)
         with torch.autocast("cpu", torch.bfloat16):
             contexts = self.core.contexts(states, mask)
             inputs = [
@@ -197,7 +237,9 @@ class TransformerLoss:
     def _prompt(self, rng: np.random.Generator, clips: LatentSet, index: int) -> str:
         wording = int(rng.integers(2**31))
         empty = rng.random() < PROMPT_DROPOUT
-        return "" if empty else caption(clips.scenes[index], wording)
+        if empty:  # guidance steers away from either
+            return NEGATIVE if rng.random() < 0.5 else ""
+        return caption(clips.scenes[index], wording)
 
 
 def _grid(clips: LatentSet) -> Tensor:

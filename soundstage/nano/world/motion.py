@@ -7,13 +7,14 @@ exact. Units and axes as in the package docstring.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.nano.world.scene import SIZES, Scene, Subject
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 FALL_S = 0.5  # from rest to the first impact
 REBOUND = (0.62, 0.5, 0.4)  # share of the impact speed kept by each bounce but the last
@@ -155,9 +156,7 @@ def _bounce(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track
     above = np.where(clock < FALL_S, height - 0.5 * gravity * np.maximum(clock, 0) ** 2, 0.0)
     start, speed = FALL_S, gravity * FALL_S
     for hit in range(subject.count):
-        motion.events.append(
-            Event(subject.delay_s + start, "thud", index, _pan(scene, x), _weight(subject))
-        )
+        motion.events.append(Event(subject.delay_s + start, "thud", index, _pan(scene, x), _weight(subject)))
         if hit == subject.count - 1:
             break
         speed *= REBOUND[hit]
@@ -190,9 +189,7 @@ def _slide(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
     active_s = max(0.85 * (scene.duration_s - subject.delay_s), 0.3)
     share = np.clip((motion.times - subject.delay_s) / active_s, 0, 1)
     eased = 1 - (1 - share) ** 2
-    return _track(
-        subject, motion.times, _travel(scene, subject, eased), _rest_y(scene, _radius(subject))
-    )
+    return _track(subject, motion.times, _travel(scene, subject, eased), _rest_y(scene, _radius(subject)))
 
 
 def _orbit(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:

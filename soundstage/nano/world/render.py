@@ -58,12 +58,14 @@ LIGHT = np.array([-0.5, -0.7, 0.5], dtype=np.float32) / np.float32(np.sqrt(0.99)
 
 def _mix(a: Array, b: Array, share: Array) -> Array:
     """a + (b - a) * share with share (H, W) or (H, 1) against colours (3,) or images."""
-    return a + (b - a) * share[..., None]
+    mixed: Array = a + (b - a) * share[..., None]
+    return mixed
 
 
 def _step(value: Array, softness: float) -> Array:
     """0 below, 1 above, linear over `softness`."""
-    return np.clip(value / softness + 0.5, 0, 1)
+    ramp: Array = np.clip(value / softness + 0.5, 0, 1)
+    return ramp
 
 
 def _background(scene: Scene, x: Array, y: Array) -> Array:
@@ -71,7 +73,8 @@ def _background(scene: Scene, x: Array, y: Array) -> Array:
 
 
 def _ramp(y: Array, top: float, bottom: float) -> Array:
-    return np.clip((y - top) / (bottom - top), 0, 1)[:, None]
+    share: Array = np.clip((y - top) / (bottom - top), 0, 1)[:, None]
+    return share
 
 
 def _two_zones(scene: Scene, x: Array, y: Array, zones: tuple[Array, Array, Array, Array]) -> Array:

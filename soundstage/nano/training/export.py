@@ -1,0 +1,67 @@
+"""Trained parts as files: safetensors in bfloat16 under the published names, and back into modules."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from soundstage.model.audio_vae import AudioVae
+from soundstage.model.video_vae import VideoVae
+from soundstage.model.vocoder import Vocoder
+from soundstage.weights.header import read_header
+from soundstage.weights.layouts import Part, find_parts
+from soundstage.weights.load import builder, load_part, stored_config
+
+PREFIXES = {"video-vae": "vae.", "audio-vae": "audio_vae.", "vocoder": "vocoder."}
+
+
+def export(model: nn.Module, part: str, sections: dict[str, Any], folder: Path) -> Path:
+    """Write `folder`/<part>.safetensors, whole or not at all, and return its path.
+
+    part: a key of PREFIXES. sections: the config by section ("vae", "audio_vae", "vocoder").
+    """
+    prefix = PREFIXES[part]
+    tensors = {prefix + name: value for name, value in model.state_dict().items()}
+    return write(tensors, sections, folder / f"{part}.safetensors")
+
+
+def write(tensors: Mapping[str, Tensor], sections: dict[str, Any], path: Path) -> Path:
+    """Write tensors and config whole or not at all. bfloat16, but scale-and-shift tables stay float32."""
+    stored = {
+        name: value.detach().to(torch.float32 if "scale_shift_table" in name else torch.bfloat16).contiguous()
+        for name, value in tensors.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    save_file(stored, partial, metadata={"config": json.dumps(sections), "format": "pt"})
+    os.replace(partial, path)
+    return path
+
+
+def load_video_vae(folder: Path) -> VideoVae:
+    """The exported video VAE of a weights folder, float32."""
+    return _load(folder, "video-vae", "video_vae")  # type: ignore[return-value]
+
+
+def load_audio_vae(folder: Path) -> AudioVae:
+    """The exported audio VAE of a weights folder, float32."""
+    return _load(folder, "audio-vae", "audio_vae")  # type: ignore[return-value]
+
+
+def load_vocoder(folder: Path) -> Vocoder:
+    """The exported vocoder of a weights folder, float32."""
+    return _load(folder, "vocoder", "vocoder")  # type: ignore[return-value]
+
+
+def _load(folder: Path, file: str, part: Part) -> nn.Module:
+    """Raises WeightsError for a missing or damaged file, or keys that do not fit."""
+    files = [read_header(folder / f"{file}.safetensors")]
+    parts = find_parts(files)
+    return load_part(builder(part, parts, stored_config(files)), parts, part, dtype=torch.float32)

@@ -1,0 +1,86 @@
+"""Trained parts -> the folder of weights that ships in the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from soundstage.errors import WeightsError
+from soundstage.nano.training.export import write
+from soundstage.nano.training.transformer import TEXT_TOKENS
+from soundstage.nano.world.captions import NEGATIVE
+from soundstage.nano.world.scene import BUCKETS, FPS
+
+# Files of a model folder, and the parts that each is made of.
+FILES = {
+    "transformer.safetensors": ("transformer",),
+    "video_vae.safetensors": ("video-vae",),
+    "audio_vae.safetensors": ("audio-vae", "vocoder"),
+}
+GUIDANCE = {"cfg": 3.0}
+STEPS = 20
+
+
+def install(weights: Path, target: Path) -> list[Path]:
+    """Write a model folder from exported parts and return its files.
+
+    Raises WeightsError naming the parts that are not trained yet.
+    """
+    wanted = {p: weights / f"{p}.safetensors" for parts in FILES.values() for p in parts}
+    missing = [p for p, path in wanted.items() if not path.exists()]
+    if not (weights / "text" / "model.safetensors").exists():
+        missing.append("text")
+    if missing:
+        raise WeightsError(f"not trained yet: {', '.join(missing)}; run `soundstage nano train PART` first")
+    target.mkdir(parents=True, exist_ok=True)
+    for name, parts in FILES.items():
+        _join([wanted[p] for p in parts], target / name)
+    _copy_text(weights / "text", target / "text")
+    (target / "bundle.json").write_text(json.dumps(bundle(), indent=2) + "\n")
+    return sorted(p for p in target.rglob("*") if p.is_file())
+
+
+def bundle() -> dict[str, Any]:
+    """What nano is used with when a request says nothing."""
+    sizes = {name: list(size) for name, size in BUCKETS.items()}
+    return {
+        "name": "nano",
+        "defaults": {
+            "size": sizes["landscape"],
+            "presets": sizes,
+            "num_frames": 49,
+            "fps": FPS,
+            "max_duration_s": 20.0,
+            "text_tokens": TEXT_TOKENS,
+            "schedule": "ltx2",
+            "steps": STEPS,
+            "video": GUIDANCE,
+            "audio": GUIDANCE,
+            "negative_prompt": NEGATIVE,
+            "dtype": "bfloat16",
+        },
+    }
+
+
+def _join(sources: list[Path], target: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    sections: dict[str, Any] = {}
+    for source in sources:
+        with safe_open(source, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            sections |= json.loads(file.metadata()["config"])
+    write(tensors, sections, target)
+
+
+def _copy_text(source: Path, target: Path) -> None:
+    part = target.with_name("text.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(part, target)

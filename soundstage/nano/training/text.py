@@ -42,7 +42,7 @@ SCHEDULE = Schedule(steps=900, rate=2e-3, warmup=60, average=0.99, save_every_s=
 # --- tokenizer -------------------------------------------------------------------------------------
 
 
-def train_tokenizer() -> Any:
+def train_tokenizer(num_captions: int = TOKENIZER_CAPTIONS) -> Any:
     """A `tokenizers.Tokenizer`: lower-casing BPE over bytes, so that no prompt has an unknown token."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -57,17 +57,17 @@ def train_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_tokenizer_corpus(), trainer)
+    tokenizer.train_from_iterator(_tokenizer_corpus(num_captions), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", BOS)]
     )
     return tokenizer
 
 
-def _tokenizer_corpus() -> Iterator[str]:
+def _tokenizer_corpus(num_captions: int) -> Iterator[str]:
     rng = np.random.default_rng(5)
     yield from (NEGATIVE,) * 20
-    for _ in range(TOKENIZER_CAPTIONS):
+    for _ in range(num_captions):
         yield _captions(rng, 1)[0]
 
 
@@ -147,11 +147,11 @@ def batch(step: int, tokenizer: Any, *, rows: int = ROWS, held_out: bool = False
 class TextLoss:
     """loss_fn of the training loop: cross-entropy of the next token."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: nn.Module, tokenizer: Any, *, rows: int = ROWS) -> None:
+        self.model, self.tokenizer, self.rows = model, tokenizer, rows
 
     def __call__(self, step: int) -> dict[str, Tensor]:
-        ids = batch(step, self.tokenizer)
+        ids = batch(step, self.tokenizer, rows=self.rows)
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits
         return {"loss": cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())}

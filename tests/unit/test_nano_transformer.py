@@ -76,7 +76,7 @@ def test_given_tokens_have_no_noise_and_no_loss() -> None:
 
 
 def test_noise_levels_follow_the_shifted_law() -> None:
-    """At 1024 tokens the median of sigma is that of a logit-normal with mean 0.95, stretched: 0.68, less the uniform tenth."""
+    """At 1024 tokens: the median of a logit-normal of mean 0.95, stretched (0.68), less the uniform tenth."""
     sigma = recipe.draw_sigma(np.random.default_rng(0), 20_000, 1024)
     assert sigma.min() >= 0
     assert sigma.max() <= 1

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from soundstage.errors import RequestError
 from soundstage.model.audio_vae import AudioVae
-from soundstage.model.config import AudioVaeConfig, TransformerConfig, VideoVaeConfig, VocoderConfig
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
@@ -22,7 +21,7 @@ from soundstage.model_set import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, ModelS
 from soundstage.sampling.guidance import Contexts, Velocity
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, find_parts
-from soundstage.weights.load import load_part, stored_config
+from soundstage.weights.load import builder, load_part, stored_config
 
 if TYPE_CHECKING:
     from soundstage.text.encoder import TextEncoder
@@ -93,24 +92,20 @@ class LoadedParts:
 
     @cached_property
     def transformer(self) -> Transformer:
-        config = TransformerConfig.from_header(self._config)
-        return self._load(lambda: Transformer(config), "transformer")
+        return self._load("transformer", Transformer)
 
     @cached_property
     def video_vae(self) -> VideoVae:
-        config = VideoVaeConfig.from_header(self._config)
-        return self._load(lambda: VideoVae(config), "video_vae")
+        return self._load("video_vae", VideoVae)
 
     @cached_property
     def audio_vae(self) -> AudioVae:
-        config = AudioVaeConfig.from_header(self._config)
-        return self._load(lambda: AudioVae(config), "audio_vae")
+        return self._load("audio_vae", AudioVae)
 
     @cached_property
     def vocoder(self) -> Vocoder:
         """Always float32: in bfloat16 its error is audible."""
-        config = VocoderConfig.from_header(self._config)
-        return self._load(lambda: Vocoder(config), "vocoder", torch.float32)
+        return self._load("vocoder", Vocoder, torch.float32)
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -144,5 +139,8 @@ class LoadedParts:
         mel = self.audio_vae.decode(latents.to(self.dtype))
         return self.vocoder(mel.float())  # type: ignore[no-any-return]
 
-    def _load(self, build: Callable[[], Module], part: Part, dtype: torch.dtype | None = None) -> Module:
-        return load_part(build, self._tensors, part, dtype=dtype or self.dtype, device=self.device)
+    def _load(self, part: Part, kind: type[Module], dtype: torch.dtype | None = None) -> Module:
+        build = builder(part, self._tensors, self._config)
+        module = load_part(build, self._tensors, part, dtype=dtype or self.dtype, device=self.device)
+        assert isinstance(module, kind)
+        return module

@@ -1,7 +1,7 @@
 """A whole model of the true structure at a tiny width, with random weights, in a folder.
 
-The text encoder is a stand-in that derives contexts from the prompt's bytes; every other part is read
-from the files as a real model's is.
+`TinyParts` has a stand-in for the text encoder that derives contexts from the prompt's bytes, since
+transformers takes seconds to load; every other part is read from the files as a real model's is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -19,6 +19,8 @@ from torch import nn
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import (
     AudioVaeConfig,
+    ConnectorConfig,
+    TextProjectionConfig,
     TransformerConfig,
     VideoVaeConfig,
     VocoderConfig,
@@ -27,6 +29,7 @@ from soundstage.model.config import (
     video_vae_header,
     vocoder_header,
 )
+from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
@@ -36,6 +39,7 @@ from soundstage.sampling.guidance import Contexts
 
 HEADS, VIDEO_HEAD, AUDIO_HEAD = 2, 32, 16
 TEXT_TOKENS = 6
+TEXT_WIDTH, TEXT_LAYERS = 16, 2
 DEFAULTS: dict[str, Any] = {
     "size": [64, 64],
     "presets": {"landscape": [96, 64], "portrait": [64, 96], "square": [64, 64]},
@@ -60,15 +64,24 @@ def write_tiny_model(folder: Path) -> Path:
             head_dim=VIDEO_HEAD,
             audio_num_heads=HEADS,
             audio_head_dim=AUDIO_HEAD,
+            caption_channels=TEXT_WIDTH,
+            connector_num_layers=1,
+            connector_num_registers=TEXT_TOKENS // 2,
         ),
         "vae": video_vae_header(encoder_base_channels=16, decoder_base_channels=16),
         "audio_vae": audio_vae_header(base_channels=32),
         "vocoder": vocoder_header(base_channels=128, bwe_channels=64),
     }
-    (folder / TEXT).mkdir(parents=True)
+    folder.mkdir(parents=True)
+    projection = TextProjectionConfig.from_header(config, TEXT_WIDTH * (TEXT_LAYERS + 1))
     save(
         folder / TRANSFORMER,
-        {"model.diffusion_model.": Transformer(TransformerConfig.from_header(config))},
+        {
+            "model.diffusion_model.": Transformer(TransformerConfig.from_header(config)),
+            "model.diffusion_model.video_embeddings_connector.": connector(config, "video"),
+            "model.diffusion_model.audio_embeddings_connector.": connector(config, "audio"),
+            "text_embedding_projection.": FeatureExtractor(projection),
+        },
         {"transformer": config["transformer"]},
     )
     save(
@@ -84,11 +97,48 @@ def write_tiny_model(folder: Path) -> Path:
         },
         {"audio_vae": config["audio_vae"], "vocoder": config["vocoder"]},
     )
-    for name in TEXT_FILES:
-        (folder / TEXT / name).write_text("{}")
-    save_file({}, folder / TEXT / "model.safetensors")
+    write_empty_text_encoder(folder / TEXT)
     (folder / "bundle.json").write_text(json.dumps({"name": "tiny", "defaults": DEFAULTS}))
     return folder
+
+
+def write_empty_text_encoder(folder: Path) -> None:
+    """Files for tests that use `TinyParts`, which reads none of them."""
+    folder.mkdir()
+    for name in TEXT_FILES:
+        (folder / name).write_text("{}")
+    save_file({}, folder / "model.safetensors")
+
+
+def write_text_encoder(folder: Path) -> None:
+    """A tiny Gemma 3 of random weights that knows a few words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    torch.manual_seed(1)
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "a", "red", "blue", "ball", "blurry"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    config = Gemma3TextConfig(
+        vocab_size=len(words),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=TEXT_LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    config.to_json_file(folder / "config.json")
+    tensors = Gemma3TextModel(config).state_dict()
+    save_file(
+        {f"language_model.model.{key}": value for key, value in tensors.items()}, folder / "model.safetensors"
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def connector(config: dict[str, Any], stream: Literal["video", "audio"]) -> Connector:
+    return Connector(ConnectorConfig.from_header(config, stream))
 
 
 def save(path: Path, modules: dict[str, nn.Module], config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,6 +89,7 @@ def run() -> None:
     # OpenMP's threads spin while they wait. With one of two cores busy elsewhere, the first vocoder call of a
     # 2 s clip took 22.7 s spinning and 0.5 s sleeping. Read once, when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = lambda message, *_, **__: f"soundstage: note: {message}\n"
     app(prog_name="soundstage")
 
 

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "soundstage"
 ORDER: list[set[str]] = [
     {"errors", "types", "__init__"},
     {"model"},
+    {"weights"},  # text loads its own weights
     {"text"},
-    {"weights"},
     {"sampling"},
     {"conditioning"},
     {"control"},

@@ -13,7 +13,7 @@ import platformdirs
 if TYPE_CHECKING:
     from soundstage.nano.training.loop import LossFn, Schedule
 
-PARTS = ("video-vae", "audio-vae", "vocoder", "transformer")
+PARTS = ("video-vae", "audio-vae", "vocoder", "text", "transformer")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ def recipe(part: str) -> Recipe:
             from soundstage.nano.training import vocoder as w
 
             return Recipe(w.build, w.loss, w.SCHEDULE, w.finish)
+        case "text":
+            from soundstage.nano.training import text as x
+
+            tokenizer = x.stored_tokenizer(state_folder("text"))
+            return Recipe(
+                build=lambda: x.build(tokenizer.get_vocab_size()),
+                loss=lambda model: x.TextLoss(model, tokenizer),
+                schedule=x.SCHEDULE,
+                finish=lambda model, weights: x.export(model, tokenizer, weights / "text"),
+            )
         case "transformer":
             from soundstage.nano.training import transformer as t
 

@@ -160,15 +160,13 @@ class TextLoss:
 # --- export ----------------------------------------------------------------------------------------
 
 
-def export(state: dict[str, Tensor], tokenizer: Any, folder: Path) -> None:
+def export(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write a Hugging Face folder: config, bfloat16 weights and tokenizer. Whole or not at all.
 
-    state: of `build`'s model. The folder of an earlier export is replaced.
+    model: what `build` made, trained; it is left in bfloat16. The folder of an earlier export is replaced.
     """
     from transformers import PreTrainedTokenizerFast
 
-    model = build(tokenizer.get_vocab_size())
-    model.load_state_dict(state)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(part)  # type: ignore[operator]

@@ -68,7 +68,7 @@ class Commands(TyperGroup):
             print(f"soundstage: {_in_options(error)}", file=sys.stderr)
             raise typer.Exit(MISUSE) from None
         except KeyboardInterrupt:
-            print("soundstage: interrupted; nothing was written", file=sys.stderr)
+            print("soundstage: interrupted; no partial file is left", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
 

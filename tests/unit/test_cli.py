@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import soundstage as ss
 import soundstage.parts
-from soundstage.cli.main import app
+from soundstage.cli.main import GROUPS, app
 from soundstage.engine import Engine
 from soundstage.media.read import read_media
 from soundstage.model_set import AUDIO_VAE, TRANSFORMER
@@ -192,6 +192,17 @@ def test_every_command_has_help_with_an_example() -> None:
     for command in ("generate", "plan", "show"):
         assert "Example: soundstage" in call(command, "--help").stdout
     assert call("--version").stdout.strip() == ss.__version__
+
+
+def test_groups_of_commands_are_mounted_from_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GROUPS, "again", "soundstage.cli.main")
+    monkeypatch.setitem(GROUPS, "absent", "soundstage.cli.absent")
+    assert "again" in call("--help").stdout
+    assert "absent" not in call("--help").stdout
+    assert "Example: soundstage plan" in call("again", "plan", "--help").stdout
+    refused = call("again", "plan", " ")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert call("absent").exit_code == 2
 
 
 def test_unknown_options_exit_with_2() -> None:

@@ -99,6 +99,18 @@ def test_one_modality_alone(stage: Engine) -> None:
     assert sound.clip.waveform is not None
 
 
+def test_a_run_in_bfloat16_is_finite_and_says_so(folder: Path, stage: Engine) -> None:
+    parts = TinyParts(find_model(folder), torch.device("cpu"), torch.bfloat16)
+    narrow = finished(Engine(find_model(folder), parts=parts), seed=7, guidance=1, stg=0, modality_guidance=1)
+    assert narrow.video_latents is not None
+    assert narrow.audio_latents is not None
+    assert narrow.video_latents.dtype == torch.bfloat16
+    assert narrow.clip.provenance["dtype"] == "bfloat16"
+    assert torch.isfinite(narrow.audio_latents).all()
+    assert narrow.clip.waveform is not None
+    assert np.isfinite(narrow.clip.waveform).all()
+
+
 def test_closing_the_run_stops_the_work(stage: Engine) -> None:
     events = stage.run(ss.Request(prompt="a red ball", steps=50))
     for event in events:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soundstage.errors import RequestError
 from soundstage.request import Request
 
 
+@settings(deadline=None)
 @given(
     prompt=st.text(min_size=1).filter(str.strip),
     size=st.one_of(

@@ -191,6 +191,18 @@ def test_files_with_a_vision_tower_read_the_same(
     assert torch.equal(other.hidden_states(PROMPTS)[0], gemma.hidden_states(PROMPTS)[0])
 
 
+def test_scaled_weights_are_multiplied_by_their_scale(folder: Path, gemma: Gemma, tmp_path: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    name = "model.layers.2.mlp.up_proj.weight"
+    state[f"{name}_scale"] = torch.tensor(0.25)
+    state[name] = state[name] * 4
+    save_file(state, tmp_path / "model.safetensors")
+    for file in ("config.json", "tokenizer.json"):
+        (tmp_path / file).write_text((folder / file).read_text())
+    scaled = Gemma.load(tmp_path, num_tokens=LENGTH, dtype=torch.float32)
+    assert torch.equal(scaled.hidden_states(PROMPTS)[0], gemma.hidden_states(PROMPTS)[0])
+
+
 def test_in_bfloat16_the_states_stay_near(folder: Path, gemma: Gemma) -> None:
     half = Gemma.load(folder, num_tokens=LENGTH)
     states, _ = half.hidden_states(PROMPTS)
@@ -212,6 +224,9 @@ def test_a_folder_that_does_not_fit_is_named(folder: Path, tmp_path: Path) -> No
     del state["model.norm.weight"]
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"1 missing: norm\.weight"):
+        Gemma.load(tmp_path, num_tokens=LENGTH)
+    save_file(state | {"unet.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"'unet\.weight', which Gemma 3 does not have"):
         Gemma.load(tmp_path, num_tokens=LENGTH)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from soundstage.nano.evaluation.text import linear_probe, mean_states
 from soundstage.nano.training.text import (
     BOS,
     EOS,
@@ -104,6 +105,16 @@ def test_an_export_loads_as_the_text_encoder_and_is_small(tokenizer: Any, tmp_pa
     states, mask = gemma.hidden_states(["A red ball drops.", ""])
     assert states.shape == (2, MAX_TOKENS, gemma.width, gemma.num_states)
     assert mask.sum(dim=1).tolist() == [6, 1]
+    means = mean_states(gemma, ["A red ball drops.", ""])
+    alone = torch.cat([mean_states(gemma, [text]) for text in ("A red ball drops.", "")])
+    torch.testing.assert_close(means, alone, atol=0.05, rtol=0.05)
     fast = PreTrainedTokenizerFast.from_pretrained(folder)
     assert fast.padding_side == "left"
     assert fast("A red ball drops.").input_ids == gemma.tokenize("A red ball drops.")
+
+
+def test_a_linear_probe_finds_what_is_there_and_guesses_what_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 12, generator=generator)
+    assert linear_probe(features, features[:, :4].argmax(dim=1), 300) > 0.85
+    assert linear_probe(features, torch.randint(4, (400,), generator=generator), 300) < 0.45

@@ -8,6 +8,7 @@
     sound.py     samples -> Heard
     measure.py   Seen and Heard against what was asked
     report.py    many clips: rates with intervals, as table, JSON and Markdown
+    text.py      how well the text encoder reads captions
     codecs.py    how much the video VAE and the audio path lose
 
 Nothing here is told what was asked before it has decided what it sees and hears. The meter itself is

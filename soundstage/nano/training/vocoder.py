@@ -1,0 +1,208 @@
+"""Recipe of nano's vocoder: spectra of several resolutions, at 16 kHz and at 48 kHz.
+
+Silence is silent by construction. The mel of digital silence is its floor in every band, so the generators
+are trained on the height above the floor and without biases: nothing in gives nothing out, exactly. The
+first convolution's taps but the middle one sum to zero over the bands, so that the zeros beyond the ends of
+a clip say the same as a floor would. `fold` then turns the shift into the first bias, and the weights are
+those of an ordinary vocoder that takes log-mel.
+
+Both generators learn at once but apart: the base one from the 16 kHz sound, bandwidth extension from what
+the first, taken as it is, lacks at 48 kHz. No gradient passes between them, which saves a third of a step
+and keeps the magnitude of a silent frame, whose slope is infinite, out of it. The loss is on
+magnitudes only: phase is the generator's own.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from soundstage.model.config import VocoderConfig, vocoder_header
+from soundstage.model.mel import LOG_FLOOR, log_mel, mel_filters, resample
+from soundstage.model.vocoder import AmpBlock, Vocoder
+from soundstage.nano.training import sounds
+from soundstage.nano.training.export import export
+from soundstage.nano.training.loop import LossFn, Schedule
+from soundstage.types import MEL_RATE_HZ, OUTPUT_RATE_HZ
+
+BASE_CHANNELS = 128  # the least that leaves whole channels after six halvings
+BWE_CHANNELS = 32
+
+BATCH = 2
+WINDOW_MELS = 32
+MEL_NOISE = 0.03  # on half of the windows: what the audio VAE gives back is not exact
+
+# (FFT length, hop, mel bands) of each resolution
+BASE_SPECTRA = ((1024, 160, 64), (512, 128, 64), (128, 32, 24))
+FULL_SPECTRA = ((2048, 480, 96), (512, 128, 64))
+MAGNITUDE_WEIGHT = 2.0
+
+FLOOR = math.log(LOG_FLOOR)
+
+SCHEDULE = Schedule(steps=1600, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
+
+
+def sections() -> dict[str, Any]:
+    """The config stored with the weights."""
+    return {"vocoder": vocoder_header(base_channels=BASE_CHANNELS, bwe_channels=BWE_CHANNELS)}
+
+
+def build() -> Vocoder:
+    """Nano's vocoder before `fold`; residual branches begin small, and the sound itself near silence."""
+    torch.manual_seed(0)
+    vocoder = Vocoder(VocoderConfig.from_header(sections()))
+    for block in vocoder.modules():
+        if isinstance(block, AmpBlock):
+            for conv in block.convs2:
+                nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
+    for name, param in vocoder.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(param).requires_grad_(False)
+    for generator in (vocoder.vocoder, vocoder.bwe_generator):
+        nn.init.normal_(generator.conv_post.weight, std=1e-2)
+        parametrize.register_parametrization(generator.conv_pre, "weight", Balanced())
+    return vocoder
+
+
+class Balanced(nn.Module):
+    """Takes the mean over input channels from every tap but the middle one. weight: (out, in, taps)."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        mean = weight.mean(dim=1, keepdim=True)
+        middle = weight.shape[2] // 2
+        others = torch.ones(weight.shape[2])
+        others[middle] = 0
+        return weight - mean * others
+
+
+def loss(vocoder: Vocoder) -> LossFn:
+    """Loss of a training step: log-mel and magnitude distances, summed over resolutions."""
+
+    def loss_fn(step: int) -> dict[str, Tensor]:
+        wide = sounds.batch(12, step, BATCH, WINDOW_MELS * sounds.SAMPLES_PER_MEL)
+        narrow = resample(wide, OUTPUT_RATE_HZ, MEL_RATE_HZ)
+        height = log_mel(narrow)[:, :, :WINDOW_MELS] - FLOOR
+        noise = torch.randn(height.shape, generator=torch.Generator().manual_seed(step))
+        base = vocoder.vocoder(height + MEL_NOISE * noise * (height.new_tensor([0, 1]).view(2, 1, 1, 1)))
+        heard = base.detach()
+        residual = vocoder.bwe_generator(vocoder.mel_stft(heard) - FLOOR)
+        full = residual + resample(heard, MEL_RATE_HZ, OUTPUT_RATE_HZ, edges="replicate")
+        base_loss, base_error = _distance(base, narrow, MEL_RATE_HZ, BASE_SPECTRA)
+        full_loss, full_error = _distance(full, wide, OUTPUT_RATE_HZ, FULL_SPECTRA)
+        return {
+            "loss": base_loss + full_loss,
+            "base_db": base_error.detach() * sounds.NEPER_DB,
+            "full_db": full_error.detach() * sounds.NEPER_DB,
+        }
+
+    return loss_fn
+
+
+def _distance(
+    made: Tensor, true: Tensor, rate_hz: int, spectra: tuple[tuple[int, int, int], ...]
+) -> tuple[Tensor, Tensor]:
+    """Mean log-mel and magnitude L1 of (B, 2, N) sounds, and the log-mel L1 of the first resolution."""
+    total = made.new_zeros(())
+    errors = []
+    for length, hop, bands in spectra:
+        pair = _magnitudes(torch.cat([made, true]).flatten(0, 1), length, hop)
+        mel = (pair @ _filters(bands, length, rate_hz)).clamp(min=LOG_FLOOR).log()
+        errors.append(_l1(mel))
+        total = total + errors[-1] + MAGNITUDE_WEIGHT * _l1(pair.sqrt())
+    return total / len(spectra), errors[0]
+
+
+def _l1(pair: Tensor) -> Tensor:
+    made, true = pair.chunk(2)
+    return (made - true).abs().mean()
+
+
+def _magnitudes(sound: Tensor, length: int, hop: int) -> Tensor:
+    """(rows, N) -> (rows, frames, length / 2 + 1)."""
+    window = torch.hann_window(length)
+    spectrum = torch.stft(sound, length, hop, window=window, center=False, return_complex=True)
+    power = torch.view_as_real(spectrum).square().sum(dim=-1)
+    return (power + 1e-14).sqrt().transpose(1, 2)  # the slope of a root is infinite at zero
+
+
+@lru_cache(maxsize=8)
+def _filters(bands: int, length: int, rate_hz: int) -> Tensor:
+    """Mel bands whose response to a sound does not depend on the length of the window."""
+    scale = (1024 / length) ** 0.5
+    filters: Tensor = mel_filters(bands, length // 2 + 1, rate_hz / 2).float() * scale
+    return filters
+
+
+@torch.no_grad()
+def fold(vocoder: Vocoder) -> None:
+    """Make a trained vocoder an ordinary one: bfloat16 values, biases, log-mel itself as the input.
+
+    Rounding to bfloat16 would leave a residue of silence 50 dB below speech; a few weights of each sum are
+    moved to take it up.
+    """
+    for generator in (vocoder.vocoder, vocoder.bwe_generator):
+        conv = generator.conv_pre
+        parametrize.remove_parametrizations(conv, "weight")
+        weight = conv.weight.to(torch.bfloat16).double()
+        middle = weight.shape[2] // 2
+        bias = (-FLOOR * weight[:, :, middle].sum(dim=1)).to(torch.bfloat16).double()
+        for tap in range(weight.shape[2]):
+            wanted = bias / -FLOOR if tap == middle else torch.zeros_like(bias)
+            weight[:, :, tap] = _with_sum(weight[:, :, tap], wanted)
+        conv.weight.copy_(weight)
+        conv.bias.copy_(bias)  # type: ignore[union-attr]
+    vocoder.to(torch.bfloat16).float()
+
+
+def _with_sum(rows: Tensor, wanted: Tensor) -> Tensor:
+    """(R, n) float64 values of bfloat16, changed little so that rows sum to `wanted` (R,) and still are."""
+    rows = rows.clone()
+    index = torch.arange(len(rows))
+    for _ in range(8):
+        lacking = (wanted - rows.sum(dim=1))[:, None]
+        moved = (rows + lacking).to(torch.bfloat16).double()  # as if each value were the one to move
+        best = (lacking - (moved - rows)).abs().argmin(dim=1)
+        rows[index, best] = moved[index, best]
+    return rows
+
+
+def finish(vocoder: Vocoder, folder: Path) -> None:
+    """Fold and store the vocoder in `folder`."""
+    fold(vocoder)
+    export(vocoder, "vocoder", sections(), folder)
+
+
+@torch.no_grad()
+def measure(vocoder: Vocoder, num_sounds: int = 20, vae: nn.Module | None = None) -> dict[str, float]:
+    """What a folded vocoder makes of held-out sounds by way of log-mel (and the audio VAE, if given).
+
+    error_db: mean absolute error of the log-mel of the sound made; heard_db: the same where the source is
+    above sounds.HEARD. onset_ms: mean and worst shift of thuds, clicks and chimes.
+    """
+    errors, heard, shifts = [], [], []
+    for seed in range(num_sounds):
+        sound = sounds.draw_sound(seed, held_out=True)
+        mel = sounds.mel_of(sound.samples[None])
+        given = vae.decode(vae.encode(mel)) if vae is not None else mel  # type: ignore[operator]
+        made = vocoder(given)[0, :, : sound.samples.shape[1]]
+        back = sounds.mel_of(made[None])
+        frames = min(back.shape[2], mel.shape[2])
+        error = (back - mel)[:, :, :frames].abs() * sounds.NEPER_DB
+        errors.append(error.flatten())
+        heard.append(error[mel[:, :, :frames] > sounds.HEARD])
+        for event in sound.events:
+            if event.kind != "rumble":
+                shift = sounds.onset_s(made, event.time_s) - sounds.onset_s(sound.samples, event.time_s)
+                shifts.append(1000 * abs(shift))
+    return {
+        "error_db": float(torch.cat(errors).mean()),
+        "heard_db": float(torch.cat(heard).mean()),
+        "onset_ms": sum(shifts) / max(1, len(shifts)),
+        "worst_onset_ms": max(shifts, default=0.0),
+    }

@@ -1,0 +1,201 @@
+"""The loop that trains nano: its data follow from the step alone, and no kill loses or repeats a step."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from soundstage.model.audio_vae import AudioVae
+from soundstage.model.config import AudioVaeConfig, audio_vae_header
+from soundstage.model.statistics import ChannelStatistics
+from soundstage.nano.training import audio_vae, sounds, vocoder
+from soundstage.nano.training.export import export, load_audio_vae, load_vocoder
+from soundstage.nano.training.loop import Schedule, Trainer
+from soundstage.nano.training.parts import PARTS, recipe
+from soundstage.nano.training.statistics import fit_statistics
+from soundstage.types import OUTPUT_RATE_HZ
+
+SCHEDULE = Schedule(steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)
+
+
+class Killed(BaseException):
+    """What stands for the end of the process."""
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16)])
+        self.conv = nn.Conv1d(2, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return self.conv(x)
+
+
+def tiny_loss(model: nn.Module, kill_at: int | None = None):
+    def loss_fn(step: int) -> dict[str, Tensor]:
+        if step == kill_at:
+            raise Killed
+        x = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(step))
+        return {"loss": (model(x) - x[:, :1, 1:-1]).square().mean()}
+
+    return loss_fn
+
+
+def run(folder: Path, schedule: Schedule, kill_at: int | None = None) -> Trainer:
+    trainer = Trainer("tiny", model := Tiny(), schedule, folder)
+    try:
+        assert trainer.fit(tiny_loss(model, kill_at))
+    except Killed:
+        assert kill_at is not None
+    return trainer
+
+
+def same(a: Trainer, b: Trainer) -> bool:
+    pairs = zip(a.averaged_weights().values(), b.averaged_weights().values(), strict=True)
+    live = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in (*pairs, *live))
+
+
+@pytest.mark.parametrize("muon", [0.0, 1e-2])
+def test_resumed_run_equals_uninterrupted_bit_for_bit(tmp_path: Path, muon: float) -> None:
+    """Also when the signal to stop comes between two saves."""
+    schedule = replace(SCHEDULE, muon=muon)
+    whole = run(tmp_path / "whole", schedule)
+
+    trainer = Trainer("tiny", model := Tiny(), schedule, tmp_path / "parts")
+    inner = tiny_loss(model)
+
+    def stop_in_step_2(step: int) -> dict[str, Tensor]:
+        trainer._stop = step == 2
+        return inner(step)
+
+    assert not trainer.fit(stop_in_step_2)
+    assert trainer.step == 3
+    resumed = run(tmp_path / "parts", schedule)
+    assert resumed.step == whole.step == schedule.steps
+    assert same(resumed, whole)
+    assert not same(trainer, whole)
+
+
+def test_kill_between_saves_leaves_a_state_that_loads(tmp_path: Path) -> None:
+    """A killed process repeats what it had not saved and ends with the same weights."""
+    whole = run(tmp_path / "whole", SCHEDULE)
+    every_step = replace(SCHEDULE, save_every_s=-1.0)
+    killed = run(tmp_path / "killed", every_step, kill_at=5)
+    assert killed.step == 5
+
+    # the writing of a further state was cut short
+    (tmp_path / "killed" / "state.part").write_bytes(b"PK half a state")
+    again = Trainer("tiny", Tiny(), SCHEDULE, tmp_path / "killed")
+    assert again.step == 5
+    assert again.fit(tiny_loss(again.model))
+    assert same(again, whole)
+
+    unsaved = run(tmp_path / "unsaved", SCHEDULE, kill_at=5)  # saves only at the end
+    assert unsaved.step == 5
+    assert Trainer("tiny", Tiny(), SCHEDULE, tmp_path / "unsaved").step == 0
+    assert same(run(tmp_path / "unsaved", SCHEDULE), whole)
+
+
+def test_windows_follow_from_the_step_and_some_are_silent() -> None:
+    first = sounds.batch(1, 7, 2, 4800)
+    assert first.shape == (2, 2, 4800)
+    assert torch.equal(first, sounds.batch(1, 7, 2, 4800))
+    assert not torch.equal(first, sounds.batch(1, 8, 2, 4800))
+    silent = sum(not w.any() for step in range(40) for w in sounds.batch(2, step, 4, 24_000))
+    assert 0 < silent < 60
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.004, -0.02, 0.05])
+def test_onset_is_found_to_a_few_milliseconds(shift: float) -> None:
+    moved = 0
+    for seed in range(12):
+        sound = sounds.draw_sound(seed)
+        for event in sound.events:
+            if event.kind == "rumble":
+                continue
+            samples = torch.roll(sound.samples, round(shift * OUTPUT_RATE_HZ), dims=1)
+            assert abs(sounds.onset_s(samples, event.time_s) - event.time_s - shift) < 0.005
+            moved += 1
+    assert moved > 5
+
+
+def test_statistics_make_latents_unit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true_mean, true_std = torch.linspace(-3, 3, 8), torch.linspace(0.1, 5, 8)
+    scale, shift = true_std.view(1, -1, 1, 1), true_mean.view(1, -1, 1, 1)
+    means = [torch.randn(2, 8, 5, n, generator=generator) * scale + shift for n in (3, 40, 11)]
+    statistics = ChannelStatistics(8)
+    fit_statistics(statistics, means)
+    every = torch.cat([statistics.normalize(m).transpose(0, 1).flatten(1) for m in means], dim=1)
+    assert torch.allclose(every.mean(dim=1), torch.zeros(8), atol=1e-5)
+    assert torch.allclose(every.std(dim=1, correction=0), torch.ones(8), atol=1e-4)
+    with pytest.raises(ValueError, match="no latents"):
+        fit_statistics(statistics, [])
+
+
+def test_finished_audio_vae_reads_back_with_unit_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_vae, "NUM_STATISTICS_SOUNDS", 12)
+    vae = audio_vae.build()
+    audio_vae.finish(vae, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["audio-vae.safetensors"]
+    loaded = load_audio_vae(tmp_path)
+    mel = sounds.mel_of(sounds.draw_sound(0).samples[None])
+    assert torch.allclose(loaded.encode(mel), vae.encode(mel), atol=0.1)
+    with torch.no_grad():
+        latents = [loaded.encode(sounds.mel_of(sounds.draw_sound(i).samples[None])) for i in range(12)]
+    every = torch.cat([z.flatten() for z in latents])
+    assert abs(float(every.mean())) < 0.05
+    assert abs(float(every.std()) - 1) < 0.05
+
+
+def test_export_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    sections = {"audio_vae": audio_vae_header(base_channels=8)}
+    vae = AudioVae(AudioVaeConfig.from_header(sections))
+    path = export(vae, "audio-vae", sections, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        export(vae, "audio-vae", {"audio_vae": object()}, tmp_path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", [p for p in PARTS if p in ("audio-vae", "vocoder")])
+def test_recipes_begin_finite_and_reach_every_weight(part: str) -> None:
+    chosen = recipe(part)
+    model = chosen.build()
+    losses = chosen.loss(model)(0)
+    assert all(np.isfinite(float(v.detach())) for v in losses.values())
+    losses["loss"].backward()
+    trained = [(n, p.grad) for n, p in model.named_parameters() if p.requires_grad]
+    missing = [n for n, grad in trained if grad is None or not grad.isfinite().all()]
+    assert missing == []
+
+
+def test_folded_vocoder_takes_log_mel_and_keeps_silence(tmp_path: Path) -> None:
+    """What is exported makes the trained sound from the mel itself, and nothing from the mel of silence."""
+    model = vocoder.build()
+    height = sounds.mel_of(sounds.draw_sound(3).samples[None, :, :12_000]) - vocoder.FLOOR
+    with torch.no_grad():
+        trained = model.vocoder(height)
+        vocoder.finish(model, tmp_path)
+        loaded = load_vocoder(tmp_path)
+        made = loaded.vocoder(height + vocoder.FLOOR)
+        silent = loaded(torch.full((1, 2, 17, 64), vocoder.FLOOR))
+    assert (made - trained).abs().max() < 0.02 * trained.abs().max()  # bfloat16 weights
+    assert silent.abs().max() < 1e-4 * trained.abs().max()
+
+
+def test_audio_path_fits_its_share_of_nano() -> None:
+    values = sum(
+        t.numel() for model in (audio_vae.build(), vocoder.build()) for t in model.state_dict().values()
+    )
+    assert values * 2 < 7_000_000

@@ -14,7 +14,7 @@ from soundstage.model.statistics import ChannelStatistics
 from soundstage.nano.training import audio_vae, sounds, vocoder
 from soundstage.nano.training.export import export, load_audio_vae, load_vocoder
 from soundstage.nano.training.loop import Schedule, Trainer
-from soundstage.nano.training.parts import PARTS, recipe
+from soundstage.nano.training.parts import PARTS, recipe, train
 from soundstage.nano.training.statistics import fit_statistics
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -192,6 +192,22 @@ def test_folded_vocoder_takes_log_mel_and_keeps_silence(tmp_path: Path) -> None:
         silent = loaded(torch.full((1, 2, 17, 64), vocoder.FLOOR))
     assert (made - trained).abs().max() < 0.02 * trained.abs().max()  # bfloat16 weights
     assert silent.abs().max() < 1e-4 * trained.abs().max()
+
+
+def test_train_goes_from_nothing_to_the_exported_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called again on a finished part, it only exports once more."""
+    monkeypatch.setenv("SOUNDSTAGE_TRAINING", str(tmp_path))
+    monkeypatch.setattr(vocoder, "SCHEDULE", replace(vocoder.SCHEDULE, steps=1))
+    monkeypatch.setattr(vocoder, "WINDOW_MELS", 16)
+    path = tmp_path / "nano-training" / "weights" / "vocoder.safetensors"
+    assert train("vocoder")
+    first = path.read_bytes()
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+    path.unlink()
+    assert train("vocoder")
+    assert path.read_bytes() == first
 
 
 def test_audio_path_fits_its_share_of_nano() -> None:

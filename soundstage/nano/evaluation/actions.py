@@ -115,7 +115,7 @@ def _costs(path: Path, tracks: Array) -> Array:
     size = np.abs(np.log(have[..., 2] / np.maximum(want[:, 2], 1e-3)))
     place = np.minimum(away, FAR) / PLACE_UNIT + np.minimum(size, 0.4) / SIZE_UNIT
     light = np.abs(tracks[..., 3] - path.glow) * 4
-    return (place.mean(axis=1) + light.mean(axis=1)).astype(np.float32)
+    return (place.mean(axis=1) + light.mean(axis=1)).astype(np.float32)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=8)
@@ -135,9 +135,7 @@ def _solo_motions(duration_s: float) -> Iterator[Subject]:
                 for direction in (-1, 1) if across or action in ("orbit", "swing") else (1,):
                     for count in (1, 2, 3) if action in ("bounce", "blink") else (0,):
                         for start in starts if action != "rest" else (0.0,):
-                            yield Subject(
-                                "ball", "red", size, action, side, direction, count, float(start)
-                            )
+                            yield Subject("ball", "red", size, action, side, direction, count, float(start))
 
 
 def _fit_meeting(paths: list[Path], scene: Scene) -> Fit:
@@ -162,7 +160,9 @@ def _seen_time(event: Event, fit: Fit, paths: list[Path], fps: float) -> float:
     if fit.interaction == "collide":
         tracks, measured = fit.motion.tracks, paths
     shifts = np.arange(-ALIGN_S, ALIGN_S + 1e-6, ALIGN_STEP_S)
-    misfit = sum(_shifted(event.time_s, t, p, fit.motion.times, shifts) for t, p in zip(tracks, measured, strict=True))
+    misfit = sum(
+        _shifted(event.time_s, t, p, fit.motion.times, shifts) for t, p in zip(tracks, measured, strict=True)
+    )
     return event.time_s + float(shifts[int(np.argmin(misfit))])
 
 
@@ -177,7 +177,7 @@ def _shifted(time_s: float, track: Track, path: Path, times: Array, shifts: NDAr
     y = np.interp(clock, times, track.position[:, 1]) - path.y[near]
     # the measured outline may be a little off throughout; only the course around the instant counts
     away = np.hypot(x - np.median(x, axis=1)[:, None], y - np.median(y, axis=1)[:, None])
-    return away.mean(axis=1) + 1e-3 * np.abs(shifts)
+    return away.mean(axis=1) + 1e-3 * np.abs(shifts)  # type: ignore[no-any-return]
 
 
 def _flash_time(event: Event, path: Path, fps: float) -> float:

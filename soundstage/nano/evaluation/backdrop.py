@@ -38,11 +38,11 @@ class Backdrop:
         unit, middle = min(height, width), (width, height)[axis] / 2
         trailing = (slice(None),) + (None,) * (pixels.ndim - 1)
         zoom, centre = self.view[:, 2][trailing], self.view[:, axis][trailing]
-        return (pixels - middle) / (unit * zoom) + centre
+        return (pixels - middle) / (unit * zoom) + centre  # type: ignore[no-any-return]
 
     def pixels_per_unit(self) -> Array:
         """(F,) pixels that one world unit covers."""
-        return min(self.plate.shape[1:3]) * self.view[:, 2]
+        return min(self.plate.shape[1:3]) * self.view[:, 2]  # type: ignore[no-any-return]
 
 
 def find_backdrop(frames: Frames, fps: float) -> Backdrop:
@@ -66,7 +66,7 @@ def _small(frames: Frames) -> Array:
     """Half size, 0 to 1."""
     count, height, width = frames.shape[:3]
     cells = frames.reshape(count, height // 2, 2, width // 2, 2, 3)
-    return cells.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)
+    return cells.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)  # type: ignore[no-any-return]
 
 
 def _error(seen: Array, expected: Array) -> float:

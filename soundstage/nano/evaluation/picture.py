@@ -15,7 +15,7 @@ from soundstage.nano.evaluation.actions import (
     fit_solo,
 )
 from soundstage.nano.evaluation.backdrop import Backdrop, Frames, find_backdrop
-from soundstage.nano.evaluation.shapes import find_shape, place
+from soundstage.nano.evaluation.shapes import Shape, find_shape, place
 from soundstage.nano.evaluation.tracks import Blob, find_blobs
 from soundstage.nano.world.motion import Event
 from soundstage.nano.world.scene import Subject
@@ -45,13 +45,13 @@ def look(frames: Frames, fps: float) -> Seen:
     blobs = find_blobs(frames, backdrop)
     shapes = [find_shape(frames, backdrop, blob) for blob in blobs]
     paths = [path(blob, shape, backdrop) for blob, shape in zip(blobs, shapes, strict=True)]
-    gift = _gift(shapes, paths)
+    gift = _gift(paths)
     main = [i for i in range(len(blobs)) if i != gift]
     fits, meeting = _fits([paths[i] for i in main], paths[gift] if gift is not None else None, backdrop)
     subjects, events = [], []
     for fit, members in fits:
         for subject, index in zip(fit.subjects, members, strict=True):
-            shape, color = shapes[main[index]], blobs[main[index]].color
+            shape, color = shapes[main[index]].name, blobs[main[index]].color
             subjects.append(replace(subject, shape=shape, color=color))
         measured = [paths[main[i]] for i in members] + ([paths[gift]] if gift is not None else [])
         events += event_times(fit, measured, fps)
@@ -65,15 +65,17 @@ def look(frames: Frames, fps: float) -> Seen:
     )
 
 
-def path(blob: Blob, shape: str, backdrop: Backdrop) -> Path:
+def path(blob: Blob, shape: Shape, backdrop: Backdrop) -> Path:
     """A blob's centre and radius in world units."""
     scale = backdrop.pixels_per_unit()
-    where = place(blob, shape, backdrop.plate.shape[1:3], scale)
-    x, y = backdrop.to_world(where.x, 0), backdrop.to_world(where.y, 1)
-    return Path(x, y, where.radius / scale, blob.glow)
+    where = place(blob, shape.name, backdrop.plate.shape[1:3], scale)
+    right, down, factor = shape.nudge
+    x = backdrop.to_world(where.x + right * where.radius, 0)
+    y = backdrop.to_world(where.y + down * where.radius, 1)
+    return Path(x, y, factor * where.radius / scale, blob.glow)
 
 
-def _gift(shapes: list[str], paths: list[Path]) -> int | None:
+def _gift(paths: list[Path]) -> int | None:
     """Which of three things is passed on: the smallest."""
     if len(paths) < 3:
         return None

@@ -17,7 +17,7 @@ from soundstage.nano.world.scene import SHAPES, Scene
 from soundstage.types import VideoShape
 
 FRAMES_LOOKED_AT = 6
-CELLS = 32  # a template's side
+CELLS, OVERSAMPLE = 24, 4  # a template's side; rendered pixels per cell
 WINDOW = 1.2  # half the template's side in radii
 SHADING = 0.8  # weight of colour against silhouette
 LEANS = (-0.4, -0.2, 0.0, 0.2, 0.4)
@@ -36,7 +36,8 @@ OUTLINES: dict[str, tuple[float, float, float]] = {
     "pyramid": (1.04, -1.0, 1.0),
     "star": (0.95, -1.0, 0.81),
 }
-NUDGES = tuple(product((-0.07, 0.0, 0.07), (-0.07, 0.0, 0.07), (0.92, 1.0, 1.08)))  # x, y, radius
+# Corrections of an outline that are tried: x and y in radii, radius as a factor.
+NUDGES = tuple(product((-0.08, 0.0, 0.08), (-0.08, 0.0, 0.08), (0.88, 0.94, 1.0, 1.06, 1.13, 1.2)))
 
 
 @dataclass(frozen=True)
@@ -78,22 +79,33 @@ def _mean(a: Array, b: Array) -> Array:
     return np.where(np.isnan(a), b, np.where(np.isnan(b), a, (a + b) / 2))
 
 
-def find_shape(frames: Frames, backdrop: Backdrop, blob: Blob) -> str:
-    """The shape whose template fits a blob best."""
-    size = frames.shape[1:3]
-    chosen = _clear_frames(blob, size)
-    foggy = backdrop.stage.background == "fog"
-    scores = {}
-    for shape in SHAPES:
-        where = place(blob, shape, size, backdrop.pixels_per_unit())
-        colors, covers = _templates(shape, blob.color, foggy)
-        fits = [
-            _misfit(frames[f], blob.solid[f], (where.x[f], where.y[f], where.radius[f]), colors, covers)
-            for f in chosen
-            if np.isfinite(where.x[f] + where.y[f] + where.radius[f])
-        ]
-        scores[shape] = float(np.mean(fits)) if fits else np.inf
-    return min(scores, key=lambda shape: scores[shape])
+@dataclass(frozen=True)
+class Shape:
+    """A shape that was found. nudge: (x, y, radius) that corrects its outline, as in NUDGES."""
+
+    name: str
+    misfit: float
+    nudge: tuple[float, float, float]
+
+
+def find_shape(frames: Frames, backdrop: Backdrop, blob: Blob) -> Shape:
+    """The shape whose templates fit a blob best."""
+    chosen = _clear_frames(blob, frames.shape[1:3])
+    return min((_fit(frames, backdrop, blob, name, chosen) for name in SHAPES), key=lambda s: s.misfit)
+
+
+def _fit(frames: Frames, backdrop: Backdrop, blob: Blob, name: str, chosen: NDArray[np.int64]) -> Shape:
+    where = place(blob, name, frames.shape[1:3], backdrop.pixels_per_unit())
+    colors, covers = _templates(name, blob.color, backdrop.stage.background == "fog")
+    fits = [
+        _misfit(frames[f], blob.solid[f], (where.x[f], where.y[f], where.radius[f]), colors, covers)
+        for f in chosen
+        if np.isfinite(where.x[f] + where.y[f] + where.radius[f])
+    ]
+    if not fits:
+        return Shape(name, np.inf, (0.0, 0.0, 1.0))
+    x, y, radius = np.median([NUDGES[nudge] for _, nudge in fits], axis=0)
+    return Shape(name, float(np.mean([error for error, _ in fits])), (float(x), float(y), float(radius)))
 
 
 def _clear_frames(blob: Blob, frame_size: tuple[int, int]) -> NDArray[np.int64]:
@@ -104,13 +116,13 @@ def _clear_frames(blob: Blob, frame_size: tuple[int, int]) -> NDArray[np.int64]:
     cut |= (blob.top < EDGE_PX) | (blob.bottom > height - EDGE_PX)
     merit = np.nan_to_num(area, nan=-np.inf) * np.where(cut, 0.2, 1) * np.where(blob.glow > 0.3, 0.1, 1)
     good = np.flatnonzero(merit > 0.6 * merit.max())
-    return good[np.unique(np.linspace(0, len(good) - 1, FRAMES_LOOKED_AT).round().astype(int))]
+    return good[np.unique(np.linspace(0, len(good) - 1, FRAMES_LOOKED_AT).round().astype(int))]  # type: ignore[no-any-return]
 
 
 def _misfit(
     frame: NDArray[np.uint8], solid: Mask, where: tuple[float, float, float], colors: Array, covers: Array
-) -> float:
-    """Least difference between a frame around `where` (x, y, radius) and the templates (A, cells, cells)."""
+) -> tuple[float, int]:
+    """Least difference between a frame around `where` (x, y, radius) and templates, and the nudge it took."""
     cells = (np.arange(CELLS, dtype=np.float32) + 0.5) / CELLS * 2 - 1
     nudges = np.array(NUDGES, dtype=np.float32)
     x, y, radius = where
@@ -130,13 +142,13 @@ def _misfit(
     shade = np.abs(seen[nudge] - colors.reshape(len(colors), -1, 3)).mean(axis=-1)
     shade = (np.minimum(shade, 0.3) * cover.T * (mask * known)[nudge]).sum(axis=1)
     error = (total[nudge, np.arange(len(nudge))] + SHADING * shade) / np.maximum(known[nudge].sum(axis=1), 1)
-    return float(error.min())
+    return float(error.min()), int(nudge[error.argmin()])
 
 
 @lru_cache(maxsize=128)
 def _templates(shape: str, color: str, foggy: bool) -> tuple[Array, Array]:
     """(A, cells, cells, 3) colours and (A, cells, cells) cover of a shape at each of its angles."""
-    side, radius = 2 * CELLS, 0.2
+    side, radius = OVERSAMPLE * CELLS, 0.2
     background = "fog" if foggy else "day"
     scene = Scene(0, VideoShape(1, side, side), background, "static", ())
     view = np.array([[0, 0, 0.5 / (WINDOW * radius)]], dtype=np.float32)
@@ -145,10 +157,10 @@ def _templates(shape: str, color: str, foggy: bool) -> tuple[Array, Array]:
     def picture(paint: str, angle: float) -> Array:
         body = Track(shape, paint, np.zeros((1, 2), np.float32), one * radius, one * angle, one * 0)
         frame = render(scene, Motion(one * 0, [body], view))[0].astype(np.float32) / 255
-        return frame.reshape(CELLS, 2, CELLS, 2, 3).mean(axis=(1, 3))
+        return frame.reshape(CELLS, OVERSAMPLE, CELLS, OVERSAMPLE, 3).mean(axis=(1, 3))  # type: ignore[no-any-return]
 
     empty = render(scene, Motion(one * 0, [], view))[0].astype(np.float32) / 255
-    empty = empty.reshape(CELLS, 2, CELLS, 2, 3).mean(axis=(1, 3))
+    empty = empty.reshape(CELLS, OVERSAMPLE, CELLS, OVERSAMPLE, 3).mean(axis=(1, 3))
     colors = np.stack([picture(color, a) for a in ANGLES[shape]])
     covers = np.stack([np.abs(picture("red", a) - empty).max(axis=-1) > 0.15 for a in ANGLES[shape]])
     return colors.astype(np.float32), covers.astype(np.float32)

@@ -7,6 +7,7 @@ so pixels are sorted by hue, and a colour that covers enough of the clip is a su
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,14 @@ from soundstage.nano.world.scene import COLORS
 Mask = NDArray[np.bool_]
 Bytes = NDArray[np.int16]
 
-UNLIKE = 28  # levels of 255 by which a pixel must differ from the plate
+MAX_TINT = 15  # levels of 255 of overall colour error that are forgiven
+UNLIKE = 28  # levels by which a pixel must differ from the plate
 MIN_CHROMA = 44  # levels between the strongest and the weakest channel of a subject's pixel
 SHADOW_SLACK = 16  # levels by which a darkened plate may differ from a shadow
 SHADOW_REACH = 0.1  # shadows lie within this of the floor's line, in world units
 MIN_PIXELS = 36  # of a colour in a frame, edges left out
 MIN_SHARE = 0.4  # of the frames that a subject must be seen in; halos of lights stay below
+RIM_PX = 4  # how far around a subject its rim may be misread as another colour
 EDGE_PX = 1.5  # an outline this near to the frame's border is taken to be cut off
 
 PALETTE = tuple(COLORS)
@@ -59,46 +62,59 @@ def find_blobs(frames: Frames, backdrop: Backdrop) -> list[Blob]:
 
 def _foreground(frames: Frames, backdrop: Backdrop) -> Mask:
     """(F, H, W) pixels unlike the plate and not a shadow on it."""
-    difference = frames.astype(np.int16) - backdrop.plate
-    tint = np.median(difference[:: max(1, len(frames) // 4), ::2, ::2], axis=(0, 1, 2)).clip(-15, 15)
-    difference -= tint.astype(np.int16)
-    front: Mask = np.abs(difference).max(axis=-1) > UNLIKE
-    return front & ~_shadow(frames, backdrop, tint)
+    tint = _tint(frames, backdrop.plate)
+    front = np.zeros(frames.shape[:3], dtype=bool)
+    for channel in range(3):  # planes, since numpy is slow along an axis of three
+        difference = frames[..., channel].astype(np.int16) - backdrop.plate[..., channel] - tint[channel]
+        front |= np.abs(difference) > UNLIKE
+    return front & ~_shadow(frames, backdrop, front, tint)
 
 
-def _shadow(frames: Frames, backdrop: Backdrop, tint: NDArray[np.float64]) -> Mask:
-    """Near the floor: the plate, darker by one factor in all channels."""
-    count, height, width = frames.shape[:3]
-    shadow = np.zeros((count, height, width), dtype=bool)
+def _tint(frames: Frames, plate: Frames) -> Bytes:
+    """(3,) overall colour error, at most MAX_TINT."""
+    sample = slice(None, None, max(1, len(frames) // 3)), slice(None, None, 3), slice(None, None, 3)
+    difference = (frames[sample].astype(np.int16) - plate[sample]).reshape(-1, 3)
+    return np.median(difference, axis=0).clip(-MAX_TINT, MAX_TINT).astype(np.int16)  # type: ignore[no-any-return]
+
+
+def _shadow(frames: Frames, backdrop: Backdrop, front: Mask, tint: Bytes) -> Mask:
+    """Of the foreground near the floor: the plate, darker by one factor in all channels."""
+    count, height = frames.shape[:2]
     rows = backdrop.to_world(np.tile(np.arange(height, dtype=np.float32) + 0.5, (count, 1)), axis=1)
-    near = np.abs(rows - backdrop.stage.floor_y) < SHADOW_REACH
-    pixels = frames[near].astype(np.float32) - tint.astype(np.float32)
-    plate = backdrop.plate[near].astype(np.float32)
-    factor = (pixels * plate).sum(-1) / np.maximum((plate * plate).sum(-1), 1)
-    miss = np.abs(pixels - factor[..., None] * plate).max(axis=-1)
-    shadow[near] = (factor > 0.45) & (factor < 1) & (miss < SHADOW_SLACK)
+    near = front & (np.abs(rows - backdrop.stage.floor_y) < SHADOW_REACH)[:, :, None]
+    pixels = [(frames[..., c][near].astype(np.float32) - tint[c]) for c in range(3)]
+    plate = [backdrop.plate[..., c][near].astype(np.float32) for c in range(3)]
+    product = sum(a * b for a, b in zip(pixels, plate, strict=True))
+    factor = product / np.maximum(sum(b * b for b in plate), 1)
+    fits = (factor > 0.45) & (factor < 1)
+    for a, b in zip(pixels, plate, strict=True):
+        fits &= np.abs(a - factor * b) < SHADOW_SLACK
+    shadow = np.zeros_like(front)
+    shadow[near] = fits
     return shadow
 
 
 def _hues(frames: Frames, front: Mask) -> Bytes:
     """(F, H, W) index of the palette colour whose hue is nearest, -1 where there is none."""
     labels = np.full(front.shape, -1, dtype=np.int16)
-    pixels = frames[front].astype(np.float32)
-    chroma = pixels.max(axis=-1) - pixels.min(axis=-1)
-    strong = chroma > MIN_CHROMA
-    away = np.abs((hue(pixels)[:, None] - _palette_hues() + 180) % 360 - 180)
-    labels[front] = np.where(strong, away.argmin(axis=-1), -1)
+    red, green, blue = (frames[..., c][front].astype(np.float32) for c in range(3))
+    chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    nearest = _nearest_colors()[_hue(red, green, blue).astype(np.int16) % 360]
+    labels[front] = np.where(chroma > MIN_CHROMA, nearest, -1)
     return labels
 
 
-def hue(pixels: Array) -> Array:
-    """(..., 3) RGB -> (...) degrees, by the angle between opponent axes."""
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    return np.degrees(np.arctan2(np.sqrt(3.0) * (green - blue), 2 * red - green - blue)).astype(np.float32)
+def _hue(red: Array, green: Array, blue: Array) -> Array:
+    """Degrees from -180 to 180, by the angle between opponent axes."""
+    return np.degrees(np.arctan2(np.float32(3**0.5) * (green - blue), 2 * red - green - blue))  # type: ignore[no-any-return]
 
 
-def _palette_hues() -> Array:
-    return hue(np.array(list(COLORS.values()), dtype=np.float32))
+@lru_cache(maxsize=1)
+def _nearest_colors() -> Bytes:
+    """(360,) palette index nearest to each degree of hue."""
+    hues = _hue(*np.array(list(COLORS.values()), dtype=np.float32).T)
+    away = np.abs((np.arange(360)[:, None] + 0.5 - hues + 180) % 360 - 180)
+    return away.argmin(axis=1).astype(np.int16)  # type: ignore[no-any-return]
 
 
 def _eroded(labels: Bytes) -> Bytes:
@@ -135,14 +151,14 @@ def _is_rim(core: Bytes, minor: int, owner: int) -> bool:
         if len(own_rows):
             inside += int(
                 (
-                    (rows >= own_rows.min() - 2)
-                    & (rows <= own_rows.max() + 2)
-                    & (cols >= own_cols.min() - 2)
-                    & (cols <= own_cols.max() + 2)
+                    (rows >= own_rows.min() - RIM_PX)
+                    & (rows <= own_rows.max() + RIM_PX)
+                    & (cols >= own_cols.min() - RIM_PX)
+                    & (cols <= own_cols.max() + RIM_PX)
                 ).sum()
             )
     strength = int((core == minor).sum()) / max(1, int((core == owner).sum()))
-    return total > 0 and inside > 0.8 * total and strength < 0.3
+    return total > 0 and inside > (0.7 if strength < 0.3 else 0.9) * total and strength < 0.8
 
 
 def _blob(c: int, frames: Frames, front: Mask, labels: Bytes, core: Bytes) -> Blob | None:
@@ -157,7 +173,7 @@ def _blob(c: int, frames: Frames, front: Mask, labels: Bytes, core: Bytes) -> Bl
         return None
     solid = front & ((labels == c) | (labels == -1))
     glow = _glow(frames, solid, outline)
-    return Blob(PALETTE[c], *outline, glow, solid)
+    return Blob(PALETTE[c], outline[0], outline[1], outline[2], outline[3], glow, solid)
 
 
 def _extent(profile: NDArray[np.int64]) -> tuple[float, float]:
@@ -192,4 +208,4 @@ def _glow(frames: Frames, solid: Mask, outline: Array) -> Array:
         if body.any():
             white[f] = np.median(frames[f][window].min(axis=-1)[body]) / 255
     usual = float(np.median(white[seen]))
-    return np.clip((white - usual) / max(0.75 * (0.97 - usual), 0.1), 0, 1).astype(np.float32)
+    return np.clip((white - usual) / max(0.75 * (0.97 - usual), 0.1), 0, 1).astype(np.float32)  # type: ignore[no-any-return]

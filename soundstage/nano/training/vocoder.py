@@ -45,7 +45,7 @@ MAGNITUDE_WEIGHT = 2.0
 
 FLOOR = math.log(LOG_FLOOR)
 
-SCHEDULE = Schedule(steps=1600, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
+SCHEDULE = Schedule(steps=1200, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
 
 
 def sections() -> dict[str, Any]:

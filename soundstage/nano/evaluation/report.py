@@ -7,7 +7,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from rich.table import Table
 
 from soundstage.nano.evaluation.backdrop import Array, Frames
@@ -32,6 +35,7 @@ KINDS = (
     "voice",
 )
 Z_95 = 1.959964
+GAP = 4  # pixels between strips of the overview
 
 Clips = Iterable[tuple[Frames, Array | None]]
 Generate = Callable[[list[Scene]], Clips]
@@ -156,3 +160,16 @@ def ground_truth(scenes: Sequence[Scene]) -> Clips:
     for scene in scenes:
         motion = simulate(scene)
         yield render(scene, motion), synthesize(scene, motion)
+
+
+def write_overview(clips: Sequence[Frames], path: Path, columns: int = 4) -> None:
+    """Write a PNG with a strip of frames per clip, in order, `columns` strips to a row."""
+    height = max(frames.shape[1] for frames in clips) // 2
+    strips = [np.concatenate(list(frames[:, ::2, ::2]), axis=1) for frames in clips]
+    width = max(strip.shape[1] for strip in strips)
+    rows = -(-len(strips) // columns)
+    page = np.full((rows * (height + GAP), columns * (width + GAP), 3), 24, dtype=np.uint8)
+    for index, strip in enumerate(strips):
+        top, left = index // columns * (height + GAP), index % columns * (width + GAP)
+        page[top : top + strip.shape[0], left : left + strip.shape[1]] = strip
+    Image.fromarray(page).save(path)

@@ -1,0 +1,166 @@
+"""`soundstage nano`: train nano's parts, measure what it makes, look at its world."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from soundstage.errors import RequestError
+
+if TYPE_CHECKING:
+    from soundstage.engine import Engine
+    from soundstage.nano.evaluation.report import Clips
+    from soundstage.nano.world.scene import Scene
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The small model trained on the procedural world: train it, measure it, look at its data.",
+)
+
+
+@app.command()
+def evaluate(
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to make clips of.")] = 108,
+    seed: Annotated[int, typer.Option(help="Which prompts; also the seed of each clip's noise.")] = 0,
+    ground_truth: Annotated[
+        bool, typer.Option("--ground-truth", help="Measure the world's own clips: a test of the meter.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="A shipped model's name or a model folder.")] = "nano",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: the model's]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Pull towards the prompt. [default: the model's]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the clips, an overview and the report.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """Make clips of prompts that training never showed, and measure them from pixels and samples alone.
+
+    Example: soundstage nano evaluate --prompts 54 --output measured
+    """
+    from rich.console import Console
+
+    from soundstage.nano.evaluation.report import evaluate as measure
+    from soundstage.nano.evaluation.report import ground_truth as world_clips
+
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+
+    def generate(scenes: list[Scene]) -> Clips:
+        clips = world_clips(scenes) if ground_truth else _model_clips(scenes, model, seed, steps, guidance)
+        return clips if output is None else _kept(clips, scenes, output)
+
+    done = iter(range(1, prompts + 1))
+    report = measure(
+        generate,
+        prompts,
+        seed,
+        on_clip=lambda _: print(f"measured {next(done)} of {prompts}", file=sys.stderr),
+    )
+    if output is not None:
+        (output / "report.json").write_text(report.to_json() + "\n")
+        (output / "report.md").write_text(report.to_markdown() + "\n")
+    if as_json:
+        print(report.to_json())
+    else:
+        Console().print(report.table())
+
+
+@app.command()
+def train(
+    part: Annotated[str, typer.Argument(help="Which part; the message for a wrong one lists them.")],
+) -> None:
+    """Train one part to the end of its schedule, going on from its last state.
+
+    Example: soundstage nano train video-vae
+    """
+    from soundstage.nano.training import parts
+
+    if part not in parts.PARTS:
+        raise RequestError(f"no part is called {part!r}; the parts are {', '.join(parts.PARTS)}")
+    began = time.monotonic()
+    complete = parts.train(part)
+    state = "complete" if complete else "stopped; the same command goes on"
+    print(f"{parts.state_folder(part)}: {state}, {time.monotonic() - began:.0f} s")
+
+
+@app.command()
+def sample(
+    seed: Annotated[int, typer.Option(help="Which scene of the world.")] = 0,
+    size: Annotated[str, typer.Option(help="landscape, portrait or square.")] = "landscape",
+    frames: Annotated[int, typer.Option(help="Length in frames, 8k+1.")] = 49,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Of those that training never shows.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="An .mp4 file. [default: world-SEED.mp4]")
+    ] = None,
+) -> None:
+    """Write a clip of the world itself, picture and sound, and print its caption and path.
+
+    Example: soundstage nano sample --seed 7 --output ball.mp4
+    """
+    from soundstage.clip import Clip
+    from soundstage.nano.evaluation.report import ground_truth as world_clips
+    from soundstage.nano.world.captions import caption
+    from soundstage.nano.world.scene import BUCKETS, draw_scene
+    from soundstage.types import VideoShape
+
+    if size not in BUCKETS:
+        raise RequestError(f"size is {size!r}; it must be one of {', '.join(BUCKETS)}", field="size")
+    if frames < 1 or frames % 8 != 1:
+        raise RequestError(f"num_frames is {frames}; it must be 8k+1 (9, 17, ...)", field="num_frames")
+    width, height = BUCKETS[size]
+    scene = draw_scene(seed, VideoShape(frames, height, width), held_out=held_out)
+    words = caption(scene, full=True)
+    for pictures, waveform in world_clips([scene]):
+        path = Clip(pictures, waveform, scene.fps, {"world_seed": seed, "caption": words}).save(
+            output or Path(f"world-{seed}.mp4")
+        )
+    print(words)
+    print(path)
+
+
+def _model_clips(
+    scenes: list[Scene], model: str, seed: int, steps: int | None, guidance: float | None
+) -> Clips:
+    """One clip per scene from its caption and size; the noise of clip k has seed + k."""
+    import soundstage
+
+    stage: Engine = soundstage.load(model)
+    from soundstage.nano.world.captions import caption
+
+    for number, scene in enumerate(scenes):
+        clip = stage.generate(
+            caption(scene, full=True),
+            size=(scene.shape.width, scene.shape.height),
+            num_frames=scene.shape.num_frames,
+            fps=scene.fps,
+            seed=seed + number,
+            steps=steps,
+            guidance=guidance,
+        )
+        assert clip.frames is not None
+        yield clip.frames, clip.waveform
+
+
+def _kept(clips: Clips, scenes: list[Scene], folder: Path) -> Clips:
+    """Pass clips on, saving each, and an overview of all at the end."""
+    from soundstage.clip import Clip
+    from soundstage.nano.evaluation.report import write_overview
+    from soundstage.nano.world.captions import caption
+
+    shown = []
+    for scene, (frames, waveform) in zip(scenes, clips, strict=True):
+        shown.append(frames[:: max(1, len(frames) // 5)][:5].copy())
+        words = {"world_seed": scene.seed, "caption": caption(scene, full=True)}
+        Clip(frames, waveform, scene.fps, words).save(folder / f"{len(shown):03}.mp4")
+        yield frames, waveform
+    write_overview(shown, folder / "overview.png")

@@ -24,8 +24,10 @@ MIN_CHROMA = 44  # levels between the strongest and the weakest channel of a sub
 SHADOW_SLACK = 16  # levels by which a darkened plate may differ from a shadow
 SHADOW_REACH = 0.1  # shadows lie within this of the floor's line, in world units
 MIN_PIXELS = 36  # of a colour in a frame, edges left out
+MIN_INNER_PIXELS = 20  # the same with one more row of pixels left out
 MIN_SHARE = 0.4  # of the frames that a subject must be seen in; halos of lights stay below
 RIM_PX = 4  # how far around a subject its rim may be misread as another colour
+STRAYS = (4, 96)  # percentiles that bound a colour, a few misread pixels elsewhere left out
 EDGE_PX = 1.5  # an outline this near to the frame's border is taken to be cut off
 
 PALETTE = tuple(COLORS)
@@ -129,8 +131,9 @@ def _eroded(labels: Bytes) -> Bytes:
 
 def _present(core: Bytes) -> list[int]:
     """Palette indices that cover enough of enough frames, the largest first; at most three."""
-    counts = np.stack([(core == c).sum(axis=(1, 2)) for c in range(len(PALETTE))])  # (colours, F)
-    enough = (counts >= MIN_PIXELS).mean(axis=1) >= MIN_SHARE
+    inner = _eroded(core)  # a misread rim is thin
+    counts = np.stack([(inner == c).sum(axis=(1, 2)) for c in range(len(PALETTE))])  # (colours, F)
+    enough = (counts >= MIN_INNER_PIXELS).mean(axis=1) >= MIN_SHARE
     order = np.argsort(-counts.mean(axis=1))
     found: list[int] = []
     for c in order:
@@ -149,14 +152,11 @@ def _is_rim(core: Bytes, minor: int, owner: int) -> bool:
         own_rows, own_cols = np.nonzero(frame == owner)
         total += len(rows)
         if len(own_rows):
-            inside += int(
-                (
-                    (rows >= own_rows.min() - RIM_PX)
-                    & (rows <= own_rows.max() + RIM_PX)
-                    & (cols >= own_cols.min() - RIM_PX)
-                    & (cols <= own_cols.max() + RIM_PX)
-                ).sum()
-            )
+            top, bottom = np.percentile(own_rows, STRAYS)
+            left, right = np.percentile(own_cols, STRAYS)
+            near = (rows >= top - RIM_PX) & (rows <= bottom + RIM_PX)
+            near &= (cols >= left - RIM_PX) & (cols <= right + RIM_PX)
+            inside += int(near.sum())
     strength = int((core == minor).sum()) / max(1, int((core == owner).sum()))
     return total > 0 and inside > (0.7 if strength < 0.3 else 0.9) * total and strength < 0.8
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from soundstage.model import kernels
+from soundstage.model.kernels import Linear, RMSNorm
 from soundstage.model.rope import RopeTable, rotate
 
 NORM_EPS = 1e-6
@@ -25,10 +27,7 @@ AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 def torch_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """PyTorch's scaled dot product attention."""
-    out = F.scaled_dot_product_attention(
-        queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=bias
-    )
-    return out.transpose(1, 2)
+    return kernels.attention(queries, keys, values, bias)
 
 
 def strength_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -65,13 +64,13 @@ class Attention(nn.Module):
         inner = num_heads * head_dim
         self.num_heads = num_heads
         self.kernel: AttentionKernel = torch_attention
-        self.to_q = nn.Linear(width, inner)
-        self.to_k = nn.Linear(context_width, inner)
-        self.to_v = nn.Linear(context_width, inner)
-        self.q_norm = nn.RMSNorm(inner, eps=NORM_EPS)
-        self.k_norm = nn.RMSNorm(inner, eps=NORM_EPS)
-        self.to_gate_logits = nn.Linear(width, num_heads)
-        self.to_out = nn.ModuleList([nn.Linear(inner, width)])
+        self.to_q = Linear(width, inner)
+        self.to_k = Linear(context_width, inner)
+        self.to_v = Linear(context_width, inner)
+        self.q_norm = RMSNorm(inner, eps=NORM_EPS)
+        self.k_norm = RMSNorm(inner, eps=NORM_EPS)
+        self.to_gate_logits = Linear(width, num_heads)
+        self.to_out = nn.ModuleList([Linear(inner, width)])
 
     def forward(
         self,
@@ -128,10 +127,12 @@ class Attention(nn.Module):
 class GeluProjection(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, inner)
+        self.proj = Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate="tanh")
+        if type(self.proj) is Linear and not self.proj._forward_hooks:
+            return kernels.linear_gelu(x, self.proj.weight, self.proj.bias)
+        return F.gelu(self.proj(x), approximate="tanh")  # something was put in place, an adapter say
 
 
 class FeedForward(nn.Module):
@@ -140,7 +141,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         # The empty middle keeps the published indices, net.0 and net.2.
-        self.net = nn.Sequential(GeluProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
+        self.net = nn.Sequential(GeluProjection(width, 4 * width), nn.Identity(), Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)  # type: ignore[no-any-return]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import StreamConfig, TransformerConfig
-from soundstage.model.modulation import Modulation, rms
+from soundstage.model.kernels import rms
+from soundstage.model.modulation import Modulation
 from soundstage.model.rope import RopeTable
 
 # Row numbers of a stream's modulation.

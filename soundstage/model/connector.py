@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig
-from soundstage.model.modulation import rms
+from soundstage.model.kernels import rms
 from soundstage.model.rope import RopeTable, rope_table
 
 NORM_EPS = 1e-6

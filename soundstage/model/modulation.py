@@ -107,8 +107,3 @@ class Modulation(NamedTuple):
     def apply(self, x: Tensor, *, scale: int, shift: int) -> Tensor:
         """x * (1 + scale) + shift, for row numbers of this modulation."""
         return torch.addcmul(self.row(shift), x, spread(1 + self.rows[:, :, scale], self.group_of))
-
-
-def rms(x: Tensor, eps: float) -> Tensor:
-    """Divide by the root mean square of the last axis; float32 inside, x's dtype outside."""
-    return F.rms_norm(x, x.shape[-1:], eps=eps)

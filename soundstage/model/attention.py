@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from soundstage.model import kernels
 from soundstage.model.kernels import Linear, RMSNorm
-from soundstage.model.rope import RopeTable, rotate
+from soundstage.model.rope import Rotation, rotate
 
 NORM_EPS = 1e-6
 
@@ -77,8 +77,8 @@ class Attention(nn.Module):
         x: Tensor,
         context: Tensor | None = None,
         *,
-        rope: RopeTable | None = None,
-        context_rope: RopeTable | None = None,
+        rope: Rotation | None = None,
+        context_rope: Rotation | None = None,
         bias: Tensor | None = None,
         keep: bool | Tensor = True,
     ) -> Tensor:
@@ -95,8 +95,8 @@ class Attention(nn.Module):
         x: Tensor,
         context: Tensor | None = None,
         *,
-        rope: RopeTable | None = None,
-        context_rope: RopeTable | None = None,
+        rope: Rotation | None = None,
+        context_rope: Rotation | None = None,
         bias: Tensor | None = None,
         keep: bool | Tensor = True,
     ) -> Tensor:

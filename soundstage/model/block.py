@@ -18,7 +18,7 @@ from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import StreamConfig, TransformerConfig
 from soundstage.model.kernels import rms
 from soundstage.model.modulation import Modulation
-from soundstage.model.rope import RopeTable
+from soundstage.model.rope import Rotation
 
 # Row numbers of a stream's modulation.
 SELF_SHIFT, SELF_SCALE, SELF_GATE = 0, 1, 2
@@ -106,12 +106,12 @@ class StreamInputs:
     context: Tensor
     context_bias: Tensor | None
     self_bias: Tensor | None
-    rope: RopeTable
+    rope: Rotation
     rows: Tensor
     embedded_timestep: Tensor
     groups: Tensor | None
     context_rows: Tensor
-    cross_rope: RopeTable | None = None
+    cross_rope: Rotation | None = None
     cross_rows: Tensor | None = None
     cross_groups: Tensor | None = None
     cross_gate: Tensor | None = None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig
 from soundstage.model.kernels import rms
-from soundstage.model.rope import RopeTable, rope_table
+from soundstage.model.rope import Rotation, rope_table
 
 NORM_EPS = 1e-6
 
@@ -60,7 +60,7 @@ class ConnectorBlock(nn.Module):
         )
         self.ff = FeedForward(config.width)
 
-    def forward(self, x: Tensor, rope: RopeTable) -> Tensor:
+    def forward(self, x: Tensor, rope: Rotation) -> Tensor:
         x = x + self.attn1(rms(x, NORM_EPS), rope=rope)
         return x + self.ff(rms(x, NORM_EPS))  # type: ignore[no-any-return]
 
@@ -87,7 +87,7 @@ class Connector(nn.Module):
             num_heads=self.config.num_heads,
             max_positions=(self.config.max_position,),
             theta=self.config.rope_theta,
-        ).to(x.dtype)
+        ).rotation(x.dtype)
         for block in self.transformer_1d_blocks:
             x = block(x, rope)
         return rms(x, NORM_EPS)

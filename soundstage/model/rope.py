@@ -22,8 +22,20 @@ class RopeTable(NamedTuple):
     cos: Tensor
     sin: Tensor
 
-    def to(self, dtype: torch.dtype) -> RopeTable:
-        return RopeTable(self.cos.to(dtype), self.sin.to(dtype))
+    def rotation(self, dtype: torch.dtype) -> Rotation:
+        """The table in the form and dtype of what it rotates."""
+        cos, sin = self.cos.to(dtype), self.sin.to(dtype)
+        return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
+
+
+class Rotation(NamedTuple):
+    """A RopeTable stretched to whole heads, each (B, N, H, 2r); sines of the first half are negated.
+
+    Twice the memory, and half the time: rotating works on whole rows instead of pieces of r entries.
+    """
+
+    cos: Tensor
+    sin: Tensor
 
 
 def frequencies(count: int, theta: float, device: torch.device | str | None = None) -> Tensor:
@@ -58,14 +70,8 @@ def rope_table(
     return RopeTable(angles.cos(), angles.sin())
 
 
-def rotate(x: Tensor, table: RopeTable) -> Tensor:
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotate (B, N, H, 2r): entry i of the first half pairs with entry i of the second."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = table
-    return torch.cat(
-        [
-            torch.addcmul(first * cos, second, sin, value=-1),
-            torch.addcmul(second * cos, first, sin),
-        ],
-        dim=-1,
-    )
+    partners = torch.cat([second, first], dim=-1)
+    return torch.addcmul(x * rotation.cos, partners, rotation.sin)

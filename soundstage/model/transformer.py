@@ -35,7 +35,7 @@ from soundstage.model.block import (
 )
 from soundstage.model.config import StreamConfig, TransformerConfig
 from soundstage.model.modulation import AdaLN, Modulation, TokenGroups
-from soundstage.model.rope import RopeTable, rope_table
+from soundstage.model.rope import Rotation, rope_table
 
 __all__ = ["Modality", "Perturbation", "RunTables", "StreamTables", "Transformer"]
 
@@ -65,8 +65,8 @@ class Modality:
 class StreamTables:
     """What one stream keeps over a run. cross_rope: time only, for the attention between the streams."""
 
-    rope: RopeTable
-    cross_rope: RopeTable | None
+    rope: Rotation
+    cross_rope: Rotation | None
     bias: Tensor | None
     groups: TokenGroups
 
@@ -150,10 +150,10 @@ class Transformer(nn.Module):
                 num_heads=self.config.audio.num_heads,
                 max_positions=(longest_s,),
                 theta=theta,
-            ).to(dtype)
+            ).rotation(dtype)
         mask = modality.attention_mask
         return StreamTables(
-            rope=rope.to(dtype),
+            rope=rope.rotation(dtype),
             cross_rope=cross_rope,
             bias=None if mask is None else strength_bias(mask, dtype),
             groups=TokenGroups.of(modality.timesteps),

@@ -12,6 +12,8 @@ other devices. What is gained, on one Zen 5 core with PyTorch 2.13 (1536 tokens,
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,7 +86,7 @@ def _attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tens
     """Logits are float32 in both formats; rounded to bfloat16 they would cost 1 % of the result's norm."""
     batch, length, num_heads, head_dim = queries.shape
     num_keys = keys.shape[1]
-    rows = max(MIN_ROWS, MAX_SCORES // num_keys)
+    rows = _even_share(length, max(MIN_ROWS, MAX_SCORES // num_keys))
     if bias is not None:
         bias = bias.expand(batch, num_heads, length, num_keys)
     out = torch.empty_like(queries)
@@ -101,6 +103,11 @@ def _attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tens
                 weights = torch.softmax(logits, dim=-1).to(values.dtype)
                 out[sample, chosen, head] = _product(weights, columns[head])
     return out
+
+
+def _even_share(length: int, most: int) -> int:
+    """Size of parts, at most `most`, that leaves no small rest: every product reorders all the keys."""
+    return math.ceil(length / math.ceil(length / most))
 
 
 def rms(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:

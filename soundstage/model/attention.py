@@ -130,9 +130,10 @@ class GeluProjection(nn.Module):
         self.proj = Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        if type(self.proj) is Linear and not self.proj._forward_hooks:
-            return kernels.linear_gelu(x, self.proj.weight, self.proj.bias)
-        return F.gelu(self.proj(x), approximate="tanh")  # something was put in place, an adapter say
+        proj = self.proj
+        if type(proj) is Linear and not (proj._forward_hooks or proj._forward_pre_hooks):
+            return kernels.linear_gelu(x, proj.weight, proj.bias)
+        return F.gelu(proj(x), approximate="tanh")  # replaced or watched, by an adapter say
 
 
 class FeedForward(nn.Module):

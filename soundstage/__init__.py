@@ -22,7 +22,18 @@ _HOMES = {
     "load": "soundstage.engine",
 }
 
-__all__ = ["Clip", "Done", "Engine", "Phase", "Plan", "Request", "SoundstageError", "Step", "__version__", "load"]
+__all__ = [
+    "Clip",
+    "Done",
+    "Engine",
+    "Phase",
+    "Plan",
+    "Request",
+    "SoundstageError",
+    "Step",
+    "__version__",
+    "load",
+]
 
 if TYPE_CHECKING:
     from soundstage.clip import Clip

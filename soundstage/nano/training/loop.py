@@ -81,6 +81,7 @@ class Trainer:
         saved = began = time.monotonic()
         first = self.step
         sums: dict[str, float] = {}
+        summed = 0
         previous = [signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)]
         while self.step < self.schedule.steps and not self._stop:
             losses = loss_fn(self.step)
@@ -88,9 +89,10 @@ class Trainer:
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach())
             self.step += 1
+            summed += 1
             if self.step % self.schedule.log_every == 0:
-                means = {k: v / self.schedule.log_every for k, v in sums.items()}
-                sums = {}
+                means = {k: v / summed for k, v in sums.items()}
+                sums, summed = {}, 0
                 self._log(means)
                 pace = (time.monotonic() - began) / (self.step - first)
                 left = pace * (self.schedule.steps - self.step)

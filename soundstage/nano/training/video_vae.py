@@ -44,7 +44,7 @@ class Stage:
 
 STAGES = (
     Stage(until=2000, frames=1, crop=128, batch=16),
-    Stage(until=4000, frames=9, crop=64, batch=12),
+    Stage(until=3600, frames=9, crop=64, batch=12),
     Stage(until=7000, frames=17, crop=96, batch=4),
     Stage(until=8000, frames=17, crop=0, batch=2),
 )

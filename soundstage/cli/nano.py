@@ -38,6 +38,9 @@ def evaluate(
     guidance: Annotated[
         float | None, typer.Option(help="Pull towards the prompt. [default: the model's]")
     ] = None,
+    codecs: Annotated[
+        bool, typer.Option("--codecs", help="Measure what the VAEs and the vocoder lose, and nothing else.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the clips, an overview and the report.")
     ] = None,
@@ -52,6 +55,9 @@ def evaluate(
     from soundstage.nano.evaluation.report import evaluate as measure
     from soundstage.nano.evaluation.report import ground_truth as world_clips
 
+    if codecs:
+        print(_codec_report(model, prompts, seed, as_json))
+        return
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
 
@@ -77,20 +83,65 @@ def evaluate(
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="Which part; the message for a wrong one lists them.")],
+    part: Annotated[str, typer.Argument(help="Which part, or all; the message for a wrong one lists them.")],
 ) -> None:
-    """Train one part to the end of its schedule, going on from its last state.
+    """Train one part to the end of its schedule, going on from its last state; all also installs the result.
 
     Example: soundstage nano train video-vae
     """
     from soundstage.nano.training import parts
 
+    for name in parts.PARTS if part == "all" else (_known_part(part),):
+        began = time.monotonic()
+        complete = parts.train(name)
+        state = "complete" if complete else "stopped; the same command goes on"
+        print(f"{parts.state_folder(name)}: {state}, {time.monotonic() - began:.0f} s")
+        if not complete:
+            raise typer.Exit(130)
+    if part == "all":
+        install()
+
+
+@app.command()
+def export(
+    part: Annotated[str, typer.Argument(help="Which part.")],
+) -> None:
+    """Write a part's weights as its training stands, without waiting for the end of its schedule.
+
+    Example: soundstage nano export transformer
+    """
+    from soundstage.nano.training import parts
+
+    steps = parts.export(_known_part(part))
+    print(f"{parts.weights_folder()}: {part} after {steps} steps")
+
+
+@app.command()
+def install(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A model folder. [default: the package's own]")
+    ] = None,
+) -> None:
+    """Put the exported parts together as a model folder.
+
+    Example: soundstage nano install --output my-nano
+    """
+    from soundstage.model_set import SHIPPED
+    from soundstage.nano.training import parts
+    from soundstage.nano.training.install import install as write_model
+
+    for path in write_model(parts.weights_folder(), output or SHIPPED["nano"]):
+        print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _known_part(part: str) -> str:
+    from soundstage.nano.training import parts
+
     if part not in parts.PARTS:
-        raise RequestError(f"no part is called {part!r}; the parts are {', '.join(parts.PARTS)}")
-    began = time.monotonic()
-    complete = parts.train(part)
-    state = "complete" if complete else "stopped; the same command goes on"
-    print(f"{parts.state_folder(part)}: {state}, {time.monotonic() - began:.0f} s")
+        raise RequestError(
+            f"no part is called {part!r}; the parts are {', '.join(parts.PARTS)}, or all", field="part"
+        )
+    return part
 
 
 @app.command()
@@ -126,6 +177,24 @@ def sample(
         )
     print(words)
     print(path)
+
+
+def _codec_report(model: str, num_clips: int, seed: int, as_json: bool) -> str:
+    """What a model's codecs lose on held-out clips, as lines or JSON."""
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from soundstage.model_set import find_model
+    from soundstage.nano.evaluation.codecs import evaluate_codecs
+    from soundstage.parts import LoadedParts
+
+    loaded = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
+    loss = asdict(
+        evaluate_codecs(loaded.video_vae, loaded.audio_vae, loaded.vocoder, num_clips=num_clips, seed=seed)
+    )
+    return json.dumps(loss) if as_json else "\n".join(f"{name}: {value}" for name, value in loss.items())
 
 
 def _model_clips(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 if TYPE_CHECKING:
-    from soundstage.nano.training.loop import LossFn, Schedule
+    from soundstage.nano.training.loop import LossFn, Schedule, Trainer
 
-PARTS = ("video-vae", "audio-vae", "vocoder", "text", "transformer")
+PARTS = ("text", "video-vae", "audio-vae", "vocoder", "transformer")
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,28 @@ def weights_folder() -> Path:
 
 def train(part: str) -> bool:
     """Train one part to the end of its schedule, resuming its state, and export it. True when complete."""
+    chosen, model, trainer = _resumed(part)
+    if not trainer.fit(chosen.loss(model)):
+        return False
+    _finish(chosen, model, trainer)
+    return True
+
+
+def export(part: str) -> int:
+    """Export a part as its training stands, complete or not, and return the steps it has had."""
+    chosen, model, trainer = _resumed(part)
+    _finish(chosen, model, trainer)
+    return trainer.step
+
+
+def _resumed(part: str) -> tuple[Recipe, Any, Trainer]:
     from soundstage.nano.training.loop import Trainer
 
     chosen = recipe(part)
     model = chosen.build()
-    trainer = Trainer(part, model, chosen.schedule, state_folder(part))
-    if not trainer.fit(chosen.loss(model)):
-        return False
+    return chosen, model, Trainer(part, model, chosen.schedule, state_folder(part))
+
+
+def _finish(chosen: Recipe, model: Any, trainer: Trainer) -> None:
     model.load_state_dict(trainer.averaged_weights())
     chosen.finish(model, weights_folder())
-    return True

@@ -37,7 +37,7 @@ from soundstage.nano.world.captions import NEGATIVE, caption
 from soundstage.text.gemma import Gemma
 from soundstage.types import VideoShape
 
-NUM_SHARDS = 64
+NUM_SHARDS = 48
 TEXT_TOKENS = 128
 BATCH_TOKENS = 24 * 220  # video and audio tokens in a step: 24 clips of two seconds in landscape
 PROMPT_DROPOUT = 0.1

@@ -100,7 +100,8 @@ class LoadedParts:
 
     @cached_property
     def audio_vae(self) -> AudioVae:
-        return self._load("audio_vae", AudioVae)
+        """Always float32, like the vocoder: small, and bfloat16 kernels are slow at odd widths."""
+        return self._load("audio_vae", AudioVae, torch.float32)
 
     @cached_property
     def vocoder(self) -> Vocoder:
@@ -136,8 +137,7 @@ class LoadedParts:
         return self.video_vae.decode(latents)
 
     def decode_audio(self, latents: Tensor) -> Tensor:
-        mel = self.audio_vae.decode(latents.to(self.dtype))
-        return self.vocoder(mel.float())  # type: ignore[no-any-return]
+        return self.vocoder(self.audio_vae.decode(latents.float()))  # type: ignore[no-any-return]
 
     def _load(self, part: Part, kind: type[Module], dtype: torch.dtype | None = None) -> Module:
         build = builder(part, self._tensors, self._config)

@@ -40,7 +40,8 @@ def write(tensors: Mapping[str, Tensor], sections: dict[str, Any], path: Path) -
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    save_file(stored, partial, metadata={"config": json.dumps(sections), "format": "pt"})
+    # One key only: safetensors writes several in random order, and equal weights should be equal bytes.
+    save_file(stored, partial, metadata={"config": json.dumps(sections)})
     os.replace(partial, path)
     return path
 

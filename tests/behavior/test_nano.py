@@ -1,0 +1,79 @@
+"""The shipped nano: it is small, it runs from its files, and its clips show and sound something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import soundstage as ss
+from soundstage.engine import Done
+from soundstage.model_set import SHIPPED
+
+PROMPT = "A red ball rests on a wooden floor. The camera is static. There is no other sound."
+SHORT = {"size": (128, 128), "num_frames": 25, "steps": 6}
+
+
+@pytest.fixture(scope="module")
+def stage() -> ss.Engine:
+    return ss.load("nano")
+
+
+@pytest.fixture(scope="module")
+def done(stage: ss.Engine) -> Done:
+    return _run(stage, PROMPT, seed=7)
+
+
+def _run(stage: ss.Engine, prompt: str, seed: int) -> Done:
+    *_, last = stage.run(ss.Request(prompt=prompt, seed=seed, **SHORT))
+    assert isinstance(last, Done)
+    return last
+
+
+def test_all_weights_together_are_under_80_mb() -> None:
+    total = sum(p.stat().st_size for p in SHIPPED["nano"].rglob("*") if p.is_file())
+    assert 10e6 < total < 80e6
+
+
+def test_a_clip_has_picture_and_sound_of_one_length(done: Done) -> None:
+    clip = done.clip
+    assert clip.frames is not None
+    assert clip.waveform is not None
+    assert clip.frames.shape == (25, 128, 128, 3)
+    assert abs(clip.waveform.shape[1] / 48_000 - 25 / 24) < 0.05
+    assert np.isfinite(clip.waveform).all()
+    assert np.abs(clip.waveform).max() <= 1.0
+
+
+def test_the_picture_is_one_of_the_worlds(done: Done) -> None:
+    """A wooden room: the wall above is lighter than the floor, which is redder than it is blue."""
+    assert done.clip.frames is not None
+    frame = done.clip.frames[-1].astype(float)
+    wall, floor = frame[8:40].mean(axis=(0, 1)), frame[108:].mean(axis=(0, 1))
+    assert wall.mean() > floor.mean() + 15
+    assert floor[0] > floor[2] + 20
+
+
+def test_another_background_in_the_prompt_is_another_picture(stage: ss.Engine, done: Done) -> None:
+    night = _run(stage, "A red ball rests at night under the stars. The camera is static.", seed=7)
+    assert night.clip.frames is not None
+    assert done.clip.frames is not None
+    assert night.clip.frames.mean() < 0.6 * done.clip.frames.mean()
+
+
+def test_the_same_seed_gives_the_same_latents_and_another_seed_does_not(stage: ss.Engine, done: Done) -> None:
+    again, other = _run(stage, PROMPT, seed=7), _run(stage, PROMPT, seed=8)
+    for name in ("video_latents", "audio_latents"):
+        first, second, third = (getattr(d, name) for d in (done, again, other))
+        assert first.numpy().tobytes() == second.numpy().tobytes()
+        assert not np.array_equal(first.numpy(), third.numpy())
+
+
+def test_a_clip_is_saved_with_its_request_and_its_contact_sheet(done: Done, tmp_path: Path) -> None:
+    from soundstage.clip import read_provenance
+
+    path = done.clip.save(tmp_path / "ball.mp4")
+    assert PROMPT in str(read_provenance(path))
+    sheet = done.clip.contact_sheet(tmp_path / "ball.png")
+    assert sheet.stat().st_size > 2_000

@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-full check fix nano clean
+.PHONY: demo test test-full check fix docs nano clean
 
 demo: $(STAMP)  ## make a clip with sound, and its contact sheet, in outputs/
 	mkdir -p outputs
 	$(BIN)/soundstage generate "A red ball drops onto a wooden floor, bouncing three times. The camera is static. A thud sounds with each bounce." \
-		--seed 7 --output outputs/demo.mp4 --contact-sheet outputs/demo.png
+		--seed 7 --output outputs/demo.mp4 --contact-sheet
 
 test: $(STAMP)  ## under 15 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
@@ -24,6 +24,9 @@ check: $(STAMP)  ## style, formatting and types
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## write docs/cli.md from the commands' own help
+	$(BIN)/python -m soundstage.cli.reference > docs/cli.md
 
 nano: $(STAMP)  ## train all parts of nano from nothing and install the weights into the package
 	$(BIN)/soundstage nano train all

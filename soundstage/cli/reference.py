@@ -1,0 +1,42 @@
+"""The page of commands, written from their help: `python -m soundstage.cli.reference > docs/cli.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from soundstage.cli.main import app
+
+WIDTH = 96
+HEAD = """# Commands
+
+Written by `make docs` from the commands' own help; a test holds the two together.
+"""
+
+
+def reference() -> str:
+    """Markdown: every command's help, subcommands after their group."""
+    root = typer.main.get_command(app)
+    return HEAD + "".join(_pages(root, "soundstage", None))
+
+
+def _pages(command: Any, name: str, parent: Any) -> Iterator[str]:
+    with command.make_context(
+        name.split()[-1],
+        [],
+        parent=parent,
+        resilient_parsing=True,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+    ) as context:
+        text = command.get_help(context)
+        lines = "\n".join(line.rstrip() for line in text.splitlines())
+        yield f"\n## {name}\n\n```\n{lines}\n```\n"
+        for child in command.list_commands(context) if hasattr(command, "list_commands") else ():
+            yield from _pages(command.get_command(context, child), f"{name} {child}", context)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

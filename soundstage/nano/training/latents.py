@@ -7,13 +7,11 @@ resumes: a shard is written under a temporary name and renamed, and one that exi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -136,10 +134,3 @@ def load(folder: Path, num_shards: int) -> list[LatentSet]:
         )
         for shape, parts in sets.items()
     ]
-
-
-def held_out_scenes(count: int, seed: int, shape: VideoShape) -> Iterator[Scene]:
-    """Scenes whose combinations training never shows."""
-    rng = np.random.default_rng([seed, 99])
-    for _ in range(count):
-        yield draw_scene(int(rng.integers(2**31)), shape, held_out=True)

@@ -1,13 +1,18 @@
-"""Many clips: rates with intervals, as a table, JSON or Markdown."""
+"""Many clips: rates with intervals and means with ranges, as a table, JSON or Markdown.
+
+A report is one section: rows by name, what each of them counts, and what it is to reach. Without a section
+named it is how clips follow their prompts.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,65 +41,168 @@ KINDS = (
 )
 Z_95 = 1.959964
 GAP = 4  # pixels between strips of the overview
+PROMPTS = "prompts"  # the section of clips that follow their captions
+HEADS = ("row", "right", "95 % interval", "samples", "what counts")
 
 Clips = Iterable[tuple[Frames, Array | None]]
 Generate = Callable[[list[Scene]], Clips]
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Values of samples that are measured, not counted."""
+
+    values: tuple[float, ...]
+
+    def __add__(self, other: Spread) -> Spread:
+        return Spread(self.values + other.values)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a row is to reach: a share, 0 to 1, or, with a unit, a mean. at_most: not more than that."""
+
+    value: float
+    unit: str = ""
+    at_most: bool = False
+
+    def met(self, reached: float) -> bool:
+        return reached <= self.value if self.at_most else reached >= self.value
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at_most else ">="
+        return f"{sign} {self.value:g} {self.unit}" if self.unit else f"{sign} {100 * self.value:g} %"
+
+
+Samples = Outcome | Spread
+
+
 @dataclass
 class Report:
-    """rows: hits and totals. misses: what went wrong, per clip. seconds: spent on making and measuring."""
+    """rows: hits and totals, or values. misses: what went wrong, per clip. seconds: spent on making and
+    measuring. meanings: row -> what one sample is and when it counts, in the order of the table. targets:
+    of the rows that have one. not_measured: why there are no rows.
+    """
 
     num_prompts: int
     seed: int
-    rows: dict[str, Outcome] = field(default_factory=dict)
+    rows: dict[str, Samples] = field(default_factory=dict)
     misses: list[dict[str, object]] = field(default_factory=list)
     seconds: float = 0.0
+    section: str = PROMPTS
+    meanings: Mapping[str, str] = field(default_factory=lambda: ROWS)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    not_measured: str | None = None
 
-    def add(self, scene: Scene, outcomes: dict[str, Outcome]) -> None:
-        for row, outcome in outcomes.items():
-            self.rows[row] = self.rows.get(row, Outcome(0, 0)) + outcome
-        wrong = [row for row, outcome in outcomes.items() if outcome.hits < outcome.total]
+    def add(self, scene: Scene, samples: Mapping[str, Samples], prompt: str | None = None) -> None:
+        """Count a clip's samples. prompt: what it was asked for with, if not the scene's full caption."""
+        for row, more in samples.items():
+            self.rows[row] = _joined(self.rows.get(row), more)
+        wrong = [row for row, more in samples.items() if not self._right(row, more)]
         if wrong:
-            self.misses.append({"seed": scene.seed, "caption": caption(scene, full=True), "rows": wrong})
+            told = caption(scene, full=True) if prompt is None else prompt
+            self.misses.append({"seed": scene.seed, "caption": told, "rows": wrong})
 
     def rate(self, row: str) -> float:
-        return self.rows[row].hits / self.rows[row].total
+        return _reached(self.rows[row])
+
+    def met(self, row: str) -> bool | None:
+        """Whether a row reaches its target; None without a target or samples."""
+        return self.targets[row].met(self.rate(row)) if row in self.targets and row in self.rows else None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every target is reached; None where something was not measured."""
+        if any(row not in self.rows for row in self.targets) or self.not_measured:
+            return None
+        return all(self.met(row) for row in self.targets)
 
     def table(self) -> Table:
-        table = Table("row", "right", "95 % interval", "samples", "what counts")
-        for row, share, interval, total in self._lines():
-            table.add_row(row, share, interval, total, ROWS[row])
+        heads = [name.replace("right", "reached") if self.targets else name for name in HEADS]
+        table = Table(*heads, title=None if self.section == PROMPTS else self.section)
+        for line in self._lines():
+            table.add_row(*line)
+        if self.not_measured:
+            table.caption = self.not_measured
         return table
 
     def to_markdown(self) -> str:
-        lines = ["| row | right | 95 % interval | samples | what counts |", "|---|---|---|---|---|"]
-        lines += [f"| {' | '.join((*line, ROWS[line[0]]))} |" for line in self._lines()]
-        return "\n".join(lines)
+        lines = [] if self.section == PROMPTS else [f"## {self.section}", ""]
+        if self.not_measured:
+            return "\n".join([*lines, self.not_measured])
+        heads = [name.replace("right", "reached") if self.targets else name for name in HEADS]
+        lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in self._lines())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        data: dict[str, Any] = {"num_prompts": self.num_prompts, "seed": self.seed}
+        data["seconds"] = round(self.seconds, 1)
+        if self.section != PROMPTS:
+            data |= {"section": self.section, "passed": self.passed, "not_measured": self.not_measured}
+        rows = {row: self._row_data(row, samples) for row, samples in self._ordered()}
+        return {**data, "rows": rows, "misses": self.misses}
 
     def to_json(self) -> str:
-        rows = {
-            row: {
-                "hits": outcome.hits,
-                "total": outcome.total,
-                "rate": outcome.hits / outcome.total,
-                "interval_95": wilson(outcome),
-            }
-            for row, outcome in self._ordered()
-        }
-        data = {"num_prompts": self.num_prompts, "seed": self.seed, "seconds": round(self.seconds, 1)}
-        return json.dumps({**data, "rows": rows, "misses": self.misses}, indent=2)
+        return json.dumps(self.to_dict(), indent=2)
 
-    def _ordered(self) -> list[tuple[str, Outcome]]:
-        return [(row, self.rows[row]) for row in ROWS if row in self.rows]
+    def _right(self, row: str, samples: Samples) -> bool:
+        if isinstance(samples, Outcome):
+            return samples.hits == samples.total
+        return row not in self.targets or self.targets[row].met(samples.mean)
 
-    def _lines(self) -> list[tuple[str, str, str, str]]:
-        lines = []
-        for row, outcome in self._ordered():
-            low, high = wilson(outcome)
-            share = f"{100 * outcome.hits / outcome.total:.1f} %"
-            lines.append((row, share, f"{100 * low:.1f} to {100 * high:.1f}", str(outcome.total)))
-        return lines
+    def _ordered(self) -> list[tuple[str, Samples]]:
+        return [(row, self.rows[row]) for row in self.meanings if row in self.rows]
+
+    def _row_data(self, row: str, samples: Samples) -> dict[str, Any]:
+        data: dict[str, Any]
+        if isinstance(samples, Outcome):
+            data = {"hits": samples.hits, "total": samples.total, "rate": _reached(samples)}
+            data["interval_95"] = wilson(samples)
+        else:
+            low, high = min(samples.values), max(samples.values)
+            data = {"mean": samples.mean, "range": (low, high), "total": len(samples.values)}
+        if row in self.targets:
+            data |= {"target": str(self.targets[row]), "met": self.met(row)}
+        return data
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        """Cells of each row, as HEADS names them; the target is part of what counts."""
+        return [(row, *_cells(self.targets.get(row), s), self._meaning(row)) for row, s in self._ordered()]
+
+    def _meaning(self, row: str) -> str:
+        if row not in self.targets:
+            return self.meanings[row]
+        return f"{self.meanings[row]}; {self.targets[row]}: {'met' if self.met(row) else 'not met'}"
+
+
+def _cells(target: Target | None, samples: Samples) -> tuple[str, str, str]:
+    """What is reached, its interval or range, and the count of samples."""
+    if isinstance(samples, Outcome):
+        low, high = wilson(samples)
+        share = f"{100 * samples.hits / samples.total:.1f} %"
+        return share, f"{100 * low:.1f} to {100 * high:.1f}", str(samples.total)
+    unit = f" {target.unit}" if target else ""
+    low, high = min(samples.values), max(samples.values)
+    return f"{samples.mean:.2f}{unit}", f"range {low:.2f} to {high:.2f}", str(len(samples.values))
+
+
+def _reached(samples: Samples) -> float:
+    return samples.hits / samples.total if isinstance(samples, Outcome) else samples.mean
+
+
+def _joined(first: Samples | None, more: Samples) -> Samples:
+    if first is None:
+        return more
+    if isinstance(first, Outcome) and isinstance(more, Outcome):
+        return first + more
+    assert isinstance(first, Spread), "a row is counted or measured, not both"
+    assert isinstance(more, Spread), "a row is counted or measured, not both"
+    return first + more
 
 
 def wilson(outcome: Outcome) -> tuple[float, float]:

@@ -39,7 +39,7 @@ SILENT_DBFS = -50.0
 # Level in dB of magnitude at which a class is there, see _presence; midway between the quietest and loudest
 # clips of the world with and without it.
 PRESENT = {"rain": -46, "wind": -46, "hum": -49, "rumble": -42} | dict.fromkeys(VOICES, -36)
-MIN_GAIN = {"thud": 0.06, "click": 0.04, "chime": 0.06}  # magnitude by which an event's class must grow
+MIN_GAIN = {"thud": 0.04, "click": 0.025, "chime": 0.04}  # magnitude by which an event's class must grow
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ BATCH = 4
 WINDOW_MELS = 101  # 4T - 3, so that the decoder gives back as many frames as went in
 NUM_STATISTICS_SOUNDS = 400
 
-SCHEDULE = Schedule(steps=2400, rate=2e-3, warmup=100, average=0.995)
+SCHEDULE = Schedule(steps=3100, rate=2e-3, warmup=100, average=0.995)
 
 
 def sections() -> dict[str, Any]:

@@ -23,14 +23,32 @@ FILES = {
     "video_vae.safetensors": ("video-vae",),
     "audio_vae.safetensors": ("audio-vae", "vocoder"),
 }
-GUIDANCE = {"cfg": 3.0}
+# Those a model can do without, each a file of its own.
+OPTIONAL = {
+    "spatial_x2.safetensors": "spatial-x2",
+    "spatial_x1_5.safetensors": "spatial-x1.5",
+    "temporal_x2.safetensors": "temporal-x2",
+    "preview_vae.safetensors": "preview",
+    "distilled_lora.safetensors": "distilled",
+}
+GUIDANCE = {"cfg": 4.0}
 STEPS = 20
+# The usual names, at the size of nano's world.
+RESOLUTIONS = {
+    "480p": (128, 96),
+    "540p": (160, 96),
+    "720p": (192, 128),
+    "1080p": (288, 192),
+    "1440p": (384, 256),
+    "2160p": (640, 384),
+}
 
 
 def install(weights: Path, target: Path) -> list[Path]:
     """Write a model folder from exported parts and return its files.
 
-    Raises WeightsError naming the parts that are not trained yet.
+    A part of OPTIONAL that is not there is left out. Raises WeightsError naming other parts that are not
+    trained yet.
     """
     wanted = {p: weights / f"{p}.safetensors" for parts in FILES.values() for p in parts}
     missing = [p for p, path in wanted.items() if not path.exists()]
@@ -41,6 +59,9 @@ def install(weights: Path, target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     for name, parts in FILES.items():
         _join([wanted[p] for p in parts], target / name)
+    for name, part in OPTIONAL.items():
+        if (weights / f"{part}.safetensors").exists():
+            _copy(weights / f"{part}.safetensors", target / name)
     _copy_text(weights / "text", target / "text")
     (target / "bundle.json").write_text(json.dumps(bundle(), indent=2) + "\n")
     return sorted(p for p in target.rglob("*") if p.is_file())
@@ -54,6 +75,8 @@ def bundle() -> dict[str, Any]:
         "defaults": {
             "size": sizes["landscape"],
             "presets": sizes,
+            "resolutions": RESOLUTIONS,
+            "image_crf": 0,
             "num_frames": 49,
             "fps": FPS,
             "max_duration_s": 20.0,
@@ -76,6 +99,12 @@ def _join(sources: list[Path], target: Path) -> None:
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             sections |= json.loads(file.metadata()["config"])
     write(tensors, sections, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_suffix(".part")
+    shutil.copyfile(source, part)
+    os.replace(part, target)
 
 
 def _copy_text(source: Path, target: Path) -> None:

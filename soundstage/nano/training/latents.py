@@ -7,12 +7,15 @@ resumes: a shard is written under a temporary name and renamed, and one that exi
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -40,14 +43,20 @@ MIX = (
 
 
 def shard_shape(shard: int) -> VideoShape:
-    """Size and length of a shard's clips; shares follow MIX as numbers grow, whatever the count."""
+    """Size and length of a shard's clips."""
+    orientation, frames, _ = MIX[kind_of(shard, [share for *_, share in MIX])]
+    width, height = BUCKETS[orientation]
+    return VideoShape(frames, height, width)
+
+
+def kind_of(shard: int, shares: Sequence[float]) -> int:
+    """Which of several kinds a shard is of; their shares are kept as numbers grow, whatever the count."""
     place = (shard * 0.6180339887) % 1.0
-    for orientation, frames, share in MIX:
+    for kind, share in enumerate(shares):
         if place < share:
-            width, height = BUCKETS[orientation]
-            return VideoShape(frames, height, width)
+            return kind
         place -= share
-    raise AssertionError("the shares of MIX sum to 1")
+    raise AssertionError("the shares sum to 1")
 
 
 def shard_scenes(shard: int) -> list[Scene]:
@@ -56,9 +65,70 @@ def shard_scenes(shard: int) -> list[Scene]:
     return [draw_scene(shard * CLIPS_PER_SHARD + i, shape) for i in range(CLIPS_PER_SHARD)]
 
 
+# The same for what recipes of several passes begin with: half the size of the buckets.
+SMALL_MIX = (("landscape", 49, 0.6), ("portrait", 49, 0.15), ("square", 49, 0.15), ("landscape", 97, 0.1))
+FIRST_SMALL_SCENE = 20_000_000
+
+
+def small_scenes(shard: int) -> list[Scene]:
+    """The scenes of a shard of clips of half size."""
+    orientation, frames, _ = SMALL_MIX[kind_of(shard, [share for *_, share in SMALL_MIX])]
+    width, height = BUCKETS[orientation]
+    shape = VideoShape(frames, height // 2, width // 2)
+    first = FIRST_SMALL_SCENE + shard * CLIPS_PER_SHARD
+    return [draw_scene(first + i, shape) for i in range(CLIPS_PER_SHARD)]
+
+
+PICTURES_PER_CLIP = 3
+
+
+def picture_times(shard: int) -> NDArray[np.int64]:
+    """(clips, PICTURES_PER_CLIP) numbers of the frames of a shard's clips that are encoded alone as well:
+    the last one, and others drawn."""
+    frames = shard_shape(shard).num_frames
+    rng = np.random.default_rng([19, shard])
+    drawn = rng.integers(1, frames, size=(CLIPS_PER_SHARD, PICTURES_PER_CLIP))
+    drawn[:, 0] = frames - 1
+    return drawn
+
+
+SCENES_PER_SHARD_OF_STILLS = 256
+STILLS_PER_SCENE = 4
+FIRST_SCENE_OF_STILLS = 10_000_000
+# (orientation, share of shards)
+STILLS_MIX = (("landscape", 0.6), ("portrait", 0.2), ("square", 0.2))
+
+
+def stills_shape(shard: int) -> VideoShape:
+    """Size of a shard's stills, of one frame each."""
+    place = (shard * 0.6180339887) % 1.0
+    for orientation, share in STILLS_MIX:
+        if place < share:
+            width, height = BUCKETS[orientation]
+            return VideoShape(1, height, width)
+        place -= share
+    raise AssertionError("the shares of STILLS_MIX sum to 1")
+
+
+def stills_scenes(shard: int) -> list[Scene]:
+    """The scenes whose stills a shard holds, STILLS_PER_SCENE of each one after the other."""
+    still = stills_shape(shard)
+    shape = VideoShape(49, still.height, still.width)
+    first = FIRST_SCENE_OF_STILLS + shard * SCENES_PER_SHARD_OF_STILLS
+    return [draw_scene(first + i, shape) for i in range(SCENES_PER_SHARD_OF_STILLS)]
+
+
 def clip_mel(waveform: Tensor) -> Tensor:
     """(B, 2, samples) at 48 kHz -> log-mel (B, 2, M, 64)."""
     return log_mel(resample(waveform, OUTPUT_RATE_HZ, MEL_RATE_HZ))
+
+
+@torch.inference_mode()
+def encode_pixels(frames: NDArray[np.uint8], video_vae: VideoVae) -> Tensor:
+    """(F, H, W, 3) frames -> normalised latents (1, 128, T, h, w) in bfloat16."""
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        return video_vae.encode(pixels).bfloat16()
 
 
 @torch.inference_mode()
@@ -67,9 +137,7 @@ def encode_scenes(scenes: list[Scene], video_vae: VideoVae, audio_vae: AudioVae)
     videos, audios = [], []
     for scene in scenes:
         motion = simulate(scene)
-        pixels = torch.from_numpy(render(scene, motion)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            videos.append(video_vae.encode(pixels).bfloat16())
+        videos.append(encode_pixels(render(scene, motion), video_vae))
         # One more frame of silence than the clip has, so that the mel covers every audio latent.
         sound = torch.from_numpy(synthesize(scene, motion))[None]
         mel = clip_mel(torch.nn.functional.pad(sound, (0, OUTPUT_RATE_HZ // 10)))
@@ -80,51 +148,126 @@ def encode_scenes(scenes: list[Scene], video_vae: VideoVae, audio_vae: AudioVae)
 
 @dataclass
 class LatentSet:
-    """Clips of one shape: latents and the scenes they came from."""
+    """Clips or stills of one shape: latents and the scenes they came from. Stills have no sound.
+
+    pictures, picture_times: of the first clips, frames encoded alone (n, PICTURES_PER_CLIP, 128, 1, h, w)
+    and their numbers (n, PICTURES_PER_CLIP).
+    """
 
     shape: VideoShape
     video: Tensor
     audio: Tensor
     scenes: list[Scene]
+    pictures: Tensor | None = None
+    picture_times: NDArray[np.int64] | None = None
 
 
-def build(folder: Path, num_shards: int, weights: Path, workers: int = 2) -> None:
-    """Write every shard of 0..num_shards-1 that is not there yet. weights: folder of the trained VAEs."""
+# What makes a shard: its number and the VAEs -> its tensors. A function of a module, so that workers find it.
+MakeShard = Callable[[int, VideoVae, AudioVae], dict[str, Tensor]]
+
+
+def build(
+    folder: Path, num_shards: int, weights: Path, *, make: MakeShard | None = None, workers: int = 2
+) -> None:
+    """Write every shard of 0..num_shards-1 that is not there yet. weights: folder of the trained VAEs.
+
+    make: what goes into a shard; the transformer's clips unless given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [s for s in range(num_shards) if not (folder / f"{s:05d}.safetensors").exists()]
+    missing = [s for s in range(num_shards) if not shard_path(folder, s).exists()]
     if not missing:
         return
     console = Console(stderr=True)
-    jobs = [(folder, shard, weights) for shard in missing]
+    jobs = [(folder, shard, weights, make or encode_shard) for shard in missing]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for done, shard in enumerate(pool.map(_build_shard, jobs), start=1):
-            console.print(f"latents: shard {shard}, {done}/{len(missing)}")
+            console.print(f"{folder.name}: shard {shard}, {done}/{len(missing)}")
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:05d}.safetensors"
+
+
+def encode_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
+    """The transformer's shard of a number."""
+    return encode_scenes(shard_scenes(shard), video_vae, audio_vae)
+
+
+def encode_small_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
+    """The shard of clips of half size of a number."""
+    return encode_scenes(small_scenes(shard), video_vae, audio_vae)
+
+
+def encode_stills(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
+    """{"video": (scenes * STILLS_PER_SCENE, 128, 1, h, w)}: frames at random times, each alone."""
+    rng = np.random.default_rng([17, shard])
+    scenes = stills_scenes(shard)
+    times = [rng.choice(s.shape.num_frames, size=STILLS_PER_SCENE, replace=False) for s in scenes]
+    return {"video": _encode_frames(scenes, times, video_vae)}
+
+
+def encode_pictures(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
+    """{"video": (clips * PICTURES_PER_CLIP, 128, 1, h, w)}: frames of the clips of a shard, each alone."""
+    return {"video": _encode_frames(shard_scenes(shard), picture_times(shard), video_vae)}
+
+
+@torch.inference_mode()
+def _encode_frames(
+    scenes: Sequence[Scene], times: Iterable[NDArray[np.int64]], video_vae: VideoVae
+) -> Tensor:
+    """(n, 128, 1, h, w): of each scene the frames of these numbers."""
+    latents = []
+    for scene, numbers in zip(scenes, times, strict=True):
+        motion = simulate(scene)
+        frames = np.concatenate([render(scene, motion, range(t, t + 1)) for t in numbers])
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)[:, :, None].float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            latents.append(video_vae.encode(pixels).bfloat16())
+    return torch.cat(latents)
+
+
+def load_stills(folder: Path, num_shards: int) -> list[LatentSet]:
+    """All stills, joined by shape. Still k of a set belongs to its scene k // STILLS_PER_SCENE."""
+    sets: dict[VideoShape, list[tuple[Tensor, list[Scene]]]] = {}
+    for shard in range(num_shards):
+        video = load_file(shard_path(folder, shard))["video"]
+        sets.setdefault(stills_shape(shard), []).append((video, stills_scenes(shard)))
+    return [
+        LatentSet(
+            shape,
+            torch.cat([video for video, _ in parts]),
+            torch.empty(0),
+            [scene for _, scenes in parts for scene in scenes],
+        )
+        for shape, parts in sets.items()
+    ]
 
 
 _vaes: dict[Path, tuple[VideoVae, AudioVae]] = {}
 
 
-def _build_shard(job: tuple[Path, int, Path]) -> int:
+def _build_shard(job: tuple[Path, int, Path, MakeShard]) -> int:
     from soundstage.nano.training.export import load_audio_vae, load_video_vae
 
-    folder, shard, weights = job
+    folder, shard, weights, make = job
     torch.set_num_threads(1)
     if weights not in _vaes:
         _vaes[weights] = (load_video_vae(weights), load_audio_vae(weights))
-    tensors = encode_scenes(shard_scenes(shard), *_vaes[weights])
-    path = folder / f"{shard:05d}.safetensors"
+    path = shard_path(folder, shard)
     part = path.with_suffix(".part")
-    save_file(tensors, part)
+    save_file(make(shard, *_vaes[weights]), part)
     os.replace(part, path)
     return shard
 
 
-def load(folder: Path, num_shards: int) -> list[LatentSet]:
+def load(
+    folder: Path, num_shards: int, scenes_of: Callable[[int], list[Scene]] = shard_scenes
+) -> list[LatentSet]:
     """All shards, joined by shape; in order, so that an index means the same clip every time."""
     sets: dict[VideoShape, list[tuple[dict[str, Tensor], list[Scene]]]] = {}
     for shard in range(num_shards):
-        tensors = load_file(folder / f"{shard:05d}.safetensors")
-        sets.setdefault(shard_shape(shard), []).append((tensors, shard_scenes(shard)))
+        scenes = scenes_of(shard)
+        sets.setdefault(scenes[0].shape, []).append((load_file(shard_path(folder, shard)), scenes))
     return [
         LatentSet(
             shape,
@@ -134,3 +277,14 @@ def load(folder: Path, num_shards: int) -> list[LatentSet]:
         )
         for shape, parts in sets.items()
     ]
+
+
+def load_pictures(folder: Path, num_shards: int, sets: list[LatentSet]) -> None:
+    """Give the clips of the first shards their pictures."""
+    for clips in sets:
+        shards = [s for s in range(num_shards) if shard_shape(s) == clips.shape]
+        if not shards:
+            continue
+        video = torch.cat([load_file(shard_path(folder, s))["video"] for s in shards])
+        clips.pictures = video.view(-1, PICTURES_PER_CLIP, *video.shape[1:])
+        clips.picture_times = np.concatenate([picture_times(s) for s in shards])

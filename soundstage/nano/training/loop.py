@@ -80,19 +80,17 @@ class Trainer:
         console = Console(stderr=True)
         saved = began = time.monotonic()
         first = self.step
-        sums: dict[str, float] = {}
-        summed = 0
+        seen: dict[str, list[float]] = {}  # since the last row; a step need not have every loss
         previous = [signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)]
         while self.step < self.schedule.steps and not self._stop:
             losses = loss_fn(self.step)
             self._descend(losses["loss"])
             for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
+                seen.setdefault(key, []).append(float(value.detach()))
             self.step += 1
-            summed += 1
             if self.step % self.schedule.log_every == 0:
-                means = {k: v / summed for k, v in sums.items()}
-                sums, summed = {}, 0
+                means = {k: sum(v) / len(v) for k, v in seen.items()}
+                seen = {}
                 self._log(means)
                 pace = (time.monotonic() - began) / (self.step - first)
                 left = pace * (self.schedule.steps - self.step)
@@ -119,7 +117,9 @@ class Trainer:
                 group["lr"] = share * group["peak_rate"]
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.params, self.schedule.clip)
+        norm = nn.utils.clip_grad_norm_(self.params, self.schedule.clip)
+        if not norm.isfinite():  # one bad step would be in the weights for good
+            return
         for optimizer in self.optimizers:
             optimizer.step()
         keep = min(self.schedule.average, (self.step + 1) / (self.step + 10))
@@ -166,27 +166,39 @@ class Trainer:
         return self.schedule.muon if isinstance(optimizer, Muon) else self.schedule.rate
 
     def _log(self, means: dict[str, float]) -> None:
+        """Add a row to loss.csv; a loss that comes up for the first time gets a column."""
         path = self.folder / "loss.csv"
-        row = {"step": str(self.step), "time": f"{time.time():.0f}"} | {
-            k: f"{v:.6f}" for k, v in means.items()
-        }
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
+        row = {"step": str(self.step), "time": f"{time.time():.0f}"}
+        row |= {k: f"{v:.6f}" for k, v in means.items()}
+        rows: list[dict[str, str]] = []
+        columns: list[str] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows, columns = list(reader), list(reader.fieldnames or ())
+        new = [name for name in row if name not in columns]
+        with path.open("w" if new else "a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=columns + new, restval="")
             if new:
                 writer.writeheader()
+                writer.writerows(rows)
             writer.writerow(row)
 
 
 def _optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for the weights inside a ModuleList if the schedule gives it a rate."""
+    """AdamW, and Muon for the weights inside a ModuleList if the schedule gives it a rate.
+
+    Not for the gates of attention heads: Muon's steps are equally long whether or not the gradient says
+    anything, and a gate that has wandered far below zero passes none.
+    """
+    gates = {id(p) for name, p in model.named_parameters() if name.endswith("to_gate_logits.weight")}
     hidden = {
         id(p)
         for module in model.modules()
         if isinstance(module, nn.ModuleList)
         for p in module.parameters()
         if p.ndim > 1 and min(p.flatten(1).shape) >= 8 and p.requires_grad and schedule.muon
-    }
+    } - gates
     params = [p for p in model.parameters() if p.requires_grad]
     rest = [p for p in params if id(p) not in hidden]
     groups = [

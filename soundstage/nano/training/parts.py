@@ -13,7 +13,18 @@ import platformdirs
 if TYPE_CHECKING:
     from soundstage.nano.training.loop import LossFn, Schedule, Trainer
 
-PARTS = ("text", "video-vae", "audio-vae", "vocoder", "transformer")
+PARTS = (
+    "text",
+    "video-vae",
+    "audio-vae",
+    "vocoder",
+    "transformer",
+    "spatial-x2",
+    "spatial-x1.5",
+    "temporal-x2",
+    "preview",
+    "distilled",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,36 @@ def recipe(part: str) -> Recipe:
                 loss=lambda core: t.loss(core, weights, state_folder("latents")),
                 schedule=t.SCHEDULE,
                 finish=t.finish,
+            )
+        case "spatial-x2" | "spatial-x1.5" | "temporal-x2":
+            from soundstage.nano.training import upsamplers as u
+
+            kind, weights = u.PARTS[part], weights_folder()
+            return Recipe(
+                build=lambda: u.build(kind),
+                loss=lambda upsampler: u.loss(kind, upsampler, weights, state_folder(f"{part}-pairs")),
+                schedule=u.SCHEDULE,
+                finish=lambda upsampler, folder: u.finish(kind, part, upsampler, folder),
+            )
+        case "preview":
+            from soundstage.nano.training import preview as p
+
+            weights = weights_folder()
+            return Recipe(
+                build=p.build,
+                loss=lambda decoder: p.loss(decoder, weights, state_folder("preview-clips")),
+                schedule=p.SCHEDULE,
+                finish=p.finish,
+            )
+        case "distilled":
+            from soundstage.nano.training import distill as d
+
+            weights = weights_folder()
+            return Recipe(
+                build=lambda: d.build(weights),
+                loss=lambda student: d.loss(student, weights, state_folder("latents")),
+                schedule=d.SCHEDULE,
+                finish=d.finish,
             )
     raise ValueError(f"nano has no part '{part}'; its parts are {', '.join(PARTS)}")
 

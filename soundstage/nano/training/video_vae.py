@@ -2,7 +2,8 @@
 
 Beginning with stills lets the spatial part form at a third of the cost (one frame needs only 2-D
 convolutions); beginning with clips stalls. The loss is L1 plus squared error, with a small KL term so
-that latents stay near unit variance and smooth, which is what the transformer has to model.
+that latents stay near unit variance and smooth, which is what the transformer has to model. Subjects
+fill a tenth of a picture and are what a clip is about: their pixels count more, and crops lie on them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from soundstage.model.config import VideoVaeConfig, video_vae_header
@@ -21,9 +23,9 @@ from soundstage.model.video_vae import Conv3d, Downsample, ResBlock, Upsample, V
 from soundstage.nano.training.export import export
 from soundstage.nano.training.loop import Schedule
 from soundstage.nano.training.statistics import fit_statistics
-from soundstage.nano.world.motion import simulate
+from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
-from soundstage.nano.world.scene import BUCKETS, draw_scene
+from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
 from soundstage.types import VideoShape
 
 ENCODER_WIDTH = 16
@@ -34,21 +36,28 @@ NUM_STATISTICS_CLIPS = 200
 
 @dataclass(frozen=True)
 class Stage:
-    """Batches of `batch` clips of `frames` frames, cut to `crop` pixels a side (0: whole frames)."""
+    """Batches of `batch` clips of `frames` frames, cut to `crop` pixels a side (0: whole frames).
+
+    encoder: False trains the decoder alone, so that latents made meanwhile stay what they are.
+    """
 
     until: int
     frames: int
     crop: int
     batch: int
+    encoder: bool = True
 
 
 STAGES = (
     Stage(until=2000, frames=1, crop=128, batch=16),
     Stage(until=3600, frames=9, crop=64, batch=12),
-    Stage(until=7000, frames=17, crop=96, batch=4),
-    Stage(until=8000, frames=17, crop=0, batch=2),
+    Stage(until=6300, frames=17, crop=96, batch=4),
+    Stage(until=8600, frames=9, crop=96, batch=7),
+    Stage(until=10600, frames=17, crop=0, batch=2, encoder=False),
 )
-SCHEDULE = Schedule(steps=STAGES[-1].until, rate=1e-3, muon=1.5e-3, warmup=100)
+SUBJECT_WEIGHT = 6.0  # of a subject's pixels over others
+SUBJECT_REACH = 1.25  # in radii: its rim, and something of what it is seen against
+SCHEDULE = Schedule(steps=STAGES[-1].until, rate=2e-3, muon=3e-3, warmup=100)
 
 
 def sections() -> dict[str, Any]:
@@ -84,22 +93,57 @@ def _centre(conv: Conv3d) -> None:
         weight[:, :, present, 1, 1] += middle
 
 
-def batch(step: int, stage: Stage) -> Tensor:
-    """(B, 3, F, H, W) pixels in [-1, 1] of a step; a function of its number alone."""
+def batch(step: int, stage: Stage) -> tuple[Tensor, Tensor]:
+    """Pixels (B, 3, F, H, W) in [-1, 1] of a step and their weights (B, 1, F, H, W), of mean 1.
+
+    A function of the step's number alone.
+    """
     rng = np.random.default_rng([7, step])
     width, height = BUCKETS[list(BUCKETS)[int(rng.integers(len(BUCKETS)))]]
-    clips = []
+    clips, weights = [], []
     for _ in range(stage.batch):
         scene = draw_scene(int(rng.integers(2**31)), VideoShape(49, height, width))
         start = int(rng.integers(49 - stage.frames + 1))
-        clip = render(scene, simulate(scene), range(start, start + stage.frames))
+        window = range(start, start + stage.frames)
+        motion = simulate(scene)
+        clip, weight = render(scene, motion, window), subject_weights(scene, motion, window)
         if stage.crop:
-            top = int(rng.integers((height - stage.crop) // 2 + 1)) * 2
-            left = int(rng.integers((width - stage.crop) // 2 + 1)) * 2
-            clip = clip[:, top : top + stage.crop, left : left + stage.crop]
+            y, x = _corner(rng, scene, motion, window, stage.crop)
+            clip = clip[:, y : y + stage.crop, x : x + stage.crop]
+            weight = weight[:, y : y + stage.crop, x : x + stage.crop]
         clips.append(clip)
+        weights.append(weight)
     pixels = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-    return pixels.float() / 127.5 - 1
+    stacked = torch.from_numpy(np.stack(weights)).unsqueeze(1)
+    return pixels.float() / 127.5 - 1, stacked / stacked.mean()
+
+
+def subject_weights(scene: Scene, motion: Motion, window: range) -> NDArray[np.float32]:
+    """(F, H, W): SUBJECT_WEIGHT within SUBJECT_REACH radii of a subject's centre, 1 elsewhere."""
+    unit = min(scene.shape.width, scene.shape.height)
+    centres = motion.screen_positions(scene)
+    rows, columns = np.arange(scene.shape.height)[:, None], np.arange(scene.shape.width)[None]
+    weights = np.ones((len(window), scene.shape.height, scene.shape.width), dtype=np.float32)
+    for row, f in enumerate(window):
+        for k, track in enumerate(motion.tracks):
+            reach = SUBJECT_REACH * track.radius[f] * motion.camera[f, 2] * unit
+            x, y = centres[f, k]
+            weights[row][(columns - x) ** 2 + (rows - y) ** 2 < reach**2] = SUBJECT_WEIGHT
+    return weights
+
+
+def _corner(
+    rng: np.random.Generator, scene: Scene, motion: Motion, window: range, crop: int
+) -> tuple[int, int]:
+    """Top and left of a crop, even numbers: three times in four it lies on a subject."""
+    room = (scene.shape.height - crop, scene.shape.width - crop)
+    if rng.random() < 0.25:
+        return int(rng.integers(room[0] // 2 + 1)) * 2, int(rng.integers(room[1] // 2 + 1)) * 2
+    subject = int(rng.integers(len(motion.tracks)))
+    x, y = motion.screen_positions(scene)[window[len(window) // 2], subject]
+    jitter = rng.normal(0, crop / 8, size=2)
+    corner = (np.array([y, x]) - crop / 2 + jitter).clip(0, room)
+    return int(corner[0]) // 2 * 2, int(corner[1]) // 2 * 2
 
 
 class VideoVaeLoss:
@@ -110,18 +154,20 @@ class VideoVaeLoss:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         stage = next((s for s in self.stages if step < s.until), self.stages[-1])
-        pixels = batch(step, stage)
+        pixels, weights = batch(step, stage)
         with torch.autocast("cpu", torch.bfloat16):
-            mean, log_var = self._posterior(pixels)
+            with torch.set_grad_enabled(stage.encoder):
+                mean, log_var = self._posterior(pixels)
             generator = torch.Generator().manual_seed(step)
             noise = torch.randn(mean.shape, generator=generator)
             decoded = self.vae.decoder(mean + noise * torch.exp(0.5 * log_var))
         error = decoded.float() - pixels
-        square = error.square().mean()
+        square = error.square()
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
         return {
-            "loss": error.abs().mean() + 2 * square + KL_WEIGHT * kl,
-            "mse": square.detach(),
+            "loss": ((error.abs() + 2 * square) * weights).mean() + KL_WEIGHT * kl,
+            "mse": square.detach().mean(),
+            "weighted": (square.detach() * weights).mean(),
             "kl": kl.detach(),
             "log_var": -log_var.detach().mean(),
         }
@@ -145,7 +191,7 @@ def _means(vae: VideoVae) -> Iterator[Tensor]:
     """Encoder means of whole training frames over 17 frames, (1, 128, 3, h, w) each."""
     whole = Stage(until=0, frames=17, crop=0, batch=1)
     for index in range(NUM_STATISTICS_CLIPS):
-        pixels = batch(1_000_000 + index, whole)
+        pixels, _ = batch(1_000_000 + index, whole)
         with torch.autocast("cpu", torch.bfloat16):
             means = vae.encoder(pixels)
         yield means

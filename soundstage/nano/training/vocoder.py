@@ -9,7 +9,9 @@ those of an ordinary vocoder that takes log-mel.
 Both generators learn at once but apart: the base one from the 16 kHz sound, bandwidth extension from what
 the first, taken as it is, lacks at 48 kHz. No gradient passes between them, which saves a third of a step
 and keeps the magnitude of a silent frame, whose slope is infinite, out of it. The loss is on
-magnitudes only: phase is the generator's own.
+magnitudes only: phase is the generator's own. Most cells of most windows are next to silent; so each cell
+counts by its loudness, and a window's error also as a share of the window's own magnitude. Without that the
+vocoder learns the silence between events exactly, and events 20 dB too quiet.
 """
 
 from __future__ import annotations
@@ -41,11 +43,14 @@ MEL_NOISE = 0.03  # on half of the windows: what the audio VAE gives back is not
 # (FFT length, hop, mel bands) of each resolution
 BASE_SPECTRA = ((1024, 160, 64), (512, 128, 64), (128, 32, 24))
 FULL_SPECTRA = ((2048, 480, 96), (512, 128, 64))
-MAGNITUDE_WEIGHT = 2.0
+MAGNITUDE_WEIGHT = 1.0
+# A cell counts by the root of its magnitude, 1 at LOUD_LOG; the least and the most that one counts.
+LOUD_LOG, LEAST_WEIGHT, MOST_WEIGHT = math.log(1e-1), 0.05, 4.0
+SILENT_WINDOW = 0.1  # mean magnitude below which a window's error is not taken as a share
 
 FLOOR = math.log(LOG_FLOOR)
 
-SCHEDULE = Schedule(steps=1200, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
+SCHEDULE = Schedule(steps=10500, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
 
 
 def sections() -> dict[str, Any]:
@@ -107,20 +112,33 @@ def loss(vocoder: Vocoder) -> LossFn:
 def _distance(
     made: Tensor, true: Tensor, rate_hz: int, spectra: tuple[tuple[int, int, int], ...]
 ) -> tuple[Tensor, Tensor]:
-    """Mean log-mel and magnitude L1 of (B, 2, N) sounds, and the log-mel L1 of the first resolution."""
+    """Mean log-mel and magnitude distance of (B, 2, N) sounds, and the plain log-mel L1 of the first
+    resolution."""
     total = made.new_zeros(())
     errors = []
     for length, hop, bands in spectra:
         pair = _magnitudes(torch.cat([made, true]).flatten(0, 1), length, hop)
         mel = (pair @ _filters(bands, length, rate_hz)).clamp(min=LOG_FLOOR).log()
-        errors.append(_l1(mel))
-        total = total + errors[-1] + MAGNITUDE_WEIGHT * _l1(pair.sqrt())
+        error, weights = _loudness_weighted(mel)
+        errors.append(error.mean())
+        weighted = (error * weights).sum() / weights.sum()
+        total = total + weighted + MAGNITUDE_WEIGHT * _relative(pair)
     return total / len(spectra), errors[0]
 
 
-def _l1(pair: Tensor) -> Tensor:
-    made, true = pair.chunk(2)
-    return (made - true).abs().mean()
+def _loudness_weighted(mel: Tensor) -> tuple[Tensor, Tensor]:
+    """|made - true| of a pair of log-mels, and the weights of its cells."""
+    made, true = mel.chunk(2)
+    weights = (0.5 * (true - LOUD_LOG)).exp().clamp(LEAST_WEIGHT, MOST_WEIGHT)
+    return (made - true).abs(), weights
+
+
+def _relative(pair: Tensor) -> Tensor:
+    """Spectral convergence: the norm of the error as a share of the true magnitudes' norm, per window."""
+    made, true = (x.flatten(1) for x in pair.chunk(2))
+    room = SILENT_WINDOW * true.shape[1] ** 0.5
+    share: Tensor = (made - true).norm(dim=1) / (true.norm(dim=1) + room)
+    return share.mean()
 
 
 def _magnitudes(sound: Tensor, length: int, hop: int) -> Tensor:

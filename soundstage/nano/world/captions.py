@@ -406,3 +406,10 @@ def _capital(text: str) -> str:
 
 def _sentence(text: str) -> str:
     return _capital(text) + "."
+
+
+def names(scene: Scene) -> str:
+    """What is there, without what it does: "A small red ball.", and that the camera is static if it is."""
+    subjects = " and ".join(f"a {s.size} {s.color} {s.shape}" for s in scene.subjects)
+    camera = "" if scene.camera != "static" else " The camera is static."
+    return _sentence(subjects) + camera

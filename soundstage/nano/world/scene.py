@@ -23,7 +23,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "purple": (138, 62, 190),
     "pink": (244, 130, 184),
 }
-SIZES: dict[str, float] = {"small": 0.10, "medium": 0.145, "large": 0.20}  # radius
+SIZES: dict[str, float] = {"small": 0.12, "medium": 0.165, "large": 0.215}  # radius
 BACKGROUNDS = ("day", "night", "fog", "wood", "grid", "gradient")
 CAMERAS = ("static", "push in", "pull out", "pan left", "pan right", "tilt up", "tilt down")
 SOLO_ACTIONS = ("bounce", "roll", "slide", "orbit", "swing", "grow", "blink", "rest")

@@ -2,7 +2,9 @@
 
 Every source is a short recipe evaluated once per size and kept, so a clip costs little more than adding
 arrays. Sizes set pitch (large is low), places set pan. Noise comes from one fixed table: two rains differ
-in their drops, not in every sample, which a codec of a few million weights can learn.
+in their drops, not in every sample, which a codec of a few million weights can learn. Tones are multiples
+of 100 Hz: the vocoder reads 100 frames a second, and a steady frame carries no phase, so a tone comes out
+steady only if every frame begins at the same phase.
 
 Levels: an event peaks between -9 and -6 dBFS, ambience is about -34 dBFS RMS, the sum stays below PEAK.
 """
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from soundstage.nano.world.motion import Array, Event, Motion
 from soundstage.nano.world.scene import Scene
+from soundstage.types import MEL_HOP, MEL_RATE_HZ
 from soundstage.types import OUTPUT_RATE_HZ as RATE
 
 PEAK = 0.9
@@ -23,6 +26,8 @@ EVENT_PEAK = 0.5  # of the mono source: -9 dBFS on each side from the centre, -6
 AMBIENCE_RMS = 0.02  # -34 dBFS
 VOICE_PEAK = 0.28
 RUMBLE_RMS = 0.05
+
+TONE_STEP_HZ = float(MEL_RATE_HZ / MEL_HOP)
 
 RISE_S = 0.001  # of every event: shorter clicks in the loudspeaker, longer blurs the onset
 FALL_S = 0.02  # at the end of every sound, down to digital zero
@@ -33,7 +38,7 @@ SYLLABLE_S = 0.19
 SYLLABLE_GAP_S = 0.06
 
 # voice -> (fundamental in Hz, factor on the formants of the table below)
-VOICE_PITCH = {"deep": (105.0, 0.85), "warm": (170.0, 1.0), "bright": (270.0, 1.2)}
+VOICE_PITCH = {"deep": (100.0, 0.85), "warm": (200.0, 1.0), "bright": (300.0, 1.2)}
 # vowel -> formants as (Hz, bandwidth in Hz, gain)
 VOWELS = {
     "a": ((750.0, 90.0, 1.0), (1200.0, 110.0, 0.6), (2600.0, 160.0, 0.25)),
@@ -87,6 +92,11 @@ def _between(small: float, large: float, weight: float) -> float:
     return float(small * (large / small) ** weight)
 
 
+def _tone(hz: float) -> float:
+    """The nearest pitch that repeats with the vocoder's frames."""
+    return TONE_STEP_HZ * max(1, round(hz / TONE_STEP_HZ))
+
+
 def _seconds(duration_s: float) -> NDArray[np.float64]:
     return np.arange(round(duration_s * RATE)) / RATE
 
@@ -119,11 +129,11 @@ def _band(low_hz: float, high_hz: float) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _thud(weight: float) -> Array:
-    """A body that drops a little in pitch as it dies, and the slap of contact."""
+    """A body with an octave above that dies sooner, and the slap of contact."""
     t = _seconds(0.5)
-    hz = _between(220.0, 90.0, weight)
-    phase = 2 * np.pi * hz * (t + 0.25 * 0.02 * (1 - np.exp(-t / 0.02)))
-    body = np.sin(phase + 0.5) * np.exp(-t / _between(0.05, 0.085, weight))
+    hz = _tone(_between(300.0, 90.0, weight))
+    dying = np.exp(-t / _between(0.05, 0.085, weight))
+    body = np.sin(2 * np.pi * hz * t + 0.5) * dying + 0.3 * np.sin(4 * np.pi * hz * t) * dying**2
     slap = _band(300.0, _between(5000.0, 2500.0, weight))[: len(t)] * np.exp(-t / 0.006)
     return _finish(body + 0.25 * slap, EVENT_PEAK)
 
@@ -134,7 +144,7 @@ def _click(weight: float) -> Array:
     t = _seconds(0.15)
     hz = _between(3200.0, 1500.0, weight)
     ring = sum(
-        gain * np.sin(2 * np.pi * hz * ratio * t + ratio) * np.exp(-t * ratio / 0.018)
+        gain * np.sin(2 * np.pi * _tone(hz * ratio) * t + ratio) * np.exp(-t * ratio / 0.018)
         for ratio, gain in ((1.0, 1.0), (1.47, 0.6), (2.09, 0.4))
     )
     snap = _band(2000.0, 9000.0)[: len(t)] * np.exp(-t / 0.003)
@@ -147,7 +157,7 @@ def _chime(weight: float) -> Array:
     t = _seconds(0.9)
     hz = _between(1300.0, 620.0, weight)
     bell = sum(
-        gain * np.sin(2 * np.pi * hz * ratio * t + ratio) * np.exp(-t * ratio**0.7 / 0.22)
+        gain * np.sin(2 * np.pi * _tone(hz * ratio) * t + ratio) * np.exp(-t * ratio**0.7 / 0.22)
         for ratio, gain in ((1.0, 1.0), (2.76, 0.55), (5.4, 0.3))
     )
     return _finish(np.asarray(bell), EVENT_PEAK)
@@ -219,8 +229,7 @@ def _syllable(voice: str, vowel: str) -> Array:
     """Pulses of a throat through the resonances of a mouth."""
     hz, shift = VOICE_PITCH[voice]
     t = _seconds(SYLLABLE_S)
-    phase = hz * (t + 0.04 * SYLLABLE_S / np.pi * (1 - np.cos(np.pi * t / SYLLABLE_S)))
-    pulses = np.diff(np.floor(phase), prepend=-1.0)
+    pulses = np.diff(np.floor(hz * t + 1e-9), prepend=-1.0)
     spectrum = np.fft.rfft(pulses, 2 * len(t))
     at = np.fft.rfftfreq(2 * len(t), 1 / RATE)
     mouth = np.zeros_like(spectrum)

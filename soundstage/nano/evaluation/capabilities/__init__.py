@@ -1,0 +1,33 @@
+"""What each capability does, shown on held-out cases of the world: one measured section for each.
+
+case.py      the mechanism: cases, what they ask for, who makes it, a section's report
+compare.py   comparisons of pictures and sounds
+given.py     image, reference, retake, extend
+heard.py     audio to video, video to audio, sound asked against
+timing.py    timed prompts, long take
+making.py    fast, upscale, smooth
+"""
+
+from soundstage.nano.evaluation.capabilities.case import Section
+from soundstage.nano.evaluation.capabilities.given import EXTEND, IMAGE, REFERENCE, RETAKE
+from soundstage.nano.evaluation.capabilities.heard import AGAINST_SOUND, SILENT, TRACK
+from soundstage.nano.evaluation.capabilities.making import FAST, SMOOTH, UPSCALE
+from soundstage.nano.evaluation.capabilities.timing import LONG_TAKE, TIMED
+
+SECTIONS: dict[str, Section] = {
+    section.name: section
+    for section in (
+        IMAGE,
+        REFERENCE,
+        RETAKE,
+        EXTEND,
+        TRACK,
+        SILENT,
+        AGAINST_SOUND,
+        TIMED,
+        LONG_TAKE,
+        FAST,
+        UPSCALE,
+        SMOOTH,
+    )
+}

@@ -1,28 +1,41 @@
-"""A model on disk: where its parts are, what it is used with, and its parts built on first use.
+"""A model on disk: which files hold its parts, and what it is used with.
 
-A model is a folder, or the name of one that ships with Soundstage:
+    find_model("nano")                                      # ships with Soundstage
+    find_model("models/mine")                               # a folder, in any layout
+    find_model("ltx-2.3-22b-dev.safetensors", text="gemma") # files, and the folder or file of Gemma 3
+
+A folder of our own layout, a bundle:
 
     transformer.safetensors   transformer, connectors and text projection
     video_vae.safetensors     encoder and decoder
     audio_vae.safetensors     audio VAE and vocoder
     text/                     a Hugging Face Gemma 3 folder
-    bundle.json               optional: {"name": ..., "defaults": {...}} as in recipes.Defaults
+    spatial_x2.safetensors    and the other names of EXTRAS: optional
+    bundle.json               optional: {"name": ..., "defaults": {...}} as in recipes.Defaults, and
+                              {"files": [paths]} for a model whose files lie elsewhere
 
-Opening one reads file headers only; torch is loaded when the first part is built.
+Any other folder is looked through file by file: what a file holds is seen in its header, by
+weights/identify.py. Opening a model reads headers only; torch is loaded when the first part is built.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from soundstage.defaults import Defaults
 from soundstage.errors import RequestError, WeightsError
-from soundstage.recipes import Defaults
-from soundstage.weights.header import read_header
+from soundstage.sampling.scales import NEUTRAL
+from soundstage.weights.header import MAX_HEADER_BYTES, read_header, shards
+from soundstage.weights.identify import SUFFIXES, Description, scan
+from soundstage.weights.layouts import PARTS
+from soundstage.weights.library import Library
+from soundstage.weights.lora_facts import LoraFacts, lora_facts
 
 SHIPPED = {"nano": Path(__file__).parent / "nano" / "weights"}
 
@@ -33,6 +46,20 @@ TRANSFORMER, VIDEO_VAE, AUDIO_VAE = (
 )
 TEXT = "text"
 TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+# Files beside a model's own that some recipes need: role -> (name in a bundle, what it is).
+EXTRAS = {
+    "distilled": ("distilled_lora.safetensors", "distilled LoRA"),
+    "space-x2": ("spatial_x2.safetensors", "spatial x2 upsampler"),
+    "space-x1.5": ("spatial_x1_5.safetensors", "spatial x1.5 upsampler"),
+    "time-x2": ("temporal_x2.safetensors", "temporal x2 upsampler"),
+    "preview": ("preview_vae.safetensors", "preview VAE"),
+}
+# Beyond this a file is known by its size and header: reading 46 GB for its hash takes minutes.
+MAX_HASHED_BYTES = 1_000_000_000
+
+# The published distilled model: eight fixed steps without guidance.
+DISTILLED = replace(Defaults(), distilled=True, schedule="distilled", steps=8, video=NEUTRAL, audio=NEUTRAL)
 
 _digests: dict[tuple[str, int, int], str] = {}
 
@@ -48,17 +75,44 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """A model folder. `defaults` are the sizes, steps and guidance it is made for."""
+    """Where a model's parts are. `defaults` are the sizes, steps and guidance it is made for.
+
+    weights: (what it holds, file) of each file with parts of LTX-2.3. text: the folder or file of Gemma 3.
+    found: extras by role. What is left out is where a bundle has it.
+    """
 
     name: str
     folder: Path
     defaults: Defaults
+    weights: tuple[tuple[str, Path], ...] = ()
+    text: Path | None = None
+    found: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            bundle = (("transformer", TRANSFORMER), ("video VAE", VIDEO_VAE), ("audio VAE", AUDIO_VAE))
+            files = tuple((part, self.folder / name) for part, name in bundle)
+            object.__setattr__(self, "weights", files)
+
+    @property
+    def weights_files(self) -> tuple[Path, ...]:
+        """The files with parts of LTX-2.3."""
+        return tuple(path for _, path in self.weights)
+
+    @property
+    def text_path(self) -> Path:
+        """The folder or file of the text encoder."""
+        return self.folder / TEXT if self.text is None else self.text
 
     def files(self) -> tuple[ModelFile, ...]:
         """Every file the model needs, present or not."""
-        wanted = [("transformer", TRANSFORMER), ("video VAE", VIDEO_VAE), ("audio VAE", AUDIO_VAE)]
-        wanted += [("text encoder", f"{TEXT}/{name}") for name in TEXT_FILES]
-        return tuple(_model_file(part, self.folder / name) for part, name in wanted)
+        text = (("text encoder", path) for path in _text_files(self.text_path))
+        return tuple(_model_file(part, path) for part, path in (*self.weights, *text))
+
+    def extra(self, role: str) -> ModelFile:
+        """The file of a role in EXTRAS, present or not."""
+        name, what = EXTRAS[role]
+        return _model_file(what, self.found.get(role, self.folder / name))
 
     def check(self) -> None:
         """Raise WeightsError naming every missing file, or the first that is cut short."""
@@ -68,36 +122,245 @@ class ModelSet:
                 f"model '{self.name}' lacks {', '.join(missing)}; put the file there or choose another model"
             )
         for file in self.files():
-            if file.path.suffix == ".safetensors":
+            if file.path.suffix in SUFFIXES:
                 read_header(file.path)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each file by its name within the folder; a file is read once a process."""
-        return {str(f.path.relative_to(self.folder)): _digest(f.path) for f in self.files() if f.num_bytes}
+        """What each file is known by, under its name within the folder or its own name.
+
+        See `file_digest`.
+        """
+        found: dict[str, str] = {}
+        for file in self.files():
+            if file.num_bytes:
+                name = _short_name(file.path, self.folder)
+                found[str(file.path) if name in found else name] = file_digest(file.path)
+        return found
+
+    @property
+    def text_identity(self) -> tuple[str, ...]:
+        """What tells the text encoder's files, with the tokenizer beside a single file, from others."""
+        files = _text_files(self.text_path)
+        if self.text_path.is_file():
+            files = [*shards(self.text_path), _tokenizer_file(self.text_path.parent)]
+        return tuple(file_identity(path) for path in files if path.is_file())
 
 
-def find_model(name_or_path: str | Path) -> ModelSet:
-    """The model of a shipped name or a folder.
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; of one past MAX_HASHED_BYTES, its size and the SHA-256 of its header.
 
-    Raises RequestError for a name that is neither, ConfigError for a bundle.json that does not fit,
-    WeightsError for files that are missing or cut short.
+    A file is read once a process.
     """
-    text = str(name_or_path)
-    folder = SHIPPED.get(text, Path(text))
-    if not folder.is_dir():
-        if text in SHIPPED:
-            raise WeightsError(f"the weights of '{text}' are not in {folder}; reinstall soundstage")
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    if key not in _digests:
+        with path.open("rb") as file:
+            if stat.st_size <= MAX_HASHED_BYTES:
+                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                length = 8 + int.from_bytes(file.read(8), "little")
+                file.seek(0)
+                header = hashlib.sha256(file.read(min(length, MAX_HEADER_BYTES))).hexdigest()
+                _digests[key] = f"{stat.st_size} bytes, header {header}"
+    return _digests[key]
+
+
+def file_identity(path: Path) -> str:
+    """What tells a file's content from any other's: its hash; of a large one, also its place and its time.
+
+    Models of one structure have one size and one header, so these alone do not tell them apart.
+    """
+    stat = path.stat()
+    if stat.st_size <= MAX_HASHED_BYTES:
+        return file_digest(path)
+    return f"{file_digest(path)}, {path.resolve()}, {stat.st_mtime_ns}"
+
+
+def lora_file(path: str) -> LoraFacts:
+    """Raises WeightsError for a file that is missing or no safetensors file, and for a bad factor."""
+    return lora_facts(read_header(path))
+
+
+def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | None = None) -> ModelSet:
+    """The model of a shipped, added or published name, a folder, a file, or several files and folders.
+
+    text: the folder or file of Gemma 3, if it is neither among them nor next to them. Raises RequestError for
+    what is neither a path nor a name and for a choice that is left open, ConfigError for a bundle.json that
+    does not fit, WeightsError for files that are missing, cut short, or of another model.
+    """
+    if not isinstance(model, str | Path):
+        return _from_files([Path(path) for path in model], text)
+    path = SHIPPED.get(str(model), Path(model))
+    if path.is_file():
+        return _from_files([path], text)
+    if not path.exists() and str(model) not in SHIPPED:
+        added = Library.open().lookup(str(model))
+        if added is not None:
+            found = find_model(added[0] if len(added) == 1 else added, text=text)
+            return replace(found, name=str(model))
+    if not path.is_dir():
+        if str(model) in SHIPPED:
+            raise WeightsError(f"the weights of '{model}' are not in {path}; reinstall soundstage")
         raise RequestError(
-            f"model is '{text}', which is neither a folder nor a known model; give a folder or one of: "
-            f"{', '.join(SHIPPED)}",
+            f"model is '{model}', which is neither a folder, a file nor a known model; give a folder, a "
+            f"weights file or one of: {', '.join(SHIPPED)}",
             field="model",
         )
+    return _from_folder(path, str(model), text)
+
+
+def _from_folder(folder: Path, name: str, text: str | Path | None) -> ModelSet:
     bundle = _read_bundle(folder / "bundle.json")
-    defaults = Defaults.from_dict(bundle.get("defaults", {}), str(folder / "bundle.json"))
-    model = ModelSet(name=str(bundle.get("name", text)), folder=folder, defaults=defaults)
+    name = str(bundle.get("name", name))
+    defaults = None
+    if "defaults" in bundle:
+        defaults = Defaults.from_dict(bundle["defaults"], str(folder / "bundle.json"))
+    if "files" in bundle:
+        found = _from_files([folder / path for path in bundle["files"]], text)
+        return replace(found, name=name, folder=folder, defaults=defaults or found.defaults)
+    if not (folder / TRANSFORMER).is_file() and _has_weights(folder):
+        found = _from_files([folder], text)
+        return replace(found, name=name, defaults=defaults or found.defaults)
+    own = {TRANSFORMER, VIDEO_VAE, AUDIO_VAE, *(file for file, _ in EXTRAS.values())}
+    others = _scan_quietly(path for path in sorted(folder.glob("*.safetensors")) if path.name not in own)
+    model = ModelSet(
+        name,
+        folder,
+        defaults or Defaults(),
+        text=None if text is None else Path(text),
+        found=_extras(others),
+    )
     model.check()
     return model
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in SUFFIXES for path in folder.rglob("*"))
+
+
+def _from_files(paths: Sequence[Path], text: str | Path | None) -> ModelSet:
+    """A model from files and folders in any layout."""
+    found = [d for path in paths for d in scan(path) if _usable(d, named=path.is_file())]
+    holders = _holders(found, paths)
+    weights = list(dict.fromkeys(holders.values()))  # Description is compared by identity of its files
+    transformer = holders["transformer"]
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent
+    extras = _extras([*_beside(paths), *found])
+    model = ModelSet(
+        name=paths[0].stem if paths[0].is_file() else paths[0].name,
+        folder=folder,
+        defaults=DISTILLED if transformer.distilled else Defaults(),
+        weights=tuple((_label(d), path) for d in weights for path in d.files),
+        text=_text_path(found, paths, text),
+        found=extras,
+    )
+    model.check()
+    return model
+
+
+def _usable(description: Description, *, named: bool) -> bool:
+    """Whether to look at a checkpoint. One of another version or kind is an error if its file was named."""
+    if description.refusal is not None and named:
+        raise WeightsError(f"{description.refusal}; give the files of an LTX-2.3 model")
+    return description.refusal is None
+
+
+def _holders(found: Iterable[Description], paths: Sequence[Path]) -> dict[str, Description]:
+    """The checkpoint of each part. Raises RequestError for two of one part, WeightsError for none."""
+    holders: dict[str, Description] = {}
+    for description in found:
+        for part in description.part_names if description.kind == "model" else ():
+            if part in holders:
+                raise RequestError(
+                    f"the {part} is in {holders[part].files[0]} and in {description.files[0]}; give the "
+                    "files to use instead of their folder",
+                    field="model",
+                )
+            holders[part] = description
+    missing = [part for part in PARTS if part not in holders]
+    if missing:
+        raise WeightsError(
+            f"{', '.join(str(path) for path in paths)} holds no {' and no '.join(missing)}; add the file "
+            "that does: a whole LTX-2.3 checkpoint, or the transformer, the text projection and both VAEs"
+        )
+    return holders
+
+
+def _label(description: Description) -> str:
+    return ", ".join(part.replace("_", " ").replace("vae", "VAE") for part in description.part_names)
+
+
+def _text_path(found: Iterable[Description], paths: Sequence[Path], text: str | Path | None) -> Path:
+    """Gemma's folder or file: as given, among what was found, or next to it."""
+    if text is not None:
+        return Path(text)
+    for description in (*found, *_text_beside(paths)):
+        if description.kind == "text encoder":
+            first = description.files[0]
+            return first.parent if (first.parent / "config.json").is_file() else first
+    raise WeightsError(
+        f"there is no Gemma 3 in or next to {', '.join(str(path) for path in paths)}; "
+        "give its folder or file too (a gemma-3-12b-it folder, or Comfy's gemma_3_12B_it file)"
+    )
+
+
+def _beside(paths: Sequence[Path]) -> list[Description]:
+    """Checkpoints next to named files. A damaged neighbour is nobody's business here."""
+    folders = dict.fromkeys(path.parent for path in paths if path.is_file())
+    return _scan_quietly(file for folder in folders for file in sorted(folder.glob("*.safetensors")))
+
+
+def _text_beside(paths: Sequence[Path]) -> list[Description]:
+    folders = dict.fromkeys(path.parent if path.is_file() else path for path in paths)
+    places = [place for folder in folders for place in sorted(folder.iterdir())]
+    return _scan_quietly(p for p in places if "gemma" in p.name.lower() or p.name.startswith("text"))
+
+
+def _scan_quietly(paths: Iterable[Path]) -> list[Description]:
+    found = []
+    for path in paths:
+        try:
+            found += scan(path)
+        except WeightsError:
+            continue
+    return found
+
+
+def _extras(found: Iterable[Description]) -> dict[str, Path]:
+    """Optional files by role; of two of one role the last, which is the newer version by its name."""
+    extras: dict[str, Path] = {}
+    for description in found:
+        role: str | None = description.role
+        if description.kind == "LoRA" and description.distilled:
+            role = "distilled"
+        if description.kind == "preview VAE":
+            role = "preview"
+        if role is not None:
+            extras[role] = description.files[0]
+    return extras
+
+
+def _text_files(path: Path) -> list[Path]:
+    """What is read of a text encoder: a single file, or a Hugging Face folder's weights and tokenizer."""
+    if path.is_file():
+        return [path]
+    weights = sorted(path.glob("*.safetensors")) or [path / "model.safetensors"]
+    return [path / "config.json", *weights, _tokenizer_file(path)]
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    """The tokenizer of a text encoder's folder; in a diffusers model it has a folder of its own."""
+    places = [
+        place / name
+        for place in (folder, folder.parent / "tokenizer")
+        for name in ("tokenizer.json", "tokenizer.model")
+    ]
+    return next((path for path in places if path.is_file()), places[0])
+
+
+def _short_name(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
 
 def _read_bundle(path: Path) -> dict[str, Any]:
@@ -114,12 +377,3 @@ def _read_bundle(path: Path) -> dict[str, Any]:
 
 def _model_file(part: str, path: Path) -> ModelFile:
     return ModelFile(part, path, path.stat().st_size if path.is_file() else None)
-
-
-def _digest(path: Path) -> str:
-    stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    if key not in _digests:
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _digests[key]

@@ -1,133 +1,189 @@
-"""Recipes: ways to make a clip, written as lists of passes. Data only.
+"""The shipped recipes, with the numbers of the published pipelines, and finding one by name.
 
-A pass denoises once at one size. What a recipe leaves at None comes from the model's defaults
-(`Defaults`), which a bundle may replace in its `bundle.json`.
+Users write recipes of their own in YAML, see `recipe.Recipe`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from soundstage.errors import ConfigError, RequestError
-from soundstage.sampling.scales import Scales
+from soundstage.recipe import DISTILLED_LORA, Pass, Recipe
+from soundstage.sampling import schedules
+from soundstage.sampling.scales import NEUTRAL, Scales
 
-# Written from the traits the published negative prompt lists, in our own words.
-NEGATIVE_PROMPT = (
-    "subtitles on screen, censored blur, fade from black, fade to black, speech cut off, blurry, out of "
-    "focus, overexposed, underexposed, low contrast, washed-out colours, noise, grain, poor lighting, "
-    "flicker, motion blur, distorted proportions, unnatural skin, deformed face, asymmetric face, missing "
-    "features, extra limbs, malformed hands, wrong finger count, artefacts around text, broken "
-    "perspective, shaky camera, tilted camera, wrong depth of field, oversharpened, cluttered background, "
-    "distracting reflections, harsh inconsistent light, colour banding, cartoon look, CGI look, uncanny, "
-    "unreal materials, exaggerated expressions, wrong gaze, lip-sync errors, silence, distorted voice, "
-    "robotic voice, echo, background noise, audio out of sync, wrong dialogue, repeated dialogue, jitter, "
-    "awkward pauses, wrong timing, unnatural transitions, unstable framing, flat light, uneven tone, "
-    "oversaturated, stylised filter, generic AI artefacts"
-)
-
-DEV_VIDEO = Scales(cfg=3, stg=1, stg_blocks=(28,), modality=3, rescale=0.7)
-DEV_AUDIO = Scales(cfg=7, stg=1, stg_blocks=(28,), modality=3, rescale=0.7)
+HQ_VIDEO = Scales(cfg=3, modality=3, rescale=0.45)
+HQ_AUDIO = Scales(cfg=7, modality=3, rescale=1.0)
+# Of the multi-GPU refinement to 4K: three quarters of the picture is there already.
+GENTLE_REFINE = (0.625, 0.4, 0.0)
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What a model is used with when a request says nothing.
-
-    size and presets: (width, height) pixels. text_tokens: length of the prompt context. max_duration_s:
-    the longest time the position encoding was trained to tell apart. schedule: one of
-    sampling.schedules.NAMES. video, audio: guidance. dtype: of the transformer and the video VAE.
-    The values here are the 22B dev model's published ones, sized for a single pass.
-    """
-
-    size: tuple[int, int] = (768, 512)
-    presets: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"landscape": (1216, 704), "portrait": (704, 1216), "square": (960, 960)}
+def _distilled_pass(name: str, **changes: Any) -> Pass:
+    """Eight fixed steps without guidance."""
+    base = Pass(
+        name, sigmas=schedules.DISTILLED, loras=((DISTILLED_LORA, 1.0),), video=NEUTRAL, audio=NEUTRAL
     )
-    num_frames: int = 121
-    fps: float = 24.0
-    max_duration_s: float = 20.0
-    text_tokens: int = 1024
-    schedule: str = "ltx2"
-    steps: int = 30
-    video: Scales = DEV_VIDEO
-    audio: Scales = DEV_AUDIO
-    negative_prompt: str = NEGATIVE_PROMPT
-    dtype: str = "bfloat16"
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str) -> Defaults:
-        """Read the "defaults" object of a bundle.json; keys left out keep the values above.
-
-        where: the file, for messages. Raises ConfigError naming a key or value that does not fit.
-        """
-        known = {f.name for f in fields(cls)}
-        for key in data:
-            if key not in known:
-                raise ConfigError(f"{where} has an unknown default '{key}'; the defaults are {sorted(known)}")
-        values = dict(data)
-        try:
-            if "size" in values:
-                values["size"] = _pair(values["size"])
-            if "presets" in values:
-                values["presets"] = {name: _pair(size) for name, size in values["presets"].items()}
-            for name in ("video", "audio"):
-                if name in values:
-                    values[name] = _scales(values[name])
-            return cls(**values)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{where} holds defaults that do not fit: {error}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object `from_dict` reads."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        data["presets"] = dict(self.presets)
-        data["video"], data["audio"] = vars(self.video).copy(), vars(self.audio).copy()
-        return data
+    return replace(base, **changes)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    width, height = value
-    return int(width), int(height)
+def _refine_pass(name: str, **changes: Any) -> Pass:
+    """Three steps from the upsampled latents of the pass before, without guidance and references."""
+    base = _distilled_pass(
+        name,
+        sigmas=schedules.REFINE,
+        start="previous",
+        upsample=("space-x2",),
+        references=False,
+        identity="none",
+    )
+    return replace(base, **changes)
 
 
-def _scales(value: Mapping[str, Any]) -> Scales:
-    return Scales(**{**value, "stg_blocks": tuple(value.get("stg_blocks", ()))})
+SOUND = frozenset({"audio"})
+
+SHIPPED: tuple[Recipe, ...] = (
+    Recipe(
+        "single",
+        "one pass at the final size, with the model's own steps and guidance",
+        (Pass("denoise"),),
+        "sound alone, short clips, restyling a clip (denoise), and models without extra files",
+    ),
+    Recipe(
+        "fast",
+        "8 distilled steps at half size, upscaled twice, 3 steps to refine",
+        (_distilled_pass("draft", scale="1/2"), _refine_pass("refine")),
+        "most work: a film in 11 model evaluations",
+    ),
+    Recipe(
+        "pro",
+        "guided steps at half size, upscaled twice, 3 distilled steps to refine",
+        (Pass("guided", scale="1/2"), _refine_pass("refine")),
+        "following the prompt closely, negative prompts",
+        audio_from="guided",
+    ),
+    Recipe(
+        "hq",
+        "15 second-order steps at half size with a little of the distilled LoRA, then refined likewise",
+        (
+            Pass(
+                "guided",
+                scale="1/2",
+                schedule="ltx2",
+                steps=15,
+                all_tokens=True,
+                sampler="res2s",
+                video=HQ_VIDEO,
+                audio=HQ_AUDIO,
+                loras=((DISTILLED_LORA, 0.25),),
+            ),
+            _refine_pass("refine", sampler="res2s", loras=((DISTILLED_LORA, 0.5),)),
+        ),
+        "the best picture, at several times the cost",
+        audio_from="guided",
+    ),
+    Recipe(
+        "three-stage",
+        "a quarter, half and the whole size; the sound is made once and kept",
+        (
+            _distilled_pass("draft", scale="1/4"),
+            _refine_pass("half", scale="1/2", freeze=SOUND),
+            _refine_pass("whole", freeze=SOUND),
+        ),
+        "good motion at large sizes",
+    ),
+    Recipe(
+        "uhd",
+        "a quarter, half and the whole of 4K; the last refinement is gentle",
+        (
+            _distilled_pass("draft", scale="1/4"),
+            _refine_pass("half", scale="1/2", freeze=SOUND),
+            _refine_pass("whole", sigmas=GENTLE_REFINE, freeze=SOUND),
+        ),
+        "2160p",
+        resolution="2160p",
+    ),
+    Recipe(
+        "smooth",
+        "half size and half the frames first, then both doubled and refined",
+        (
+            _distilled_pass("draft", scale="1/2", time_scale="1/2"),
+            _refine_pass("refine", upsample=("space-x2", "time-x2")),
+        ),
+        "48 or 50 frames a second",
+        fps=48.0,
+    ),
+    Recipe(
+        "draft",
+        "8 distilled steps at half size, and no more",
+        (_distilled_pass("draft", scale="1/2"),),
+        "trying prompts and seeds; the result has half the size asked for",
+    ),
+    Recipe(
+        "dub",
+        "8 distilled steps at half size with the source beside, then refined with the sound kept",
+        (
+            _distilled_pass("draft", scale="1/2"),
+            _refine_pass("refine", references=True, identity="previous", freeze=SOUND),
+        ),
+        "new speech for a speaker: a reference clip, its sound as identity, and a dubbing LoRA",
+        audio_from="draft",
+    ),
+    Recipe(
+        "upscale",
+        "a given clip upscaled twice in latents and refined; its sound is kept",
+        (_refine_pass("refine", start="source"),),
+        "making a finished clip larger",
+    ),
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in SHIPPED}
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One run of the denoising loop.
+def recipes_folder() -> Path:
+    """Where a user's own recipes are: one .yaml file each."""
+    import platformdirs
 
-    schedule, steps, video, audio: None takes the model's default. sigmas: a fixed list instead of a
-    schedule. sampler: a key of sampling.samplers.SAMPLERS.
-    """
-
-    name: str
-    schedule: str | None = None
-    steps: int | None = None
-    sigmas: tuple[float, ...] | None = None
-    sampler: str = "euler"
-    video: Scales | None = None
-    audio: Scales | None = None
+    return Path(platformdirs.user_config_dir("soundstage")) / "recipes"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    name: str
-    summary: str
-    passes: tuple[Pass, ...]
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a YAML file. Raises ConfigError for one that cannot be read or does not fit."""
+    import yaml
 
-
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (Recipe("single", "one guided pass at the final size", (Pass("denoise"),)),)
-}
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a YAML file that can be read ({error}); correct it") from error
+    return Recipe.from_dict(data, str(path))
 
 
 def recipe_named(name: str) -> Recipe:
-    """Raises RequestError listing the recipes there are."""
-    if name not in RECIPES:
-        raise RequestError(f"recipe is '{name}'; the recipes are {', '.join(RECIPES)}", field="recipe")
-    return RECIPES[name]
+    """A shipped recipe, one of the user's folder, or one at a path ending in .yaml or .yml.
+
+    Raises RequestError listing the recipes there are, ConfigError for a file that does not fit.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise RequestError(
+                f"recipe is '{name}', but there is no such file; check the path", field="recipe"
+            )
+        return read_recipe(path)
+    own = recipes_folder() / f"{name}.yaml"
+    if "/" not in name and own.is_file():
+        return read_recipe(own)
+    known = ", ".join([*RECIPES, *(p.stem for p in _own_files())])
+    raise RequestError(f"recipe is '{name}'; the recipes are {known}, or a .yaml file", field="recipe")
+
+
+def listing() -> tuple[Recipe, ...]:
+    """Every recipe there is, the shipped ones first. Raises ConfigError for a user's that does not fit."""
+    return (*SHIPPED, *(read_recipe(path) for path in _own_files() if path.stem not in RECIPES))
+
+
+def _own_files() -> list[Path]:
+    folder = recipes_folder()
+    return sorted(folder.glob("*.yaml")) if folder.is_dir() else []

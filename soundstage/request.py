@@ -9,31 +9,76 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from soundstage.errors import RequestError
+from soundstage.inputs import (
+    BOTH,
+    Audio,
+    Guide,
+    InMemory,
+    Lora,
+    Modalities,
+    Reference,
+    Source,
+    request_error,
+)
+from soundstage.long_take.windows import Take
+from soundstage.prompts.timeline import Relay
+from soundstage.sampling.cache import StepCache
 
-PRESETS = ("landscape", "portrait", "square")
+ORIENTATIONS = ("landscape", "portrait", "square")
 MAX_SIDE = 8192
 MAX_STEPS = 1000
 
-Modality = Literal["video", "audio"]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+def _words(value: Any) -> Any:
+    """Noise levels among the keys as JSON has them."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+ScaleFields = Annotated[Mapping[str, Any], BeforeValidator(_words)]
+_PRESET = re.compile(rf"(\d+p|4k)(-({'|'.join(ORIENTATIONS)}))?")
 
 
 class Request(BaseModel):
     """One film, or one silent picture, or one sound.
 
-    prompt: what to show and let hear. negative_prompt: what to steer away from, used only where guidance
-    is on. size: (width, height) in pixels, "192x128", or a preset of the model ("landscape", "portrait",
-    "square"). duration_s or num_frames: length; not both. fps: frames per second. seed: 0 to 2^63 - 1,
-    fixes every random number. steps: denoising steps. sigmas: a noise list of your own instead of steps.
-    guidance: pull towards the prompt in both modalities, 1 = off; video_guidance and audio_guidance
-    override it in one. stg: pull away from a pass without self-attention, 0 = off. modality_guidance:
-    pull towards picture and sound that fit each other, 1 = off. rescale: 0 to 1, evens out the contrast
-    that guidance adds. modalities: what to make. recipe: which list of passes.
+    prompt: what to show and let hear; with "|" or times, what when (see prompts.timeline). lengths: a weight
+    per part of a prompt with "|". relay: how sharply parts follow each other. negative_prompt: what to steer
+    away from, used only where guidance is on; video_negative_prompt and audio_negative_prompt override it
+    in one modality.
+
+    size: (width, height) in pixels, "192x128", "landscape", "portrait", "square", or a height with one of
+    them, "720p" (landscape), "1080p-portrait". duration_s or num_frames: length; not both. fps: frames per
+    second. thin: make this many times the frames and keep every thin-th, for smoother motion. seed: 0 to
+    2^63 - 1, fixes every random number.
+
+    recipe: which list of passes. steps, schedule, sigmas, sampler: of the first pass; sigmas is a noise
+    list of your own instead of steps and schedule. guidance: pull towards the prompt in both modalities,
+    1 = off; video_guidance and audio_guidance override it in one. stg: pull away from a pass without
+    self-attention, 0 = off. modality_guidance: pull towards picture and sound that fit each other, 1 = off.
+    rescale: 0 to 1, evens out the contrast that guidance adds. video_scales and audio_scales: any field of
+    sampling.scales.Scales by name, for one modality; they win over all others. A noise level among the names
+    holds what changes from there down: {"cfg": 2, 0.9875: {"cfg": 1}}. cache: leave blocks out on
+    steps of the first pass that change little, "first-block" or "teacache" with a threshold,
+    "first-block:0.1", or a sampling.cache.StepCache.
+
+    guides, references, source, audio, loras: see soundstage.inputs. take: how a clip longer than the model
+    makes at once is cut into windows and joined, see long_take.windows. modalities: what to make.
 
     Raises RequestError with one sentence per bad field.
     """
@@ -42,27 +87,43 @@ class Request(BaseModel):
 
     prompt: str
     negative_prompt: str | None = None
+    video_negative_prompt: str | None = None
+    audio_negative_prompt: str | None = None
     size: tuple[int, int] | str | None = None
     duration_s: float | None = None
     num_frames: int | None = None
     fps: float | None = None
+    thin: Annotated[int, Field(ge=1, le=4)] = 1
     seed: int = 10
     steps: int | None = None
+    schedule: str | None = None
     sigmas: tuple[float, ...] | None = None
+    sampler: str | None = None
     guidance: Scale | None = None
     video_guidance: Scale | None = None
     audio_guidance: Scale | None = None
     stg: Scale | None = None
     modality_guidance: Scale | None = None
     rescale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    modalities: frozenset[Modality] = frozenset({"video", "audio"})
+    video_scales: ScaleFields = {}
+    audio_scales: ScaleFields = {}
+    cache: StepCache | None = None
+    guides: tuple[Guide, ...] = ()
+    references: tuple[Reference, ...] = ()
+    source: Source | None = None
+    audio: Audio | None = None
+    loras: tuple[Lora, ...] = ()
+    lengths: tuple[float, ...] | None = None
+    relay: Relay | None = None
+    take: Take | None = None
+    modalities: Modalities = BOTH
     recipe: str = "single"
 
     def __init__(self, /, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise _request_error(error) from None
+            raise request_error(error, "Request", list(Request.model_fields)) from None
 
     @field_validator("prompt")
     @classmethod
@@ -79,6 +140,11 @@ class Request(BaseModel):
         if isinstance(value, (tuple, list)):
             _check_size(value)
         return value
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _cache(cls, value: Any) -> Any:
+        return StepCache.parse(value) if isinstance(value, str) else value
 
     @field_validator("duration_s")
     @classmethod
@@ -131,13 +197,43 @@ class Request(BaseModel):
             )
         if self.steps is not None and self.sigmas is not None:
             raise ValueError("both steps and sigmas are given; keep one")
+        if self.schedule is not None and self.sigmas is not None:
+            raise ValueError("both schedule and sigmas are given; keep one")
         return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values; `Request(**d)` gives it back."""
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """The fields that hold arrays, such as "guides[0].image"."""
+        held = [
+            (f"{name}[{i}]", item)
+            for name in ("guides", "references")
+            for i, item in enumerate(getattr(self, name))
+        ]
+        held += [("source", self.source), ("audio", self.audio)]
+        return tuple(
+            f"{where}.{key}"
+            for where, item in held
+            if item is not None
+            for key, value in vars(item).items()
+            if isinstance(value, InMemory)
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Every field as JSON-ready values; an array is told by its shape and hash."""
         data: dict[str, Any] = self.model_dump(mode="json")
-        data["modalities"] = sorted(data["modalities"])
         return data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON-ready values; `Request(**d)` gives it back.
+
+        Raises RequestError for a request that holds arrays.
+        """
+        if self.in_memory:
+            raise RequestError(
+                f"{', '.join(self.in_memory)} is an array in memory, which JSON cannot hold; save it to a "
+                "file and pass its path"
+            )
+        return self.describe()
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True)
@@ -157,12 +253,13 @@ class Request(BaseModel):
 
 
 def _parse_size(text: str) -> tuple[int, int] | str:
-    if text in PRESETS:
+    if text in ORIENTATIONS or _PRESET.fullmatch(text):
         return text
     match = re.fullmatch(r"\s*(\d+)\s*[xX*,]\s*(\d+)\s*", text)
     if match is None:
         raise ValueError(
-            f"size is '{text}'; give WIDTHxHEIGHT, such as 192x128, or one of {', '.join(PRESETS)}"
+            f"size is '{text}'; give WIDTHxHEIGHT, such as 192x128, {', '.join(ORIENTATIONS)}, or a "
+            "height such as 720p or 1080p-portrait"
         )
     size = (int(match[1]), int(match[2]))
     _check_size(size)
@@ -176,24 +273,3 @@ def _check_size(value: Any) -> None:
             f"size is {tuple(value)}; give (width, height) in pixels, each from 32 to {MAX_SIDE}, "
             "such as (192, 128)"
         )
-
-
-def _request_error(error: ValidationError) -> RequestError:
-    sentences, fields = [], []
-    for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"][:1])
-        fields.append(field)
-        sentences.append(_sentence(field, item))
-    unique = list(dict.fromkeys(sentences))
-    return RequestError("; ".join(unique), field=(fields[0] or None) if len(unique) == 1 else None)
-
-
-def _sentence(field: str, item: Any) -> str:
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])
-    if item["type"] == "missing":
-        return f"{field} is missing; give one"
-    if item["type"] == "extra_forbidden":
-        return f"'{field}' is not a field of a request; the fields are {', '.join(Request.model_fields)}"
-    wanted = item["msg"][0].lower() + item["msg"][1:]
-    return f"{field} is {item['input']!r}; {wanted.replace('input should', 'it should')}"

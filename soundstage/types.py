@@ -7,6 +7,7 @@ N tokens, D width of a token, S text tokens, M mel frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 TIME_SCALE = 8  # pixel frames per latent frame, after the first, which stands alone
 SPACE_SCALE = 32  # pixels per latent cell on each side
@@ -19,6 +20,10 @@ AUDIO_LATENTS_PER_S = 25
 AUDIO_LATENT_CHANNELS = 8
 AUDIO_LATENT_BINS = 16
 OUTPUT_RATE_HZ = 48_000
+
+# What a LoRA's layers do: the streams' own, attention into video and into audio, the reading of prompts.
+Group = Literal["video", "audio", "a2v", "v2a", "text"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True)

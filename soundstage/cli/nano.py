@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +14,11 @@ import typer
 from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
-    from soundstage.engine import Engine
-    from soundstage.nano.evaluation.report import Clips
+    from soundstage.nano.evaluation.capabilities.case import Maker, StageMaker
+    from soundstage.nano.evaluation.report import Clips, Report
     from soundstage.nano.world.scene import Scene
+
+NUM_PROMPTS = 108
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +32,17 @@ app = typer.Typer(
 
 @app.command()
 def evaluate(
-    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to make clips of.")] = 108,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to measure: prompts, a capability's section, or all; a wrong name lists them. "
+            "Repeatable. [default: prompts]"
+        ),
+    ] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Held-out cases to make clips of. [default: 108; a section's own number]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which prompts; also the seed of each clip's noise.")] = 0,
     ground_truth: Annotated[
         bool, typer.Option("--ground-truth", help="Measure the world's own clips: a test of the meter.")
@@ -39,7 +53,12 @@ def evaluate(
         float | None, typer.Option(help="Pull towards the prompt. [default: the model's]")
     ] = None,
     codecs: Annotated[
-        bool, typer.Option("--codecs", help="Measure what the VAEs and the vocoder lose, and nothing else.")
+        bool,
+        typer.Option(
+            "--codecs",
+            help="Measure what the VAEs and the vocoder lose, and nothing else; with --section, the world's "
+            "own clips after them.",
+        ),
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the clips, an overview and the report.")
@@ -48,37 +67,147 @@ def evaluate(
 ) -> None:
     """Make clips of prompts that training never showed, and measure them from pixels and samples alone.
 
-    Example: soundstage nano evaluate --prompts 54 --output measured
+    Example: soundstage nano evaluate --section image --section retake --prompts 4
     """
-    from rich.console import Console
+    from soundstage.nano.evaluation.report import PROMPTS
 
+    if codecs and not section:
+        print(_codec_report(model, prompts or NUM_PROMPTS, seed, as_json))
+        return
+    names = _sections(section or [PROMPTS])
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    maker = None if ground_truth else _Maker(model, steps, guidance, codecs=codecs)
+    reports = []
+    for name in names:
+        if name == PROMPTS:
+            reports.append(_prompts_report(maker, prompts or NUM_PROMPTS, seed, output))
+        else:
+            reports.append(_section_report(name, maker, prompts, seed, output))
+        if output is not None:
+            _write_reports(reports, output)
+    _print_reports(reports, as_json)
+
+
+def _sections(asked: list[str]) -> list[str]:
+    """The sections to measure, in the order of the documentation. Raises RequestError for an unknown one."""
+    from soundstage.nano.evaluation.capabilities import SECTIONS
+    from soundstage.nano.evaluation.report import PROMPTS
+
+    known = [PROMPTS, *SECTIONS]
+    for name in asked:
+        if name not in (*known, "all"):
+            raise RequestError(
+                f"section is '{name}'; the sections are {', '.join(known)}, or all", field="section"
+            )
+    return [name for name in known if name in asked or "all" in asked]
+
+
+class _Maker:
+    """The model that is measured, loaded when it is first used. codecs: of it, only the codecs."""
+
+    def __init__(self, model: str, steps: int | None, guidance: float | None, *, codecs: bool) -> None:
+        self.model = model
+        self.codecs = codecs
+        self.overrides = {"steps": steps, "guidance": guidance}
+
+    @cached_property
+    def stage(self) -> StageMaker:
+        from soundstage.engine import Engine
+        from soundstage.model_set import find_model
+        from soundstage.nano.evaluation.capabilities.case import StageMaker
+        from soundstage.parts import LoadedParts, pick_device, pick_dtype
+
+        model = find_model(self.model)
+        parts = LoadedParts(model, pick_device("auto"), pick_dtype(model.defaults.dtype))
+        return StageMaker(Engine(model, parts=parts), parts, self.overrides)
+
+    @property
+    def of_sections(self) -> Maker:
+        """What makes the clips of a section's cases."""
+        from soundstage.nano.evaluation.capabilities.case import CodedMaker
+
+        return CodedMaker(self.stage) if self.codecs else self.stage
+
+    def clips(self, scenes: list[Scene], seed: int) -> Clips:
+        """One clip per scene from its caption and size; the noise of clip k has seed + k."""
+        from soundstage.nano.evaluation.capabilities.case import CodedMaker, request_of, shown_of
+        from soundstage.nano.world.captions import caption
+
+        for number, scene in enumerate(scenes):
+            if self.codecs:
+                clip = CodedMaker(self.stage).coded(shown_of(scene))
+            else:
+                words = caption(scene, full=True)
+                clip = self.stage.clip(request_of(scene, words, fps=scene.fps, seed=seed + number))
+            assert clip.frames is not None
+            yield clip.frames, clip.waveform
+
+
+def _prompts_report(maker: _Maker | None, count: int, seed: int, output: Path | None) -> Report:
     from soundstage.nano.evaluation.report import evaluate as measure
     from soundstage.nano.evaluation.report import ground_truth as world_clips
 
-    if codecs:
-        print(_codec_report(model, prompts, seed, as_json))
-        return
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-
     def generate(scenes: list[Scene]) -> Clips:
-        clips = world_clips(scenes) if ground_truth else _model_clips(scenes, model, seed, steps, guidance)
+        clips = world_clips(scenes) if maker is None else maker.clips(scenes, seed)
         return clips if output is None else _kept(clips, scenes, output)
 
-    done = iter(range(1, prompts + 1))
-    report = measure(
+    done = iter(range(1, count + 1))
+    return measure(
         generate,
-        prompts,
+        count,
         seed,
-        on_clip=lambda _: print(f"measured {next(done)} of {prompts}", file=sys.stderr),
+        on_clip=lambda _: print(f"measured {next(done)} of {count}", file=sys.stderr),
     )
-    if output is not None:
-        (output / "report.json").write_text(report.to_json() + "\n")
-        (output / "report.md").write_text(report.to_markdown() + "\n")
+
+
+def _section_report(
+    name: str, maker: _Maker | None, count: int | None, seed: int, output: Path | None
+) -> Report:
+    from soundstage.clip import Clip
+    from soundstage.nano.evaluation.capabilities import SECTIONS
+    from soundstage.nano.evaluation.capabilities.case import Case, Shown, TruthMaker, evaluate_section
+
+    section = SECTIONS[name]
+    count = count or section.num_cases
+    done = iter(range(1, count + 1))
+
+    def measured(case: Case, shown: Sequence[Shown]) -> None:
+        number = next(done)
+        print(f"{name}: measured {number} of {count}", file=sys.stderr)
+        for i, one in enumerate(shown):
+            if output is not None and one.frames is not None:
+                words = {"world_seed": case.scene.seed, "caption": case.prompt}
+                clip = Clip(one.frames, one.waveform, case.scene.fps, words)
+                clip.save(output / f"{name}-{number:02}-{i}.mp4")
+
+    made_by = TruthMaker() if maker is None else maker.of_sections
+    return evaluate_section(section, made_by, count, seed, on_case=measured)
+
+
+def _write_reports(reports: Sequence[Report], folder: Path) -> None:
+    """report.json and report.md, as far as there are reports."""
+    (folder / "report.json").write_text(_as_json(reports) + "\n")
+    (folder / "report.md").write_text("\n\n".join(report.to_markdown() for report in reports) + "\n")
+
+
+def _print_reports(reports: Sequence[Report], as_json: bool) -> None:
+    from rich.console import Console
+
     if as_json:
-        print(report.to_json())
-    else:
-        Console().print(report.table())
+        print(_as_json(reports))
+        return
+    for report in reports:
+        Console().print(report.not_measured or report.table())
+
+
+def _as_json(reports: Sequence[Report]) -> str:
+    """One report's object, or all of them by section."""
+    import json
+
+    if len(reports) == 1:
+        return reports[0].to_json()
+    return json.dumps({report.section: report.to_dict() for report in reports}, indent=2)
 
 
 @app.command()
@@ -195,29 +324,6 @@ def _codec_report(model: str, num_clips: int, seed: int, as_json: bool) -> str:
         evaluate_codecs(loaded.video_vae, loaded.audio_vae, loaded.vocoder, num_clips=num_clips, seed=seed)
     )
     return json.dumps(loss) if as_json else "\n".join(f"{name}: {value}" for name, value in loss.items())
-
-
-def _model_clips(
-    scenes: list[Scene], model: str, seed: int, steps: int | None, guidance: float | None
-) -> Clips:
-    """One clip per scene from its caption and size; the noise of clip k has seed + k."""
-    import soundstage
-
-    stage: Engine = soundstage.load(model)
-    from soundstage.nano.world.captions import caption
-
-    for number, scene in enumerate(scenes):
-        clip = stage.generate(
-            caption(scene, full=True),
-            size=(scene.shape.width, scene.shape.height),
-            num_frames=scene.shape.num_frames,
-            fps=scene.fps,
-            seed=seed + number,
-            steps=steps,
-            guidance=guidance,
-        )
-        assert clip.frames is not None
-        yield clip.frames, clip.waveform
 
 
 def _kept(clips: Clips, scenes: list[Scene], folder: Path) -> Clips:

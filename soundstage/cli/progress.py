@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from soundstage.engine import Event, Phase, Step
+from soundstage.engine import Event, LoraAttached, Phase, Step
 from soundstage.plan import Plan
 
 
@@ -47,6 +47,8 @@ class Progress:
             if event.name == "denoise":
                 for task in self._tasks.values():
                     self._bars.start_task(task)
+        elif isinstance(event, LoraAttached):
+            self._console.print(f"lora {event.report.line}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(event, Step):
             self._bars.update(self._tasks[event.name], completed=event.step)
             if not self._console.is_terminal and event.step == event.num_steps:

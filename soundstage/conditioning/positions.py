@@ -54,3 +54,68 @@ def _intervals(count: int, device: torch.device | str | None) -> Tensor:
 def _causal(latent: Tensor, scale: int) -> Tensor:
     """Latent bounds -> bounds in units of which the first latent holds one and the others `scale`."""
     return (latent * scale + 1 - scale).clamp(min=0)
+
+
+def guide_positions(
+    latent_frames: int,
+    latent_height: int,
+    latent_width: int,
+    fps: float,
+    *,
+    frame: int,
+    still: bool,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """(1, 3, N, 2) intervals of guide tokens that begin at pixel frame `frame`, negative before the clip.
+
+    Space is the clip's. Every latent covers 8 frames, but for the first of a guide at frame 0, which is
+    causal as the clip's own. still: the guide is one pixel frame, so its interval is one frame long:
+    [8, 9) at frame 8, [-1, 0) at frame -1. Source: spec of the LTX-2.3 pipelines, section 3.2.
+    """
+    bounds = _intervals(latent_frames, device)
+    frames = _causal(bounds, TIME_SCALE) if frame == 0 else bounds * TIME_SCALE
+    frames = frames + frame
+    if still:
+        frames = torch.stack([frames[:, 0], frames[:, 0] + 1], dim=-1)
+    positions = video_positions(latent_frames, latent_height, latent_width, fps, device=device)
+    return _with_time(positions, frames / fps)
+
+
+def reference_positions(
+    latent_frames: int,
+    latent_height: int,
+    latent_width: int,
+    fps: float,
+    *,
+    downscale: int = 1,
+    temporal: int = 1,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """(1, 3, N, 2) intervals of a reference clip's tokens, which lie over the clip itself.
+
+    downscale: a cell of the reference covers so many of the clip's on each side. temporal: the reference
+    is every temporal-th frame (0, 1, 1 + S, ...); 2 gives [0, 1), [1, 17), [17, 33) frames.
+    Source: spec of the LTX-2.3 pipelines, section 3.4.
+    """
+    positions = video_positions(latent_frames, latent_height, latent_width, fps, device=device)
+    frames = _causal(_intervals(latent_frames, device), TIME_SCALE) * temporal - (temporal - 1)
+    positions = _with_time(positions, frames.clamp(min=0) / fps)
+    positions[:, 1:] *= downscale
+    return positions
+
+
+def identity_positions(num_latents: int, *, device: torch.device | str | None = None) -> Tensor:
+    """(1, 1, N, 2) intervals of a voice sample that ends 0.04 s before the clip begins.
+
+    Source: spec of the LTX-2.3 pipelines, section 3.7.
+    """
+    positions = audio_positions(num_latents, device=device)
+    gap = MEL_FRAMES_PER_LATENT * MEL_HOP / MEL_RATE_HZ
+    return positions - positions[..., -1:, 1:] - gap
+
+
+def _with_time(positions: Tensor, seconds: Tensor) -> Tensor:
+    """Positions (1, 3, N, 2) with the intervals (T, 2) of their latent frames in place of their time."""
+    per_frame = positions.shape[2] // seconds.shape[0]
+    positions[:, 0] = seconds.repeat_interleave(per_frame, dim=0)
+    return positions

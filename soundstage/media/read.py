@@ -31,7 +31,7 @@ class Media:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The container's tags, without decoding. Raises MediaError for a file that is no media file."""
-    with _opened(path) as container:
+    with opened(path) as container:
         return dict(container.metadata)
 
 
@@ -40,7 +40,7 @@ def read_media(path: Path) -> Media:
 
     Raises MediaError for a file that is missing, no media file, or damaged.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         video = next(iter(container.streams.video), None)
         audio = next(iter(container.streams.audio), None)
         pictures, sounds = [], []
@@ -51,14 +51,14 @@ def read_media(path: Path) -> Media:
                 sounds.append(frame)
         return Media(
             frames=np.stack(pictures) if pictures else None,
-            waveform=_stereo(sounds) if sounds else None,
+            waveform=stereo(sounds) if sounds else None,
             fps=video.average_rate if video is not None else None,
             sample_rate_hz=audio.rate if audio is not None else None,
             metadata=dict(container.metadata),
         )
 
 
-def _stereo(frames: list[Any]) -> NDArray[np.float32]:
+def stereo(frames: list[Any]) -> NDArray[np.float32]:
     """Decoded audio frames -> (2, n)."""
     from av.audio.resampler import AudioResampler
 
@@ -68,7 +68,7 @@ def _stereo(frames: list[Any]) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     import av
 
     if not path.is_file():

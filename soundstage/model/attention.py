@@ -99,13 +99,14 @@ class Attention(nn.Module):
         context_rope: Rotation | None = None,
         bias: Tensor | None = None,
         keep: bool | Tensor = True,
+        queries: Tensor | None = None,
     ) -> Tensor:
-        """The attention result (B, N, H, d), before the gate."""
+        """The attention result (B, N, H, d), before the gate. queries: from `queries_of`, if made already."""
         context = x if context is None else context
         values = self._split(self.to_v(context))
         if keep is False:
             return values
-        queries = self._split(self.q_norm(self.to_q(x)))
+        queries = self.queries_of(x) if queries is None else queries
         keys = self._split(self.k_norm(self.to_k(context)))
         if rope is not None:
             queries = rotate(queries, rope)
@@ -114,6 +115,10 @@ class Attention(nn.Module):
         if keep is True:
             return heads
         return torch.where(keep.unsqueeze(-1), heads, values)
+
+    def queries_of(self, x: Tensor) -> Tensor:
+        """Queries (B, N, H, d), not rotated."""
+        return self._split(self.q_norm(self.to_q(x)))
 
     def finish(self, x: Tensor, heads: Tensor) -> Tensor:
         """Gate each head by what x asks for and project (B, N, H, d) -> (B, N, width)."""
@@ -131,13 +136,19 @@ class GeluProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         proj = self.proj
-        if type(proj) is Linear and not (proj._forward_hooks or proj._forward_pre_hooks):
-            return kernels.linear_gelu(x, proj.weight, proj.bias)
+        gelu: Callable[[Tensor], Tensor] | None = getattr(proj, "gelu", None)
+        if gelu is not None and not (proj._forward_hooks or proj._forward_pre_hooks):
+            return gelu(x)
         return F.gelu(proj(x), approximate="tanh")  # replaced or watched, by an adapter say
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between."""
+    """Two linear layers, four times as wide between.
+
+    rows: which of its tokens are at work, where it is made to take them in pieces; None is all.
+    """
+
+    rows: slice | None = None
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import StreamConfig, TransformerConfig
 from soundstage.model.kernels import rms
 from soundstage.model.modulation import Modulation
+from soundstage.model.nag import NegativeText, steered
 from soundstage.model.rope import Rotation
 
 # Row numbers of a stream's modulation.
@@ -79,7 +81,7 @@ class BlockKeeps:
             kept = [blocks is not None and block not in blocks for blocks in skips]
             if all(kept) or not any(kept):
                 return kept[0]
-            return torch.tensor(kept, device=device).view(-1, 1, 1)
+            return _keep_mask(tuple(kept), device)
 
         return cls(
             keep([p.skip_video_self for p in passes]),
@@ -87,6 +89,13 @@ class BlockKeeps:
             keep([p.skip_audio_to_video for p in passes]),
             keep([p.skip_video_to_audio for p in passes]),
         )
+
+
+@lru_cache(maxsize=256)
+def _keep_mask(kept: tuple[bool, ...], device: torch.device | None) -> Tensor:
+    """(B, 1, 1). Kept, for a copy to the device makes the host wait, and every block of every step asks."""
+    with torch.inference_mode(False):
+        return torch.tensor(kept, device=device).view(-1, 1, 1)
 
 
 KEEP_ALL = BlockKeeps()
@@ -99,7 +108,8 @@ class StreamInputs:
     rows: (B, G, 9, D), and the timestep they come from, (B, G, D), for the head. groups: (N,) the group
     of each token, None if there is one. context_rows: (B, 1, 2, D).
     cross_rows: (B, G or 1, 4, D), with cross_groups; cross_gate: (B, 1, 1, D); None without the other
-    stream. enabled=False: the stream only serves as keys and values of the other.
+    stream. enabled=False: the stream only serves as keys and values of the other. negative: text to steer
+    away from, None for none.
     """
 
     enabled: bool
@@ -115,6 +125,7 @@ class StreamInputs:
     cross_rows: Tensor | None = None
     cross_groups: Tensor | None = None
     cross_gate: Tensor | None = None
+    negative: NegativeText | None = None
 
     def cross_modulation(self, table: Tensor) -> tuple[Modulation, Tensor]:
         """table (5, D) -> modulation of the first four rows, and the gate (B, 1, D) of the fifth."""
@@ -185,10 +196,24 @@ class Block(nn.Module):
             xa = self._feed_forward(xa, audio_rows, self.audio_ff)
         return xv, xa
 
+    def entry(
+        self, xv: Tensor | None, xa: Tensor | None, video: StreamInputs | None, audio: StreamInputs | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What self-attention would read of both streams, (B, N, D); None for one that is not enabled."""
+        hv = ha = None
+        if xv is not None and video is not None and video.enabled:
+            hv = self._entry(xv, Modulation.of(self.scale_shift_table, video.rows, video.groups))
+        if xa is not None and audio is not None and audio.enabled:
+            ha = self._entry(xa, Modulation.of(self.audio_scale_shift_table, audio.rows, audio.groups))
+        return hv, ha
+
+    def _entry(self, x: Tensor, rows: Modulation) -> Tensor:
+        return rows.apply(rms(x, self.eps), scale=SELF_SCALE, shift=SELF_SHIFT)
+
     def _attend(
         self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, keep: Keep
     ) -> Tensor:
-        h = rows.apply(rms(x, self.eps), scale=SELF_SCALE, shift=SELF_SHIFT)
+        h = self._entry(x, rows)
         h = attention(h, rope=stream.rope, bias=stream.self_bias, keep=keep)
         return torch.addcmul(x, rows.row(SELF_GATE), h)
 
@@ -199,7 +224,12 @@ class Block(nn.Module):
         h = rows.apply(rms(x, self.eps), scale=TEXT_SCALE, shift=TEXT_SHIFT)
         text = Modulation.of(table, stream.context_rows)
         context = text.apply(stream.context, scale=CONTEXT_SCALE, shift=CONTEXT_SHIFT)
-        h = attention(h, context, bias=stream.context_bias)
+        if stream.negative is None:
+            h = attention(h, context, bias=stream.context_bias)
+        else:
+            unwanted = text.apply(stream.negative.context, scale=CONTEXT_SCALE, shift=CONTEXT_SHIFT)
+            heads = _steered_heads(attention, h, context, stream.context_bias, unwanted, stream.negative)
+            h = attention.finish(h, heads)
         return torch.addcmul(x, rows.row(TEXT_GATE), h)
 
     def _exchange(
@@ -234,6 +264,24 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor, rows: Modulation, feed_forward: FeedForward) -> Tensor:
         h = rows.apply(rms(x, self.eps), scale=FF_SCALE, shift=FF_SHIFT)
         return torch.addcmul(x, rows.row(FF_GATE), feed_forward(h))
+
+
+def _steered_heads(
+    attention: Attention,
+    h: Tensor,
+    context: Tensor,
+    bias: Tensor | None,
+    unwanted: Tensor,
+    negative: NegativeText,
+) -> Tensor:
+    """Heads (B, N, H, d) of the text, steered away from the unwanted one in the samples that ask for it."""
+    queries = attention.queries_of(h)
+    heads = attention.heads_of(h, context, bias=bias, queries=queries)
+    if negative.samples is None:
+        return steered(heads, attention.heads_of(h, unwanted, queries=queries), negative)
+    chosen = torch.tensor(negative.samples, device=h.device)
+    away = attention.heads_of(h[chosen], unwanted[chosen], queries=queries[chosen])
+    return heads.index_copy(0, chosen, steered(heads[chosen], away, negative))
 
 
 def _add(x: Tensor, gate: Tensor, h: Tensor, keep: Keep) -> Tensor:

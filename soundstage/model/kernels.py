@@ -68,6 +68,10 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU (tanh form) of the layer's result."""
+        return linear_gelu(x, self.weight, self.bias)
+
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """Scaled dot product attention: (B, N, H, d), twice (B, M, H, d) -> (B, N, H, d).

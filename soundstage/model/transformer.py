@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,10 @@ from soundstage.model.block import (
 )
 from soundstage.model.config import StreamConfig, TransformerConfig
 from soundstage.model.modulation import AdaLN, Modulation, TokenGroups
+from soundstage.model.nag import NegativeText
 from soundstage.model.rope import Rotation, rope_table
 
-__all__ = ["Modality", "Perturbation", "RunTables", "StreamTables", "Transformer"]
+__all__ = ["BlockStack", "Modality", "Perturbation", "RunTables", "Shortcut", "StreamTables", "Transformer"]
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Modality:
     positions: (B or 1, A, N, 2), see conditioning.positions. context: (B, S, D) from the connector.
     attention_mask: (B or 1, N, N) in [0, 1], self-attention only. context_mask: see
     attention.context_bias; the pipelines pass none. enabled: False leaves the stream as it is, serving
-    the other as keys and values only.
+    the other as keys and values only. negative: text to steer away from inside text attention.
     """
 
     latents: Tensor
@@ -59,6 +60,7 @@ class Modality:
     attention_mask: Tensor | None = None
     context_mask: Tensor | None = None
     enabled: bool = True
+    negative: NegativeText | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,49 @@ class RunTables:
 
     video: StreamTables | None
     audio: StreamTables | None
+
+
+@dataclass(frozen=True)
+class BlockStack:
+    """The blocks of one forward with what they share: (B, N, D) of both streams in and out."""
+
+    blocks: nn.ModuleList
+    video: StreamInputs | None
+    audio: StreamInputs | None
+    passes: Sequence[Perturbation]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def enabled(self) -> tuple[bool, bool]:
+        """Which streams the blocks update."""
+        video, audio = self.video, self.audio
+        return video is not None and video.enabled, audio is not None and audio.enabled
+
+    def run(
+        self, xv: Tensor | None, xa: Tensor | None, start: int = 0, stop: int | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Blocks number `start` up to but not including `stop`."""
+        for index in range(start, len(self.blocks) if stop is None else stop):
+            keeps = BlockKeeps.of(self.passes, index, self.device) if self.passes else KEEP_ALL
+            xv, xa = self.blocks[index](xv, xa, self.video, self.audio, keeps)
+        return xv, xa
+
+    def entry(self, xv: Tensor | None, xa: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What the first block's self-attention would read; see `Block.entry`."""
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        return first.entry(xv, xa, self.video, self.audio)
+
+
+class Shortcut(Protocol):
+    """Takes the place of `stack.run`, to leave blocks out; `sampling.cache` has them."""
+
+    def __call__(
+        self, stack: BlockStack, xv: Tensor | None, xa: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]: ...
 
 
 class Transformer(nn.Module):
@@ -166,11 +211,13 @@ class Transformer(nn.Module):
         *,
         perturbation: Perturbation | Sequence[Perturbation] | None = None,
         tables: RunTables | None = None,
+        shortcut: Shortcut | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Velocities (B, N, 128) of both streams; None for one that is absent or not enabled.
 
         perturbation: one for all samples, or a sequence with one per sample. tables: from `prepare`; made
-        here if not given. Raises ValueError for tables that were made without a stream that is passed.
+        here if not given. shortcut: runs the blocks, or fewer, in place of all of them.
+        Raises ValueError for tables that were made without a stream that is passed.
         """
         tables = tables or self.prepare(video, audio)
         _check_tables(tables, video, audio)
@@ -182,11 +229,9 @@ class Transformer(nn.Module):
         if audio is not None and tables.audio is not None:
             xa = self.audio_patchify_proj(audio.latents.to(dtype))
             audio_inputs = self._inputs(audio, video, tables.audio, self._audio_nets(), dtype)
-        passes = _passes(perturbation)
         device = next(m.latents.device for m in (video, audio) if m is not None)
-        for index, block in enumerate(self.transformer_blocks):
-            keeps = BlockKeeps.of(passes, index, device) if passes else KEEP_ALL
-            xv, xa = block(xv, xa, video_inputs, audio_inputs, keeps)
+        stack = BlockStack(self.transformer_blocks, video_inputs, audio_inputs, _passes(perturbation), device)
+        xv, xa = stack.run(xv, xa) if shortcut is None else shortcut(stack, xv, xa)
         if xv is not None and video_inputs is not None:
             xv = self._head(xv, video_inputs, self.scale_shift_table, self.proj_out)
         if xa is not None and audio_inputs is not None:
@@ -233,6 +278,7 @@ class Transformer(nn.Module):
             embedded_timestep=embedded,
             groups=tables.groups.group_of,
             context_rows=nets.context_rows(scale * own.sigma.float()[:, None], dtype)[0],
+            negative=None if own.negative is None else own.negative.to(dtype),
         )
         if other is not None and nets.cross_rows is not None and nets.cross_gate is not None:
             other_sigma = other.sigma.float()[:, None]

@@ -9,6 +9,8 @@ Source of the structure: spec of the LTX-2.3 conv VAE; numbers held by tests/par
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -138,6 +140,10 @@ class Downsample(nn.Module):
         else:  # the first frame stands alone: give it a twin to be packed with
             x = torch.cat([x[:, :, :1], x], dim=2)
             h = self.conv(x)
+        return self.pack(h, x)
+
+    def pack(self, h: Tensor, x: Tensor) -> Tensor:
+        """What was convolved and what it came from, frames paired -> their packed sum."""
         skip = torch.unflatten(space_to_depth(x, self.stride), 1, (-1, self.group)).mean(dim=2)
         return space_to_depth(h, self.stride) + skip
 
@@ -241,3 +247,18 @@ class VideoVae(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents -> pixels (B, 3, 8(T-1)+1, 32H, 32W), about [-1, 1], not clamped."""
         return self.decoder(self.per_channel_statistics.denormalize(latents))  # type: ignore[no-any-return]
+
+    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+        """`decode` in pieces of whole frames, in order, in memory that does not grow with length.
+
+        Each piece is (B, 3, n, 32H, 32W), for inference only; `streaming` says how.
+        """
+        from soundstage.model.streaming import decode_stream  # it wraps the modules of this file
+
+        return decode_stream(self, latents)
+
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Tensor:
+        """`encode` of a clip that comes in chunks (B, 3, n, H, W) of any lengths, 8k+1 frames in all."""
+        from soundstage.model.streaming import encode_stream
+
+        return encode_stream(self, chunks)

@@ -6,23 +6,37 @@ Source of the step: spec of LTX-2.3 sampling, section 2.
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from soundstage.sampling.samplers import Sampler, euler
+from soundstage.sampling.samplers import Euler, Moment, Pair, Past, Sampler, each
 from soundstage.sampling.streams import Stream, draw_noise
 
-Pair = tuple[Tensor | None, Tensor | None]
+# The most earlier steps a sampler looks at.
+MAX_PAST = 2
 
 
 class Denoiser(Protocol):
-    """Predicts clean latents (B, N, D) of both streams at a scalar sigma; `guidance.Guider` is one."""
+    """Predicts clean latents (B, N, D) of both streams at a scalar sigma; `guidance.Guider` is one.
+
+    step counts from 0; a sampler's second prediction within a step says 0, as the published loop does.
+    """
 
     def __call__(self, video: Tensor | None, audio: Tensor | None, sigma: Tensor, step: int) -> Pair: ...
+
+
+@runtime_checkable
+class UnconditionalDenoiser(Denoiser, Protocol):
+    """A denoiser that also shows what the negative prompt alone predicted in its last call."""
+
+    @property
+    def unconditional(self) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,8 @@ class State:
     """After a step. step counts from 1 to num_steps. Tensors are (B, N, D), None for an absent stream.
 
     video, audio: latents at sigma_next. clean_video, clean_audio: the prediction the step was made with,
-    which a preview can show.
+    which a preview can show. num_steps is one more than the list's with a sampler that ends on a
+    prediction of its own (res2s).
     """
 
     step: int
@@ -51,35 +66,107 @@ def denoise(
     sigmas: Sequence[float],
     generator: torch.Generator,
     *,
-    sampler: Sampler = euler,
+    sampler: Sampler = Euler(),
+    noise_seed: int | None = None,
 ) -> Iterator[State]:
     """Noise both streams to the first sigma and take every step of the list.
 
     generator: seeded by the caller, on the streams' device; gives the video noise, then the audio noise.
+    sampler: see `samplers.SAMPLERS`. noise_seed: for the noise a sampler adds on the way; None is the
+    generator's own seed. The sampler decides how far from it its draws begin.
     Each step: predict the clean latents, put kept tokens back, step with the global sigma. Tokens with
-    mask 0 stay equal to their clean latents, bit for bit.
+    mask 0 stay equal to their clean latents, bit for bit, with every sampler.
+    Raises ValueError for a sampler that needs the negative prompt's prediction and a denoiser without it.
     """
-    noise = draw_noise(video, audio, generator)
-    levels = torch.tensor(sigmas, dtype=torch.float32, device=generator.device)
-    streams = (video, audio)
-    x: list[Tensor | None] = [_start(s, n, levels[0]) for s, n in zip(streams, noise, strict=True)]
-    num_steps = len(sigmas) - 1
-    for i in range(num_steps):
-        clean = denoiser(x[0], x[1], levels[i], i)
-        blended = [_blend(s, d) for s, d in zip(streams, clean, strict=True)]
-        x = [_step(sampler, a, d, levels[i], levels[i + 1]) for a, d in zip(x, blended, strict=True)]
-        yield State(i + 1, num_steps, sigmas[i], sigmas[i + 1], x[0], x[1], blended[0], blended[1])
+    seed = generator.initial_seed() if noise_seed is None else noise_seed
+    run = _Run(denoiser, (video, audio), sampler, generator.device, seed)
+    x = run.start(draw_noise(video, audio, generator), sigmas[0])
+    levels = sampler.levels(sigmas)
+    num_steps = len(levels) - 1
+    past: deque[Past] = deque(maxlen=MAX_PAST)
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
+        denoised = run.predict(x, sigma, i)
+        now = run.moment(x, denoised, sigma, sigma_next, tuple(past))
+        past.appendleft(Past(sigma, x, denoised))
+        x = sampler.step(now)
+        clean = each(lambda a, d: d.to(a.dtype), x, denoised)
+        yield State(i + 1, num_steps, sigma, sigma_next, *x, *clean)
 
 
-def _start(stream: Stream | None, noise: Tensor | None, sigma: Tensor) -> Tensor | None:
-    return None if stream is None or noise is None else stream.noised(noise, sigma)
+class _Run:
+    """What a sampler may call during one run."""
 
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        streams: tuple[Stream | None, Stream | None],
+        sampler: Sampler,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.denoiser = denoiser
+        self.streams = streams
+        self.sampler = sampler
+        self.device = device
+        self.seed = seed
+        self._generators: dict[str, torch.Generator] = {}
 
-def _blend(stream: Stream | None, clean: Tensor | None) -> Tensor | None:
-    return None if stream is None or clean is None else stream.blended(clean)
+    def start(self, noise: Pair, sigma: float) -> Pair:
+        level = torch.tensor(sigma, dtype=torch.float32, device=self.device)
+        made = [
+            None if stream is None or n is None else stream.noised(n, level)
+            for stream, n in zip(self.streams, noise, strict=True)
+        ]
+        return made[0], made[1]
 
+    def predict(self, x: Pair, sigma: float, step: int = 0) -> Pair:
+        level = torch.tensor(sigma, dtype=torch.float32, device=self.device)
+        return self.blend(self._widened(self.denoiser(*x, level, step)))
 
-def _step(
-    sampler: Sampler, x: Tensor | None, clean: Tensor | None, sigma: Tensor, sigma_next: Tensor
-) -> Tensor | None:
-    return None if x is None or clean is None else sampler(x, clean, sigma, sigma_next)
+    def moment(
+        self, x: Pair, denoised: Pair, sigma: float, sigma_next: float, past: Sequence[Past]
+    ) -> Moment:
+        return Moment(
+            x=x,
+            denoised=denoised,
+            sigma=sigma,
+            sigma_next=sigma_next,
+            predict=self.predict,
+            noise=self.noise,
+            blend=self.blend,
+            past=past,
+            unconditional=self._unconditional() if self.sampler.needs_unconditional else None,
+        )
+
+    def blend(self, values: Pair) -> Pair:
+        """Kept tokens put back, in the dtype of the values."""
+        blended = [
+            None if stream is None or value is None else stream.blended(value)
+            for stream, value in zip(self.streams, values, strict=True)
+        ]
+        return blended[0], blended[1]
+
+    def noise(self, purpose: str) -> Pair:
+        """Fresh noise, video first; each purpose has its own generator. Frozen streams take their draw."""
+        if purpose not in self._generators:
+            seed = self.sampler.noise_seed(self.seed, purpose)
+            self._generators[purpose] = torch.Generator(self.device).manual_seed(seed)
+        generator = self._generators[purpose]
+        drawn = [None if s is None else self.sampler.draw(s.clean, generator) for s in self.streams]
+        return drawn[0], drawn[1]
+
+    def _unconditional(self) -> Pair:
+        shown: Pair = (None, None)
+        if isinstance(self.denoiser, UnconditionalDenoiser):
+            shown = self.denoiser.unconditional
+        if any(x is None and stream is not None for x, stream in zip(shown, self.streams, strict=True)):
+            raise ValueError(
+                f"the sampler {type(self.sampler).__name__} needs the negative prompt's own prediction, "
+                "which this denoiser does not show; make the Guider with unconditional=True"
+            )
+        return self.blend(self._widened(shown))
+
+    def _widened(self, values: Pair) -> Pair:
+        if not self.sampler.wide:
+            return values
+        return each(lambda d: d.to(torch.promote_types(d.dtype, torch.float32)), values)

@@ -1,25 +1,31 @@
-"""Guided prediction of the clean latents, from up to four forward passes a step.
+"""Guided prediction of the clean latents, from up to five forward passes a step.
 
 All passes see the same noisy latents. "cond" has the prompt, "uncond" the negative prompt, "perturbed"
 replaces self-attention by its values in some blocks (STG), "isolated" cuts the attention between picture
-and sound. They are combined as predictions of the clean latents, in float32.
+and sound, "identity" lacks the tokens of a reference. `combine` makes one prediction of them.
 Source: the multi-modal guider, spec of LTX-2.3 sampling, section 5.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from soundstage.model.transformer import Modality, Perturbation, RunTables
-from soundstage.sampling.scales import BinnedScales, Scales, passes_needed, scales_at
+from soundstage.model.nag import NegativeText
+from soundstage.model.transformer import Modality, Perturbation, RunTables, Shortcut
+from soundstage.sampling.cache import StepCaches
+from soundstage.sampling.combine import RunningPull, combine
+from soundstage.sampling.scales import Guidance, Scales, every, passes_needed, scales_at
 from soundstage.sampling.streams import Stream
 
+__all__ = ["Contexts", "Guider", "Velocity", "combine"]
+
 Pair = tuple[Tensor | None, Tensor | None]
+STREAMS = ("video", "audio")
 
 
 class Velocity(Protocol):
@@ -34,44 +40,56 @@ class Velocity(Protocol):
         *,
         perturbation: Sequence[Perturbation] | None = None,
         tables: RunTables | None = None,
+        shortcut: Shortcut | None = None,
     ) -> Pair: ...
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """A prompt as the two streams see it, (B, S, W) each; None for a stream that is absent."""
+    """A prompt as the two streams see it, (B or 1, S, W) each; None for a stream that is absent.
+
+    The streams may have different prompts: take `video` of one and `audio` of another. video_bias,
+    audio_bias: (B or 1, N, S) added to the logits of text attention, such as a prompt's spans in time;
+    used in the passes that have this prompt, and not by NAG.
+    """
 
     video: Tensor | None
     audio: Tensor | None
+    video_bias: Tensor | None = None
+    audio_bias: Tensor | None = None
+
+    def of(self, stream: int) -> tuple[Tensor | None, Tensor | None]:
+        """(context, bias) of stream 0, video, or 1, audio."""
+        return ((self.video, self.video_bias), (self.audio, self.audio_bias))[stream]
 
 
-def combine(
-    scales: Scales,
-    cond: Tensor,
-    *,
-    uncond: Tensor | None = None,
-    perturbed: Tensor | None = None,
-    isolated: Tensor | None = None,
-) -> Tensor:
-    """One modality's guided prediction (B, N, D), in the dtype of `cond`.
+class _View:
+    """The streams as a pass sees them, all tokens or without a reference's, and their tables.
 
-    C + (cfg - 1)(C - U) + stg (C - T) + (modality - 1)(C - M), then scaled so that its standard deviation
-    goes `rescale` of the way back to that of C. A pass that was not made adds nothing. The deviation is
-    unbiased and taken over all tokens of a sample.
+    kept: per stream (N,) bool, which tokens are seen; None for all.
     """
-    c = cond.float()
-    guided = c
-    for factor, other in ((scales.cfg - 1, uncond), (scales.stg, perturbed), (scales.modality - 1, isolated)):
-        if other is not None and factor != 0:
-            guided = guided + factor * (c - other.float())
-    if scales.rescale != 0:
-        ratio = _deviation(c) / _deviation(guided)
-        guided = guided * (scales.rescale * ratio + 1 - scales.rescale)
-    return guided.to(cond.dtype)
 
+    def __init__(self, streams: tuple[Stream | None, Stream | None], *, reference: bool = True) -> None:
+        video, audio = (
+            streams if reference else (None if s is None else s.without_reference() for s in streams)
+        )
+        self.streams = (video, audio)
+        self.kept = [None if reference or s is None or s.reference is None else ~s.reference for s in streams]
+        self.tables: RunTables | None = None
 
-def _deviation(x: Tensor) -> Tensor:
-    return x.flatten(1).std(dim=1).view(-1, *(1,) * (x.ndim - 1))
+    def cut(self, i: int, x: Tensor | None) -> Tensor | None:
+        """Stream i's tokens that are seen, of (B, N, ...)."""
+        kept = self.kept[i]
+        return x if x is None or kept is None else x[:, kept]
+
+    def restored(self, i: int, x: Tensor | None, like: Tensor | None) -> Tensor | None:
+        """(B, N, D) with the seen tokens from x and the others from `like`."""
+        kept = self.kept[i]
+        if x is None or like is None or kept is None:
+            return x
+        full = like.clone()
+        full[:, kept] = x
+        return full
 
 
 class Guider:
@@ -79,27 +97,51 @@ class Guider:
 
     negative: may be None where no scale asks for it. A modality without scales is not there. batched:
     make the passes of a step as one batch, or one after the other with less memory; the numbers are the
-    same to rounding.
+    same to rounding. nag: the text that `Scales.nag` steers away from; None takes `negative`.
+    unconditional: make the negative pass at every step and show its prediction, for CFG++ samplers.
+    cache: leaves blocks out on steps that change little; passes are then made one after the other.
+    Raises ValueError for guidance whose text or reference is missing.
     """
 
     def __init__(
         self,
         transformer: Velocity,
         streams: tuple[Stream | None, Stream | None],
-        scales: tuple[Scales | BinnedScales | None, Scales | BinnedScales | None],
+        scales: tuple[Guidance | None, Guidance | None],
         positive: Contexts,
         negative: Contexts | None = None,
         *,
         batched: bool = True,
+        nag: Contexts | None = None,
+        unconditional: bool = False,
+        cache: StepCaches | None = None,
     ) -> None:
         self.transformer = transformer
         self.streams = streams
         self.scales = scales
         self.positive = positive
         self.negative = negative
-        self.batched = batched
+        self.nag = nag or negative
+        self.batched = batched and cache is None and _same_lengths(positive, negative)
+        self.cache = cache
+        self.unconditional: Pair = (None, None)
+        self._shows_unconditional = unconditional
         self._last: Pair = (None, None)
-        self._tables: RunTables | None = None
+        self._running = (RunningPull(), RunningPull())
+        self._whole = _View(streams)
+        self._bare = _View(streams, reference=False)
+        self._check()
+
+    def _check(self) -> None:
+        for i, name in enumerate(STREAMS):
+            if any(s.nag for s in every(self.scales[i])) and (self.nag is None or self.nag.of(i)[0] is None):
+                raise ValueError(f"nag is on for the {name} stream, but there is no text to steer away from")
+        if any(s.identity for scales in self.scales for s in every(scales)) and not any(
+            s is not None and s.reference is not None for s in self.streams
+        ):
+            raise ValueError("identity guidance is on, but no stream has reference tokens")
+        if self._shows_unconditional and self.negative is None:
+            raise ValueError("the negative prompt's own prediction is asked for, but there is no such prompt")
 
     def __call__(self, video: Tensor | None, audio: Tensor | None, sigma: Tensor, step: int) -> Pair:
         """Predictions for latents (B, N, D) at a scalar float32 sigma; step counts from 0.
@@ -111,9 +153,13 @@ class Guider:
         active = [s is not None and not s.skips(step) for s in scales]
         if any(active):
             computing = [s for s, on in zip(scales, active, strict=True) if s is not None and on]
-            kinds = passes_needed(computing, exchange=None not in scales)
+            kinds = passes_needed(
+                computing, exchange=None not in scales, unconditional=self._shows_unconditional
+            )
             made = self._predict(latents, sigma, kinds, scales, active)
             self._last = self._guide(made, scales, active)
+            if self._shows_unconditional:
+                self.unconditional = _renewed(self.unconditional, made["uncond"])
         return self._last
 
     def _guide(self, made: dict[str, Pair], scales: Sequence[Scales | None], active: Sequence[bool]) -> Pair:
@@ -122,7 +168,7 @@ class Guider:
             own = {kind: pair[i] for kind, pair in made.items()}
             cond = own.pop("cond")
             if s is not None and cond is not None and active[i]:
-                guided[i] = combine(s, cond, **own)
+                guided[i] = combine(s, cond, **own, running=self._running[i])
         return guided[0], guided[1]
 
     def _predict(
@@ -134,46 +180,126 @@ class Guider:
         active: Sequence[bool],
     ) -> dict[str, Pair]:
         """Clean predictions of every pass, before they are combined."""
-        groups = [kinds] if self.batched else [[kind] for kind in kinds]
+        alike = [kind for kind in kinds if kind != "identity"]
+        groups = [alike] if self.batched else [[kind] for kind in alike]
         made: dict[str, Pair] = {}
         for group in groups:
-            video, audio = (self._inputs(i, latents[i], sigma, group, active[i]) for i in (0, 1))
-            if self._tables is None:
-                self._tables = self._prepare(latents)
-            perturbations = [_perturbation(kind, scales) for kind in group for _ in range(_batch(latents))]
-            velocities = self.transformer(video, audio, perturbation=perturbations, tables=self._tables)
-            clean = [_clean(modality, v) for modality, v in zip((video, audio), velocities, strict=True)]
-            for n, kind in enumerate(group):
-                made[kind] = (_nth(clean[0], n, len(group)), _nth(clean[1], n, len(group)))
+            made.update(self._forward(self._whole, latents, sigma, group, scales, active))
+        if "identity" in kinds:  # fewer tokens, so never in one batch with the others
+            view, cond = self._bare, made["cond"]
+            bare = (view.cut(0, latents[0]), view.cut(1, latents[1]))
+            pair = self._forward(view, bare, sigma, ["identity"], scales, active)["identity"]
+            made["identity"] = (view.restored(0, pair[0], cond[0]), view.restored(1, pair[1], cond[1]))
         return made
 
+    def _forward(
+        self,
+        view: _View,
+        latents: Pair,
+        sigma: Tensor,
+        kinds: Sequence[str],
+        scales: Sequence[Scales | None],
+        active: Sequence[bool],
+    ) -> dict[str, Pair]:
+        """One forward of the transformer for one pass, or several as a batch."""
+        video, audio = (self._inputs(view, i, latents[i], sigma, kinds, scales[i], active[i]) for i in (0, 1))
+        if view.tables is None:
+            view.tables = self._prepare(view, latents)
+        perturbations = [_perturbation(kind, scales) for kind in kinds for _ in range(_batch(latents))]
+        velocities = self.transformer(
+            video,
+            audio,
+            perturbation=perturbations,
+            tables=view.tables,
+            shortcut=None if self.cache is None else self.cache.shortcut(kinds[0], float(sigma)),
+        )
+        clean = [_clean(modality, v) for modality, v in zip((video, audio), velocities, strict=True)]
+        return {
+            kind: (_nth(clean[0], n, len(kinds)), _nth(clean[1], n, len(kinds)))
+            for n, kind in enumerate(kinds)
+        }
+
     def _inputs(
-        self, i: int, latents: Tensor | None, sigma: Tensor, kinds: Sequence[str], enabled: bool
+        self,
+        view: _View,
+        i: int,
+        latents: Tensor | None,
+        sigma: Tensor,
+        kinds: Sequence[str],
+        scales: Scales | None,
+        enabled: bool,
     ) -> Modality | None:
-        stream = self.streams[i]
+        """Stream i's part in the passes `kinds` as one batch, each with its own text."""
+        stream = view.streams[i]
         if stream is None or latents is None:
             return None
-        context = torch.cat([self._context(i, kind, latents.shape[0]) for kind in kinds])
-        one = stream.at(latents, sigma, context, enabled=enabled)
-        return _repeated(one, len(kinds))
+        batch = latents.shape[0]
+        texts = [self._text(i, kind) for kind in kinds]
+        context = torch.cat([text.expand(batch, -1, -1) for text, _ in texts])
+        one = _repeated(stream.at(latents, sigma, context, enabled=enabled), len(kinds))
+        biases = [view.cut(i, bias) for _, bias in texts]
+        return replace(
+            one,
+            context_mask=_stacked(biases, batch, latents.shape[1], context.shape[1]),
+            negative=self._negative_text(i, kinds, scales, batch),
+        )
 
-    def _context(self, i: int, kind: str, batch: int) -> Tensor:
-        """A pass's context (B, S, W); without a negative one the positive serves."""
-        positive = (self.positive.video, self.positive.audio)[i]
-        context = positive
-        if kind == "uncond" and self.negative is not None:
-            context = (self.negative.video, self.negative.audio)[i]
-            context = positive if context is None else context
+    def _text(self, i: int, kind: str) -> tuple[Tensor, Tensor | None]:
+        """A pass's context and bias; without a negative one the positive serves."""
+        context, bias = self.positive.of(i)
+        if kind == "uncond" and self.negative is not None and self.negative.of(i)[0] is not None:
+            context, bias = self.negative.of(i)
         if context is None:
-            raise ValueError(f"the prompt has no context for the {('video', 'audio')[i]} stream")
-        return context.expand(batch, -1, -1)
+            raise ValueError(f"the prompt has no context for the {STREAMS[i]} stream")
+        return context, bias
 
-    def _prepare(self, latents: Pair) -> RunTables:
+    def _negative_text(
+        self, i: int, kinds: Sequence[str], scales: Scales | None, batch: int
+    ) -> NegativeText | None:
+        """What NAG steers stream i from, in the passes that have the positive prompt."""
+        if scales is None or scales.nag == 0 or self.nag is None:
+            return None
+        chosen = [n for n, kind in enumerate(kinds) if kind != "uncond"]
+        context = self.nag.of(i)[0]
+        if not chosen or context is None:
+            return None
+        samples = [n * batch + sample for n in chosen for sample in range(batch)]
+        return NegativeText(
+            context=context.expand(batch, -1, -1).repeat(len(kinds), 1, 1),
+            scale=scales.nag,
+            alpha=scales.nag_alpha,
+            tau=scales.nag_tau,
+            samples=None if len(chosen) == len(kinds) else tuple(samples),
+        )
+
+    def _prepare(self, view: _View, latents: Pair) -> RunTables:
         """Tables for the whole run, at sigma 1, where a token's timestep is its mask."""
         device = next(x.device for x in latents if x is not None)
         one = torch.ones((), device=device)
-        video, audio = (self._inputs(i, latents[i], one, ["cond"], True) for i in (0, 1))
+        video, audio = (self._inputs(view, i, latents[i], one, ["cond"], None, True) for i in (0, 1))
         return self.transformer.prepare(video, audio)
+
+
+def _same_lengths(positive: Contexts, negative: Contexts | None) -> bool:
+    """Whether the texts of both prompts can lie in one batch."""
+    if negative is None:
+        return True
+    pairs = [(positive.of(i)[0], negative.of(i)[0]) for i in (0, 1)]
+    return all(a is None or b is None or a.shape[1] == b.shape[1] for a, b in pairs)
+
+
+def _renewed(old: Pair, new: Pair) -> Pair:
+    """new, but old for a stream that rested."""
+    return old[0] if new[0] is None else new[0], old[1] if new[1] is None else new[1]
+
+
+def _stacked(biases: Sequence[Tensor | None], batch: int, num_tokens: int, num_texts: int) -> Tensor | None:
+    """Biases (B or 1, N, S) of several passes as one batch; 0 for a pass without. None if none has one."""
+    some = next((bias for bias in biases if bias is not None), None)
+    if some is None:
+        return None
+    nothing = some.new_zeros(1, num_tokens, num_texts)
+    return torch.cat([(nothing if b is None else b).expand(batch, -1, -1) for b in biases])
 
 
 def _repeated(modality: Modality, times: int) -> Modality:
@@ -181,14 +307,13 @@ def _repeated(modality: Modality, times: int) -> Modality:
     if times == 1:
         return modality
     mask = modality.attention_mask
-    return Modality(
+    return replace(
+        modality,
         latents=modality.latents.repeat(times, 1, 1),
         sigma=modality.sigma.repeat(times),
         timesteps=modality.timesteps.repeat(times, 1),
         positions=_repeat_unless_shared(modality.positions, times),
-        context=modality.context,
         attention_mask=None if mask is None else _repeat_unless_shared(mask, times),
-        enabled=modality.enabled,
     )
 
 

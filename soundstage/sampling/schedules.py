@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from soundstage.errors import RequestError
 
@@ -22,7 +22,12 @@ BASE_TOKENS, BASE_SHIFT = 1024, 0.95
 MAX_TOKENS, MAX_SHIFT = 4096, 2.05
 TERMINAL = 0.1
 
-NAMES = ("ltx2", "distilled", "linear-quadratic")
+# The logit shift of the table that "beta" picks from, and how finely the table is cut.
+BETA_SHIFT, BETA_LEVELS = 2.37, 10_000
+# Both parameters of the distribution "beta" follows: more steps near both ends.
+BETA = 0.6
+
+NAMES = ("ltx2", "distilled", "linear-quadratic", "linear", "cosine", "beta", "scope-beta")
 
 
 def ltx2(steps: int, num_tokens: int = MAX_TOKENS, *, terminal: float | None = TERMINAL) -> Sigmas:
@@ -65,22 +70,137 @@ def linear_quadratic(steps: int, *, threshold: float = 0.025) -> Sigmas:
     return (*sigmas, 0.0)
 
 
-def named(name: str, steps: int, *, num_tokens: int = MAX_TOKENS) -> Sigmas:
-    """The list called `name`, one of NAMES. Raises RequestError for an unknown name, or for a step count
-    other than 8 with "distilled", which is one fixed list."""
-    if name == "ltx2":
-        return ltx2(steps, num_tokens)
-    if name == "linear-quadratic":
-        return linear_quadratic(steps)
-    if name == "distilled":
-        if steps != len(DISTILLED) - 1:
-            raise RequestError(
-                f"steps is {steps}, but the distilled schedule has exactly {len(DISTILLED) - 1}; "
-                "leave steps out, or choose the schedule 'linear-quadratic'",
-                field="steps",
-            )
-        return DISTILLED
-    raise RequestError(f"schedule is '{name}'; the schedules are {', '.join(NAMES)}", field="schedule")
+def linear(steps: int) -> Sigmas:
+    """Equal steps from 1 to 0: steps + 1 values."""
+    _check_steps(steps)
+    return (*(1 - i / steps for i in range(steps)), 0.0)
+
+
+def cosine(steps: int) -> Sigmas:
+    """A quarter of a cosine, slow at first: steps + 1 values."""
+    _check_steps(steps)
+    return (*(math.cos(math.pi * i / (2 * steps)) for i in range(steps)), 0.0)
+
+
+def shifted(time: float, shift: float = BETA_SHIFT) -> float:
+    """A uniform time in (0, 1] moved toward noise by a logit shift."""
+    return math.exp(shift) / (math.exp(shift) + 1 / time - 1)
+
+
+def beta(steps: int) -> Sigmas:
+    """Times dense near both ends, by the quantiles of a beta distribution, then shifted toward noise.
+
+    Quantiles are rounded to a table of 10000 levels, and a level that comes twice is kept once, so that
+    1000 steps give 998 levels. Source: the beta schedule of LTX-2.
+    """
+    _check_steps(steps)
+    quantiles = (beta_quantile(1 - i / steps, BETA, BETA) for i in range(steps))
+    chosen = dict.fromkeys(round(quantile * (BETA_LEVELS - 1)) for quantile in quantiles)
+    return (*(shifted((index + 1) / BETA_LEVELS) for index in chosen), 0.0)
+
+
+def scope_beta(steps: int) -> Sigmas:
+    """What Scope calls its beta schedule: steps + 1 values, lower than those of `beta`, not shifted.
+
+    Its function is no distribution (it reaches 1 near 0.7), so that half the steps lie under 0.4. It is
+    here to repeat Scope's clips; choose `beta` for the published one.
+    """
+    _check_steps(steps)
+    return (*(_bisect(_scope_distribution, 1 - i / steps) for i in range(steps)), 0.0)
+
+
+def beta_quantile(share: float, a: float, b: float) -> float:
+    """The x in [0, 1] below which a beta distribution has this share. Exact to 1e-12."""
+    return _bisect(lambda x: beta_distribution(x, a, b), share)
+
+
+def beta_distribution(x: float, a: float, b: float) -> float:
+    """The share of a beta distribution below x: the regularised incomplete beta function.
+
+    By the power series about 0, which converges like 2^-k up to the middle; beyond it by symmetry.
+    Source: DLMF 8.17.7 and 8.17.4.
+    """
+    if x > 0.5:
+        return 1 - beta_distribution(1 - x, b, a)
+    scale = math.gamma(a + b) / (math.gamma(a) * math.gamma(b))
+    return scale * math.pow(x, a) * (1 / a + _beta_series(x, a, b))
+
+
+def _scope_distribution(x: float) -> float:
+    """Scope's series, clamped: it has a factor (1 - x)^(b - 1) more, and 1 where 1 / a belongs."""
+    if not 0 < x < 1:
+        return min(max(x, 0.0), 1.0)
+    scale = math.gamma(2 * BETA) / math.gamma(BETA) ** 2
+    power = math.pow(x, BETA) * math.pow(1 - x, BETA - 1) / BETA
+    value = scale * power * (1 + _beta_series(x, BETA, BETA))
+    return min(max(value, 0.0), 1.0)
+
+
+def _beta_series(x: float, a: float, b: float) -> float:
+    """The sum over k >= 1 of (1 - b)(2 - b)...(k - b) / k! * x^k / (a + k), to 1e-12 or 199 terms."""
+    total, product = 0.0, 1.0
+    for k in range(1, 200):
+        product *= (k - b) / k * x
+        term = product / (a + k)
+        total += term
+        if abs(term) < 1e-12:
+            break
+    return total
+
+
+def _bisect(rising: Callable[[float], float], target: float) -> float:
+    """Where a rising function of [0, 1] reaches a value."""
+    if target <= 0 or target >= 1:
+        return min(max(target, 0.0), 1.0)
+    low, high = 0.0, 1.0
+    for _ in range(64):
+        middle = (low + high) / 2
+        if rising(middle) < target:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def named(name: str, steps: int, *, num_tokens: int = MAX_TOKENS, denoise: float = 1.0) -> Sigmas:
+    """The list called `name`, one of NAMES (underscores are read as dashes).
+
+    num_tokens: used by "ltx2" only. denoise: below 1, the last `steps` steps of a longer list of
+    floor(steps / denoise), which starts from a partly noised clip at full step density; 1 is the whole
+    list. Raises RequestError for an unknown name, for a denoise outside (0, 1], or for a step count other
+    than 8 with "distilled", which is one fixed list: shorten that by `partial`.
+    """
+    key = name.replace("_", "-")
+    if not 0 < denoise <= 1:
+        raise RequestError(
+            f"denoise is {denoise:g}; give more than 0 and at most 1, which starts from noise alone",
+            field="denoise",
+        )
+    if key == "distilled":
+        return _distilled(steps, denoise)
+    makers: dict[str, Callable[[int], Sigmas]] = {
+        "ltx2": lambda count: ltx2(count, num_tokens),
+        "linear-quadratic": linear_quadratic,
+        "linear": linear,
+        "cosine": cosine,
+        "beta": beta,
+        "scope-beta": scope_beta,
+    }
+    if key not in makers:
+        raise RequestError(f"schedule is '{name}'; the schedules are {', '.join(NAMES)}", field="schedule")
+    _check_steps(steps)
+    full = makers[key](math.floor(steps / denoise + 1e-9))
+    return full if denoise == 1 else partial(full, steps)
+
+
+def _distilled(steps: int, denoise: float) -> Sigmas:
+    if steps != len(DISTILLED) - 1:
+        raise RequestError(
+            f"steps is {steps}, but the distilled schedule has exactly {len(DISTILLED) - 1}; "
+            "leave steps out, or choose the schedule 'linear-quadratic'",
+            field="steps",
+        )
+    return DISTILLED if denoise == 1 else partial(DISTILLED, strength=denoise)
 
 
 def check(sigmas: Sequence[float]) -> Sigmas:
@@ -103,14 +223,43 @@ def check(sigmas: Sequence[float]) -> Sigmas:
     return values
 
 
-def partial(full: Sigmas, steps: int) -> Sigmas:
-    """The last `steps` steps of a list, for denoising a latent that is only partly noised."""
-    if not 1 <= steps < len(full):
+def partial(full: Sigmas, steps: int | None = None, *, strength: float | None = None) -> Sigmas:
+    """The end of a list, for denoising a latent that is only partly noised.
+
+    Either the last `steps` steps, or by `strength` in (0, 1] that share of the steps, at least one.
+    Raises RequestError for a value outside these, ValueError unless exactly one is given.
+    """
+    if (steps is None) == (strength is None):
+        raise ValueError("give partial either steps or strength")
+    count = len(full) - 1
+    if strength is not None:
+        if not 0 < strength <= 1:
+            raise RequestError(
+                f"denoise strength is {strength:g}; give more than 0 and at most 1", field="denoise"
+            )
+        steps = max(1, round(strength * count))
+    assert steps is not None
+    if not 1 <= steps <= count:
         raise RequestError(
-            f"steps is {steps}, but the schedule has {len(full) - 1}; choose between 1 and that",
+            f"steps is {steps}, but the schedule has {count}; choose between 1 and that",
             field="steps",
         )
     return full[-(steps + 1) :]
+
+
+def split(full: Sigmas, step: int) -> tuple[Sigmas, Sigmas]:
+    """A list cut after a number of steps; both parts hold the level of the cut.
+
+    The first part does not end at 0: it is for running the second one on with other settings and no new
+    noise. Raises RequestError where either part would have no step.
+    """
+    if not 1 <= step < len(full) - 1:
+        raise RequestError(
+            f"the split is after step {step}, but the schedule has {len(full) - 1} steps; "
+            f"choose between 1 and {len(full) - 2}",
+            field="steps",
+        )
+    return full[: step + 1], full[step:]
 
 
 def _check_steps(steps: int) -> None:

@@ -21,7 +21,8 @@ class Stream:
     clean: (B, N, D) latents that kept tokens hold, in the dtype of the run. mask: (B, N, 1) float32 in
     [0, 1]. positions: (B or 1, A, N, 2). initial: (B, N, D) latents to start from besides noise; None is
     the clean ones. attention_mask: (B or 1, N, N) in [0, 1] or None. frozen: nothing is generated; the
-    model is told that the whole stream is clean.
+    model is told that the whole stream is clean. reference: (N,) bool or None, the tokens of a reference
+    that identity guidance leaves out of its own pass; they are kept tokens.
     """
 
     clean: Tensor
@@ -30,6 +31,7 @@ class Stream:
     initial: Tensor | None = None
     attention_mask: Tensor | None = None
     frozen: bool = False
+    reference: Tensor | None = None
 
     @classmethod
     def fresh(cls, positions: Tensor, *, width: int, batch: int = 1, dtype: torch.dtype) -> Stream:
@@ -55,10 +57,31 @@ class Stream:
         return ((1 - self.mask) * clean + self.mask * mixed).to(self.clean.dtype)
 
     def blended(self, denoised: Tensor) -> Tensor:
-        """m D + (1 - m) c: a prediction with its kept tokens put back, in the dtype of D."""
+        """m D + (1 - m) c: a prediction with its kept tokens put back, in the dtype of D.
+
+        Tokens with mask 0 are their clean latents even where D is not finite.
+        """
         if self.frozen:
             return self.clean.to(denoised.dtype)
-        return (self.mask * denoised.float() + (1 - self.mask) * self.clean.float()).to(denoised.dtype)
+        wide = torch.promote_types(denoised.dtype, torch.float32)
+        clean = self.clean.to(wide)
+        mixed = self.mask * denoised.to(wide) + (1 - self.mask) * clean
+        return torch.where(self.mask == 0, clean, mixed).to(denoised.dtype)
+
+    def without_reference(self) -> Stream:
+        """The stream with its reference tokens taken away; itself if it has none."""
+        if self.reference is None:
+            return self
+        kept = ~self.reference
+        mask = self.attention_mask
+        return Stream(
+            clean=self.clean[:, kept],
+            mask=self.mask[:, kept],
+            positions=self.positions[:, :, kept],
+            initial=None if self.initial is None else self.initial[:, kept],
+            attention_mask=None if mask is None else mask[:, kept][:, :, kept],
+            frozen=self.frozen,
+        )
 
     def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """((B,), (B, N)) float32: the stream's own noise level and that of each token, m times sigma."""

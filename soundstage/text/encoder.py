@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from soundstage.errors import ConfigError
 from soundstage.model.config import Header
 from soundstage.model.connector import Connector, FeatureExtractor
-from soundstage.text.gemma import Gemma
+from soundstage.text.gemma import Gemma, Storage
 from soundstage.weights.layouts import Part, PartTensors
 from soundstage.weights.load import builder, load_part
 
@@ -61,15 +61,16 @@ class TextEncoder:
     @classmethod
     def load(
         cls,
-        folder: Path,
+        gemma: Path,
         tensors: Mapping[Part, PartTensors],
         config: Header,
         *,
         num_tokens: int,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
+        storage: Storage = "full",
     ) -> TextEncoder:
-        """folder: Gemma's, in Hugging Face's layout. tensors, config: of the files with the connectors.
+        """gemma: its folder or file; storage: see Gemma.load. tensors, config: of the connectors' files.
 
         num_tokens: S. Raises ConfigError or WeightsError for parts that are missing or do not fit.
         """
@@ -83,8 +84,8 @@ class TextEncoder:
         assert isinstance(projection, FeatureExtractor)
         assert isinstance(video, Connector)
         assert isinstance(audio, Connector)
-        gemma = Gemma.load(folder, num_tokens=num_tokens, dtype=dtype, device=device)
-        return cls(gemma, projection, video, audio)
+        language_model = Gemma.load(gemma, num_tokens=num_tokens, dtype=dtype, device=device, storage=storage)
+        return cls(language_model, projection, video, audio)
 
     def hidden_states(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States (B, S, width, num_states) and mask (B, S); see Gemma.hidden_states."""
@@ -106,8 +107,9 @@ class TextEncoder:
 
     def encode(self, prompts: Sequence[str]) -> PromptContext:
         """Contexts of prompts. Each is computed on its own, so its bits do not depend on its company."""
-        with torch.no_grad():
-            contexts = [self.connect(self.encode_features([prompt])) for prompt in prompts]
+        with torch.no_grad():  # one part after the other, since each may have to be brought for its turn
+            features = [self.encode_features([prompt]) for prompt in prompts]
+            contexts = [self.connect(feature) for feature in features]
         return PromptContext(torch.cat([c.video for c in contexts]), torch.cat([c.audio for c in contexts]))
 
 

@@ -1,30 +1,30 @@
 """Gemma 3 as a frozen reader of prompts: token ids in, the hidden states of all layers out.
 
 The language model is transformers' own; it is built, checked and filled as every other part is, so a file
-that does not fit is named key by key. Nothing but the language model is read of a folder that also holds a
-vision tower. Tokens come from tokenizer.json alone.
+that does not fit is named key by key. Nothing but the language model is read of files that also hold a vision
+tower, and each weight is read once, into its place.
 
 Source: spec of the LTX-2.3 text side, sections 1 to 3; held by tests/parity/test_text_encoder.py.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from soundstage.errors import ConfigError, WeightsError
-from soundstage.weights.header import read_header
-from soundstage.weights.layouts import find_gemma
+from soundstage.errors import RequestError
+from soundstage.text.four_bit import assign_four_bit
+from soundstage.text.source import open_gemma
+from soundstage.weights.layouts import PartTensors
 from soundstage.weights.load import assign, check_dtypes, check_fit
 
-TEXT_MODEL = "gemma3_text"
-WITH_VISION = "gemma3"
+Storage = Literal["full", "stored", "4bit"]
 
 
 class Gemma:
@@ -43,24 +43,41 @@ class Gemma:
     @classmethod
     def load(
         cls,
-        folder: Path,
+        path: Path,
         *,
         num_tokens: int,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
+        storage: Storage = "full",
     ) -> Gemma:
-        """Read a Hugging Face folder of Gemma 3, with or without its vision tower.
+        """Read Gemma 3 from any of the forms in source.py, with or without its vision tower.
 
-        Raises ConfigError if it is another model, WeightsError if a file is missing or does not fit.
+        storage: how linear layers are kept: "full" in dtype; "stored" leaves 8-bit weights as they are and
+        casts them on use; "4bit" rounds them to 4 bits with bitsandbytes. Raises ConfigError if it is another
+        model, WeightsError if a file is missing or does not fit.
         """
-        config = _text_config(folder)
-        tensors = find_gemma([read_header(path) for path in _weights_files(folder)])
-        check_dtypes(tensors)
-        model = _build(config)
-        check_fit(model, tensors, "text encoder")
-        assign(model, tensors, dtype, torch.device(device))
-        model = model.to(device).requires_grad_(False).eval()
-        return cls(model, _tokenizer(folder / "tokenizer.json"), num_tokens)
+        if storage not in get_args(Storage):
+            raise RequestError(f"storage is '{storage}'; give one of {', '.join(get_args(Storage))}")
+        gemma, tensors = cls.open(path, num_tokens=num_tokens)
+        model, device = gemma.model, torch.device(device)
+        if storage == "4bit":
+            assign_four_bit(model, tensors, dtype, device)
+        else:
+            assign(model, tensors, dtype, device, storage)
+        model.to(device).requires_grad_(False)
+        return gemma
+
+    @classmethod
+    def open(cls, path: Path, *, num_tokens: int) -> tuple[Gemma, PartTensors]:
+        """Gemma with its weights on the meta device, and where they are, known to fit; reads none of them.
+
+        Raises ConfigError and WeightsError as `load` does.
+        """
+        source = open_gemma(path)
+        check_dtypes(source.tensors)
+        model = _build(source.config)
+        check_fit(model, source.tensors, "text encoder")
+        return cls(model.requires_grad_(False).eval(), source.read_tokenizer(), num_tokens), source.tensors
 
     def tokenize(self, prompt: str) -> list[int]:
         """Ids with one BOS first and no EOS; what is past num_tokens is cut off, with a warning."""
@@ -78,56 +95,57 @@ class Gemma:
         """States (B, S, width, num_states) and mask (B, S) bool, True for tokens, which come first.
 
         The states are the scaled embedding, the stream after each layer but the last, and the final norm's
-        output. S is num_tokens, or the longest prompt's length if not pad; states of padding are zero.
+        output. S is num_tokens, or the longest prompt's length if not pad; states of padding are zero. They
+        are those of a batch padded on the left to num_tokens, moved to the front.
         """
         rows = [self.tokenize(prompt) for prompt in prompts]
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         longest = max(len(row) for row in rows)
-        ids = torch.full((len(rows), longest), self._pad, device=self.device)
-        for row, tokens in zip(ids, rows, strict=True):
-            row[: len(tokens)] = torch.tensor(tokens, device=self.device)
-        # Attention is causal and padding comes last, so no token can see it and no mask is needed.
-        with torch.no_grad():
-            output = self.model(input_ids=ids, output_hidden_states=True, use_cache=False)
+        ids = torch.tensor([row + [self._pad] * (longest - len(row)) for row in rows], device=self.device)
+        # Attention is causal and padding comes last, so no token can see it and no mask is needed. Positions
+        # are those of left padding, since the rotary tables are rounded to the model's dtype.
+        steps = torch.arange(longest, device=self.device)
+        positions = steps + (self.num_tokens - lengths)[:, None]
         length = self.num_tokens if pad else longest
         mask = torch.arange(length, device=self.device) < lengths[:, None]
-        states = torch.stack(output.hidden_states, dim=-1)
-        states = nn.functional.pad(states, (0, 0, 0, 0, 0, length - longest))
-        return states.masked_fill(~mask[:, :, None, None], 0), mask
+        states = torch.zeros(
+            (len(rows), length, self.width, self.num_states), dtype=self.dtype, device=self.device
+        )
+        with torch.no_grad(), _gathered(self.model, states[:, :longest]):
+            self.model(input_ids=ids, position_ids=positions, use_cache=False)
+        return states.masked_fill_(~mask[:, :, None, None], 0), mask
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_parameter("norm.weight").dtype
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
 
-def _text_config(folder: Path) -> Any:
-    """Gemma3TextConfig of a folder's config.json."""
-    path = folder / "config.json"
+@contextmanager
+def _gathered(model: nn.Module, states: Tensor) -> Iterator[None]:
+    """Have a forward pass write each state where it belongs, so that none of them exists twice.
+
+    states: (B, S, width, num_states), whose storage is all that outlives a layer. Asking transformers for
+    its hidden states keeps every one of them, and stacking them makes the second copy.
+    """
+
+    def keep(index: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            states[..., index].copy_(output)
+
+        return hook
+
+    modules: Any = model
+    sources = [modules.embed_tokens, *modules.layers[:-1], modules.norm]
+    handles = [source.register_forward_hook(keep(index)) for index, source in enumerate(sources)]
     try:
-        config = json.loads(path.read_text())
-        kind = config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not the config of a model ({error}); get the Gemma 3 folder") from error
-    if kind not in (TEXT_MODEL, WITH_VISION):
-        raise ConfigError(f"{path} describes a model of type '{kind}'; the text encoder is Gemma 3")
-    from transformers import Gemma3TextConfig
-
-    return Gemma3TextConfig(**(config["text_config"] if kind == WITH_VISION else config))
-
-
-def _weights_files(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise WeightsError(f"{folder} has no .safetensors file; get the Gemma 3 folder with its weights")
-    return paths
-
-
-def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}; get the Gemma 3 folder with its tokenizer")
-    return Tokenizer.from_file(str(path))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _build(config: Any) -> nn.Module:

@@ -3,27 +3,29 @@
 Our attribute names are the official key names, so for official and split files a part's keys are found
 by stripping one prefix. diffusers has renamed modules; tables here go both ways. Loads no torch.
 
-    part              official file                     split file
-    transformer       model.diffusion_model.            the same, diffusion_model., or bare
-    *_connector       ...*_embeddings_connector.        the same, in the transformer's or the text file
-    text_projection   text_embedding_projection.        the same
-    video_vae         vae.                              the same or bare
-    audio_vae         audio_vae.                        the same
-    vocoder           vocoder.                          the same, in the audio VAE's file
+    part              official file                     split file                         diffusers folder
+    transformer       model.diffusion_model.            the same, diffusion_model., bare   transformer
+    *_connector       ...*_embeddings_connector.        the same, or in the text file      connectors
+    text_projection   text_embedding_projection.        the same                           connectors
+    video_vae         vae.                              the same or bare                   vae
+    audio_vae         audio_vae.                        the same or bare                   audio_vae
+    vocoder           vocoder.                          the same or bare                   vocoder
 
-The text encoder is no part of these files; `find_gemma` knows the spellings of its own.
+Which spelling a file has is seen in its names, never in its own name or folder. Shards of one checkpoint
+are looked at together. The text encoder is no part of these files; `find_gemma` knows its spellings.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from soundstage.errors import WeightsError
-from soundstage.weights.header import TensorEntry, WeightsFile
+from soundstage.weights.header import TensorEntry, WeightsFile, shard_groups
+from soundstage.weights.sidecars import Sidecars, check_declared, is_sidecar, sidecars
 
 Part = Literal[
     "transformer",
@@ -34,6 +36,7 @@ Part = Literal[
     "audio_vae",
     "vocoder",
 ]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 PART_PREFIXES: dict[str, Part] = {
@@ -68,36 +71,36 @@ VIDEO_VAE_ROOTS = frozenset({"encoder", "decoder", "per_channel_statistics"})
 # Statistics of the latents that older files store and nothing reads.
 UNUSED = re.compile(r"per_channel_statistics\.(channel|mean-of-stds|mean-of-stds_over_std-of-means)$")
 
-# Tensors that belong to a quantized weight: its scale by any of its names, and markers.
-SCALE_NAMES = {"weight_scale": "weight", "scale_weight": "weight"}
-SIDECARS = frozenset({*SCALE_NAMES, "input_scale", "scale_input", "comfy_quant", "scaled_fp8"})
-
 NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor of a part is. scale: name of the scalar in the same file that multiplies it."""
+    """Where one tensor of a part is.
+
+    scale: name of the tensor in the same file that multiplies it, one number or one per row. sidecars: all
+    that is stored with a quantized weight, the scale too, by the names here: (name in the file, entry).
+    shift: is added to every value (llama.cpp stores Gemma's norms one too high).
+    """
 
     path: Path
     name: str
     entry: TensorEntry
     scale: str | None = None
+    sidecars: Sidecars = field(default_factory=dict)
+    shift: float = 0.0
 
 
 PartTensors = Mapping[str, StoredTensor]  # our state-dict key -> where its value is
+Place = tuple[Part, str]
 
 
-def locate(name: str) -> tuple[Part, str] | None:
-    """The part a stored name belongs to and its key there; None for a name that LTX-2.3 does not have.
+def locate(name: str) -> Place | None:
+    """The part a name of official spelling belongs to and its key there; None if LTX-2.3 has no such name.
 
     A prefix is stripped once: `vocoder.vocoder.conv_pre.weight` is `vocoder.conv_pre.weight` of the vocoder.
     """
-    bare = name
-    for prefix in MODEL_PREFIXES:
-        if name.startswith(prefix):
-            bare = name.removeprefix(prefix)
-            break
+    bare = _without_model_prefix(name)
     for prefix, part in PART_PREFIXES.items():
         if bare.startswith(prefix):
             return part, bare.removeprefix(prefix)
@@ -107,6 +110,89 @@ def locate(name: str) -> tuple[Part, str] | None:
     return ("video_vae", bare) if root in VIDEO_VAE_ROOTS else None
 
 
+def _without_model_prefix(name: str) -> str:
+    prefix = next((prefix for prefix in MODEL_PREFIXES if name.startswith(prefix)), "")
+    return name.removeprefix(prefix)
+
+
+# --- spellings --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How the names of one checkpoint are read. name: for people."""
+
+    name: str
+    locate: Callable[[str], Place | None]
+
+
+def spelling_of(tensors: Mapping[str, TensorEntry]) -> Spelling:
+    """The spelling of a checkpoint, seen in the names and ranks of its tensors."""
+    names = tensors.keys()
+    component = diffusers_component(tensors)
+    if component is not None:
+        return Spelling(f"diffusers {component}", lambda name: _locate_diffusers(component, name))
+    if any(name.startswith("bwe_generator.") for name in names):
+        return Spelling("bare vocoder", lambda name: ("vocoder", name))
+    if _is_audio_vae(tensors):
+        return Spelling("bare audio VAE", lambda name: ("audio_vae", name))
+    return Spelling("official", locate)
+
+
+def _is_audio_vae(tensors: Mapping[str, TensorEntry]) -> bool:
+    """Pictures of sound have two axes, so their convolutions have four."""
+    convs = (tensors.get(f"{half}.conv_in.conv.weight") for half in ("encoder", "decoder"))
+    return any(conv is not None and len(conv.shape) == 4 for conv in convs)
+
+
+DiffusersComponent = Literal["transformer", "connectors", "vae", "audio_vae", "vocoder"]
+DIFFUSERS_PARTS: dict[DiffusersComponent, tuple[Part, ...]] = {
+    "transformer": ("transformer",),
+    "connectors": ("video_connector", "audio_connector", "text_projection"),
+    "vae": ("video_vae",),
+    "audio_vae": ("audio_vae",),
+    "vocoder": ("vocoder",),
+}
+_CONNECTOR_PREFIXES: dict[str, Part] = {
+    "video_connector.": "video_connector",
+    "audio_connector.": "audio_connector",
+    "video_text_proj_in.": "text_projection",
+    "audio_text_proj_in.": "text_projection",
+}
+
+
+def diffusers_component(tensors: Collection[str]) -> DiffusersComponent | None:
+    """The folder of a diffusers model that a checkpoint's names belong to; None for other spellings."""
+
+    def has(*starts: str) -> bool:
+        return any(_without_model_prefix(name).startswith(starts) for name in tensors)
+
+    if has("time_embed.", "audio_time_embed.", "av_cross_attn_"):
+        return "transformer"
+    if has(*_CONNECTOR_PREFIXES):
+        return "connectors"
+    if has("encoder.mid_block.", "decoder.mid_block."):
+        return "vae"
+    if "latents_mean" in tensors:
+        return "audio_vae"
+    return "vocoder" if "vocoder.conv_in.weight" in tensors else None
+
+
+def _locate_diffusers(component: DiffusersComponent, name: str) -> Place | None:
+    name = _without_model_prefix(name)
+    if component != "connectors":
+        (part,) = DIFFUSERS_PARTS[component]
+        return part, from_diffusers(part, name)
+    for prefix, part in _CONNECTOR_PREFIXES.items():
+        if name.startswith(prefix):
+            kept = name if part == "text_projection" else name.removeprefix(prefix)
+            return part, from_diffusers(part, kept)
+    return None
+
+
+# --- finding ----------------------------------------------------------------------------------------
+
+
 def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTensor]]:
     """All tensors of some files by part and key; a part that no file has is absent.
 
@@ -114,60 +200,99 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
     a key that two files have.
     """
     parts: dict[Part, dict[str, StoredTensor]] = {}
-    for file in files:
-        check_kind(file)
+    for group in shard_groups(files):
+        tensors = merged(group)
+        check_kind(group[0].path, tensors, group[0].metadata)
+        spelling = spelling_of(tensors)
         strays = []
-        for name, entry in file.tensors.items():
-            place = locate(name)
-            if name.rsplit(".", 1)[-1] in SIDECARS or UNUSED.search(name):
-                continue
-            if place is None:
-                strays.append(name)
-                continue
-            part, key = place
-            tensors = parts.setdefault(part, {})
-            if key in tensors:
-                raise WeightsError(
-                    f"{file.path}: '{name}' is also in {tensors[key].path}; pass one file with the {part}"
-                )
-            tensors[key] = StoredTensor(file.path, name, entry)
+        for file in group:
+            for name, stored in _weights(file):
+                place = None if UNUSED.search(name) else spelling.locate(name)
+                if place is not None:
+                    part, key = place
+                    _add(parts.setdefault(part, {}), key, stored, part)
+                elif not UNUSED.search(name):
+                    strays.append(name)
         if strays:
             raise WeightsError(
-                f"{file.path} holds tensors that LTX-2.3 does not have: {listing(strays)}; "
+                f"{group[0].path} holds tensors that LTX-2.3 does not have: {listing(strays)}; "
                 "pass an LTX-2.3 checkpoint, whole or split"
             )
-        _attach_scales(file, parts)
     return parts
 
 
-def _attach_scales(file: WeightsFile, parts: dict[Part, dict[str, StoredTensor]]) -> None:
-    for name in file.tensors:
-        module, _, last = name.rpartition(".")
-        place = locate(f"{module}.{SCALE_NAMES[last]}") if last in SCALE_NAMES else None
-        if place is None:
-            continue
-        part, key = place
-        if key not in parts.get(part, {}):
-            raise WeightsError(f"{file.path} has the scale '{name}' but not its weight; get a complete file")
-        parts[part][key] = replace(parts[part][key], scale=name)
+def merged(group: Iterable[WeightsFile]) -> dict[str, TensorEntry]:
+    """The tensors of a checkpoint's shards. A name that two shards have is found by `find_parts`."""
+    return {name: entry for file in group for name, entry in file.tensors.items()}
 
 
-def check_kind(file: WeightsFile) -> None:
-    """Refuse, by their telling names, files that are not parts of an LTX-2.3 model."""
-    names = file.tensors
-    version = file.metadata.get("model_version", "")
+def _add(tensors: dict[str, StoredTensor], key: str, stored: StoredTensor, part: str) -> None:
+    if key in tensors:
+        raise WeightsError(
+            f"{stored.path}: '{stored.name}' is also in {tensors[key].path}; pass one file with the {part}"
+        )
+    tensors[key] = stored
 
-    def has(*endings: str) -> bool:
-        return any(name.endswith(endings) for name in names)
 
-    if names and all(("lora" in name or name.endswith(".alpha")) for name in names):
-        raise WeightsError(f"{file.path} is a LoRA; pass it as one, next to a model")
-    if "initial_conv.weight" in names and "final_conv.weight" in names:
-        raise WeightsError(f"{file.path} is a latent upsampler; pass it as one, next to a model")
-    if has("caption_projection.linear_1.weight", "text_embedding_projection.aggregate_embed.weight"):
-        raise WeightsError(f"{file.path} is LTX-2.0 (19B); this engine runs LTX-2.3")
-    if version.startswith("2.5") or has("keyframes_abs_pos_embedding", "decoder.conv_in_x_t.weight"):
-        raise WeightsError(f"{file.path} is LTX-2.5; this engine runs LTX-2.3")
+def _weights(file: WeightsFile) -> Iterator[tuple[str, StoredTensor]]:
+    """A file's tensors by name, each with what is stored for its quantization.
+
+    Raises WeightsError for a scale without its weight and for a quantization that is not read here.
+    """
+    check_declared(file)
+    found = sidecars(file)
+    for name, entry in file.tensors.items():
+        if not is_sidecar(name):
+            of_this = found.get(name, {})
+            scale = of_this.get("weight_scale", (None,))[0]
+            yield name, StoredTensor(file.path, name, entry, scale, of_this)
+
+
+def check_kind(path: Path, tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> None:
+    """Refuse, by their telling names, checkpoints that are not parts of an LTX-2.3 model."""
+    if is_lora(tensors):
+        raise WeightsError(f"{path} is a LoRA; pass it as one, next to a model")
+    if is_upsampler(tensors):
+        raise WeightsError(f"{path} is a latent upsampler; pass it as one, next to a model")
+    other = other_version(tensors, metadata)
+    if other is not None:
+        raise WeightsError(f"{path} is {other}; this engine runs LTX-2.3")
+
+
+_LORA = re.compile(r"(lora_|\.lora\.|_lora\.|\.alpha$|dora_scale|hada_w|lokr_)")
+
+
+def is_lora(names: Collection[str]) -> bool:
+    return bool(names) and all(_LORA.search(name) for name in names)
+
+
+def is_upsampler(names: Collection[str]) -> bool:
+    return "initial_conv.weight" in names and "final_conv.weight" in names
+
+
+def other_version(tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> str | None:
+    """ "LTX-2.0 (19B)" or "LTX-2.5" for a file of those; None for one of LTX-2.3 or of none."""
+    version = metadata.get("model_version", "")
+    if version.startswith("2.5"):
+        return "LTX-2.5"
+    if version.startswith(("2.0", "2.1", "2.2")):
+        return "LTX-2.0 (19B)"
+    if any(name.endswith(_ONLY_IN_2_5) or name.startswith("duration_head.") for name in tensors):
+        return "LTX-2.5"
+    last_linear = {match[3] for name in tensors if (match := _VIDEO_FF.search(name))}
+    if last_linear == {"weight"}:
+        return "LTX-2.5"
+    tables = (entry for name, entry in tensors.items() if _VIDEO_TABLE.search(name))
+    rows = next((entry.shape[0] for entry in tables if entry.shape), None)
+    if any(name.endswith(_ONLY_IN_2_0) for name in tensors) or rows == 6:
+        return "LTX-2.0 (19B)"
+    return None
+
+
+_ONLY_IN_2_5 = ("keyframes_abs_pos_embedding", "decoder.conv_in_x_t.weight")
+_ONLY_IN_2_0 = ("caption_projection.linear_1.weight", "text_embedding_projection.aggregate_embed.weight")
+_VIDEO_FF = re.compile(r"(^|\.)(transformer_blocks)\.\d+\.ff\.net\.2\.(weight|bias)$")
+_VIDEO_TABLE = re.compile(r"(^|\.)transformer_blocks\.\d+\.scale_shift_table$")
 
 
 def listing(names: Iterable[str]) -> str:
@@ -186,6 +311,33 @@ GEMMA_PREFIXES = ("language_model.model.", "model.language_model.", "model.")
 GEMMA_UNUSED = re.compile(
     r"(model\.)?(vision_tower|vision_model|multi_modal_projector)\.|(language_model\.)?lm_head\.|spiece_model$"
 )
+SPIECE = "spiece_model"  # the bytes of tokenizer.model, in a single file made for ComfyUI
+
+# llama.cpp's names in a GGUF file -> ours. Its norms hold 1 + weight.
+_LLAMA_CPP_TOP = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
+_LLAMA_CPP_LAYER = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_LLAMA_CPP_BLOCK = re.compile(r"^blk\.(\d+)\.(\w+)\.weight$")
+
+
+def is_gemma(names: Collection[str]) -> bool:
+    """Whether a checkpoint's names are those of a Gemma language model, in any spelling."""
+    return any(name.endswith(("embed_tokens.weight", "token_embd.weight")) for name in names) or any(
+        name.startswith(GEMMA_PREFIXES) and ".layers." in name for name in names
+    )
 
 
 def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
@@ -195,18 +347,28 @@ def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:
-        for name, entry in file.tensors.items():
-            if name.rsplit(".", 1)[-1] in SIDECARS or GEMMA_UNUSED.match(name):
+        for name, stored in _weights(file):
+            if GEMMA_UNUSED.match(name):
                 continue
-            prefix = next((p for p in GEMMA_PREFIXES if name.startswith(p)), None)
-            if prefix is None:
+            key = _gemma_key(name)
+            if key is None:
                 raise WeightsError(f"{file.path} holds '{name}', which Gemma 3 does not have; get its files")
-            key = name.removeprefix(prefix)
             if key in tensors:
                 raise WeightsError(f"{file.path}: '{name}' is also in {tensors[key].path}; keep one of them")
-            scale = f"{name}_scale" if f"{name}_scale" in file.tensors else None
-            tensors[key] = StoredTensor(file.path, name, entry, scale)
+            from_llama_cpp = name.startswith(("blk.", "output_norm."))
+            tensors[key] = replace(stored, shift=-1.0) if from_llama_cpp and "norm" in key else stored
     return tensors
+
+
+def _gemma_key(name: str) -> str | None:
+    if name in _LLAMA_CPP_TOP:
+        return _LLAMA_CPP_TOP[name]
+    block = _LLAMA_CPP_BLOCK.match(name)
+    if block is not None:
+        module = _LLAMA_CPP_LAYER.get(block[2])
+        return None if module is None else f"layers.{block[1]}.{module}.weight"
+    prefix = next((p for p in GEMMA_PREFIXES if name.startswith(p)), None)
+    return None if prefix is None else name.removeprefix(prefix)
 
 
 # --- diffusers --------------------------------------------------------------------------------------

@@ -6,19 +6,18 @@
     model = load_part(build, parts, "transformer", dtype=torch.bfloat16)
 
 A module is built on the meta device, checked key by key against the files' headers, and only then given
-its tensors one by one: at no time does a second copy of the weights exist.
+its tensors one by one: at no time does a second copy of the weights exist. A layer is held in
+the run's dtype or in 8 bits, by the rule of storage.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from soundstage.errors import WeightsError
 from soundstage.model.audio_vae import AudioVae
@@ -28,6 +27,7 @@ from soundstage.model.config import (
     Header,
     TextProjectionConfig,
     TransformerConfig,
+    UpsamplerConfig,
     VideoVaeConfig,
     VocoderConfig,
     audio_vae_header,
@@ -36,32 +36,50 @@ from soundstage.model.config import (
     vocoder_header,
 )
 from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.preview import TinyDecoder, TinyVaeConfig
 from soundstage.model.transformer import Transformer
+from soundstage.model.upsampler import LatentUpsampler
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.weights.header import WeightsFile
-from soundstage.weights.layouts import Part, PartTensors, StoredTensor, listing
+from soundstage.weights.diffusers_config import read_diffusers_config
+from soundstage.weights.gguf import is_packed
+from soundstage.weights.header import WeightsFile, read_header
+from soundstage.weights.layouts import Part, PartTensors, StoredTensor, is_upsampler, listing
+from soundstage.weights.quantize import QuantizedLinear, from_stored, put, quantize_rows
+from soundstage.weights.read import Tensors
+from soundstage.weights.storage import EightBit, Storage, eight_bit
 
 Module = TypeVar("Module", bound=nn.Module)
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
+QUANTIZED = FP8 | {"I8"}
 TEXT_FEATURES = 3840 * 49  # Gemma 3 12B: hidden size times its 48 layers and the embedding
 
 
 def stored_config(files: Sequence[WeightsFile]) -> dict[str, Any]:
-    """The sections of all files' configs. Raises WeightsError if two files disagree on one."""
+    """The sections of all files' configs, and of config.json next to files of a diffusers folder.
+
+    Raises WeightsError if two files disagree on one.
+    """
     sections: dict[str, Any] = {}
-    origin: dict[str, Path] = {}
     for file in files:
-        for name, section in (file.config or {}).items():
-            if name in sections and sections[name] != section:
+        for name, section in (file.config or read_diffusers_config(file.path.parent)).items():
+            found = sections.setdefault(name, section)
+            if found is section:
+                continue
+            if any(found[key] != section[key] for key in found.keys() & section.keys()):
+                others = ", ".join(str(other.path) for other in files if other is not file)
                 raise WeightsError(
-                    f"{file.path} and {origin[name]} hold different '{name}' configs; "
-                    "pass files of one model only"
+                    f"{file.path} and {others} hold different '{name}' configs; pass files of one model only"
                 )
-            sections[name], origin[name] = section, file.path
+            sections[name] = {**found, **section}
     return sections
+
+
+def model_config(files: Sequence[WeightsFile]) -> dict[str, Any]:
+    """`stored_config`, with the published model's sections where no file stores one."""
+    return {**published_config(), **stored_config(files)}
 
 
 def published_config() -> dict[str, Any]:
@@ -117,12 +135,26 @@ def load_part(
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    storage: Storage = "full",
 ) -> Module:
     """Build a module and give it the tensors of one part, for inference.
 
     build: makes the module; called on the meta device, so it must not compute with its weights. dtype: of
-    all floating-point weights but the scale-and-shift tables, which stay in float32; fp8 weights are
-    multiplied by their scale. Raises WeightsError naming every key that is missing, unexpected or misshapen.
+    all floating-point weights but the scale-and-shift tables, which stay in float32; fp8 and int8 weights
+    are multiplied by their scale. storage: which linear layers become a QuantizedLinear instead. Raises
+    WeightsError naming every key that is missing, unexpected or misshapen.
+    """
+    module, tensors = open_part(build, parts, part)
+    assign(module, tensors, dtype, torch.device(device), storage)
+    return module
+
+
+def open_part(
+    build: Callable[[], Module], parts: Mapping[Part, PartTensors], part: Part
+) -> tuple[Module, PartTensors]:
+    """A part's module on the meta device and where its weights are, known to fit; reads none of them.
+
+    Raises WeightsError as `load_part` does.
     """
     tensors = parts.get(part)
     if not tensors:
@@ -132,18 +164,80 @@ def load_part(
     with torch.device("meta"):
         module = build()
     check_fit(module, tensors, part)
+    return module.requires_grad_(False).eval(), tensors
+
+
+def load_upsampler(
+    path: Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+) -> LatentUpsampler:
+    """A latent upsampler from its file, for inference.
+
+    Raises ConfigError for a file that does not say which one it is, WeightsError for one that does not fit.
+    """
+    file = read_header(path)
+    if not is_upsampler(file.tensors):
+        raise WeightsError(f"{path} is no latent upsampler; get one of LTX-2.3")
+    config = UpsamplerConfig.from_header(file.config or read_diffusers_config(path.parent))
+    tensors = {name: StoredTensor(path, name, entry) for name, entry in file.tensors.items()}
+    check_dtypes(tensors)
+    with torch.device("meta"):
+        module = LatentUpsampler(config)
+    check_fit(module, tensors, "latent upsampler")
+    assign(module, tensors, dtype, torch.device(device))
+    return module.requires_grad_(False).eval()
+
+
+def load_preview(
+    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> TinyDecoder:
+    """The decoder of a tiny preview VAE from its file, for inference; an encoder in it is left alone.
+
+    Raises WeightsError for a file of another layout, or one that does not fit it.
+    """
+    tensors = {}
+    for name, entry in read_header(path).tensors.items():
+        _, found, key = name.replace("decoder.layers.", "decoder.").partition("decoder.")
+        if found:
+            tensors[found + key] = StoredTensor(path, name, entry)
+    check_dtypes(tensors)
+    config = TinyVaeConfig.from_shapes({key: stored.entry.shape for key, stored in tensors.items()})
+    with torch.device("meta"):
+        module = TinyDecoder(config)
+    check_fit(module, tensors, "preview VAE")
     assign(module, tensors, dtype, torch.device(device))
     return module.requires_grad_(False).eval()
 
 
 def check_dtypes(tensors: PartTensors) -> None:
-    """Raise WeightsError for quantized storage that is not read here."""
-    for tensor in tensors.values():
-        if tensor.entry.dtype not in FLOATS | FP8:
-            raise WeightsError(
-                f"{tensor.path}: '{tensor.name}' is stored as {tensor.entry.dtype}, a quantization "
-                "this engine does not read; get the BF16 or FP8 file"
-            )
+    """Raise WeightsError for a dtype or a quantization that is not read here, naming file and tensor."""
+    for key, tensor in tensors.items():
+        problem = _dtype_problem(key, tensor)
+        if problem is not None:
+            raise WeightsError(f"{tensor.path}: '{tensor.name}' {problem}")
+
+
+def _dtype_problem(key: str, tensor: StoredTensor) -> str | None:
+    dtype, shape = tensor.entry.dtype, tensor.entry.shape
+    advice = "get the BF16 or FP8 file"
+    if "weight_scale_2" in tensor.sidecars or "pre_quant_scale" in tensor.sidecars:
+        return f"is quantized to NVFP4 or AWQ, which this engine does not read; {advice}"
+    if dtype in QUANTIZED and ("scale_shift_table" in key or "norm" in key.rsplit(".", 2)[-2]):
+        return f"is stored as {dtype}, where LTX-2.3 needs floating-point values; {advice}"
+    if dtype == "I8" and tensor.scale is None:
+        return f"is stored as I8 without a scale, which makes its values meaningless; {advice}"
+    if dtype not in FLOATS | QUANTIZED and not is_packed(dtype):
+        return f"is stored as {dtype}, which is no dtype of weights read here; {advice}"
+    if tensor.scale is None:
+        return None
+    scale = tensor.sidecars["weight_scale"][1]
+    if scale.dtype not in FLOATS:
+        return f"has a scale of dtype {scale.dtype} (MXFP8), which this engine does not read; {advice}"
+    if scale.num_params != 1 and scale.shape not in ((shape[0],), (shape[0], 1)):
+        return (
+            f"is {dtype} {list(shape)}, and its scale '{tensor.scale}' has the shape {list(scale.shape)}, "
+            f"which is neither one number nor one per row; {advice}"
+        )
+    return None
 
 
 def check_fit(module: nn.Module, tensors: PartTensors, part: str) -> None:
@@ -168,36 +262,49 @@ def check_fit(module: nn.Module, tensors: PartTensors, part: str) -> None:
         )
 
 
-def assign(module: nn.Module, tensors: PartTensors, dtype: torch.dtype, device: torch.device) -> None:
+def assign(
+    module: nn.Module,
+    tensors: PartTensors,
+    dtype: torch.dtype,
+    device: torch.device,
+    storage: Storage = "full",
+) -> None:
     """Replace a meta module's tensors by stored ones that fit it."""
-    with ExitStack() as stack:
-        opened: dict[Path, Any] = {}
-        state = {}
-        for key, tensor in tensors.items():
-            if tensor.path not in opened:
-                opened[tensor.path] = stack.enter_context(_open(tensor.path, device))
-            kept = torch.float32 if "scale_shift_table" in key else dtype
-            state[key] = _read(opened[tensor.path], tensor, kept)
-        module.load_state_dict(state, strict=True, assign=True)
-    left = [name for name, value in module.named_buffers() if value.is_meta]
+    small = eight_bit_layers(module, tensors, storage)
+    with Tensors() as files:
+        state = {
+            key: files.value(tensor, torch.float32 if "scale_shift_table" in key else dtype, device)
+            for key, tensor in tensors.items()
+            if not (key.endswith(".weight") and key.removesuffix(".weight") in small)
+        }
+        module.load_state_dict(state, strict=not small, assign=True)
+        for name, how in small.items():
+            bias = module.get_parameter(f"{name}.bias") if f"{name}.bias" in tensors else None
+            put(module, name, _read_eight_bit(files, tensors[f"{name}.weight"], how, bias, device))
+    _assert_whole([*module.named_buffers(), *module.named_parameters()])
+
+
+def _read_eight_bit(
+    files: Tensors, stored: StoredTensor, how: EightBit, bias: torch.Tensor | None, device: torch.device
+) -> QuantizedLinear:
+    if not how.kept:
+        weight = quantize_rows(files.value(stored, torch.float32, device), how.format)
+        return QuantizedLinear(weight, bias, native=how.native)
+    values, scale, input_scale = files.quantized(stored, device)
+    return from_stored(values, scale, bias, input_scale=input_scale, native=how.native, name=stored.name)
+
+
+def eight_bit_layers(module: nn.Module, tensors: PartTensors, storage: Storage) -> dict[str, EightBit]:
+    """The linear layers of a module that are held in 8 bits, by name."""
+    found = {}
+    for name, layer in module.named_modules():
+        stored = tensors.get(f"{name}.weight") if isinstance(layer, nn.Linear) else None
+        how = None if stored is None else eight_bit(storage, f"{name}.weight", stored.entry.dtype)
+        if how is not None:
+            found[name] = how
+    return found
+
+
+def _assert_whole(tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    left = [name for name, value in tensors if value.is_meta]
     assert not left, f"buffers that no file stores must be made in forward: {left}"
-
-
-def _open(path: Path, device: torch.device) -> Any:
-    try:
-        return safe_open(path, framework="pt", device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}); download or copy it again") from error
-
-
-def _read(file: Any, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
-    value: Tensor = file.get_tensor(stored.name)
-    if stored.scale is None:
-        return value.to(dtype)
-    scale: Tensor = file.get_tensor(stored.scale)
-    if scale.numel() != 1 or not torch.isfinite(scale).all() or scale.item() <= 0:
-        raise WeightsError(
-            f"{stored.path}: the scale '{stored.scale}' is not one positive number "
-            f"(shape {list(scale.shape)}); get a file with one scale per weight"
-        )
-    return (value.float() * scale.float().reshape(())).to(dtype)

@@ -1,0 +1,303 @@
+"""`generate` and its faces: every verb fills a Request's fields and goes the same way from there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from soundstage.cli.options import Making, Values, request_fields, with_options
+from soundstage.errors import RequestError
+
+if TYPE_CHECKING:
+    from soundstage.clip import Clip
+    from soundstage.engine import Engine
+    from soundstage.plan import Plan
+
+commands = typer.Typer()
+
+Prompt = Annotated[str, typer.Argument(help="What to show and let hear, in plain English.")]
+MaybePrompt = Annotated[str, typer.Argument(help="What it shows and lets hear; helps a little.")]
+SourceVideo = Annotated[str, typer.Argument(metavar="VIDEO", help="The clip to start from.")]
+UPSCALE_PROMPT = "A clear, detailed picture."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.registered_commands += commands.registered_commands
+
+
+@commands.command(cls=Making)
+@with_options()
+def generate(prompt: Prompt, values: Values) -> None:
+    """Make a film with sound and print its path.
+
+    Example: soundstage generate "Rain falls on a tin roof." --size landscape --duration 2 --seed 7
+    """
+    _make(prompt, values)
+
+
+@commands.command(cls=Making)
+@with_options(outputs=False)
+def plan(prompt: Prompt, values: Values) -> None:
+    """Print what `generate` would do: sizes, tokens, noise levels, files, memory. Loads no weights.
+
+    Example: soundstage plan "Rain falls on a tin roof." --size 200x130
+    """
+    stage, planned = _planned(prompt, values)
+    _print_plan(stage, planned, values)
+
+
+@commands.command(cls=Making)
+@with_options("video", "span", "denoise", "extend_before", "extend_after")
+def retake(
+    video: SourceVideo,
+    span: Annotated[str, typer.Argument(metavar="START-END", help="In seconds, such as 1.5-3.")],
+    prompt: Prompt,
+    values: Values,
+) -> None:
+    """Make a stretch of a clip anew, and keep the rest. --remake video or audio makes only that anew.
+
+    Example: soundstage retake ball.mp4 1-2 "A red ball turns blue."
+    """
+    _make(prompt, values, video=video, span=[span])
+
+
+@commands.command(cls=Making)
+@with_options("video", "span", "denoise", "extend_before", "extend_after", "remake")
+def extend(
+    video: SourceVideo,
+    prompt: Prompt,
+    values: Values,
+    after: Annotated[float | None, typer.Option(help="Seconds of new time after it.")] = None,
+    before: Annotated[float | None, typer.Option(help="Seconds of new time before it.")] = None,
+) -> None:
+    """Go on with a clip, after its end, before its beginning, or both.
+
+    Example: soundstage extend ball.mp4 "The ball rolls on to the right." --after 2
+    """
+    if after is None and before is None:
+        raise RequestError("extend needs a length; give --after or --before in seconds")
+    _make(prompt, values, video=video, extend_after=after, extend_before=before)
+
+
+@commands.command(cls=Making)
+@with_options("image")
+def keyframe(
+    prompt: Prompt,
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="PATH[@TIME][:STRENGTH]; evenly spaced without times."),
+    ],
+    values: Values,
+) -> None:
+    """Go from picture to picture.
+
+    Example: soundstage keyframe "A door opens." shut.png open.png --duration 2
+    """
+    _make(prompt, values, image=_spaced(images, prompt, values))
+
+
+@commands.command(cls=Making)
+@with_options("audio", "audio_mode")
+def a2v(
+    audio: Annotated[str, typer.Argument(metavar="AUDIO", help="The sound of the film.")],
+    prompt: Prompt,
+    values: Values,
+) -> None:
+    """Make a picture to a sound. The film has the sound's own samples.
+
+    Example: soundstage a2v beat.wav "A red ball bounces." --image ball.png
+    """
+    _make(prompt, values, audio=audio, audio_mode="driving")
+
+
+@commands.command(cls=Making)
+@with_options("video", "remake", "only")
+def v2a(video: SourceVideo, prompt: Prompt, values: Values) -> None:
+    """Make the sound of a silent clip. Its picture stays as it is.
+
+    Example: soundstage v2a silent.mp4 "A ball bounces on wood."
+    """
+    _make(prompt, values, video=video, remake="audio")
+
+
+@commands.command(cls=Making)
+@with_options("video", "image", "last_image", "only", "contact_sheet")
+def t2a(prompt: Prompt, values: Values) -> None:
+    """Make sound alone, as a .wav file.
+
+    Example: soundstage t2a "Rain falls." --duration 4
+    """
+    _make(prompt, values, only="audio")
+
+
+@commands.command(cls=Making)
+@with_options("video", "recipe", "only", "remake", "denoise", "span", "mask", "canvas")
+def upscale(video: SourceVideo, values: Values, prompt: MaybePrompt = UPSCALE_PROMPT) -> None:
+    """Make a finished clip twice as large and refine it; its sound is kept.
+
+    Example: soundstage upscale ball.mp4 "A red ball bounces."
+    """
+    _make(prompt, values, video=video, recipe="upscale", remake="video")
+
+
+@commands.command(cls=Making)
+@with_options("video", "audio", "audio_mode", "reference", "recipe")
+def dub(video: SourceVideo, prompt: Prompt, values: Values) -> None:
+    """New speech for the speaker of a clip, in the same voice; needs a dubbing LoRA by --lora.
+
+    Example: soundstage dub talk.mp4 'She says: [SPEECH] "Good morning."' --lora dub.safetensors
+    """
+    _make(prompt, values, reference=[video], audio=video, audio_mode="identity", recipe="dub")
+
+
+@commands.command()
+def recipes(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """List the recipes there are, and what each is for.
+
+    Example: soundstage recipes
+    """
+    from soundstage.recipes import listing, recipes_folder
+
+    found = listing()
+    if as_json:
+        print(json.dumps([recipe.to_dict() for recipe in found], ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "what it does", "best for")
+    for recipe in found:
+        table.add_row(recipe.name, recipe.summary, recipe.best_for)
+    Console().print(table)
+    print(f"your own: .yaml files in {recipes_folder()}", file=sys.stderr)
+
+
+@commands.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="A file saved by soundstage.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """Print how a file was made: the request, the model and the hashes of its weights.
+
+    Example: soundstage show ball.mp4
+    """
+    from soundstage.clip import read_provenance
+
+    provenance = read_provenance(file)
+    if as_json:
+        print(json.dumps(provenance, ensure_ascii=False, indent=2))
+        return
+    for key, value in provenance.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+        print(f"{key}: {text}")
+
+
+def _make(prompt: str, values: Values, **fixed: Any) -> None:
+    """What every verb does. fixed: values that the verb itself gives."""
+    stage, planned = _planned(prompt, values | fixed)
+    if values["plan"]:
+        _print_plan(stage, planned, values)
+        return
+    suffixes = _suffixes(planned)
+    path = values["output"] or _free_name(prompt, planned.request.seed, suffixes[0])
+    sheet = path.with_suffix(".png") if values.get("contact_sheet") else None
+    _check_outputs(path, suffixes, sheet)
+    for snap in planned.snaps:
+        print(f"snapped {snap}", file=sys.stderr)
+    choice = stage.choose(planned)
+    if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
+        print(f"memory {choice.reason}", file=sys.stderr)
+    clip, seconds = _run(stage, planned)
+    clip.save(path)
+    if sheet is not None:
+        clip.contact_sheet(sheet)
+    if values["as_json"]:
+        paths = {"path": str(path), "contact_sheet": None if sheet is None else str(sheet)}
+        print(json.dumps({**paths, "seconds": seconds, **clip.provenance}, ensure_ascii=False))
+    else:
+        print(path)
+
+
+def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:
+    """The plan, and where its weights will be on this machine."""
+    choice = stage.choose(planned)
+    if values["as_json"]:
+        print(json.dumps({**planned.to_dict(), "memory": choice.to_dict()}, ensure_ascii=False, indent=2))
+    else:
+        print(f"{planned}\n{choice}")
+
+
+def _planned(prompt: str, values: Values) -> tuple[Engine, Plan]:
+    """The engine and the plan of a command's options."""
+    import soundstage
+
+    request = soundstage.Request(prompt=prompt, **request_fields(values))
+    names = values["model"]
+    model = names[0] if len(names) == 1 else names
+    stage = soundstage.load(
+        model, residency=values["residency"], memory_gb=values["memory"], weights=values["weights"]
+    )
+    return stage, stage.plan(request)
+
+
+def _spaced(images: list[str], prompt: str, values: Values) -> list[str]:
+    """Pictures without times spread over the clip, the first at its start and the last at its end."""
+    timed = [re.search(r"@(last|before|f-?\d+|\d*\.?\d+s?)(:-?[\d.]+)?$", text) for text in images]
+    if any(timed) or len(images) == 1:
+        return images
+    _, planned = _planned(prompt, values)
+    last = planned.num_frames - 1
+    frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
+    return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]
+
+
+def _at_frame(text: str, frame: int) -> str:
+    path, strength = re.fullmatch(r"(.+?)(:-?\d*\.?\d+)?", text).groups()  # type: ignore[union-attr]
+    return f"{path}@f{frame}{strength or ''}"
+
+
+def _suffixes(planned: Plan) -> tuple[str, ...]:
+    from soundstage.clip import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+
+    return VIDEO_SUFFIXES if "video" in planned.modalities else AUDIO_SUFFIXES
+
+
+def _run(stage: Engine, planned: Plan) -> tuple[Clip, dict[str, float]]:
+    """Carry out a plan with progress on stderr."""
+    from soundstage.cli.progress import Progress
+    from soundstage.engine import Done
+
+    with Progress(planned) as progress:
+        for event in stage.run(planned):
+            progress.show(event)
+            if isinstance(event, Done):
+                return event.clip, event.seconds
+    raise AssertionError("a run ends with Done")
+
+
+def _check_outputs(path: Path, suffixes: tuple[str, ...], sheet: Path | None) -> None:
+    """Find out before the work begins that its results could not be written."""
+    from soundstage.media.write import check_writable
+
+    check_writable(path, suffixes)
+    if sheet is not None:
+        check_writable(sheet, (".png",))
+
+
+def _free_name(prompt: str, seed: int, suffix: str) -> Path:
+    """A name from the prompt's first words and the seed that no file has yet."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "clip"
+    path = Path(f"{words}-{seed}{suffix}")
+    count = 2
+    while path.exists():
+        path = Path(f"{words}-{seed}-{count}{suffix}")
+        count += 1
+    return path

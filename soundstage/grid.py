@@ -1,0 +1,67 @@
+"""The grid of latents in time and room: what sizes and lengths snap to, and which latents a time touches."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from soundstage.media.probe import Info
+from soundstage.types import AUDIO_LATENTS_PER_S, SPACE_SCALE, TIME_SCALE
+
+Range = tuple[int, int]  # [first, end) of latent frames or audio latents
+
+IDENTITY_MAX_S = 10.0
+
+
+def snap_side(pixels: int, step: int = SPACE_SCALE) -> int:
+    """The nearest multiple of `step`, at least that; halves go up."""
+    return max(step, (pixels + step // 2) // step * step)
+
+
+def snap_frames(count: int, step: int = TIME_SCALE) -> int:
+    """The nearest multiple of `step` plus 1, at least 1; halves go up."""
+    return max(0, (count - 1 + step // 2) // step) * step + 1
+
+
+def video_edges(latent_frames: int, fps: float) -> list[tuple[float, float]]:
+    """[start, end) of each latent frame in seconds; the first holds one pixel frame."""
+    return [
+        (max(0, TIME_SCALE * k - TIME_SCALE + 1) / fps, (TIME_SCALE * k + 1) / fps)
+        for k in range(latent_frames)
+    ]
+
+
+def audio_edges(num_latents: int) -> list[tuple[float, float]]:
+    """[start, end) of each audio latent in seconds: [0, .01), [.01, .05), [.05, .09), ..."""
+    return [(max(0, 4 * i - 3) / 100, (4 * i + 1) / 100) for i in range(num_latents)]
+
+
+def latents_in(spans: list[tuple[float, float]], edges: list[tuple[float, float]]) -> tuple[Range, ...]:
+    """Ranges of latents that a span touches: those that end after its start and start before its end.
+
+    Source: the temporal region mask, spec of the LTX-2.3 pipelines, section 3.6.
+    """
+    touched = [any(end > a and start < b for a, b in spans) for start, end in edges]
+    ranges: list[Range] = []
+    for i, made in enumerate(touched):
+        if made and ranges and ranges[-1][1] == i:
+            ranges[-1] = (ranges[-1][0], i + 1)
+        elif made:
+            ranges.append((i, i + 1))
+    return tuple(ranges)
+
+
+def identity_latents(sound_s: float) -> int:
+    """Audio latents of a voice sample, at most ten seconds of it."""
+    return max(1, math.ceil(min(sound_s, IDENTITY_MAX_S) * AUDIO_LATENTS_PER_S))
+
+
+def frames_at(info: Info, fps: float, own_fps: float) -> int:
+    """Frames a clip has at another rate, from its first to its last. own_fps: of a clip that does not say."""
+    if info.num_frames <= 1:
+        return info.num_frames
+    return int((info.num_frames - 1) / (info.fps or own_fps) * fps + 1e-6) + 1
+
+
+def scaled_side(pixels: int, scale: Fraction) -> int:
+    return max(SPACE_SCALE, int(pixels * scale))

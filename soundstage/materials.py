@@ -1,0 +1,234 @@
+"""The inputs of a plan, read and encoded before the passes begin, and kept for the next request.
+
+`prepare` does all the reading and encoding of a plan; the passes then only look up. An input that was
+encoded before, by this run or another, is not decoded again: an encoding is kept by the input's content, all
+that is done to it, and the VAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from soundstage.conditioning.masks import attention_cells, cells_touched
+from soundstage.conditioning.pixels import at_rate, fit, fit_mask, to_uint8
+from soundstage.grid import IDENTITY_MAX_S
+from soundstage.inputs import File, InMemory
+from soundstage.media.load import compress, load_frames, load_sound
+from soundstage.media.probe import probe
+from soundstage.media.write import fit_audio
+from soundstage.model_set import file_identity
+from soundstage.plan import Condition, PassPlan, Plan
+from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE
+from soundstage.weights.cache import EncodingCache, content_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from soundstage.parts import Encoder, Parts
+
+DECODERS = ("av", "pillow")  # what reads the files: another version may give other pixels
+
+
+class Materials:
+    """One plan's inputs as latents. All are (1, 128, T, h, w) or (1, 8, T, 16) in the dtype of the run."""
+
+    def __init__(self, plan: Plan, parts: Parts, cache: EncodingCache) -> None:
+        self.plan = plan
+        self.parts = parts
+        self.cache = cache
+        self._used: dict[Hashable, Tensor] = {}
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Read and encode whatever a pass will ask for."""
+        for step in self.plan.passes:
+            for condition in step.conditions:
+                self.condition(condition, step)
+            self.source_mask(step)
+            if step.source is not None and step.source.video != "none":
+                self.source_video(step)
+            if step.audio is not None:
+                self.sound(step)
+                self.identity(step)
+
+    def condition(self, condition: Condition, step: PassPlan) -> Tensor:
+        """Latents of a guide or reference."""
+        request = self.plan.request
+        if condition.kind == "reference":
+            reference = request.references[condition.index]
+            return self._clip(reference.video, condition, step.fps, reference.crop, crf=0)
+        guide = request.guides[condition.index]
+        crf = self.plan.image_crf if guide.crf is None else guide.crf
+        return self._clip(guide.image, condition, step.fps, guide.crop, crf=crf)
+
+    def reference_attention(self, condition: Condition, step: PassPlan) -> Tensor | float:
+        """How much the clip looks at each token of a reference: one value, or (N,)."""
+        mask = self.plan.request.references[condition.index].mask
+        if mask is None:
+            return condition.attention
+        pixels = _read_mask(mask, step, condition.num_frames * condition.temporal)[:: condition.temporal]
+        pixels = pixels[: condition.num_frames]
+        cells = attention_cells(pixels, condition.height // SPACE_SCALE, condition.width // SPACE_SCALE)
+        return condition.attention * cells
+
+    def source_pixels(self, step: PassPlan) -> NDArray[np.uint8]:
+        """The source's frames as the pass shows them, without what is made around it."""
+        source, use = self.plan.request.source, step.source
+        assert source is not None
+        assert source.video is not None
+        assert use is not None
+        width, height = self._source_size(step)
+        frames = self._source_frames(step)
+        return to_uint8(fit(frames, width, height, source.crop))
+
+    def source_video(self, step: PassPlan) -> Tensor:
+        """Latents of the source alone, at the size and rate of the pass before its upsamplers."""
+        source, use = self.plan.request.source, step.source
+        assert source is not None
+        assert source.video is not None
+        assert use is not None
+        width, height = self._source_size(step)
+        cut = (use.first_frame, use.num_frames, step.fps, self.plan.fps)
+        key = ("source", _identity(source.video), width, height, *cut, source.crop)
+
+        def make() -> Tensor:
+            frames = self._source_frames(step)
+            whole = (len(frames) - 1) // TIME_SCALE * TIME_SCALE + 1
+            return self.parts.encode_video(fit(frames[:whole], width, height, source.crop))
+
+        return self._get("video", key, make)
+
+    def source_mask(self, step: PassPlan) -> Tensor | None:
+        """(T, h, w) cells of the pass that the source's mask touches."""
+        source, use = self.plan.request.source, step.source
+        if source is None or source.mask is None or use is None or use.video != "part":
+            return None
+        return cells_touched(_read_mask(source.mask, step, step.num_frames))
+
+    def sound(self, step: PassPlan) -> Tensor | None:
+        """Latents (1, 8, T, 16) of the sound that is given, as long as the pass's own; None without one."""
+        request, use = self.plan.request, step.source
+        if self.plan.driven and request.audio is not None:
+            return self._sound(request.audio.file, request.audio.start_s, 0.0, step.audio_tokens)
+        if use is None or use.audio == "none" or request.source is None:
+            return None
+        own = request.source.video if request.source.audio is None else request.source.audio
+        assert own is not None
+        return self._sound(own, request.source.start_s, use.before / step.fps, step.audio_tokens)
+
+    def silence(self, step: PassPlan) -> Tensor:
+        """Latents of no sound."""
+        count = step.audio_tokens
+
+        def make() -> Tensor:
+            samples = torch.zeros(1, 2, _samples_for(count, MEL_RATE_HZ))
+            return self.parts.encode_audio(samples, MEL_RATE_HZ)[:, :, :count]
+
+        return self._get("audio", ("silence", count), make)
+
+    def identity(self, step: PassPlan) -> Tensor | None:
+        """Latents (1, 8, T, 16) of the voice to speak with; None where the pass hears none from the input."""
+        audio = self.plan.request.audio
+        if audio is None or step.identity != "input":
+            return None
+        count = step.added_audio
+        key = ("voice", _identity(audio.file), audio.start_s, count)
+
+        def make() -> Tensor:
+            samples, rate = load_sound(audio.file, audio.start_s, IDENTITY_MAX_S)
+            samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
+            return self.parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
+
+        return self._get("audio", key, make)
+
+    def _clip(self, file: File, condition: Condition, fps: float, crop: str, *, crf: int) -> Tensor:
+        c = condition
+        cut = (c.num_frames, c.doubled, c.temporal, fps, self.plan.fps)
+        key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf)
+
+        def make() -> Tensor:
+            info = probe(file)
+            picked = at_rate(
+                info.num_frames, info.fps or self.plan.fps, fps, (c.num_frames - 1) * c.temporal + 1
+            )
+            if c.temporal > 1:
+                picked = picked[:1] + picked[1 :: c.temporal]
+            frames = load_frames(file, picked[: c.num_frames])
+            if len(frames) == 1 and crf:
+                frames = compress(frames[0], crf)[None]
+            if c.doubled:
+                frames = frames[[0, *range(len(frames))]]
+            latents = self.parts.encode_video(fit(frames, c.width, c.height, crop))  # type: ignore[arg-type]
+            return latents[:, :, 1:] if c.doubled else latents
+
+        return self._get("video", key, make)
+
+    def _sound(self, file: File, start_s: float, delay_s: float, count: int) -> Tensor:
+        """A file's sound from start_s on, after delay_s of silence, as `count` latents."""
+        key = ("sound", _identity(file), start_s, delay_s, count)
+
+        def make() -> Tensor:
+            samples, rate = load_sound(file, start_s)
+            delay = torch.zeros(2, round(delay_s * rate))
+            whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
+            needed = _samples_for(count, rate)
+            whole = torch.nn.functional.pad(whole, (0, max(0, needed - whole.shape[1])))[:, :needed]
+            return self.parts.encode_audio(whole[None], rate)[:, :, :count]
+
+        return self._get("audio", key, make)
+
+    def _source_frames(self, step: PassPlan) -> NDArray[np.uint8]:
+        source, use = self.plan.request.source, step.source
+        assert source is not None
+        assert source.video is not None
+        assert use is not None
+        info = probe(source.video)
+        rate = info.fps or self.plan.fps
+        picked = at_rate(info.num_frames, rate, step.fps, use.first_frame + use.num_frames)
+        return load_frames(source.video, picked[use.first_frame :])
+
+    def _source_size(self, step: PassPlan) -> tuple[int, int]:
+        """Width and height of the source in a pass, before the upsamplers that follow it."""
+        assert step.source is not None
+        left, top, right, bottom = step.source.margins
+        width, height = step.width - left - right, step.height - top - bottom
+        for role in step.upsample if step.source.video == "start" else ():
+            if role == "space-x2":
+                width, height = width // 2, height // 2
+            elif role == "space-x1.5":
+                width, height = width * 2 // 3, height * 2 // 3
+        return width, height
+
+    def _get(self, encoder: Encoder, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """key: all that the latents depend on besides the encoder and what reads files."""
+        if key not in self._used:
+            name = content_key(key, *map(version, DECODERS), *self.parts.identity(encoder))
+            kept = self.cache.kept(name, lambda: {"latents": make()}, self.parts.device)
+            self._used[key] = kept["latents"]
+        return self._used[key]
+
+
+def _read_mask(file: File, step: PassPlan, num_frames: int) -> Tensor:
+    """A mask over the frames of a pass, (F, H, W) in [0, 1]."""
+    info = probe(file)
+    picked = at_rate(info.num_frames, info.fps, step.fps, num_frames)
+    return fit_mask(load_frames(file, picked), step.width, step.height, num_frames, "stretch")
+
+
+def _samples_for(count: int, rate_hz: int) -> int:
+    """Samples that encode to at least `count` latents, and to at least one mel window."""
+    return round((count / AUDIO_LATENTS_PER_S + 0.1) * rate_hz)
+
+
+def _identity(file: File) -> Hashable:
+    """What tells a file's content from another's."""
+    if isinstance(file, InMemory):
+        return (file.sha256, str(file), file.fps, file.sample_rate_hz)
+    return file_identity(Path(file))

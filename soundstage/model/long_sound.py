@@ -1,0 +1,96 @@
+"""Audio latents to sound, stretch by stretch: the numbers of the whole, in memory that does not grow.
+
+The audio decoder and the vocoder are convolutions throughout, so a sample depends on a second or two of its
+surroundings at most. Each stretch is made with that much around it, which is then cut off.
+Source of the reaches: spec of the LTX-2.3 audio path, sections 2, 5 and 6. Held by
+tests/unit/test_long_sound.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from soundstage.model.audio_vae import AudioVae
+from soundstage.model.config import AudioVaeConfig, GeneratorConfig, VocoderConfig
+from soundstage.model.vocoder import FILTER_TAPS, Vocoder
+from soundstage.types import AUDIO_LATENTS_PER_S, MEL_HOP, MEL_RATE_HZ
+
+# Sound up to this long is made at once, as one call of the modules would.
+STRETCH_LATENTS = 20 * AUDIO_LATENTS_PER_S
+MELS_PER_LATENT = MEL_RATE_HZ // MEL_HOP // AUDIO_LATENTS_PER_S
+
+
+@torch.no_grad()
+def decode_sound(
+    audio_vae: AudioVae, vocoder: Vocoder, latents: Tensor, *, stretch: int = STRETCH_LATENTS
+) -> Iterator[Tensor]:
+    """Normalised latents (B, 8, T, 16) -> sound (B, 2, n) at 48 kHz in [-1, 1], piece by piece, in order.
+
+    stretch: latents made at a time. The pieces join to `vocoder(audio_vae.decode(latents))` to rounding.
+    """
+    mel = torch.cat(list(_mels(audio_vae, latents, stretch)), dim=2)
+    num_mels = mel.shape[2]
+    reach = vocoder_reach(vocoder.config)
+    samples = vocoder.config.base.hop * vocoder.config.rate_ratio
+    for part in _stretches(num_mels, stretch * MELS_PER_LATENT, reach, reach):
+        sound = vocoder(mel[:, :, part.read])
+        yield sound[:, :, samples * part.crop.start : samples * part.crop.stop]
+
+
+def _mels(audio_vae: AudioVae, latents: Tensor, stretch: int) -> Iterator[Tensor]:
+    """Log-mel (B, 2, n, 64) of each stretch. Latent i > 0 makes mel frames 4i - 3 to 4i, latent 0 frame 0."""
+    for part in _stretches(latents.shape[2], stretch, audio_decoder_reach(audio_vae.config), 0):
+        mel = audio_vae.decode(latents[:, :, part.read])
+        first = 0 if part.crop.start == 0 else MELS_PER_LATENT * part.crop.start - MELS_PER_LATENT + 1
+        yield mel[:, :, first : MELS_PER_LATENT * (part.crop.stop - 1) + 1]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """read: what is taken of the whole. crop: what of that counts."""
+
+    read: slice
+    crop: slice
+
+
+def _stretches(length: int, size: int, before: int, after: int) -> Iterator[Stretch]:
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        first = max(0, start - before)
+        yield Stretch(slice(first, min(length, stop + after)), slice(start - first, stop - first))
+
+
+def audio_decoder_reach(config: AudioVaeConfig) -> int:
+    """Latents before its own that a mel frame depends on. Every convolution looks two frames back."""
+    convs_per_level = 2 * (config.num_res_blocks + 1)
+    frames = 2.0 * (1 + 4)  # the first convolution and the two blocks of the middle
+    for level in range(len(config.channel_multipliers)):
+        rate = 2**level
+        frames += 2 * convs_per_level / rate
+        frames += 2 / (2 * rate)  # the convolution after doubling; at the end, the last one
+    return math.ceil(frames) + 1
+
+
+def vocoder_reach(config: VocoderConfig) -> int:
+    """Mel frames to each side of its own that a sample depends on, both generators and what is between."""
+    inner = config.base.hop // config.bwe_hop  # frames of the mel between per frame of the first
+    between = config.bwe_window / config.base.hop
+    return math.ceil(_generator_reach(config.base) + between + _generator_reach(config.bwe) / inner) + 1
+
+
+def _generator_reach(config: GeneratorConfig) -> float:
+    """In mel frames. A stage's reach is its widest block's, at the rate the stage has arrived at."""
+    frames, rate = 3.0, 1
+    for upsample, kernel in zip(config.upsample_rates, config.upsample_kernels, strict=True):
+        rate *= upsample
+        blocks = [
+            sum((size - 1) // 2 * (dilation + 1) + 2 * FILTER_TAPS // 2 for dilation in dilations)
+            for size, dilations in zip(config.block_kernels, config.block_dilations, strict=True)
+        ]
+        frames += (kernel + max(blocks)) / rate
+    return frames + (FILTER_TAPS // 2 + 3) / rate  # the last activation and convolution

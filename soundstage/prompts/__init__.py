@@ -1,0 +1,1 @@
+"""Prompts before they are encoded: what they ask for, and when."""

@@ -1,0 +1,330 @@
+"""Prompts whose words hold for a part of the clip: read into segments with times in seconds.
+
+Three ways to write the same thing; they do not mix in one prompt:
+
+    a red ball rolls | it stops | it jumps              equal shares of the clip
+    a red ball rolls [2] | it stops [1]                 shares by weight; [0-48] weighs its length, 48
+    [0-2s] a red ball rolls [2-5s] it stops             times; [25%:50%] shares of the clip; [2s-] to its end
+    Scene 1: a red ball rolls                           a line each, equal shares
+    Scene 2: it stops
+
+Words that hold throughout stand before "||", before the first time, or before the first heading. They are
+put in front of every segment's words, so that each is a whole description on its own.
+
+Shares are cut at latent frames, where the picture can change; times are kept as they are. Pure data.
+Source of the syntax and of the sharing by largest remainder: Prompt Relay, spec of techniques, section 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from soundstage.errors import RequestError
+from soundstage.types import TIME_SCALE
+
+NEARLY_S = 1e-6  # times closer than this are the same
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+# A span needs a unit; without one it is the weight of a share: "[0-50]".
+_SPAN = re.compile(rf"\[\s*{_NUMBER}\s*(s|%)?\s*[-:\u2013]\s*(?:{_NUMBER}|end)?\s*(s|%)?\s*\]", re.IGNORECASE)
+_WEIGHT = re.compile(rf"\[\s*{_NUMBER}\s*(?:-\s*{_NUMBER})?\s*\]\s*$")
+_HEADING = re.compile(r"^\s*(?:scene|shot|segment|part|beat|chunk)\s+\d+(?:\s*-\s*\d+)?\s*:", re.I | re.M)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Words that hold from start_s up to end_s, in seconds from the start of the clip."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Relay:
+    """How sharply one segment's words end and the next ones' begin.
+
+    epsilon: in (0, 1), how much neighbours bleed in; up to 0.1 is a cut, from 0.5 a soft blend. strength:
+    0 (no effect) to 10. window_scale: 0 to 4, of the stretch in which a segment is heard in full. audio_*:
+    for the sound; None is the picture's. Raises RequestError for values outside these ranges.
+    """
+
+    epsilon: float = 1e-3
+    strength: float = 1.0
+    window_scale: float = 1.0
+    audio_epsilon: float | None = None
+    audio_strength: float | None = None
+    audio_window_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        for prefix in ("", "audio_"):
+            for name, low, high in (("epsilon", 1e-6, 0.99), ("strength", 0, 10), ("window_scale", 0, 4)):
+                value = getattr(self, prefix + name)
+                if value is not None and not low <= value <= high:
+                    raise RequestError(
+                        f"relay {prefix + name} is {value:g}; give a number from {low:g} to {high:g}",
+                        field="relay",
+                    )
+
+    def of_audio(self) -> Relay:
+        """The values for the sound, as those of a Relay."""
+        own = (self.audio_epsilon, self.audio_strength, self.audio_window_scale)
+        pictures = (self.epsilon, self.strength, self.window_scale)
+        return Relay(*(p if a is None else a for a, p in zip(own, pictures, strict=True)))
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A prompt over a clip: segments follow each other from 0 to duration_s without a gap.
+
+    shared: words that hold throughout, "" if there are none. One segment is an ordinary prompt.
+    """
+
+    segments: tuple[Segment, ...]
+    shared: str = ""
+    relay: Relay = field(default_factory=Relay)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is encoded, one prompt per segment."""
+        return tuple(f"{self.shared} {segment.text}".strip() for segment in self.segments)
+
+    @property
+    def duration_s(self) -> float:
+        return self.segments[-1].end_s
+
+    def cut(self, start_s: float, end_s: float) -> Timeline:
+        """The part between two times, counted from its own start."""
+        inside = [s for s in self.segments if s.start_s < end_s - NEARLY_S and s.end_s > start_s + NEARLY_S]
+        moved = (
+            Segment(s.text, max(s.start_s, start_s) - start_s, min(s.end_s, end_s) - start_s) for s in inside
+        )
+        return Timeline(tuple(moved), self.shared, self.relay)
+
+    def prompt(self) -> str:
+        """A prompt that is read as this timeline, over a clip of its length."""
+        if len(self.segments) == 1:
+            return self.texts[0]
+        spans = [f"[{s.start_s:.9f}s-{s.end_s:.9f}s] {s.text}" for s in self.segments[:-1]]
+        last = self.segments[-1]
+        return " ".join([self.shared, *spans, f"[{last.start_s:.9f}s-end] {last.text}"]).strip()
+
+
+def parse_timeline(
+    prompt: str,
+    *,
+    num_frames: int,
+    fps: float,
+    lengths: Sequence[float] | None = None,
+    relay: Relay | None = None,
+) -> Timeline:
+    """Read a prompt for a clip of num_frames (8k + 1) at fps.
+
+    lengths: a weight per segment of a prompt with "|" or headings, in frames or any unit. A prompt without
+    marks is one segment. The first time may only start at 0 and the last must end with the clip, give or
+    take a latent frame, to which it is moved. Raises RequestError in one sentence.
+    """
+    relay = relay or Relay()
+    duration_s = num_frames / fps
+    if _has_spans(prompt):
+        if lengths is not None:
+            raise RequestError(
+                "lengths are given for a prompt that has times of its own; keep one", field="lengths"
+            )
+        shared, spans = _timed(prompt, duration_s)
+        return Timeline(_whole(spans, duration_s, TIME_SCALE / fps), shared, relay)
+    shared, texts, weights = _shared_out(prompt)
+    if lengths is not None:
+        weights = _checked_lengths(lengths, len(texts), tagged=weights is not None)
+    edges = _edges(weights or [1.0] * len(texts), num_frames, fps)
+    segments = (Segment(t, a, b) for t, (a, b) in zip(texts, itertools.pairwise(edges), strict=True))
+    return Timeline(tuple(segments), shared, relay)
+
+
+def latent_edge_s(index: int, fps: float) -> float:
+    """When latent frame `index` starts, in seconds; the index one past the last gives the clip's end.
+
+    The first latent frame is one frame of the picture, every later one eight.
+    """
+    return max(0, TIME_SCALE * (index - 1) + 1) / fps if index > 0 else 0.0
+
+
+def share(weights: Sequence[float], total: int) -> list[int]:
+    """Whole numbers that add up to `total`, each at least 1, in proportion by largest remainder.
+
+    Of equal remainders the first gets more. Raises RequestError for more weights than `total`.
+    """
+    if len(weights) > total:
+        raise RequestError(
+            f"the prompt has {len(weights)} segments, but the clip has only {total} latent frames "
+            "to share; make it longer or write fewer segments",
+            field="prompt",
+        )
+    ideal = [total * weight / sum(weights) for weight in weights]
+    counts = [max(1, int(x)) for x in ideal]
+    by_need = sorted(range(len(weights)), key=lambda i: counts[i] - ideal[i])
+    for i in by_need[: max(0, total - sum(counts))]:
+        counts[i] += 1
+    while sum(counts) > total:  # raising small shares to 1 took from the whole
+        counts[max(range(len(counts)), key=lambda i: (counts[i] > 1, counts[i] - ideal[i]))] -= 1
+    return counts
+
+
+def _has_spans(prompt: str) -> bool:
+    return any(match[2] or match[4] for match in _SPAN.finditer(prompt))
+
+
+def _timed(prompt: str, duration_s: float) -> tuple[str, list[Segment]]:
+    """Shared words, and segments as they are written."""
+    marks = [match for match in _SPAN.finditer(prompt) if match[2] or match[4]]
+    shared = _one_style(prompt[: marks[0].start()])
+    ends = [mark.start() for mark in marks[1:]] + [len(prompt)]
+    segments = []
+    for number, (mark, end) in enumerate(zip(marks, ends, strict=True), 1):
+        unit = (mark[2] or mark[4]).lower()
+        if mark[2] and mark[4] and mark[2].lower() != mark[4].lower():
+            raise RequestError(f"the time {mark[0]} mixes seconds and percent; use one", field="prompt")
+        scale = duration_s / 100 if unit == "%" else 1.0
+        start_s = float(mark[1]) * scale
+        end_s = duration_s if mark[3] is None else float(mark[3]) * scale
+        if end_s <= start_s:
+            raise RequestError(f"the time {mark[0]} ends before it starts; swap the two", field="prompt")
+        text = _one_style(prompt[mark.end() : end])
+        segments.append(Segment(_not_empty(text, number), start_s, end_s))
+    return shared, segments
+
+
+def _one_style(text: str) -> str:
+    """Stripped of a bar at either end; a bar within is another way of writing segments."""
+    text = text.strip().strip("|").strip()
+    if "|" in text:
+        raise RequestError(
+            f"the prompt has times and also '|' within '{text}'; write segments in one way", field="prompt"
+        )
+    return text
+
+
+def _whole(segments: list[Segment], duration_s: float, slack_s: float) -> tuple[Segment, ...]:
+    """Check that segments follow each other and fill the clip; the ends are moved to the clip's."""
+    for before, after in itertools.pairwise(segments):
+        if after.start_s < before.start_s:
+            raise RequestError(
+                f"the prompt's times are out of order: {_span(after)} comes after {_span(before)}; "
+                "write them from first to last",
+                field="prompt",
+            )
+        if after.start_s < before.end_s - NEARLY_S:
+            raise RequestError(
+                f"the prompt's times {_span(before)} and {_span(after)} overlap; "
+                "let one end where the next starts",
+                field="prompt",
+            )
+        if after.start_s > before.end_s + NEARLY_S:
+            raise RequestError(
+                f"the prompt has nothing between {before.end_s:g} s and {after.start_s:g} s; "
+                "let one time end where the next starts",
+                field="prompt",
+            )
+    if segments[0].start_s > NEARLY_S:
+        raise RequestError(
+            f"the prompt has nothing before {segments[0].start_s:g} s; let the first time start at 0",
+            field="prompt",
+        )
+    first, last = segments[0], segments[-1]
+    if last.end_s > duration_s + slack_s or last.start_s >= duration_s:
+        raise RequestError(
+            f"the prompt's time {_span(last)} is beyond the clip, which lasts {duration_s:.4g} s; "
+            "make the clip longer or end earlier",
+            field="prompt",
+        )
+    if last.end_s < duration_s - slack_s:
+        raise RequestError(
+            f"the prompt has nothing after {last.end_s:g} s, but the clip lasts {duration_s:.4g} s; "
+            f"end the last time with the clip, as in [{last.start_s:g}s-]",
+            field="prompt",
+        )
+    segments[0] = Segment(first.text, 0.0, first.end_s)
+    segments[-1] = Segment(last.text, segments[-1].start_s, duration_s)
+    return tuple(segments)
+
+
+def _span(segment: Segment) -> str:
+    return f"{segment.start_s:g}-{segment.end_s:g} s"
+
+
+def _shared_out(prompt: str) -> tuple[str, list[str], list[float] | None]:
+    """Shared words, segments, and their weights if they are written."""
+    if "|" in prompt:
+        shared, bars, rest = prompt.partition("||")
+        if not bars:
+            shared, rest = "", prompt
+        pieces = [piece.strip() for piece in rest.split("|")]
+    else:
+        headings = list(_HEADING.finditer(prompt))
+        if len(headings) < 2:
+            return "", [prompt.strip()], None
+        shared = prompt[: headings[0].start()]
+        ends = [heading.start() for heading in headings[1:]] + [len(prompt)]
+        pieces = [prompt[h.end() : end].strip() for h, end in zip(headings, ends, strict=True)]
+    tags = [_WEIGHT.search(piece) for piece in pieces]
+    texts = [
+        _not_empty(piece[: tag.start()].strip() if tag else piece, number)
+        for number, (piece, tag) in enumerate(zip(pieces, tags, strict=True), 1)
+    ]
+    if not any(tags):
+        return shared.strip(), texts, None
+    return shared.strip(), texts, [_weight(tag, number) for number, tag in enumerate(tags, 1)]
+
+
+def _weight(tag: re.Match[str] | None, number: int) -> float:
+    if tag is None:
+        raise RequestError(
+            f"segment {number} of the prompt has no length in brackets, but others have; "
+            "give one to all or to none",
+            field="prompt",
+        )
+    weight = float(tag[1]) if tag[2] is None else float(tag[2]) - float(tag[1])
+    if weight <= 0:
+        raise RequestError(
+            f"segment {number} of the prompt has the length {tag[0].strip()}; give one above 0",
+            field="prompt",
+        )
+    return weight
+
+
+def _not_empty(text: str, number: int) -> str:
+    if not text:
+        raise RequestError(
+            f"segment {number} of the prompt is empty; describe what it shows or take it out", field="prompt"
+        )
+    return text
+
+
+def _checked_lengths(lengths: Sequence[float], num_segments: int, *, tagged: bool) -> list[float]:
+    if tagged:
+        raise RequestError(
+            "lengths are given and the prompt has lengths in brackets; keep one", field="lengths"
+        )
+    if len(lengths) != num_segments:
+        raise RequestError(
+            f"{len(lengths)} lengths are given for a prompt of {num_segments} segments; give one for each",
+            field="lengths",
+        )
+    if not all(0 < length < float("inf") for length in lengths):
+        raise RequestError(f"lengths are {list(lengths)}; give numbers above 0", field="lengths")
+    return list(lengths)
+
+
+def _edges(weights: Sequence[float], num_frames: int, fps: float) -> list[float]:
+    """Times between segments, from 0 to the end of the clip."""
+    if len(weights) == 1:
+        return [0.0, num_frames / fps]
+    latent_frames = (num_frames - 1) // TIME_SCALE + 1
+    edges, index = [0.0], 0
+    for count in share(weights, latent_frames):
+        index += count
+        edges.append(latent_edge_s(index, fps))
+    return edges

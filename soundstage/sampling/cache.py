@@ -1,0 +1,212 @@
+"""Step caches: leaving most blocks out on steps that change little, at a measured loss. Off by default.
+
+From step to step the blocks add much the same to the tokens. A cache keeps what they added and, while a
+sign says that little has changed, adds it again. One decision is made for both streams together, from the
+stream that changed more; every guidance pass has its own memory, and a new run starts with none.
+
+first-block: the first block is always run; the sign is how far what it adds has moved since the last full
+forward. teacache: no block is run; the sign is the sum, since the last full forward, of the changes of
+what the first block would read. Both are relative sums of magnitudes.
+Source: first-block caching and TeaCache (Liu et al. 2024), as in the spec of LTX-2.3 memory, section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from soundstage.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soundstage.model.transformer import BlockStack, Shortcut
+
+    Pair = tuple[Tensor | None, Tensor | None]
+
+KINDS = ("first-block", "teacache")
+# Float32 copies of a level lie this close to it.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class StepCache:
+    """Settings of a cache. Raises RequestError for a value outside its range.
+
+    kind: "first-block" or "teacache". threshold: the sign below which blocks are left out; more is faster
+    and further off, 0 leaves out none. start: the share of steps, from the first, that are always made in
+    full, at least one; the last step always is. coefficients: a polynomial, highest power first, that
+    turns teacache's change into the change to expect of the result; the default takes it as it is.
+    """
+
+    kind: Literal["first-block", "teacache"] = "first-block"
+    threshold: float = 0.05
+    start: float = 0.15
+    coefficients: tuple[float, ...] = (1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise RequestError(
+                f"cache kind is '{self.kind}'; the caches are {', '.join(KINDS)}", field="cache"
+            )
+        if not 0 <= self.threshold < 10:
+            raise RequestError(
+                f"cache threshold is {self.threshold:g}; give 0 to 10, such as 0.05", field="cache"
+            )
+        if not 0 <= self.start <= 1:
+            raise RequestError(
+                f"cache start is {self.start:g}; give a share of the steps, 0 to 1", field="cache"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> StepCache:
+        """From "first-block" or "teacache", with ":" and a threshold if not the default one.
+
+        Raises RequestError for another name and for a threshold that is no number from 0 to 10.
+        """
+        kind, colon, threshold = text.strip().lower().replace("_", "-").partition(":")
+        if not colon:
+            return cls(kind)  # type: ignore[arg-type]  # checked when it is made
+        try:
+            return cls(kind, float(threshold))  # type: ignore[arg-type]
+        except ValueError as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RequestError(
+                f"cache is '{text}', whose threshold is no number; give it as first-block:0.05", field="cache"
+            ) from None
+
+    def levels(self, sigmas: Sequence[float]) -> tuple[float, float]:
+        """(above, up to): the noise levels of a list at which blocks may be left out; none if not rising."""
+        steps = len(sigmas) - 1
+        return sigmas[-2], sigmas[min(steps, max(1, round(self.start * steps)))]
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.threshold:g}"
+
+
+class StepCaches:
+    """The caches of one run, one for each guidance pass, and the count of what they left out.
+
+    sigmas: the list of the run. A second prediction within a step counts by its own level.
+    """
+
+    def __init__(self, settings: StepCache, sigmas: Sequence[float]) -> None:
+        self.settings = settings
+        self.blocks_left_out = 0
+        self.blocks_in_all = 0
+        self._lowest, self._highest = settings.levels(sigmas)
+        self._memories: dict[str, _Memory] = {}
+
+    @property
+    def share_left_out(self) -> float:
+        """Of all blocks of all forwards, 0 to 1."""
+        return self.blocks_left_out / max(1, self.blocks_in_all)
+
+    def shortcut(self, kind: str, sigma: float) -> Shortcut:
+        """What a forward of the pass `kind` at a level gives to the transformer."""
+        memory = self._memories.setdefault(kind, _Memory())
+        may_skip = self._lowest + ROUNDING < sigma <= self._highest + ROUNDING
+        run = _first_block if self.settings.kind == "first-block" else _teacache
+
+        def shortcut(stack: BlockStack, xv: Tensor | None, xa: Tensor | None) -> Pair:
+            if memory.enabled != stack.enabled:  # a stream that rested has added nothing
+                memory.forget(stack.enabled)
+            made, left_out = run(self.settings, memory, may_skip, stack, (xv, xa))
+            self.blocks_in_all += len(stack)
+            self.blocks_left_out += left_out
+            return made
+
+        return shortcut
+
+
+class _Memory:
+    """One pass's: the sign it compares with, what the blocks added, and the changes summed up."""
+
+    def __init__(self) -> None:
+        self.forget((False, False))
+
+    def forget(self, enabled: tuple[bool, bool]) -> None:
+        self.enabled = enabled
+        self.sign: Pair | None = None
+        self.added: Pair | None = None
+        self.change = 0.0
+
+
+def _first_block(
+    settings: StepCache, memory: _Memory, may_skip: bool, stack: BlockStack, x: Pair
+) -> tuple[Pair, int]:
+    """The streams after all blocks, and how many blocks were left out."""
+    first = stack.run(*x, 0, 1)
+    sign = _minus(first, x)
+    if may_skip and memory.sign is not None and memory.added is not None:
+        memory.change = _change(sign, memory.sign)
+        if memory.change < settings.threshold:
+            return _plus(first, memory.added), len(stack) - 1
+    made = stack.run(*first, 1)
+    memory.sign, memory.added = sign, _minus(made, first)
+    return made, 0
+
+
+def _teacache(
+    settings: StepCache, memory: _Memory, may_skip: bool, stack: BlockStack, x: Pair
+) -> tuple[Pair, int]:
+    sign = stack.entry(*x)
+    if memory.sign is not None:
+        memory.change += _polynomial(settings.coefficients, _change(sign, memory.sign))
+    memory.sign = sign
+    if may_skip and memory.added is not None and memory.change < settings.threshold:
+        return _plus(x, memory.added), len(stack)
+    made = stack.run(*x)
+    memory.added, memory.change = _minus(made, x), 0.0
+    return made, 0
+
+
+def _polynomial(coefficients: Sequence[float], x: float) -> float:
+    total = 0.0
+    for coefficient in coefficients:
+        total = total * x + coefficient
+    return total
+
+
+def _change(new: Pair, old: Pair) -> float:
+    """The larger of the two streams' sums of |new - old| over sums of |old|."""
+    changes = [0.0]
+    for a, b in zip(new, old, strict=True):
+        if a is not None and b is not None:
+            changes.append(float((a.float() - b.float()).abs().sum() / (b.float().abs().sum() + 1e-12)))
+    return max(changes)
+
+
+def _minus(a: Pair, b: Pair) -> Pair:
+    video, audio = (None if x is None or y is None else x - y for x, y in zip(a, b, strict=True))
+    return video, audio
+
+
+def _plus(a: Pair, b: Pair) -> Pair:
+    video, audio = (None if x is None or y is None else x + y for x, y in zip(a, b, strict=True))
+    return video, audio
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What a cache costs and saves. video_error, audio_error: the length of the difference over that of the
+    exact latents, None for an absent stream. share_left_out: of all blocks, 0 to 1."""
+
+    video_error: float | None
+    audio_error: float | None
+    share_left_out: float
+
+
+def measure(run: Callable[[StepCaches | None], Pair], caches: StepCaches) -> CacheReport:
+    """Make the same clip without and with a cache, and compare the latents.
+
+    run: a whole run with one seed, given the caches to use, that returns both streams' final latents.
+    """
+    exact, cached = run(None), run(caches)
+    video, audio = (
+        None if a is None or b is None else float((b.float() - a.float()).norm() / a.float().norm())
+        for a, b in zip(exact, cached, strict=True)
+    )
+    return CacheReport(video, audio, caches.share_left_out)

@@ -1,0 +1,224 @@
+"""How a pass uses the request's guides, references and source: as data, in latents and frames of the pass."""
+
+from __future__ import annotations
+
+from soundstage.facts import Facts
+from soundstage.grid import audio_edges, frames_at, latents_in, video_edges
+from soundstage.inputs import Guide, Reference, Source
+from soundstage.plan import Condition, Part, SourceUse
+from soundstage.recipe import Pass
+from soundstage.types import SPACE_SCALE, TIME_SCALE, VideoShape
+
+MIN_CLIP = TIME_SCALE  # frames that make one latent of a clip inside the film
+
+
+class Shaping:
+    """Conditions of one pass after another. Problems go to the facts; what has one is left out."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.request = facts.request
+        self.infos = facts.infos
+        self.source = facts.source
+
+    def conditions(self, step: Pass, shape: VideoShape, fps: float) -> tuple[Condition, ...]:
+        made = [self._guide(i, guide, step, shape, fps) for i, guide in enumerate(self.request.guides)]
+        if step.references:
+            made += [self._reference(i, r, shape, fps) for i, r in enumerate(self.request.references)]
+        return tuple(condition for condition in made if condition is not None)
+
+    def _guide(self, i: int, guide: Guide, step: Pass, shape: VideoShape, fps: float) -> Condition | None:
+        info = self.infos.get(f"guides[{i}].image")
+        frame = self._guide_frame(i, guide, shape, fps)
+        if info is None or frame is None:
+            return None
+        num_frames, available = 1, frames_at(info, fps, self.facts.made_fps)
+        clip = available > 1
+        if clip and frame != 0:  # whole latents only, so it begins where a latent does
+            frame = (frame - 1) // TIME_SCALE * TIME_SCALE + 1 if frame > 0 else frame
+            room = available if guide.at == "before" else min(available, shape.num_frames - frame)
+            num_frames = room // TIME_SCALE * TIME_SCALE
+            if num_frames < MIN_CLIP:
+                self.facts.problem(
+                    "guides",
+                    f"guides[{i}]: {guide.image} has {room} frame(s) that fit; a clip inside the film "
+                    f"needs at least {MIN_CLIP}, so give a longer clip, an earlier time, or a still",
+                )
+                return None
+        elif clip:
+            num_frames = (min(available, shape.num_frames) - 1) // TIME_SCALE * TIME_SCALE + 1
+        doubled = clip and frame != 0
+        latents = num_frames // TIME_SCALE if doubled else (num_frames - 1) // TIME_SCALE + 1
+        if guide.at == "before":
+            frame = -TIME_SCALE * latents if clip else -1
+        mode = guide.mode or ("replace" if frame == 0 and guide.attention == 1 else "guide")
+        if step.guides == "guide":
+            mode = "guide"
+        cells = (shape.height // SPACE_SCALE) * (shape.width // SPACE_SCALE)
+        return Condition(
+            kind="replace" if mode == "replace" else "guide",
+            index=i,
+            name=str(guide.image),
+            frame=frame,
+            num_frames=num_frames,
+            num_latents=latents,
+            doubled=doubled,
+            width=shape.width,
+            height=shape.height,
+            strength=guide.strength,
+            attention=guide.attention,
+            tokens=0 if mode == "replace" else latents * cells,
+        )
+
+    def _guide_frame(self, i: int, guide: Guide, shape: VideoShape, fps: float) -> int | None:
+        """The pixel frame of a pass where a guide begins; -1 stands for before the clip."""
+        last = shape.num_frames - 1
+        if guide.at == "before":
+            return -1
+        if guide.at == "last":
+            return last
+        if guide.frame is not None:
+            rate = fps / self.facts.made_fps  # of this pass to those that are made
+            thin = self.request.thin
+            asked = guide.frame * thin if guide.frame >= 0 else last / rate + (guide.frame + 1) * thin
+            frame = round(asked * rate)
+        else:
+            frame = round((guide.at or 0.0) * fps)
+        if not 0 <= frame <= last:
+            told = f"frame is {guide.frame}" if guide.frame is not None else f"at is {guide.at:g} s"
+            self.facts.problem(
+                "guides",
+                f"guides[{i}]: {told}, but the last frame is at {last / fps:.4g} s; give an earlier time "
+                "or 'last'",
+            )
+            return None
+        return frame
+
+    def _reference(self, i: int, reference: Reference, shape: VideoShape, fps: float) -> Condition | None:
+        info = self.infos.get(f"references[{i}].video")
+        if info is None:
+            return None
+        downscale = reference.downscale or self.facts.downscale
+        temporal = reference.temporal or self.facts.temporal
+        width, height = shape.width // downscale, shape.height // downscale
+        if width % SPACE_SCALE or height % SPACE_SCALE:
+            self.facts.problem(
+                "references",
+                f"references[{i}]: 1/{downscale} of {shape.width}x{shape.height} has no whole latent cells; "
+                f"give sides that are multiples of {SPACE_SCALE * downscale} in every pass that sees it",
+            )
+            return None
+        covered = min(frames_at(info, fps, self.facts.made_fps), shape.num_frames)
+        latents = ((covered - 1) // temporal) // TIME_SCALE + 1
+        return Condition(
+            kind="reference",
+            index=i,
+            name=str(reference.video),
+            frame=0,
+            num_frames=(latents - 1) * TIME_SCALE + 1,
+            num_latents=latents,
+            doubled=False,
+            width=width,
+            height=height,
+            strength=reference.strength,
+            attention=reference.attention,
+            tokens=latents * (width // SPACE_SCALE) * (height // SPACE_SCALE),
+            downscale=downscale,
+            temporal=temporal,
+        )
+
+    # --- source --------------------------------------------------------------------------------------------
+
+    def source_use(self, step: Pass, shape: VideoShape, fps: float, sound: int) -> SourceUse | None:
+        source = self.source
+        if source is None:
+            return None
+        before, after = (int(count * step.time) for count in self.facts.extension())
+        taken = shape.num_frames - before - after
+        if self.facts.source_info is not None and self.facts.has_video:
+            info = self.facts.source_info
+            there = frames_at(info, fps, self.facts.made_fps) - round(source.start_s * fps)
+            if taken > there or taken < 1:
+                self.facts.problem(
+                    "source",
+                    f"the clip needs {taken} frames of the source at {fps:g} fps, which has {there} from "
+                    f"{source.start_s:g} s on; give a shorter duration, or extend_after_s to go on from it",
+                )
+                return None
+        spans = self._made_spans(before, after, shape.num_frames, fps)
+        return SourceUse(
+            video=self._video_part(step, source),
+            audio=self._audio_part(step, source),
+            first_frame=round(source.start_s * fps),
+            num_frames=taken,
+            before=before,
+            margins=self._margins(step, shape),
+            video_made=latents_in(spans, video_edges(shape.latent[0], fps)),
+            audio_made=latents_in(spans, audio_edges(sound)),
+        )
+
+    def _made_spans(self, before: int, after: int, total: int, fps: float) -> list[tuple[float, float]]:
+        source = self.source
+        assert source is not None
+        if source.regenerate:
+            for span in source.regenerate:
+                if span.start_s >= total / fps:
+                    self.facts.problem(
+                        "source",
+                        f"source.regenerate begins at {span.start_s:g} s, but the clip ends at "
+                        f"{total / fps:.4g} s; give an earlier span",
+                    )
+            return [(span.start_s, span.end_s) for span in source.regenerate]
+        spans = []
+        feather = round(source.feather_s * fps)
+        if before:
+            spans.append((0.0, (before + feather) / fps))
+        if after:
+            spans.append(((total - after - feather) / fps, total / fps))
+        if spans or (source.canvas is not None and source.mask is None):
+            return spans
+        return [(0.0, total / fps)]
+
+    def _video_part(self, step: Pass, source: Source) -> Part:
+        if not self.facts.has_video or source.video is None:
+            return "none"
+        if "video" not in source.modalities:
+            return "all"
+        if source.denoise is not None or step.start == "source":
+            return "start" if step.start != "previous" else "none"
+        partial = source.regenerate or source.mask or source.canvas or any(self.facts.extension())
+        return "part" if partial else "none"
+
+    def _audio_part(self, step: Pass, source: Source) -> Part:
+        if not self.facts.has_audio or self.facts.driving or not self._source_sounds():
+            return "none"
+        if "audio" not in source.modalities:
+            return "all"
+        extends = any(self.facts.extension())
+        if (source.mask or source.canvas) and not source.regenerate and not extends:
+            return "all"
+        if source.denoise is not None or step.start == "source":
+            return "start" if step.start != "previous" else "none"
+        return "part" if source.regenerate or extends else "none"
+
+    def _source_sounds(self) -> bool:
+        own = self.infos.get("source.audio") or self.facts.source_info
+        return own is not None and own.sound_s is not None
+
+    def _margins(self, step: Pass, shape: VideoShape) -> tuple[int, int, int, int]:
+        """Pixels of a pass around the source, in whole latent cells."""
+        canvas = None if self.source is None else self.source.canvas
+        if canvas is None:
+            return 0, 0, 0, 0
+        unit = self.facts.side_step()
+        scale = float(step.space)
+        whole = [round(side / unit) * unit for side in (canvas.left, canvas.top, canvas.right, canvas.bottom)]
+        left, top, right, bottom = (int(side * scale) for side in whole)
+        if left + right >= shape.width or top + bottom >= shape.height or not any(whole):
+            self.facts.problem(
+                "source",
+                f"source.canvas of {canvas.left}, {canvas.top}, {canvas.right}, {canvas.bottom} pixels does "
+                f"not fit {shape.width}x{shape.height} in steps of {unit}; leave room for the source",
+            )
+            return 0, 0, 0, 0
+        return left, top, right, bottom

@@ -1,0 +1,67 @@
+"""GGUF files: their headers, and their block formats turned into numbers, both by the `gguf` package.
+
+A tensor of a plain type (F32, F16, BF16) is read as one of a safetensors file is. Only block formats
+(Q8_0, Q4_K, ...) are decoded here, some blocks at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from soundstage.errors import MissingExtraError, WeightsError
+from soundstage.weights.header import AGAIN, BITS, TensorEntry, WeightsFile
+
+# Files made for ComfyUI flatten some tensors and keep their shape under this key.
+ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
+
+
+def is_packed(dtype: str) -> bool:
+    """Whether a tensor's dtype is a GGUF block format."""
+    return dtype not in BITS
+
+
+def read_gguf(path: Path) -> WeightsFile:
+    """The header of a GGUF file. Raises WeightsError for one that is damaged or cut short."""
+    gguf = _package()
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise WeightsError(f"{path} is a GGUF file, damaged or cut short ({error}); {AGAIN}") from error
+    metadata, shapes = {}, {}
+    for key, field in reader.fields.items():
+        if key.startswith(ORIGINAL_SHAPE):
+            shapes[key.removeprefix(ORIGINAL_SHAPE)] = tuple(int(side) for side in field.contents())
+        elif field.types[:1] != [gguf.GGUFValueType.ARRAY]:  # arrays are the tokenizer's, and long
+            metadata[key] = str(field.contents())
+    tensors = {t.name: _entry(t, shapes.get(t.name)) for t in reader.tensors}
+    return WeightsFile(path, metadata, tensors)
+
+
+def _entry(tensor: Any, shape: tuple[int, ...] | None) -> TensorEntry:
+    """GGUF lists the sides of a tensor from the last to the first."""
+    dtype = tensor.tensor_type.name
+    shape = shape or tuple(int(side) for side in reversed(tensor.shape))
+    packed = int(tensor.n_bytes) if is_packed(dtype) else None
+    return TensorEntry(dtype, shape, int(tensor.data_offset), packed)
+
+
+def decode_blocks(data: Any, dtype: str) -> Any:
+    """Bytes (n,) uint8 of whole blocks -> their values, (num_values,) float32, both numpy arrays."""
+    gguf = _package()
+    kind = gguf.GGMLQuantizationType[dtype]
+    return gguf.dequantize(data.reshape(-1, block_bytes(dtype)), kind).reshape(-1)
+
+
+def block_bytes(dtype: str) -> int:
+    """Bytes of one block of a format."""
+    gguf = _package()
+    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]][1])
+
+
+def _package() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtraError("gguf", "reading a GGUF file") from error
+    return gguf

@@ -1,0 +1,97 @@
+"""How the transformer's weights are held in memory: the words of `weights=`, and what each does to a file.
+
+    word                  layers of TARGET                             products
+    full                  in the run's dtype                           in that dtype
+    stored                8-bit where the file is, else as "full"      cast on use: the numbers of "full"
+    fp8, fp8-cast         e4m3, rounded at load if the file is not     fp8: 8-bit where the device has it
+    int8, int8-dynamic    int8, rounded at load if the file is not     int8-dynamic: 8-bit
+
+What a file already holds in the format asked for is not rounded again. Loads no torch: the budget counts by
+the rule that loading follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from soundstage.errors import RequestError
+
+if TYPE_CHECKING:
+    from soundstage.weights.layouts import PartTensors
+
+Format = Literal["fp8", "int8"]
+Scheme = Literal["fp8", "fp8-cast", "int8", "int8-dynamic"]
+Storage = Literal["full", "stored", Scheme]
+STORAGES: tuple[Storage, ...] = get_args(Storage)
+# The layers that are ever 8-bit; spec of the checkpoints, section 7a.
+TARGET = re.compile(
+    r"(^|.*\.)transformer_blocks\.\d+\."
+    r"((audio_)?attn[12]|audio_to_video_attn|video_to_audio_attn|(audio_)?ff)"
+    r"\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2)$"
+)
+KEPT: Mapping[str, Format] = {"F8_E4M3": "fp8", "I8": "int8"}  # dtypes of files that a layer computes with
+# What full weights become where nothing else makes them fit: of the four, the closest to them.
+SMALLEST: Scheme = "int8"
+
+
+class EightBit(NamedTuple):
+    """How one layer is held. native: products are 8-bit too. kept: the file's values, not rounded at load."""
+
+    format: Format
+    native: bool
+    kept: bool
+
+
+def storage_named(name: str) -> Storage | None:
+    """None for "auto", which leaves the choice to the budget. Raises RequestError for an unknown word."""
+    if name == "auto":
+        return None
+    storage: Storage | None = next((storage for storage in STORAGES if storage == name), None)
+    if storage is None:
+        raise RequestError(f"weights is '{name}'; give one of auto, {', '.join(STORAGES)}", field="weights")
+    return storage
+
+
+def eight_bit(storage: Storage, key: str, dtype: str) -> EightBit | None:
+    """How a linear layer's weight is held in 8 bits; None for one that is not.
+
+    key: of the weight, with its ending. dtype: as the file names it.
+    """
+    name, stored = key.removesuffix(".weight"), KEPT.get(dtype)
+    if storage == "full" or name == key:
+        return None
+    if storage == "stored":
+        return None if stored is None else EightBit(stored, native=False, kept=True)
+    format: Format = "fp8" if storage.startswith("fp8") else "int8"
+    native = storage in ("fp8", "int8-dynamic")
+    if stored == format:
+        return EightBit(format, native, kept=True)
+    return EightBit(format, native, kept=False) if TARGET.match(name) else None
+
+
+def stored_formats(tensors: PartTensors) -> tuple[Format, ...]:
+    """The 8-bit formats that a part's files hold layers in."""
+    found = (eight_bit("stored", key, stored.entry.dtype) for key, stored in tensors.items())
+    return tuple(sorted({how.format for how in found if how is not None}))
+
+
+def check_storage(tensors: PartTensors, storage: Storage) -> None:
+    """Raise RequestError for "stored" with a transformer whose files hold no layer in 8 bits."""
+    if storage == "stored" and not stored_formats(tensors):
+        dtypes = ", ".join(sorted({stored.entry.dtype for stored in tensors.values()}))
+        paths = ", ".join(sorted({str(stored.path) for stored in tensors.values()}))
+        raise RequestError(
+            f"weights is 'stored', and {paths} holds no layer in e4m3 or int8 (it has {dtypes}); "
+            "give full, or fp8 or int8 to round them at load",
+            field="weights",
+        )
+
+
+def candidates(tensors: PartTensors) -> tuple[Storage, ...]:
+    """What "auto" may be for a transformer, the first that fits: 8 bits only where the file or memory say so.
+
+    A file in 8 bits is held as it is, which changes no number.
+    """
+    return ("stored",) if stored_formats(tensors) else ("full", SMALLEST)

@@ -1,0 +1,73 @@
+"""Whether files on this machine are whole: their structure, and their content by hash.
+
+    for verdict in verify([Path("models")], library): print(verdict)
+
+A hash is compared with the one the hub gave when the file was pulled or asked for, else with the one of the
+first look, which tells damage since then. Loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from soundstage.errors import RequestError, WeightsError
+from soundstage.weights.header import AGAIN, read_header
+from soundstage.weights.identify import SUFFIXES, identify
+from soundstage.weights.library import Library
+from soundstage.weights.pull import sha256_of
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One file. problem: a sentence, or None. vouched: who says that the hash is right, or None."""
+
+    path: Path
+    num_bytes: int
+    problem: str | None
+    sha256: str | None = None
+    vouched: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def verify(paths: Iterable[Path], library: Library, *, quick: bool = False) -> Iterator[Verdict]:
+    """Check files, and all weights below folders. quick: structure only, without reading their content.
+
+    Hashes seen for the first time are remembered. Raises RequestError for a path that is not there.
+    """
+    for path in paths:
+        if not path.exists():
+            raise RequestError(f"there is no {path}; check the path", field="path")
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+        for file in files:
+            yield _verdict(file, library, quick)
+
+
+def _verdict(path: Path, library: Library, quick: bool) -> Verdict:
+    size = path.stat().st_size
+    problem = _structure_problem(path)
+    if quick or problem is not None:
+        return Verdict(path, size, problem)
+    sha256, known = sha256_of(path), library.known_hash(path)
+    if known is None:
+        library.remember_hash(path, sha256, "first seen")
+        return Verdict(path, size, None, sha256)
+    if known.sha256 != sha256:
+        problem = f"{path} has the SHA-256 {sha256}, not {known.sha256} ({known.source}); {AGAIN}"
+    return Verdict(path, size, problem, sha256, known.source)
+
+
+def _structure_problem(path: Path) -> str | None:
+    """What its header says is wrong with it."""
+    if path.suffix not in SUFFIXES:
+        return None
+    try:
+        read_header(path)
+        return identify(path).refusal
+    except WeightsError as error:
+        return str(error)

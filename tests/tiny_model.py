@@ -36,6 +36,7 @@ from soundstage.model.vocoder import Vocoder
 from soundstage.model_set import AUDIO_VAE, TEXT, TEXT_FILES, TRANSFORMER, VIDEO_VAE
 from soundstage.parts import LoadedParts
 from soundstage.sampling.guidance import Contexts
+from soundstage.weights.convert import convert
 
 HEADS, VIDEO_HEAD, AUDIO_HEAD = 2, 32, 16
 TEXT_TOKENS = 6
@@ -110,6 +111,21 @@ def write_empty_text_encoder(folder: Path) -> None:
     save_file({}, folder / "model.safetensors")
 
 
+def write_tiny_layouts(root: Path) -> dict[str, Path]:
+    """A tiny model with its text encoder, as a bundle and as files of the layouts `convert` writes."""
+    bundle = write_tiny_model(root / "tiny")
+    write_text_encoder(bundle / "text")
+    paths = {
+        "bundle": bundle,
+        "official": root / "official" / "ltx-2.3-22b-dev.safetensors",
+        "kijai": root / "kijai",
+        "diffusers": root / "diffusers",
+    }
+    for layout in ("official", "kijai", "diffusers"):
+        convert(bundle, paths[layout], layout=layout)  # type: ignore[arg-type]
+    return paths
+
+
 def write_text_encoder(folder: Path) -> None:
     """A tiny Gemma 3 of random weights that knows a few words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -162,6 +178,14 @@ class TinyParts(LoadedParts):
     def encode(self, prompts: Sequence[str]) -> list[Contexts]:
         self.encoded.extend(prompts)
         return [_contexts(prompt) for prompt in prompts]
+
+
+class QuickSound(TinyParts):
+    """Samples that follow the latents, at their published count, without the vocoder's seconds of work."""
+
+    def decode_audio(self, latents: torch.Tensor) -> torch.Tensor:
+        mel = latents.float().mean(dim=(1, 3), keepdim=True)[:, :, :, 0].repeat_interleave(4, dim=2)[:, :, 3:]
+        return mel.repeat_interleave(480, dim=2).expand(1, 2, -1)
 
 
 def _contexts(prompt: str) -> Contexts:

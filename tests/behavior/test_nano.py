@@ -11,6 +11,7 @@ import torch
 import soundstage as ss
 from soundstage.engine import Done
 from soundstage.model_set import SHIPPED
+from soundstage.nano.training.install import OPTIONAL
 
 PROMPT = "A red ball rests on a wooden floor. The camera is static. There is no other sound."
 SHORT = {"size": (128, 128), "num_frames": 25, "steps": 6}
@@ -32,9 +33,11 @@ def _run(stage: ss.Engine, prompt: str, seed: int) -> Done:
     return last
 
 
-def test_all_weights_together_are_under_80_mib() -> None:
-    total = sum(p.stat().st_size for p in SHIPPED["nano"].rglob("*") if p.is_file())
-    assert 10e6 < total < 80 * 2**20
+def test_weights_are_under_80_mb_and_under_100_mb_with_upscalers_and_lora() -> None:
+    files = {p.name: p.stat().st_size for p in SHIPPED["nano"].rglob("*") if p.is_file()}
+    assert set(OPTIONAL) <= set(files)
+    assert sum(size for name, size in files.items() if name not in OPTIONAL) < 80e6
+    assert sum(files.values()) < 100e6
 
 
 def test_a_clip_has_picture_and_sound_of_one_length(done: Done) -> None:

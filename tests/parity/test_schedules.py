@@ -1,4 +1,4 @@
-"""The LTX2 schedule equals diffusers' flow-match scheduler with the published settings."""
+"""The LTX2 schedule equals diffusers' flow-match scheduler, and beta quantiles equal scipy's."""
 
 import numpy as np
 import pytest
@@ -25,3 +25,22 @@ def test_distilled_list_passes_diffusers_unwarped() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False, shift_terminal=None)
     scheduler.set_timesteps(sigmas=list(schedules.DISTILLED[:-1]))
     assert scheduler.sigmas.tolist() == pytest.approx(schedules.DISTILLED, abs=1e-7)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (2.0, 5.0), (0.3, 1.7)])
+def test_beta_quantiles_equal_scipy(a: float, b: float) -> None:
+    from scipy.stats import beta
+
+    shares = np.linspace(0, 1, 41)
+    found = [schedules.beta_quantile(float(share), a, b) for share in shares]
+    assert found == pytest.approx(beta.ppf(shares, a, b).tolist(), abs=1e-11)
+
+
+@pytest.mark.parametrize("steps", [3, 8, 20, 30])
+def test_beta_picks_the_levels_scipy_picks(steps: int) -> None:
+    from scipy.stats import beta
+
+    quantiles = beta.ppf(1 - np.arange(steps) / steps, 0.6, 0.6)
+    times = (np.rint(quantiles * 9999) + 1) / 10000
+    shift = np.exp(2.37)
+    assert schedules.beta(steps)[:-1] == pytest.approx((shift / (shift + 1 / times - 1)).tolist(), abs=1e-12)

@@ -8,15 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from soundstage.model.attention import torch_attention
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import AudioVaeConfig, audio_vae_header
 from soundstage.model.statistics import ChannelStatistics
-from soundstage.nano.training import audio_vae, sounds, vocoder
+from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
+from soundstage.nano.training.attention import training_attention
 from soundstage.nano.training.export import export, load_audio_vae, load_vocoder
 from soundstage.nano.training.loop import Schedule, Trainer
 from soundstage.nano.training.parts import PARTS, recipe, train
 from soundstage.nano.training.statistics import fit_statistics
-from soundstage.types import OUTPUT_RATE_HZ
+from soundstage.nano.world.motion import simulate
+from soundstage.nano.world.scene import draw_scene
+from soundstage.types import OUTPUT_RATE_HZ, VideoShape
 
 SCHEDULE = Schedule(steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)
 
@@ -102,6 +106,29 @@ def test_kill_between_saves_leaves_a_state_that_loads(tmp_path: Path) -> None:
     assert unsaved.step == 5
     assert Trainer("tiny", Tiny(), SCHEDULE, tmp_path / "unsaved").step == 0
     assert same(run(tmp_path / "unsaved", SCHEDULE), whole)
+
+
+def test_a_step_of_no_number_changes_nothing(tmp_path: Path) -> None:
+    """Kernels can fail; the weights, averaged ones too, then stay as they were."""
+    trainer = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
+    plain = tiny_loss(model)
+
+    def fails_at_3(step: int) -> dict[str, Tensor]:
+        losses = plain(step)
+        if step == 3:
+            before.append({k: v.clone() for k, v in trainer.averaged_weights().items()})
+            before.append({k: v.clone() for k, v in model.state_dict().items()})
+            return {"loss": losses["loss"] * float("nan")}
+        if step == 4:
+            after.extend([trainer.averaged_weights(), {k: v.clone() for k, v in model.state_dict().items()}])
+        return losses
+
+    before: list[dict[str, Tensor]] = []
+    after: list[dict[str, Tensor]] = []
+    assert trainer.fit(fails_at_3)
+    for old, new in zip(before, after, strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    assert all(value.isfinite().all() for value in trainer.averaged_weights().values())
 
 
 def test_windows_follow_from_the_step_and_some_are_silent() -> None:
@@ -215,3 +242,27 @@ def test_audio_path_fits_its_share_of_nano() -> None:
         t.numel() for model in (audio_vae.build(), vocoder.build()) for t in model.state_dict().values()
     )
     assert values * 2 < 7_000_000
+
+
+def test_training_attention_is_attention_with_its_gradients() -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, n, 4, 16).bfloat16().float() for n in (6, 9, 9)]
+    pairs = []
+    for kernel in (training_attention, torch_attention):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = kernel(*leaves)
+        weight = torch.linspace(-1, 1, out.numel()).view(out.shape)
+        (out.float() * weight).sum().backward()
+        pairs.append([out.detach().float(), *(leaf.grad for leaf in leaves)])
+    for ours, exact in zip(*pairs, strict=True):
+        assert (ours - exact).norm() / exact.norm() < 0.02  # bfloat16 weights and products
+
+
+def test_a_subject_weighs_more_than_what_is_behind_it() -> None:
+    scene = draw_scene(3, VideoShape(49, 128, 192))
+    motion = simulate(scene)
+    weights = video_vae.subject_weights(scene, motion, range(10, 12))
+    x, y = motion.screen_positions(scene)[10, 0].round().astype(int).clip(0, 127)
+    assert weights.shape == (2, 128, 192)
+    assert weights[0, y, x] == video_vae.SUBJECT_WEIGHT
+    assert (weights == 1).mean() > 0.5

@@ -7,10 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from soundstage.nano.training import transformer as recipe
-from soundstage.nano.training.latents import LatentSet, shard_scenes, shard_shape
+from soundstage.nano.training.latents import (
+    CLIPS_PER_SHARD,
+    PICTURES_PER_CLIP,
+    LatentSet,
+    load_pictures,
+    picture_times,
+    shard_path,
+    shard_scenes,
+    shard_shape,
+)
 from soundstage.types import VideoShape, audio_latent_length
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -52,14 +62,14 @@ def latent_set(shape: VideoShape) -> LatentSet:
 
 def test_a_fresh_core_predicts_nothing_so_its_loss_is_that_of_the_data(core: recipe.NanoCore) -> None:
     """Outputs start at zero; noise and data have unit variance, so each stream's error is about 2."""
-    loss = recipe.TransformerLoss(core, [latent_set(VideoShape(9, 64, 64))], FixedStates())  # type: ignore[arg-type]
+    loss = recipe.TransformerLoss(core, [latent_set(VideoShape(9, 64, 64))], [], FixedStates())  # type: ignore[arg-type]
     values = loss(0)
     assert 1.5 < float(values["video"]) < 2.2
     assert 1.5 < float(values["audio"]) < 2.2
 
 
 def test_a_step_is_a_function_of_its_number(core: recipe.NanoCore) -> None:
-    loss = recipe.TransformerLoss(core, [latent_set(VideoShape(9, 64, 64))], FixedStates())  # type: ignore[arg-type]
+    loss = recipe.TransformerLoss(core, [latent_set(VideoShape(9, 64, 64))], [], FixedStates())  # type: ignore[arg-type]
     assert torch.equal(loss(3)["loss"], loss(3)["loss"])
     assert not torch.equal(loss(3)["loss"], loss(4)["loss"])
 
@@ -75,13 +85,73 @@ def test_given_tokens_have_no_noise_and_no_loss() -> None:
     assert float(recipe.masked_loss(wrong, torch.zeros(1, 4, 2), mask)) == 0
 
 
-def test_noise_levels_follow_the_shifted_law() -> None:
-    """At 1024 tokens: the median of a logit-normal of mean 0.95, stretched (0.68), less the uniform tenth."""
-    sigma = recipe.draw_sigma(np.random.default_rng(0), 20_000, 1024)
+def test_tokens_beside_a_clip_are_clean_and_have_their_own_positions() -> None:
+    x, noise = torch.ones(2, 4, 3), torch.zeros(2, 4, 3)
+    positions, where = torch.zeros(1, 3, 4, 2), torch.stack([torch.full((3, 2, 2), float(i)) for i in (7, 8)])
+    beside = torch.full((2, 2, 3), 5.0), where
+    sigma = torch.tensor([0.5, 0.25])
+    made = recipe._modality(x, noise, sigma, torch.ones(2, 4), positions, torch.zeros(2, 1, 3), beside)
+    assert torch.equal(made.latents[:, 4:], beside[0])
+    assert torch.equal(made.timesteps, torch.tensor([[0.5] * 4 + [0.0] * 2, [0.25] * 4 + [0.0] * 2]))
+    assert made.positions.shape == (2, 3, 6, 2)
+    assert torch.equal(made.positions[:, :, 4:], where)
+
+
+def test_a_picture_of_a_clip_stands_where_its_frame_is() -> None:
+    clips = latent_set(VideoShape(17, 64, 64))
+    clips.pictures = torch.arange(8 * 3).float().view(8, 3, 1, 1, 1, 1).expand(8, 3, 128, 1, 2, 2)
+    clips.picture_times = np.arange(24).reshape(8, 3) % 17
+    tokens, positions = recipe._picture(np.random.default_rng(0), clips, np.array([0, 3, 5]))
+    numbers = tokens[:, 0, 0].long()
+    assert torch.equal(numbers // 3, torch.tensor([0, 3, 5]))
+    assert torch.allclose(positions[:, 0, 0, 0] * 24, (numbers % 17).float())
+
+
+@pytest.mark.parametrize(("pictured", "referred"), [(1.0, 0.0), (0.0, 1.0)])
+def test_a_step_with_tokens_beside_the_clip_has_a_loss_on_the_clip_alone(
+    core: recipe.NanoCore, monkeypatch: pytest.MonkeyPatch, pictured: float, referred: float
+) -> None:
+    clips = latent_set(VideoShape(9, 64, 64))
+    clips.pictures, clips.picture_times = torch.zeros(8, 3, 128, 1, 2, 2), np.full((8, 3), 8)
+    monkeypatch.setattr(recipe, "PICTURED", pictured)
+    monkeypatch.setattr(recipe, "REFERRED", referred)
+    seen = []
+    forward = core.transformer.forward
+    monkeypatch.setattr(core.transformer, "forward", lambda v, a: (seen.append(v), forward(v, a))[1])
+    loss = recipe.TransformerLoss(core, [clips], [], FixedStates())  # type: ignore[arg-type]
+    values = loss(0)
+    assert seen[0].latents.shape[1] == (8 + 4 if pictured else 16)
+    assert 1.3 < float(values["video"]) < 2.2
+
+
+def test_a_stretch_leaves_something_given() -> None:
+    drawn = [recipe.draw_stretch(np.random.default_rng(i), 7) for i in range(200)]
+    assert all(start < end and (start > 0 or end < 7) for start, end in drawn)
+    kinds = {(start == 0, end == 7) for start, end in drawn}
+    assert kinds == {(True, False), (False, True), (False, False)}
+
+
+def test_pictures_are_of_the_clips_they_are_given_to(tmp_path: Path) -> None:
+    """Shards of another shape between them do not shift them."""
+    clips = LatentSet(shard_shape(0), torch.empty(0), torch.empty(0), [])
+    for shard in range(6):
+        video = torch.full((CLIPS_PER_SHARD * PICTURES_PER_CLIP, 128, 1, 1, 1), float(shard))
+        save_file({"video": video}, shard_path(tmp_path, shard))
+    load_pictures(tmp_path, 6, [clips])
+    shards = [s for s in range(6) if shard_shape(s) == clips.shape]
+    assert clips.pictures is not None
+    assert clips.pictures[::CLIPS_PER_SHARD, 0, 0, 0, 0, 0].tolist() == shards
+    assert np.array_equal(clips.picture_times, np.concatenate([picture_times(s) for s in shards]))
+    assert (clips.picture_times[:, 0] == clips.shape.num_frames - 1).all()
+
+
+def test_noise_levels_are_mostly_where_words_decide() -> None:
+    """Four in ten above 0.9, one in seven below 0.5, where detail is made."""
+    sigma = recipe.draw_sigma(np.random.default_rng(0), 20_000)
     assert sigma.min() >= 0
     assert sigma.max() <= 1
-    assert abs(float(np.median(sigma)) - 0.67) < 0.015
-    assert recipe.draw_sigma(np.random.default_rng(0), 20_000, 4096).mean() > sigma.mean()
+    assert abs(float((sigma > 0.9).mean()) - 0.38) < 0.03
+    assert 0.1 < float((sigma < 0.5).mean()) < 0.2
 
 
 def test_every_task_is_drawn() -> None:

@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import soundstage as ss
+from soundstage.defaults import Defaults
 from soundstage.errors import ConfigError, RequestError, WeightsError
-from soundstage.model_set import ModelSet, find_model
-from soundstage.plan import Plan, make_plan, snap_frames, snap_side
-from soundstage.recipes import Defaults
+from soundstage.grid import snap_frames, snap_side
+from soundstage.model_set import EXTRAS, ModelSet, find_model
+from soundstage.plan import LoraUse, Plan
+from soundstage.planning import make_plan
 from soundstage.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Scales
@@ -65,11 +70,14 @@ def test_one_guidance_sets_both_modalities_and_one_of_its_own_wins() -> None:
 
 
 def test_without_guidance_there_is_no_negative_prompt() -> None:
-    made = plan(Defaults(video=NEUTRAL, audio=NEUTRAL, schedule="distilled", steps=8), negative_prompt="x")
+    unguided = Defaults(video=NEUTRAL, audio=NEUTRAL, schedule="distilled", steps=8)
+    made = plan(unguided)
     assert made.passes[0].kinds == ("cond",)
     assert made.passes[0].sigmas == schedules.DISTILLED
     assert made.negative_prompt is None
     assert plan(negative_prompt="x").negative_prompt == "x"
+    with pytest.raises(RequestError, match="negative_prompt is given, but this runs without guidance"):
+        plan(unguided, negative_prompt="x")
 
 
 def test_one_modality_alone_has_no_isolated_pass() -> None:
@@ -89,11 +97,11 @@ def test_presets_are_the_models_own() -> None:
 def test_all_problems_come_together() -> None:
     nano = Defaults(presets={}, video=Scales(), audio=Scales())
     with pytest.raises(RequestError) as caught:
-        plan(nano, size="square", duration_s=60, recipe="pro", stg=1)
+        plan(nano, size="square", duration_s=60, recipe="quick", stg=1)
     message = str(caught.value)
     assert "no size 'square'" in message
     assert "at most 20 s" in message
-    assert "recipe is 'pro'; the recipes are single" in message
+    assert "recipe is 'quick'; the recipes are single, fast, pro" in message
     nothing = {"sigmas": (0.5, 0.7), "stg": 0, "modality_guidance": 1}
     with pytest.raises(RequestError, match=r"last 60.04 s.*; sigmas must fall"):
         plan(nano, duration_s=60, **nothing)
@@ -132,3 +140,348 @@ def test_a_folder_without_weights_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text("{")
     with pytest.raises(WeightsError, match=r"bundle\.json is not JSON"):
         find_model(tmp_path)
+
+
+# --- recipes of many passes -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelSet:
+    """The 22B's defaults, with every optional file."""
+    for name, _ in EXTRAS.values():
+        (tmp_path / name).write_bytes(b"x")
+    return ModelSet("test", tmp_path, Defaults())
+
+
+def planned(model: ModelSet, **fields: Any) -> Plan:
+    return make_plan(Request(**{"prompt": "a", **fields}), model)
+
+
+def test_evaluations_are_the_published_counts(model: ModelSet) -> None:
+    counts = {name: planned(model, recipe=name).num_forwards for name in ("fast", "pro", "hq", "single")}
+    assert counts == {"fast": 8 + 3, "pro": 30 * 4 + 3, "hq": (2 * 15 + 1) * 3 + (2 * 3 + 1), "single": 120}
+
+
+def test_passes_have_their_own_sizes_and_one_seed(model: ModelSet) -> None:
+    made = planned(model, recipe="three-stage", size="1080p", num_frames=121, seed=5)
+    assert [(p.width, p.height) for p in made.passes] == [(480, 256), (960, 512), (1920, 1024)]
+    assert [str(snap) for snap in made.snaps] == ["size: 1920x1080 -> 1920x1024 (multiples of 128)"]
+    assert [p.frozen for p in made.passes] == [(), ("audio",), ("audio",)]
+    assert [p.seed for p in made.passes] == [5, None, None]
+    assert {p.audio_tokens for p in made.passes} == {126}
+
+
+def test_names_of_sizes_at_every_height_and_turn(model: ModelSet) -> None:
+    sizes = {name: planned(model, size=name) for name in ("720p", "720p-portrait", "720p-square", "4k")}
+    assert [(p.width, p.height) for p in sizes.values()] == [
+        (1280, 736),
+        (736, 1280),
+        (960, 960),
+        (3840, 2176),
+    ]
+    with pytest.raises(RequestError, match=r"no size '999p'; it has landscape, .* 2160p"):
+        planned(model, size="999p")
+
+
+@pytest.mark.parametrize("fps", [24, 25, 48, 50])
+@pytest.mark.parametrize("duration_s", [5, 20])
+def test_lengths_and_rates_of_the_large_model(model: ModelSet, fps: float, duration_s: float) -> None:
+    made = planned(model, fps=fps, duration_s=duration_s - 0.3)
+    assert (made.num_frames - 1) % 8 == 0
+    assert made.duration_s == pytest.approx(duration_s - 0.3, abs=0.17)
+    assert made.passes[0].audio_tokens == round(made.duration_s * 25)
+
+
+def test_smooth_makes_half_the_frames_first(model: ModelSet) -> None:
+    made = planned(model, recipe="smooth", duration_s=2.0)
+    assert made.fps == 48
+    assert [(p.num_frames, p.fps) for p in made.passes] == [(49, 24), (97, 48)]
+    assert made.passes[1].upsample == ("space-x2", "time-x2")
+    thinned = planned(model, thin=2, fps=24, num_frames=49)
+    assert (thinned.num_frames, thinned.fps) == (97, 48)
+
+
+def test_a_request_changes_the_first_pass_only(model: ModelSet) -> None:
+    made = planned(model, recipe="pro", steps=7, sampler="res_2s", video_scales={"cfg": 5, "skip_step": 1})
+    first, second = made.passes
+    assert (len(first.sigmas), first.sampler, first.video.cfg, first.video.skip_step) == (8, "res2s", 5, 1)
+    assert (second.sigmas, second.sampler, second.video) == (schedules.REFINE, "euler", NEUTRAL)
+    assert first.audio.cfg == 7
+
+
+def test_negative_prompts_by_modality(model: ModelSet) -> None:
+    made = planned(model, negative_prompt="rain", audio_negative_prompt="music")
+    assert (made.video_negative, made.audio_negative) == ("rain", "music")
+    nag = planned(model, recipe="fast", audio_scales={"nag": 11}, audio_negative_prompt="music")
+    assert nag.passes[0].kinds == ("cond",)
+    assert nag.audio_negative == "music"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"recipe": "fast", "steps": 20}, "steps is 20, but recipe 'fast' has a fixed list"),
+        (
+            {"recipe": "fast", "schedule": "linear"},
+            "schedule is 'linear', but recipe 'fast' has a fixed list",
+        ),
+        ({"recipe": "fast", "negative_prompt": "x"}, "runs without guidance, so nothing would read it"),
+        ({"recipe": "fast", "modalities": {"audio"}}, "refines the picture, but only sound is made"),
+        ({"modalities": {"audio"}, "size": "720p"}, "size is '720p', but only sound is made"),
+        ({"modalities": {"audio"}, "video_guidance": 2}, "video_guidance is 2.0, but only sound is made"),
+        ({"modalities": {"video"}, "audio_guidance": 2}, "audio_guidance is 2.0, but only a picture is made"),
+        ({"modalities": {"video"}, "modality_guidance": 2}, "needs picture and sound together"),
+        ({"modalities": {"video"}, "audio_negative_prompt": "x"}, "but only a picture is made"),
+        ({"sampler": "magic"}, "sampler is 'magic'; the samplers are euler"),
+        ({"schedule": "magic"}, "schedule is 'magic'; the schedules are"),
+        ({"video_scales": {"power": 1}}, "video_scales has no 'power'; it has apg_eta"),
+        ({"recipe": "upscale"}, "recipe 'upscale' starts from a clip; give source with a video"),
+        ({"guides": [{"image": "no.png"}]}, r"guides\[0\].image: there is no file no\.png"),
+        ({"audio": {"file": "no.wav"}}, r"audio.file: there is no file no\.wav"),
+        ({"audio": {"file": np.zeros((2, 48_000)), "start_s": 2}}, "start_s is 2, but .* lasts 1 s"),
+        ({"loras": [{"path": "no.safetensors"}]}, r"loras\[0\]: there is no file no\.safetensors"),
+    ],
+)
+def test_what_would_be_ignored_or_is_missing_is_refused(
+    model: ModelSet, fields: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(RequestError, match=says):
+        planned(model, **fields)
+
+
+def test_missing_weights_of_a_recipe_are_problems() -> None:
+    with pytest.raises(RequestError) as caught:
+        plan(recipe="smooth", guidance=3)
+    for what in ("spatial x2 upsampler", "temporal x2 upsampler", "distilled LoRA"):
+        assert f"recipe 'smooth' needs the {what}, and there is no nowhere/" in str(caught.value)
+
+
+def test_a_distilled_model_needs_no_distilled_lora(model: ModelSet) -> None:
+    distilled = ModelSet("test", model.folder, Defaults(distilled=True))
+    assert planned(distilled, recipe="fast").passes[0].loras == ()
+    path = str(model.folder / "distilled_lora.safetensors")
+    assert [u.path for u in planned(model, recipe="fast").passes[1].loras] == [path]
+
+
+# --- inputs ---------------------------------------------------------------------------------------------
+
+
+def still() -> np.ndarray:
+    return np.zeros((64, 96, 3), np.uint8)
+
+
+def film(num_frames: int, fps: float = 24.0, *, silent: bool = False) -> ss.Clip:
+    sound = None if silent else np.zeros((2, round(num_frames / fps * 48_000)), np.float32)
+    return ss.Clip(np.zeros((num_frames, 64, 96, 3), np.uint8), sound, fps)
+
+
+def conditions(**fields: Any) -> list[tuple[Any, ...]]:
+    made = plan(**{"num_frames": 49, "size": (96, 64), **fields}).passes[0].conditions
+    return [(c.kind, c.frame, c.num_frames, c.num_latents, c.tokens) for c in made]
+
+
+def test_guides_go_in_place_at_the_start_and_beside_elsewhere() -> None:
+    guides = [
+        ss.Guide(still()),
+        ss.Guide(still(), 1.0),
+        ss.Guide(still(), "last"),
+        ss.Guide(still(), frame=-1),
+    ]
+    assert conditions(guides=guides) == [
+        ("replace", 0, 1, 1, 0),
+        ("guide", 24, 1, 1, 6),
+        ("guide", 48, 1, 1, 6),
+        ("guide", 48, 1, 1, 6),
+    ]
+
+
+def test_clips_as_guides_are_whole_latents() -> None:
+    guides = [
+        ss.Guide(film(20)),
+        ss.Guide(film(20), frame=20),
+        ss.Guide(film(20), "before"),
+        ss.Guide(film(90), frame=1, mode="replace"),
+        ss.Guide(film(20, fps=12.0), frame=1),
+    ]
+    assert conditions(guides=guides) == [
+        ("replace", 0, 17, 3, 0),
+        ("guide", 17, 16, 2, 12),
+        ("guide", -16, 16, 2, 12),
+        ("replace", 1, 48, 6, 0),
+        ("guide", 1, 32, 4, 24),
+    ]
+
+
+def test_guides_in_a_pass_of_half_the_frames(model: ModelSet) -> None:
+    guides = [ss.Guide(still(), 1.0), ss.Guide(still(), "last"), ss.Guide(still(), frame=-3)]
+    made = planned(model, recipe="smooth", guides=guides, num_frames=97, fps=48)
+    assert [[c.frame for c in p.conditions] for p in made.passes] == [[24, 48, 47], [48, 96, 94]]
+
+
+@pytest.mark.parametrize(
+    ("guide", "says"),
+    [
+        (ss.Guide(still(), 9.0), "at is 9 s, but the last frame is at 2 s; give an earlier time or 'last'"),
+        (ss.Guide(still(), frame=49), "frame is 49, but the last frame"),
+        (ss.Guide(film(5), frame=20), r"5 frame\(s\) that fit; a clip inside the film needs at least 8"),
+    ],
+)
+def test_guides_that_do_not_fit_are_refused(guide: ss.Guide, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        conditions(guides=[guide])
+
+
+def test_references_are_smaller_and_sparser() -> None:
+    references = [ss.Reference(film(49)), ss.Reference(film(30), downscale=2, temporal=2)]
+    assert conditions(references=references, size=(192, 128)) == [
+        ("reference", 0, 49, 7, 7 * 24),
+        ("reference", 0, 9, 2, 2 * 6),
+    ]
+    snapped = plan(references=references, size=(200, 100))
+    assert (snapped.width, snapped.height) == (192, 128)
+
+
+def write_lora(path: Path, **metadata: str) -> str:
+    save_file({"diffusion_model.patchify_proj.lora_A.weight": np.zeros((1, 1), np.float32)}, path, metadata)
+    return str(path)
+
+
+def test_an_in_context_lora_says_how_small_its_reference_is(model: ModelSet, tmp_path: Path) -> None:
+    """It works where references are seen: not in a refining pass."""
+    lora = write_lora(tmp_path / "union.safetensors", reference_downscale_factor="2")
+    style = write_lora(tmp_path / "style.safetensors")
+    made = planned(
+        model,
+        recipe="fast",
+        size=(768, 512),
+        references=[ss.Reference(film(49))],
+        loras=[ss.Lora(lora), ss.Lora(style, 0.5), ss.Lora(style, 0.7, passes=["refine"])],
+    )
+    assert [c.downscale for c in made.passes[0].conditions] == [2]
+    assert made.passes[1].conditions == ()
+    used = [[(Path(u.path).stem, u.strength) for u in p.loras][1:] for p in made.passes]
+    assert used == [[("union", 1), ("style", 0.5)], [("style", 0.5), ("style", 0.7)]]
+    other = write_lora(tmp_path / "other.safetensors", reference_downscale_factor="3")
+    with pytest.raises(RequestError, match=r"different reference factors \(downscale: 2, 3\)"):
+        planned(model, loras=[ss.Lora(lora), ss.Lora(other)])
+    with pytest.raises(RequestError, match=r"passes names 'third'; recipe 'fast' has draft, refine"):
+        planned(model, recipe="fast", loras=[ss.Lora(lora, passes=["third"])])
+
+
+def test_groups_of_a_lora_are_in_the_plan(model: ModelSet, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "style.safetensors")
+    made = planned(model, loras=[ss.Lora(path, 0.8, groups={"audio": 0.5, "v2a": 0})])
+    (use,) = made.passes[0].loras
+    assert use == LoraUse(path, 0.8, None, {"audio": 0.5, "v2a": 0})
+    assert f"lora    {path} at 0.8, audio 0.5, v2a 0\n" in f"{made}\n"
+    assert json.loads(made.to_json())["passes"][0]["loras"][0]["groups"] == {"audio": 0.5, "v2a": 0}
+
+
+def test_groups_are_the_same_in_all_spans_of_a_pass(model: ModelSet, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "style.safetensors")
+    early = ss.Lora(path, 0.8, ss.Span(0, 1), groups={"audio": 0.5})
+    late = ss.Lora(path, 0.4, ss.Span(1, 2), groups={"audio": 0})
+    with pytest.raises(
+        RequestError, match=r"^loras has .*style\.safetensors with different groups in spans"
+    ) as e:
+        planned(model, loras=[early, late])
+    assert e.value.field == "loras"
+    same = planned(model, loras=[early, ss.Lora(path, 0.4, ss.Span(1, 2), groups={"audio": 0.5})])
+    assert [use.groups for use in same.passes[0].loras] == [{"audio": 0.5}] * 2
+    apart = [
+        ss.Lora(path, 1, ss.Span(0, 1), (name,), {"audio": x}) for name, x in (("draft", 0), ("refine", 2))
+    ]
+    made = planned(model, recipe="fast", loras=apart)
+    assert [p.loras[-1].groups for p in made.passes] == [{"audio": 0}, {"audio": 2}]
+
+
+def test_a_source_gives_the_size_the_rate_and_the_length() -> None:
+    made = plan(source=ss.Source(film(50, 25.0), regenerate=[ss.Span(1, 1.5)]))
+    assert (made.width, made.height, made.num_frames, made.fps) == (96, 64, 49, 25)
+    assert [str(s) for s in made.snaps] == ["duration: 2 s -> 1.96 s (49 frames at 25 fps, 8k+1)"]
+    use = made.passes[0].source
+    assert (use.video, use.audio, use.video_made, use.audio_made) == ("part", "part", ((4, 6),), ((25, 39),))
+    with pytest.raises(RequestError, match="fps is 24, but the source has 25"):
+        plan(source=ss.Source(film(50, 25.0), regenerate=[ss.Span(1, 1.5)]), fps=24)
+    with pytest.raises(RequestError, match=r"regenerate begins at 3 s, but the clip ends at 1\.96 s"):
+        plan(source=ss.Source(film(50, 25.0), regenerate=[ss.Span(3, 4)]))
+
+
+def test_extensions_are_whole_latents_and_feathered() -> None:
+    after = plan(source=ss.Source(film(49), extend_after_s=0.9))
+    assert after.num_frames == 49 + 24
+    assert after.passes[0].source.video_made == ((5, 10),)
+    before = plan(source=ss.Source(film(49), extend_before_s=1.0, feather_s=0))
+    assert (before.passes[0].source.before, before.passes[0].source.video_made) == (24, ((0, 4),))
+
+
+def test_what_is_given_whole_is_not_made() -> None:
+    silent = plan(source=ss.Source(film(49, silent=True), modalities={"audio"}))
+    assert (silent.passes[0].frozen, silent.passes[0].video) == (("video",), NEUTRAL)
+    driven = plan(audio=ss.Audio(np.zeros((2, 96_000), np.float32)), num_frames=49)
+    assert (driven.driven, driven.passes[0].frozen, driven.passes[0].audio) == (True, ("audio",), NEUTRAL)
+    with pytest.raises(RequestError, match=r"the sound is given .* and not made"):
+        plan(audio=ss.Audio(np.zeros((2, 96_000), np.float32)), audio_guidance=3)
+    with pytest.raises(RequestError, match="guides is given, but the picture is kept"):
+        plan(source=ss.Source(film(49, silent=True), modalities={"audio"}), guides=[ss.Guide(still())])
+    with pytest.raises(RequestError, match="thin is 2, but a source keeps its own frames"):
+        plan(source=ss.Source(film(49, silent=True), modalities={"audio"}), thin=2)
+    with pytest.raises(RequestError, match="everything is given and nothing would be made"):
+        plan(
+            source=ss.Source(film(49, silent=True), modalities={"audio"}),
+            audio=ss.Audio(np.zeros((2, 96_000), np.float32)),
+        )
+
+
+def test_denoising_starts_late_in_the_list() -> None:
+    made = plan(source=ss.Source(film(49), denoise=0.5), schedule="linear", steps=10)
+    assert made.passes[0].start == "source"
+    assert made.passes[0].sigmas == pytest.approx([0.5 - 0.05 * i for i in range(11)])
+    fixed = plan(source=ss.Source(film(49), denoise=0.8), sigmas=schedules.DISTILLED)
+    assert fixed.passes[0].sigmas == (0.8, 0.725, 0.421875, 0.0)
+
+
+def test_a_canvas_snaps_to_whole_cells_of_every_pass(model: ModelSet) -> None:
+    source = ss.Source(film(49), canvas=ss.Canvas(right=100))
+    made = planned(model, recipe="fast", source=source)
+    assert (made.width, made.height) == (192, 64)
+    assert [p.source.margins for p in made.passes] == [(0, 0, 64, 0), (0, 0, 128, 0)]
+    assert made.passes[0].source.audio == "all"
+    with pytest.raises(RequestError, match=r"source\.canvas of 0, 0, 200, 0 pixels does not fit 128x64"):
+        planned(model, source=ss.Source(film(49), canvas=ss.Canvas(right=200)), size=(128, 64))
+
+
+def test_a_plan_with_everything_prints_and_serialises(model: ModelSet) -> None:
+    made = planned(
+        model,
+        recipe="fast",
+        guides=[ss.Guide(still()), ss.Guide(still(), "last")],
+        references=[ss.Reference(film(49))],
+        source=ss.Source(film(49), regenerate=[ss.Span(0.5, 1)]),
+        audio=ss.Audio(np.zeros((2, 48_000), np.float32), "identity"),
+    )
+    text = str(made)
+    for words in (
+        "from noise",
+        "from previous then space-x2",
+        "replace",
+        "reference",
+        "source  video: latents",
+    ):
+        assert words in text
+    assert "beside them" in text
+    data = json.loads(made.to_json())
+    assert data["request"]["guides"][0]["image"]["array"] == "uint8 (1, 64, 96, 3)"
+    assert data["passes"][0]["conditions"][0]["kind"] == "replace"
+
+
+def test_the_schedule_is_shifted_for_the_length_the_model_says() -> None:
+    fixed = Defaults.from_dict({}, "bundle.json")
+    own = Defaults.from_dict({"schedule_tokens": None}, "bundle.json")
+    assert Defaults.from_dict(own.to_dict(), "bundle.json") == own
+    request = Request(prompt="A ball.", size=(192, 128), num_frames=49, steps=4)
+    sigmas = [
+        make_plan(request, ModelSet("test", Path("nowhere"), defaults)).passes[0].sigmas
+        for defaults in (fixed, own)
+    ]
+    assert sigmas == [schedules.ltx2(4), schedules.ltx2(4, 7 * 6 * 4)]

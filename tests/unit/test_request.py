@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from soundstage.errors import RequestError
 from soundstage.request import Request
+from soundstage.sampling.cache import StepCache
 
 
 @settings(deadline=None)
@@ -96,3 +97,26 @@ def test_bad_json_is_refused(text: str) -> None:
 def test_a_request_cannot_be_changed() -> None:
     with pytest.raises(pydantic.ValidationError):
         Request(prompt="a").prompt = "b"  # type: ignore[misc]
+
+
+def test_a_cache_is_words_or_a_record() -> None:
+    asked = Request(prompt="a", cache="first_block:0.1")
+    assert asked.cache == StepCache("first-block", 0.1)
+    assert Request(prompt="a", cache="teacache").cache == StepCache("teacache")
+    assert Request(prompt="a", cache=StepCache("teacache", 0.2, start=0.5)).cache.start == 0.5
+    assert Request.from_json(asked.to_json()) == asked
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        ("magcache:0.1", "cache kind is 'magcache'; the caches are first-block, teacache"),
+        ("first-block:lots", "cache is 'first-block:lots', whose threshold is no number"),
+        ("teacache:11", "cache threshold is 11; give 0 to 10"),
+        ({"kind": "teacache", "start": 2}, "cache start is 2; give a share of the steps"),
+    ],
+)
+def test_a_bad_cache_is_refused(cache: Any, says: str) -> None:
+    with pytest.raises(RequestError, match=says) as caught:
+        Request(prompt="a", cache=cache)
+    assert caught.value.field == "cache"

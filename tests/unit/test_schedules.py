@@ -13,6 +13,9 @@ LTX2_HQ = """1, .993491, .986015, .97734, .967151, .955015, .940314, .92214, .89
 LTX2_20 = """1, .991467, .982119, .971835, .960465, .947829, .933702, .917805, .899781, .879175, .855387,
 .82762, .794783, .75535, .707109, .646741, .569013, .46518, .319439, .1, 0"""
 LTX2_8 = "1, .965712, .921875, .863856, .783445, .664579, .471003, .1, 0"
+BETA_8 = "1, .994361, .980464, .956117, .914542, .840117, .695283, .394019, 0"
+SCOPE_BETA_8 = "1, .593911, .529549, .453202, .363813, .262218, .153964, .054588, 0"
+COSINE_8 = "1, .980785, .92388, .83147, .707107, .55557, .382683, .19509, 0"
 QUADRATIC_12 = """1, .995833, .991667, .9875, .983333, .979167, .975, .944444, .861111, .725, .536111,
 .294444, 0"""
 
@@ -58,6 +61,38 @@ def test_linear_quadratic_gives_the_published_values() -> None:
     assert tail == pytest.approx([0.536111, 0.445778, 0.347, 0.239778, 0.124111, 0], abs=6e-7)
 
 
+def test_the_plain_schedules_give_the_published_values() -> None:
+    assert schedules.linear(4) == (1, 0.75, 0.5, 0.25, 0)
+    assert schedules.cosine(8) == pytest.approx(values(COSINE_8), abs=6e-7)
+    assert schedules.cosine(8)[-1] == 0  # where a cosine computes 6e-17
+
+
+def test_beta_gives_the_published_values() -> None:
+    assert schedules.beta(8) == pytest.approx(values(BETA_8), abs=2e-6)
+
+
+def test_the_quantiles_of_a_beta_distribution() -> None:
+    found = [schedules.beta_quantile(1 - i / 8, 0.6, 0.6) for i in range(8)]
+    golden = values("1, .942844, .82432, .670619, .5, .329381, .17568, .057156")
+    assert found == pytest.approx(golden, abs=6e-7)
+
+
+def test_beta_keeps_a_level_once_where_the_table_is_too_coarse() -> None:
+    many = schedules.beta(1000)
+    assert len(many) < 1001
+    assert schedules.check(many) == many
+
+
+def test_scope_beta_gives_the_values_scope_makes() -> None:
+    assert schedules.scope_beta(8) == pytest.approx(values(SCOPE_BETA_8), abs=6e-7)
+    assert schedules.scope_beta(4) == pytest.approx([1, 0.529549, 0.363813, 0.153964, 0], abs=6e-7)
+
+
+def test_names_are_read_with_underscores_too() -> None:
+    assert schedules.named("linear_quadratic", 12) == schedules.linear_quadratic(12)
+    assert schedules.named("scope_beta", 4) == schedules.scope_beta(4)
+
+
 def test_the_distilled_list_is_linear_quadratic_with_eight_steps() -> None:
     assert schedules.linear_quadratic(8) == pytest.approx(schedules.DISTILLED, abs=1e-12)
     assert schedules.DISTILLED[5:] == schedules.REFINE
@@ -68,6 +103,39 @@ def test_partial_keeps_the_end_of_the_list() -> None:
     assert schedules.partial(schedules.linear_quadratic(14), 6) == pytest.approx(golden, abs=6e-7)
     with pytest.raises(RequestError, match="between 1 and that"):
         schedules.partial(schedules.REFINE, 4)
+
+
+def test_partial_by_strength_keeps_that_share_of_the_steps() -> None:
+    assert schedules.partial(schedules.DISTILLED, strength=0.5) == schedules.DISTILLED[4:]
+    assert schedules.partial(schedules.DISTILLED, strength=1) == schedules.DISTILLED
+    assert schedules.partial(schedules.DISTILLED, strength=0.01) == schedules.DISTILLED[-2:]
+    for wrong in (0, 1.5):
+        with pytest.raises(RequestError, match="at most 1"):
+            schedules.partial(schedules.DISTILLED, strength=wrong)
+    with pytest.raises(ValueError, match="either steps or strength"):
+        schedules.partial(schedules.DISTILLED, 2, strength=0.5)
+
+
+def test_denoise_keeps_the_step_count_by_starting_further_down_a_longer_list() -> None:
+    """The published lists of the refine passes at denoise 0.42."""
+    six = schedules.named("linear-quadratic", 6, denoise=0.42)
+    assert six == pytest.approx([0.952041, 0.890306, 0.789796, 0.65051, 0.472449, 0.255612, 0], abs=6e-7)
+    four = schedules.named("linear-quadratic", 4, denoise=0.42)
+    assert four == pytest.approx([0.931, 0.8115, 0.6165, 0.346, 0], abs=6e-7)
+    assert schedules.named("linear", 6, denoise=0.6) == pytest.approx([i / 10 for i in range(6, -1, -1)])
+    assert schedules.named("distilled", 8, denoise=0.5) == schedules.DISTILLED[4:]
+    with pytest.raises(RequestError, match="denoise is 0"):
+        schedules.named("linear", 6, denoise=0)
+
+
+def test_a_split_shares_the_level_of_the_cut() -> None:
+    high, low = schedules.split(schedules.DISTILLED, 2)
+    assert high == (1.0, 0.99375, 0.9875)
+    assert low[0] == high[-1]
+    assert high + low[1:] == schedules.DISTILLED
+    for wrong in (0, 8):
+        with pytest.raises(RequestError, match="between 1 and 7"):
+            schedules.split(schedules.DISTILLED, wrong)
 
 
 @pytest.mark.parametrize("name", schedules.NAMES)

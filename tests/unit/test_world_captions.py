@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from soundstage.nano.world.captions import NEGATIVE, caption
+from soundstage.nano.world.captions import NEGATIVE, caption, names
 from soundstage.nano.world.scene import COLORS, Scene, Subject, draw_scene
 from soundstage.types import VideoShape
 
@@ -215,3 +215,13 @@ def test_the_negative_prompt_names_nothing_of_the_world() -> None:
     words = set(re.findall(r"\w+", NEGATIVE))
     assert words
     assert not words & (set(NOUNS) | set(HUES) | set(SIZES))
+
+
+def test_names_say_what_is_there_and_nothing_of_what_it_does() -> None:
+    for number in range(40):
+        scene = draw_scene(number, SHAPE)
+        said = names(scene)
+        for subject in scene.subjects:
+            assert f"a {subject.size} {subject.color} {subject.shape}" in said.lower()
+        assert said.endswith("The camera is static.") == (scene.camera == "static")
+        assert len(said.split()) <= 4 * len(scene.subjects) + 1 + 4

@@ -1,0 +1,143 @@
+"""LoRAs that PEFT and diffusers apply and save give the same numbers here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.lora import Adapters
+from soundstage.weights.lora_files import read_lora
+from tests.tiny_transformer import (
+    GRID,
+    NUM_AUDIO,
+    assert_differ,
+    assert_near,
+    modalities,
+    transformer,
+    velocities,
+)
+
+TARGETS = (
+    r".*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2|to_gate_logits)|.*(proj_out|adaln_single\.linear)"
+)
+
+
+def randomize(model: nn.Module) -> None:
+    """PEFT's new adapters change nothing."""
+    torch.manual_seed(7)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter, std=0.05)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_an_adapter_of_peft(tmp_path: Path, rslora: bool) -> None:
+    """Ranks and alphas that differ by layer, saved by PEFT with its settings beside it."""
+    from peft import LoraConfig, get_peft_model
+
+    theirs = get_peft_model(
+        transformer(),
+        LoraConfig(
+            r=4,
+            lora_alpha=6,
+            target_modules=TARGETS,
+            rank_pattern={r"transformer_blocks\.0\.attn1\.to_q": 8},
+            alpha_pattern={r"transformer_blocks\.1\.ff\.net\.2": 2},
+            use_rslora=rslora,
+        ),
+    ).eval()
+    randomize(theirs)
+    theirs.save_pretrained(str(tmp_path))
+    wanted = velocities(theirs)  # type: ignore[arg-type]
+
+    ours = transformer()
+    before = velocities(ours)
+    adapters = Adapters(ours)
+    report = adapters.add("a", read_lora(tmp_path / "adapter_model.safetensors"))
+    assert report.unmatched == ()
+    assert report.ranks == (4, 8)
+    adapters.set({"a": 1.0})
+    assert_near(velocities(ours), wanted, 1e-5)
+    assert_differ(velocities(ours), before)
+    adapters.fuse({"a": 1.0})
+    assert_near(velocities(ours), wanted, 1e-5)
+
+
+def diffusers_twin() -> Any:
+    """diffusers' transformer with the weights of ours."""
+    import diffusers
+
+    twin: Any = diffusers.LTX2VideoTransformer3DModel
+    theirs = twin(
+        in_channels=16,
+        out_channels=16,
+        num_attention_heads=4,
+        attention_head_dim=32,
+        cross_attention_dim=128,
+        gated_attn=True,
+        cross_attn_mod=True,
+        audio_in_channels=16,
+        audio_out_channels=16,
+        audio_num_attention_heads=4,
+        audio_attention_head_dim=16,
+        audio_cross_attention_dim=64,
+        audio_gated_attn=True,
+        audio_cross_attn_mod=True,
+        num_layers=2,
+        rope_type="split",
+        use_prompt_embeddings=False,
+        perturbed_attn=True,
+    ).eval()
+    state = {to_diffusers("transformer", key): value for key, value in transformer().state_dict().items()}
+    theirs.load_state_dict(state, strict=True)
+    return theirs
+
+
+@torch.no_grad()
+def run_diffusers(theirs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    video, audio = modalities()
+    return theirs(  # type: ignore[no-any-return]
+        hidden_states=video.latents,
+        audio_hidden_states=audio.latents,
+        encoder_hidden_states=video.context,
+        audio_encoder_hidden_states=audio.context,
+        timestep=video.timesteps * 1000,
+        audio_timestep=audio.timesteps * 1000,
+        sigma=video.sigma * 1000,
+        audio_sigma=audio.sigma * 1000,
+        num_frames=GRID[0],
+        height=GRID[1],
+        width=GRID[2],
+        fps=24.0,
+        audio_num_frames=NUM_AUDIO,
+        use_cross_timestep=False,
+        return_dict=False,
+    )
+
+
+def test_an_adapter_of_diffusers(tmp_path: Path) -> None:
+    """With diffusers' names of modules, applied at its own strength."""
+    from peft import LoraConfig
+
+    theirs = diffusers_twin()
+    targets = ["to_q", "to_out.0", "net.0.proj", "time_embed.linear", "proj_in",
+               "av_cross_attn_audio_v2a_gate.linear"]  # fmt: skip
+    theirs.add_adapter(LoraConfig(r=4, lora_alpha=2, target_modules=targets), adapter_name="a")
+    randomize(theirs)
+    theirs.save_lora_adapter(tmp_path, adapter_name="a")
+    theirs.set_adapters(["a"], [0.7])
+    wanted = run_diffusers(theirs)
+
+    ours = transformer()
+    assert_near(velocities(ours), run_diffusers(diffusers_twin()), 1e-4)
+    adapters = Adapters(ours)
+    report = adapters.add("a", read_lora(tmp_path / "pytorch_lora_weights.safetensors"))
+    assert report.unmatched == ()
+    adapters.set({"a": 0.7})
+    assert_near(velocities(ours), wanted, 1e-4)
+    assert_differ(velocities(ours), run_diffusers(diffusers_twin()))

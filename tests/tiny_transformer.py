@@ -1,0 +1,104 @@
+"""A transformer of the true structure at a small width, inputs for it, and random LoRAs on it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from soundstage.conditioning.positions import audio_positions, video_positions
+from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.transformer import Modality, Transformer
+from soundstage.weights.lora_files import Layer, Lora, LowRank
+
+HEADER = {
+    "transformer": transformer_header(
+        num_layers=2, num_heads=4, head_dim=32, audio_num_heads=4, audio_head_dim=16, channels=16
+    )
+}
+GRID = (3, 2, 4)
+NUM_VIDEO, NUM_AUDIO, NUM_TEXT = 24, 9, 7
+
+Velocities = tuple[Tensor, Tensor]
+
+
+def transformer(dtype: torch.dtype = torch.float32) -> Transformer:
+    """The same weights every time; tables stay float32."""
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig.from_header(HEADER)).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, mean=1.0 if name.endswith("_norm.weight") else 0.0, std=0.1)
+        if parameter.ndim == 1 or name.endswith(".weight"):
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def modalities(batch: int = 2) -> tuple[Modality, Modality]:
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    sigma = torch.linspace(0.7, 0.3, batch)
+    video = Modality(
+        latents=noise(batch, NUM_VIDEO, 16),
+        sigma=sigma,
+        timesteps=sigma[:, None].repeat(1, NUM_VIDEO),
+        positions=video_positions(*GRID, 24.0),
+        context=noise(batch, NUM_TEXT, 128),
+    )
+    audio = Modality(
+        latents=noise(batch, NUM_AUDIO, 16),
+        sigma=sigma,
+        timesteps=sigma[:, None].repeat(1, NUM_AUDIO),
+        positions=audio_positions(NUM_AUDIO),
+        context=noise(batch, NUM_TEXT, 64),
+    )
+    return video, audio
+
+
+@torch.no_grad()
+def velocities(model: Transformer, batch: int = 2) -> Velocities:
+    video, audio = model(*modalities(batch))
+    assert video is not None
+    assert audio is not None
+    return video, audio
+
+
+def linears(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: child for name, child in model.named_modules() if isinstance(child, nn.Linear)}
+
+
+def random_lora(
+    model: nn.Module, *, seed: int = 0, rank: int = 3, only: str = "", size: float = 0.02
+) -> Lora:
+    """A change of every layer whose name holds `only`, with ranks that differ and scales that are not 1."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {}
+    for number, (name, linear) in enumerate(linears(model).items()):
+        if only not in name:
+            continue
+        r = rank + number % 3
+        down = torch.randn(r, linear.in_features, generator=generator) * linear.in_features**-0.5
+        up = torch.randn(linear.out_features, r, generator=generator) * size
+        layers[Layer("transformer", name)] = LowRank(down, up, scale=0.5 + number % 2)
+    return Lora(layers, source=f"lora {seed}")
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    error = (found.float() - wanted.float()).norm() / wanted.float().norm()
+    return float(error.item())
+
+
+def assert_near(found: Velocities, wanted: Velocities, tolerance: float) -> None:
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert relative_error(ours, theirs) < tolerance
+
+
+def assert_same(found: Velocities, wanted: Velocities) -> None:
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def assert_differ(found: Velocities, wanted: Velocities) -> None:
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert relative_error(ours, theirs) > 1e-3

@@ -1,0 +1,82 @@
+"""The doctor says what is here, prices every recipe, and advises; it reads no weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from typer.testing import CliRunner
+
+from soundstage.cli import doctor
+from soundstage.cli.main import app
+from soundstage.recipes import RECIPES
+from soundstage.weights.budget import Machine
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def here() -> doctor.Report:
+    return doctor.examine("cpu")
+
+
+def on_card(gigabytes: float, host: float = 64) -> list[doctor.Need]:
+    machine = Machine("a card", "cuda", host * 1e9, gigabytes * 1e9, flops_per_s=1e14)
+    return list(doctor._needs(machine, None))
+
+
+def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) -> None:
+    assert here.kind == "cpu"
+    assert here.host_bytes > 0
+    assert set(here.system) == {"python", "torch", "cuda", "driver", "ffmpeg"}
+    assert {s.name: s.works for s in here.dtypes} | {"fp8": 0, "int8": 0} == {
+        "float32": True, "bfloat16": True, "fp8": 0, "int8": 0,
+    }  # fmt: skip
+    assert {s.name for s in here.codecs} == set(doctor.CODECS)
+    assert all(s.works for s in here.codecs if s.name in doctor.NEEDED_CODECS)
+
+
+def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: doctor.Report) -> None:
+    assert len(here.needs) == 2 * len(RECIPES) * len(doctor.SIZES)
+    assert {need.recipe for need in here.needs} == set(RECIPES)
+    assert {need.recipe for need in here.needs if need.needs_input} == {"upscale"}
+
+
+def test_a_larger_card_streams_less() -> None:
+    def policies(gigabytes: float) -> set[str | None]:
+        return {n.policy for n in on_card(gigabytes) if n.recipe == "single" and n.weights.endswith("fp8")}
+
+    assert policies(12) == {"stream"}
+    assert policies(80) == {"resident"}
+
+
+def test_what_does_not_fit_says_what_does() -> None:
+    needs = [need for need in on_card(2) if not need.needs_input]
+    assert all(need.policy is None for need in needs)
+    assert "cannot make on this machine: it needs at least" in needs[0].sentence
+
+
+def test_it_advises_what_would_help(here: doctor.Report) -> None:
+    assert any("CUDA" in sentence for sentence in here.advice)
+    machine = Machine("a card", "cuda", 64e9, 24e9)
+    without_h264 = [replace(s, works=s.name != "h264") for s in here.codecs]
+    found = list(doctor._advice(machine, here.dtypes, without_h264, here.needs[:0], 1e9, True))
+    assert found[0].startswith("PyAV lacks encoder libx264")
+    assert found[-1].startswith("1 GB of disk are free")
+
+
+def test_the_command_prints_a_table_or_json(here: doctor.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda *_: here)
+    text = runner.invoke(app, ["doctor"])
+    assert text.exit_code == 0
+    assert "device    the CPU" in text.stdout
+    assert all(recipe in text.stdout for recipe in RECIPES)
+    told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
+    assert told == json.loads(json.dumps(asdict(here)))
+
+
+def test_a_device_that_is_not_there_is_one_sentence() -> None:
+    result = runner.invoke(app, ["doctor", "--device", "cuda:7"])
+    assert result.exit_code == 2
+    assert "device is 'cuda:7', which this machine does not have" in result.output

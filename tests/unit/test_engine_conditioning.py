@@ -1,0 +1,420 @@
+"""Every way to shape a shot, end to end over a tiny model: what is kept is kept bit for bit.
+
+The weights are random, so that only mechanisms are tested: what is given comes out, what is made differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import soundstage as ss
+from soundstage.conditioning.pixels import fit, to_uint8
+from soundstage.engine import Done, Engine, Phase, Preview
+from soundstage.model_set import EXTRAS, find_model
+from soundstage.parts import Attached
+from soundstage.plan import LoraUse
+from tests.quick_codecs import QuickCodecs
+from tests.tiny_model import write_tiny_model
+
+FPS = 24.0
+UNGUIDED = {"guidance": 1, "stg": 0, "modality_guidance": 1, "steps": 2}
+
+
+class StandIns(QuickCodecs):
+    """Upsamplers that stretch, and adapters that are noted down."""
+
+    adapted: list[tuple[LoraUse, ...]]
+
+    def upsample(self, role: str, latents: Tensor) -> Tensor:
+        frames, height, width = latents.shape[2:]
+        size = {
+            "space-x2": (frames, 2 * height, 2 * width),
+            "space-x1.5": (frames, 3 * height // 2, 3 * width // 2),
+            "time-x2": (2 * frames - 1, height, width),
+        }[role]
+        return F.interpolate(latents, size=size, mode="nearest")
+
+    def attach(self, paths: Sequence[str]) -> list[Attached]:
+        return []
+
+    def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
+        self.adapted = [*getattr(self, "adapted", []), tuple(loras)]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    for role, (name, _) in EXTRAS.items():
+        if role != "preview":
+            (folder / name).write_bytes(b"x")
+    model = find_model(folder)
+    return Engine(model, parts=StandIns(model, torch.device("cpu"), torch.float32))
+
+
+def picture(seed: int = 0, height: int = 64, width: int = 64) -> np.ndarray:
+    """Soft random colours."""
+    small = np.random.default_rng(seed).integers(0, 255, (1, 3, 4, 4)).astype(np.float32)
+    large = F.interpolate(torch.from_numpy(small), size=(height, width), mode="bilinear")
+    return large[0].permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+def film(num_frames: int, *, silent: bool = False, size: int = 64) -> ss.Clip:
+    frames = np.stack([picture(i // 3, size, size) for i in range(num_frames)])
+    rate = 48_000
+    count = round(num_frames / FPS * rate)
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, (2, count)).astype(np.float32)
+    return ss.Clip(frames, None if silent else sound, FPS, {})
+
+
+def finished(stage: Engine, **fields: Any) -> Done:
+    *_, done = stage.run(ss.Request(**{"prompt": "a red ball", "seed": 3, **UNGUIDED, **fields}))
+    assert isinstance(done, Done)
+    return done
+
+
+@torch.no_grad()
+def encoded(stage: Engine, frames: np.ndarray) -> Tensor:
+    height, width = frames.shape[1:3]
+    return stage._parts.encode_video(fit(frames, width, height))
+
+
+def heard(stage: Engine, clip: ss.Clip, count: int) -> Tensor:
+    sound = np.pad(clip.waveform, ((0, 0), (0, 9_600)))[:, : round((count / 25 + 0.1) * 48_000)]
+    with torch.no_grad():
+        return stage._parts.encode_audio(torch.from_numpy(sound)[None], 48_000)[:, :, :count]
+
+
+# --- guides ---------------------------------------------------------------------------------------------
+
+
+def test_a_first_picture_comes_out_as_it_went_in(stage: Engine) -> None:
+    guide = ss.Guide(picture(), crf=0)
+    done = finished(stage, guides=[guide], num_frames=17)
+    assert torch.equal(done.video_latents[:, :, :1], encoded(stage, picture()[None]))
+    free = finished(stage, num_frames=17)
+    assert not torch.equal(done.video_latents[:, :, 1:], free.video_latents[:, :, 1:])
+
+
+def test_strength_0_in_place_is_no_guide_at_all(stage: Engine) -> None:
+    with_guide = finished(stage, guides=[ss.Guide(picture(), strength=0)])
+    assert torch.equal(with_guide.video_latents, finished(stage).video_latents)
+    between = finished(stage, guides=[ss.Guide(picture(), strength=0.5, crf=0)]).video_latents[:, :, 0]
+    kept = encoded(stage, picture()[None])[:, :, 0]
+    free = finished(stage).video_latents[:, :, 0]
+    assert 0 < (between - kept).abs().mean() < (free - kept).abs().mean()
+
+
+def test_compression_changes_what_is_kept(stage: Engine) -> None:
+    soft = finished(stage, guides=[ss.Guide(picture(), crf=45)])
+    assert not torch.equal(soft.video_latents[:, :, :1], encoded(stage, picture()[None]))
+
+
+def test_a_last_picture_in_place_and_beside(stage: Engine) -> None:
+    placed = finished(stage, guides=[ss.Guide(picture(), at="last", mode="replace", crf=0)], num_frames=17)
+    assert torch.equal(placed.video_latents[:, :, -1:], encoded(stage, picture()[None]))
+    beside = finished(stage, guides=[ss.Guide(picture(), at="last")], num_frames=17)
+    free = finished(stage, num_frames=17)
+    assert beside.video_latents.shape == free.video_latents.shape
+    assert not torch.equal(beside.video_latents, free.video_latents)
+
+
+def test_a_clip_in_place_inside_the_film(stage: Engine) -> None:
+    clip = film(8, silent=True)
+    done = finished(stage, guides=[ss.Guide(clip, frame=9, mode="replace")], num_frames=25)
+    doubled = encoded(stage, clip.frames[[0, *range(8)]])
+    assert torch.equal(done.video_latents[:, :, 2:3], doubled[:, :, 1:])
+
+
+def test_guides_may_overlap_and_come_before_the_clip(stage: Engine) -> None:
+    guides = [
+        ss.Guide(picture(1), frame=4),
+        ss.Guide(picture(2), frame=4, strength=0.5),
+        ss.Guide(film(9), at=0.0, mode="guide", attention=0.5),
+        ss.Guide(film(8), at="before"),
+    ]
+    plan = stage.plan(ss.Request(prompt="a", guides=guides, num_frames=17, **UNGUIDED))
+    assert [c.tokens for c in plan.passes[0].conditions] == [4, 4, 8, 4]
+    assert [c.frame for c in plan.passes[0].conditions] == [4, 4, 0, -8]
+    done = finished(stage, guides=guides, num_frames=17)
+    assert done.video_latents.shape == (1, 128, 3, 2, 2)
+    assert done.clip.frames.shape == (17, 64, 64, 3)
+
+
+def test_a_strength_0_guide_beside_still_is_seen(stage: Engine) -> None:
+    seen = finished(stage, guides=[ss.Guide(picture(), frame=4, strength=0)], num_frames=9)
+    assert not torch.equal(seen.video_latents, finished(stage, num_frames=9).video_latents)
+
+
+def test_references_are_seen_and_dropped(stage: Engine) -> None:
+    free = finished(stage, size=(128, 128))
+    results = [free.video_latents]
+    for reference in (
+        ss.Reference(film(9, size=128)),
+        ss.Reference(film(9, size=128), downscale=2),
+        ss.Reference(film(9, size=128), attention=0.3),
+        ss.Reference(film(9, size=128), mask=np.zeros((128, 128, 3), np.uint8)),
+    ):
+        done = finished(stage, size=(128, 128), references=[reference])
+        assert done.video_latents.shape == free.video_latents.shape
+        assert not any(torch.equal(done.video_latents, other) for other in results)
+        results.append(done.video_latents)
+
+
+def test_inputs_are_encoded_once(stage: Engine) -> None:
+    clip = film(9)
+    before = stage._parts.num_encoded
+    for seed in (1, 2):
+        finished(stage, references=[ss.Reference(clip)], guides=[ss.Guide(picture(9))], seed=seed)
+    assert stage._parts.num_encoded == before + 2
+
+
+# --- sources --------------------------------------------------------------------------------------------
+
+
+def test_a_retake_changes_the_inside_and_keeps_the_outside(stage: Engine) -> None:
+    clip = film(57)
+    done = finished(stage, source=ss.Source(clip, regenerate=[ss.Span(0.0, 0.1)]))
+    source = encoded(stage, clip.frames)
+    assert torch.equal(done.video_latents[:, :, 2:], source[:, :, 2:])
+    assert not torch.equal(done.video_latents[:, :, :1], source[:, :, :1])
+    sound = heard(stage, clip, 59)
+    assert torch.equal(done.audio_latents[:, :, 4:], sound[:, :, 4:])
+    assert not torch.equal(done.audio_latents[:, :, :3], sound[:, :, :3])
+    assert np.array_equal(done.clip.frames[40:], clip.frames[40:])
+    assert not np.array_equal(done.clip.frames[:3], clip.frames[:3])
+    assert np.array_equal(done.clip.waveform[:, 24_000:], clip.waveform[:, 24_000:])
+    assert not np.array_equal(done.clip.waveform[:, :4000], clip.waveform[:, :4000])
+
+
+def test_a_retake_of_the_sound_keeps_the_whole_picture(stage: Engine) -> None:
+    clip = film(17)
+    source = ss.Source(clip, regenerate=[ss.Span(0.2, 0.4)], modalities={"audio"})
+    done = finished(stage, source=source)
+    assert torch.equal(done.video_latents, encoded(stage, clip.frames))
+    assert np.array_equal(done.clip.frames, clip.frames)
+    sound = heard(stage, clip, 18)
+    assert torch.equal(done.audio_latents[:, :, :5], sound[:, :, :5])
+    assert not torch.equal(done.audio_latents[:, :, 5:10], sound[:, :, 5:10])
+
+
+def test_a_retake_of_the_picture_keeps_the_whole_sound(stage: Engine) -> None:
+    clip = film(17)
+    done = finished(stage, source=ss.Source(clip, regenerate=[ss.Span(0.2, 0.4)], modalities={"video"}))
+    assert torch.equal(done.audio_latents, heard(stage, clip, 18))
+    assert np.array_equal(done.clip.waveform, clip.waveform)
+
+
+def test_an_extension_goes_on_from_the_source(stage: Engine) -> None:
+    clip = film(41)
+    done = finished(stage, source=ss.Source(clip, extend_after_s=0.5, feather_s=0))
+    assert done.clip.frames.shape[0] == 41 + 16
+    assert torch.equal(done.video_latents[:, :, :6], encoded(stage, clip.frames))
+    assert np.array_equal(done.clip.frames[:9], clip.frames[:9])
+    feathered = finished(stage, source=ss.Source(clip, extend_after_s=0.5, feather_s=0.2))
+    assert torch.equal(feathered.video_latents[:, :, :5], encoded(stage, clip.frames)[:, :, :5])
+    assert not torch.equal(feathered.video_latents[:, :, 5], encoded(stage, clip.frames)[:, :, 5])
+
+
+def test_an_extension_backward_keeps_the_end(stage: Engine) -> None:
+    """The source's first latent holds one frame, the film's latent there holds eight: it is made anew."""
+    clip = film(49)
+    done = finished(stage, source=ss.Source(clip, extend_before_s=0.3, feather_s=0))
+    assert done.clip.frames.shape[0] == 49 + 8
+    assert torch.equal(done.video_latents[:, :, 2:], encoded(stage, clip.frames)[:, :, 1:])
+    assert np.array_equal(done.clip.frames[-1], clip.frames[-1])
+    sound = np.pad(clip.waveform, ((0, 0), (16_000, 0)))
+    assert np.array_equal(done.clip.waveform[:, -9600:], sound[:, -9600:])
+
+
+def test_an_inpainting_mask_keeps_the_other_cells(stage: Engine) -> None:
+    clip = film(9, size=128)
+    mask = np.zeros((128, 128, 3), np.uint8)
+    mask[40:60, 40:60] = 255
+    done = finished(stage, source=ss.Source(clip, mask=mask))
+    source = encoded(stage, clip.frames)
+    made = (done.video_latents != source).any(dim=1)[0]
+    expected = torch.zeros(2, 4, 4, dtype=torch.bool)
+    expected[:, 1, 1] = True
+    assert torch.equal(made, expected)
+    assert np.array_equal(done.clip.frames[:, 112:], clip.frames[:, 112:])
+    assert not np.array_equal(done.clip.frames[:, 40:60, 40:60], clip.frames[:, 40:60, 40:60])
+    assert torch.equal(done.audio_latents, heard(stage, clip, 9))
+
+
+def test_a_canvas_is_painted_around_the_source(stage: Engine) -> None:
+    clip = film(9)
+    done = finished(stage, source=ss.Source(clip, canvas=ss.Canvas(right=64, top=32)))
+    assert done.clip.frames.shape == (9, 96, 128, 3)
+    assert torch.equal(done.video_latents[:, :, :, 1:, :2], encoded(stage, clip.frames))
+    assert not done.video_latents[:, :, :, :1].eq(0).any()
+    assert np.array_equal(done.clip.frames[:, -16:, :16], clip.frames[:, -16:, :16])
+
+
+def test_denoising_less_stays_nearer_to_the_source(stage: Engine) -> None:
+    clip = film(9)
+    source = encoded(stage, clip.frames)
+    sigmas = {"schedule": "distilled", "steps": 8}
+    far, near = (
+        (finished(stage, source=ss.Source(clip, denoise=d), **sigmas).video_latents - source).abs().mean()
+        for d in (0.95, 0.1)
+    )
+    assert near < far
+
+
+def test_sound_is_made_for_a_silent_clip(stage: Engine) -> None:
+    clip = film(17, silent=True)
+    done = finished(stage, source=ss.Source(clip, modalities={"audio"}))
+    assert np.array_equal(done.clip.frames, clip.frames)
+    assert done.audio_latents.shape == (1, 8, 18, 16)
+    other = finished(stage, source=ss.Source(film(17, silent=True, size=96), modalities={"audio"}))
+    assert done.clip.waveform.shape[0] == 2
+    assert not torch.equal(done.audio_latents, other.audio_latents)
+
+
+def test_an_extension_in_passes_of_two_rates(stage: Engine) -> None:
+    clip = ss.Clip(film(33, size=128).frames, None, 48.0, {})
+    source = ss.Source(clip, extend_after_s=0.4, feather_s=0)
+    _, done = run(stage, recipe="smooth", size=None, num_frames=None, source=source)
+    assert done.clip.frames.shape == (33 + 32, 128, 128, 3)
+    assert torch.equal(done.video_latents[:, :, :5], encoded(stage, clip.frames))
+
+
+def test_a_stretch_of_sound_alone_is_made_anew(stage: Engine) -> None:
+    sound = film(33).waveform
+    source = ss.Source(audio=sound, regenerate=[ss.Span(0.0, 0.1)])
+    done = finished(stage, source=source, modalities={"audio"})
+    assert done.clip.frames is None
+    assert np.array_equal(done.clip.waveform[:, 24_000:], sound[:, 24_000:])
+    assert not np.array_equal(done.clip.waveform[:, :4800], sound[:, :4800])
+
+
+# --- sound ----------------------------------------------------------------------------------------------
+
+
+def test_a_driving_sound_is_heard_in_its_own_samples(stage: Engine) -> None:
+    sound = film(17).waveform
+    done = finished(stage, audio=ss.Audio(sound), num_frames=17)
+    assert np.array_equal(done.clip.waveform, sound)
+    assert torch.equal(done.audio_latents, heard(stage, film(17), 18))
+    short = finished(stage, audio=ss.Audio(sound[:, :10_000]), num_frames=17)
+    assert np.array_equal(short.clip.waveform[:, :10_000], sound[:, :10_000])
+    assert not short.clip.waveform[:, 10_000:].any()
+    assert not torch.equal(short.video_latents, done.video_latents)
+
+
+def test_a_voice_is_heard_at_negative_time_and_dropped(stage: Engine) -> None:
+    audio = ss.Audio(film(9).waveform, mode="identity")
+    plan = stage.plan(ss.Request(prompt="a", audio=audio, num_frames=17, **UNGUIDED))
+    assert plan.passes[0].kinds == ("cond", "identity")
+    assert plan.passes[0].added_audio == 10
+    done = finished(stage, audio=audio, num_frames=17)
+    free = finished(stage, num_frames=17)
+    assert done.audio_latents.shape == free.audio_latents.shape
+    assert not torch.equal(done.audio_latents, free.audio_latents)
+
+
+# --- recipes --------------------------------------------------------------------------------------------
+
+
+def run(stage: Engine, **fields: Any) -> tuple[list[Any], Done]:
+    events = list(stage.run(ss.Request(**{"prompt": "a", "size": (128, 128), "num_frames": 9, **fields})))
+    assert isinstance(events[-1], Done)
+    return events, events[-1]
+
+
+def test_fast_upscales_between_its_passes_and_keeps_pictures_pinned(stage: Engine) -> None:
+    events, done = run(stage, recipe="fast", guides=[ss.Guide(picture(0, 128, 128), crf=0)])
+    names = [e.name for e in events if isinstance(e, Phase)]
+    assert names == ["load", "encode", "denoise", "upsample", "denoise", "decode video", "decode audio"]
+    assert done.clip.frames.shape == (9, 128, 128, 3)
+    assert torch.equal(done.video_latents[:, :, :1], encoded(stage, picture(0, 128, 128)[None]))
+    assert [[use.strength for use in uses] for uses in stage._parts.adapted[-2:]] == [[1.0], [1.0]]
+
+
+def test_pro_keeps_the_sound_of_its_guided_pass(stage: Engine) -> None:
+    _, pro = run(stage, recipe="pro", steps=2)
+    _, half = run(stage, recipe="single", size=(64, 64), steps=2)
+    assert torch.equal(pro.audio_latents, half.audio_latents)
+    _, fast = run(stage, recipe="fast")
+    assert not torch.equal(pro.audio_latents, fast.audio_latents)
+
+
+def test_three_stages_make_the_sound_once(stage: Engine) -> None:
+    _, three = run(stage, recipe="three-stage")
+    _, draft = run(stage, recipe="draft", size=(64, 64))
+    assert torch.equal(three.audio_latents, draft.audio_latents)
+    assert draft.clip.frames.shape == (9, 32, 32, 3)
+    assert three.clip.frames.shape == (9, 128, 128, 3)
+
+
+def test_smooth_doubles_the_frames(stage: Engine) -> None:
+    _, done = run(stage, recipe="smooth", num_frames=17)
+    assert done.clip.frames.shape == (17, 128, 128, 3)
+    assert done.clip.fps == 48
+    assert done.audio_latents.shape[2] == round(17 / 48 * 25)
+
+
+def test_thinning_keeps_every_second_frame(stage: Engine) -> None:
+    done = finished(stage, num_frames=9, thin=2)
+    assert done.video_latents.shape[2] == 3
+    assert done.clip.frames.shape[0] == 9
+    assert done.clip.fps == FPS
+
+
+def test_dubbing_sees_the_clip_and_hears_its_voice(stage: Engine) -> None:
+    clip = film(9, size=128)
+    dub = {"references": [ss.Reference(clip)], "audio": ss.Audio(clip.waveform, mode="identity")}
+    plan = stage.plan(ss.Request(prompt="a", recipe="dub", size=(128, 128), num_frames=9, **dub))
+    assert [(p.identity, p.frozen, p.added_video) for p in plan.passes] == [
+        ("input", (), 8),
+        ("previous", ("audio",), 32),
+    ]
+    _, done = run(stage, recipe="dub", **dub)
+    assert done.clip.frames.shape == (9, 128, 128, 3)
+
+
+def test_upscaling_starts_from_the_clip_and_keeps_its_sound(stage: Engine) -> None:
+    clip = film(9)
+    source = ss.Source(clip, modalities={"video"})
+    _, done = run(stage, recipe="upscale", size=None, num_frames=None, source=source)
+    assert done.clip.frames.shape == (9, 128, 128, 3)
+    assert np.array_equal(done.clip.waveform, clip.waveform)
+
+
+def test_a_retake_in_two_passes_keeps_the_outside_at_full_size(stage: Engine) -> None:
+    clip = film(25, size=128)
+    source = ss.Source(clip, regenerate=[ss.Span(0.0, 0.1)])
+    _, done = run(stage, recipe="fast", size=None, num_frames=None, source=source)
+    assert torch.equal(done.video_latents[:, :, 2:], encoded(stage, clip.frames)[:, :, 2:])
+
+
+def test_previews_show_the_prediction(stage: Engine) -> None:
+    events = list(stage.run(ss.Request(prompt="a", **UNGUIDED), preview_every=1))
+    previews = [e for e in events if isinstance(e, Preview)]
+    assert [p.step for p in previews] == [1, 2]
+    rough = stage._parts.preview_video(events[-1].video_latents)
+    assert np.array_equal(previews[-1].frames, to_uint8(rough))
+
+
+def test_negative_prompts_may_differ_by_modality(stage: Engine) -> None:
+    guided = {"guidance": 3, "negative_prompt": "rain"}
+    both = finished(stage, **guided)
+    differing = finished(stage, **guided, audio_negative_prompt="music")
+    assert not torch.equal(both.audio_latents, differing.audio_latents)
+    nag = finished(stage, audio_scales={"nag": 11.0}, audio_negative_prompt="music")
+    assert not torch.equal(nag.audio_latents, finished(stage).audio_latents)
+
+
+def test_a_clip_made_from_arrays_says_so(stage: Engine) -> None:
+    done = finished(stage, guides=[ss.Guide(picture())])
+    told = done.clip.provenance["request"]["guides"][0]["image"]
+    assert told["array"] == "uint8 (1, 64, 64, 3)"
+    with pytest.raises(ss.SoundstageError, match=r"guides\[0\]\.image: this was an array in memory"):
+        _ = done.clip.request

@@ -1,0 +1,132 @@
+"""Inputs of a request: what is accepted, what is refused with which words, what has a JSON form."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import soundstage as ss
+from soundstage.errors import RequestError
+from soundstage.inputs import InMemory
+from soundstage.request import Request
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ss.Guide(), "image is missing; give one"),
+        (lambda: ss.Guide(""), "the path is empty"),
+        (lambda: ss.Guide("a.png", strength=2), "strength is 2; it should be less than or equal to 1"),
+        (lambda: ss.Guide("a.png", -1.0), "at is -1; give seconds from the start, 'last', or 'before'"),
+        (lambda: ss.Guide("a.png", 1.0, frame=3), r"both at \(1.0\) and frame \(3\) are given"),
+        (lambda: ss.Guide("a.png", "before", mode="replace"), "before the first frame nothing can be"),
+        (lambda: ss.Guide("a.png", attention=0.5, mode="replace"), "attention is for guide tokens"),
+        (lambda: ss.Guide("a.png", crf=60), "crf is 60; it should be less than or equal to 51"),
+        (lambda: ss.Guide("a.png", colour=1), "'colour' is not a field of Guide; the fields are image, at,"),
+        (lambda: ss.Guide(np.zeros((4, 4), np.int32)), r"an array of int32 \(4, 4\) is no picture"),
+        (lambda: ss.Guide(object()), "is no media; pass a file's path, an array"),
+        (lambda: ss.Reference("a.mp4", downscale=0), "downscale is 0"),
+        (lambda: ss.Span(2, 1), "the span from 2 to 1 s is empty"),
+        (lambda: ss.Canvas(), "the canvas adds nothing"),
+        (lambda: ss.Source("a.mp4"), "nothing of the source would be kept; give regenerate, mask"),
+        (lambda: ss.Source(audio="a.wav"), "give regenerate, an extension or denoise"),
+        (lambda: ss.Source(), "the source has neither video nor audio"),
+        (lambda: ss.Source("a.mp4", denoise=0.5, extend_after_s=1), "denoise changes the whole clip"),
+        (lambda: ss.Source("a.mp4", denoise=0), "denoise is 0; it should be greater than 0"),
+        (lambda: ss.Source("a.mp4", extend_after_s=1, modalities={"audio"}), "makes both picture and sound"),
+        (lambda: ss.Source(audio="a.wav", mask="m.png"), "mask and canvas are for a picture"),
+        (lambda: ss.Audio("a.wav", mode="loud"), "mode is 'loud'; it should be 'driving' or 'identity'"),
+        (lambda: ss.Lora("a.safetensors", 11), "strength is 11"),
+        (
+            lambda: ss.Lora("a", groups={"sound": 0.5}),
+            "^groups has 'sound'; it should be 'video', 'audio', 'a2v', 'v2a' or 'text'$",
+        ),
+        (lambda: ss.Lora("a", groups={"audio": -11}), "groups.audio is -11; it should be greater"),
+        (lambda: ss.Lora("a", groups={"audio": float("nan")}), "groups.audio is nan; .* finite"),
+        (lambda: ss.Lora("a", groups=0.5), "groups is 0.5; it should be a valid dictionary"),
+        (
+            lambda: ss.Lora("a", 1, ss.Span(0, 1), groups={"text": 0.5}),
+            "groups has text 0.5, but a LoRA with",
+        ),
+    ],
+)
+def test_bad_inputs_are_named(make: Any, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        make()
+
+
+def test_all_bad_inputs_of_a_request_are_named_at_once() -> None:
+    with pytest.raises(RequestError) as caught:
+        Request(
+            prompt="",
+            guides=[{"image": "a.png", "strength": 3}, {"at": 1}],
+            source={"video": "a.mp4"},
+            loras=[{"path": "x", "span": {"start_s": 2, "end_s": 1}}, {"path": "y", "groups": {"sound": 1}}],
+        )
+    for words in (
+        "prompt is empty",
+        "guides[0].strength is 3",
+        "guides[1].image is missing",
+        "nothing of the source would be kept",
+        "loras[0].span: the span from 2 to 1 s is empty",
+        "loras[1].groups has 'sound'; it should be 'video', 'audio', 'a2v', 'v2a' or 'text'",
+    ):
+        assert words in str(caught.value)
+
+
+def test_json_gives_every_input_back() -> None:
+    request = Request(
+        prompt="a",
+        guides=[ss.Guide("a.png", "last", strength=0.5), ss.Guide("b.mp4", frame=9, mode="replace")],
+        references=[ss.Reference("c.mp4", 0.8, downscale=2, mask="m.png")],
+        source=ss.Source("d.mp4", regenerate=[ss.Span(1, 2)], modalities={"video"}),
+        audio=ss.Audio("e.wav", "identity", guidance=2),
+        loras=[
+            ss.Lora("f.safetensors", 0.7, ss.Span(0, 1), passes=("draft",), groups={"v2a": 0, "audio": -0.5})
+        ],
+        video_scales={"stg": 1.0, "stg_blocks": [1]},
+    )
+    again = Request.from_json(request.to_json())
+    assert again == request
+    assert again.to_json() == request.to_json()
+
+
+def test_loras_with_other_groups_are_others() -> None:
+    plain, quiet = ss.Lora("a"), ss.Lora("a", groups={"audio": 0.5})
+    assert plain != quiet
+    assert quiet == ss.Lora("a", groups={"audio": 0.5})
+    assert len({plain, quiet, ss.Lora("a", groups={"audio": 0.5})}) == 2
+
+
+def test_arrays_have_no_json_form() -> None:
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    request = Request(prompt="a", guides=[ss.Guide(pixels)], audio=ss.Audio(np.zeros((2, 9), np.float32)))
+    with pytest.raises(RequestError, match=r"guides\[0\]\.image, audio\.file is an array in memory"):
+        request.to_json()
+    told = request.describe()["guides"][0]["image"]
+    assert told["array"] == "uint8 (1, 4, 6, 3)"
+    with pytest.raises(RequestError, match="only a description was kept; pass the array again"):
+        Request(**request.describe())
+    assert request == request
+    assert request != Request(prompt="a", guides=[ss.Guide(pixels.copy())])
+
+
+def test_pictures_come_in_as_arrays_images_and_clips() -> None:
+    pixels = np.full((4, 6, 3), 9, np.uint8)
+    clip = ss.Clip(pixels[None], None, 24.0)
+    for given in (pixels, pixels[None], Image.fromarray(pixels), clip):
+        held = ss.Guide(given).image
+        assert isinstance(held, InMemory)
+        assert np.array_equal(held.frames, pixels[None])
+    assert ss.Source(clip, denoise=0.5).video.fps == 24
+    assert ss.Audio(np.zeros(5)).file.waveform.shape == (1, 5)
+
+
+def test_the_page_names_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "conditioning.md").read_text()
+    for record in (ss.Guide, ss.Reference, ss.Source, ss.Audio, ss.Lora):
+        section = page.split(f"## {record.__name__}\n")[1].split("\n## ")[0]
+        for name in record.__dataclass_fields__:
+            assert f"`{name}`" in section, f"{record.__name__}.{name}"

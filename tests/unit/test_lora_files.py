@@ -1,0 +1,304 @@
+"""Every published spelling of a LoRA reads as the same changes; what cannot be applied is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from soundstage.errors import WeightsError
+from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.transformer import Transformer
+from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.lora_facts import LoraFacts
+from soundstage.weights.lora_files import (
+    Layer,
+    Lora,
+    LowRank,
+    find_layer,
+    read_lora,
+    write_lora,
+)
+
+KEY = "transformer_blocks.1.attn1.to_q"
+OUT, IN, RANK = 6, 5, 2
+DOWN = torch.arange(RANK * IN).float().view(RANK, IN) + 1
+UP = torch.arange(OUT * RANK).float().view(OUT, RANK) - 5
+
+
+def write(path: Path, tensors: dict[str, Tensor], **metadata: str) -> Path:
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata)
+    return path
+
+
+def pair(module: str, a: str = ".lora_A.weight", b: str = ".lora_B.weight") -> dict[str, Tensor]:
+    return {module + a: DOWN, module + b: UP}
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "suffixes",
+    [
+        (".lora_A.weight", ".lora_B.weight"),
+        (".lora_A.default.weight", ".lora_B.default.weight"),
+        (".lora_down.weight", ".lora_up.weight"),
+        (".lora.down.weight", ".lora.up.weight"),
+        ("_lora.down.weight", "_lora.up.weight"),
+    ],
+)
+@pytest.mark.parametrize(
+    "module",
+    [
+        KEY,
+        f"diffusion_model.{KEY}",
+        f"model.diffusion_model.{KEY}",
+        f"transformer.{KEY}",
+        f"base_model.model.{KEY}",
+        f"base_model.model.diffusion_model.{KEY}",
+        f"base_model.model.transformer.{KEY}",
+        f"diffusion_model._orig_mod.{KEY}",
+        "lora_unet_" + KEY.replace(".", "_"),
+        "lycoris_" + KEY.replace(".", "_"),
+    ],
+)
+def test_all_dialects_read_as_the_same_change(tmp_path: Path, module: str, suffixes: tuple[str, str]) -> None:
+    lora = read_lora(write(tmp_path / "a.safetensors", pair(module, *suffixes)))
+    assert list(lora.layers) == [Layer("transformer", KEY)]
+    (change,) = lora.layers.values()
+    assert torch.equal(change.delta(), UP @ DOWN)
+    assert lora.unknown == ()
+
+
+def all_linears() -> list[str]:
+    with torch.device("meta"):
+        model = Transformer(TransformerConfig.from_header({"transformer": transformer_header()}))
+    return [name for name, child in model.named_modules() if isinstance(child, nn.Linear)]
+
+
+def test_all_1660_layers_of_the_published_model_are_found_in_every_spelling() -> None:
+    names = all_linears()
+    assert len(names) == 1660
+    for name in names:
+        for spelled in (
+            f"diffusion_model.{name}",
+            f"transformer.{to_diffusers('transformer', name)}",
+            "lora_unet_" + name.replace(".", "_"),
+            "lora_unet_" + to_diffusers("transformer", name).replace(".", "_"),
+        ):
+            assert find_layer(spelled) == Layer("transformer", name), spelled
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "key"),
+    [
+        ("diffusion_model.video_embeddings_connector.transformer_1d_blocks.7.attn1.to_k",
+         "video_connector", "transformer_1d_blocks.7.attn1.to_k"),
+        ("connectors.audio_connector.transformer_blocks.3.ff.net.0.proj",
+         "audio_connector", "transformer_1d_blocks.3.ff.net.0.proj"),
+        ("text_embedding_projection.video_aggregate_embed", "text_projection", "video_aggregate_embed"),
+        ("connectors.audio_text_proj_in", "text_projection", "audio_aggregate_embed"),
+    ],
+)  # fmt: skip
+def test_layers_of_the_text_side_are_found(name: str, part: Any, key: str) -> None:
+    assert find_layer(name) == Layer(part, key)
+
+
+@pytest.mark.parametrize(
+    "name", ["down_blocks.0.attn", "transformer_blocks.0.attn1.q_norm", "caption_projection.linear_1", ""]
+)
+def test_names_the_model_does_not_have_are_not_guessed(name: str) -> None:
+    assert find_layer(name) is None
+
+
+def test_layers_of_another_model_are_listed_not_dropped(tmp_path: Path) -> None:
+    tensors = {**pair(KEY), **pair("caption_projection.linear_1")}
+    lora = read_lora(write(tmp_path / "a.safetensors", tensors))
+    assert lora.unknown == ("caption_projection.linear_1",)
+    assert lora.base_version == "2.0"
+
+
+# --- scales -----------------------------------------------------------------------------------------
+
+
+def scale_of(path: Path) -> float:
+    return read_lora(path).layers[Layer("transformer", KEY)].scale
+
+
+def test_alpha_is_divided_by_the_layers_own_rank(tmp_path: Path) -> None:
+    tensors = pair(KEY) | {f"{KEY}.alpha": torch.tensor(8.0)}
+    assert scale_of(write(tmp_path / "a.safetensors", tensors)) == 8 / RANK
+
+
+def test_without_alpha_the_scale_is_one(tmp_path: Path) -> None:
+    assert scale_of(write(tmp_path / "a.safetensors", pair(KEY))) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"lora_alpha": 6, "r": 2}, 3.0),
+        ({"transformer.lora_alpha": 6, "transformer.r": 2}, 3.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"attn1.to_q": 1}}, 0.5),
+        ({"lora_alpha": 6, "use_rslora": True}, 6 / 2**0.5),
+    ],
+)
+def test_alpha_of_pefts_settings(tmp_path: Path, settings: dict[str, Any], scale: float) -> None:
+    path = write(tmp_path / "a.safetensors", pair(KEY), lora_adapter_metadata=json.dumps(settings))
+    assert scale_of(path) == scale
+
+
+def test_a_stored_alpha_counts_before_pefts_settings(tmp_path: Path) -> None:
+    tensors = pair(KEY) | {f"{KEY}.alpha": torch.tensor(1.0)}
+    path = write(tmp_path / "a.safetensors", tensors, lora_adapter_metadata='{"lora_alpha": 6}')
+    assert scale_of(path) == 0.5
+
+
+def test_ranks_differ_by_layer_and_convolutions_of_one_pixel_are_matrices(tmp_path: Path) -> None:
+    other = "transformer_blocks.0.ff.net.2"
+    tensors = pair(KEY) | {
+        f"{other}.lora_down.weight": torch.ones(1, 4, 1, 1),
+        f"{other}.lora_up.weight": torch.ones(3, 1, 1, 1),
+    }
+    lora = read_lora(write(tmp_path / "a.safetensors", tensors))
+    assert lora.ranks == (1, 2)
+    assert lora.layers[Layer("transformer", other)].shape == (3, 4)
+
+
+def test_norm_is_that_of_the_product() -> None:
+    change = LowRank(DOWN, UP, scale=-0.5)
+    assert change.norm() == pytest.approx(change.delta().norm().item(), rel=1e-5)
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+BROKEN: dict[str, tuple[dict[str, Tensor], str]] = {
+    "dora": (pair(KEY) | {f"{KEY}.dora_scale": UP}, "holds DoRA .*dora_scale"),
+    "peft dora": (pair(KEY) | {f"{KEY}.lora_magnitude_vector.weight": UP}, "holds DoRA"),
+    "lokr": ({f"{KEY}.lokr_w1": UP}, "holds LoKr"),
+    "loha": ({f"{KEY}.hada_w1_a": UP}, "holds LoHa"),
+    "diff": (pair(KEY) | {f"{KEY}.diff": UP}, "holds whole weights"),
+    "diff_b": (pair(KEY) | {f"{KEY}.diff_b": UP}, "holds changes of biases"),
+    "lora bias": (pair(KEY) | {f"{KEY}.lora_B.bias": UP}, "holds changes of biases"),
+    "no lora": ({f"{KEY}.weight": UP}, "is not a LoRA"),
+    "one side": ({f"{KEY}.lora_A.weight": DOWN}, f"'{KEY}' has lora_A but no lora_B"),
+    "ranks": (
+        {f"{KEY}.lora_A.weight": DOWN, f"{KEY}.lora_B.weight": UP[:, :1].contiguous()},
+        r"does not fit: \[2, 5\] needs \[out, 2\] where \[6, 1\]",
+    ),
+    "conv": (
+        {f"{KEY}.lora_A.weight": torch.ones(2, 4, 3, 3), f"{KEY}.lora_B.weight": UP},
+        r"shape \[2, 4, 3, 3\]; all layers .* are linear",
+    ),
+    "integers": ({f"{KEY}.lora_A.weight": DOWN.to(torch.int8), f"{KEY}.lora_B.weight": UP}, "int8"),
+    "twice": (pair(KEY) | pair(f"diffusion_model.{KEY}"), "changes .* twice"),
+    "alpha alone": (pair(KEY) | {"proj_out.alpha": torch.tensor(1.0)}, "alpha but no pair for proj_out"),
+    "bad alpha": (pair(KEY) | {f"{KEY}.alpha": torch.tensor(float("nan"))}, "not one finite number"),
+    "strays": (pair(KEY) | {"reference_proj.weight": UP}, "not low-rank pairs: reference_proj.weight"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_not_a_plain_lora_is_refused_by_name(tmp_path: Path, case: str) -> None:
+    tensors, message = BROKEN[case]
+    path = write(tmp_path / "broken.safetensors", tensors)
+    with pytest.raises(WeightsError, match=message) as error:
+        read_lora(path)
+    assert str(path) in str(error.value)
+
+
+def test_dora_is_also_seen_in_pefts_settings(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", pair(KEY), lora_adapter_metadata='{"use_dora": true}')
+    with pytest.raises(WeightsError, match="DoRA"):
+        read_lora(path)
+
+
+def test_a_lora_of_ltx_2_5_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"LTX-2\.5"):
+        read_lora(write(tmp_path / "a.safetensors", pair(KEY), model_version="2.5.0"))
+
+
+# --- metadata ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "downscale"),
+    [
+        ("a", {}, 1),
+        ("a", {"reference_downscale_factor": "2"}, 2),
+        ("a", {"reference_downscale_factor": "2.0"}, 2),
+        ("a", {"reference_downscale_factor": "ref0.5"}, 2),
+        ("a", {"reference_spatial_scale_factor": "4"}, 4),
+        ("union-control-ref0.5", {}, 2),
+        ("union-control-ref0.5", {"reference_downscale_factor": "1"}, 1),
+    ],
+)
+def test_reference_downscale(tmp_path: Path, name: str, metadata: dict[str, str], downscale: int) -> None:
+    lora = read_lora(write(tmp_path / f"{name}.safetensors", pair(KEY), **metadata))
+    assert lora.facts.downscale == downscale
+    assert lora.facts.in_context == (downscale != 1 or bool(metadata))
+
+
+@pytest.mark.parametrize("stored", ["0", "1.5", "half", "-2"])
+def test_a_factor_that_is_no_whole_number_is_refused(tmp_path: Path, stored: str) -> None:
+    path = write(tmp_path / "a.safetensors", pair(KEY), reference_downscale_factor=stored)
+    with pytest.raises(WeightsError, match=f"reference_downscale_factor is '{stored}'"):
+        read_lora(path)
+
+
+def test_temporal_factor_hdr_version_and_companions(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.safetensors",
+        pair(KEY) | {"slot_embeddings": torch.ones(3, 4)},
+        reference_temporal_scale_factor="2",
+        hdr_transform="true",
+        model_version="2.3.0",
+    )
+    lora = read_lora(path)
+    assert lora.facts == LoraFacts(temporal=2, in_context=True, hdr="logc3")
+    assert lora.base_version == "2.3.0"
+    assert list(lora.companions) == ["slot_embeddings"]
+
+
+def test_a_gate_tells_the_base_version(tmp_path: Path) -> None:
+    module = "transformer_blocks.0.attn1.to_gate_logits"
+    assert read_lora(write(tmp_path / "a.safetensors", pair(module))).base_version == "2.3"
+
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def test_a_written_lora_has_the_official_names_and_reads_back(tmp_path: Path) -> None:
+    lora = Lora(
+        {
+            Layer("transformer", KEY): LowRank(DOWN, UP, scale=0.5),
+            Layer("video_connector", "transformer_1d_blocks.0.attn1.to_v"): LowRank(DOWN, UP),
+            Layer("text_projection", "video_aggregate_embed"): LowRank(DOWN, UP),
+        },
+        metadata={"trigger": "ohwx"},
+        facts=LoraFacts(downscale=2, temporal=3, in_context=True, hdr="logc3"),
+    )
+    path = write_lora(tmp_path / "out.safetensors", lora)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.safetensors"]
+    stored = load_file(path)
+    assert set(stored) == {
+        f"{module}.lora_{side}.weight"
+        for side in "AB"
+        for module in (
+            f"diffusion_model.{KEY}",
+            "diffusion_model.video_embeddings_connector.transformer_1d_blocks.0.attn1.to_v",
+            "text_embedding_projection.video_aggregate_embed",
+        )
+    }
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    again = read_lora(path)
+    assert again.facts == lora.facts
+    assert again.metadata["trigger"] == "ohwx"
+    for layer, change in lora.layers.items():
+        torch.testing.assert_close(again.layers[layer].delta(), change.delta())

@@ -1,0 +1,168 @@
+"""Words of the command line -> fields of a request, and the official programs' spelling of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import soundstage as ss
+from soundstage.cli.main import app
+from soundstage.cli.options import OFFICIAL, OFFICIAL_SCALES, request_fields, translated
+from soundstage.errors import RequestError
+
+
+def fields(**values: Any) -> dict[str, Any]:
+    return request_fields(values)
+
+
+def test_a_picture_says_when_and_how_strongly() -> None:
+    guides = fields(image=["a.png", "b c.png@1.5:0.8", "C:/d.png@f-1", "e.png@last:.5"], crf=18)["guides"]
+    assert guides == [
+        {"image": "a.png", "crf": 18},
+        {"image": "b c.png", "strength": 0.8, "at": 1.5, "crf": 18},
+        {"image": "C:/d.png", "frame": -1, "crf": 18},
+        {"image": "e.png", "strength": 0.5, "at": "last", "crf": 18},
+    ]
+
+
+def test_last_image_comes_last() -> None:
+    made = fields(image=["a.png"], last_image="b.png:0.7", image_mode="guide")
+    assert made["guides"][1] == {"image": "b.png", "strength": 0.7, "at": "last", "mode": "guide"}
+
+
+def test_a_source_is_gathered_from_its_options() -> None:
+    made = fields(video="a.mp4", span=["1-2.5", "3s - 4s"], remake="video", crop="pad")["source"]
+    assert made == {
+        "video": "a.mp4",
+        "modalities": {"video"},
+        "regenerate": [{"start_s": 1.0, "end_s": 2.5}, {"start_s": 3.0, "end_s": 4.0}],
+        "crop": "pad",
+    }
+
+
+def test_adapters_voices_and_guidance() -> None:
+    made = fields(
+        lora=["a.safetensors", "b.safetensors:0.5@1-2"],
+        audio="v.wav",
+        audio_mode="identity",
+        identity_guidance=4.0,
+        video_scale=["stg=1", "stg_blocks=14,19", "skip_step=1", "cfg=1@0.9875", "stg_blocks=3@.9875"],
+        sigmas="1, 0.5, 0",
+        cache="teacache:0.2",
+        only="video",
+    )
+    assert made == {
+        "loras": [
+            {"path": "a.safetensors"},
+            {"path": "b.safetensors", "strength": 0.5, "span": {"start_s": 1.0, "end_s": 2.0}},
+        ],
+        "audio": {"file": "v.wav", "mode": "identity", "guidance": 4.0},
+        "video_scales": {
+            "stg": 1.0,
+            "stg_blocks": [14, 19],
+            "skip_step": 1,
+            "0.9875": {"cfg": 1.0, "stg_blocks": [3]},
+        },
+        "sigmas": [1.0, 0.5, 0.0],
+        "cache": "teacache:0.2",
+        "modalities": {"video"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "lora"),
+    [
+        ("a.safetensors,audio=0", {"path": "a.safetensors", "groups": {"audio": 0.0}}),
+        (
+            "a,rank=32.safetensors:-0.5@1-2s,audio=.5,v2a=-1",
+            {
+                "path": "a,rank=32.safetensors",
+                "strength": -0.5,
+                "span": {"start_s": 1.0, "end_s": 2.0},
+                "groups": {"audio": 0.5, "v2a": -1.0},
+            },
+        ),
+        ("a,b=1.safetensors", {"path": "a,b=1.safetensors"}),
+        ("r,audio=1/a.safetensors:2", {"path": "r,audio=1/a.safetensors", "strength": 2.0}),
+    ],
+)
+def test_an_adapters_groups_follow_all_else(text: str, lora: dict[str, Any]) -> None:
+    assert fields(lora=[text])["loras"] == [lora]
+    assert ss.Request(prompt="a", loras=[lora]).loras == (ss.Lora(**lora),)
+
+
+def test_groups_that_do_not_exist_are_the_requests_to_refuse() -> None:
+    made = fields(lora=["a.safetensors:0.5,sound=1"])
+    with pytest.raises(RequestError, match=r"^loras\[0\]\.groups has 'sound'; it should be 'video', 'audio'"):
+        ss.Request(prompt="a", **made)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"span": ["1-2"]}, "--span is about a clip to start from; give it by --video"),
+        ({"audio_start": 1.0}, "give it by --audio"),
+        ({"video": "a.mp4", "span": ["1 to 2"]}, "START-END in seconds"),
+        ({"video": "a.mp4", "canvas": "64"}, "LEFT,TOP,RIGHT,BOTTOM"),
+        ({"only": "picture"}, "--only is 'picture'; give one of video, audio"),
+        ({"sigmas": "1,half"}, "--sigmas holds 'half', which is not a number"),
+        ({"video_scale": ["stg"]}, "give NAME=VALUE"),
+        ({"video_scale": ["cfg=1@half"]}, "--video-scale holds 'half', which is not a number"),
+        ({"lora": ["a.safetensors,audio=half"]}, "--lora holds 'half', which is not a number"),
+        ({"lora": ["a.safetensors,audio=0.5:0.8"]}, "--lora holds '0.5:0.8', which is not a number"),
+        ({"lora": ["a.safetensors,audio=1,audio=2"]}, "--lora has audio twice, 'audio=2' too; give one"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_option(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words.replace("(", r"\(")):
+        request_fields(values)
+
+
+def test_official_commands_are_understood() -> None:
+    words = (
+        "--prompt", "A ball.", "--checkpoint-path", "m.safetensors", "--gemma-root", "gemma",
+        "--height", "512", "--width=768", "--num-frames", "121", "--frame-rate", "25",
+        "--num-inference-steps", "40", "--image", "a.png", "0", "1.0", "--image", "b.png", "120", "0.8", "33",
+        "--lora", "x.safetensors", "0.6", "--video-conditioning", "r.mp4", "1.0",
+        "--video-cfg-guidance-scale", "3.5", "--video-stg-blocks", "28", "29", "--a2v-guidance-scale", "3",
+    )  # fmt: skip
+    assert translated(words) == [
+        "--size", "768x512", "A ball.", "--model", "m.safetensors", "--model", "gemma",
+        "--frames", "121", "--fps", "25", "--steps", "40", "--image", "a.png@f0:1.0",
+        "--image", "b.png@f120:0.8", "--crf", "33", "--lora", "x.safetensors:0.6", "--reference", "r.mp4:1.0",
+        "--video-guidance", "3.5", "--video-scale", "stg_blocks=28,29", "--video-scale", "modality=3",
+    ]  # fmt: skip
+
+
+def test_our_own_spelling_passes_untouched() -> None:
+    words = [
+        "A ball 3 4",
+        "--image",
+        "a.png@1:0.5",
+        "--lora",
+        "x.safetensors",
+        "--seed=7",
+        "--",
+        "--width",
+        "3",
+    ]
+    assert translated(words) == words
+
+
+def test_one_side_alone_is_refused() -> None:
+    with pytest.raises(RequestError, match="--width is given without --height"):
+        translated(["--width", "768"])
+
+
+def test_what_flags_become_are_flags() -> None:
+    shown = CliRunner().invoke(app, ["generate", "--help"], terminal_width=200).stdout
+    for flag in {*OFFICIAL.values(), *(flag for flag, _ in OFFICIAL_SCALES.values())}:
+        assert f"{flag} " in shown or f"{flag}," in shown
+
+
+def test_a_request_is_built_from_words(tmp_path: Path) -> None:
+    made = ss.Request(prompt="A ball.", **fields(image=["a.png:0.5"], video="b.mp4", denoise=0.5))
+    assert made.guides[0].strength == 0.5
+    assert made.source is not None
+    assert made.source.denoise == 0.5

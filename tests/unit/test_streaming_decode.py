@@ -1,0 +1,141 @@
+"""Pieces of a clip through the video VAE give the whole's numbers, in memory its length does not change."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.streaming import decode_stream, encode_stream
+from soundstage.model.video_vae import VideoVae
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny_vae(*, causal: bool = False) -> VideoVae:
+    header = video_vae_header(encoder_base_channels=8, decoder_base_channels=4, latent_channels=8)
+    torch.manual_seed(0)
+    vae = VideoVae(VideoVaeConfig.from_header({"vae": {**header, "causal_decoder": causal}}))
+    vae.per_channel_statistics.get_buffer("mean-of-means").copy_(torch.randn(8))
+    vae.per_channel_statistics.get_buffer("std-of-means").copy_(1 + torch.rand(8))
+    return vae.double().eval().requires_grad_(False)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def vae() -> VideoVae:
+    return tiny_vae()
+
+
+@pytest.mark.parametrize("max_bytes", [1, 20_000, 200_000, 2**40])
+@pytest.mark.parametrize("frames", [1, 2, 17])
+def test_decoding_in_pieces_gives_the_whole(vae: VideoVae, frames: int, max_bytes: int) -> None:
+    """From a frame at a time to all at once."""
+    latents = noise(1, 8, frames, 2, 1)
+    pieces = list(decode_stream(vae, latents, max_bytes=max_bytes))
+    whole = vae.decode(latents)
+    torch.testing.assert_close(torch.cat(pieces, dim=2), whole, rtol=0, atol=1e-12)
+    if max_bytes == 2**40:
+        assert len(pieces) == 1
+        assert torch.equal(pieces[0], whole)
+    elif frames == 17:
+        assert len(pieces) > 2
+
+
+def test_a_causal_decoder_streams_as_well() -> None:
+    causal = tiny_vae(causal=True)
+    latents = noise(1, 8, 5, 1, 2)
+    pieces = torch.cat(list(decode_stream(causal, latents, max_bytes=1)), dim=2)
+    torch.testing.assert_close(pieces, causal.decode(latents), rtol=0, atol=1e-12)
+
+
+def test_frames_come_as_soon_as_no_later_latent_can_change_them(vae: VideoVae) -> None:
+    """14 latents ahead, the decoder's reach; the first frame waits for no more than that."""
+    asked = 0
+
+    statistics = vae.per_channel_statistics
+    plain = statistics.denormalize
+
+    def counting(x: Tensor) -> Tensor:
+        nonlocal asked
+        asked += x.shape[2]
+        return plain(x)
+
+    statistics.denormalize = counting  # type: ignore[method-assign]
+    try:
+        next(decode_stream(vae, noise(1, 8, 40, 1, 1), max_bytes=1))
+    finally:
+        del statistics.denormalize  # the method of the class again
+    assert asked == 15
+
+
+@pytest.mark.parametrize("sizes", [(1,), (17,), (9, 8), (1,) * 17, (4, 3, 10)])
+def test_encoding_in_chunks_gives_the_whole(vae: VideoVae, sizes: tuple[int, ...]) -> None:
+    """Whatever the chunks' lengths."""
+    pixels = noise(1, 3, sum(sizes), 32, 64).clamp(-1, 1)
+    whole = vae.encode(pixels)
+    for max_bytes in (1, 2**40):
+        latents = encode_stream(vae, torch.split(pixels, list(sizes), dim=2), max_bytes=max_bytes)
+        torch.testing.assert_close(latents, whole, rtol=0, atol=1e-12)
+
+
+def test_the_methods_of_the_vae_stream(vae: VideoVae) -> None:
+    latents = noise(1, 8, 2, 1, 1)
+    pixels = torch.cat(list(vae.decode_stream(latents)), dim=2)
+    assert torch.equal(pixels, vae.decode(latents))
+    assert torch.equal(vae.encode_stream(iter([pixels])), vae.encode(pixels))
+
+
+def test_chunks_off_the_grid_are_refused(vae: VideoVae) -> None:
+    with pytest.raises(ValueError, match="12 frames in all; they must sum to 8k\\+1"):
+        vae.encode_stream([noise(1, 3, 9, 32, 32), noise(1, 3, 3, 32, 32)])
+    with pytest.raises(ValueError, match="0 frames"):
+        vae.encode_stream([])
+    with pytest.raises(ValueError, match="multiples of 32, not 40x32"):
+        vae.encode_stream([noise(1, 3, 9, 40, 32)])
+
+
+PEAKS = """
+from pathlib import Path
+import torch
+from tests.unit.test_streaming_decode import tiny_vae
+from soundstage.model.streaming import decode_stream
+
+torch.set_num_threads(1)
+vae = tiny_vae().float()
+
+
+def peak_mb(frames, decode):
+    for piece in decode(torch.randn(1, 8, frames, 2, 2)):
+        del piece
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+stream = lambda latents: decode_stream(vae, latents, max_bytes=2**18)
+print(peak_mb(20, stream), peak_mb(30, stream), peak_mb(45, stream))
+print(peak_mb(45, lambda latents: [vae.decode(latents)]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+def test_peak_memory_of_decoding_does_not_grow_with_length() -> None:
+    """Of a process: 20, 30 and 45 latents in pieces hold nearly the same; 45 at once hold much more."""
+    # Freed blocks go back to the system at once, so that the peak is of what was alive.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    short, middle, long, whole = map(float, done.stdout.split())
+    assert short <= middle <= long, done.stdout
+    # What is not the decode's (pages of libraries touched late, the allocator's own) varies by a few MB.
+    assert whole - long > 5 * (long - short), done.stdout

@@ -48,6 +48,7 @@ class Case:
     text_tokens: int
     device: str
     threads: int
+    heads: int = HEADS
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -61,9 +62,9 @@ class Case:
 def soundstage_transformer(case: Case) -> Transformer:
     header = transformer_header(
         num_layers=case.layers,
-        num_heads=HEADS,
+        num_heads=case.heads,
         head_dim=HEAD_DIM,
-        audio_num_heads=HEADS,
+        audio_num_heads=case.heads,
         audio_head_dim=AUDIO_HEAD_DIM,
     )
     config = TransformerConfig.from_header({"transformer": header})
@@ -75,14 +76,14 @@ def diffusers_transformer(case: Case) -> nn.Module:
 
     build: Any = LTX2VideoTransformer3DModel
     model: nn.Module = build(
-        num_attention_heads=HEADS,
+        num_attention_heads=case.heads,
         attention_head_dim=HEAD_DIM,
-        cross_attention_dim=HEADS * HEAD_DIM,
+        cross_attention_dim=case.heads * HEAD_DIM,
         gated_attn=True,
         cross_attn_mod=True,
-        audio_num_attention_heads=HEADS,
+        audio_num_attention_heads=case.heads,
         audio_attention_head_dim=AUDIO_HEAD_DIM,
-        audio_cross_attention_dim=HEADS * AUDIO_HEAD_DIM,
+        audio_cross_attention_dim=case.heads * AUDIO_HEAD_DIM,
         audio_gated_attn=True,
         audio_cross_attn_mod=True,
         num_layers=case.layers,
@@ -125,8 +126,8 @@ def inputs(case: Case, dtype: torch.dtype, device: str) -> tuple[Modality, Modal
         return Modality(latents, sigma, sigma[:, None].repeat(1, num_tokens), positions.to(device), context)
 
     return (
-        stream(video_positions(*case.grid, FPS), HEADS * HEAD_DIM),
-        stream(audio_positions(case.audio_tokens), HEADS * AUDIO_HEAD_DIM),
+        stream(video_positions(*case.grid, FPS), case.heads * HEAD_DIM),
+        stream(audio_positions(case.audio_tokens), case.heads * AUDIO_HEAD_DIM),
     )
 
 
@@ -136,6 +137,11 @@ def step_of(case: Case, model: Any) -> Callable[[], Tensor]:
     if case.name == "soundstage":
         tables = model.prepare(video, audio)
         return lambda: _row(model(video, audio, tables=tables))
+    return diffusers_step(case, model, video, audio)
+
+
+def diffusers_step(case: Case, model: Any, video: Modality, audio: Modality) -> Callable[[], Tensor]:
+    """A call of one step of diffusers' transformer on our inputs."""
     frames, height, width = case.grid
     options = {
         "hidden_states": video.latents,

@@ -1,9 +1,11 @@
-"""Decode of 25 frames at 256x256 by the full video decoder (407 M parameters), against diffusers.
+"""Decode of 25 frames at 256x256 by the full video decoder (407 M parameters), whole and in a stream of
+pieces, against diffusers.
 
     python -m benchmarks.video_decode
     python -m benchmarks.video_decode --frames 9 --height 64 --width 64     # a quick look
+    python -m benchmarks.video_decode --frames 241 --width 768 --only soundstage streaming --max-mib 16
 
-Both run on the same random weights; "difference" says how far the outputs are apart.
+All run on the same random weights; "difference" says how far the outputs are apart.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.harness import (
     DTYPES,
@@ -25,6 +27,7 @@ from benchmarks.harness import (
 )
 from benchmarks.peak import matmul_gflops_per_s
 from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.streaming import MAX_BYTES, stream_decoder
 from soundstage.model.video_vae import VideoDecoder
 from soundstage.types import LATENT_CHANNELS, VideoShape
 from soundstage.weights.layouts import to_diffusers
@@ -41,6 +44,7 @@ class Case:
     threads: int
     repeats: int
     warmup: int
+    max_bytes: int = MAX_BYTES
 
     @property
     def latents(self) -> tuple[int, ...]:
@@ -49,6 +53,19 @@ class Case:
 
 def soundstage_decoder() -> nn.Module:
     return VideoDecoder(VideoVaeConfig.from_header({"vae": video_vae_header()}))
+
+
+class StreamingDecoder(VideoDecoder):
+    """The same decoder on a clip in pieces of up to `max_bytes`, joined."""
+
+    max_bytes = MAX_BYTES
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(list(stream_decoder(self, x, max_bytes=self.max_bytes)), dim=2)
+
+
+def streaming_decoder() -> nn.Module:
+    return StreamingDecoder(VideoVaeConfig.from_header({"vae": video_vae_header()}))
 
 
 def diffusers_decoder() -> nn.Module:
@@ -69,7 +86,11 @@ def diffusers_decoder() -> nn.Module:
     return decoder
 
 
-DECODERS = {"soundstage": soundstage_decoder, "diffusers": diffusers_decoder}
+DECODERS = {
+    "soundstage": soundstage_decoder,
+    "streaming": streaming_decoder,
+    "diffusers": diffusers_decoder,
+}
 
 
 def load_random(name: str, dtype: torch.dtype, device: str) -> nn.Module:
@@ -88,6 +109,7 @@ def load_random(name: str, dtype: torch.dtype, device: str) -> nn.Module:
 def run_case(case: Case) -> Measurement:
     torch.set_num_threads(case.threads)
     dtype = DTYPES[case.dtype]
+    StreamingDecoder.max_bytes = case.max_bytes
     flops = count_flops(DECODERS[case.name], case.latents)
     decoder = load_random(case.name, dtype, case.device)
     latents = torch.randn(case.latents, generator=torch.Generator().manual_seed(1)).to(case.device, dtype)
@@ -101,12 +123,22 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=25)
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--max-mib", type=int, default=MAX_BYTES // 2**20, help="of a streamed piece")
     args = parser.parse_args()
     shape = VideoShape(args.frames, args.height, args.width)
     rows = []
     for dtype in args.dtypes:
         for name in args.only or DECODERS:
-            case = Case(name, dtype, shape, args.device, args.threads, args.repeats, args.warmup)
+            case = Case(
+                name,
+                dtype,
+                shape,
+                args.device,
+                args.threads,
+                args.repeats,
+                args.warmup,
+                args.max_mib * 2**20,
+            )
             rows.append(isolated(run_case, case))
     peaks = {d: isolated(matmul_gflops_per_s, d, args.device, args.threads) for d in args.dtypes}
     title = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from soundstage.nano.training.latents import (
     load_pictures,
     picture_times,
     shard_path,
-    shard_scenes,
     shard_shape,
 )
+from soundstage.nano.world.motion import Motion, simulate
+from soundstage.nano.world.render import render
+from soundstage.nano.world.scene import draw_scene
 from soundstage.types import VideoShape, audio_latent_length
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -52,7 +55,7 @@ def core() -> recipe.NanoCore:
 
 
 def latent_set(shape: VideoShape) -> LatentSet:
-    scenes = shard_scenes(0)[:8]
+    scenes = [draw_scene(i, shape) for i in range(8)]
     frames, height, width = shape.latent
     generator = torch.Generator().manual_seed(0)
     video = torch.randn(8, 128, frames, height, width, generator=generator)
@@ -122,6 +125,29 @@ def test_a_step_with_tokens_beside_the_clip_has_a_loss_on_the_clip_alone(
     values = loss(0)
     assert seen[0].latents.shape[1] == (8 + 4 if pictured else 16)
     assert 1.3 < float(values["video"]) < 2.2
+
+
+def test_cells_of_subjects_are_where_they_are_seen() -> None:
+    """All a subject covers is found, in the cells and latent frames it is in; a weight moves the mean."""
+    clips = latent_set(VideoShape(17, 64, 64))
+    covered = clips.subjects.view(-1, *clips.shape.latent)
+    for scene, cells in zip(clips.scenes, covered, strict=True):
+        frames = render(scene, simulate(scene)).astype(int)
+        empty = render(replace(scene, subjects=()), Motion(simulate(scene).times, [], simulate(scene).camera))
+        assert cells.shape == (3, 2, 2)
+        assert 0 < cells.mean() < 0.8
+        different = (np.abs(frames - empty) > 40).any(axis=3)[0]
+        seen = different.reshape(2, 32, 2, 32).mean((1, 3))
+        assert np.abs(seen - cells[0].numpy()).mean() < 0.12
+    ones = torch.ones(1, 2)
+    velocity, target = torch.zeros(1, 2, 4), torch.tensor([[[1.0] * 4, [3.0] * 4]])
+    assert recipe.masked_loss(velocity, target, ones).item() == 5
+    weights = recipe.subject_weights(torch.tensor([[0.0, 1.0]]), step=0)
+    assert weights.tolist() == [[1, recipe.SUBJECT_WEIGHT]]
+    assert recipe.masked_loss(velocity, target, ones, weights).item() == pytest.approx(
+        (1 + 9 * recipe.SUBJECT_WEIGHT) / (1 + recipe.SUBJECT_WEIGHT)
+    )
+    assert recipe.subject_weights(torch.ones(1), recipe.SCHEDULE.steps).item() == 1
 
 
 def test_a_stretch_leaves_something_given() -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -160,6 +161,31 @@ class LatentSet:
     scenes: list[Scene]
     pictures: Tensor | None = None
     picture_times: NDArray[np.int64] | None = None
+
+    @cached_property
+    def subjects(self) -> Tensor:
+        """(n, tokens): share of a token's frames and pixels that subjects cover; of clips."""
+        return torch.from_numpy(np.stack([subject_cells(scene).ravel() for scene in self.scenes]))
+
+
+GRID = 8  # pixels between the points at which subjects are looked for
+
+
+def subject_cells(scene: Scene) -> NDArray[np.float32]:
+    """(T, h, w): share of the frames and pixels of each latent cell that lie on a subject."""
+    motion, shape = simulate(scene), scene.shape
+    unit = min(shape.width, shape.height)
+    x = np.arange(GRID / 2, shape.width, GRID)
+    y = np.arange(GRID / 2, shape.height, GRID)[:, None]
+    centres = motion.screen_positions(scene)[..., None, None]  # (F, subjects, 2, 1, 1)
+    reach = np.stack([t.radius for t in motion.tracks], axis=1) * motion.camera[:, None, 2] * unit
+    squares = (x - centres[:, :, 0]) ** 2 + (y - centres[:, :, 1]) ** 2
+    covered = (squares < reach[..., None, None] ** 2).any(axis=1)  # (F, H / GRID, W / GRID)
+    frames, rows, columns = shape.latent
+    side = 32 // GRID
+    cells = covered.reshape(-1, rows, side, columns, side).mean(axis=(2, 4))
+    later = cells[1:].reshape(frames - 1, 8, rows, columns).mean(axis=1)
+    return np.concatenate([cells[:1], later]).astype(np.float32)
 
 
 # What makes a shard: its number and the VAEs -> its tensors. A function of a module, so that workers find it.

@@ -181,8 +181,8 @@ class Engine:
         """Do the work, handing over an event at each stage and step; closing the generator stops it.
 
         preview_every: a Preview after every so many steps, 0 for none. handover: what a clip goes on from, of
-        `continuous`. A take in windows comes as a Phase
-        "window 1 of 12" and the events of that window, and so on.
+        `continuous`. A take in windows comes as a Phase "window 1 of 12" and the events of that window, and
+        so on.
         """
         plan = self.plan(plan) if isinstance(plan, Request) else plan
         clock = _Clock()

@@ -16,7 +16,7 @@ from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
 from soundstage.nano.training.attention import training_attention
 from soundstage.nano.training.export import export, load_audio_vae, load_vocoder
 from soundstage.nano.training.loop import Schedule, Trainer
-from soundstage.nano.training.parts import PARTS, recipe, train
+from soundstage.nano.training.parts import PARTS, recipe, train, weights_folder
 from soundstage.nano.training.statistics import fit_statistics
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.scene import draw_scene
@@ -195,8 +195,19 @@ def test_export_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def fresh_audio_vae(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of exported parts, where the vocoder's recipe finds the part it comes after."""
+    monkeypatch.setenv("SOUNDSTAGE_TRAINING", str(folder))
+    weights = weights_folder()
+    export(audio_vae.build(), "audio-vae", audio_vae.sections(), weights)
+    return weights
+
+
 @pytest.mark.parametrize("part", [p for p in PARTS if p in ("audio-vae", "vocoder")])
-def test_recipes_begin_finite_and_reach_every_weight(part: str) -> None:
+def test_recipes_begin_finite_and_reach_every_weight(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_audio_vae(tmp_path, monkeypatch)
     chosen = recipe(part)
     model = chosen.build()
     losses = chosen.loss(model)(0)
@@ -225,13 +236,13 @@ def test_train_goes_from_nothing_to_the_exported_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Called again on a finished part, it only exports once more."""
-    monkeypatch.setenv("SOUNDSTAGE_TRAINING", str(tmp_path))
+    weights = fresh_audio_vae(tmp_path, monkeypatch)
     monkeypatch.setattr(vocoder, "SCHEDULE", replace(vocoder.SCHEDULE, steps=1))
     monkeypatch.setattr(vocoder, "WINDOW_MELS", 16)
-    path = tmp_path / "nano-training" / "weights" / "vocoder.safetensors"
+    path = weights / "vocoder.safetensors"
     assert train("vocoder")
     first = path.read_bytes()
-    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+    assert sorted(p.name for p in weights.iterdir()) == ["audio-vae.safetensors", path.name]
     path.unlink()
     assert train("vocoder")
     assert path.read_bytes() == first

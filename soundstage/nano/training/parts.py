@@ -54,8 +54,10 @@ def recipe(part: str) -> Recipe:
             return Recipe(a.build, a.loss, a.SCHEDULE, a.finish)
         case "vocoder":
             from soundstage.nano.training import vocoder as w
+            from soundstage.nano.training.export import load_audio_vae
 
-            return Recipe(w.build, w.loss, w.SCHEDULE, w.finish)
+            weights = weights_folder()
+            return Recipe(w.build, lambda model: w.loss(model, load_audio_vae(weights)), w.SCHEDULE, w.finish)
         case "text":
             from soundstage.nano.training import text as x
 

@@ -9,7 +9,8 @@ those of an ordinary vocoder that takes log-mel.
 Both generators learn at once but apart: the base one from the 16 kHz sound, bandwidth extension from what
 the first, taken as it is, lacks at 48 kHz. No gradient passes between them, which saves a third of a step
 and keeps the magnitude of a silent frame, whose slope is infinite, out of it. The loss is on
-magnitudes only: phase is the generator's own. Most cells of most windows are next to silent; so each cell
+magnitudes, and on samples: sounds of the world begin with a frame, so the same frames are the same samples.
+Most cells of most windows are next to silent; so each cell
 counts by its loudness, and a window's error also as a share of the window's own magnitude. Without that the
 vocoder learns the silence between events exactly, and events 20 dB too quiet.
 """
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import VocoderConfig, vocoder_header
 from soundstage.model.mel import LOG_FLOOR, log_mel, mel_filters, resample
 from soundstage.model.vocoder import AmpBlock, Vocoder
@@ -38,19 +40,20 @@ BWE_CHANNELS = 32
 
 BATCH = 2
 WINDOW_MELS = 32
-MEL_NOISE = 0.03  # on half of the windows: what the audio VAE gives back is not exact
 
 # (FFT length, hop, mel bands) of each resolution
 BASE_SPECTRA = ((1024, 160, 64), (512, 128, 64), (128, 32, 24))
 FULL_SPECTRA = ((2048, 480, 96), (512, 128, 64))
 MAGNITUDE_WEIGHT = 1.0
+SAMPLES_WEIGHT = 1.0
 # A cell counts by the root of its magnitude, 1 at LOUD_LOG; the least and the most that one counts.
 LOUD_LOG, LEAST_WEIGHT, MOST_WEIGHT = math.log(1e-1), 0.05, 4.0
-SILENT_WINDOW = 0.1  # mean magnitude below which a window's error is not taken as a share
+# What a window's magnitudes and samples have to be for their error to be taken as a share of them.
+SILENT_MAGNITUDE, SILENT_RMS = 0.1, 3e-3
 
 FLOOR = math.log(LOG_FLOOR)
 
-SCHEDULE = Schedule(steps=10500, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
+SCHEDULE = Schedule(steps=12500, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
 
 
 def sections() -> dict[str, Any]:
@@ -86,15 +89,20 @@ class Balanced(nn.Module):
         return weight - mean * others
 
 
-def loss(vocoder: Vocoder) -> LossFn:
-    """Loss of a training step: log-mel and magnitude distances, summed over resolutions."""
+def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
+    """Loss of a training step: log-mel and magnitude distances, summed over resolutions, and that of samples.
+
+    vae: what half of the windows pass through first, as all that a model makes does.
+    """
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         wide = sounds.batch(12, step, BATCH, WINDOW_MELS * sounds.SAMPLES_PER_MEL)
         narrow = resample(wide, OUTPUT_RATE_HZ, MEL_RATE_HZ)
-        height = log_mel(narrow)[:, :, :WINDOW_MELS] - FLOOR
-        noise = torch.randn(height.shape, generator=torch.Generator().manual_seed(step))
-        base = vocoder.vocoder(height + MEL_NOISE * noise * (height.new_tensor([0, 1]).view(2, 1, 1, 1)))
+        mel = log_mel(narrow)
+        if vae is not None:
+            with torch.no_grad():
+                mel[BATCH // 2 :] = vae.decode(vae.encode(mel[BATCH // 2 :]))[:, :, : mel.shape[2]]
+        base = vocoder.vocoder((mel[:, :, :WINDOW_MELS] - FLOOR).clamp(min=0))
         heard = base.detach()
         residual = vocoder.bwe_generator(vocoder.mel_stft(heard) - FLOOR)
         full = residual + resample(heard, MEL_RATE_HZ, OUTPUT_RATE_HZ, edges="replicate")
@@ -112,8 +120,9 @@ def loss(vocoder: Vocoder) -> LossFn:
 def _distance(
     made: Tensor, true: Tensor, rate_hz: int, spectra: tuple[tuple[int, int, int], ...]
 ) -> tuple[Tensor, Tensor]:
-    """Mean log-mel and magnitude distance of (B, 2, N) sounds, and the plain log-mel L1 of the first
-    resolution."""
+    """Mean log-mel and magnitude distance of (B, 2, N) sounds and that of their samples, and the plain
+    log-mel L1 of the first resolution."""
+    samples = SAMPLES_WEIGHT * _relative(torch.cat([made, true]), SILENT_RMS)
     total = made.new_zeros(())
     errors = []
     for length, hop, bands in spectra:
@@ -122,8 +131,8 @@ def _distance(
         error, weights = _loudness_weighted(mel)
         errors.append(error.mean())
         weighted = (error * weights).sum() / weights.sum()
-        total = total + weighted + MAGNITUDE_WEIGHT * _relative(pair)
-    return total / len(spectra), errors[0]
+        total = total + weighted + MAGNITUDE_WEIGHT * _relative(pair, SILENT_MAGNITUDE)
+    return total / len(spectra) + samples, errors[0]
 
 
 def _loudness_weighted(mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,10 +142,11 @@ def _loudness_weighted(mel: Tensor) -> tuple[Tensor, Tensor]:
     return (made - true).abs(), weights
 
 
-def _relative(pair: Tensor) -> Tensor:
-    """Spectral convergence: the norm of the error as a share of the true magnitudes' norm, per window."""
+def _relative(pair: Tensor, silent: float) -> Tensor:
+    """The norm of the error as a share of the true values' norm, per window; below a root mean square of
+    `silent` less and less so."""
     made, true = (x.flatten(1) for x in pair.chunk(2))
-    room = SILENT_WINDOW * true.shape[1] ** 0.5
+    room = silent * true.shape[1] ** 0.5
     share: Tensor = (made - true).norm(dim=1) / (true.norm(dim=1) + room)
     return share.mean()
 

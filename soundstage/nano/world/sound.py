@@ -2,9 +2,10 @@
 
 Every source is a short recipe evaluated once per size and kept, so a clip costs little more than adding
 arrays. Sizes set pitch (large is low), places set pan. Noise comes from one fixed table: two rains differ
-in their drops, not in every sample, which a codec of a few million weights can learn. Tones are multiples
-of 100 Hz: the vocoder reads 100 frames a second, and a steady frame carries no phase, so a tone comes out
-steady only if every frame begins at the same phase.
+in their drops, not in every sample, which a codec of a few million weights can learn. The vocoder reads 100
+frames a second, and sound is made for it: tones are multiples of 100 Hz, for a steady frame carries no phase
+and a tone comes out steady only if every frame begins at the same one; and sounds begin with a frame, at most
+5 ms from what is seen, so that a thud is the same frames every time.
 
 Levels: an event peaks between -9 and -6 dBFS, ambience is about -34 dBFS RMS, the sum stays below PEAK.
 """
@@ -28,6 +29,7 @@ VOICE_PEAK = 0.28
 RUMBLE_RMS = 0.05
 
 TONE_STEP_HZ = float(MEL_RATE_HZ / MEL_HOP)
+FRAME = MEL_HOP * RATE // MEL_RATE_HZ  # samples of a frame of the vocoder
 
 RISE_S = 0.001  # of every event: shorter clicks in the loudspeaker, longer blurs the onset
 FALL_S = 0.02  # at the end of every sound, down to digital zero
@@ -72,8 +74,9 @@ def synthesize(scene: Scene, motion: Motion) -> Array:
 
 
 def _add(out: Array, sound: Array, time_s: float, x: float) -> None:
-    """Mix mono `sound` in from time_s, at x from -1 (left) to 1 (right) with constant power."""
-    start = round(time_s * RATE)
+    """Mix mono `sound` in from the frame nearest to time_s, at x from -1 (left) to 1 (right) with constant
+    power."""
+    start = round(time_s * RATE / FRAME) * FRAME
     sound = sound[: max(0, out.shape[1] - start)]
     angle = (x + 1) * np.pi / 4
     end = start + len(sound)
@@ -202,7 +205,8 @@ def _rain(seed: int, length: int) -> Array:
     rng = np.random.default_rng([seed, 3])
     out = 0.8 * np.resize(_bed("rain"), length)
     count = int(rng.poisson(DROPS_PER_S * length / RATE))
-    for start, which in zip(rng.integers(0, length, count), rng.integers(0, 4, count), strict=True):
+    starts = rng.integers(0, length, count) // FRAME * FRAME
+    for start, which in zip(starts, rng.integers(0, 4, count), strict=True):
         drop = _drop(int(which))[: length - start]
         out[start : start + len(drop)] += drop
     return out.astype(np.float32)
@@ -211,7 +215,7 @@ def _rain(seed: int, length: int) -> Array:
 @lru_cache(maxsize=4)
 def _drop(which: int) -> Array:
     t = _seconds(0.03)
-    return _finish(np.sin(2 * np.pi * (1800.0 + 700.0 * which) * t) * np.exp(-t / 0.006), 0.06)
+    return _finish(np.sin(2 * np.pi * _tone(1800.0 + 700.0 * which) * t) * np.exp(-t / 0.006), 0.06)
 
 
 def _add_voice(out: Array, voice: str, seed: int) -> None:

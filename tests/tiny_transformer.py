@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Modality, Transformer
+from soundstage.weights.layouts import to_diffusers
 from soundstage.weights.lora_files import Layer, Lora, LowRank
 
 HEADER = {
@@ -32,7 +36,8 @@ def transformer(dtype: torch.dtype = torch.float32) -> Transformer:
     return model
 
 
-def modalities(batch: int = 2) -> tuple[Modality, Modality]:
+def modalities(batch: int = 2, **video_changes: Any) -> tuple[Modality, Modality]:
+    """The same inputs every time. video_changes: fields of the picture's that are to be others."""
     generator = torch.Generator().manual_seed(1)
 
     def noise(*shape: int) -> Tensor:
@@ -53,7 +58,7 @@ def modalities(batch: int = 2) -> tuple[Modality, Modality]:
         positions=audio_positions(NUM_AUDIO),
         context=noise(batch, NUM_TEXT, 64),
     )
-    return video, audio
+    return replace(video, **video_changes), audio
 
 
 @torch.no_grad()
@@ -102,3 +107,33 @@ def assert_same(found: Velocities, wanted: Velocities) -> None:
 def assert_differ(found: Velocities, wanted: Velocities) -> None:
     for ours, theirs in zip(found, wanted, strict=True):
         assert relative_error(ours, theirs) > 1e-3
+
+
+def diffusers_twin(ours: Transformer) -> Any:
+    """diffusers' transformer, of as many layers, with the weights of ours."""
+    import diffusers
+
+    twin: Any = diffusers.LTX2VideoTransformer3DModel
+    theirs = twin(
+        in_channels=16,
+        out_channels=16,
+        num_attention_heads=4,
+        attention_head_dim=32,
+        cross_attention_dim=128,
+        gated_attn=True,
+        cross_attn_mod=True,
+        audio_in_channels=16,
+        audio_out_channels=16,
+        audio_num_attention_heads=4,
+        audio_attention_head_dim=16,
+        audio_cross_attention_dim=64,
+        audio_gated_attn=True,
+        audio_cross_attn_mod=True,
+        num_layers=len(ours.transformer_blocks),
+        rope_type="split",
+        use_prompt_embeddings=False,
+        perturbed_attn=True,
+    ).eval()
+    state = {to_diffusers("transformer", key): value for key, value in ours.state_dict().items()}
+    theirs.load_state_dict(state, strict=True)
+    return theirs

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from soundstage.cli.app import PLAIN
 from soundstage.errors import RequestError
 from soundstage.types import VideoShape, audio_latent_length
 
@@ -33,12 +34,7 @@ if TYPE_CHECKING:
     from soundstage.weights.residency import Streamed
     from soundstage.weights.storage import Scheme
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(**PLAIN)
 
 MODELS = ("22b-random",)
 WEIGHTS = ("bfloat16", "fp8", "fp8-cast", "int8", "int8-dynamic")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from soundstage.cli.app import PLAIN
 from soundstage.errors import RequestError, SoundstageError
 
 if TYPE_CHECKING:
@@ -22,12 +23,7 @@ if TYPE_CHECKING:
     from soundstage.plan import Plan
     from soundstage.weights.budget import Machine, ModelSizes
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(**PLAIN)
 
 GB = 1e9
 SIZES = ((768, 512, 121), (1344, 768, 121), (1920, 1088, 121))

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from soundstage import __version__
 from soundstage.cli import making
+from soundstage.cli.app import PLAIN
 from soundstage.cli.options import SPELLING
 from soundstage.errors import RequestError, SoundstageError
 
@@ -61,10 +62,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **PLAIN,
     help="Film with synchronized sound, from words.\n\n"
     'Example: soundstage generate "A red ball bounces on a wooden floor." --seed 7 --output ball.mp4',
 )

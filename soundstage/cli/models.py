@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soundstage.cli.app import PLAIN
 from soundstage.errors import RequestError, WeightsError
 from soundstage.weights.catalog import FILES, MODELS, CatalogFile, find, gigabytes
 
@@ -31,10 +32,7 @@ KINDS = {
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **PLAIN,
     help="Weights: what is published, what is here, download, check, look into.",
 )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from soundstage.cli.app import PLAIN
 from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ NUM_PROMPTS = 108
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **PLAIN,
     help="The small model trained on the procedural world: train it, measure it, look at its data.",
 )
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from soundstage.weights.layouts import to_diffusers
 from soundstage.weights.lora import Adapters
 from soundstage.weights.lora_files import read_lora
 from tests.tiny_transformer import (
@@ -17,6 +16,7 @@ from tests.tiny_transformer import (
     NUM_AUDIO,
     assert_differ,
     assert_near,
+    diffusers_twin,
     modalities,
     transformer,
     velocities,
@@ -68,36 +68,6 @@ def test_an_adapter_of_peft(tmp_path: Path, rslora: bool) -> None:
     assert_near(velocities(ours), wanted, 1e-5)
 
 
-def diffusers_twin() -> Any:
-    """diffusers' transformer with the weights of ours."""
-    import diffusers
-
-    twin: Any = diffusers.LTX2VideoTransformer3DModel
-    theirs = twin(
-        in_channels=16,
-        out_channels=16,
-        num_attention_heads=4,
-        attention_head_dim=32,
-        cross_attention_dim=128,
-        gated_attn=True,
-        cross_attn_mod=True,
-        audio_in_channels=16,
-        audio_out_channels=16,
-        audio_num_attention_heads=4,
-        audio_attention_head_dim=16,
-        audio_cross_attention_dim=64,
-        audio_gated_attn=True,
-        audio_cross_attn_mod=True,
-        num_layers=2,
-        rope_type="split",
-        use_prompt_embeddings=False,
-        perturbed_attn=True,
-    ).eval()
-    state = {to_diffusers("transformer", key): value for key, value in transformer().state_dict().items()}
-    theirs.load_state_dict(state, strict=True)
-    return theirs
-
-
 @torch.no_grad()
 def run_diffusers(theirs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     video, audio = modalities()
@@ -124,7 +94,7 @@ def test_an_adapter_of_diffusers(tmp_path: Path) -> None:
     """With diffusers' names of modules, applied at its own strength."""
     from peft import LoraConfig
 
-    theirs = diffusers_twin()
+    theirs = diffusers_twin(transformer())
     targets = ["to_q", "to_out.0", "net.0.proj", "time_embed.linear", "proj_in",
                "av_cross_attn_audio_v2a_gate.linear"]  # fmt: skip
     theirs.add_adapter(LoraConfig(r=4, lora_alpha=2, target_modules=targets), adapter_name="a")
@@ -134,10 +104,10 @@ def test_an_adapter_of_diffusers(tmp_path: Path) -> None:
     wanted = run_diffusers(theirs)
 
     ours = transformer()
-    assert_near(velocities(ours), run_diffusers(diffusers_twin()), 1e-4)
+    assert_near(velocities(ours), run_diffusers(diffusers_twin(transformer())), 1e-4)
     adapters = Adapters(ours)
     report = adapters.add("a", read_lora(tmp_path / "pytorch_lora_weights.safetensors"))
     assert report.unmatched == ()
     adapters.set({"a": 0.7})
     assert_near(velocities(ours), wanted, 1e-4)
-    assert_differ(velocities(ours), run_diffusers(diffusers_twin()))
+    assert_differ(velocities(ours), run_diffusers(diffusers_twin(transformer())))

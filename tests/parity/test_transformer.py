@@ -14,7 +14,7 @@ from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.modulation import sinusoid
 from soundstage.model.rope import frequencies, rope_table
 from soundstage.model.transformer import Modality, Perturbation, Transformer
-from soundstage.weights.layouts import to_diffusers
+from tests.tiny_transformer import GRID, NUM_AUDIO, NUM_TEXT, NUM_VIDEO, diffusers_twin, modalities
 
 # --- printed vectors --------------------------------------------------------------------------------
 
@@ -184,67 +184,17 @@ HEADER = {
         num_layers=NUM_LAYERS, num_heads=4, head_dim=32, audio_num_heads=4, audio_head_dim=16, channels=16
     )
 }
-GRID = (3, 2, 4)
-NUM_VIDEO, NUM_AUDIO, NUM_TEXT = 24, 9, 7
 
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[Transformer, Any]:
     """Our model with the routing that diffusers has, and diffusers' with the same random weights."""
-    from diffusers import LTX2VideoTransformer3DModel
-
     torch.manual_seed(0)
     config = dataclasses.replace(TransformerConfig.from_header(HEADER), cross_timestep="other")
     ours = Transformer(config).eval().requires_grad_(False)
     for name, parameter in ours.named_parameters():
         torch.nn.init.normal_(parameter, mean=1.0 if name.endswith("_norm.weight") else 0.0, std=0.15)
-    theirs = LTX2VideoTransformer3DModel(
-        in_channels=16,
-        out_channels=16,
-        num_attention_heads=4,
-        attention_head_dim=32,
-        cross_attention_dim=128,
-        gated_attn=True,
-        cross_attn_mod=True,
-        audio_in_channels=16,
-        audio_out_channels=16,
-        audio_num_attention_heads=4,
-        audio_attention_head_dim=16,
-        audio_cross_attention_dim=64,
-        audio_gated_attn=True,
-        audio_cross_attn_mod=True,
-        num_layers=NUM_LAYERS,
-        rope_type="split",
-        use_prompt_embeddings=False,
-        perturbed_attn=True,
-    ).eval()
-    state = {to_diffusers("transformer", key): value for key, value in ours.state_dict().items()}
-    theirs.load_state_dict(state, strict=True)
-    return ours, theirs
-
-
-def modalities(batch: int = 2, **video_changes: Any) -> tuple[Modality, Modality]:
-    generator = torch.Generator().manual_seed(1)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    sigma = torch.linspace(0.7, 0.3, batch)
-    video = Modality(
-        latents=noise(batch, NUM_VIDEO, 16),
-        sigma=sigma,
-        timesteps=sigma[:, None].repeat(1, NUM_VIDEO),
-        positions=video_positions(*GRID, 24.0),
-        context=noise(batch, NUM_TEXT, 128),
-    )
-    audio = Modality(
-        latents=noise(batch, NUM_AUDIO, 16),
-        sigma=sigma,
-        timesteps=sigma[:, None].repeat(1, NUM_AUDIO),
-        positions=audio_positions(NUM_AUDIO),
-        context=noise(batch, NUM_TEXT, 64),
-    )
-    return dataclasses.replace(video, **video_changes), audio
+    return ours, diffusers_twin(ours)
 
 
 def run_diffusers(theirs: Any, video: Modality, audio: Modality, **options: Any) -> tuple[Tensor, Tensor]:

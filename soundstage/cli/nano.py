@@ -211,6 +211,10 @@ def _as_json(reports: Sequence[Report]) -> str:
 @app.command()
 def train(
     part: Annotated[str, typer.Argument(help="Which part, or all; the message for a wrong one lists them.")],
+    from_step: Annotated[
+        int | None,
+        typer.Option(help="Begin with the exported weights, as if so many steps had been made.", min=0),
+    ] = None,
 ) -> None:
     """Train one part to the end of its schedule, going on from its last state; all also installs the result.
 
@@ -218,9 +222,11 @@ def train(
     """
     from soundstage.nano.training import parts
 
+    if part == "all" and from_step is not None:
+        raise RequestError("from-step is for one part, not for all", field="from_step")
     for name in parts.PARTS if part == "all" else (_known_part(part),):
         began = time.monotonic()
-        complete = parts.train(name)
+        complete = parts.train(name, from_step=from_step)
         state = "complete" if complete else "stopped; the same command goes on"
         print(f"{parts.state_folder(name)}: {state}, {time.monotonic() - began:.0f} s")
         if not complete:
@@ -259,6 +265,24 @@ def install(
 
     for path in write_model(parts.weights_folder(), output or SHIPPED["nano"]):
         print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def unpack(
+    source: Annotated[
+        Path | None, typer.Argument(help="A model folder that was installed. [default: the package's own]")
+    ] = None,
+) -> None:
+    """Take a model folder apart into exported parts, for training to go on from with --from-step.
+
+    Example: soundstage nano unpack
+    """
+    from soundstage.model_set import SHIPPED
+    from soundstage.nano.training import parts
+    from soundstage.nano.training.install import unpack as take_apart
+
+    for path in take_apart(source or SHIPPED["nano"], parts.weights_folder()):
+        print(path)
 
 
 def _known_part(part: str) -> str:

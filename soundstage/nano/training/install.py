@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from soundstage.errors import WeightsError
-from soundstage.nano.training.export import write
+from soundstage.nano.training.export import PREFIXES, write
 from soundstage.nano.training.transformer import TEXT_TOKENS
 from soundstage.nano.world.captions import NEGATIVE
 from soundstage.nano.world.scene import BUCKETS, FPS
@@ -65,6 +65,32 @@ def install(weights: Path, target: Path) -> list[Path]:
     _copy_text(weights / "text", target / "text")
     (target / "bundle.json").write_text(json.dumps(bundle(), indent=2) + "\n")
     return sorted(p for p in target.rglob("*") if p.is_file())
+
+
+def unpack(source: Path, weights: Path) -> list[Path]:
+    """The reverse of `install`: a model folder -> exported parts, for training to go on from.
+
+    Returns the parts' files. Raises WeightsError for a folder without the files of a model.
+    """
+    missing = [name for name in (*FILES, "text") if not (source / name).exists()]
+    if missing:
+        raise WeightsError(f"{source} is no folder that was installed: it has no {', '.join(missing)}")
+    made = []
+    for name, parts in FILES.items():
+        with safe_open(source / name, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            config = json.loads(file.metadata()["config"])
+        for part in parts:
+            prefix = PREFIXES[part] if len(parts) > 1 else ""
+            own = {key: value for key, value in tensors.items() if key.startswith(prefix)}
+            sections = {key: value for key, value in config.items() if not prefix or key == prefix[:-1]}
+            made.append(write(own, sections, weights / f"{part}.safetensors"))
+    for name, part in OPTIONAL.items():
+        if (source / name).exists():
+            made.append(weights / f"{part}.safetensors")
+            _copy(source / name, made[-1])
+    _copy_text(source / "text", weights / "text")
+    return made
 
 
 def bundle() -> dict[str, Any]:

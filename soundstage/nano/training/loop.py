@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -70,6 +70,19 @@ class Trainer:
         self.step = 0
         self._stop = False
         self._resume()
+
+    def begin(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Begin with these weights, by name, as if `step` steps had been made. What is not trained stays."""
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                if name not in self._frozen:
+                    value.copy_(weights[name])
+        self.averaged = [p.detach().clone() for p in self.params]
+        self.step = step
+
+    @property
+    def _frozen(self) -> frozenset[str]:
+        return frozenset(name for name, p in self.model.named_parameters() if not p.requires_grad)
 
     def fit(self, loss_fn: LossFn) -> bool:
         """Run to the end of the schedule. loss_fn(step) gives named losses; "loss" is descended.

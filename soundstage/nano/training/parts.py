@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from soundstage.errors import RequestError, WeightsError
+
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from soundstage.nano.training.loop import LossFn, Schedule, Trainer
 
 PARTS = (
@@ -122,9 +126,15 @@ def weights_folder() -> Path:
     return state_folder("weights")
 
 
-def train(part: str) -> bool:
-    """Train one part to the end of its schedule, resuming its state, and export it. True when complete."""
+def train(part: str, *, from_step: int | None = None) -> bool:
+    """Train one part to the end of its schedule, resuming its state, and export it. True when complete.
+
+    from_step: begin with the exported weights instead of nothing, as if so many steps had been made. Raises
+    RequestError where there is a state, which says better how to go on, and WeightsError without weights.
+    """
     chosen, model, trainer = _resumed(part)
+    if from_step is not None:
+        _begin(part, trainer, from_step)
     if not trainer.fit(chosen.loss(model)):
         return False
     _finish(chosen, model, trainer)
@@ -144,6 +154,40 @@ def _resumed(part: str) -> tuple[Recipe, Any, Trainer]:
     chosen = recipe(part)
     model = chosen.build()
     return chosen, model, Trainer(part, model, chosen.schedule, state_folder(part))
+
+
+def _begin(part: str, trainer: Trainer, step: int) -> None:
+    path = weights_folder() / f"{part}.safetensors"
+    if trainer.step:
+        raise RequestError(
+            f"{part} has a state of step {trainer.step} in {state_folder(part)}; move it away, or leave out "
+            "from-step",
+            field="from_step",
+        )
+    if part in ("text", "distilled") or not 0 <= step < trainer.schedule.steps:
+        raise RequestError(
+            f"{part} cannot begin at step {step}; text and distilled begin from nothing, others between 0 "
+            f"and {trainer.schedule.steps - 1}",
+            field="from_step",
+        )
+    if not path.exists():
+        raise WeightsError(f"{path} is not there; run `soundstage nano unpack` first")
+    trainer.begin(_exported(part, trainer.model, path), step)
+
+
+def _exported(part: str, model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Exported weights under the names of the module in training."""
+    from safetensors.torch import load_file
+
+    from soundstage.nano.training.export import PREFIXES
+    from soundstage.nano.training.transformer import published_name
+    from soundstage.nano.training.vocoder import stored_name
+
+    stored = load_file(path)
+    names = {name: PREFIXES.get(part, "") + stored_name(name) for name in model.state_dict()}
+    if part == "transformer":
+        names = {name: published_name(name) for name in names}
+    return {name: stored[there] for name, there in names.items()}
 
 
 def _finish(chosen: Recipe, model: Any, trainer: Trainer) -> None:

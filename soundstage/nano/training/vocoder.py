@@ -206,6 +206,11 @@ def finish(vocoder: Vocoder, folder: Path) -> None:
     export(vocoder, "vocoder", sections(), folder)
 
 
+def stored_name(name: str) -> str:
+    """Where a folded vocoder has what one in training has as `name`."""
+    return name.replace(".parametrizations.weight.original", ".weight")
+
+
 @torch.no_grad()
 def measure(vocoder: Vocoder, num_sounds: int = 20, vae: nn.Module | None = None) -> dict[str, float]:
     """What a folded vocoder makes of held-out sounds by way of log-mel (and the audio VAE, if given).

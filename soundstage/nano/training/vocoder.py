@@ -9,10 +9,10 @@ those of an ordinary vocoder that takes log-mel.
 Both generators learn at once but apart: the base one from the 16 kHz sound, bandwidth extension from what
 the first, taken as it is, lacks at 48 kHz. No gradient passes between them, which saves a third of a step
 and keeps the magnitude of a silent frame, whose slope is infinite, out of it. The loss is on
-magnitudes, and on samples: sounds of the world begin with a frame, so the same frames are the same samples.
-Most cells of most windows are next to silent; so each cell
+magnitudes only: phase is the generator's own. Most cells of most windows are next to silent; so each cell
 counts by its loudness, and a window's error also as a share of the window's own magnitude. Without that the
-vocoder learns the silence between events exactly, and events 20 dB too quiet.
+vocoder learns the silence between events exactly, and events 20 dB too quiet. Where phases are not sure a
+distance of magnitudes prefers too little, so the power in a few wide bands counts as well.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ WINDOW_MELS = 32
 # (FFT length, hop, mel bands) of each resolution
 BASE_SPECTRA = ((1024, 160, 64), (512, 128, 64), (128, 32, 24))
 FULL_SPECTRA = ((2048, 480, 96), (512, 128, 64))
-MAGNITUDE_WEIGHT = 1.0
-SAMPLES_WEIGHT = 1.0
+MAGNITUDE_WEIGHT = 0.3
+LEVEL_BANDS = 8
 # A cell counts by the root of its magnitude, 1 at LOUD_LOG; the least and the most that one counts.
 LOUD_LOG, LEAST_WEIGHT, MOST_WEIGHT = math.log(1e-1), 0.05, 4.0
-# What a window's magnitudes and samples have to be for their error to be taken as a share of them.
-SILENT_MAGNITUDE, SILENT_RMS = 0.1, 3e-3
+SILENT_WINDOW = 0.1  # mean magnitude below which a window's error is not taken as a share
 
 FLOOR = math.log(LOG_FLOOR)
 
@@ -90,7 +89,7 @@ class Balanced(nn.Module):
 
 
 def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
-    """Loss of a training step: log-mel and magnitude distances, summed over resolutions, and that of samples.
+    """Loss of a training step: distances of log-mels, magnitudes and levels over resolutions.
 
     vae: what half of the windows pass through first, as all that a model makes does.
     """
@@ -120,19 +119,18 @@ def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
 def _distance(
     made: Tensor, true: Tensor, rate_hz: int, spectra: tuple[tuple[int, int, int], ...]
 ) -> tuple[Tensor, Tensor]:
-    """Mean log-mel and magnitude distance of (B, 2, N) sounds and that of their samples, and the plain
-    log-mel L1 of the first resolution."""
-    samples = SAMPLES_WEIGHT * _relative(torch.cat([made, true]), SILENT_RMS)
+    """Mean log-mel, magnitude and level distance of (B, 2, N) sounds, and the plain log-mel L1 of the first
+    resolution."""
     total = made.new_zeros(())
     errors = []
     for length, hop, bands in spectra:
         pair = _magnitudes(torch.cat([made, true]).flatten(0, 1), length, hop)
-        mel = (pair @ _filters(bands, length, rate_hz)).clamp(min=LOG_FLOOR).log()
-        error, weights = _loudness_weighted(mel)
+        mel = pair @ _filters(bands, length, rate_hz)
+        error, weights = _loudness_weighted(mel.clamp(min=LOG_FLOOR).log())
         errors.append(error.mean())
         weighted = (error * weights).sum() / weights.sum()
-        total = total + weighted + MAGNITUDE_WEIGHT * _relative(pair, SILENT_MAGNITUDE)
-    return total / len(spectra) + samples, errors[0]
+        total = total + weighted + MAGNITUDE_WEIGHT * _relative(pair) + _levels(mel)
+    return total / len(spectra), errors[0]
 
 
 def _loudness_weighted(mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,13 +140,22 @@ def _loudness_weighted(mel: Tensor) -> tuple[Tensor, Tensor]:
     return (made - true).abs(), weights
 
 
-def _relative(pair: Tensor, silent: float) -> Tensor:
-    """The norm of the error as a share of the true values' norm, per window; below a root mean square of
-    `silent` less and less so."""
+def _relative(pair: Tensor) -> Tensor:
+    """Spectral convergence: the norm of the error as a share of the true magnitudes' norm, per window."""
     made, true = (x.flatten(1) for x in pair.chunk(2))
-    room = silent * true.shape[1] ** 0.5
+    room = SILENT_WINDOW * true.shape[1] ** 0.5
     share: Tensor = (made - true).norm(dim=1) / (true.norm(dim=1) + room)
     return share.mean()
+
+
+def _levels(mel: Tensor) -> Tensor:
+    """Distance of the logarithms of power in LEVEL_BANDS bands of a pair of mels; a cell counts by its
+    magnitude."""
+    power = mel.square().unflatten(2, (LEVEL_BANDS, -1)).mean(dim=3)
+    made, true = (0.5 * (power + LOG_FLOOR**2).log()).chunk(2)
+    weights = (true - LOUD_LOG).exp().clamp(LEAST_WEIGHT, MOST_WEIGHT)
+    distance: Tensor = ((made - true).abs() * weights).sum() / weights.sum()
+    return distance
 
 
 def _magnitudes(sound: Tensor, length: int, hop: int) -> Tensor:

@@ -35,6 +35,7 @@ RISE_S = 0.001  # of every event: shorter clicks in the loudspeaker, longer blur
 FALL_S = 0.02  # at the end of every sound, down to digital zero
 
 DROPS_PER_S = 14.0
+HOWL_HZ = (600.0, 700.0, 800.0)
 FIRST_SYLLABLE_S = 0.2
 SYLLABLE_S = 0.19
 SYLLABLE_GAP_S = 0.06
@@ -192,12 +193,22 @@ def _bed(kind: str) -> Array:
         partials = ((100.0, 1.0), (200.0, 0.7), (300.0, 0.45))
         sound = np.asarray(sum(gain * np.sin(2 * np.pi * hz * t) for hz, gain in partials))
     elif kind == "wind":
-        swell = 1 + 0.5 * np.sin(2 * np.pi * 0.5 * t) + 0.2 * np.sin(2 * np.pi * 1.25 * t)
-        sound = np.resize(_band(150.0, 700.0), len(t)) * swell
+        sound = _howl(t)
     else:
         sound = np.resize(_band(2500.0, 7000.0), len(t))
     bed: Array = (sound * (AMBIENCE_RMS / np.sqrt(np.mean(sound**2)))).astype(np.float32)
     return bed
+
+
+def _howl(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Wind in a gap: a tone that glides up and down as it swells, and a little of the rush it is made of."""
+    swell = 1 + 0.5 * np.sin(2 * np.pi * 0.5 * t) + 0.2 * np.sin(2 * np.pi * 1.25 * t)
+    height = 1 + np.sin(2 * np.pi * 0.25 * t)  # of the tone among those of HOWL_HZ
+    tones = sum(
+        np.clip(1 - np.abs(height - i), 0, 1) * np.sin(2 * np.pi * hz * t) for i, hz in enumerate(HOWL_HZ)
+    )
+    result: NDArray[np.float64] = swell * (np.asarray(tones) + 0.2 * np.resize(_band(150.0, 700.0), len(t)))
+    return result
 
 
 def _rain(seed: int, length: int) -> Array:

@@ -151,7 +151,7 @@ def _relative(pair: Tensor) -> Tensor:
 def _levels(mel: Tensor) -> Tensor:
     """Distance of the logarithms of power in LEVEL_BANDS bands of a pair of mels; a cell counts by its
     magnitude."""
-    power = mel.square().unflatten(2, (LEVEL_BANDS, -1)).mean(dim=3)
+    power = torch.unflatten(mel.square(), 2, (LEVEL_BANDS, -1)).mean(dim=3)
     made, true = (0.5 * (power + LOG_FLOOR**2).log()).chunk(2)
     weights = (true - LOUD_LOG).exp().clamp(LEAST_WEIGHT, MOST_WEIGHT)
     distance: Tensor = ((made - true).abs() * weights).sum() / weights.sum()

@@ -101,7 +101,7 @@ def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
         if vae is not None:
             with torch.no_grad():
                 mel[BATCH // 2 :] = vae.decode(vae.encode(mel[BATCH // 2 :]))[:, :, : mel.shape[2]]
-        base = vocoder.vocoder((mel[:, :, :WINDOW_MELS] - FLOOR).clamp(min=0))
+        base = vocoder.vocoder(mel[:, :, :WINDOW_MELS] - FLOOR)
         heard = base.detach()
         residual = vocoder.bwe_generator(vocoder.mel_stft(heard) - FLOOR)
         full = residual + resample(heard, MEL_RATE_HZ, OUTPUT_RATE_HZ, edges="replicate")

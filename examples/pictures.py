@@ -30,11 +30,12 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 SIX = (
     "A red ball drops onto a wooden floor, bouncing three times. A thud sounds with each bounce.",
-    "On the left a small blue cube stands still; on the right a large yellow star blinks twice. Rain falls.",
-    "A large green ring rolls from left to right in a sunny meadow. It rumbles as it rolls.",
-    "At night under the stars, an orange pyramid swings on a string. There is no other sound.",
-    "A purple ball slides from right to left across a grid room. The camera is static. A low hum is heard.",
+    "On the left a large blue cube stands still; on the right a large yellow star stands still. Rain falls.",
+    "On the right a large green ring stands still in a sunny meadow. The wind is heard.",
     "A pink cube stands in thick fog. The camera slowly pushes in. A deep voice is speaking.",
+    "On the left, a red pyramid stands still; on the right, a green ball stands still. "
+    "A bright voice is speaking.",
+    "A large blue star stands before a gradient background. The camera tilts up. Rain falls.",
 )
 
 

@@ -129,7 +129,8 @@ class ThreadLane:
         args = (self._jobs, self._errors)
         self._thread = threading.Thread(target=_work, args=args, name="soundstage-blocks", daemon=True)
         self._thread.start()
-        weakref.finalize(self, self._jobs.put, None)
+        # At the interpreter's exit too: a thread that is copying then would abort the process.
+        weakref.finalize(self, _stop, self._jobs, self._thread)
 
     def run(self, work: Callable[[], None]) -> None:
         stream = self._stream
@@ -165,8 +166,14 @@ class ThreadLane:
         return event
 
     def close(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
+        _stop(self._jobs, self._thread)
+
+
+def _stop(jobs: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread) -> None:
+    """Let a worker finish what it was asked for, and end."""
+    jobs.put(None)
+    if thread is not threading.current_thread():  # the last reference may have been the worker's own
+        thread.join()
 
 
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], errors: list[BaseException]) -> None:

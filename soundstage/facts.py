@@ -22,7 +22,7 @@ from soundstage.types import SPACE_SCALE, TIME_SCALE
 class Facts:
     """What a request asks for and what its inputs are: recipe, size, rate, length.
 
-    Gathers snaps and problems while a plan is worked out; after a problem it goes on with a default.
+    Gathers snaps, notices and problems while a plan is worked out; after a problem it goes on with a default.
     """
 
     def __init__(self, request: Request, model: ModelSet) -> None:
@@ -30,6 +30,7 @@ class Facts:
         self.model = model
         self.defaults: Defaults = model.defaults
         self.snaps: list[Snap] = []
+        self.notices: list[str] = []
         self.problems: list[RequestError] = []
         self.recipe = self._recipe()
         self.infos: dict[str, Info] = {}
@@ -50,6 +51,11 @@ class Facts:
 
     def snap(self, field: str, asked: str, used: str, rule: str) -> None:
         self.snaps.append(Snap(field, asked, used, rule))
+
+    def notice(self, sentence: str) -> None:
+        """Say what the user should know of a plan that goes on as asked; each sentence once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
 
     def problem(self, field: str, sentence: str) -> None:
         if sentence not in (str(problem) for problem in self.problems):

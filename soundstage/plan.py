@@ -167,7 +167,8 @@ class Plan:
 
     thin: every thin-th frame is kept. audio_pass: name of the pass whose sound is kept. driven: the sound
     of the result is the input's own samples. windows, clips: of a long take, its windows and the plan of
-    each; `passes` are then those of the first.
+    each; `passes` are then those of the first. notices: sentences that the user should read before the work
+    begins; the command line prints them on stderr.
     """
 
     request: Request
@@ -191,6 +192,7 @@ class Plan:
     files: tuple[ModelFile, ...]
     windows: tuple[Window, ...] = ()
     clips: tuple[Plan, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -243,6 +245,7 @@ def _lines(plan: Plan) -> list[str]:
         f"output    {size}{plan.num_frames} frames at {plan.fps:g} fps, {plan.duration_s:.4g} s, "
         f"{' and '.join(plan.modalities)}{thinned}",
         *(f"snapped   {snap}" for snap in plan.snaps),
+        *(f"notice    {notice}" for notice in plan.notices),
     ]
     if len(plan.timeline.segments) > 1:
         lines += [f"prompt    {s.start_s:.4g} to {s.end_s:.4g} s: {s.text}" for s in plan.timeline.segments]

@@ -59,6 +59,7 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
         audio_pass=facts.recipe.audio_from or passes[-1].name,
         driven=facts.driving,
         files=files,
+        notices=tuple(facts.notices),
     )
 
 

@@ -198,4 +198,5 @@ def _joined(
         snaps=tuple(snaps),
         windows=windows,
         clips=clips,
+        notices=tuple(dict.fromkeys(notice for clip in clips for notice in clip.notices)),
     )

@@ -212,6 +212,8 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
     _check_outputs(path, suffixes, sheet)
     for snap in planned.snaps:
         print(f"snapped {snap}", file=sys.stderr)
+    for notice in planned.notices:
+        print(f"notice: {notice}", file=sys.stderr)
     choice = stage.choose(planned)
     if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
         print(f"memory {choice.reason}", file=sys.stderr)

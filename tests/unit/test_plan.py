@@ -1,6 +1,7 @@
 """Plans: snapping, token counts, passes, and all problems at once; without torch or weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 import soundstage as ss
 from soundstage.defaults import Defaults
 from soundstage.errors import ConfigError, RequestError, WeightsError
+from soundstage.facts import Facts
 from soundstage.grid import snap_frames, snap_side
 from soundstage.model_set import EXTRAS, ModelSet, find_model
 from soundstage.plan import LoraUse, Plan
@@ -485,3 +487,13 @@ def test_the_schedule_is_shifted_for_the_length_the_model_says() -> None:
         for defaults in (fixed, own)
     ]
     assert sigmas == [schedules.ltx2(4), schedules.ltx2(4, 7 * 6 * 4)]
+
+
+def test_notices_are_in_the_plan_printed_and_told_once(tmp_path: Path) -> None:
+    facts = Facts(Request(prompt="a"), ModelSet("test", tmp_path, Defaults()))
+    facts.notice("the picture is cut")
+    facts.notice("the picture is cut")
+    assert facts.notices == ["the picture is cut"]
+    told = replace(plan(), notices=tuple(facts.notices))
+    assert "notice    the picture is cut\n" in str(told)
+    assert json.loads(told.to_json())["notices"] == ["the picture is cut"]

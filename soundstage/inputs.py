@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from soundstage.errors import RequestError
+from soundstage.pixels import rgb_pixels
 from soundstage.types import OUTPUT_RATE_HZ, Group
 
 Modality = Literal["video", "audio"]
@@ -69,7 +70,7 @@ def in_memory(value: Any) -> InMemory:
     if hasattr(value, "frames") and hasattr(value, "waveform"):
         return InMemory(value.frames, value.waveform, value.fps, value.sample_rate_hz)
     if hasattr(value, "convert") and hasattr(value, "getbands"):
-        return InMemory(np.asarray(value.convert("RGB"))[None])
+        return InMemory(_picture(value)[None])
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
         frames = value[None] if value.ndim == 3 else value
         if frames.ndim == 4 and frames.shape[3] == 3 and len(frames):
@@ -82,6 +83,13 @@ def in_memory(value: Any) -> InMemory:
             "(F, H, W, 3) in RGB, or float (channels, samples) at 48 kHz"
         )
     raise ValueError(f"{value!r} is no media; pass a file's path, an array, a PIL picture or a Clip")
+
+
+def _picture(value: Any) -> NDArray[np.uint8]:
+    try:
+        return rgb_pixels(value)
+    except Exception as error:
+        raise ValueError(f"this PIL picture cannot be decoded ({error}); is its file complete?") from error
 
 
 def _file(value: Any) -> File:

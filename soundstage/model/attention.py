@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.model import kernels
+from soundstage.model.arithmetic import PLAIN, Arithmetic
 from soundstage.model.kernels import Linear, RMSNorm
-from soundstage.model.rope import Rotation, rotate
+from soundstage.model.rope import Rotation
 
 NORM_EPS = 1e-6
 
@@ -58,6 +58,8 @@ class Attention(nn.Module):
     `heads_of` and `finish` split the forward at the place where guidance methods that mix attention
     results (NAG) have to reach in.
     """
+
+    arithmetic: Arithmetic = PLAIN
 
     def __init__(self, width: int, context_width: int, *, num_heads: int, head_dim: int) -> None:
         super().__init__()
@@ -106,40 +108,36 @@ class Attention(nn.Module):
         values = self._split(self.to_v(context))
         if keep is False:
             return values
-        queries = self.queries_of(x) if queries is None else queries
-        keys = self._split(self.k_norm(self.to_k(context)))
-        if rope is not None:
-            queries = rotate(queries, rope)
-            keys = rotate(keys, context_rope or rope)
+        queries = self.queries_of(x, rope) if queries is None else queries
+        rotation = rope if context_rope is None else context_rope
+        keys = self.arithmetic.heads(self.to_k(context), self.k_norm, self.num_heads, rotation)
         heads = self.kernel(queries, keys, values, bias)
         if keep is True:
             return heads
         return torch.where(keep.unsqueeze(-1), heads, values)
 
-    def queries_of(self, x: Tensor) -> Tensor:
-        """Queries (B, N, H, d), not rotated."""
-        return self._split(self.q_norm(self.to_q(x)))
+    def queries_of(self, x: Tensor, rope: Rotation | None = None) -> Tensor:
+        """Queries (B, N, H, d), rotated if a rotation is given."""
+        return self.arithmetic.heads(self.to_q(x), self.q_norm, self.num_heads, rope)
 
     def finish(self, x: Tensor, heads: Tensor) -> Tensor:
         """Gate each head by what x asks for and project (B, N, H, d) -> (B, N, width)."""
-        gates = 2 * torch.sigmoid(self.to_gate_logits(x))
-        return self.to_out[0]((heads * gates.unsqueeze(-1)).flatten(2))  # type: ignore[no-any-return]
+        gated = self.arithmetic.gate_heads(heads, self.to_gate_logits(x))
+        return self.to_out[0](gated)  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.num_heads, -1)
 
 
 class GeluProjection(nn.Module):
+    arithmetic: Arithmetic = PLAIN
+
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.proj = Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        proj = self.proj
-        gelu: Callable[[Tensor], Tensor] | None = getattr(proj, "gelu", None)
-        if gelu is not None and not (proj._forward_hooks or proj._forward_pre_hooks):
-            return gelu(x)
-        return F.gelu(proj(x), approximate="tanh")  # replaced or watched, by an adapter say
+        return self.arithmetic.linear_gelu(self.proj, x)
 
 
 class FeedForward(nn.Module):

@@ -15,22 +15,22 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from soundstage.model.arithmetic import PLAIN, Arithmetic, Place
 from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import StreamConfig, TransformerConfig
-from soundstage.model.kernels import rms
 from soundstage.model.modulation import Modulation
 from soundstage.model.nag import NegativeText, steered
 from soundstage.model.rope import Rotation
 
 # Row numbers of a stream's modulation.
-SELF_SHIFT, SELF_SCALE, SELF_GATE = 0, 1, 2
-FF_SHIFT, FF_SCALE, FF_GATE = 3, 4, 5
-TEXT_SHIFT, TEXT_SCALE, TEXT_GATE = 6, 7, 8
+SELF, SELF_GATE = Place(scale=1, shift=0), 2
+FF, FF_GATE = Place(scale=4, shift=3), 5
+TEXT, TEXT_GATE = Place(scale=7, shift=6), 8
 NUM_ROWS = 9
-CONTEXT_SHIFT, CONTEXT_SCALE = 0, 1
+CONTEXT = Place(scale=1, shift=0)
 NUM_CONTEXT_ROWS = 2
 # Rows of the attention between streams: scale comes first here. The table has a fifth row, the gate.
-A2V_SCALE, A2V_SHIFT, V2A_SCALE, V2A_SHIFT = 0, 1, 2, 3
+A2V, V2A = Place(scale=0, shift=1), Place(scale=2, shift=3)
 NUM_CROSS_ROWS = 4
 
 
@@ -127,12 +127,12 @@ class StreamInputs:
     cross_gate: Tensor | None = None
     negative: NegativeText | None = None
 
-    def cross_modulation(self, table: Tensor) -> tuple[Modulation, Tensor]:
-        """table (5, D) -> modulation of the first four rows, and the gate (B, 1, D) of the fifth."""
+    def cross_modulation(self, table: Tensor) -> tuple[Modulation, Modulation]:
+        """table (5, D) -> modulation of the first four rows, and the gate, one row, of the fifth."""
         assert self.cross_rows is not None
         assert self.cross_gate is not None
         modulation = Modulation.of(table[:NUM_CROSS_ROWS], self.cross_rows, self.cross_groups)
-        return modulation, Modulation.of(table[NUM_CROSS_ROWS:], self.cross_gate).row(0)
+        return modulation, Modulation.of(table[NUM_CROSS_ROWS:], self.cross_gate)
 
 
 def shift_table(num_rows: int, width: int) -> nn.Parameter:
@@ -149,6 +149,8 @@ def _self_and_text(stream: StreamConfig) -> tuple[Attention, Attention]:
 
 
 class Block(nn.Module):
+    arithmetic: Arithmetic = PLAIN
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.eps = config.norm_eps
@@ -208,29 +210,32 @@ class Block(nn.Module):
         return hv, ha
 
     def _entry(self, x: Tensor, rows: Modulation) -> Tensor:
-        return rows.apply(rms(x, self.eps), scale=SELF_SCALE, shift=SELF_SHIFT)
+        return self._modulated(x, rows, SELF)
+
+    def _modulated(self, x: Tensor, rows: Modulation, place: Place) -> Tensor:
+        return self.arithmetic.modulated_norms(x, self.eps, rows, (place,))[0]
 
     def _attend(
         self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, keep: Keep
     ) -> Tensor:
         h = self._entry(x, rows)
         h = attention(h, rope=stream.rope, bias=stream.self_bias, keep=keep)
-        return torch.addcmul(x, rows.row(SELF_GATE), h)
+        return self.arithmetic.add_gated(x, rows, SELF_GATE, h)
 
     def _read(
         self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, table: Tensor
     ) -> Tensor:
         """Text cross-attention. The context is modulated by sigma, so its keys change at every step."""
-        h = rows.apply(rms(x, self.eps), scale=TEXT_SCALE, shift=TEXT_SHIFT)
+        h = self._modulated(x, rows, TEXT)
         text = Modulation.of(table, stream.context_rows)
-        context = text.apply(stream.context, scale=CONTEXT_SCALE, shift=CONTEXT_SHIFT)
+        context = text.apply(stream.context, scale=CONTEXT.scale, shift=CONTEXT.shift)
         if stream.negative is None:
             h = attention(h, context, bias=stream.context_bias)
         else:
-            unwanted = text.apply(stream.negative.context, scale=CONTEXT_SCALE, shift=CONTEXT_SHIFT)
+            unwanted = text.apply(stream.negative.context, scale=CONTEXT.scale, shift=CONTEXT.shift)
             heads = _steered_heads(attention, h, context, stream.context_bias, unwanted, stream.negative)
             h = attention.finish(h, heads)
-        return torch.addcmul(x, rows.row(TEXT_GATE), h)
+        return self.arithmetic.add_gated(x, rows, TEXT_GATE, h)
 
     def _exchange(
         self, xv: Tensor, xa: Tensor, video: StreamInputs, audio: StreamInputs, keeps: BlockKeeps
@@ -240,30 +245,25 @@ class Block(nn.Module):
         to_audio = audio.enabled and keeps.video_to_audio is not False
         if not (to_video or to_audio):
             return xv, xa
-        nv, na = rms(xv, self.eps), rms(xa, self.eps)
+        # Both directions read both streams: as queries of one attention, as keys and values of the other.
+        places = [place for place, on in ((A2V, to_video), (V2A, to_audio)) if on]
         video_rows, video_gate = video.cross_modulation(self.scale_shift_table_a2v_ca_video)
         audio_rows, audio_gate = audio.cross_modulation(self.scale_shift_table_a2v_ca_audio)
+        nv = dict(zip(places, self.arithmetic.modulated_norms(xv, self.eps, video_rows, places), strict=True))
+        na = dict(zip(places, self.arithmetic.modulated_norms(xa, self.eps, audio_rows, places), strict=True))
         if to_video:
-            h = self.audio_to_video_attn(
-                video_rows.apply(nv, scale=A2V_SCALE, shift=A2V_SHIFT),
-                audio_rows.apply(na, scale=A2V_SCALE, shift=A2V_SHIFT),
-                rope=video.cross_rope,
-                context_rope=audio.cross_rope,
-            )
-            xv = _add(xv, video_gate, h, keeps.audio_to_video)
+            ropes = {"rope": video.cross_rope, "context_rope": audio.cross_rope}
+            h = self.audio_to_video_attn(nv[A2V], na[A2V], **ropes)
+            xv = self.arithmetic.add_gated(xv, video_gate, 0, h, _some(keeps.audio_to_video))
         if to_audio:
-            h = self.video_to_audio_attn(
-                audio_rows.apply(na, scale=V2A_SCALE, shift=V2A_SHIFT),
-                video_rows.apply(nv, scale=V2A_SCALE, shift=V2A_SHIFT),
-                rope=audio.cross_rope,
-                context_rope=video.cross_rope,
-            )
-            xa = _add(xa, audio_gate, h, keeps.video_to_audio)
+            ropes = {"rope": audio.cross_rope, "context_rope": video.cross_rope}
+            h = self.video_to_audio_attn(na[V2A], nv[V2A], **ropes)
+            xa = self.arithmetic.add_gated(xa, audio_gate, 0, h, _some(keeps.video_to_audio))
         return xv, xa
 
     def _feed_forward(self, x: Tensor, rows: Modulation, feed_forward: FeedForward) -> Tensor:
-        h = rows.apply(rms(x, self.eps), scale=FF_SCALE, shift=FF_SHIFT)
-        return torch.addcmul(x, rows.row(FF_GATE), feed_forward(h))
+        h = feed_forward(self._modulated(x, rows, FF))
+        return self.arithmetic.add_gated(x, rows, FF_GATE, h)
 
 
 def _steered_heads(
@@ -284,7 +284,6 @@ def _steered_heads(
     return heads.index_copy(0, chosen, steered(heads[chosen], away, negative))
 
 
-def _add(x: Tensor, gate: Tensor, h: Tensor, keep: Keep) -> Tensor:
-    if isinstance(keep, Tensor):
-        gate = gate * keep
-    return torch.addcmul(x, gate, h)
+def _some(keep: Keep) -> Tensor | None:
+    """The samples that are changed, if not all are."""
+    return keep if isinstance(keep, Tensor) else None

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from soundstage.model.arithmetic import PLAIN, Arithmetic
 from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig
-from soundstage.model.kernels import rms
 from soundstage.model.rope import Rotation, rope_table
 
 NORM_EPS = 1e-6
@@ -53,6 +53,8 @@ class FeatureExtractor(nn.Module):
 
 
 class ConnectorBlock(nn.Module):
+    arithmetic: Arithmetic = PLAIN
+
     def __init__(self, config: ConnectorConfig) -> None:
         super().__init__()
         self.attn1 = Attention(
@@ -61,12 +63,14 @@ class ConnectorBlock(nn.Module):
         self.ff = FeedForward(config.width)
 
     def forward(self, x: Tensor, rope: Rotation) -> Tensor:
-        x = x + self.attn1(rms(x, NORM_EPS), rope=rope)
-        return x + self.ff(rms(x, NORM_EPS))  # type: ignore[no-any-return]
+        x = x + self.attn1(self.arithmetic.norm(x, NORM_EPS), rope=rope)
+        return x + self.ff(self.arithmetic.norm(x, NORM_EPS))  # type: ignore[no-any-return]
 
 
 class Connector(nn.Module):
     """Bidirectional blocks over the tokens of a prompt and the registers that fill it up."""
+
+    arithmetic: Arithmetic = PLAIN
 
     def __init__(self, config: ConnectorConfig) -> None:
         super().__init__()
@@ -90,7 +94,7 @@ class Connector(nn.Module):
         ).rotation(x.dtype)
         for block in self.transformer_1d_blocks:
             x = block(x, rope)
-        return rms(x, NORM_EPS)
+        return self.arithmetic.norm(x, NORM_EPS)
 
     def _fill(self, features: Tensor, valid: Tensor) -> Tensor:
         """Move the real tokens to the front, in order; put register p mod R at every position p left."""

@@ -1,0 +1,84 @@
+"""The arithmetic between a block's matrix products, in PyTorch's plain operators.
+
+What is written here is the meaning, and the oracle of every faster way. A faster way is a subclass that a
+room above puts on a built model from outside, with `use`: it computes some of these methods with kernels of
+its own where shapes and formats allow, and leaves the rest to this class. Models call nothing else between
+their products, so that one place can be exchanged for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soundstage.model.kernels import rms
+from soundstage.model.modulation import Modulation
+from soundstage.model.rope import Rotation, rotate
+
+
+class Place(NamedTuple):
+    """Row numbers of a modulation: x * (1 + scale) + shift."""
+
+    scale: int
+    shift: int
+
+
+class Arithmetic:
+    """Plain PyTorch, on any device, for inference and training."""
+
+    def norm(self, x: Tensor, eps: float) -> Tensor:
+        """Divide by the root mean square of the last axis, without a weight; same shape."""
+        return rms(x, eps)
+
+    def modulated_norms(
+        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[Place]
+    ) -> tuple[Tensor, ...]:
+        """Return `norm` of x (B, N, D), scaled and shifted by each of the places of a modulation."""
+        normed = self.norm(x, eps)
+        return tuple(rows.apply(normed, scale=place.scale, shift=place.shift) for place in places)
+
+    def add_gated(
+        self, x: Tensor, rows: Modulation, row: int, h: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        """Return x + gate * h, (B, N, D), the gate being a row of a modulation.
+
+        keep: bool (B, 1, 1), which samples are changed; None is all.
+        """
+        gate = rows.row(row)
+        return torch.addcmul(x, gate if keep is None else gate * keep, h)
+
+    def heads(self, x: Tensor, norm: nn.RMSNorm, num_heads: int, rotation: Rotation | None) -> Tensor:
+        """Norm projected queries or keys (B, N, inner), split into heads and rotate: (B, N, H, d)."""
+        split = norm(x).view(*x.shape[:-1], num_heads, -1)
+        return split if rotation is None else rotate(split, rotation)
+
+    def gate_heads(self, heads: Tensor, logits: Tensor) -> Tensor:
+        """Return heads (B, N, H, d) times 2 sigmoid(logits (B, N, H)), joined to (B, N, H * d)."""
+        return (heads * (2 * torch.sigmoid(logits)).unsqueeze(-1)).flatten(2)
+
+    def linear_gelu(self, linear: nn.Module, x: Tensor) -> Tensor:
+        """Return GELU (tanh form) of a linear layer's result, by the layer's own `gelu` if it has one."""
+        gelu: Callable[[Tensor], Tensor] | None = getattr(linear, "gelu", None)
+        if gelu is not None and not watched(linear):
+            return gelu(x)
+        return F.gelu(linear(x), approximate="tanh")
+
+
+PLAIN = Arithmetic()
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether a module's call does more than its forward: an adapter changes what comes out, say."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def use(module: nn.Module, arithmetic: Arithmetic) -> int:
+    """Have all parts of a module compute with this arithmetic; returns how many there are."""
+    users = [part for part in module.modules() if isinstance(getattr(part, "arithmetic", None), Arithmetic)]
+    for part in users:
+        part.__dict__["arithmetic"] = arithmetic  # hides the class's own
+    return len(users)

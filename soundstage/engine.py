@@ -26,6 +26,7 @@ from soundstage.long_take.windows import Take, Window
 from soundstage.model_set import ModelSet, find_model
 from soundstage.plan import PassPlan, Plan, plan_facts
 from soundstage.request import Request
+from soundstage.speed.formats import NumberFormat, asked_format, choose_format
 from soundstage.takes import plan_request
 from soundstage.weights.budget import Choice, policy_named
 from soundstage.weights.storage import storage_named
@@ -114,7 +115,8 @@ def load(
 ) -> Engine:
     """An engine for a model: a shipped name, a folder or file in any layout, or several (docs/files.md).
 
-    device: "auto", "cpu", "cuda", "cuda:1". dtype: "bfloat16" or "float32"; None is the model's default.
+    device: "auto", "cpu", "cuda", "cuda:1". dtype: "bfloat16" or "float32"; None and "auto" are
+    $SOUNDSTAGE_DTYPE, else the model's wish where the device is fast at it (docs/processors.md).
     residency: where weights are while they are not used, of weights.budget.POLICIES; "auto" is the fastest
     that fits. memory_gb: of the device's memory that may be used; None is what is free. weights: how the
     transformer's are held, of weights.storage.STORAGES; "auto" is as the file has them (docs/memory.md).
@@ -159,9 +161,16 @@ class Engine:
         self._process_bytes: float | None = None
         self.model = model
         self._device = device
-        self._dtype = dtype or model.defaults.dtype
+        self._dtype = asked_format(dtype)
         self._parts = parts
         self._given_cache = cache
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """The format this engine computes in, and why."""
+        from soundstage.parts import pick_device
+
+        return choose_format(self._dtype, self.model.defaults.dtype, pick_device(self._device).type)
 
     def plan(self, request: Request) -> Plan:
         """What `run` would do. Raises RequestError with all problems of the request."""
@@ -290,13 +299,13 @@ class Engine:
 
         Raises RequestError, with the nearest sizes that fit, if the plan does not fit this machine.
         """
-        from soundstage.parts import choose_residency, pick_device, pick_dtype
+        from soundstage.parts import DTYPES, choose_residency, pick_device
 
         return choose_residency(
             plan,
             self.model,
             pick_device(self._device),
-            pick_dtype(self._dtype),
+            DTYPES[self.number_format.name],
             self._policy,
             storage=self._storage,
             limit_bytes=self._limit_bytes,
@@ -311,14 +320,14 @@ class Engine:
         return parts
 
     def _house(self, choice: Choice) -> Parts:
-        from soundstage.parts import LoadedParts, pick_device, pick_dtype
+        from soundstage.parts import DTYPES, LoadedParts, pick_device
 
         wanted = choice.residency, choice.weights
         if self._built is None or (self._built.residency, self._built.storage) != wanted:
             if self._built is not None:
                 self._built.close()
             self._process_bytes = self._process_bytes or choice.process_bytes
-            device, dtype = pick_device(self._device), pick_dtype(self._dtype)
+            device, dtype = pick_device(self._device), DTYPES[self.number_format.name]
             self._built = LoadedParts(self.model, device, dtype, *wanted)
         return self._built
 

@@ -30,6 +30,7 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.model_set import ModelSet, file_digest, file_identity
 from soundstage.sampling.guidance import Contexts, Velocity
+from soundstage.speed.formats import asked_format, choose_format
 from soundstage.types import MEL_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
 from soundstage.weights.header import read_header
@@ -160,10 +161,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise RequestError(f"dtype is '{name}'; give one of {', '.join(DTYPES)}", field="dtype")
-    return DTYPES[name]
+def pick_dtype(asked: str | None, wish: str, device: torch.device) -> torch.dtype:
+    """The format of a run on a device, see speed/formats.py. asked: a name, or None or "auto" for the choice.
+
+    wish: the model's. Raises RequestError for a name that is no format.
+    """
+    return DTYPES[choose_format(asked_format(asked), wish, device.type).name]
 
 
 class LoadedParts:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from soundstage.plan import Plan
+    from soundstage.speed.formats import NumberFormat
     from soundstage.weights.budget import Machine, ModelSizes
 
 app = typer.Typer(**PLAIN)
@@ -63,7 +64,8 @@ class Need:
 
 @dataclass(frozen=True)
 class Report:
-    """host_bytes, device_bytes, disk_bytes: free now. advice: what to change, the most useful first."""
+    """host_bytes, device_bytes, disk_bytes: free now. format: what a model is computed in. dtypes: which
+    formats can be multiplied at all, fast or not. advice: what to change, the most useful first."""
 
     system: dict[str, str]
     device: str
@@ -71,6 +73,7 @@ class Report:
     device_bytes: float
     host_bytes: float
     disk_bytes: float
+    format: NumberFormat
     dtypes: tuple[Support, ...]
     codecs: tuple[Support, ...]
     needs: tuple[Need, ...]
@@ -86,31 +89,39 @@ def doctor(
     weights: Annotated[
         str, typer.Option(help="How --model's transformer is held: a word of `generate`'s --weights.")
     ] = "auto",
+    dtype: Annotated[str, typer.Option(help="Number format: a word of `generate`'s --dtype.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
     """Show the device, memory, number formats and codecs, what each recipe needs here, and what to change.
 
     Needs are worked out, not measured: no weights are read. Example: soundstage doctor --json
     """
-    report = examine(device, model, weights)
+    report = examine(device, model, weights, dtype)
     print(json.dumps(asdict(report), indent=2) if as_json else "\n".join(_lines(report)))
 
 
-def examine(device: str = "auto", model: str | None = None, weights: str = "auto") -> Report:
-    """Look at the machine. model: a folder or name; None prices the published 22B in bf16 and fp8.
+def examine(
+    device: str = "auto", model: str | None = None, weights: str = "auto", dtype: str = "auto"
+) -> Report:
+    """Look at the machine. model: a folder or name; None prices the published 22B in full and in fp8.
 
-    weights: how that model's are held. Raises RequestError for a device or a model that is not there, and
-    for a word of `weights` that does not exist or does not go with the model.
+    weights: how that model's are held. dtype: what to compute in. Raises RequestError for a device or a model
+    that is not there, and for a word of `weights` or `dtype` that does not exist or does not go with it.
     """
     import torch
 
+    from soundstage.defaults import Defaults
+    from soundstage.model_set import find_model
     from soundstage.parts import pick_device
+    from soundstage.speed.formats import asked_format, choose_format
     from soundstage.weights.residency import this_machine
 
     chosen = pick_device(device)
     machine = this_machine(chosen)
     dtypes, codecs = tuple(_dtypes(chosen)), tuple(_codecs())
-    needs = tuple(_needs(machine, model, weights))
+    wish = (Defaults() if model is None else find_model(model).defaults).dtype
+    used = choose_format(asked_format(dtype), wish, chosen.type)
+    needs = tuple(_needs(machine, model, weights, used))
     disk = _free_disk()
     return Report(
         system={
@@ -125,6 +136,7 @@ def examine(device: str = "auto", model: str | None = None, weights: str = "auto
         device_bytes=machine.device_bytes,
         host_bytes=machine.host_bytes,
         disk_bytes=disk,
+        format=used,
         dtypes=dtypes,
         codecs=codecs,
         needs=needs,
@@ -200,16 +212,16 @@ def _free_disk() -> float:
 # --- what recipes need ---------------------------------------------------------------------------------
 
 
-def _needs(machine: Machine, model: str | None, weights: str = "auto") -> Iterator[Need]:
+def _needs(machine: Machine, model: str | None, weights: str, used: NumberFormat) -> Iterator[Need]:
     from soundstage.recipes import RECIPES
 
-    for held in _models(model, weights):
+    for held in _models(model, weights, used):
         for recipe in RECIPES:
             for width, height, num_frames in SIZES:
                 yield _need(machine, held, recipe, width, height, num_frames)
 
 
-def _models(model: str | None, weights: str) -> list[tuple[ModelSizes, ...]]:
+def _models(model: str | None, weights: str, used: NumberFormat) -> list[tuple[ModelSizes, ...]]:
     """Of each model the ways its weights may be held, the one wanted most first."""
     from soundstage.weights.budget import ModelSizes
     from soundstage.weights.storage import storage_named
@@ -219,15 +231,15 @@ def _models(model: str | None, weights: str) -> list[tuple[ModelSizes, ...]]:
         if storage is not None:
             raise RequestError(
                 f"weights is '{weights}', and no model is named; give --model, without which the published "
-                "22B is priced in bfloat16 and fp8",
+                "22B is priced in full and in fp8",
                 field="weights",
             )
-        return [(ModelSizes.published("bfloat16"),), (ModelSizes.published("fp8"),)]
+        full = ModelSizes.published(used.name)
+        return [(full,), (ModelSizes.published("fp8", full.item_bytes),)]
     from soundstage.model_set import find_model
-    from soundstage.parts import model_sizes, pick_dtype
+    from soundstage.parts import DTYPES, model_sizes
 
-    found = find_model(model)
-    return [model_sizes(found, pick_dtype(found.defaults.dtype), storage)]
+    return [model_sizes(find_model(model), DTYPES[used.name], storage)]
 
 
 def _need(
@@ -309,7 +321,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"device    {report.device}" + (f", {report.device_bytes / GB:.1f} GB free" if on_device else "")
     yield f"memory    {report.host_bytes / GB:.1f} GB free; disk {report.disk_bytes / GB:.0f} GB free"
     yield f"versions  {', '.join(f'{name} {version}' for name, version in report.system.items())}"
-    for title, found in (("formats", report.dtypes), ("codecs", report.codecs)):
+    yield f"format    {report.format}"
+    for title, found in (("products", report.dtypes), ("codecs", report.codecs)):
         yield f"{title:10}{', '.join(f'{s.name} {_mark(s)}' for s in found)}"
     yield ""
     yield from _table(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -230,11 +231,12 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
 
 def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:
     """The plan, and where its weights will be on this machine."""
-    choice = stage.choose(planned)
+    choice, used = stage.choose(planned), stage.number_format
     if values["as_json"]:
-        print(json.dumps({**planned.to_dict(), "memory": choice.to_dict()}, ensure_ascii=False, indent=2))
+        found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
+        print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        print(f"{planned}\n{choice}")
+        print(f"{planned}\nformat    {used}\n{choice}")
 
 
 def _planned(prompt: str, values: Values) -> tuple[Engine, Plan]:
@@ -245,7 +247,11 @@ def _planned(prompt: str, values: Values) -> tuple[Engine, Plan]:
     names = values["model"]
     model = names[0] if len(names) == 1 else names
     stage = soundstage.load(
-        model, residency=values["residency"], memory_gb=values["memory"], weights=values["weights"]
+        model,
+        dtype=values["dtype"],
+        residency=values["residency"],
+        memory_gb=values["memory"],
+        weights=values["weights"],
     )
     return stage, stage.plan(request)
 

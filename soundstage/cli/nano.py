@@ -117,7 +117,8 @@ class _Maker:
         from soundstage.parts import LoadedParts, pick_device, pick_dtype
 
         model = find_model(self.model)
-        parts = LoadedParts(model, pick_device("auto"), pick_dtype(model.defaults.dtype))
+        device = pick_device("auto")
+        parts = LoadedParts(model, device, pick_dtype(None, model.defaults.dtype, device))
         return StageMaker(Engine(model, parts=parts), parts, self.overrides)
 
     @property

@@ -153,6 +153,13 @@ TABLE: tuple[Option, ...] = (
         default="auto",
     ),
     _own(
+        "dtype",
+        str,
+        "Number format: auto, bfloat16 or float32. auto is SOUNDSTAGE_DTYPE, else bfloat16 where the device "
+        "is fast at it.",
+        default="auto",
+    ),
+    _own(
         "memory",
         Number,
         "GB of memory, the GPU's where there is one, to use at most. [default: what is free]",
@@ -176,6 +183,7 @@ SPELLING = {option.field: option.flags[0] for option in TABLE if option.field} |
     "residency": "--residency",
     "memory_gb": "--memory",
     "weights": "--weights",
+    "dtype": "--dtype",
     "prompt": "PROMPT",
     "guides": "--image",
     "references": "--reference",

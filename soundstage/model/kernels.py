@@ -13,6 +13,7 @@ other devices. What is gained, on one Zen 5 core with PyTorch 2.13 (1536 tokens,
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,24 @@ _HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointw
 _FORMATS = (torch.float32, torch.bfloat16)
 
 
+@cache
+def _works(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a product in this format for this processor: bfloat16 needs more than AVX2."""
+    try:
+        x = torch.ones(8, 8, dtype=dtype)
+        torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], "")
+    except RuntimeError:
+        return False
+    return True
+
+
 def _plain(*tensors: Tensor | None) -> bool:
     """Whether oneDNN may be called past PyTorch's autograd and autocast, which do not know its operators."""
     given = [t for t in tensors if t is not None]
     return (
         _HAS_ONEDNN
         and given[0].dtype in _FORMATS
+        and _works(given[0].dtype)
         and all(t.device.type == "cpu" and t.dtype == given[0].dtype for t in given)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
         and not torch.is_autocast_enabled("cpu")

@@ -24,7 +24,7 @@ from soundstage.weights.layouts import PartTensors
 from soundstage.weights.storage import Storage, eight_bit
 
 Policy = Literal["resident", "offload", "stream", "disk"]
-Weights = Literal["bfloat16", "fp8"]
+Weights = Literal["bfloat16", "float32", "fp8"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 GB = 1e9
 
@@ -211,28 +211,34 @@ class ModelSizes:
         )
 
     @classmethod
-    def published(cls, weights: Weights = "bfloat16") -> ModelSizes:
-        """LTX-2.3 22B and Gemma 3 12B. weights: of the transformer's blocks and of the text encoder."""
-        large = 2 if weights == "bfloat16" else 1
+    def published(cls, weights: Weights = "bfloat16", item_bytes: int = 2) -> ModelSizes:
+        """LTX-2.3 22B and Gemma 3 12B. weights: of the transformer's blocks and of the text encoder.
+
+        item_bytes: beside fp8, of an activation and of the other weights; the sound's are always float32.
+        """
+        large = {"float32": 4, "bfloat16": 2, "fp8": 1}[weights]
+        item_bytes = item_bytes if weights == "fp8" else large
         gemma = PUBLISHED_PARAMS["text_encoder"]
-        blocks = NUM_BLOCKS * (BLOCK_MATRICES * large + (BLOCK_PARAMS - BLOCK_MATRICES) * 2)
+        blocks = NUM_BLOCKS * (BLOCK_MATRICES * large + (BLOCK_PARAMS - BLOCK_MATRICES) * item_bytes)
+        others = PUBLISHED_PARAMS[TRANSFORMER] - NUM_BLOCKS * BLOCK_PARAMS
         return cls(
             name=f"LTX-2.3 22B, {weights}",
             parts={
-                TRANSFORMER: blocks + (PUBLISHED_PARAMS[TRANSFORMER] - NUM_BLOCKS * BLOCK_PARAMS) * 2,
+                TRANSFORMER: blocks + others * item_bytes,
                 **{
-                    part: count * (4 if part in ("audio_vae", "vocoder") else 2)
+                    part: count * (4 if part in ("audio_vae", "vocoder") else item_bytes)
                     for part, count in PUBLISHED_PARAMS.items()
                     if part not in (TRANSFORMER, "text_encoder")
                 },
-                "text_encoder": gemma * large + (GEMMA_EMBEDDING if large == 1 else 0),
+                "text_encoder": gemma * large + GEMMA_EMBEDDING * (item_bytes - large),
             },
             blocks=(BLOCK_MATRICES * large,) * NUM_BLOCKS,
             width=4096,
             audio_width=2048,
+            item_bytes=item_bytes,
             text_features=3840 * 49,
             text_layers=((gemma - GEMMA_EMBEDDING) // 48 * large,) * 48,
-            storage="full" if weights == "bfloat16" else "fp8",
+            storage="fp8" if weights == "fp8" else "full",
         )
 
 

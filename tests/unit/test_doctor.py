@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from soundstage.cli import doctor
 from soundstage.cli.main import app
 from soundstage.recipes import RECIPES
+from soundstage.speed.formats import NumberFormat
 from soundstage.weights.budget import Machine
 
 runner = CliRunner()
@@ -23,7 +24,7 @@ def here() -> doctor.Report:
 
 def on_card(gigabytes: float, host: float = 64) -> list[doctor.Need]:
     machine = Machine("a card", "cuda", host * 1e9, gigabytes * 1e9, flops_per_s=1e14)
-    return list(doctor._needs(machine, None))
+    return list(doctor._needs(machine, None, "auto", NumberFormat("bfloat16", "a test asks for it")))
 
 
 def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) -> None:

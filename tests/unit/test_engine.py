@@ -138,7 +138,7 @@ def test_unknown_models_and_devices_are_refused() -> None:
     with pytest.raises(RequestError, match="device is 'abacus'"):
         pick_device("abacus")
     with pytest.raises(RequestError, match="dtype is 'int3'"):
-        pick_dtype("int3")
+        pick_dtype("int3", "float32", torch.device("cpu"))
 
 
 def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ ORDER: list[set[str]] = [
     {"inputs"},
     {"model"},
     {"weights"},  # text loads its own weights
+    {"speed"},
     {"text"},
     {"prompts"},
     {"sampling"},

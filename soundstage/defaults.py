@@ -40,7 +40,8 @@ class Defaults:
     the model needs no guidance and no distilled LoRA. text_tokens: length of the prompt context.
     max_duration_s: the longest time the position encoding was trained to tell apart. schedule: one of
     sampling.schedules.NAMES. schedule_tokens: the length "ltx2" is shifted for; None is each pass's own.
-    video, audio: guidance. dtype: of the transformer and the video VAE.
+    video, audio: guidance. dtype: of the transformer and the video VAE. follows: what the model follows
+    without an adapter for it, of "references" and "voices".
     The values here are the 22B dev model's published ones, sized for a single pass.
     """
 
@@ -71,6 +72,7 @@ class Defaults:
     image_crf: int = 33
     distilled: bool = False
     dtype: str = "bfloat16"
+    follows: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Defaults:
@@ -92,6 +94,8 @@ class Defaults:
             for name in ("video", "audio"):
                 if name in values:
                     values[name] = _scales(values[name])
+            if "follows" in values:
+                values["follows"] = tuple(str(name) for name in values["follows"])
             return cls(**values)
         except (TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"{where} holds defaults that do not fit: {error}") from error
@@ -100,6 +104,7 @@ class Defaults:
         """The JSON object `from_dict` reads."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["presets"], data["resolutions"] = dict(self.presets), dict(self.resolutions)
+        data["follows"] = list(self.follows)
         data["video"], data["audio"] = vars(self.video).copy(), vars(self.audio).copy()
         return data
 

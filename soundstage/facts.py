@@ -17,6 +17,7 @@ from soundstage.recipe import Recipe
 from soundstage.recipes import recipe_named
 from soundstage.request import ORIENTATIONS, Request
 from soundstage.types import SPACE_SCALE, TIME_SCALE
+from soundstage.weights.lora_facts import LoraFacts
 
 
 class Facts:
@@ -35,6 +36,7 @@ class Facts:
         self.recipe = self._recipe()
         self.infos: dict[str, Info] = {}
         self._probe_inputs()
+        self.loras = self._lora_facts()
         self.downscale, self.temporal = self._reference_factors()
         source = request.source
         self.source: Source | None = source
@@ -104,15 +106,20 @@ class Facts:
                 "begin earlier",
             )
 
+    def _lora_facts(self) -> list[LoraFacts]:
+        """Return what the file of each of the request's LoRAs says; nothing for one that cannot be read."""
+        found = []
+        for i, lora in enumerate(self.request.loras):
+            try:
+                found.append(lora_file(lora.path))
+            except SoundstageError as error:
+                self.problem("loras", f"loras[{i}]: {error}")
+        return found
+
     def _reference_factors(self) -> tuple[int, int]:
         """(downscale, temporal) that the request's LoRAs were trained with; 1 where they do not say."""
         found = {"downscale": {1}, "temporal": {1}}
-        for i, lora in enumerate(self.request.loras):
-            try:
-                facts = lora_file(lora.path)
-            except SoundstageError as error:
-                self.problem("loras", f"loras[{i}]: {error}")
-                continue
+        for facts in self.loras:
             found["downscale"].add(facts.downscale)
             found["temporal"].add(facts.temporal)
         for key, values in found.items():

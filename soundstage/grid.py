@@ -10,7 +10,10 @@ from soundstage.types import AUDIO_LATENTS_PER_S, SPACE_SCALE, TIME_SCALE
 
 Range = tuple[int, int]  # [first, end) of latent frames or audio latents
 
+# Seconds of a voice that are heard, and of the whole soundtrack of a speaker. The second is a bound on work:
+# the reference has none, and every second is 25 tokens.
 IDENTITY_MAX_S = 10.0
+SOUNDTRACK_MAX_S = 120.0
 
 
 def snap_side(pixels: int, step: int = SPACE_SCALE) -> int:
@@ -51,9 +54,14 @@ def latents_in(spans: list[tuple[float, float]], edges: list[tuple[float, float]
     return tuple(ranges)
 
 
-def identity_latents(sound_s: float) -> int:
-    """Audio latents of a voice sample, at most ten seconds of it."""
-    return max(1, math.ceil(min(sound_s, IDENTITY_MAX_S) * AUDIO_LATENTS_PER_S))
+def heard_s(identity: str) -> float:
+    """Return how many seconds of the input sound a pass hears at most. identity: see `recipe.Pass`."""
+    return SOUNDTRACK_MAX_S if identity == "soundtrack" else IDENTITY_MAX_S
+
+
+def identity_latents(sound_s: float, identity: str = "input") -> int:
+    """Return the number of audio latents of a voice sample. identity: see `recipe.Pass`."""
+    return max(1, math.ceil(min(sound_s, heard_s(identity)) * AUDIO_LATENTS_PER_S))
 
 
 def frames_at(info: Info, fps: float, own_fps: float) -> int:

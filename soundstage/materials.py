@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from soundstage.conditioning.masks import attention_cells, cells_touched
-from soundstage.conditioning.pixels import at_rate, fit, fit_mask, to_uint8
-from soundstage.grid import IDENTITY_MAX_S
+from soundstage.conditioning.pixels import at_rate, fit, fit_mask, strided, to_uint8
+from soundstage.grid import heard_s
 from soundstage.inputs import File, InMemory
 from soundstage.media.load import compress, load_frames, load_sound
 from soundstage.media.probe import probe
@@ -73,8 +73,8 @@ class Materials:
         mask = self.plan.request.references[condition.index].mask
         if mask is None:
             return condition.attention
-        pixels = _read_mask(mask, step, condition.num_frames * condition.temporal)[:: condition.temporal]
-        pixels = pixels[: condition.num_frames]
+        covered = (condition.num_frames - 1) * condition.temporal + 1
+        pixels = _read_mask(mask, step, covered)[strided(covered, condition.temporal)]
         cells = attention_cells(pixels, condition.height // SPACE_SCALE, condition.width // SPACE_SCALE)
         return condition.attention * cells
 
@@ -136,13 +136,14 @@ class Materials:
     def identity(self, step: PassPlan) -> Tensor | None:
         """Latents (1, 8, T, 16) of the voice to speak with; None where the pass hears none from the input."""
         audio = self.plan.request.audio
-        if audio is None or step.identity != "input":
+        if audio is None or step.identity not in ("input", "soundtrack"):
             return None
         count = step.added_audio
-        key = ("voice", _identity(audio.file), audio.start_s, count)
+        limit_s = heard_s(step.identity)
+        key = ("voice", _identity(audio.file), audio.start_s, count, limit_s)
 
         def make() -> Tensor:
-            samples, rate = load_sound(audio.file, audio.start_s, IDENTITY_MAX_S)
+            samples, rate = load_sound(audio.file, audio.start_s, limit_s)
             samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
             return self.parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
 
@@ -158,8 +159,7 @@ class Materials:
             picked = at_rate(
                 info.num_frames, info.fps or self.plan.fps, fps, (c.num_frames - 1) * c.temporal + 1
             )
-            if c.temporal > 1:
-                picked = picked[:1] + picked[1 :: c.temporal]
+            picked = [picked[i] for i in strided(len(picked), c.temporal)]
             frames = load_frames(file, picked[: c.num_frames])
             if len(frames) == 1 and crf:
                 frames = compress(frames[0], crf)[None]

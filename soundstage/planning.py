@@ -9,11 +9,11 @@ from typing import Any
 
 from soundstage.errors import RequestError, SoundstageError
 from soundstage.facts import Facts
-from soundstage.grid import identity_latents, scaled_side
+from soundstage.grid import heard_s, identity_latents, scaled_side
 from soundstage.model_set import ModelFile, ModelSet, lora_file
 from soundstage.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.recipe import DISTILLED_LORA, Pass
-from soundstage.refusals import check_options, check_use, reads_negative
+from soundstage.refusals import check_needs, check_options, check_use, reads_negative
 from soundstage.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.facts import SAMPLERS, sampler_key
@@ -30,6 +30,7 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
     facts = Facts(request, model)
     draft = _Draft(facts)
     check_options(facts)
+    check_needs(facts)
     width, height = facts.size()
     fps = facts.fps()
     num_frames = facts.frames(fps)
@@ -213,7 +214,12 @@ class _Draft:
             return 0
         if identity == "previous":
             return sound
-        return identity_latents(info.sound_s - self.facts.request.audio.start_s)
+        left_s = info.sound_s - self.facts.request.audio.start_s
+        if left_s > heard_s(identity):
+            self.facts.notice(
+                f"the voice lasts {left_s:.4g} s; only its first {heard_s(identity):g} s are heard"
+            )
+        return identity_latents(left_s, identity)
 
     def _loras(self, step: Pass) -> tuple[LoraUse, ...]:
         uses = []
@@ -247,7 +253,9 @@ class _Draft:
         video, audio = (
             _first(t, shared) for t in (request.video_negative_prompt, request.audio_negative_prompt)
         )
-        return (video if self.facts.has_video else None), (audio if self.facts.has_audio else None)
+        # Beside a driving sound the negative pass reads the prompt: that stream has no text of its own.
+        hears = self.facts.has_audio and not self.facts.driving
+        return (video if self.facts.has_video else None), (audio if hears else None)
 
     def files(self) -> tuple[ModelFile, ...]:
         """Weights that the plan needs; those missing beyond the model's own are problems."""

@@ -18,7 +18,7 @@ from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, wo
 START = ("noise", "previous", "source")
 UPSAMPLERS = ("space-x2", "space-x1.5", "time-x2")
 SCALES = {"1/4": Fraction(1, 4), "1/2": Fraction(1, 2), "2/3": Fraction(2, 3), "1": Fraction(1)}
-IDENTITY = ("input", "previous", "none")
+IDENTITY = ("input", "soundtrack", "previous", "none")
 DISTILLED_LORA = "distilled"
 
 
@@ -35,8 +35,9 @@ class Pass:
     sampling.samplers. loras: (role or path, strength) pairs; the role "distilled" is the model's own
     distilled LoRA, left out where the model is distilled already. freeze: modalities taken over from the
     pass before as they are. references: whether reference clips are seen. identity: the voice that is heard,
-    "input", "previous" (the sound of the pass before) or "none". guides: "as asked", or "guide" for tokens
-    beside the clip whatever the request says.
+    "input" (at most the first ten seconds of the request's sound), "soundtrack" (all of it, as a dub hears
+    its speaker), "previous" (the sound of the pass before) or "none". guides: "as asked", or "guide" for
+    tokens beside the clip whatever the request says.
     """
 
     name: str

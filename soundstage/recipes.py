@@ -124,7 +124,7 @@ SHIPPED: tuple[Recipe, ...] = (
         "dub",
         "8 distilled steps at half size with the source beside, then refined with the sound kept",
         (
-            _distilled_pass("draft", scale="1/2"),
+            _distilled_pass("draft", scale="1/2", identity="soundtrack"),
             _refine_pass("refine", references=True, identity="previous", freeze=SOUND),
         ),
         "new speech for a speaker: a reference clip, its sound as identity, and a dubbing LoRA",

@@ -1,4 +1,4 @@
-"""What a recipe or the modalities would ignore is refused, with the reason."""
+"""What a recipe or the modalities would ignore is refused, with the reason; what lacks something is told."""
 
 from __future__ import annotations
 
@@ -85,6 +85,39 @@ def _ignored(facts: Facts, first: Pass) -> list[tuple[str, bool, str]]:
             ("modality_guidance", len(request.modalities) == 1, "it needs picture and sound together")
         )
     return [(name, name in given and wrong, why) for name, wrong, why in rules]
+
+
+def check_needs(facts: Facts) -> None:
+    """Refuse a dub without a speaker, and tell of references, voices and adapters that lack each other."""
+    request, follows = facts.request, facts.defaults.follows
+    voice = request.audio is not None and request.audio.mode == "identity"
+    if any(step.identity == "soundtrack" for step in facts.recipe.passes):
+        if not (request.references and voice):
+            facts.problem(
+                "recipe",
+                f"recipe '{facts.recipe.name}' gives a speaker new words; give the clip of the speaker as a "
+                "reference, and its sound as audio of mode 'identity'",
+            )
+        elif not request.loras:
+            facts.notice(
+                f"recipe '{facts.recipe.name}' is made for a dubbing LoRA, and none is given; without one "
+                "the speaker is hardly followed, so add one to loras"
+            )
+        return
+    if request.references and "references" not in follows and not any(f.in_context for f in facts.loras):
+        facts.notice(
+            "references are given without an in-context LoRA, so they may have little effect; add one to "
+            "loras"
+        )
+    if voice and "voices" not in follows and not request.loras:
+        facts.notice(
+            "a voice is given without an identity LoRA, so it may have little effect; add one to loras"
+        )
+    if any(f.in_context for f in facts.loras) and not request.references:
+        facts.notice(
+            "a LoRA is given that was trained to follow a reference clip, and no reference is; add the "
+            "clip to references"
+        )
 
 
 def check_use(facts: Facts, passes: tuple[PassPlan, ...]) -> None:

@@ -109,7 +109,8 @@ class Shaping:
             )
             return None
         covered = min(frames_at(info, fps, self.facts.made_fps), shape.num_frames)
-        latents = ((covered - 1) // temporal) // TIME_SCALE + 1
+        # Frame 0, then 1, 1 + temporal, ...: of 16 frames by 2 the ninth is frame 15.
+        latents = -(-(covered - 1) // temporal) // TIME_SCALE + 1
         return Condition(
             kind="reference",
             index=i,

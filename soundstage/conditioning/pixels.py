@@ -52,6 +52,14 @@ def at_rate(count: int, fps: float | None, wanted_fps: float, limit: int) -> lis
     return [min(count - 1, round(i * fps / wanted_fps)) for i in range(min(total, limit))]
 
 
+def strided(count: int, step: int) -> list[int]:
+    """Return which of `count` frames a reference keeps: frame 0, then 1, 1 + step, 1 + 2 step, ...
+
+    Source: spec of the LTX-2.3 pipelines, section 3.4.
+    """
+    return [0, *range(1, count, step)][:count]
+
+
 def _scaled(pixels: Tensor, width: int, height: int, crop: Crop) -> Tensor:
     """(F, C, H, W) -> (F, C, height, width)."""
     own_height, own_width = pixels.shape[2:]

@@ -1,4 +1,4 @@
-"""Prompts whose words hold for a part of the clip: read into segments with times in seconds.
+r"""Prompts whose words hold for a part of the clip: read into segments with times in seconds.
 
 Three ways to write the same thing; they do not mix in one prompt:
 
@@ -7,6 +7,8 @@ Three ways to write the same thing; they do not mix in one prompt:
     [0-2s] a red ball rolls [2-5s] it stops             times; [25%:50%] shares of the clip; [2s-] to its end
     Scene 1: a red ball rolls                           a line each, equal shares
     Scene 2: it stops
+
+Bars and brackets within quotation marks are words, and so are those written \| \[ \] anywhere.
 
 Words that hold throughout stand before "||", before the first time, or before the first heading. They are
 put in front of every segment's words, so that each is a whole description on its own.
@@ -31,6 +33,30 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 # A span needs a unit; without one it is the weight of a share: "[0-50]".
 _SPAN = re.compile(rf"\[\s*{_NUMBER}\s*(s|%)?\s*[-:\u2013]\s*(?:{_NUMBER}|end)?\s*(s|%)?\s*\]", re.IGNORECASE)
 _WEIGHT = re.compile(rf"\[\s*{_NUMBER}\s*(?:-\s*{_NUMBER})?\s*\]\s*$")
+# What may mark a part, and is a word within quotation marks or after a backslash.
+_MARKS = "|[]:"
+_ESCAPED = re.compile(r"\\([|\[\]])")
+# Words that begin with an apostrophe, which opens no quotation: "'til dawn", "the '90s".
+_ELISION = r"(?:\d0s|tis|twas|til|em|cause|round|bout)\b"
+_QUOTED = re.compile(
+    "|".join(
+        [
+            r'(?<!\d)"[^"]*"(?!(?<=\s")\w)',  # 5" is five inches; a mark that opens cannot close
+            rf"(?<!\w)'(?!\s|{_ELISION})(?:[^']|(?<=\w)'(?=\w))*(?<!\s)'(?!\w)",
+            rf"\u2018(?!{_ELISION})(?:[^\u2018\u2019]|(?<=\w)\u2019(?=\w))*\u2019(?!\w)",
+            r"\u201a[^\u2018\u2019]*\u2018",
+            r"\u201c[^\u201d]*\u201d",
+            r"\u201d[^\u201d]*\u201d",
+            r"\u201e[^\u201c\u201d]*[\u201c\u201d]",
+            r"\u00ab[^\u00bb]*\u00bb",
+            r"\u00bb[^\u00ab]*\u00ab",
+            r"\u2039[^\u203a]*\u203a",
+            r"\u300c[^\u300d]*\u300d",
+            r"\u300e[^\u300f]*\u300f",
+        ]
+    ),
+    re.IGNORECASE,
+)
 _HEADING = re.compile(r"^\s*(?:scene|shot|segment|part|beat|chunk)\s+\d+(?:\s*-\s*\d+)?\s*:", re.I | re.M)
 
 
@@ -106,11 +132,12 @@ class Timeline:
 
     def prompt(self) -> str:
         """A prompt that is read as this timeline, over a clip of its length."""
-        if len(self.segments) == 1:
-            return self.texts[0]
-        spans = [f"[{s.start_s:.9f}s-{s.end_s:.9f}s] {s.text}" for s in self.segments[:-1]]
+        if len(self.segments) == 1 and not _HEADING.search(self.texts[0]):
+            return _escaped(self.texts[0])
+        spans = [f"[{s.start_s:.9f}s-{s.end_s:.9f}s] {_escaped(s.text)}" for s in self.segments[:-1]]
         last = self.segments[-1]
-        return " ".join([self.shared, *spans, f"[{last.start_s:.9f}s-end] {last.text}"]).strip()
+        ending = f"[{last.start_s:.9f}s-end] {_escaped(last.text)}"
+        return " ".join([_escaped(self.shared), *spans, ending]).strip()
 
 
 def parse_timeline(
@@ -127,7 +154,42 @@ def parse_timeline(
     marks is one segment. The first time may only start at 0 and the last must end with the clip, give or
     take a latent frame, to which it is moved. Raises RequestError in one sentence.
     """
-    relay = relay or Relay()
+    words = _Words(prompt)
+    try:
+        shared, segments = _read(words.marked, num_frames, fps, lengths)
+    except RequestError as problem:
+        raise RequestError(words.restored(str(problem)), field=problem.field) from None
+    parts = tuple(Segment(words.restored(s.text), s.start_s, s.end_s) for s in segments)
+    return Timeline(parts, words.restored(shared), relay or Relay())
+
+
+class _Words:
+    """A prompt in which only the characters that mark parts are left; the others have stand-ins.
+
+    marked: the prompt with the stand-ins, single characters that the prompt does not have.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        spare = (c for c in map(chr, range(0xE000, 0xF900)) if c not in prompt)
+        self._stand_ins = dict(zip(_MARKS, spare, strict=False))
+        self._hide = str.maketrans(self._stand_ins)
+        unescaped = _ESCAPED.sub(lambda match: match[1].translate(self._hide), prompt)
+        self.marked = _QUOTED.sub(lambda match: match[0].translate(self._hide), unescaped)
+
+    def restored(self, text: str) -> str:
+        """Return a piece of `marked` with the words as they were written."""
+        return text.translate(str.maketrans({stand_in: mark for mark, stand_in in self._stand_ins.items()}))
+
+
+def _escaped(text: str) -> str:
+    """Return words so written that none of their bars and brackets marks a part."""
+    return re.sub(r"([|\[\]])", r"\\\1", text)
+
+
+def _read(
+    prompt: str, num_frames: int, fps: float, lengths: Sequence[float] | None
+) -> tuple[str, Sequence[Segment]]:
+    """Return the shared words and the segments of a prompt whose every mark counts."""
     duration_s = num_frames / fps
     if _has_spans(prompt):
         if lengths is not None:
@@ -135,13 +197,12 @@ def parse_timeline(
                 "lengths are given for a prompt that has times of its own; keep one", field="lengths"
             )
         shared, spans = _timed(prompt, duration_s)
-        return Timeline(_whole(spans, duration_s, TIME_SCALE / fps), shared, relay)
+        return shared, _whole(spans, duration_s, TIME_SCALE / fps)
     shared, texts, weights = _shared_out(prompt)
     if lengths is not None:
         weights = _checked_lengths(lengths, len(texts), tagged=weights is not None)
     edges = _edges(weights or [1.0] * len(texts), num_frames, fps)
-    segments = (Segment(t, a, b) for t, (a, b) in zip(texts, itertools.pairwise(edges), strict=True))
-    return Timeline(tuple(segments), shared, relay)
+    return shared, [Segment(t, a, b) for t, (a, b) in zip(texts, itertools.pairwise(edges), strict=True)]
 
 
 def latent_edge_s(index: int, fps: float) -> float:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import soundstage as ss
+from soundstage.conditioning.pixels import strided
 from soundstage.defaults import Defaults
 from soundstage.errors import ConfigError, RequestError, WeightsError
 from soundstage.facts import Facts
@@ -497,3 +498,55 @@ def test_notices_are_in_the_plan_printed_and_told_once(tmp_path: Path) -> None:
     told = replace(plan(), notices=tuple(facts.notices))
     assert "notice    the picture is cut\n" in str(told)
     assert json.loads(told.to_json())["notices"] == ["the picture is cut"]
+
+
+def test_beside_a_driving_sound_only_the_picture_has_a_negative_text() -> None:
+    sound = ss.Audio(np.zeros((2, 96_000), np.float32))
+    driven = plan(audio=sound, num_frames=49, negative_prompt="rain")
+    assert (driven.video_negative, driven.audio_negative) == ("rain", None)
+    retake = plan(source=ss.Source(film(49), regenerate=[ss.Span(1, 1.5)]), negative_prompt="rain")
+    assert (retake.video_negative, retake.audio_negative) == ("rain", "rain")
+    assert plan(negative_prompt="rain").audio_negative == "rain"
+
+
+def test_a_dub_hears_the_whole_speaker_and_a_voice_ten_seconds(model: ModelSet) -> None:
+    sound = np.zeros((2, 14 * 48_000), np.float32)
+    speaker = {"references": [ss.Reference(film(49))], "audio": ss.Audio(sound, "identity")}
+    dub = planned(model, recipe="dub", size=(128, 128), **speaker)
+    assert dub.passes[0].added_audio == 14 * 25
+    voice = planned(model, audio=ss.Audio(sound, "identity"))
+    assert voice.passes[0].added_audio == 10 * 25
+    assert "the voice lasts 14 s; only its first 10 s are heard" in voice.notices
+    assert not any("heard" in notice for notice in dub.notices)
+
+
+@pytest.mark.parametrize(("count", "temporal", "last"), [(16, 2, 15), (17, 2, 15), (16, 3, 13), (9, 1, 8)])
+def test_a_reference_in_strides_keeps_its_tail(count: int, temporal: int, last: int) -> None:
+    kept = strided(count, temporal)
+    assert kept[:2] == [0, 1]
+    assert kept[-1] == last
+    latents = plan(num_frames=49, size=(96, 64), references=[ss.Reference(film(count), temporal=temporal)])
+    condition = latents.passes[0].conditions[0]
+    assert condition.num_frames == (len(kept) - 1) // 8 * 8 + 1
+
+
+def test_adapters_and_what_they_follow_miss_each_other_aloud(model: ModelSet, tmp_path: Path) -> None:
+    pose = write_lora(tmp_path / "pose.safetensors", reference_downscale_factor="1")
+    style = write_lora(tmp_path / "style.safetensors")
+    reference, voice = [ss.Reference(film(49))], ss.Audio(np.zeros((2, 48_000), np.float32), "identity")
+
+    def told(model: ModelSet = model, **fields: Any) -> str:
+        return "; ".join(planned(model, size=(128, 128), **fields).notices)
+
+    assert "without an in-context LoRA" in told(references=reference)
+    assert "without an in-context LoRA" in told(references=reference, loras=[ss.Lora(style)])
+    assert told(references=reference, loras=[ss.Lora(pose)]) == ""
+    assert "was trained to follow a reference clip, and no reference is" in told(loras=[ss.Lora(pose)])
+    assert "without an identity LoRA" in told(audio=voice)
+    assert told(audio=voice, loras=[ss.Lora(style)]) == ""
+    follower = ModelSet("test", model.folder, Defaults(follows=("references", "voices")))
+    assert told(follower, references=reference, audio=voice) == ""
+    assert "made for a dubbing LoRA" in told(recipe="dub", references=reference, audio=voice)
+    for lacking in ({}, {"references": reference}, {"audio": voice}):
+        with pytest.raises(RequestError, match="recipe 'dub' gives a speaker new words; give the clip"):
+            told(recipe="dub", **lacking)

@@ -112,3 +112,70 @@ def test_the_sound_takes_the_pictures_relay_unless_told_otherwise() -> None:
     assert Relay(epsilon=0.1, audio_strength=2).of_audio() == Relay(epsilon=0.1, strength=2)
     with pytest.raises(RequestError, match="relay audio_epsilon is 1"):
         Relay(audio_epsilon=1.0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'A sign reads "OPEN | CLOSED" in the wind.',
+        "A sign reads 'OPEN | CLOSED' in the wind.",
+        "A sign reads \u201cOPEN | CLOSED\u201d and \u2018don\u2019t | do\u2019.",
+        "Ein Schild: \u201eAUF | ZU\u201c, \u00bbAUF | ZU\u00ab, \u201aAUF | ZU\u2018.",
+        "Une pancarte : \u00ab OUVERT | FERM\u00c9 \u00bb, \u2039a | b\u203a.",
+        "\u62db\u724c\u5199\u7740\u300c\u5f00 | \u5173\u300d\u548c\u300e\u5f00 | \u5173\u300f",
+        "She says 'I don't know | maybe' and laughs.",
+        'The card reads "[0-2s] intro [2s-] verse".',
+        'The card reads "take [2] | take [1]".',
+        'A pipe of 5" says "IN | OUT".',
+        "He says \"She said 'stop | go' twice.\"",
+        'The page begins:\n"Act\nScene 1: dawn\nScene 2: dusk"',
+    ],
+)
+def test_marks_within_quotation_marks_are_words(words: str) -> None:
+    assert parse(words).texts == (words,)
+    assert parse(f"{words} | b").texts == (words, "b")
+    assert parse(f"[0-2s] a [2s-] {words}").texts == ("a", words)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "A boy doesn't run | a girl won't stop",
+        "the dogs' bowl is full | the cats' bowl is empty",
+        "rock 'n' roll | jazz",
+        "the '90s are back | the dogs' bowl",
+        "'til dawn they dance | the dancers' shoes",
+        "don\u2019t run | won\u2019t stop",
+        'a 5" pipe | a 6" pipe',
+        'She says "hello. | He says "bye."',
+        "an open \u201cquote | b",
+    ],
+)
+def test_apostrophes_inches_and_open_quotation_marks_quote_nothing(prompt: str) -> None:
+    assert parse(prompt).texts == tuple(part.strip() for part in prompt.split("|"))
+
+
+def test_a_backslash_makes_a_word_of_a_mark() -> None:
+    assert parse(r"OPEN \| CLOSED | b").texts == ("OPEN | CLOSED", "b")
+    assert parse(r"\[0-2s\] a \[2s-\] b").texts == ("[0-2s] a [2s-] b",)
+    assert parse(r"C:\new \\| b").texts == (r"C:\new \| b",)
+    assert parse(r'It reads "A \| B".').texts == ('It reads "A | B".',)
+    assert parse(r"a \[1\] | b \[3\]").texts == ("a [1]", "b [3]")
+
+
+def test_words_that_look_like_marks_survive_the_cut_into_windows() -> None:
+    prompt = r'In "a | b". || one \[2\] \| x | two "[0-1s]" | three'
+    whole = parse(prompt)
+    assert whole.texts == ('In "a | b". one [2] | x', 'In "a | b". two "[0-1s]"', 'In "a | b". three')
+    for start, end in ((0, 1.5), (1, 4), (4.5, FRAMES / FPS), (0, FRAMES / FPS)):
+        cut = whole.cut(start, end)
+        frames = round((end - start) * FPS)
+        again = parse(cut.prompt(), num_frames=frames)
+        assert again.texts == cut.texts
+    lines = Timeline((Segment("a\nScene 1: b\nScene 2: c", 0, FRAMES / FPS),))
+    assert parse(lines.prompt()).texts == lines.texts
+
+
+def test_a_message_shows_the_words_as_they_were_written() -> None:
+    with pytest.raises(RequestError, match=r"also '\|' within 'a \"x \| y\" \| b'"):
+        parse('[0-2s] a "x | y" | b [2s-] c')

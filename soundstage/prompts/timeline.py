@@ -170,15 +170,15 @@ class _Words:
     """
 
     def __init__(self, prompt: str) -> None:
-        spare = (c for c in map(chr, range(0xE000, 0xF900)) if c not in prompt)
-        self._stand_ins = dict(zip(_MARKS, spare, strict=False))
-        self._hide = str.maketrans(self._stand_ins)
+        spare = [c for c in map(chr, range(0xE000, 0xF900)) if c not in prompt][: len(_MARKS)]
+        self._hide = str.maketrans(_MARKS, "".join(spare))
+        self._show = str.maketrans("".join(spare), _MARKS)
         unescaped = _ESCAPED.sub(lambda match: match[1].translate(self._hide), prompt)
         self.marked = _QUOTED.sub(lambda match: match[0].translate(self._hide), unescaped)
 
     def restored(self, text: str) -> str:
         """Return a piece of `marked` with the words as they were written."""
-        return text.translate(str.maketrans({stand_in: mark for mark, stand_in in self._stand_ins.items()}))
+        return text.translate(self._show)
 
 
 def _escaped(text: str) -> str:

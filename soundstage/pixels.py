@@ -1,8 +1,8 @@
 """A Pillow picture as 8-bit RGB, the way a viewer shows it: upright, scaled to 8 bits, on black, in sRGB.
 
-Deeper samples are scaled, not cut: 16-bit grey by 65535, TIFF by the bits that it states, floating point from
-0 to 1. Transparent parts show black. A colour profile is applied in the picture's own colour space; one that
-is damaged or is for another space is left aside, with a debug line, and the picture is read as sRGB.
+Deeper samples are scaled, not cut: 16-bit grey by 65535, TIFF by the bits that it states, floating point
+from 0 to 1. Transparent parts show black. A colour profile is applied in the picture's own colour space; one
+that is damaged or is for another space is left aside, with a debug line, and the picture is read as sRGB.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("soundstage.media")
 
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
-BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
-WHITE_IS_ZERO = 0
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+WHITE_IS_ZERO, UNSIGNED = 0, 1
 # The colour space a profile is for, as ICC.1 writes it -> the Pillow mode of such pictures.
 PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 # Modes without a form of their own below -> one that has it.
@@ -94,13 +94,14 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
     values = np.asarray(picture)
     tags: Any = getattr(picture, "tag_v2", {})
-    white = _white(picture.mode, values, tags)
+    if picture.mode == "I" and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED and tags:
+        values = values.view(np.uint32)
+    white = _white(picture, values, tags)
     if values.dtype.itemsize == 2:
         grey = _scaled(np.arange(65536), white)[values]
     else:
-        grey = np.concatenate(
-            [_scaled(rows, white) for rows in np.array_split(values, len(values) // 64 + 1)]
-        )
+        strips = np.array_split(values, len(values) // 64 + 1)  # float64 of all at once would be large
+        grey = np.concatenate([_scaled(strip, white) for strip in strips])
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey
     shown = Image.fromarray(grey)
@@ -116,21 +117,26 @@ def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     return (np.clip(parts, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _white(mode: str, values: NDArray[Any], tags: Any) -> float:
-    """Return the value that is white.
+def _white(picture: Image.Image, values: NDArray[Any], tags: Any) -> float:
+    """Return the value that is white: by the bits that the file states, where they say.
 
-    Floating point is 0 to 1; a picture that lies above 1 for its larger part was written in 0 to 255 or 0
-    to 65535 instead.
+    Numbers of 32 bits, whole or floating, often hold a picture of fewer: of what is in use, 0 to 1 (floating
+    point), 0 to 255, 0 to 65535 and all 32 bits, the narrowest range that holds the picture is taken.
     """
-    if mode == "F":
-        middle = np.nanmedian(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
-        if middle <= 1:
+    if picture.mode == "F":
+        finite = values[np.isfinite(values)]
+        if finite.size == 0 or np.median(finite) <= 1:  # lights may lie above 1
             return 1.0
-        white = 255.0 if np.nanmax(values) <= 255 else 65535.0
-        log.warning("a floating-point picture lies mostly above 1; it is read as 0 to %g", white)
-        return white
-    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
-    return float(2 ** int(bits) - 1)
+        white = 255.0 if finite.max() <= 255 else 65535.0
+    else:
+        bits = int(tags.get(BITS_PER_SAMPLE, (16,))[0])
+        if bits <= 16 and (tags or picture.format is not None or picture.mode != "I"):
+            signed = values.dtype.kind == "i" and bool(tags)
+            return float(2 ** (bits - signed) - 1)
+        full = float(np.iinfo(values.dtype).max)
+        white = next((w for w in (255.0, 65535.0) if values.max() <= w), full)
+    log.info("a picture of 32-bit numbers is read as 0 to %g", white)
+    return white
 
 
 def _factor(size: tuple[int, int], at_most: int) -> int:

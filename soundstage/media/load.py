@@ -15,28 +15,11 @@ from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
 from soundstage.inputs import File, InMemory
-from soundstage.media.probe import PICTURES
+from soundstage.media.picture import is_picture, picture_frames, picture_info
 from soundstage.media.read import opened, stereo
 
 Frames = NDArray[np.uint8]
 Waveform = NDArray[np.float32]
-
-
-def load_picture(path: Path) -> Frames:
-    """(1, H, W, 3) RGB, turned as its EXIF says and brought from its colour profile to sRGB."""
-    from PIL import Image, ImageCms, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            upright: Image.Image = ImageOps.exif_transpose(picture)
-            profile = picture.info.get("icc_profile")
-            if profile:
-                own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-                rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
-                upright = ImageCms.profileToProfile(rgb, own, ImageCms.createProfile("sRGB")) or rgb
-            return np.asarray(upright.convert("RGB"))[None]
-    except (OSError, ImageCms.PyCMSError) as error:
-        raise MediaError(f"{path} cannot be read as a picture ({error}); is it complete?") from error
 
 
 def load_frames(file: File, indices: Sequence[int]) -> Frames:
@@ -49,8 +32,9 @@ def load_frames(file: File, indices: Sequence[int]) -> Frames:
             raise MediaError("the array holds no picture; pass frames (F, H, W, 3)")
         return file.frames[list(indices)]
     path = Path(file)
-    if path.suffix.lower() in PICTURES:
-        return load_picture(path)[list(indices)]
+    if is_picture(path):
+        fps = picture_info(path).fps
+        return np.stack(list(picture_frames(path, [i / fps if fps else 0.0 for i in indices])))
     wanted, last = set(indices), max(indices)
     found: dict[int, Frames] = {}
     with opened(path) as container:

@@ -119,12 +119,14 @@ def is_picture(path: Path) -> bool:
 
 
 def picture_info(path: Path) -> PictureInfo:
-    """Return size, length and rate of a picture or animation; only what is needed for them is decoded.
+    """Return size, length and rate of a picture or animation.
 
-    Raises MediaError for a file that cannot be read, or has more than 134 megapixels.
+    Its first frame is decoded, so that damage is found before work is spent on what needs the picture. Raises
+    MediaError for a file that cannot be read, or has more than 134 megapixels.
     """
-    with _opened(path) as picture:
-        width, height = _upright_size(picture, path)
+    with _reading(path):
+        stat = path.stat()
+        width, height = _shown_size(path, stat.st_mtime_ns, stat.st_size)
     timing = _timing(path)
     if timing is None:
         return PictureInfo(width, height, 1, None)
@@ -157,10 +159,14 @@ def picture_frames(path: Path, times_s: Sequence[float] | None = None) -> Iterat
 
 
 def _decoded(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.width * picture.height > MAX_KEPT_PIXELS:  # a JPEG is decoded at 1/2, 1/4 or 1/8 at once
-        factor = next(f for f in (2, 4, 8) if picture.width * picture.height <= f * f * MAX_KEPT_PIXELS)
-        picture.draft(None, (picture.width // factor, picture.height // factor))
+    picture.draft(None, _draft_size(picture))
     return rgb_pixels(picture, MAX_KEPT_PIXELS)
+
+
+def _draft_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the size to decode at: a large JPEG comes at 1/2, 1/4 or 1/8 at no cost in memory."""
+    factor = next((f for f in (1, 2, 4) if picture.width * picture.height <= f * f * MAX_KEPT_PIXELS), 8)
+    return picture.width // factor, picture.height // factor
 
 
 # --- Opening ----------------------------------------------------------------------------------------
@@ -249,11 +255,16 @@ def _check_raw(picture: Any, path: Path) -> None:
         )
 
 
-def _upright_size(picture: Image.Image, path: Path) -> tuple[int, int]:
-    with _reading(path):
-        if picture.format == "TIFF" and orientation(picture) > 1:
-            picture.load()  # Pillow turns it while it loads, and then says so
+@functools.lru_cache(maxsize=64)
+def _shown_size(path: Path, mtime_ns: int, size: int) -> tuple[int, int]:
+    """Return (width, height) of a file of this date and size, as shown and not reduced."""
+    with _opened(path) as picture:
         width, height = picture.size
+        tiff = picture.format == "TIFF"  # Pillow turns it while it loads, and then says so
+        picture.draft(None, _draft_size(picture))
+        picture.load()
+        if tiff:
+            width, height = picture.size
         return (height, width) if orientation(picture) >= 5 else (width, height)
 
 

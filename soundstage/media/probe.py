@@ -7,8 +7,7 @@ from pathlib import Path
 
 from soundstage.errors import MediaError
 from soundstage.inputs import File, InMemory
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+from soundstage.media.picture import is_picture, picture_info
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def probe(file: File) -> Info:
     path = Path(file)
     if not path.is_file():
         raise MediaError(f"there is no file {path}; check the name")
-    return _picture_info(path) if path.suffix.lower() in PICTURES else _container_info(path)
+    return _picture_info(path) if is_picture(path) else _container_info(path)
 
 
 def _array_info(file: InMemory) -> Info:
@@ -43,14 +42,8 @@ def _array_info(file: InMemory) -> Info:
 
 
 def _picture_info(path: Path) -> Info:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            width, height = ImageOps.exif_transpose(picture).size
-    except (OSError, UnidentifiedImageError) as error:
-        raise MediaError(f"{path} cannot be read as a picture ({error}); is it complete?") from error
-    return Info(width, height, 1, None, None)
+    info = picture_info(path)
+    return Info(info.width, info.height, info.num_frames, info.fps, None)
 
 
 def _container_info(path: Path) -> Info:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from soundstage.clip import Clip
 from soundstage.errors import MediaError
 from soundstage.inputs import InMemory
-from soundstage.media.load import compress, load_frames, load_picture, load_sound
+from soundstage.media.load import compress, load_frames, load_sound
 from soundstage.media.probe import probe
 from soundstage.request import Request
 
@@ -56,32 +55,6 @@ def test_a_stretch_of_sound(film: Path) -> None:
     assert samples.shape == (2, RATE // 5)
     with pytest.raises(MediaError, match="so nothing is left from 3 s on"):
         load_sound(str(film), 3.0)
-
-
-def test_pictures_are_turned_upright(tmp_path: Path) -> None:
-    image = Image.fromarray(picture())
-    exif = image.getexif()
-    exif[274] = 6  # to be turned by a quarter clockwise
-    path = tmp_path / "turned.png"
-    image.save(path, exif=exif)
-    assert (probe(str(path)).width, probe(str(path)).height) == (48, 64)
-    assert np.array_equal(load_picture(path)[0], np.rot90(picture(), -1))
-
-
-def test_pictures_without_colour_or_with_alpha_become_rgb(tmp_path: Path) -> None:
-    for mode in ("L", "RGBA", "P"):
-        path = tmp_path / f"{mode}.png"
-        Image.fromarray(picture()).convert(mode).save(path)
-        assert load_picture(path).shape == (1, 48, 64, 3)
-
-
-def test_a_colour_profile_is_applied(tmp_path: Path) -> None:
-    from PIL import ImageCms
-
-    path = tmp_path / "profile.png"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(picture()).save(path, icc_profile=profile)
-    assert np.abs(load_picture(path)[0].astype(int) - picture()).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["missing.png", "missing.mp4"])

@@ -35,16 +35,18 @@ class Clip:
         """Endings `save` accepts for this clip."""
         return AUDIO_SUFFIXES if self.frames is None else VIDEO_SUFFIXES
 
-    def save(self, path: str | Path) -> Path:
-        """Write MP4, or WAV for sound alone, with the provenance as metadata; an existing file is replaced.
+    def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
+        """Write MP4, or WAV for sound alone, with the provenance as metadata. Returns the path.
 
-        Returns the path. Raises MediaError for a name or folder that cannot be written.
+        overwrite: an existing file is replaced, once the new one is complete; False refuses it. Raises
+        MediaError for a name or folder that cannot be written; the clip can then be saved elsewhere.
         """
-        from soundstage.media.write import check_writable, write_mp4, write_wav
+        from soundstage.media.files import check_writable
+        from soundstage.media.write import write_mp4, write_wav
 
         path = Path(path)
-        check_writable(path, self.suffixes)
-        metadata = {"comment": json.dumps({TAG: self.provenance}, ensure_ascii=False)}
+        check_writable(path, self.suffixes, overwrite=overwrite)
+        metadata = {"comment": _json({TAG: self.provenance})}
         if "request" in self.provenance:
             metadata["title"] = self.provenance["request"]["prompt"]
         if self.frames is not None:
@@ -55,25 +57,49 @@ class Clip:
                 waveform=self.waveform,
                 sample_rate_hz=self.sample_rate_hz,
                 metadata=metadata,
+                overwrite=overwrite,
             )
         elif self.waveform is not None:
-            write_wav(path, self.waveform, sample_rate_hz=self.sample_rate_hz, metadata=metadata)
+            write_wav(
+                path,
+                self.waveform,
+                sample_rate_hz=self.sample_rate_hz,
+                metadata=metadata,
+                overwrite=overwrite,
+            )
         return path
 
-    def contact_sheet(self, path: str | Path) -> Path:
-        """Write a PNG of frames over the waveform. Returns the path."""
+    def contact_sheet(self, path: str | Path, *, overwrite: bool = True) -> Path:
+        """Write a PNG of frames over the waveform. overwrite: see `save`. Returns the path."""
+        from soundstage.media.files import check_writable
         from soundstage.media.image import contact_sheet
-        from soundstage.media.write import check_writable
 
         path = Path(path)
-        check_writable(path, (".png",))
-        contact_sheet(path, self.frames, self.waveform, self.fps, sample_rate_hz=self.sample_rate_hz)
+        check_writable(path, (".png",), overwrite=overwrite)
+        contact_sheet(
+            path,
+            self.frames,
+            self.waveform,
+            self.fps,
+            sample_rate_hz=self.sample_rate_hz,
+            overwrite=overwrite,
+        )
         return path
 
     @property
     def request(self) -> Request:
         """The request that made this clip."""
         return Request(**self.provenance["request"])
+
+
+def _json(data: Any) -> str:
+    """JSON in plain letters where UTF-8 can hold them; bytes of a name that are no UTF-8 are escaped."""
+    text = json.dumps(data, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(data)
+    return text
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soundstage.cli.options import Making, Values, request_fields, with_options
+from soundstage.cli.results import results
 from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
@@ -207,26 +208,16 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
     if values["plan"]:
         _print_plan(stage, planned, values)
         return
-    suffixes = _suffixes(planned)
-    path = values["output"] or _free_name(prompt, planned.request.seed, suffixes[0])
-    sheet = path.with_suffix(".png") if values.get("contact_sheet") else None
-    _check_outputs(path, suffixes, sheet)
-    for snap in planned.snaps:
-        print(f"snapped {snap}", file=sys.stderr)
-    for notice in planned.notices:
-        print(f"notice: {notice}", file=sys.stderr)
-    choice = stage.choose(planned)
-    if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
-        print(f"memory {choice.reason}", file=sys.stderr)
-    clip, seconds = _run(stage, planned)
-    clip.save(path)
-    if sheet is not None:
-        clip.contact_sheet(sheet)
-    if values["as_json"]:
-        paths = {"path": str(path), "contact_sheet": None if sheet is None else str(sheet)}
-        print(json.dumps({**paths, "seconds": seconds, **clip.provenance}, ensure_ascii=False))
-    else:
-        print(path)
+    with results(prompt, planned, values) as named:
+        for snap in planned.snaps:
+            print(f"snapped {snap}", file=sys.stderr)
+        for notice in planned.notices:
+            print(f"notice: {notice}", file=sys.stderr)
+        choice = stage.choose(planned)
+        if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
+            print(f"memory {choice.reason}", file=sys.stderr)
+        clip, seconds = _run(stage, planned)
+        named.save(clip, {"seconds": seconds, **clip.provenance}, as_json=values["as_json"])
 
 
 def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:
@@ -272,12 +263,6 @@ def _at_frame(text: str, frame: int) -> str:
     return f"{path}@f{frame}{strength or ''}"
 
 
-def _suffixes(planned: Plan) -> tuple[str, ...]:
-    from soundstage.clip import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-
-    return VIDEO_SUFFIXES if "video" in planned.modalities else AUDIO_SUFFIXES
-
-
 def _run(stage: Engine, planned: Plan) -> tuple[Clip, dict[str, float]]:
     """Carry out a plan with progress on stderr."""
     from soundstage.cli.progress import Progress
@@ -289,23 +274,3 @@ def _run(stage: Engine, planned: Plan) -> tuple[Clip, dict[str, float]]:
             if isinstance(event, Done):
                 return event.clip, event.seconds
     raise AssertionError("a run ends with Done")
-
-
-def _check_outputs(path: Path, suffixes: tuple[str, ...], sheet: Path | None) -> None:
-    """Find out before the work begins that its results could not be written."""
-    from soundstage.media.write import check_writable
-
-    check_writable(path, suffixes)
-    if sheet is not None:
-        check_writable(sheet, (".png",))
-
-
-def _free_name(prompt: str, seed: int, suffix: str) -> Path:
-    """A name from the prompt's first words and the seed that no file has yet."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "clip"
-    path = Path(f"{words}-{seed}{suffix}")
-    count = 2
-    while path.exists():
-        path = Path(f"{words}-{seed}-{count}{suffix}")
-        count += 1
-    return path

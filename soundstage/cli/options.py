@@ -170,10 +170,11 @@ OUTPUTS: tuple[Option, ...] = (
     _own(
         "output",
         Path | None,
-        "The file to write, replaced if it is there. [default: from the prompt]",
+        "The file to write. [default: from the prompt]",
         "--output",
         "-o",
     ),
+    _own("force", bool, "Replace the output, and its contact sheet, if they are there.", default=False),
     _own("contact_sheet", bool, "Also write a PNG of frames over the waveform.", default=False),
     _own("plan", bool, "Print what would be done, and stop.", default=False),
 )

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.media.write import whole_file
+from soundstage.media.files import whole_file
 
 MANIFEST = "take.json"
 FORMAT = 1

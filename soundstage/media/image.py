@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.media.write import whole_file
+from soundstage.media.files import whole_file
 
 COLUMNS = 8
 CELL_WIDTH = 192
@@ -27,6 +27,7 @@ def contact_sheet(
     fps: float,
     *,
     sample_rate_hz: int = 48_000,
+    overwrite: bool = True,
 ) -> None:
     """Write a PNG. frames: (F, H, W, 3); waveform: (2, n) in [-1, 1]; either may be None.
 
@@ -47,7 +48,7 @@ def contact_sheet(
     for strip in strips:
         page[top : top + strip.shape[0]] = strip
         top += strip.shape[0] + GAP
-    with whole_file(path) as part:
+    with whole_file(path, overwrite=overwrite) as part:
         Image.fromarray(page).save(part, format="PNG")
 
 

@@ -1,13 +1,9 @@
-"""Write a clip as MP4 (H.264 and AAC) or its sound as WAV, with metadata, all or nothing.
-
-A file is written under a temporary name beside its final one and renamed when complete, so that an
-interruption leaves no partial file.
-"""
+"""Write a clip as MP4 (H.264 and AAC) or its sound as WAV, with metadata, all or nothing."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
+from soundstage.media.files import whole_file
 
 if TYPE_CHECKING:
     import av
@@ -33,41 +30,6 @@ NTSC = Fraction(1000, 1001)
 
 Frames = NDArray[np.uint8]
 Waveform = NDArray[np.float32]
-
-
-def check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Raise MediaError now if `path` could not be written later, before minutes of work are spent on it."""
-    if path.suffix.lower() not in suffixes:
-        raise MediaError(f"output is {path}; give a name ending in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise MediaError(f"output is {path}, which is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
-        raise MediaError(f"output is {path}, but there is no folder {path.parent}; make it first")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise MediaError(
-            f"output is {path}, but {path.parent} cannot be written ({error.strerror}); choose another folder"
-        ) from error
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path` that becomes `path` if the block ends well, else nothing.
-
-    Raises MediaError for what the operating system refuses.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise MediaError(
-            f"cannot write {path} ({error.strerror or error}); check the folder and disk"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def frame_rate(fps: float) -> Fraction:
@@ -93,12 +55,13 @@ def write_mp4(
     waveform: Waveform | None = None,
     sample_rate_hz: int = 48_000,
     metadata: Mapping[str, str] | None = None,
+    overwrite: bool = True,
 ) -> None:
-    """frames: (F, H, W, 3) RGB, even sides. waveform: (2, n) in [-1, 1], fitted to F / fps seconds.
+    """Write frames (F, H, W, 3) RGB with even sides, and a waveform (2, n) fitted to F / fps seconds.
 
-    metadata: container tags such as "title" and "comment". The index is at the front, for streaming.
-    Raises MediaError for shapes that do not fit, samples that are not finite, or a file that cannot be
-    written.
+    waveform: in [-1, 1]. metadata: container tags such as "title" and "comment". The index is at the front,
+    for streaming. overwrite: see `whole_file`. Raises MediaError for shapes that do not fit, samples that are
+    not finite, or a file that cannot be written.
     """
     import av
 
@@ -107,10 +70,10 @@ def write_mp4(
     if waveform is not None:
         _check_waveform(waveform)
         waveform = fit_audio(waveform, round(len(frames) * sample_rate_hz / rate))
-    with whole_file(path) as part, _av_errors(path):
+    with whole_file(path, overwrite=overwrite) as part, _av_errors(path):
         options = {"movflags": "+faststart"}
-        with av.open(str(part), "w", format="mp4", options=options) as container:
-            container.metadata.update(metadata or {})
+        with av.open(file_url(part), "w", format="mp4", options=options) as container:
+            container.metadata.update(_tags(metadata))
             video = _video_stream(container, frames, rate)
             audio = None if waveform is None else container.add_stream("aac", rate=sample_rate_hz)
             if audio is not None:
@@ -129,18 +92,36 @@ def write_wav(
     *,
     sample_rate_hz: int = 48_000,
     metadata: Mapping[str, str] | None = None,
+    overwrite: bool = True,
 ) -> None:
-    """16-bit stereo. waveform: (2, n), clipped to [-1, 1]. Raises MediaError as `write_mp4`."""
+    """Write 16-bit stereo. waveform: (2, n), clipped to [-1, 1]. Raises MediaError as `write_mp4`."""
     import av
 
     _check_waveform(waveform)
     samples = (np.clip(waveform, -1, 1) * 32767).astype(np.int16)  # truncates, as the reference does
-    with whole_file(path) as part, _av_errors(path), av.open(str(part), "w", format="wav") as container:
-        container.metadata.update(metadata or {})
+    with (
+        whole_file(path, overwrite=overwrite) as part,
+        _av_errors(path),
+        av.open(file_url(part), "w", format="wav") as container,
+    ):
+        container.metadata.update(_tags(metadata))
         stream = container.add_stream("pcm_s16le", rate=sample_rate_hz)
         stream.layout = "stereo"
         container.mux(stream.encode(_sound(samples.T.reshape(1, -1), sample_rate_hz, "s16")))
         container.mux(stream.encode(None))
+
+
+def file_url(path: Path) -> str:
+    """Return a file's name as FFmpeg takes it; 'concat:a' alone would be no file to it."""
+    return f"file:{os.path.abspath(path)}"
+
+
+def _tags(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Metadata that a container can hold: UTF-8 without zero bytes, what is neither marked by U+FFFD."""
+    return {
+        key: re.sub("[\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value)
+        for key, value in (metadata or {}).items()
+    }
 
 
 def _video_stream(container: Any, frames: Frames, rate: Fraction) -> Any:

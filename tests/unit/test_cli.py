@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 import soundstage as ss
 import soundstage.parts
+from soundstage.cli import making
 from soundstage.cli.main import GROUPS, app
 from soundstage.engine import Engine
+from soundstage.errors import MediaError
 from soundstage.media.read import read_media
 from soundstage.model_set import AUDIO_VAE, TRANSFORMER
 from tests.tiny_model import TinyParts, write_tiny_model
@@ -74,6 +77,62 @@ def test_the_default_name_comes_from_the_prompt_and_spares_old_files(
     names = [call(*words).stdout.strip() for _ in range(2)]
     assert names == ["a-red-ball-bounces-10.mp4", "a-red-ball-bounces-10-2.mp4"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_nothing_is_overwritten_unless_forced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ball.mp4").write_text("my film")
+    (tmp_path / "new.png").write_text("my picture")
+    words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1, "--contact-sheet")
+    refused = call(*words, "-o", "ball.mp4")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "ball.mp4, which is there already; choose another name, or add --force" in refused.stderr
+    beside = call(*words, "-o", "new.mp4")
+    assert (beside.exit_code, beside.stdout) == (0, "new.mp4\n")
+    assert "contact sheet new-2.png" in beside.stderr
+    assert (tmp_path / "ball.mp4").read_text() == "my film"
+    assert (tmp_path / "new.png").read_text() == "my picture"
+    forced = call(*words, "-o", "ball.mp4", "--force")
+    assert forced.exit_code == 0, forced.stderr
+    assert read_media(tmp_path / "ball.mp4").frames is not None
+    names = ["ball.mp4", "ball.png", "new-2.png", "new.mp4", "new.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_name_taken_during_the_work_loses_no_clip(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = making._run
+
+    def slow(*given: Any) -> Any:
+        (tmp_path / "ball.mp4").write_text("another's film")
+        return run(*given)
+
+    monkeypatch.setattr(making, "_run", slow)
+    words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1)
+    result = call(*words, "-o", tmp_path / "ball.mp4")
+    assert result.exit_code == 2
+    assert (
+        f"ball.mp4 was written by another program meanwhile; the clip is kept as {tmp_path}/ball-2.mp4"
+        in (result.stderr)
+    )
+    assert (tmp_path / "ball.mp4").read_text() == "another's film"
+    assert read_media(tmp_path / "ball-2.mp4").frames is not None
+
+
+def test_a_failed_run_leaves_no_name_behind(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> Any:
+        assert len(list(tmp_path.iterdir())) == 2  # both names are taken while it works
+        raise MediaError("a damaged input")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(making, "_run", failing)
+    assert call("generate", PROMPT, "--model", folder, "--contact-sheet").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plan_makes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

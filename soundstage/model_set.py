@@ -36,6 +36,7 @@ from soundstage.weights.identify import SUFFIXES, Description, scan
 from soundstage.weights.layouts import PARTS
 from soundstage.weights.library import Library
 from soundstage.weights.lora_facts import LoraFacts, lora_facts
+from soundstage.weights.lora_header import read_names
 
 SHIPPED = {"nano": Path(__file__).parent / "nano" / "weights"}
 
@@ -178,8 +179,13 @@ def file_identity(path: Path) -> str:
 
 
 def lora_file(path: str) -> LoraFacts:
-    """Raises WeightsError for a file that is missing or no safetensors file, and for a bad factor."""
-    return lora_facts(read_header(path))
+    """What a LoRA's header says of references.
+
+    Raises WeightsError for a file whose header shows that it is no plain LoRA of LTX-2.3, or damaged.
+    """
+    file = read_header(path)
+    read_names(file)
+    return lora_facts(file)
 
 
 def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | None = None) -> ModelSet:
@@ -331,6 +337,8 @@ def _extras(found: Iterable[Description]) -> dict[str, Path]:
     """Optional files by role; of two of one role the last, which is the newer version by its name."""
     extras: dict[str, Path] = {}
     for description in found:
+        if description.refusal is not None:
+            continue
         role: str | None = description.role
         if description.kind == "LoRA" and description.distilled:
             role = "distilled"

@@ -482,7 +482,9 @@ def _adapter_report(description: Description, model: str | None) -> AdapterRepor
     from soundstage.weights.lora_files import read_lora
 
     path = description.files[0]
-    return AdapterReport.of(read_lora(path)) if model is None else report_on(path, find_model(model))
+    if model is None:
+        return AdapterReport.of(read_lora(path, values=False))
+    return report_on(path, find_model(model))
 
 
 def _headline(description: Description) -> str:

@@ -31,6 +31,7 @@ from soundstage.weights.layouts import (
     other_version,
     spelling_of,
 )
+from soundstage.weights.lora_header import lora_refusal
 from soundstage.weights.sidecars import is_sidecar
 
 Kind = Literal["model", "text encoder", "upsampler", "LoRA", "preview VAE", "other version", "unknown"]
@@ -140,7 +141,8 @@ def _described(group: Sequence[WeightsFile]) -> Description:
     }
     weights = {name: entry for name, entry in tensors.items() if not is_sidecar(name)}
     if is_lora(weights):
-        return Description(kind="LoRA", layout="LoRA", parts=_whole("lora", weights), **shared)
+        parts = _whole("lora", weights)
+        return Description(kind="LoRA", layout="LoRA", parts=parts, refusal=lora_refusal(group[0]), **shared)
     if is_upsampler(weights):
         role = _upsampler_role(config, weights)
         parts = _whole("latent_upsampler", weights)

@@ -259,11 +259,12 @@ def check_kind(path: Path, tensors: Mapping[str, TensorEntry], metadata: Mapping
         raise WeightsError(f"{path} is {other}; this engine runs LTX-2.3")
 
 
-_LORA = re.compile(r"(lora_|\.lora\.|_lora\.|\.alpha$|dora_scale|hada_w|lokr_)")
+_LORA = re.compile(r"(lora_|\.lora\.|_lora\.|dora_scale|hada_w|lokr_|\.oft_|\.diff(_b)?$|\.set_weight$)")
 
 
 def is_lora(names: Collection[str]) -> bool:
-    return bool(names) and all(_LORA.search(name) for name in names)
+    """Whether a checkpoint is an adapter of any kind, by the names that only adapters have."""
+    return any(_LORA.search(name) for name in names)
 
 
 def is_upsampler(names: Collection[str]) -> bool:

@@ -21,7 +21,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from soundstage.weights.quantize import Quantized, QuantizedLinear, quantize_wei
 from soundstage.weights.read import Tensors
 
 Stream = Literal["video", "audio"]
+Number = TypeVar("Number", int, float)
 
 # Weights of so many layers of each group, evenly spaced, are measured for the report: all of them are 38 GB.
 LAYERS_MEASURED = 12
@@ -87,7 +88,8 @@ class AdapterReport:
     matched: layers it changes. unmatched: names of layers the model does not have. ranks: smallest and
     largest. change: for each group, the norm of the change at strength 1 over the norm of the weights, on
     at most LAYERS_MEASURED layers; None where the weights are neither in memory nor on disk. Factors as in
-    `Lora`.
+    `Lora`. scales: smallest and largest factor that a layer's change has in the file, alpha over rank; where
+    they are not 1 the LoRA is stronger or weaker than its factors alone would be.
     """
 
     source: str
@@ -98,10 +100,15 @@ class AdapterReport:
     change: Mapping[Group, float | None]
     facts: LoraFacts = field(default_factory=LoraFacts)
     companions: tuple[str, ...] = ()
+    scales: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def of(cls, lora: Lora) -> AdapterReport:
-        """What a LoRA says without a model: all its layers that LTX-2.3 has count as matched."""
+        """What a LoRA says without a model: all its layers that LTX-2.3 has count as matched.
+
+        Raises WeightsError if it has none.
+        """
+        _check_any(lora, lora.layers)
         return cls(
             source=lora.source,
             matched=len(lora.layers),
@@ -111,6 +118,7 @@ class AdapterReport:
             change={},
             facts=lora.facts,
             companions=tuple(sorted(lora.companions)),
+            scales=_range(pair.scale for pair in lora.layers.values()),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,10 +126,10 @@ class AdapterReport:
         return asdict(self)
 
     def facts_dict(self) -> dict[str, Any]:
-        """What a clip remembers of it, JSON-ready: layers, rank or its range, change by group."""
-        low, high = self.ranks
+        """What a clip remembers of it, JSON-ready: layers, ranks, scales, change by group."""
         change = {group: None if x is None else round(x, 6) for group, x in self.change.items()}
-        return {"layers": self.matched, "rank": low if low == high else [low, high], "change": change}
+        rank, scale = (low if low == high else [low, high] for low, high in (self.ranks, self.scales))
+        return {"layers": self.matched, "rank": rank, "scale": scale, "change": change}
 
     @property
     def line(self) -> str:
@@ -133,7 +141,16 @@ class AdapterReport:
     def _head(self) -> str:
         low, high = self.ranks
         rank = f"rank {low if low == high else f'{low} to {high}'}"
-        return f"{self.source}: {self.matched} layers, {rank}, base model {self.base_version or 'not stated'}"
+        base = f"base model {self.base_version or 'not stated'}"
+        return f"{self.source}: {self.matched} layers, {rank}{self._scaled}, {base}"
+
+    @property
+    def _scaled(self) -> str:
+        """The effective scale, wherever it is not 1."""
+        low, high = self.scales
+        if (low, high) == (1.0, 1.0):
+            return ""
+        return f", scale {f'{low:.4g}' if low == high else f'{low:.4g} to {high:.4g}'} (alpha / rank)"
 
     @property
     def _changed(self) -> str:
@@ -164,7 +181,6 @@ class AdapterReport:
 class _Adapter:
     """One LoRA on a model: its factors by layer, ready to multiply, and how strongly it is applied."""
 
-    lora: Lora
     pairs: dict[Layer, LowRank]
     strength: float = 0.0
     groups: dict[Group, float] = field(default_factory=dict)
@@ -216,13 +232,14 @@ class Adapters:
         targets = self._matched(lora)
         _check_values(lora, targets, training)
         pairs = {layer: self._ready(lora.layers[layer], module) for layer, module in targets.items()}
-        self._adapters[name] = _Adapter(lora, pairs)
+        self._adapters[name] = _Adapter(pairs)
         unmatched = (*lora.unknown, *(f"{part}: {key}" for part, key in lora.layers.keys() - targets.keys()))
         return replace(
             AdapterReport.of(lora),
             matched=len(targets),
             unmatched=tuple(sorted(unmatched)),
-            ranks=_rank_range(pairs.values()),
+            ranks=_range(pair.rank for pair in pairs.values()),
+            scales=_range(pair.scale for pair in pairs.values()),
             change=_changes(lora, targets, self._stored),
         )
 
@@ -344,32 +361,22 @@ class Adapters:
             adapter.fused = False
 
     def _changes(self, weights: Mapping[str, float]) -> dict[Layer, list[tuple[LowRank, float]]]:
-        """What is to be added to each layer, from the factors as they are in the files."""
+        """What is to be added to each layer."""
         changes: dict[Layer, list[tuple[LowRank, float]]] = {}
         for name, strength in weights.items():
             adapter = self._adapters[name]
-            for layer in adapter.pairs:
+            for layer, pair in adapter.pairs.items():
                 if (at := adapter.at(layer, strength)) != 0:
-                    changes.setdefault(layer, []).append((adapter.lora.layers[layer], at))
+                    changes.setdefault(layer, []).append((pair, at))
         return changes
 
     # --- matching
 
     def _matched(self, lora: Lora) -> dict[Layer, nn.Linear | QuantizedLinear]:
         found = {layer: module for layer in lora.layers if (module := self._module(layer)) is not None}
-        if not found:
-            names = [*lora.unknown, *(key for _, key in lora.layers)]
-            raise WeightsError(
-                f"{lora.source} matches no layer of this model (it is for {listing(names)}); "
-                "pass a LoRA of LTX-2.3"
-            )
+        _check_any(lora, found)
         for layer, module in found.items():
-            shape = (module.out_features, module.in_features)
-            if lora.layers[layer].shape != shape:
-                raise WeightsError(
-                    f"{lora.source}: '{layer.key}' is for a weight of shape {list(lora.layers[layer].shape)} "
-                    f"where the model has {list(shape)}; it was made for another model"
-                )
+            _check_shape(lora, layer, (module.out_features, module.in_features))
         return found
 
     def _module(self, layer: Layer) -> nn.Linear | QuantizedLinear | None:
@@ -570,11 +577,7 @@ class Merge:
             pair = lora.layers.get(layer)
             if pair is None:
                 continue
-            if pair.shape != shape:
-                raise WeightsError(
-                    f"{lora.source}: '{layer.key}' is for a weight of shape {list(pair.shape)} where the "
-                    f"model has {list(shape)}; it was made for another model"
-                )
+            _check_shape(lora, layer, shape)
             met.add(layer)
             changes.append((pair, strength * self.groups.get(group_of(layer), 1.0)))
         return [change for change in changes if change[1] != 0]
@@ -615,9 +618,35 @@ def _write(module: nn.Linear | QuantizedLinear, weight: Tensor | Quantized) -> N
         module.weight.copy_(weight)
 
 
-def _rank_range(pairs: Iterable[LowRank]) -> tuple[int, int]:
-    ranks = [pair.rank for pair in pairs]
-    return min(ranks), max(ranks)
+def _range(values: Iterable[Number]) -> tuple[Number, Number]:
+    found = list(values)
+    return min(found), max(found)
+
+
+def _check_any(lora: Lora, found: Iterable[Layer]) -> None:
+    if not any(True for _ in found):
+        names = [*lora.unknown, *(key for _, key in lora.layers)]
+        raise WeightsError(
+            f"{lora.source} matches no layer of this model (it is for {listing(names)}); "
+            "pass a LoRA of LTX-2.3"
+        )
+
+
+def _check_shape(lora: Lora, layer: Layer, shape: tuple[int, ...]) -> None:
+    """shape: of the model's weight, (out, in)."""
+    pair = lora.layers[layer]
+    if pair.shape == shape:
+        return
+    if (pair.up.shape[1], pair.down.shape[0]) == shape:
+        raise WeightsError(
+            f"{lora.source}: the pair of '{layer.key}' is stored transposed, {list(pair.down.shape)} and "
+            f"{list(pair.up.shape)} where [rank, {shape[1]}] and [{shape[0]}, rank] are needed; "
+            "write it again with both factors transposed"
+        )
+    raise WeightsError(
+        f"{lora.source}: '{layer.key}' is for a weight of shape {list(pair.shape)} where the "
+        f"model has {list(shape)}; it was made for another model"
+    )
 
 
 def _check_values(lora: Lora, targets: Iterable[Layer], training: bool) -> None:

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -40,8 +39,10 @@ from soundstage.model.config import (
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
 from soundstage.weights.header import WeightsFile, read_header
-from soundstage.weights.layouts import PART_PREFIXES, Part, listing, to_diffusers
+from soundstage.weights.layouts import PART_PREFIXES, Part, to_diffusers
 from soundstage.weights.lora_facts import LoraFacts, lora_facts, metadata_of
+from soundstage.weights.lora_header import PairNames, read_names
+from soundstage.weights.read import Tensors
 
 PREFIXES = (
     "base_model.model.",
@@ -52,21 +53,6 @@ PREFIXES = (
     "lora_unet_",
     "lycoris_",
 )
-PAIR = re.compile(r"^(?P<module>.+?)[._]lora[._](?P<side>A|B|down|up)(\.\w+?)?(\.weight)?$")
-ALPHA = re.compile(r"^(?P<module>.+)\.alpha$")
-IS_DOWN = {"A": True, "down": True, "B": False, "up": False}
-
-# Other ways to change a weight, by what their tensors are called.
-OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\.(dora_scale|lora_magnitude_vector)\b"), "DoRA"),
-    (re.compile(r"\.lokr_"), "LoKr"),
-    (re.compile(r"\.hada_"), "LoHa"),
-    (re.compile(r"\.oft_|\.oft_blocks"), "OFT"),
-    (re.compile(r"\.lora_B\.(\w+\.)?bias$|\.diff_b$"), "changes of biases"),
-    (re.compile(r"\.diff$|\.set_weight$"), "whole weights instead of low-rank pairs"),
-)
-# Tensors that some adapters bring along for their own conditioning: kept apart, applied by no layer.
-COMPANIONS = re.compile(r"slot_?emb|(^|[._])emb(eddings?)?$", re.IGNORECASE)
 
 
 class Layer(NamedTuple):
@@ -128,32 +114,33 @@ class Lora:
         return min(ranks), max(ranks)
 
 
-def read_lora(path: str | Path) -> Lora:
-    """Read a LoRA in any published spelling; factors are mapped from the file, not copied.
+def read_lora(path: str | Path, *, values: bool = True) -> Lora:
+    """Read a LoRA in any published spelling; factors in 8 bits are widened to bfloat16, which holds them.
 
-    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (DoRA, LoKr, ...),
-    is for LTX-2.5, or holds a pair that is incomplete or misshapen; each names the file and the key.
+    values: False leaves the factors on the meta device, for those who ask for names, ranks and scales only.
+    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (DoRA, LoKr, ...)
+    or of another model, or holds a pair that is incomplete or misshapen; each names the file and the key.
     """
     file = read_header(path)
-    _check_kind(file)
-    with safe_open(file.path, framework="pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in file.tensors}
-    pairs, alphas, companions = _sorted_out(file.path, tensors)
-    alpha_of = _Alphas(file, alphas)
+    names = read_names(file)
+    alpha_of = _Alphas(file, names.alphas)
     layers: dict[Layer, LowRank] = {}
     unknown: list[str] = []
     spelled: dict[Layer, str] = {}
-    for module, sides in pairs.items():
-        layer = find_layer(module)
-        if layer is None:
-            unknown.append(module)
-            continue
-        if layer in spelled:
-            raise WeightsError(
-                f"{file.path} changes {layer.key} twice, as '{spelled[layer]}' and as '{module}'; "
-                "get a file with one spelling"
-            )
-        layers[layer], spelled[layer] = _pair(file.path, module, sides, alpha_of), module
+    with Tensors() as files:
+        for module, pair in names.pairs.items():
+            layer = find_layer(module)
+            if layer is None:
+                unknown.append(module)
+                continue
+            if layer in spelled:
+                raise WeightsError(
+                    f"{file.path} changes {layer.key} twice, as '{spelled[layer]}' and as '{module}'; "
+                    "get a file with one spelling"
+                )
+            layers[layer] = _low_rank(files if values else None, file, pair, alpha_of.scale(module, pair))
+            spelled[layer] = module
+        companions = {name: files.raw(file.path, name, file.tensors[name]) for name in names.companions}
     return Lora(
         layers=layers,
         source=str(file.path),
@@ -237,72 +224,59 @@ def _published_prefix(part: Part) -> str:
 # --- tensors ----------------------------------------------------------------------------------------
 
 
-def _check_kind(file: WeightsFile) -> None:
-    for name in file.tensors:
-        for pattern, kind in OTHER_KINDS:
-            if pattern.search(name):
-                raise WeightsError(
-                    f"{file.path} holds {kind} ('{name}'), which is not applied here; get a plain LoRA"
-                )
-    if not any(PAIR.match(name) for name in file.tensors):
-        raise WeightsError(
-            f"{file.path} is not a LoRA: none of its {len(file.tensors)} tensors is one of a low-rank pair "
-            f"({listing(file.tensors)}); pass a LoRA file"
-        )
-    if file.metadata.get("model_version", "").startswith("2.5"):
-        raise WeightsError(f"{file.path} is a LoRA of LTX-2.5; this engine runs LTX-2.3")
+def _low_rank(files: Tensors | None, file: WeightsFile, pair: PairNames, scale: float) -> LowRank:
+    down, up = (_factor(files, file, name) for name in (pair.down, pair.up))
+    return LowRank(down, up, scale)
 
 
-def _sorted_out(
-    path: Path, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, dict[bool, Tensor]], dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors by what they are: sides of pairs by module (True: down), alphas by module, companions."""
-    pairs: dict[str, dict[bool, Tensor]] = {}
-    alphas, companions, strays = {}, {}, []
-    for name, tensor in tensors.items():
-        if match := PAIR.match(name):
-            sides = pairs.setdefault(match["module"], {})
-            if IS_DOWN[match["side"]] in sides:
-                raise WeightsError(f"{path} holds '{name}' under two names; get a file with one spelling")
-            sides[IS_DOWN[match["side"]]] = tensor
-        elif match := ALPHA.match(name):
-            alphas[match["module"]] = tensor
-        elif COMPANIONS.search(name):
-            companions[name] = tensor
-        else:
-            strays.append(name)
-    if strays:
-        raise WeightsError(
-            f"{path} holds tensors that are not low-rank pairs: {listing(strays)}; "
-            "it needs more than a LoRA's changes, get a plain LoRA"
-        )
-    if orphans := sorted(set(alphas) - set(pairs)):
-        raise WeightsError(f"{path} has an alpha but no pair for {listing(orphans)}; get a complete file")
-    return pairs, alphas, companions
+def _factor(files: Tensors | None, file: WeightsFile, name: str) -> Tensor:
+    """A matrix, also where it is written as a convolution of one pixel; without values if files is None."""
+    entry = file.tensors[name]
+    if files is None:
+        return torch.empty(entry.shape[:2], device="meta")
+    stored = files.raw(file.path, name, entry).flatten(1)
+    return stored.bfloat16() if stored.dtype.itemsize == 1 else stored
 
 
 class _Alphas:
-    """scale of a pair: its own alpha tensor, else PEFT's settings, else 1."""
+    """scale of a pair: its own alpha tensor over its rank, else by PEFT's settings, else 1."""
 
-    def __init__(self, file: WeightsFile, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, file: WeightsFile, names: Mapping[str, str]) -> None:
         self.path = file.path
-        self.tensors = tensors
         self.settings = _peft_settings(file)
+        self.patterns = self._patterns()
+        with Tensors() as files:
+            self.stored = {
+                module: files.raw(file.path, name, file.tensors[name]).double().item()
+                for module, name in names.items()
+            }
 
-    def scale(self, module: str, rank: int) -> float:
-        tensor = self.tensors.get(module)
-        if tensor is not None:
-            if tensor.numel() != 1 or not torch.isfinite(tensor.float()).all():
-                raise WeightsError(f"{self.path}: '{module}.alpha' is not one finite number; get a good copy")
-            return tensor.float().item() / rank
-        pattern = self.settings.get("alpha_pattern") or {}
-        alpha = next(
-            (value for key, value in pattern.items() if re.search(rf"(^|\.){key}$", module)),
-            self.settings.get("lora_alpha"),
-        )
-        if alpha is None:
+    def scale(self, module: str, pair: PairNames) -> float:
+        if module in self.stored:
+            return self._finite(self.stored[module], f"{module}.alpha") / pair.rank
+        name = next((key for key, pattern in self.patterns.items() if pattern.search(module)), None)
+        if name is not None:
+            alpha = self._finite(self.settings["alpha_pattern"][name], f"alpha_pattern['{name}']")
+        elif self.settings.get("lora_alpha") is not None:
+            alpha = self._finite(self.settings["lora_alpha"], "lora_alpha")
+        else:
             return 1.0
-        return float(alpha) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        return alpha / (math.sqrt(pair.rank) if self.settings.get("use_rslora") else pair.rank)
+
+    def _finite(self, alpha: Any, name: str) -> float:
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise WeightsError(f"{self.path}: '{name}' is not one finite number but {alpha}; get a good copy")
+        return float(alpha)
+
+    def _patterns(self) -> dict[str, re.Pattern[str]]:
+        """PEFT's alphas by module: the keys are regular expressions."""
+        stored = self.settings.get("alpha_pattern") or {}
+        try:
+            return {key: re.compile(rf"(^|\.){key}$") for key in dict(stored)}
+        except (TypeError, ValueError, re.error) as error:
+            raise WeightsError(
+                f"{self.path} stores an alpha_pattern that is not PEFT's ({error}); get a good copy"
+            ) from error
 
 
 def _peft_settings(file: WeightsFile) -> dict[str, Any]:
@@ -312,13 +286,11 @@ def _peft_settings(file: WeightsFile) -> dict[str, Any]:
     """
     text = file.metadata.get("lora_adapter_metadata")
     beside = file.path.with_name("adapter_config.json")
-    if text is None and file.path.name == "adapter_model.safetensors" and beside.is_file():
-        text = beside.read_text()
-    if text is None:
-        return {}
     try:
-        settings = json.loads(text)
-    except ValueError as error:
+        if text is None and file.path.name == "adapter_model.safetensors" and beside.is_file():
+            text = beside.read_text()
+        settings = {} if text is None else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file.path} stores settings of PEFT that are not JSON ({error})") from error
     if not isinstance(settings, dict):
         raise WeightsError(f"{file.path} stores settings of PEFT that are not a JSON object; get a good copy")
@@ -326,33 +298,6 @@ def _peft_settings(file: WeightsFile) -> dict[str, Any]:
     if settings.get("use_dora"):
         raise WeightsError(f"{file.path} holds DoRA (use_dora is set), which is not applied here")
     return settings
-
-
-def _pair(path: Path, module: str, sides: Mapping[bool, Tensor], alphas: _Alphas) -> LowRank:
-    if len(sides) == 1:
-        there, absent = ("lora_A", "lora_B") if True in sides else ("lora_B", "lora_A")
-        raise WeightsError(f"{path}: '{module}' has {there} but no {absent}; get a complete file")
-    down, up = (_matrix(path, module, sides[is_down]) for is_down in (True, False))
-    if down.shape[0] != up.shape[1] or down.shape[0] == 0:
-        raise WeightsError(
-            f"{path}: the pair of '{module}' does not fit: {list(down.shape)} needs "
-            f"[out, {down.shape[0]}] where {list(up.shape)} is stored; get a good copy"
-        )
-    return LowRank(down, up, alphas.scale(module, down.shape[0]))
-
-
-def _matrix(path: Path, module: str, tensor: Tensor) -> Tensor:
-    """A matrix, also where it is written as a convolution of one pixel."""
-    if not tensor.is_floating_point():
-        raise WeightsError(f"{path}: '{module}' is stored as {tensor.dtype}; get the BF16 or F32 file")
-    if tensor.ndim > 2 and tensor.shape[2:].numel() == 1:
-        return tensor.flatten(1)
-    if tensor.ndim != 2:
-        raise WeightsError(
-            f"{path}: '{module}' is stored with the shape {list(tensor.shape)}; all layers that a LoRA can "
-            "change in LTX-2.3 are linear, with two axes"
-        )
-    return tensor
 
 
 # --- the base model ----------------------------------------------------------------------------------

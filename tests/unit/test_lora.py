@@ -488,7 +488,8 @@ def test_the_report_tells_what_matches_and_how_much_it_changes(plain: Transforme
     weight = math.sqrt(sum(layers[layer.key].weight.square().sum().item() for layer in video))
     assert report.change["video"] == pytest.approx(change / weight, rel=1e-4)
     text = str(report)
-    for words in ("lora 0: 20 layers, rank 3 to 5, base model 2.3.0", "video 3.02%", "2 times smaller",
+    for words in ("lora 0: 20 layers, rank 3 to 5, scale 0.5 to 1.5 (alpha / rank), base model 2.3.0",
+                  "video 3.02%", "2 times smaller",
                   "3 not in this model: caption_projection"):  # fmt: skip
         assert words in text
 

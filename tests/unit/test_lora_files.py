@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from soundstage.errors import WeightsError
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
+from soundstage.model_set import lora_file
+from soundstage.weights.identify import identify
 from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.lora import AdapterReport
 from soundstage.weights.lora_facts import LoraFacts
 from soundstage.weights.lora_files import (
     Layer,
@@ -32,7 +35,7 @@ UP = torch.arange(OUT * RANK).float().view(OUT, RANK) - 5
 
 
 def write(path: Path, tensors: dict[str, Tensor], **metadata: str) -> Path:
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata)
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path, metadata or None)
     return path
 
 
@@ -160,6 +163,65 @@ def test_a_stored_alpha_counts_before_pefts_settings(tmp_path: Path) -> None:
     assert scale_of(path) == 0.5
 
 
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        torch.tensor([8.0]),
+        torch.tensor([[8.0]], dtype=torch.float16),
+        torch.tensor(8, dtype=torch.int64),
+        torch.tensor(8.0, dtype=torch.bfloat16),
+        torch.tensor(8.0).to(torch.float8_e4m3fn),
+    ],
+)
+def test_alpha_is_one_number_of_any_dtype_and_shape(tmp_path: Path, alpha: Tensor) -> None:
+    assert scale_of(write(tmp_path / "a.safetensors", pair(KEY) | {f"{KEY}.alpha": alpha})) == 8 / RANK
+
+
+def test_alpha_may_be_zero_or_negative(tmp_path: Path) -> None:
+    for alpha in (0.0, -2.0):
+        tensors = pair(KEY) | {f"{KEY}.alpha": torch.tensor(alpha)}
+        assert scale_of(write(tmp_path / "a.safetensors", tensors)) == alpha / RANK
+
+
+def test_the_report_says_the_effective_scale_where_it_is_not_one(tmp_path: Path) -> None:
+    other = "transformer_blocks.0.ff.net.2"
+    path = write(tmp_path / "a.safetensors", pair(KEY) | {f"{KEY}.alpha": torch.tensor(1.0)})
+    report = AdapterReport.of(read_lora(path))
+    assert report.scales == (0.5, 0.5)
+    assert "rank 2, scale 0.5 (alpha / rank)" in str(report)
+    assert report.facts_dict()["scale"] == 0.5
+    path = write(path, pair(KEY) | pair(other) | {f"{KEY}.alpha": torch.tensor(8.0)})
+    assert "scale 1 to 4 (alpha / rank)" in AdapterReport.of(read_lora(path)).line
+    path = write(path, pair(KEY) | {f"{KEY}.alpha": torch.tensor(float(RANK))})
+    assert "scale" not in str(AdapterReport.of(read_lora(path)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_factors_in_8_bits_are_the_values_they_hold(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {name: tensor.to(dtype) for name, tensor in pair(KEY).items()}
+    (change,) = read_lora(write(tmp_path / "a.safetensors", tensors)).layers.values()
+    down, up = (tensor.float() for tensor in tensors.values())
+    assert torch.equal(change.down.float(), down)
+    assert torch.equal(change.up.float(), up)
+    assert change.norm() == pytest.approx((up @ down).norm().item())
+
+
+def test_a_lora_written_again_does_not_change_the_one_that_was_read(tmp_path: Path) -> None:
+    """A trainer writes the same name while an engine holds the factors: they are read, not mapped."""
+    path = write(tmp_path / "a.safetensors", pair(KEY))
+    (change,) = read_lora(path).layers.values()
+    with path.open("r+b") as file:
+        file.write(b"\0" * path.stat().st_size)
+    assert torch.equal(change.down, DOWN)
+
+
+def test_without_values_a_lora_has_its_shapes_and_scales_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", pair(KEY) | {f"{KEY}.alpha": torch.tensor(1.0)})
+    lora = read_lora(path, values=False)
+    assert lora.layers[Layer("transformer", KEY)].down.is_meta
+    assert AdapterReport.of(lora) == AdapterReport.of(read_lora(path))
+
+
 def test_ranks_differ_by_layer_and_convolutions_of_one_pixel_are_matrices(tmp_path: Path) -> None:
     other = "transformer_blocks.0.ff.net.2"
     tensors = pair(KEY) | {
@@ -196,10 +258,25 @@ BROKEN: dict[str, tuple[dict[str, Tensor], str]] = {
         {f"{KEY}.lora_A.weight": torch.ones(2, 4, 3, 3), f"{KEY}.lora_B.weight": UP},
         r"shape \[2, 4, 3, 3\]; all layers .* are linear",
     ),
-    "integers": ({f"{KEY}.lora_A.weight": DOWN.to(torch.int8), f"{KEY}.lora_B.weight": UP}, "int8"),
+    "integers": ({f"{KEY}.lora_A.weight": DOWN.to(torch.int8), f"{KEY}.lora_B.weight": UP}, "stored as I8"),
     "twice": (pair(KEY) | pair(f"diffusion_model.{KEY}"), "changes .* twice"),
     "alpha alone": (pair(KEY) | {"proj_out.alpha": torch.tensor(1.0)}, "alpha but no pair for proj_out"),
     "bad alpha": (pair(KEY) | {f"{KEY}.alpha": torch.tensor(float("nan"))}, "not one finite number"),
+    "bad alpha shape": (pair(KEY) | {f"{KEY}.alpha": torch.ones(2)}, r"shape \[2\]; alpha is one number"),
+    "infinite alpha": (pair(KEY) | {f"{KEY}.alpha": torch.tensor(float("inf"))}, "not one finite number"),
+    "transposed": (
+        {f"{KEY}.lora_A.weight": DOWN.T, f"{KEY}.lora_B.weight": UP.T},
+        r"'transformer_blocks.1.attn1.to_q' is stored transposed, \[5, 2\] and \[2, 6\]",
+    ),
+    "no rank": (
+        {f"{KEY}.lora_A.weight": DOWN[:0], f"{KEY}.lora_B.weight": UP[:, :0]},
+        r"does not fit: \[0, 5\]",
+    ),
+    "flags": ({f"{KEY}.lora_A.weight": DOWN > 0, f"{KEY}.lora_B.weight": UP}, "stored as BOOL"),
+    "a vector": ({f"{KEY}.lora_A.weight": DOWN[0], f"{KEY}.lora_B.weight": UP}, r"shape \[5\]"),
+    "nothing": ({}, "none of its 0 tensors"),
+    "oft": ({f"{KEY}.oft_blocks": UP}, "holds OFT"),
+    "quantized": (pair(KEY) | {f"{KEY}.lora_A.weight._data": UP}, "quantized with quanto"),
     "strays": (pair(KEY) | {"reference_proj.weight": UP}, "not low-rank pairs: reference_proj.weight"),
 }
 
@@ -211,6 +288,79 @@ def test_what_is_not_a_plain_lora_is_refused_by_name(tmp_path: Path, case: str) 
     with pytest.raises(WeightsError, match=message) as error:
         read_lora(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_the_plan_and_inspect_refuse_by_the_header_alone(tmp_path: Path, case: str) -> None:
+    """Whatever is not in a value is found before any value is read."""
+    tensors, message = BROKEN[case]
+    if case in ("bad alpha", "infinite alpha", "twice"):
+        pytest.skip("seen in values, or in the model's names")
+    path = write(tmp_path / "broken.safetensors", tensors)
+    with pytest.raises(WeightsError, match=message):
+        lora_file(str(path))
+
+
+# Names as these models' LoRAs have them, in both dialects where there are two.
+OTHER_MODELS = {
+    "blocks.0.self_attn.q": "Wan",
+    "diffusion_model.blocks.3.cross_attn.k": "Wan",
+    "lora_unet_blocks_0_ffn_0": "Wan",
+    "transformer.single_transformer_blocks.0.attn.to_q": "Flux or HunyuanVideo",
+    "lora_unet_double_blocks_0_img_attn_qkv": "Flux or HunyuanVideo",
+    "diffusion_model.double_blocks.0.img_attn_q": "Flux or HunyuanVideo",
+    "lora_unet_joint_blocks_0_x_block_attn_qkv": "Stable Diffusion 3",
+    "transformer.transformer_blocks.0.attn.add_k_proj": "Flux, Stable Diffusion 3 or Qwen-Image",
+    "transformer_blocks.0.img_mlp.net.0.proj": "Qwen-Image",
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": "Stable Diffusion 1.5 or XL",
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj": "Stable Diffusion 1.5 or XL",
+    "base_model.model.model.layers.0.self_attn.q_proj": "a language model",
+    "blocks.0.attn.qkv_x": "Mochi",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_a_lora_of_another_model_is_named(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "other.safetensors", pair(name))
+    for read in (read_lora, lambda path: lora_file(str(path))):
+        with pytest.raises(WeightsError, match=f"is a LoRA of {OTHER_MODELS[name]} "):
+            read(path)
+    described = identify(path)
+    assert described.kind == "LoRA"
+    assert described.refusal is not None
+    assert f"is a LoRA of {OTHER_MODELS[name]} " in described.refusal
+
+
+def test_a_lora_of_the_first_ltx_video_is_told_by_its_width(tmp_path: Path) -> None:
+    tensors = {f"{KEY}.lora_A.weight": torch.ones(2, 2048), f"{KEY}.lora_B.weight": torch.ones(2048, 2)}
+    with pytest.raises(WeightsError, match=r"is a LoRA of LTX-Video 0\.9"):
+        read_lora(write(tmp_path / "a.safetensors", tensors))
+
+
+def test_a_lora_of_no_known_model_is_refused_when_it_is_reported_on(tmp_path: Path) -> None:
+    lora = read_lora(write(tmp_path / "a.safetensors", pair("trunk.7.mixer")))
+    with pytest.raises(WeightsError, match=r"matches no layer of this model \(it is for trunk.7.mixer\)"):
+        AdapterReport.of(lora)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        '{"lora_alpha": "six"}',
+        '{"lora_alpha": NaN}',
+        '{"lora_alpha": true}',
+        '{"lora_alpha": 6, "alpha_pattern": {"(": 1}}',
+        '{"lora_alpha": 6, "alpha_pattern": [1]}',
+        '{"lora_alpha": 6, "alpha_pattern": {"to_q": null}}',
+        "[]",
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_damaged_settings_of_peft_are_one_sentence(tmp_path: Path, settings: str) -> None:
+    path = write(tmp_path / "a.safetensors", pair(KEY), lora_adapter_metadata=settings)
+    with pytest.raises(WeightsError, match=r"a\.safetensors"):
+        read_lora(path)
 
 
 def test_dora_is_also_seen_in_pefts_settings(tmp_path: Path) -> None:

@@ -345,7 +345,9 @@ def test_references_are_smaller_and_sparser() -> None:
 
 
 def write_lora(path: Path, **metadata: str) -> str:
-    save_file({"diffusion_model.patchify_proj.lora_A.weight": np.zeros((1, 1), np.float32)}, path, metadata)
+    factor = np.ones((1, 1), np.float32)
+    names = (f"diffusion_model.patchify_proj.lora_{side}.weight" for side in "AB")
+    save_file(dict.fromkeys(names, factor), path, metadata)
     return str(path)
 
 

@@ -5,6 +5,7 @@ SoundstageError
 +-- ConfigError       a model's config is missing a key or holds a value we do not build (a ValueError)
 +-- WeightsError      a weights file is missing, damaged, or does not fit the model
 +-- MediaError        a picture, video or sound file cannot be read or written
++-- NotFiniteError    latents, pixels or samples became not-a-number while a clip was made
 +-- MissingExtraError a feature needs a package that is not installed
 
 A message says what was asked, what was found, and what to do. The command line prints it as one
@@ -36,6 +37,17 @@ class WeightsError(SoundstageError):
 
 class MediaError(SoundstageError):
     """A media file cannot be read or written."""
+
+
+class NotFiniteError(SoundstageError):
+    """Values stopped being numbers while a clip was made.
+
+    stage: the pass, or what was encoded or decoded. step: of the pass, counted from 1; None outside passes.
+    """
+
+    def __init__(self, message: str, *, stage: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.stage, self.step = stage, step
 
 
 class MissingExtraError(SoundstageError, ImportError):

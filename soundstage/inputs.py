@@ -47,8 +47,9 @@ class InMemory:
     fps: float | None = None
     sample_rate_hz: int = OUTPUT_RATE_HZ
 
-    @functools.cached_property
+    @property
     def sha256(self) -> str:
+        """Return the hash of the values as they are now: the caller may have changed the array."""
         digest = hashlib.sha256()
         for array in (self.frames, self.waveform):
             if array is not None:

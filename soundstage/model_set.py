@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from soundstage.defaults import Defaults
 from soundstage.errors import RequestError, WeightsError
@@ -62,7 +62,21 @@ MAX_HASHED_BYTES = 1_000_000_000
 # The published distilled model: eight fixed steps without guidance.
 DISTILLED = replace(Defaults(), distilled=True, schedule="distilled", steps=8, video=NEUTRAL, audio=NEUTRAL)
 
-_digests: dict[tuple[str, int, int], str] = {}
+# A file that was written so shortly before it was read may be written again without a new time: clocks of
+# file systems tick every few milliseconds, or every two seconds.
+CLOCK_GRAIN_NS = 2_000_000_000
+# Of a file past MAX_HASHED_BYTES, so many pieces of it are hashed, evenly spaced.
+NUM_SAMPLES, SAMPLE_BYTES = 64, 1 << 16
+
+_digests: dict[tuple[str, str], _Read] = {}
+
+
+class _Read(NamedTuple):
+    """What was found in a file, and what the file was then. sure: its time tells it from a later one."""
+
+    stamp: tuple[int, ...]
+    found: str
+    sure: bool
 
 
 @dataclass(frozen=True)
@@ -126,7 +140,7 @@ class ModelSet:
             if file.path.suffix in SUFFIXES:
                 read_header(file.path)
 
-    @cached_property
+    @property
     def hashes(self) -> dict[str, str]:
         """What each file is known by, under its name within the folder or its own name.
 
@@ -140,6 +154,12 @@ class ModelSet:
         return found
 
     @property
+    def contents(self) -> dict[Path, str]:
+        """What is in each of the model's files now, extras included, by `file_identity`."""
+        files = [*self.files(), *(self.extra(role) for role in EXTRAS)]
+        return {file.path: file_identity(file.path) for file in files if file.num_bytes is not None}
+
+    @property
     def text_identity(self) -> tuple[str, ...]:
         """What tells the text encoder's files, with the tokenizer beside a single file, from others."""
         files = _text_files(self.text_path)
@@ -149,33 +169,62 @@ class ModelSet:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file; of one past MAX_HASHED_BYTES, its size and the SHA-256 of its header.
+    """Return the SHA-256 of a file; of one past MAX_HASHED_BYTES, its size and the SHA-256 of its header.
 
-    A file is read once a process.
+    A file that has not changed is read once a process.
     """
-    stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    if key not in _digests:
-        with path.open("rb") as file:
-            if stat.st_size <= MAX_HASHED_BYTES:
-                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            else:
-                length = 8 + int.from_bytes(file.read(8), "little")
-                file.seek(0)
-                header = hashlib.sha256(file.read(min(length, MAX_HEADER_BYTES))).hexdigest()
-                _digests[key] = f"{stat.st_size} bytes, header {header}"
-    return _digests[key]
+    return _once("digest", path, _digest)
 
 
 def file_identity(path: Path) -> str:
-    """What tells a file's content from any other's: its hash; of a large one, also its place and its time.
+    """Return what tells a file's content from any other's: its hash; of a large one, samples, place and time.
 
     Models of one structure have one size and one header, so these alone do not tell them apart.
     """
     stat = path.stat()
     if stat.st_size <= MAX_HASHED_BYTES:
         return file_digest(path)
-    return f"{file_digest(path)}, {path.resolve()}, {stat.st_mtime_ns}"
+    return f"{file_digest(path)}, {_once('samples', path, _samples)}, {path.resolve()}, {stat.st_mtime_ns}"
+
+
+def _once(kind: str, path: Path, find: Callable[[Path], str]) -> str:
+    """What `find` says of a file, from memory while the file is certainly the one that was read."""
+    key, stamp, now_ns = (kind, str(path.resolve())), _stamp(path), time.time_ns()
+    known = _digests.get(key)
+    if known is not None and known.sure and known.stamp == stamp:
+        return known.found
+    found = find(path)
+    if _stamp(path) == stamp:  # else it was written while it was read
+        written_ns = max(stamp[-2:])
+        _digests[key] = _Read(stamp, found, sure=now_ns - written_ns > CLOCK_GRAIN_NS)
+    return found
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written: device, number, size, and both of its times in ns."""
+    stat = path.stat()
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if size <= MAX_HASHED_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        length = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        header = hashlib.sha256(file.read(min(length, MAX_HEADER_BYTES))).hexdigest()
+        return f"{size} bytes, header {header}"
+
+
+def _samples(path: Path) -> str:
+    """The SHA-256 of NUM_SAMPLES pieces of a file."""
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file:
+        for number in range(NUM_SAMPLES):
+            file.seek(number * max(0, size - SAMPLE_BYTES) // (NUM_SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return f"samples {digest.hexdigest()}"
 
 
 def lora_file(path: str) -> LoraFacts:

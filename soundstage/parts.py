@@ -5,31 +5,34 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.finite import finite
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.long_sound import decode_sound
 from soundstage.model.mel import log_mel, resample, to_stereo
 from soundstage.model.preview import LinearPreview, TinyDecoder
-from soundstage.model.transformer import Transformer
+from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.model_set import ModelSet, file_digest, file_identity
-from soundstage.sampling.guidance import Contexts, Velocity
+from soundstage.sampling.guidance import Contexts, Pair, Velocity
 from soundstage.speed.formats import asked_format, choose_format
 from soundstage.types import MEL_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
@@ -70,27 +73,51 @@ ENCODER_PARTS: Mapping[Encoder, tuple[Part, ...]] = {
     "video": ("video_vae",),
     "audio": ("audio_vae",),
 }
+# Parts that are built on first use and kept under their name.
+BUILT = ("transformer", "video_vae", "audio_vae", "vocoder", "text_encoder", "preview_vae")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Attached(NamedTuple):
-    """A LoRA that a model knows. digest, identity: of its file when it was read, see `model_set`."""
+@dataclass(frozen=True, eq=False)
+class Attached:
+    """A LoRA that was read. digest, identity: of its file when it was read, see `model_set`."""
 
     report: AdapterReport
+    path: str
     digest: str
     identity: str
+
+    @property
+    def name(self) -> str:
+        """Its name among the adapters: a file that is written again is another adapter."""
+        return f"{self.path} {self.identity}"
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """What a run has put on the model: the LoRAs it reads by path, and the arguments of its last `adapt`.
+
+    contents: of the model's files when the run began.
+    """
+
+    attached: Mapping[str, Attached] = field(default_factory=dict)
+    loras: tuple[LoraUse, ...] = ()
+    video: Tensor | None = None
+    audio: Tensor | None = None
+    contents: Mapping[Path, str] | None = None
 
 
 class Parts(Protocol):
     """device and dtype are those of the latents; (1, S, W) contexts and (1, ...) latents throughout.
 
-    storage: how the transformer's weights are held. attached: the LoRAs that are known, by path.
+    storage: how the transformer's weights are held. adaptation: what the run that has its turn has put on
+    them; `restore` puts it back after another run had its turn.
     """
 
     device: torch.device
     dtype: torch.dtype
     storage: Storage
-    attached: dict[str, Attached]
+    adaptation: Adaptation
 
     @property
     def transformer(self) -> Velocity: ...
@@ -119,8 +146,31 @@ class Parts(Protocol):
         """Video latents through an upsampler: "space-x2", "space-x1.5" or "time-x2" (T -> 2T - 1)."""
         ...
 
+    def renew(self) -> None:
+        """Begin a run: no LoRA is on, and a model file that was replaced since it was read is read again."""
+        ...
+
+    def check_files(self) -> None:
+        """Raise WeightsError if weights are read during the work and their file was replaced since then."""
+        ...
+
     def attach(self, paths: Sequence[str]) -> list[Attached]:
-        """Make LoRAs known, at strength 0; those that were not known before are returned."""
+        """Make LoRAs known to the run; those whose content was not known before are returned."""
+        ...
+
+    def restore(self, adaptation: Adaptation) -> None:
+        """Put on what a run had put on; all other LoRAs are off. What is not built any more is built again.
+
+        Raises RequestError where a file that is needed has changed since the run began.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up all that is built; what is used later is built again."""
+        ...
+
+    def damaged(self) -> str | None:
+        """Return the name of a weight in memory that is not a finite number; None if all are."""
         ...
 
     def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
@@ -191,19 +241,26 @@ class LoadedParts:
         self.residency = residency
         self.storage = storage
         self.floor = Floor(0)  # one part at a time
+        self._text_parts: dict[Part, nn.Module] = {}
+        self._upsamplers: dict[str, LatentUpsampler] = {}
+        self._adapters: Adapters | None = None
+        self.adaptation = Adaptation()
+        self._newest: dict[str, Attached] = {}  # by path
+        self._used: WeakValueDictionary[str, Attached] = WeakValueDictionary()  # by some run, by name
         # On the CPU what is streamed is beside the rest, in the same memory: the rest has nowhere to go.
         self._moves = residency.policy == "offload" or (
             residency.policy == "stream" and device.type == "cuda"
         )
         self._in_files = residency.policy == "disk"
-        files = [read_header(path) for path in model.weights_files]
+        self._open()
+
+    def _open(self) -> None:
+        """Read the headers of the model's files."""
+        self._contents = self.model.contents
+        files = [read_header(path) for path in self.model.weights_files]
         self._tensors = find_parts(files)
-        check_storage(self._tensors.get("transformer", {}), storage)
+        check_storage(self._tensors.get("transformer", {}), self.storage)
         self._config = model_config(files)
-        self._text_parts: dict[Part, nn.Module] = {}
-        self._upsamplers: dict[str, LatentUpsampler] = {}
-        self._adapters: Adapters | None = None
-        self.attached: dict[str, Attached] = {}
 
     @cached_property
     def transformer(self) -> Transformer:
@@ -315,7 +372,7 @@ class LoadedParts:
             return (encoder, *run, *files)
         reading = (f"transformers {version('transformers')}", str(self.model.defaults.text_tokens))
         loras = {} if self._adapters is None else self._adapters.active("text")
-        on = sorted(f"{self.attached[path].identity} at {strength!r}" for path, strength in loras.items())
+        on = sorted(f"{self._used[name].identity} at {strength!r}" for name, strength in loras.items())
         return (encoder, *run, *reading, *self.model.text_identity, *files, *on)
 
     @cached_property
@@ -351,40 +408,131 @@ class LoadedParts:
     def upsample(self, role: str, latents: Tensor) -> Tensor:
         return upsample_latents(latents, self.upsampler(role), self.video_vae.per_channel_statistics)
 
+    def renew(self) -> None:
+        if self.model.contents != self._contents:
+            self.close()
+            self._open()
+        self.adaptation = Adaptation(contents=self._contents)
+
+    def check_files(self) -> None:
+        if self._in_files:
+            self._check_unchanged(WeightsError)
+
+    def _check_unchanged(self, kind: type[RequestError | WeightsError]) -> None:
+        found = self.model.contents
+        changed = [path for path in self._contents if found.get(path) != self._contents[path]]
+        if changed:
+            raise kind(f"{changed[0]} was replaced while a clip was made with it; make the clip again")
+
     def attach(self, paths: Sequence[str]) -> list[Attached]:
         """Raises WeightsError for a file that is no LoRA of this model or changes nothing."""
+        known = list(self._newest.values())
+        found = {path: self._newest_of(path) for path in dict.fromkeys(paths)}
+        self.adaptation = replace(self.adaptation, attached=found, loras=(), video=None, audio=None)
+        self._forget_unused()
+        return [lora for lora in found.values() if lora not in known]
+
+    def _newest_of(self, path: str) -> Attached:
+        """The LoRA that a file holds now."""
+        file = Path(path)
+        identity = file_identity(file) if file.is_file() else ""  # reading it tells what is wrong
+        known = self._newest.get(path)
+        if known is None or known.identity != identity:
+            known = self._newest[path] = self._read_lora(path)
+        return known
+
+    def _read_lora(self, path: str) -> Attached:
         from soundstage.weights.lora import Adapters
         from soundstage.weights.lora_files import read_lora
 
-        new = [path for path in dict.fromkeys(paths) if path not in self.attached]
-        if new and self._adapters is None:
+        if self._adapters is None:
             self._adapters = Adapters(_Adapted(self), stored=self._tensors)
-        for path in new:
-            assert self._adapters is not None
-            file = Path(path)
-            report = self._adapters.add(path, read_lora(file))
-            self.attached[path] = Attached(report, file_digest(file), file_identity(file))
-        return [self.attached[path] for path in new]
+        file = Path(path)
+        content = read_lora(file)
+        digest, identity = file_digest(file), file_identity(file)
+        name = f"{path} {identity}"
+        known = self._used.get(name)  # by a run that began before the file was changed and changed back
+        if known is None or name not in self._adapters.weights:
+            if name in self._adapters.weights:
+                self._adapters.remove(name)
+            known = Attached(self._adapters.add(name, content), path, digest, identity)
+            self._used[name] = known
+        return known
+
+    def _forget_unused(self) -> None:
+        """Give up LoRAs whose file was written again, once no run that is under way uses them."""
+        if self._adapters is not None:
+            for name in self._adapters.weights.keys() - set(self._used):
+                self._adapters.remove(name)
 
     def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
-        from soundstage.conditioning.spans import Strength, token_weights
+        new = [use.path for use in loras if use.path not in self.adaptation.attached]
+        attached = {**self.adaptation.attached, **{path: self._newest_of(path) for path in new}}
+        self.adaptation = replace(
+            self.adaptation, attached=attached, loras=tuple(loras), video=video, audio=audio
+        )
+        self._put_on()
 
-        self.attach([use.path for use in loras])
+    def restore(self, adaptation: Adaptation) -> None:
+        self.adaptation = adaptation
+        if adaptation.contents is not None and adaptation.contents != self._contents:
+            raise RequestError("the model's files were replaced while this clip was made; make it again")
+        for lora in adaptation.attached.values():
+            if self._adapters is None or lora.name not in self._adapters.weights:
+                self._attach_again(lora)
+        self._put_on()
+
+    def _attach_again(self, lora: Attached) -> None:
+        """Read a LoRA that a run uses after all that was built was given up."""
+        from soundstage.weights.lora import Adapters
+        from soundstage.weights.lora_files import read_lora
+
+        file = Path(lora.path)
+        if not file.is_file() or file_identity(file) != lora.identity:
+            raise RequestError(
+                f"{lora.path} was written again while this clip was made, and the LoRA as it was is no longer "
+                "in memory; make the clip again",
+                field="loras",
+            )
+        if self._adapters is None:
+            self._adapters = Adapters(_Adapted(self), stored=self._tensors)
+        self._adapters.add(lora.name, read_lora(file))
+        self._used[lora.name] = lora
+
+    def _put_on(self) -> None:
+        """Set every adapter's strength, groups and tokens as the run's last `adapt` has them."""
         if self._adapters is None:
             return
-        timed = {use.path for use in loras if use.span is not None}
-        self._adapters.set({use.path: 1.0 if use.path in timed else use.strength for use in loras})
-        groups = {use.path: use.groups for use in loras}
-        for path in self._adapters.weights:
-            mute: Mapping[Group, float] = {"text": 0.0} if path in timed else {}
-            self._adapters.set_groups(path, {**groups.get(path, {}), **mute})
-            own = [(u.span or (0, math.inf), u.strength) for u in loras if u.path == path]
+        from soundstage.conditioning.spans import Strength, token_weights
+
+        run = self.adaptation
+        name_of = {path: lora.name for path, lora in run.attached.items()}
+        timed = {name_of[use.path] for use in run.loras if use.span is not None}
+        self._adapters.set({(n := name_of[u.path]): 1.0 if n in timed else u.strength for u in run.loras})
+        groups = {name_of[use.path]: use.groups for use in run.loras}
+        for name in self._adapters.weights:
+            mute: Mapping[Group, float] = {"text": 0.0} if name in timed else {}
+            self._adapters.set_groups(name, {**groups.get(name, {}), **mute})
+            own = [(u.span or (0, math.inf), u.strength) for u in run.loras if name_of[u.path] == name]
             spans = [Strength(start, end, strength) for (start, end), strength in own]
             weights = [
-                None if p is None or path not in timed else token_weights(p, spans)[None, :, None]
-                for p in (video, audio)
+                None if p is None or name not in timed else token_weights(p, spans)[None, :, None]
+                for p in (run.video, run.audio)
             ]
-            self._adapters.weigh(path, video=weights[0], audio=weights[1])
+            self._adapters.weigh(name, video=weights[0], audio=weights[1])
+
+    def damaged(self) -> str | None:
+        for part, module in self._built_modules():
+            for key, weight in (*module.named_parameters(), *module.named_buffers()):
+                if not weight.is_meta and weight.is_floating_point() and not finite(weight):
+                    return f"{part}.{key}"
+        return None
+
+    def _built_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        yield from self._text_parts.items()
+        for name in BUILT:
+            if isinstance(module := vars(self).get(name), nn.Module):
+                yield name, module
 
     @cached_property
     def preview_vae(self) -> TinyDecoder | LinearPreview:
@@ -438,8 +586,15 @@ class LoadedParts:
         return stream_from_files(module, tensors, blocks, residency, storage=storage, **place)
 
     def close(self) -> None:
-        """Stop the threads that stream."""
+        """Stop the threads that stream, and give up all that is built; what is used later is built again."""
         self.floor.close()
+        for name in (*BUILT, "_encoder_files"):
+            vars(self).pop(name, None)
+        self._text_parts.clear()
+        self._upsamplers.clear()
+        self._adapters = None
+        self._newest.clear()
+        gc.collect()  # modules and their hooks hold each other, and their memory is wanted now
 
     @property
     def _home(self) -> torch.device:
@@ -476,6 +631,20 @@ def report_on(lora: Path, model: ModelSet) -> AdapterReport:
     names: tuple[Part, ...] = ("transformer", *TEXT_PARTS)
     modules = {name: open_part(builder(name, stored, config), stored, name)[0] for name in names}
     return Adapters(modules, stored=stored).add(lora.name, read_lora(lora))
+
+
+class CurrentTransformer:
+    """The parts' transformer as it is when it is called, for what outlives a turn: parts that were closed in
+    between build it anew."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables:
+        return self._parts.transformer.prepare(video, audio)
+
+    def __call__(self, video: Modality | None, audio: Modality | None, **how: Any) -> Pair:
+        return self._parts.transformer(video, audio, **how)
 
 
 class _Adapted(Mapping[Part, nn.Module]):
@@ -538,12 +707,18 @@ def model_sizes(
 
     Raises RequestError for "stored" with files that are not 8-bit.
     """
-    return _sizes(model.weights_files, model.text_path, model.name, dtype.itemsize, storage)
+    contents = tuple(model.contents.values())  # another file under a name has other sizes
+    return _sizes(model.weights_files, model.text_path, model.name, dtype.itemsize, storage, contents)
 
 
 @cache
 def _sizes(
-    files: tuple[Path, ...], text: Path, name: str, item_bytes: int, storage: Storage | None
+    files: tuple[Path, ...],
+    text: Path,
+    name: str,
+    item_bytes: int,
+    storage: Storage | None,
+    contents: tuple[str, ...],
 ) -> tuple[ModelSizes, ...]:
     from soundstage.text.source import gemma_tensors
 

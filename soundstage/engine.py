@@ -6,102 +6,46 @@
 
 An engine keeps its model, and the prompts and inputs it has encoded, so a second request reads nothing
 from disk; encodings are kept for the next process too. torch is loaded by the first run, not by planning.
+Runs may be made from several threads, or be advanced by turns in one: see turns.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soundstage import __version__
 from soundstage.clip import Clip
 from soundstage.errors import RequestError
+from soundstage.events import Clock, Done, Event, LoraAttached, Notice, Phase, Preview, Step
 from soundstage.long_take.windows import Take, Window
 from soundstage.model_set import ModelSet, find_model
-from soundstage.plan import PassPlan, Plan, plan_facts
+from soundstage.plan import PassPlan, Plan
 from soundstage.request import Request
 from soundstage.speed.formats import NumberFormat, asked_format, choose_format
 from soundstage.takes import plan_request
+from soundstage.turns import Seat, Turns
+from soundstage.types import LATENT_CHANNELS
 from soundstage.weights.budget import Choice, policy_named
 from soundstage.weights.storage import storage_named
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from soundstage.long_take.folder import WindowStore
     from soundstage.long_take.run import Handover
     from soundstage.materials import Materials
     from soundstage.parts import LoadedParts, Parts
+    from soundstage.provenance import Place
     from soundstage.sampling.denoise import State
     from soundstage.sampling.guidance import Contexts
-    from soundstage.sampling.streams import Stream
-    from soundstage.staging import Latents
     from soundstage.weights.cache import EncodingCache
-    from soundstage.weights.lora import AdapterReport
 
-# Passes of a step run as one batch up to this many tokens, one after the other beyond it.
-MAX_BATCHED_TOKENS = 16_384
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stage of the work begins: "load", "encode", "denoise", "upsample", "decode video", "decode audio"."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class LoraAttached:
-    """A LoRA was read for the first time. report: what it matches and how much it changes."""
-
-    report: AdapterReport
-
-
-@dataclass(frozen=True)
-class Step:
-    """A denoising step is done. step counts from 1 to num_steps; sigma is the level it ended at."""
-
-    name: str
-    step: int
-    num_steps: int
-    sigma: float
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What the picture would be after a step. frames: (F, H, W, 3) uint8, small, fewer than the clip's where
-    the model has no preview VAE."""
-
-    name: str
-    step: int
-    frames: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Done:
-    """The clip, and what it was decoded from.
-
-    video_latents: (1, 128, T, h, w), audio_latents: (1, 8, T, 16); None for a modality not made. seconds:
-    by phase. latents: of every pass, "<pass>.video" and "<pass>.audio"; of a take in windows, of the last.
-    """
-
-    clip: Clip
-    video_latents: Tensor | None
-    audio_latents: Tensor | None
-    seconds: dict[str, float]
-    latents: dict[str, Tensor] = field(default_factory=dict)
-
-
-Event = Phase | LoraAttached | Step | Preview | Done
+__all__ = ["Done", "Engine", "Event", "LoraAttached", "Notice", "Phase", "Preview", "Step", "load"]
 
 
 def load(
@@ -134,7 +78,7 @@ def load(
 
 
 class Engine:
-    """One model and all that is kept between requests. Not for use from two threads at once.
+    """One model and all that is kept between requests. Threads may share it: runs take turns.
 
     parts: given by tests and by programs that build the model themselves; None loads them from `model`.
     cache: of encodings; None is the user's, see weights/cache.py.
@@ -164,6 +108,7 @@ class Engine:
         self._dtype = asked_format(dtype)
         self._parts = parts
         self._given_cache = cache
+        self._turns = Turns(self._seated)
 
     @property
     def number_format(self) -> NumberFormat:
@@ -177,11 +122,17 @@ class Engine:
         return plan_request(request, self.model)
 
     def generate(self, prompt: str | Request, **fields: Any) -> Clip:
-        """Make a clip from a prompt and other fields of a Request, or from a Request."""
+        """Make a clip from a prompt and other fields of a Request, or from a Request.
+
+        Other threads wait until it is done, in the order in which they came.
+        """
         request = prompt if isinstance(prompt, Request) else Request(prompt=prompt, **fields)
-        for event in self.run(request):
-            if isinstance(event, Done):
-                return event.clip
+        with self._turns.lock:
+            for event in self.run(request):
+                if isinstance(event, Notice):
+                    warnings.warn(event.text, stacklevel=2)
+                if isinstance(event, Done):
+                    return event.clip
         raise AssertionError("a run ends with Done")
 
     def run(
@@ -191,36 +142,61 @@ class Engine:
 
         preview_every: a Preview after every so many steps, 0 for none. handover: what a clip goes on from, of
         `continuous`. A take in windows comes as a Phase "window 1 of 12" and the events of that window, and
-        so on.
+        so on. Between two events other runs of the engine may go on; each makes the film it makes alone.
         """
-        plan = self.plan(plan) if isinstance(plan, Request) else plan
-        clock = _Clock()
-        yield clock.phase("load")
-        parts = self._loaded(plan)
-        for lora in parts.attach(_lora_paths(plan)):
-            yield LoraAttached(lora.report)
-        if plan.windows:
-            from soundstage.long_take.folder import WindowStore
-            from soundstage.long_take.run import assembled
+        seat = Seat()
+        return self._turns.events(seat, self._work(plan, seat, preview_every, handover))
 
-            store = WindowStore(self._take(plan).folder, self._take_facts(plan, parts))
-            yield from self._windows(plan, parts, store, clock, preview_every)
-            names = [_final(plan, kind) for kind in plan.modalities]
-            latents = {name: assembled(plan.windows, store, name).to(parts.device) for name in names}
-        else:
-            latents = yield from self._passes(plan, parts, clock, preview_every, handover)
-        yield from self._finish(plan, parts, latents, clock)
+    def _work(
+        self, plan: Plan | Request, seat: Seat, preview_every: int, handover: Handover | None
+    ) -> Generator[Event, None, None]:
+        """All events of a run, as if it had the engine alone."""
+        plan = self.plan(plan) if isinstance(plan, Request) else plan
+        clock = Clock()
+        yield clock.phase("load")
+        self._check_sounds(plan)
+        choice = None if self._parts is not None else self.choose(plan)
+        store = self._store(plan, self._place(choice)) if plan.windows else None
+        try:
+            parts = seat.parts = self._loaded(plan, choice)
+            yield from self._attached(plan, parts)
+            if store is None:
+                latents = yield from self._passes(plan, parts, clock, preview_every, handover)
+            else:
+                latents = yield from self._take(plan, parts, store, clock, preview_every)
+            yield from self._finish(plan, parts, latents, clock, store)
+        finally:
+            if store is not None:
+                store.close()
+
+    def _check_sounds(self, plan: Plan) -> None:
+        """Raise MediaError for a given sound that cannot be used, before any weight is read."""
+        from soundstage.materials import given_sound
+
+        request = plan.request
+        if request.audio is not None:
+            given_sound(request.audio.file, request.audio.start_s, plan.duration_s)
+        if request.source is not None and request.source.audio is not None:
+            given_sound(request.source.audio, request.source.start_s, plan.duration_s)
+
+    def _attached(self, plan: Plan, parts: Parts) -> Iterator[Event]:
+        """Make the plan's LoRAs known, and report those whose file was not read before."""
+        from soundstage.provenance import lora_paths
+
+        for lora in parts.attach(lora_paths(plan)):
+            yield LoraAttached(lora.report)
 
     def _passes(
         self,
         plan: Plan,
         parts: Parts,
-        clock: _Clock,
+        clock: Clock,
         preview_every: int = 0,
         handover: Handover | None = None,
     ) -> Generator[Event, None, dict[str, Tensor]]:
         """Make one clip's latents, "<pass>.video" and "<pass>.audio". handover: what it goes on from."""
         from soundstage.conditioning.relay import directed
+        from soundstage.passes import denoised, generator_of, preview, result_of
         from soundstage.staging import Latents, streams, upsampled
 
         yield clock.phase("encode")
@@ -236,63 +212,86 @@ class Engine:
             yield clock.phase("denoise")
             both = streams(parts, step, materials, start)
             both = both if handover is None else handover.continued(step.name, both)
-            generator = _generator(parts, step, generator)
+            generator = generator_of(parts, step, generator)
             state: State | None = None
             prompt = directed(positive, plan.timeline, step.fps, both)
-            for state in _denoise(parts, step, both, prompt, negative, generator):
+            for state in denoised(parts, step, both, prompt, negative, generator):
                 yield Step(step.name, state.step, state.num_steps, state.sigma_next)
                 if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
-                    yield Preview(step.name, state.step, _preview(parts, step, state))
-            made = _result(step, both, state)
+                    yield Preview(step.name, state.step, preview(parts, step, state))
+            made = result_of(step, state)
             named = ((f"{step.name}.video", made.video), (f"{step.name}.audio", made.audio))
             latents.update({name: x for name, x in named if x is not None})
         return latents
 
-    def _windows(
-        self, plan: Plan, parts: Parts, store: WindowStore, clock: _Clock, preview_every: int
-    ) -> Iterator[Event]:
-        """Make the windows of a take that the store does not hold yet."""
-        from soundstage.long_take.run import made_windows
+    # --- takes in windows
+
+    def _store(self, plan: Plan, place: Place) -> WindowStore:
+        """Where finished windows of a take are kept. Raises RequestError for a folder that will not do."""
+        from soundstage.long_take.folder import WindowStore
+        from soundstage.provenance import take_facts
+
+        folder = (plan.request.take or Take()).folder
+        return WindowStore(folder, take_facts(plan, self.model, place), num_bytes=_window_bytes(plan, place))
+
+    def _take(
+        self, plan: Plan, parts: Parts, store: WindowStore, clock: Clock, preview_every: int
+    ) -> Generator[Event, None, dict[str, Tensor]]:
+        """Make the windows of a take that the store does not hold yet, and join all of them."""
+        from soundstage.long_take.run import assembled, made_windows
 
         def make(window: Window, handover: Handover | None) -> Generator[Event, None, dict[str, Tensor]]:
             yield Phase(f"window {window.index + 1} of {len(plan.windows)}")
             clip = plan.clips[window.index]
             return (yield from self._passes(clip, parts, clock, preview_every, handover))
 
-        return made_windows(plan.windows, self._take(plan), store, make)
+        take = plan.request.take or Take()
+        for event in made_windows(plan.windows, take, store, make):
+            yield from _notices(store)
+            yield event
+        yield from _notices(store)
+        names = [_final(plan, kind) for kind in plan.modalities]
+        return {name: assembled(plan.windows, store, name).to(parts.device) for name in names}
 
-    def _take(self, plan: Plan) -> Take:
-        return plan.request.take or Take()
+    # --- the end
 
-    def _take_facts(self, plan: Plan, parts: Parts) -> dict[str, Any]:
-        """All that decides the numbers of a take's windows, JSON-ready."""
-        facts = self._facts(plan, parts)
-        request = dict(facts["request"])
-        if request["take"] is not None:
-            request["take"] = {**request["take"], "folder": None}
-        return {**facts, "request": request}
-
-    def _finish(self, plan: Plan, parts: Parts, latents: dict[str, Tensor], clock: _Clock) -> Iterator[Event]:
+    def _finish(
+        self,
+        plan: Plan,
+        parts: Parts,
+        latents: dict[str, Tensor],
+        clock: Clock,
+        store: WindowStore | None,
+    ) -> Iterator[Event]:
         """Decode what was made, put given pictures and sounds in their places, hand over the clip."""
         from soundstage.long_take.color import ColorMatch
         from soundstage.materials import Materials
         from soundstage.output import finished_frames, finished_sound
+        from soundstage.provenance import provenance
 
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
         frames = sound = None
         if video is not None:
             yield clock.phase("decode video")
-            color = ColorMatch(self._take(plan).color, plan.windows[0].num_frames) if plan.windows else None
+            take = plan.request.take or Take()
+            color = ColorMatch(take.color, plan.windows[0].num_frames) if plan.windows else None
             frames = finished_frames(plan, parts, Materials(plan, parts, self._cache), video, color)
         if audio is not None:
             yield clock.phase("decode audio")
             sound = finished_sound(plan, parts, audio)
+        parts.check_files()
         waveform, rate = (None, 0) if sound is None else sound
-        provenance = self._provenance(plan, parts, video, audio)
+        told = provenance(plan, self.model, parts, video, audio)
         clip = Clip(
-            frames, waveform, plan.fps / plan.thin, provenance, **({"sample_rate_hz": rate} if rate else {})
+            frames, waveform, plan.fps / plan.thin, told, **({"sample_rate_hz": rate} if rate else {})
         )
-        yield Done(clip, video, audio, clock.stop(), latents)
+        try:
+            yield Done(clip, video, audio, clock.stop(), latents)
+        finally:  # it was handed over, whether or not the caller asks for more
+            if store is not None:
+                store.discard()
+
+    # --- where the model is
 
     def choose(self, plan: Plan) -> Choice:
         """Where the weights will be for a plan, what that takes, and why; reads headers only.
@@ -313,9 +312,24 @@ class Engine:
             kept=None if self._built is None else (self._built.storage, self._built.residency),
         )
 
-    def _loaded(self, plan: Plan) -> Parts:
+    def _place(self, choice: Choice | None) -> Place:
+        """Where and in which numbers a run will compute."""
+        from soundstage.parts import DTYPES, pick_device
+        from soundstage.provenance import Place
+
+        if choice is None:
+            assert self._parts is not None
+            return Place(self._parts.device, self._parts.dtype, self._parts.storage)
+        return Place(pick_device(self._device), DTYPES[self.number_format.name], choice.weights)
+
+    def _loaded(self, plan: Plan, choice: Choice | None) -> Parts:
         """The parts, where the plan has them; those of a plan before are used as long as this one fits."""
-        parts = self._parts or self._house(self.choose(plan))
+        if choice is None:
+            assert self._parts is not None
+            parts = self._parts
+        else:
+            parts = self._house(choice)
+        parts.renew()
         parts.load(plan.modalities)
         return parts
 
@@ -330,6 +344,17 @@ class Engine:
             device, dtype = pick_device(self._device), DTYPES[self.number_format.name]
             self._built = LoadedParts(self.model, device, dtype, *wanted)
         return self._built
+
+    def _seated(self, seat: Seat) -> None:
+        """Give a run its parts back, as it left them; those of another residency make room."""
+        parts: Any = seat.parts
+        if parts is not None and self._parts is None and parts is not self._built:
+            if self._built is not None:
+                self._built.close()
+            self._built = parts
+        seat.restore()
+
+    # --- what is encoded
 
     def _materials(self, parts: Parts, plan: Plan) -> Materials:
         """The plan's inputs, encoded."""
@@ -370,64 +395,30 @@ class Engine:
             with torch.no_grad():
                 found.update(zip(new, parts.encode(new), strict=True))
         for prompt in new:
-            video, audio = found[prompt].video, found[prompt].audio
-            assert video is not None
-            assert audio is not None
-            self._cache.put(keys[prompt], {"video": video, "audio": audio})
+            tensors = {"video": found[prompt].video, "audio": found[prompt].audio}
+            self._cache.put(keys[prompt], {name: _read(x, parts) for name, x in tensors.items()})
         return found
 
-    def _provenance(
-        self, plan: Plan, parts: Parts, video: Tensor | None, audio: Tensor | None
-    ) -> dict[str, Any]:
-        """JSON-ready: what was asked, what was done, with which weights."""
-        latents = {"video": video, "audio": audio}
-        hashes = {name: _sha256(x) for name, x in latents.items() if x is not None}
-        loras = [
-            {"path": path, "sha256": lora.digest, **lora.report.facts_dict()}
-            for path in _lora_paths(plan)
-            if (lora := parts.attached.get(path)) is not None
-        ]
-        return {**self._facts(plan, parts), "loras": loras, "latents_sha256": hashes}
 
-    def _facts(self, plan: Plan, parts: Parts) -> dict[str, Any]:
-        """All that decides the numbers of a clip, JSON-ready."""
-        return {
-            "soundstage": __version__,
-            "request": plan.request.describe(),
-            "model": plan.model,
-            "files": self.model.hashes,
-            "device": str(parts.device),
-            "dtype": str(parts.dtype).removeprefix("torch."),
-            "weights": parts.storage,
-            **plan_facts(plan),
-        }
+def _notices(store: WindowStore) -> Iterator[Event]:
+    """What a store has to say since the last time."""
+    while store.notices:
+        yield Notice(store.notices.pop(0))
 
 
-class _Clock:
-    """Seconds by phase; a phase that comes again adds to its own."""
+def _read(context: Tensor | None, parts: Parts) -> Tensor:
+    """A context as the text encoder gave it. Raises NotFiniteError if it holds what is not a number."""
+    from soundstage.causes import likely_cause
+    from soundstage.finite import checked
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._name: str | None = None
-        self._since = 0.0
-
-    def phase(self, name: str) -> Phase:
-        self.stop()
-        self._name, self._since = name, time.perf_counter()
-        return Phase(name)
-
-    def stop(self) -> dict[str, float]:
-        if self._name is not None:
-            spent = time.perf_counter() - self._since
-            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + spent
-            self._name = None
-        return self.seconds
+    assert context is not None
+    return checked(context, "the prompt, as the text encoder reads it,", lambda: likely_cause(parts))
 
 
-def _lora_paths(plan: Plan) -> list[str]:
-    """Files of all LoRAs of a plan, each once."""
-    clips = (plan, *plan.clips)
-    return list(dict.fromkeys(use.path for clip in clips for step in clip.passes for use in step.loras))
+def _window_bytes(plan: Plan, place: Place) -> int:
+    """Bytes of a take's windows as they are kept: the latents of every pass."""
+    count = sum(p.video_tokens + p.audio_tokens for clip in plan.clips for p in clip.passes)
+    return count * LATENT_CHANNELS * place.dtype.itemsize
 
 
 def _negative(contexts: Mapping[str, Contexts], video: str | None, audio: str | None) -> Contexts:
@@ -439,71 +430,6 @@ def _negative(contexts: Mapping[str, Contexts], video: str | None, audio: str | 
     )
 
 
-def _generator(parts: Parts, step: PassPlan, last: torch.Generator | None) -> torch.Generator:
-    """The random numbers of a pass: its own seed's, or those that follow the pass before."""
-    import torch
-
-    if step.seed is None and last is not None:
-        return last
-    return torch.Generator(parts.device).manual_seed(step.seed or 0)
-
-
-def _denoise(
-    parts: Parts,
-    step: PassPlan,
-    both: tuple[Stream | None, Stream | None],
-    positive: Contexts,
-    negative: Contexts | None,
-    generator: torch.Generator,
-) -> Iterator[State]:
-    """States of one pass."""
-    from soundstage.sampling.cache import StepCaches
-    from soundstage.sampling.denoise import denoise
-    from soundstage.sampling.guidance import Guider
-    from soundstage.sampling.samplers import sampler_named
-
-    sampler = sampler_named(step.sampler)
-    positions = [None if s is None else s.positions for s in both]
-    parts.adapt(step.loras, positions[0], positions[1])
-    tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(step.kinds)
-    guider = Guider(
-        parts.transformer,
-        both,
-        (step.video, step.audio),
-        positive,
-        negative,
-        batched=tokens <= MAX_BATCHED_TOKENS,
-        unconditional=sampler.needs_unconditional,
-        cache=None if step.cache is None else StepCaches(step.cache, step.sigmas),
-    )
-    return denoise(guider, *both, step.sigmas, generator, sampler=sampler)
-
-
-def _result(step: PassPlan, both: tuple[Stream | None, Stream | None], state: State | None) -> Latents:
-    """The clip's own latents after a pass; a given modality is what was given."""
-    from soundstage.staging import cropped
-
-    assert state is not None, "a pass has at least one step"
-    return cropped(step, state.video, state.audio)
-
-
 def _final(plan: Plan, kind: str) -> str:
     """The name of the latents that become the clip."""
     return f"{plan.passes[-1].name}.video" if kind == "video" else f"{plan.audio_pass}.audio"
-
-
-def _preview(parts: Parts, step: PassPlan, state: State) -> NDArray[np.uint8]:
-    import torch
-
-    from soundstage.conditioning.pixels import to_uint8
-    from soundstage.staging import cropped
-
-    latents = cropped(step, state.clean_video, None).video
-    assert latents is not None
-    with torch.no_grad():
-        return to_uint8(parts.preview_video(latents))
-
-
-def _sha256(latents: Tensor) -> str:
-    """Of the values as float32, little-endian, in row-major order."""
-    return hashlib.sha256(latents.float().contiguous().cpu().numpy().astype("<f4").tobytes()).hexdigest()

@@ -68,6 +68,9 @@ def in_memory(value: Any) -> InMemory:
     """An array, a PIL picture or a `Clip` as it is kept. Raises ValueError saying what would be right."""
     if isinstance(value, InMemory):
         return value
+    samples = getattr(value, "waveform", value)
+    if isinstance(samples, np.ndarray) and samples.dtype.kind == "f":
+        _check_finite(samples)
     if hasattr(value, "frames") and hasattr(value, "waveform"):
         return InMemory(value.frames, value.waveform, value.fps, value.sample_rate_hz)
     if hasattr(value, "convert") and hasattr(value, "getbands"):
@@ -91,6 +94,14 @@ def _picture(value: Any) -> NDArray[np.uint8]:
         return rgb_pixels(value)
     except Exception as error:
         raise ValueError(f"this PIL picture cannot be decoded ({error}); is its file complete?") from error
+
+
+def _check_finite(samples: NDArray[Any]) -> None:
+    wrong = np.count_nonzero(~np.isfinite(samples))
+    if wrong:
+        raise ValueError(
+            f"{wrong} of the sound's {samples.size} values are not numbers (NaN or infinity); pass others"
+        )
 
 
 def _file(value: Any) -> File:

@@ -12,11 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from soundstage.causes import likely_cause
 from soundstage.conditioning.masks import attention_cells, cells_touched
 from soundstage.conditioning.pixels import at_rate, fit, fit_mask, strided, to_uint8
+from soundstage.errors import MediaError
+from soundstage.finite import checked
 from soundstage.grid import heard_s
 from soundstage.inputs import File, InMemory
 from soundstage.media.load import compress, load_frames, load_sound
@@ -28,7 +32,6 @@ from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME
 from soundstage.weights.cache import EncodingCache, content_key
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from soundstage.parts import Encoder, Parts
@@ -143,7 +146,7 @@ class Materials:
         key = ("voice", _identity(audio.file), audio.start_s, count, limit_s)
 
         def make() -> Tensor:
-            samples, rate = load_sound(audio.file, audio.start_s, limit_s)
+            samples, rate = given_sound(audio.file, audio.start_s, limit_s)
             samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
             return self.parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
 
@@ -175,7 +178,7 @@ class Materials:
         key = ("sound", _identity(file), start_s, delay_s, count)
 
         def make() -> Tensor:
-            samples, rate = load_sound(file, start_s)
+            samples, rate = given_sound(file, start_s)
             delay = torch.zeros(2, round(delay_s * rate))
             whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
             needed = _samples_for(count, rate)
@@ -210,9 +213,27 @@ class Materials:
         """key: all that the latents depend on besides the encoder and what reads files."""
         if key not in self._used:
             name = content_key(key, *map(version, DECODERS), *self.parts.identity(encoder))
-            kept = self.cache.kept(name, lambda: {"latents": make()}, self.parts.device)
+            kept = self.cache.kept(name, lambda: {"latents": self._checked(make())}, self.parts.device)
             self._used[key] = kept["latents"]
         return self._used[key]
+
+    def _checked(self, latents: Tensor) -> Tensor:
+        """Latents just encoded. Raises NotFiniteError if they hold what is not a number."""
+        return checked(latents, "an input, as the VAE encodes it,", lambda: likely_cause(self.parts))
+
+
+def given_sound(
+    file: File, start_s: float = 0.0, length_s: float | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """Return (C, n) samples of a sound and their rate. Raises MediaError for samples that are not numbers."""
+    samples, rate = load_sound(file, start_s, length_s)
+    wrong = np.flatnonzero(~np.isfinite(samples).all(axis=0))
+    if len(wrong):
+        raise MediaError(
+            f"{file} holds {len(wrong)} samples that are not numbers (NaN or infinity), the first at "
+            f"{start_s + wrong[0] / rate:.4g} s; save the sound again without them"
+        )
+    return samples, rate
 
 
 def _read_mask(file: File, step: PassPlan, num_frames: int) -> Tensor:

@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from soundstage.causes import likely_cause
 from soundstage.conditioning.masks import blend_weights, blended, made_frames
 from soundstage.conditioning.pixels import to_uint8
-from soundstage.media.load import load_sound
+from soundstage.finite import checked
+from soundstage.inputs import File
+from soundstage.materials import given_sound
 from soundstage.media.write import fit_audio
 from soundstage.staging import video_made
 from soundstage.types import AUDIO_LATENTS_PER_S, OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
@@ -57,6 +60,7 @@ def _decoded_frames(parts: Parts, latents: Tensor, color: ColorMatch | None) -> 
     frames = _room_for(shape)
     first = 0
     for pixels in parts.decode_stream(latents):
+        checked(pixels, "the decoded picture", lambda: likely_cause(parts))
         piece = to_uint8(pixels)
         frames[first : first + len(piece)] = piece if color is None else color(piece)
         first += len(piece)
@@ -93,6 +97,7 @@ def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[n
     keeps = source is not None and source.keep_pixels and part in ("all", "part")
     if keeps and source is not None and use is not None:
         file = source.video if source.audio is None else source.audio
+        assert file is not None
         samples, rate = _given(file, source.start_s, use.before / step.fps, plan.duration_s)
         if part == "all":
             return samples, rate
@@ -103,13 +108,14 @@ def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[n
 
 
 def _decoded(parts: Parts, latents: Tensor) -> NDArray[np.float32]:
-    samples: NDArray[np.float32] = parts.decode_audio(latents)[0].float().cpu().numpy()
+    decoded = checked(parts.decode_audio(latents), "the decoded sound", lambda: likely_cause(parts))
+    samples: NDArray[np.float32] = decoded[0].float().cpu().numpy()
     return samples
 
 
-def _given(file: object, start_s: float, delay_s: float, length_s: float) -> tuple[NDArray[np.float32], int]:
+def _given(file: File, start_s: float, delay_s: float, length_s: float) -> tuple[NDArray[np.float32], int]:
     """A file's own samples, after delay_s of silence, for exactly length_s; silence where it ends early."""
-    samples, rate = load_sound(file, start_s, length_s)  # type: ignore[arg-type]
+    samples, rate = given_sound(file, start_s, length_s)
     if rate not in PLAYABLE_HZ:
         samples, rate = _at_output_rate(samples, rate), OUTPUT_RATE_HZ
     delayed = np.pad(samples, ((0, 0), (round(delay_s * rate), 0)))

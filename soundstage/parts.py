@@ -415,14 +415,12 @@ class LoadedParts:
         self.adaptation = Adaptation(contents=self._contents)
 
     def check_files(self) -> None:
-        if self._in_files:
-            self._check_unchanged(WeightsError)
-
-    def _check_unchanged(self, kind: type[RequestError | WeightsError]) -> None:
-        found = self.model.contents
+        found = self.model.contents if self._in_files else self._contents
         changed = [path for path in self._contents if found.get(path) != self._contents[path]]
         if changed:
-            raise kind(f"{changed[0]} was replaced while a clip was made with it; make the clip again")
+            raise WeightsError(
+                f"{changed[0]} was replaced while a clip was made from it; make the clip again"
+            )
 
     def attach(self, paths: Sequence[str]) -> list[Attached]:
         """Raises WeightsError for a file that is no LoRA of this model or changes nothing."""
@@ -442,22 +440,25 @@ class LoadedParts:
         return known
 
     def _read_lora(self, path: str) -> Attached:
-        from soundstage.weights.lora import Adapters
         from soundstage.weights.lora_files import read_lora
 
-        if self._adapters is None:
-            self._adapters = Adapters(_Adapted(self), stored=self._tensors)
-        file = Path(path)
+        file, adapters = Path(path), self._known_adapters()
         content = read_lora(file)
         digest, identity = file_digest(file), file_identity(file)
         name = f"{path} {identity}"
         known = self._used.get(name)  # by a run that began before the file was changed and changed back
-        if known is None or name not in self._adapters.weights:
-            if name in self._adapters.weights:
-                self._adapters.remove(name)
-            known = Attached(self._adapters.add(name, content), path, digest, identity)
+        if known is None or name not in adapters.weights:
+            self._forget_unused()
+            known = Attached(adapters.add(name, content), path, digest, identity)
             self._used[name] = known
         return known
+
+    def _known_adapters(self) -> Adapters:
+        from soundstage.weights.lora import Adapters
+
+        if self._adapters is None:
+            self._adapters = Adapters(_Adapted(self), stored=self._tensors)
+        return self._adapters
 
     def _forget_unused(self) -> None:
         """Give up LoRAs whose file was written again, once no run that is under way uses them."""
@@ -483,20 +484,17 @@ class LoadedParts:
         self._put_on()
 
     def _attach_again(self, lora: Attached) -> None:
-        """Read a LoRA that a run uses after all that was built was given up."""
-        from soundstage.weights.lora import Adapters
+        """Read a LoRA that a run uses, after all that was built was given up."""
         from soundstage.weights.lora_files import read_lora
 
         file = Path(lora.path)
         if not file.is_file() or file_identity(file) != lora.identity:
             raise RequestError(
-                f"{lora.path} was written again while this clip was made, and the LoRA as it was is no longer "
-                "in memory; make the clip again",
+                f"{lora.path} was written again while this clip was made, and what it held is no longer in "
+                "memory; make the clip again",
                 field="loras",
             )
-        if self._adapters is None:
-            self._adapters = Adapters(_Adapted(self), stored=self._tensors)
-        self._adapters.add(lora.name, read_lora(file))
+        self._known_adapters().add(lora.name, read_lora(file))
         self._used[lora.name] = lora
 
     def _put_on(self) -> None:
@@ -530,6 +528,8 @@ class LoadedParts:
 
     def _built_modules(self) -> Iterator[tuple[str, nn.Module]]:
         yield from self._text_parts.items()
+        if "text_encoder" in vars(self):
+            yield "text encoder", self.text_encoder.gemma.model
         for name in BUILT:
             if isinstance(module := vars(self).get(name), nn.Module):
                 yield name, module

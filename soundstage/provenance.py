@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soundstage import __version__
 from soundstage.inputs import InMemory
-from soundstage.model_set import ModelSet, file_digest, file_identity
+from soundstage.model_set import ModelSet, file_identity
 from soundstage.plan import Plan, plan_facts
 from soundstage.request import Request
 from soundstage.weights.storage import Storage

@@ -1,9 +1,9 @@
 """Runs that share one engine take turns: each does its work up to its next event, and then the next in line.
 
-The parts of a model hold what the run at work has put on them, LoRAs above all. When another run gets its turn,
-that is exchanged for its own, so that runs in several threads, or several generators advanced by turns in one,
-each make exactly the film they make alone. Nothing is held between events: a run that is left half way, closed
-or forgotten, stops nobody.
+The parts of a model hold what the run at work has put on them, LoRAs above all. When another run gets its
+turn, that is exchanged for its own. So runs in several threads, or several generators advanced by turns in
+one thread, each make exactly the film they make alone. Nothing is held between events: a run that is left
+half way, closed or forgotten, stops nobody.
 """
 
 from __future__ import annotations

@@ -1,102 +1,301 @@
 """Finished windows on disk, so that a take that was stopped goes on where it was.
 
     take.json               what the take is, and the fingerprint of all that decides its numbers
-    window-000.safetensors  latents of the first window, pass by pass
+    window-000.safetensors  latents of the first window, pass by pass, and the SHA-256 of them
 
-A file is there whole or not at all. Latents are stored in their own format, so a resumed take has the bits
-of one that was never stopped.
+A file is there whole or not at all, and is believed only if it holds what was written. Latents are stored in
+their own format, so a resumed take has the bits of one that was never stopped. Several processes may share a
+folder: as they make the same take, it does not matter whose window is kept.
+
+A take without a folder of its own keeps its windows in memory, and after KEEP_AFTER_S of work in a folder of
+this program's (`own.py`), which goes when the clip was handed over.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.media.files import whole_file
+from soundstage.long_take.differences import differences
+from soundstage.long_take.own import OwnFolder
 
 MANIFEST = "take.json"
-FORMAT = 1
+FORMAT = 2
+PARTIAL = ".part"
+ABANDONED_S = 3600.0  # a partial file older than this was left by a process that was killed
+KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON-ready facts."""
+    """Return the SHA-256 of JSON-ready facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 class WindowStore:
     """Latents of finished windows by name, in memory or in a folder.
 
-    Without a folder nothing outlives the process. Raises RequestError for a folder that holds another take.
+    folder: None keeps them in memory at first. facts: all that decides the take's numbers, JSON-ready.
+    num_bytes: that all windows together will take. notices: sentences for the user, for the caller to take.
+    Raises RequestError for a folder that holds another take, is none, cannot be written or is too full.
     """
 
-    def __init__(self, folder: str | Path | None, facts: Mapping[str, Any]) -> None:
-        self.folder = None if folder is None else Path(folder)
+    def __init__(self, folder: str | Path | None, facts: Mapping[str, Any], *, num_bytes: int = 0) -> None:
+        self.notices: list[str] = []
+        self._facts: dict[str, Any] = json.loads(json.dumps(facts))
+        self._mark = fingerprint(facts)
         self._kept: dict[int, dict[str, Tensor]] = {}
+        self._num_bytes = num_bytes
+        self._began = time.monotonic()
+        self._own: OwnFolder | None = None
+        self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
-            _open(self.folder, facts)
+            self._begin(self.folder)
+        else:
+            self._go_on()
 
     def __contains__(self, index: int) -> bool:
-        return index in self._kept if self.folder is None else self._path(index).is_file()
+        """Whether a window is there and whole. One that is damaged is not, and a notice says so."""
+        if index in self._kept:
+            return True
+        if self.folder is None or not self._path(index).is_file():
+            return False
+        try:
+            self.load(index)
+        except WeightsError as error:
+            self.notices.append(f"{error}; it is made again now")
+            return False
+        return True
 
     def save(self, index: int, latents: Mapping[str, Tensor]) -> None:
-        """Keep a window's latents; on disk under their name only when all is written."""
+        """Keep a window's latents; on disk under their name only when all is written.
+
+        Where that fails they stay in memory, so that the work goes on, and a notice says so.
+        """
+        if self.folder is None and time.monotonic() - self._began > KEEP_AFTER_S:
+            self._move_in()
         if self.folder is None:
             self._kept[index] = dict(latents)
             return
-        from safetensors.torch import save_file
-
-        with whole_file(self._path(index)) as part:
-            save_file({name: x.contiguous().cpu() for name, x in latents.items()}, part)
+        try:
+            self._write(index, latents)
+        except OSError as error:
+            self._kept[index] = dict(latents)
+            self.notices.append(
+                f"window {index + 1} could not be kept in {self.folder} ({error.strerror or error}); it is "
+                "in memory until the clip is made"
+            )
 
     def load(self, index: int) -> dict[str, Tensor]:
-        """Raises WeightsError for a file that cannot be read."""
-        if self.folder is None:
+        """Return a window's latents. Raises WeightsError for a file that does not hold what was written."""
+        if index in self._kept:
             return self._kept[index]
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         path = self._path(index)
         try:
-            latents: dict[str, Tensor] = load_file(path)
+            data = path.read_bytes()
+            latents: dict[str, Tensor] = load(data)
         except (OSError, SafetensorError) as error:
             raise WeightsError(
                 f"{path} cannot be read ({error}); delete it, and its window is made again"
             ) from error
+        if _metadata(data) != self._metadata(index, latents):
+            raise WeightsError(
+                f"{path} does not hold this take's window {index + 1} as it was made; delete it, and its "
+                "window is made again"
+            )
         return latents
 
-    def _path(self, index: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"window-{index:03d}.safetensors"
+    def discard(self) -> None:
+        """Delete the folder if it is this program's own: the clip was handed over."""
+        if self._own is not None:
+            self._own.discard()
 
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self._own is not None:
+            self._own.close()
 
-def _open(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Make the folder this take's, or see that it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, mark = folder / MANIFEST, fingerprint(facts)
-    if not path.exists():
-        if any(folder.glob("window-*.safetensors")):
+    # --- folders
+
+    def _begin(self, folder: Path) -> None:
+        """Make the folder this take's, or see that it is, and that its windows can be written there."""
+        with _refused(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._claim(folder)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            self._sweep(folder)
+        missing = self._num_bytes - sum(path.stat().st_size for path in folder.glob("window-*.safetensors"))
+        free = shutil.disk_usage(folder).free
+        if missing > free:
             raise RequestError(
-                f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
+                f"take folder is {folder}, where {free / 1e6:.0f} MB are free and the windows take "
+                f"{missing / 1e6:.0f} MB; make room or give another folder",
+                field="take",
             )
-        with whole_file(path) as part:
-            part.write_text(json.dumps({"format": FORMAT, "fingerprint": mark, **facts}, indent=2))
-        return
-    try:
-        stored = json.loads(path.read_text())
-        same = stored["fingerprint"] == mark and stored["format"] == FORMAT
-    except (ValueError, KeyError, TypeError) as error:
+
+    def _claim(self, folder: Path) -> None:
+        """Write what the take is, or compare it with what is there."""
+        path = folder / MANIFEST
+        if not path.exists():
+            if any(folder.glob("window-*.safetensors")):
+                raise RequestError(
+                    f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
+                )
+            told = {"format": FORMAT, "fingerprint": self._mark, **self._facts}
+            with _whole(path, replace=False) as part:
+                part.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+        self._compare(path)
+
+    def _compare(self, path: Path) -> None:
+        """Raise RequestError if a folder is another take's, saying what differs."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            mark, version = stored.pop("fingerprint"), stored.pop("format")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RequestError(
+                f"{path} is not the description of a take ({error}); give another folder", field="take"
+            ) from error
+        if mark == self._mark and version == FORMAT:
+            return
+        found = "; ".join(differences(stored, self._facts)) or "it was kept by another version of soundstage"
         raise RequestError(
-            f"{path} is not the description of a take ({error}); give another folder", field="take"
-        ) from error
-    if not same:
-        raise RequestError(
-            f"{folder} holds the windows of another take; give another folder, or the same request, "
-            "model and number format to go on",
+            f"{path.parent} holds the windows of another take: {found}; give another folder, or the same "
+            "request, model and number format to go on",
             field="take",
         )
+
+    def _sweep(self, folder: Path) -> None:
+        """Delete what killed processes left half written."""
+        for path in folder.glob(f".*{PARTIAL}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    path.unlink()
+
+    # --- the program's own folder
+
+    def _go_on(self) -> None:
+        """Use the windows that an earlier run of the same take kept, if there are any."""
+        own = OwnFolder.found(self._mark)
+        if own is None:
+            return
+        try:
+            self._begin(own.path)
+        except RequestError:
+            own.close()  # spoiled: this run keeps its windows elsewhere
+            return
+        self._own, self.folder = own, own.path
+        self.notices.append(f"the take goes on from the windows kept in {own.path}")
+
+    def _move_in(self) -> None:
+        """Write what is in memory to a folder of this program's; if there is none, it stays where it is."""
+        own = OwnFolder.new(self._mark)
+        if own is None:
+            return
+        try:
+            self._begin(own.path)
+            for index, latents in self._kept.items():
+                self._write(index, latents, own.path)
+        except (OSError, RequestError):
+            own.discard()
+            return
+        self._own, self.folder = own, own.path
+        self._kept.clear()
+        self.notices.append(
+            f"finished windows are kept in {own.path} until the clip is made; if it is stopped, the same "
+            "request goes on from there"
+        )
+
+    # --- files
+
+    def _write(self, index: int, latents: Mapping[str, Tensor], folder: Path | None = None) -> None:
+        """Raises OSError."""
+        from safetensors.torch import save
+
+        tensors = {name: x.detach().contiguous().cpu() for name, x in latents.items()}
+        data = save(tensors, self._metadata(index, tensors))
+        with _whole(self._path(index, folder)) as part:
+            part.write_bytes(data)
+
+    def _metadata(self, index: int, latents: Mapping[str, Tensor]) -> dict[str, str]:
+        """What tells a window's file: the take, the window, and the hash of the values."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name in sorted(latents):
+            values = latents[name].detach().contiguous().cpu()
+            digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
+            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+        return {"take": self._mark, "window": str(index), "sha256": digest.hexdigest()}
+
+    def _path(self, index: int, folder: Path | None = None) -> Path:
+        folder = folder or self.folder
+        assert folder is not None
+        return folder / f"window-{index:03d}.safetensors"
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What is stored beside the tensors of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return found
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    """What the operating system refuses of a folder, as one sentence."""
+    try:
+        yield
+    except RequestError:  # which is a ValueError too
+        raise
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RequestError(
+            f"take folder is {folder}, which is a file or lies in one; give a folder", field="take"
+        ) from error
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise RequestError(
+            f"take folder is {folder}, which cannot be written ({told}); give another folder", field="take"
+        ) from error
+
+
+@contextmanager
+def _whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A new name in the folder of `path` that becomes `path` if the block ends well.
+
+    replace: whether another's `path` gives way; else it stays. Raises OSError.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=PARTIAL)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        if replace:
+            os.replace(part, path)
+        else:
+            _place_new(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _place_new(part: Path, path: Path) -> None:
+    """Give a file its name, unless another process was first."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        os.replace(part, path)

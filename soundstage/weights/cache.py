@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-FORMAT = 2  # part of every key: raise it when the computation of an encoding changes its bits
+FORMAT = 3  # part of every key: raise it when the computation of an encoding changes its bits
 FOLDER_VARIABLE = "SOUNDSTAGE_CACHE"
 OFF = "off"
 MAX_MEMORY_BYTES = 1 << 30

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "soundstage"
 # From the bottom up; a room may import those before it and itself. Rooms side by side may not mix.
 ORDER: list[set[str]] = [
     {"errors", "types", "pixels", "__init__"},
+    {"finite"},
     {"inputs"},
     {"model"},
     {"weights"},  # text loads its own weights
@@ -38,10 +39,13 @@ ORDER: list[set[str]] = [
     {"planning"},
     {"takes"},
     {"parts"},
+    {"causes"},
     {"materials"},
     {"staging"},
     {"output"},
+    {"passes", "provenance", "turns"},
     {"clip"},
+    {"events"},
     {"engine"},
     {"continuous"},
     {"pipeline"},

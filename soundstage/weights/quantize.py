@@ -89,9 +89,14 @@ def quantize_rows(weight: Tensor, format: Format) -> Quantized:
 
 
 def scale_of(wide: Tensor, format: Format, per: Per = "row") -> Tensor:
-    """The scale that `quantize_weight` gives a float32 weight."""
+    """The scale that `quantize_weight` gives a float32 weight, the same bits on every device.
+
+    CUDA divides by a number as by a product with its reciprocal, which is off by a bit in half of all scales
+    of e4m3. A weight that is rounded on the host and one that is rounded on the device would then differ. It
+    divides by a tensor as a CPU does.
+    """
     largest = wide.abs().amax(dim=1, keepdim=True) if per == "row" else wide.abs().amax().view(1, 1)
-    return (largest / LARGEST[format]).clamp_(min=SMALLEST_SCALE)
+    return (largest / largest.new_full((), LARGEST[format])).clamp_(min=SMALLEST_SCALE)
 
 
 def rounded(x: Tensor, format: Format, generator: torch.Generator | None = None) -> Tensor:
@@ -115,6 +120,35 @@ def _fp8_step(x: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(x), exponent - FP8_FRACTION_BITS)
 
 
+# --- what a layer computes beside its product ---------------------------------------------------------
+
+
+class Rounding:
+    """To 8 bits and back, in PyTorch's plain operators; `speed` puts faster ways on layers from outside."""
+
+    def activations(self, x: Tensor, format: Format, scale: Tensor | None = None) -> Quantized:
+        """Round x (n, in) with a scale per row, (n, 1), or the given (1, 1).
+
+        Values beyond the range are clamped: in e4m3 unclamped ones become NaN.
+        """
+        scale = scale_of(x.float(), format) if scale is None else scale
+        return Quantized(rounded(x / scale, format), scale)
+
+    def weight(self, weight: Quantized, dtype: torch.dtype) -> Tensor:
+        """Return values * scale, (out, in). What is returned may be overwritten by the next call."""
+        return weight.dequantize(dtype)
+
+    def rescaled(
+        self, sums: Tensor, row_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """Return sums (n, out) int32 times both scales, (n, 1) and (out or 1, 1), plus bias (out,)."""
+        product = (sums * row_scale).mul_(weight_scale.T).to(dtype)
+        return product if bias is None else product.add_(bias)
+
+
+PLAIN_ROUNDING = Rounding()
+
+
 # --- the layer --------------------------------------------------------------------------------------
 
 
@@ -129,6 +163,7 @@ class QuantizedLinear(nn.Module):
     weight_scale: Tensor
     bias: Tensor | None
     input_scale: Tensor | None
+    rounding: Rounding = PLAIN_ROUNDING
 
     def __init__(
         self,
@@ -159,7 +194,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), in x's dtype."""
         if not self._is_native(x):
-            return kernels.linear(x, self.quantized.dequantize(x.dtype), self.bias)
+            return kernels.linear(x, self._weight(x), self.bias)
         rows = x.reshape(-1, self.in_features)
         is_int8 = self.weight.dtype == torch.int8
         return (self._int8_product(rows) if is_int8 else self._fp8_product(rows)).view(*x.shape[:-1], -1)
@@ -167,8 +202,14 @@ class QuantizedLinear(nn.Module):
     def gelu(self, x: Tensor) -> Tensor:
         """GELU (tanh form) of the layer's result, rounded where a layer of full weights rounds."""
         if not self._is_native(x):
-            return kernels.linear_gelu(x, self.quantized.dequantize(x.dtype), self.bias)
+            return kernels.linear_gelu(x, self._weight(x), self.bias)
         return F.gelu(self(x), approximate="tanh")
+
+    def _weight(self, x: Tensor) -> Tensor:
+        """The weight in x's dtype; one of its own where a backward pass will need it."""
+        keeps = torch.is_grad_enabled() and x.requires_grad
+        rounding = PLAIN_ROUNDING if keeps else self.rounding
+        return rounding.weight(self.quantized, x.dtype)
 
     def _is_native(self, x: Tensor) -> bool:
         """Whether this product is one of 8-bit numbers."""
@@ -179,34 +220,27 @@ class QuantizedLinear(nn.Module):
         )
 
     def _fp8_product(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out). Values beyond the range are clamped: unclamped ones become NaN."""
-        x8, x_scale = _fp8_activations(x, self.input_scale)
+        """(n, in) -> (n, out). The bias is added within the product where the device can."""
+        x8, x_scale = self.rounding.activations(x, "fp8", self.input_scale)
+        within = self.bias is not None and self.bias.dtype == torch.bfloat16 == x.dtype
+        within = within and has_fp8_product(x.device, bias=True)
         product = torch._scaled_mm(
             x8,
             self.weight.T,
             scale_a=x_scale.expand(len(x8), 1).contiguous(),
             scale_b=self.weight_scale.T.expand(1, self.out_features).contiguous(),
+            bias=self.bias if within else None,
             out_dtype=torch.bfloat16,
-        )
-        return self._with_bias(product.to(x.dtype))
+        ).to(x.dtype)
+        return product if within or self.bias is None else product.add_(self.bias)
 
     def _int8_product(self, x: Tensor) -> Tensor:
         """(n, in) -> (n, out), each token rounded with its own scale."""
-        scale = (x.float().abs().amax(dim=1, keepdim=True) / LARGEST["int8"]).clamp_(min=SMALLEST_SCALE)
-        x8 = (x / scale).round_().to(torch.int8)
-        missing = max(0, LEAST_ROWS - len(x8))
-        sums = torch._int_mm(F.pad(x8, (0, 0, 0, missing)), self.weight.T)[: len(x8)]
-        return self._with_bias((sums * scale).mul_(self.weight_scale.T).to(x.dtype))
-
-    def _with_bias(self, product: Tensor) -> Tensor:
-        return product if self.bias is None else product.add_(self.bias)
-
-
-def _fp8_activations(x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x (n, in) -> e4m3 and its scale, (n, 1) of each token or the given (1, 1)."""
-    if scale is None:
-        scale = (x.float().abs().amax(dim=1, keepdim=True) / LARGEST["fp8"]).clamp_(min=SMALLEST_SCALE)
-    return (x / scale).clamp_(-LARGEST["fp8"], LARGEST["fp8"]).to(FP8), scale
+        x8, x_scale = self.rounding.activations(x, "int8")
+        missing = LEAST_ROWS - len(x8)
+        padded = F.pad(x8, (0, 0, 0, missing)) if missing > 0 else x8
+        sums = torch._int_mm(padded, self.weight.T)[: len(x8)]
+        return self.rounding.rescaled(sums, x_scale, self.weight_scale, self.bias, x.dtype)
 
 
 def _fits_fp8_product(weight: Tensor) -> bool:
@@ -214,20 +248,23 @@ def _fits_fp8_product(weight: Tensor) -> bool:
 
 
 @cache
-def has_fp8_product(device: torch.device) -> bool:
+def has_fp8_product(device: torch.device, *, bias: bool = False) -> bool:
     """Whether the device multiplies e4m3 with a scale per row: tried once, on a small product.
 
-    False on the CPU, where PyTorch's is slower than casting.
+    bias: and adds one within. False on the CPU, where PyTorch's is slower than casting.
     """
     if device.type != "cuda":
         return False
     ones = torch.ones(32, 32, device=device).to(FP8)
     scale = torch.ones(32, 1, device=device)
+    added = torch.ones(32, device=device, dtype=torch.bfloat16) if bias else None
     try:
-        found = torch._scaled_mm(ones, ones.T, scale_a=scale, scale_b=scale.T, out_dtype=torch.bfloat16)
+        found = torch._scaled_mm(
+            ones, ones.T, scale_a=scale, scale_b=scale.T, bias=added, out_dtype=torch.bfloat16
+        )
     except RuntimeError:
         return False
-    return bool((found == 32).all())
+    return bool((found == 32 + bias).all())
 
 
 def from_stored(

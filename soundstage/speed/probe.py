@@ -1,0 +1,139 @@
+"""Which fast paths a machine takes: each is tried once beside the plain way it stands for.
+
+    probe = Probe.open("cpu AVX2, torch 2.13.0")
+    if probe.takes(Trial("linear and gelu, float32", plain, fast)):
+        ...                                      # put it on the model
+
+A path is left out, with a debug line that says why, where it fails, gives other numbers or is not faster.
+What was found is kept in a file, by machine, library version and name, so that a later process tries nothing.
+SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+
+VARIABLE, CACHE_VARIABLE, OFF = "SOUNDSTAGE_FAST_PATHS", "SOUNDSTAGE_CACHE", "off"
+REPEATS = 5
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+log = logging.getLogger("soundstage.speed")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A fast path and its plain twin on the same small inputs; both return one tensor.
+
+    name: with the number format. tolerance: of the difference, by norm; None is the format's.
+    """
+
+    name: str
+    plain: Callable[[], Tensor]
+    fast: Callable[[], Tensor]
+    tolerance: float | None = None
+
+
+def switched_off() -> bool:
+    """Whether the environment asks for the plain ways alone."""
+    return os.environ.get(VARIABLE, "").lower() == OFF
+
+
+@dataclass
+class Probe:
+    """What was found on a machine. machine: its name with library versions. path: None keeps it in memory."""
+
+    machine: str
+    path: Path | None = None
+    found: dict[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, machine: str) -> Probe:
+        """Read what earlier processes found; a file that is damaged or not there counts as empty."""
+        path = _file()
+        return cls(machine, path, _read(path).get(machine, {}))
+
+    def takes(self, trial: Trial) -> bool:
+        """Return whether a path works and is faster here; never raises for one that fails."""
+        if switched_off():
+            return False
+        if trial.name not in self.found:
+            reason = _reason_against(trial)
+            if reason is not None:
+                log.debug("%s is left out on %s: %s", trial.name, self.machine, reason)
+            self.found[trial.name] = reason is None
+            self._keep()
+        return self.found[trial.name]
+
+    def _keep(self) -> None:
+        """Write all that is known, others' machines included, in one exchange of the file."""
+        if self.path is None:
+            return
+        known = _read(self.path)
+        known[self.machine] = {**known.get(self.machine, {}), **self.found}
+        with suppress(OSError):  # a folder that cannot be written to costs another trial, not the run
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as out:
+                json.dump(known, out)
+            os.replace(out.name, self.path)
+
+
+def _file() -> Path | None:
+    named = os.environ.get(CACHE_VARIABLE, "")
+    if named.lower() == OFF:
+        return None
+    folder = Path(named) if named else Path(platformdirs.user_cache_dir("soundstage"))
+    return folder / "fast-paths.json"
+
+
+def _read(path: Path | None) -> dict[str, dict[str, bool]]:
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text()) if path is not None else {}
+        if isinstance(known, dict) and all(isinstance(found, dict) for found in known.values()):
+            return known
+    return {}
+
+
+@torch.no_grad()
+def _reason_against(trial: Trial) -> str | None:
+    """Return why a path is not taken, or None. Any error counts: these are libraries' private corners."""
+    wanted = trial.plain()
+    try:
+        made = trial.fast()
+        difference = float((made.float() - wanted.float()).norm() / wanted.float().norm())
+        most = TOLERANCE.get(wanted.dtype, 1e-2) if trial.tolerance is None else trial.tolerance
+        if not difference <= most:
+            return f"its numbers differ by {difference:.1e}"
+        plain_s, fast_s = _seconds(trial, wanted.device)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None if fast_s < plain_s else f"it takes {fast_s:.2e} s, the plain way {plain_s:.2e}"
+
+
+def _seconds(trial: Trial, device: torch.device) -> tuple[float, float]:
+    """Return the best of a few runs of both ways, taken by turns."""
+    best = [float("inf"), float("inf")]
+    for _ in range(REPEATS):
+        for i, run in enumerate((trial.plain, trial.fast)):
+            _wait(device)
+            begin = time.perf_counter()
+            run()
+            _wait(device)
+            best[i] = min(best[i], time.perf_counter() - begin)
+    return best[0], best[1]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

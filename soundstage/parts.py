@@ -33,6 +33,7 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.model_set import ModelSet, file_digest, file_identity
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
+from soundstage.speed import cuda
 from soundstage.speed.formats import asked_format, choose_format
 from soundstage.types import MEL_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
@@ -274,6 +275,7 @@ class LoadedParts:
             module = self._load("transformer", Transformer, storage=self.storage)
             self._manage("transformer", module, self._tensors["transformer"], calls=module)
         chunk_feed_forward(module, self.residency.feed_forward_tokens)
+        cuda.speed_up(module, self.device, self.dtype)
         return module
 
     @cached_property

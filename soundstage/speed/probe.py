@@ -69,7 +69,11 @@ class Probe:
         if switched_off():
             return False
         if trial.name not in self.found:
-            reason = _reason_against(trial)
+            try:
+                reason = _reason_against(trial)
+            except torch.OutOfMemoryError as error:  # says nothing about the path; another time it is tried
+                log.debug("%s cannot be tried now: %s", trial.name, error)
+                return False
             if reason is not None:
                 log.debug("%s is left out on %s: %s", trial.name, self.machine, reason)
             self.found[trial.name] = reason is None
@@ -108,14 +112,16 @@ def _read(path: Path | None) -> dict[str, dict[str, bool]]:
 @torch.no_grad()
 def _reason_against(trial: Trial) -> str | None:
     """Return why a path is not taken, or None. Any error counts: these are libraries' private corners."""
-    wanted = trial.plain()
     try:
+        wanted = trial.plain()
         made = trial.fast()
         difference = float((made.float() - wanted.float()).norm() / wanted.float().norm())
         most = TOLERANCE.get(wanted.dtype, 1e-2) if trial.tolerance is None else trial.tolerance
         if not difference <= most:
             return f"its numbers differ by {difference:.1e}"
         plain_s, fast_s = _seconds(trial, wanted.device)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None if fast_s < plain_s else f"it takes {fast_s:.2e} s, the plain way {plain_s:.2e}"

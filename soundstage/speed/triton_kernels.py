@@ -42,14 +42,14 @@ def _launch(block: int) -> dict[str, Any]:
 
 
 @triton.jit
-def _row_of(rows, groups, batch, token, stride_b, stride_g, GROUPS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _row_of(rows, groups, batch, token, stride_b, stride_g, GROUPS: tl.constexpr):
     """Address of a token's rows: those of its group, or of all tokens."""
     group = tl.load(groups + token).to(tl.int64) if GROUPS else 0
     return rows + batch * stride_b + group * stride_g
 
 
 @triton.jit
-def _modulated(normed, at, scale, shift, stride_r, column, mask, out):  # type: ignore[no-untyped-def]
+def _modulated(normed, at, scale, shift, stride_r, column, mask, out):
     kind = out.dtype.element_ty
     factor = (1.0 + tl.load(at + scale * stride_r + column, mask=mask, other=0.0).to(tl.float32)).to(kind)
     offset = tl.load(at + shift * stride_r + column, mask=mask, other=0.0).to(tl.float32)
@@ -57,7 +57,7 @@ def _modulated(normed, at, scale, shift, stride_r, column, mask, out):  # type: 
 
 
 @triton.jit
-def _modulated_norm_kernel(  # type: ignore[no-untyped-def]
+def _modulated_norm_kernel(
     x, rows, groups, first, second, tokens, columns, eps, stride_b, stride_g, stride_r,
     scale_1, shift_1, scale_2, shift_2,
     GROUPS: tl.constexpr, TWO: tl.constexpr, BLOCK: tl.constexpr,
@@ -101,7 +101,7 @@ def _shared(x: Tensor, axis: int) -> int:
 
 
 @triton.jit
-def _add_gated_kernel(  # type: ignore[no-untyped-def]
+def _add_gated_kernel(
     x, rows, groups, h, keep, out, tokens, columns, stride_b, stride_g, offset,
     GROUPS: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -136,7 +136,7 @@ def add_gated(
 
 
 @triton.jit
-def _rotated_heads_kernel(  # type: ignore[no-untyped-def]
+def _rotated_heads_kernel(
     x, weight, cos, sin, out, tokens, half, eps, stride_b, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -176,7 +176,7 @@ def rotated_heads(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tenso
 
 
 @triton.jit
-def _gate_heads_kernel(  # type: ignore[no-untyped-def]
+def _gate_heads_kernel(
     heads, logits, out, tokens, columns, stride_b, stride_n, stride_h,
     HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -212,16 +212,19 @@ def gate_heads(heads: Tensor, logits: Tensor) -> Tensor:
 
 
 @triton.jit
-def _to_e4m3(x):  # type: ignore[no-untyped-def]
-    """Round float32 within +-448 to a number that e4m3 holds, ties to even."""
+def _to_e4m3(x):
+    """Round float32 within +-448 to a number that e4m3 holds, ties to even; zeros keep their sign."""
     bits = x.to(tl.int32, bitcast=True)
-    normal = (bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000  # three digits after the point
-    small = (x + TO_LEAST_STEP) - TO_LEAST_STEP
-    return tl.where(tl.abs(x) < LEAST_NORMAL, small, normal.to(tl.float32, bitcast=True))
+    size = tl.abs(x)
+    of_size = bits & 0x7FFFFFFF
+    normal = (of_size + 0x7FFFF + ((of_size >> 20) & 1)) & -0x100000  # three digits after the point
+    small = ((size + TO_LEAST_STEP) - TO_LEAST_STEP).to(tl.int32, bitcast=True)
+    rounded = tl.where(size < LEAST_NORMAL, small, normal) | (bits & -0x80000000)
+    return tl.where(x == x, rounded.to(tl.float32, bitcast=True), x)
 
 
 @triton.jit
-def _quantize_rows_kernel(  # type: ignore[no-untyped-def]
+def _quantize_rows_kernel(
     x, given, values, scales, columns, E4M3: tl.constexpr, GIVEN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -261,7 +264,7 @@ def quantize_rows(x: Tensor, dtype: torch.dtype, scale: Tensor | None = None) ->
 
 
 @triton.jit
-def _dequantize_kernel(  # type: ignore[no-untyped-def]
+def _dequantize_kernel(
     values, scales, out, columns, PER_ROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -286,7 +289,7 @@ def dequantize(values: Tensor, scale: Tensor, out: Tensor) -> Tensor:
 
 
 @triton.jit
-def _rescale_kernel(  # type: ignore[no-untyped-def]
+def _rescale_kernel(
     sums, row_scales, column_scales, bias, out, columns,
     PER_COLUMN: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -65,10 +65,29 @@ def identity_latents(sound_s: float, identity: str = "input") -> int:
 
 
 def frames_at(info: Info, fps: float, own_fps: float) -> int:
-    """Frames a clip has at another rate, from its first to its last. own_fps: of a clip that does not say."""
-    if info.num_frames <= 1:
+    """Return how many frames a clip has at another rate, from its first to its last.
+
+    own_fps: of a clip that does not say.
+    """
+    own = info.fps or own_fps
+    if info.num_frames <= 1 or _same_rate(own, fps):
         return info.num_frames
-    return int((info.num_frames - 1) / (info.fps or own_fps) * fps + 1e-6) + 1
+    return int((info.num_frames - 1) / own * fps + 1e-6) + 1
+
+
+def sample_times(info: Info, fps: float, own_fps: float, limit: int, first: int = 0) -> list[float]:
+    """Return the seconds at which frames `first` to `limit` of another rate are shown, as many as there are.
+
+    At the clip's own rate, or one so near that no frame is to be left out, these are its own frames.
+    """
+    own = info.fps or own_fps
+    rate = own if _same_rate(own, fps) else fps
+    return [i / rate for i in range(first, min(frames_at(info, fps, own_fps), limit))]
+
+
+def _same_rate(a: float, b: float) -> bool:
+    """Return whether two rates differ by no more than 24 and 23.976 do."""
+    return math.isclose(a, b, rel_tol=1e-3)
 
 
 def scaled_side(pixels: int, scale: Fraction) -> int:

@@ -7,7 +7,7 @@ that is done to it, and the VAE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from soundstage.causes import likely_cause
 from soundstage.conditioning.masks import attention_cells, cells_touched
-from soundstage.conditioning.pixels import at_rate, fit, fit_mask, strided, to_uint8
+from soundstage.conditioning.pixels import fit, fit_mask, strided, to_uint8
 from soundstage.errors import MediaError
 from soundstage.finite import checked
-from soundstage.grid import heard_s
+from soundstage.grid import heard_s, sample_times
 from soundstage.inputs import File, InMemory
-from soundstage.media.load import compress, load_frames, load_sound
+from soundstage.media.load import compress, frames_shown, load_sound
 from soundstage.media.probe import probe
 from soundstage.media.write import fit_audio
 from soundstage.model_set import file_identity
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from soundstage.parts import Encoder, Parts
 
+SPARE_S = 0.1  # of sound beyond the latents wanted, at least one mel window
+READING = "by time"  # how files are read; another way may give other pixels and samples
 DECODERS = ("av", "pillow")  # what reads the files: another version may give other pixels
 
 
@@ -88,7 +90,7 @@ class Materials:
         assert source.video is not None
         assert use is not None
         width, height = self._source_size(step)
-        frames = self._source_frames(step)
+        frames = frames_shown(source.video, self._source_times(step), self.plan.fps)
         return to_uint8(fit(frames, width, height, source.crop))
 
     def source_video(self, step: PassPlan) -> Tensor:
@@ -97,14 +99,16 @@ class Materials:
         assert source is not None
         assert source.video is not None
         assert use is not None
+        video = source.video
         width, height = self._source_size(step)
         cut = (use.first_frame, use.num_frames, step.fps, self.plan.fps)
         key = ("source", _identity(source.video), width, height, *cut, source.crop)
 
         def make() -> Tensor:
-            frames = self._source_frames(step)
-            whole = (len(frames) - 1) // TIME_SCALE * TIME_SCALE + 1
-            return self.parts.encode_video(fit(frames[:whole], width, height, source.crop))
+            times = self._source_times(step)
+            whole = (len(times) - 1) // TIME_SCALE * TIME_SCALE + 1
+            frames = frames_shown(video, times[:whole], self.plan.fps)
+            return self.parts.encode_video(fit(frames, width, height, source.crop))
 
         return self._get("video", key, make)
 
@@ -158,16 +162,14 @@ class Materials:
         key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf)
 
         def make() -> Tensor:
-            info = probe(file)
-            picked = at_rate(
-                info.num_frames, info.fps or self.plan.fps, fps, (c.num_frames - 1) * c.temporal + 1
-            )
-            picked = [picked[i] for i in strided(len(picked), c.temporal)]
-            frames = load_frames(file, picked[: c.num_frames])
-            if len(frames) == 1 and crf:
-                frames = compress(frames[0], crf)[None]
+            own_fps = self.plan.fps
+            times = sample_times(probe(file), fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
+            times = [times[i] for i in strided(len(times), c.temporal)][: c.num_frames]
+            frames = frames_shown(file, times, own_fps)
+            if len(times) == 1 and crf:
+                frames = iter([compress(next(frames), crf)])
             if c.doubled:
-                frames = frames[[0, *range(len(frames))]]
+                frames = _first_twice(frames)
             latents = self.parts.encode_video(fit(frames, c.width, c.height, crop))  # type: ignore[arg-type]
             return latents[:, :, 1:] if c.doubled else latents
 
@@ -178,7 +180,8 @@ class Materials:
         key = ("sound", _identity(file), start_s, delay_s, count)
 
         def make() -> Tensor:
-            samples, rate = given_sound(file, start_s)
+            length_s = max(0.1, count / AUDIO_LATENTS_PER_S + SPARE_S - delay_s)
+            samples, rate = given_sound(file, start_s, length_s)
             delay = torch.zeros(2, round(delay_s * rate))
             whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
             needed = _samples_for(count, rate)
@@ -187,15 +190,14 @@ class Materials:
 
         return self._get("audio", key, make)
 
-    def _source_frames(self, step: PassPlan) -> NDArray[np.uint8]:
+    def _source_times(self, step: PassPlan) -> list[float]:
+        """When the source's frames of a pass are shown, in its own seconds."""
         source, use = self.plan.request.source, step.source
         assert source is not None
         assert source.video is not None
         assert use is not None
         info = probe(source.video)
-        rate = info.fps or self.plan.fps
-        picked = at_rate(info.num_frames, rate, step.fps, use.first_frame + use.num_frames)
-        return load_frames(source.video, picked[use.first_frame :])
+        return sample_times(info, step.fps, self.plan.fps, use.first_frame + use.num_frames, use.first_frame)
 
     def _source_size(self, step: PassPlan) -> tuple[int, int]:
         """Width and height of the source in a pass, before the upsamplers that follow it."""
@@ -212,7 +214,7 @@ class Materials:
     def _get(self, encoder: Encoder, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """key: all that the latents depend on besides the encoder and what reads files."""
         if key not in self._used:
-            name = content_key(key, *map(version, DECODERS), *self.parts.identity(encoder))
+            name = content_key(key, READING, *map(version, DECODERS), *self.parts.identity(encoder))
             kept = self.cache.kept(name, lambda: {"latents": self._checked(make())}, self.parts.device)
             self._used[key] = kept["latents"]
         return self._used[key]
@@ -238,14 +240,21 @@ def given_sound(
 
 def _read_mask(file: File, step: PassPlan, num_frames: int) -> Tensor:
     """A mask over the frames of a pass, (F, H, W) in [0, 1]."""
-    info = probe(file)
-    picked = at_rate(info.num_frames, info.fps, step.fps, num_frames)
-    return fit_mask(load_frames(file, picked), step.width, step.height, num_frames, "stretch")
+    times = sample_times(probe(file), step.fps, step.fps, num_frames)
+    frames = frames_shown(file, times, step.fps)
+    return fit_mask(frames, step.width, step.height, num_frames, "stretch")
+
+
+def _first_twice(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    first = next(frames)
+    yield first
+    yield first
+    yield from frames
 
 
 def _samples_for(count: int, rate_hz: int) -> int:
     """Samples that encode to at least `count` latents, and to at least one mel window."""
-    return round((count / AUDIO_LATENTS_PER_S + 0.1) * rate_hz)
+    return round((count / AUDIO_LATENTS_PER_S + SPARE_S) * rate_hz)
 
 
 def _identity(file: File) -> Hashable:

@@ -20,6 +20,8 @@ AUDIO_LATENTS_PER_S = 25
 AUDIO_LATENT_CHANNELS = 8
 AUDIO_LATENT_BINS = 16
 OUTPUT_RATE_HZ = 48_000
+# A frame is shown from so much of its length before its time on: the nearest, of two equally near the first.
+JUST_UNDER_HALF = 0.499
 
 # What a LoRA's layers do: the streams' own, attention into video and into audio, the reading of prompts.
 Group = Literal["video", "audio", "a2v", "v2a", "text"]

@@ -7,6 +7,7 @@ as the model's conditioning pictures were scaled in training.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -17,20 +18,25 @@ from torch import Tensor
 from soundstage.inputs import Crop
 
 
-def fit(frames: NDArray[np.uint8], width: int, height: int, crop: Crop = "center") -> Tensor:
-    """(F, H, W, 3) uint8 -> (1, 3, F, height, width) float32 in [-1, 1].
+def fit(frames: Iterable[NDArray[np.uint8]], width: int, height: int, crop: Crop = "center") -> Tensor:
+    """Return frames (H, W, 3) uint8 as (1, 3, F, height, width) float32 in [-1, 1].
 
-    crop: "center" fills the size and cuts what is over, "stretch" distorts, "pad" shows all on black.
+    Each is scaled as it comes, so that only one of them is held at its own size. crop: "center" fills the
+    size and cuts what is over, "stretch" distorts, "pad" shows all on black.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    fitted = _scaled(pixels, width, height, crop)
-    return (fitted / 127.5 - 1).transpose(0, 1).unsqueeze(0)
+    fitted = _each(frames, lambda frame: _scaled(frame.permute(0, 3, 1, 2).float(), width, height, crop))
+    return fitted.div_(127.5).sub_(1).transpose(0, 1).unsqueeze(0)
 
 
-def fit_mask(frames: NDArray[np.uint8], width: int, height: int, num_frames: int, crop: Crop) -> Tensor:
-    """A mask picture or clip -> (num_frames, height, width) in [0, 1], its last frame repeated."""
-    gray = torch.from_numpy(np.ascontiguousarray(frames)).float().mean(dim=-1)[:, None] / 255
-    fitted = _scaled(gray, width, height, crop)[:, 0]
+def fit_mask(
+    frames: Iterable[NDArray[np.uint8]], width: int, height: int, num_frames: int, crop: Crop
+) -> Tensor:
+    """Return a mask picture or clip as (num_frames, height, width) in [0, 1], its last frame repeated."""
+
+    def gray(frame: Tensor) -> Tensor:
+        return _scaled(frame.float().mean(dim=-1)[:, None] / 255, width, height, crop)[:, 0]
+
+    fitted = _each(frames, gray)
     missing = num_frames - len(fitted)
     if missing > 0:
         fitted = torch.cat([fitted, fitted[-1:].expand(missing, -1, -1)])
@@ -44,20 +50,23 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def at_rate(count: int, fps: float | None, wanted_fps: float, limit: int) -> list[int]:
-    """Indices of a clip's frames that are nearest to those of another rate, at most `limit` of them."""
-    if fps is None or count <= 1 or math.isclose(fps, wanted_fps, rel_tol=1e-3):
-        return list(range(min(count, limit)))
-    total = int((count - 1) / fps * wanted_fps + 1e-6) + 1
-    return [min(count - 1, round(i * fps / wanted_fps)) for i in range(min(total, limit))]
-
-
 def strided(count: int, step: int) -> list[int]:
     """Return which of `count` frames a reference keeps: frame 0, then 1, 1 + step, 1 + 2 step, ...
 
     Source: spec of the LTX-2.3 pipelines, section 3.4.
     """
     return [0, *range(1, count, step)][:count]
+
+
+def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what `prepare` makes of each frame (1, H, W, 3), joined; a frame that is repeated is done once."""
+    done: list[Tensor] = []
+    before: NDArray[np.uint8] | None = None
+    for frame in frames:
+        if frame is not before:
+            before, small = frame, prepare(torch.from_numpy(np.ascontiguousarray(frame))[None])
+        done.append(small)
+    return torch.cat(done)
 
 
 def _scaled(pixels: Tensor, width: int, height: int, crop: Crop) -> Tensor:

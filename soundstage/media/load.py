@@ -6,80 +6,81 @@ Source of the preprocessing: spec of the LTX-2.3 pipelines, section 4.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
 from soundstage.inputs import File, InMemory
-from soundstage.media.picture import is_picture, picture_frames, picture_info
-from soundstage.media.read import opened, stereo
+from soundstage.media.picture import is_picture, picture_frames
+from soundstage.types import JUST_UNDER_HALF
 
-Frames = NDArray[np.uint8]
+Frames = NDArray[np.uint8]  # (F, H, W, 3)
+Pixels = NDArray[np.uint8]  # (H, W, 3)
 Waveform = NDArray[np.float32]
 
 
-def load_frames(file: File, indices: Sequence[int]) -> Frames:
-    """Those frames of a clip or picture, (F, H, W, 3). Decodes no further than the last of them.
+def frames_shown(file: File, times_s: Sequence[float], own_fps: float = 24.0) -> Iterator[Pixels]:
+    """Yield the frame (H, W, 3) that a clip or picture shows at each of these seconds, one by one.
 
-    Raises MediaError for a file that cannot be read or is shorter.
+    own_fps: of an array that does not state its rate. Only what is asked for is decoded and held. Raises
+    MediaError for a file that cannot be read, or is shorter.
     """
     if isinstance(file, InMemory):
-        if file.frames is None:
-            raise MediaError("the array holds no picture; pass frames (F, H, W, 3)")
-        return file.frames[list(indices)]
-    path = Path(file)
-    if is_picture(path):
-        fps = picture_info(path).fps
-        return np.stack(list(picture_frames(path, [i / fps if fps else 0.0 for i in indices])))
-    wanted, last = set(indices), max(indices)
-    found: dict[int, Frames] = {}
-    with opened(path) as container:
-        for i, frame in enumerate(container.decode(video=0)):
-            if i in wanted:
-                found[i] = frame.to_ndarray(format="rgb24")
-            if i >= last:
-                break
-    if len(found) < len(wanted):
-        raise MediaError(
-            f"{path} has only {len(found)} of the {len(wanted)} frames asked for; is it complete?"
-        )
-    return np.stack([found[i] for i in indices])
+        yield from _array_frames(file, times_s, own_fps)
+    elif is_picture(Path(file)):
+        yield from picture_frames(Path(file), times_s)
+    else:
+        from soundstage.media.video import video_frames
+
+        yield from video_frames(Path(file), times_s)
+
+
+def load_frames(file: File, times_s: Sequence[float], own_fps: float = 24.0) -> Frames:
+    """Return the frames of `frames_shown` as one array (F, H, W, 3)."""
+    return np.stack(list(frames_shown(file, times_s, own_fps)))
+
+
+def _array_frames(file: InMemory, times_s: Sequence[float], own_fps: float) -> Iterator[Pixels]:
+    if file.frames is None:
+        raise MediaError("the array holds no picture; pass frames (F, H, W, 3)")
+    fps = file.fps or own_fps
+    for time_s in times_s:
+        index = math.floor(time_s * fps + JUST_UNDER_HALF)
+        if index >= len(file.frames) and len(file.frames) > 1:
+            raise MediaError(
+                f"the array ({file}) ends at {len(file.frames) / fps:.4g} s, and the picture at "
+                f"{time_s:.4g} s was asked for; give an earlier one"
+            )
+        yield file.frames[min(max(index, 0), len(file.frames) - 1)]
 
 
 def load_sound(file: File, start_s: float = 0.0, length_s: float | None = None) -> tuple[Waveform, int]:
-    """(2, n) samples from start_s on, at most length_s of them, and their rate in Hz.
+    """Return (2, n) samples from start_s on, at most length_s of them, and their rate in Hz.
 
     Raises MediaError for a file without sound, and for one that ends before start_s.
     """
-    waveform, rate = _sound(file)
+    if not isinstance(file, InMemory):
+        from soundstage.media.sound import sound_samples
+
+        return sound_samples(Path(file), start_s, length_s)
+    if file.waveform is None:
+        raise MediaError("the array holds no sound; pass samples (channels, n)")
+    rate = file.sample_rate_hz
     first = round(start_s * rate)
-    end = None if length_s is None else first + round(length_s * rate)
-    piece = waveform[:, first:end]
+    piece = file.waveform[:, first : None if length_s is None else first + round(length_s * rate)]
     if piece.shape[1] == 0:
         raise MediaError(
-            f"{file} lasts {waveform.shape[1] / rate:.4g} s, so nothing is left from {start_s:g} s on"
+            f"{file} lasts {file.waveform.shape[1] / rate:.4g} s, so nothing is left from {start_s:g} s on"
         )
-    return piece, rate
-
-
-def _sound(file: File) -> tuple[Waveform, int]:
-    if isinstance(file, InMemory):
-        if file.waveform is None:
-            raise MediaError("the array holds no sound; pass samples (channels, n)")
-        pair = file.waveform if file.waveform.shape[0] == 2 else np.repeat(file.waveform[:1], 2, axis=0)
-        return pair, file.sample_rate_hz
-    with opened(Path(file)) as container:
-        if not container.streams.audio:
-            raise MediaError(f"{file} holds no sound; give a file that does")
-        stream = container.streams.audio[0]
-        frames = list(container.decode(stream))
-        if not frames:
-            raise MediaError(f"{file} holds a sound stream without samples; is it complete?")
-        return stereo(frames), int(stream.rate)
+    if len(piece) == 2:
+        return piece, rate
+    return np.array(stereo_gains(len(piece)), np.float32) @ piece, rate
 
 
 def compress(picture: Frames, crf: int) -> Frames:

@@ -1,20 +1,23 @@
-"""What a media file holds, without decoding it: sizes, rates, lengths."""
+"""What a media file holds, as a player would show it, without decoding more than a few frames."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundstage.errors import MediaError
 from soundstage.inputs import File, InMemory
+from soundstage.media.container import check_is_file
 from soundstage.media.picture import is_picture, picture_info
 
 
 @dataclass(frozen=True)
 class Info:
-    """width, height: pixels, 0 without a picture. num_frames: 0 without, 1 for a still.
+    """width, height: pixels as shown, 0 without a picture. num_frames: at fps; 0 without, 1 for a still.
 
-    fps: None for stills and bare arrays. sound_s: length of the sound, None without one.
+    fps: a constant rate, also of a file whose frames come at any time; None for stills and bare arrays.
+    sound_s: seconds from the start of the file to the end of its sound, None without one. listed_s: the
+    length that a file states which was cut off before it, None for a whole one. notices: what is changed
+    when it is read, for its user.
     """
 
     width: int
@@ -22,15 +25,16 @@ class Info:
     num_frames: int
     fps: float | None
     sound_s: float | None
+    listed_s: float | None = None
+    notices: tuple[str, ...] = ()
 
 
 def probe(file: File) -> Info:
-    """Raises MediaError for a file that is missing or no media file."""
+    """Return what a file or array holds. Raises MediaError for a file that is missing or no media file."""
     if isinstance(file, InMemory):
         return _array_info(file)
     path = Path(file)
-    if not path.is_file():
-        raise MediaError(f"there is no file {path}; check the name")
+    check_is_file(path)
     return _picture_info(path) if is_picture(path) else _container_info(path)
 
 
@@ -47,17 +51,12 @@ def _picture_info(path: Path) -> Info:
 
 
 def _container_info(path: Path) -> Info:
-    from soundstage.media.read import opened
+    from soundstage.media.tracks import tracks
 
-    with opened(path) as container:
-        video = next(iter(container.streams.video), None)
-        audio = next(iter(container.streams.audio), None)
-        length_s = container.duration / 1_000_000 if container.duration else 0.0
-        sound_s = None
-        if audio is not None:
-            sound_s = float(audio.duration * audio.time_base) if audio.duration else length_s
-        if video is None:
-            return Info(0, 0, 0, None, sound_s)
-        fps = float(video.average_rate or 0) or None
-        count = video.frames or sum(1 for _ in container.decode(video))
-        return Info(video.width, video.height, count, fps, sound_s)
+    found = tracks(path)
+    sound_s = None if found.sound is None else found.sound_s
+    if found.picture is None:
+        return Info(0, 0, 0, None, sound_s, found.listed_s, found.unread)
+    width, height = found.picture.display.size
+    notices = (*found.picture.display.notices, *found.unread)
+    return Info(width, height, found.num_frames, float(found.picture.fps), sound_s, found.listed_s, notices)

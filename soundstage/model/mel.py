@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
 from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ
 
@@ -26,20 +27,11 @@ SINC_ROLLOFF = 0.99  # cutoff as a share of the lower Nyquist frequency
 
 
 def to_stereo(waveform: Tensor) -> Tensor:
-    """(B, C, N) -> (B, 2, N) by the rules the model was trained with.
-
-    Mono is doubled; 5.1 (L, R, C, LFE, Ls, Rs) and 7.1 (..., Lb, Rb) are folded down with -3 dB centre and
-    surrounds, the total gain brought back to 1; other layouts become their mean on both sides.
-    """
+    """Return (B, 2, N) of (B, C, N) by the rule of `soundstage.channels`, in which the model was trained."""
     channels = waveform.shape[1]
     if channels == 2:
         return waveform
-    if channels in (6, 8):
-        side = 0.707
-        surrounds = torch.unflatten(waveform[:, 4:], 1, (-1, 2)).sum(dim=1)
-        folded = waveform[:, :2] + side * (waveform[:, 2:3] + surrounds)
-        return folded / (1 + side * (channels // 2 - 1))
-    return waveform.mean(dim=1, keepdim=True).expand(-1, 2, -1)
+    return torch.tensor(stereo_gains(channels)).to(waveform) @ waveform
 
 
 def resample(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from soundstage.conditioning.masks import attention_cells, blend_weights, blended, cells_touched, made_cells
-from soundstage.conditioning.pixels import at_rate, fit, fit_mask, to_uint8
+from soundstage.conditioning.pixels import fit, fit_mask, to_uint8
 from soundstage.conditioning.positions import (
     audio_positions,
     guide_positions,
@@ -16,7 +16,10 @@ from soundstage.conditioning.positions import (
     video_positions,
 )
 from soundstage.conditioning.tokens import Added, Tokens
-from soundstage.grid import audio_edges, latents_in, video_edges
+from soundstage.grid import audio_edges, latents_in, sample_times, video_edges
+from soundstage.inputs import InMemory
+from soundstage.media.load import load_frames
+from soundstage.media.probe import Info
 from soundstage.sampling.streams import draw_noise
 
 
@@ -209,8 +212,16 @@ def test_a_mask_lasts_as_long_as_the_clip() -> None:
     assert fitted.mean(dim=(1, 2)).tolist() == [0, 1, 1, 1, 1]
 
 
-def test_frames_at_another_rate_are_the_nearest_ones() -> None:
-    assert at_rate(5, 24, 24, 3) == [0, 1, 2]
-    assert at_rate(5, None, 24, 9) == [0, 1, 2, 3, 4]
-    assert at_rate(8, 48, 24, 9) == [0, 2, 4, 6]
-    assert at_rate(3, 12, 24, 9) == [0, 0, 1, 2, 2]
+def test_a_clip_at_another_rate_has_the_nearest_frames() -> None:
+    def picked(count: int, fps: float | None, wanted_fps: float, limit: int, first: int = 0) -> list[int]:
+        clip = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 3), np.uint8)
+        info = Info(1, 1, count, fps, None)
+        times = sample_times(info, wanted_fps, 24, limit, first)
+        return load_frames(InMemory(clip, fps=fps), times, 24)[:, 0, 0, 0].tolist() if times else []
+
+    assert picked(5, 24, 24, 3) == [0, 1, 2]
+    assert picked(5, None, 24, 9) == [0, 1, 2, 3, 4]
+    assert picked(8, 48, 24, 9) == [0, 2, 4, 6]
+    assert picked(3, 12, 24, 9) == [0, 0, 1, 1, 2]  # of two equally near the first
+    assert picked(9, 24000 / 1001, 24, 20) == [*range(9)]
+    assert picked(9, 24, 24, 20, first=6) == [6, 7, 8]

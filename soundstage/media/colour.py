@@ -1,0 +1,182 @@
+"""Decoded video frames as 8-bit RGB of BT.709: range, matrix, primaries and transfer as the stream states them.
+
+Most films are BT.709 or BT.601 already: FFmpeg's conversion to RGB is all they need, and their pixels are
+exactly its. High dynamic range (PQ, HLG) is tone-mapped: reference white, 203 cd/m2, comes out at 229 of 255,
+and 1000 cd/m2 and more at 255. Wide primaries (BT.2020, P3) are brought to BT.709 and cut to what it has.
+What is not known is refused by its name.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundstage.errors import MediaError
+
+Pixels = NDArray[np.uint8]
+
+# FFmpeg's numbers, which are those of ITU-T H.273.
+PQ, HLG, LINEAR = 16, 18, 8
+# BT.709, unspecified, BT.470M, BT.470BG, BT.601, SMPTE 240M, xvYCC, BT.1361, sRGB, BT.2020: all are shown by
+# the display's own curve, as players do.
+DISPLAY_TRANSFERS = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14, 15})
+REFUSED_TRANSFERS = {9: "logarithmic (100:1)", 10: "logarithmic (316:1)", 17: "SMPTE ST 428-1"}
+BT2020, P3 = 9, (11, 12)
+# BT.709, unspecified and the BT.601 family, which differ by less than a display does.
+NEAR_BT709 = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 8, 22})
+# Matrix -> FFmpeg's scaler's number for it.
+MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+RGB_MATRIX = 0
+REFUSED_MATRICES = {
+    8: "YCgCo",
+    10: "BT.2020 constant luminance",
+    11: "SMPTE ST 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived constant luminance",
+    14: "ICtCp",
+    15: "IPT-PQ-C2 (Dolby Vision)",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+BT709_SCALER, BT601_SCALER = 1, 5
+
+# Reference white and nominal peak of high dynamic range. Source: ITU-R BT.2408.
+WHITE_NITS, PEAK_NITS = 203.0, 1000.0
+SCREEN_GAMMA = 2.4  # of the display that a film is made for. Source: ITU-R BT.1886
+# The tone curve: linear with this slope up to the knee, then a shoulder that reaches 1 at the peak; white is 1.
+SLOPE, KNEE = 0.95, 0.6
+ROWS_AT_ONCE = 64  # of a frame, so that what is worked on stays in the processor's cache
+
+
+def is_plain(frame: Any) -> bool:
+    """Return whether FFmpeg's conversion to RGB is all that a frame needs."""
+    return frame.color_trc in DISPLAY_TRANSFERS and frame.color_primaries in NEAR_BT709
+
+
+def colour_notice(frame: Any) -> str | None:
+    """Return what is done to the colours of a stream, for its user; None where nothing is."""
+    if frame.color_trc in (PQ, HLG):
+        name = "PQ" if frame.color_trc == PQ else "HLG"
+        return f"high dynamic range ({name}) is tone-mapped to standard range"
+    if frame.color_primaries == BT2020:
+        return "the colours of BT.2020 are brought to BT.709"
+    if frame.color_primaries in P3:
+        return "the colours of P3 are brought to BT.709"
+    return None
+
+
+def check_colours(frame: Any, name: str) -> None:
+    """Raise MediaError for a frame whose colours are coded in a way that is not known. name: of the file."""
+    if frame.color_trc in REFUSED_TRANSFERS:
+        raise MediaError(_refusal(name, "transfer", REFUSED_TRANSFERS[frame.color_trc]))
+    if frame.colorspace in REFUSED_MATRICES:
+        raise MediaError(_refusal(name, "colour matrix", REFUSED_MATRICES[frame.colorspace]))
+    known = frame.color_trc in DISPLAY_TRANSFERS or frame.color_trc in (PQ, HLG, LINEAR)
+    if not known:
+        raise MediaError(_refusal(name, "transfer", f"of number {frame.color_trc}"))
+    if frame.color_primaries not in NEAR_BT709 and frame.color_primaries not in (BT2020, *P3):
+        raise MediaError(_refusal(name, "primaries", f"of number {frame.color_primaries}"))
+
+
+def _refusal(name: str, what: str, value: str) -> str:
+    return f"{name} has the {what} {value}, which is not supported; convert it to BT.709"
+
+
+def scaler_matrix(frame: Any) -> int | None:
+    """Return the matrix by which a frame becomes RGB, as FFmpeg's scaler counts; None for RGB.
+
+    Where the stream states none: BT.709 for high definition, else BT.601, as players do.
+    """
+    if frame.format.is_rgb:
+        return None
+    if frame.colorspace in MATRICES:
+        return MATRICES[frame.colorspace]
+    return BT709_SCALER if frame.width >= 1280 or frame.height > 576 else BT601_SCALER
+
+
+def mapped(deep: NDArray[np.uint16], transfer: int, primaries: int) -> Pixels:
+    """Bring 16-bit RGB (H, W, 3) of high range or wide primaries to 8-bit RGB of BT.709."""
+    out = np.empty(deep.shape, np.uint8)
+    curve = _to_linear(transfer)
+    matrix = _to_bt709(BT2020 if transfer in (PQ, HLG) and primaries in NEAR_BT709 - {1} else primaries)
+    for top in range(0, len(deep), ROWS_AT_ONCE):
+        light = curve[deep[top : top + ROWS_AT_ONCE]]
+        if transfer == HLG:
+            light *= _hlg_gain(light)
+        if transfer in (PQ, HLG):
+            light *= _tone_gain(light.max(axis=-1, keepdims=True))
+        shown = np.clip(light @ matrix, 0, 1) ** np.float32(1 / SCREEN_GAMMA)
+        out[top : top + ROWS_AT_ONCE] = np.rint(shown * 255)
+    return out
+
+
+@functools.cache
+def _to_linear(transfer: int) -> NDArray[np.float32]:
+    """Return the light of each of 65,536 codes; 1 is white. Of HLG the scene's, in 0 to 1."""
+    code = np.linspace(0, 1, 65536)
+    if transfer == PQ:
+        light = _pq_nits(code) / WHITE_NITS
+    elif transfer == HLG:
+        light = _hlg_scene(code)
+    else:
+        light = code if transfer == LINEAR else code**SCREEN_GAMMA
+    return light.astype(np.float32)
+
+
+def _pq_nits(code: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return cd/m2. Source: SMPTE ST 2084."""
+    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
+    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    power = code ** (1 / m2)
+    nits: NDArray[np.float64] = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
+    return nits
+
+
+def _hlg_scene(code: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scene's light, 0 to 1. Source: ITU-R BT.2100, the inverse of the HLG OETF."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
+
+
+def _hlg_gain(scene: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what takes the scene's light to a display of 1000 cd/m2. Source: BT.2100, the HLG OOTF."""
+    luminance = scene @ np.array([[0.2627], [0.6780], [0.0593]], np.float32)
+    gain: NDArray[np.float32] = luminance ** np.float32(0.2) * np.float32(PEAK_NITS / WHITE_NITS)
+    return gain
+
+
+def _tone_gain(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what brings light of any height, 1 being white, to at most 1; the hue stays."""
+    over = np.maximum(light - KNEE, 0) * np.float32(SLOPE / (1 - SLOPE * KNEE))
+    peak = (PEAK_NITS / WHITE_NITS - KNEE) * SLOPE / (1 - SLOPE * KNEE)
+    shoulder = over * (1 + over / peak**2) / (1 + over)
+    shown = SLOPE * np.minimum(light, KNEE) + (1 - SLOPE * KNEE) * shoulder
+    gain: NDArray[np.float32] = (np.minimum(shown, 1) / np.maximum(light, 1e-6)).astype(np.float32)
+    return gain
+
+
+CHROMATICITIES = {  # x and y of red, green and blue; white is D65 for all
+    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
+    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+D65 = (0.3127, 0.3290)
+
+
+@functools.cache
+def _to_bt709(primaries: int) -> NDArray[np.float32]:
+    """Return the (3, 3) matrix that linear RGB rows are multiplied by."""
+    own = _to_xyz(CHROMATICITIES.get(primaries, CHROMATICITIES[1]))
+    moved: NDArray[np.float32] = (np.linalg.inv(_to_xyz(CHROMATICITIES[1])) @ own).T.astype(np.float32)
+    return moved
+
+
+def _to_xyz(corners: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
+    """Return the matrix from linear RGB columns to CIE XYZ. Source: SMPTE RP 177."""
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in corners]).T
+    white = np.array([D65[0] / D65[1], 1, (1 - D65[0] - D65[1]) / D65[1]])
+    return columns * np.linalg.solve(columns, white)

@@ -1,0 +1,276 @@
+"""Containers of video and sound, opened in one way and read packet by packet, through PyAV.
+
+`opened` is the only place where a container is opened for reading: by its absolute path, with FFmpeg allowed
+no protocol but plain files and no format that names other files (playlists, concatenations). `decoded` gives
+the frames of one stream with their times, from a time on, and reads no more of the file than it must.
+
+Whatever PyAV raises becomes a MediaError that names the file and the cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from soundstage.errors import MediaError
+
+Kind = Literal["video", "audio"]
+
+# Every demuxer that may be chosen, by FFmpeg's names. Those that open other files by what they read (hls,
+# dash, concat, image2, sdp, webm_dash_manifest, ...) and devices are left out.
+FORMATS = (
+    "aac ac3 aiff alaw amr amrnb amrwb ape asf au av1 avi caf cavsvideo daud dirac dnxhd dsf dts dtshd dv eac3 "
+    "evc flac flv gsm gxf h261 h263 h264 hevc iamf iff ircam ivf loas lxf m4v matroska,webm mjpeg "
+    "mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mulaw mxf nsv nut nuv obu ogg oma pva qcp rm "
+    "shn smjpeg sox swf tak truehd mlp tta voc vc1 vvc w64 wav wsaud wtv wv xwma yuv4mpegpipe"
+).split()
+LISTS = "lists of other files, as m3u8 and ffconcat, are not followed"
+# A seek may land after the wanted time, or between two keyframes: then it is tried again so much earlier.
+SEEK_MARGINS_S = (0.5, 12.0)
+NEAR_START_S = 1.0  # from here on it is not worth to seek
+# Compressed packets that are held while a place is sought in a file that cannot seek: a long group of pictures.
+MAX_HELD_PACKETS = 4000
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file of video or sound. Raises MediaError for one that is missing, a folder, or no such file.
+
+    What PyAV raises within the block is turned into a MediaError too.
+    """
+    import av
+
+    check_is_file(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    with media_errors(path):
+        name = f"file:{os.path.abspath(path)}"
+        # Tags in another encoding than UTF-8 are common in old files; none of them matters here.
+        try:
+            container = av.open(name, container_options=options, metadata_errors="replace")
+        except av.ArgumentError as error:  # what FFmpeg says of a format that is not in the list
+            raise MediaError(
+                f"{path} is of a kind that is not read ({LISTS}); give the film itself"
+            ) from error
+        with container:
+            yield container
+
+
+def check_is_file(path: Path) -> None:
+    """Raise MediaError for a path that is no file, or an empty one."""
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path} is a folder; give the name of a file in it")
+        if not path.is_file():
+            raise MediaError(f"there is no file {path}; check the name")
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be opened ({cause(error)}); check the name") from error
+    if size == 0:
+        raise MediaError(f"{path} is empty (0 bytes); is it complete?")
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Turn whatever PyAV raises into a MediaError."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except MemoryError as error:
+        raise MediaError(f"{path} needs more memory than there is; give a smaller or shorter one") from error
+    except PermissionError as error:
+        raise MediaError(f"{path} may not be read ({cause(error)}); check its permissions") from error
+    except (
+        Exception
+    ) as error:  # damaged bytes make PyAV raise ValueError, UnicodeDecodeError, OverflowError, ...
+        raise MediaError(
+            f"{path} cannot be read as video or sound ({cause(error)}); is it complete?"
+        ) from error
+
+
+def cause(error: Exception) -> str:
+    """Return what an exception says, in one line, without the path."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(said).split())[:160] or type(error).__name__
+
+
+def best_stream(container: Any, kind: Kind) -> Any | None:
+    """Return the stream a player would choose; None where there is none. A sound's cover is no video.
+
+    Raises MediaError for a file whose only stream of this kind needs a decoder that is not there.
+    """
+    import av
+
+    streams = container.streams.video if kind == "video" else container.streams.audio
+    still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    shown = [s for s in streams if not s.disposition & still]
+    known = [s for s in shown if s.codec_context is not None]
+    if shown and not known:
+        raise MediaError(f"{_name(container)} holds {kind} in a coding that cannot be decoded; convert it")
+    if not known:
+        return None
+    best = container.streams.best(kind)
+    if best in known:
+        return best
+    preferred = [s for s in known if s.disposition & av.stream.Disposition.default]
+    return (preferred or known)[0]
+
+
+def only(container: Any, stream: Any) -> None:
+    """Have the demuxer leave out all other streams' packets."""
+    import av
+
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+
+
+def seconds(stamp: int | None, base: Any) -> float | None:
+    """Return a time stamp in seconds; None stays None."""
+    return None if stamp is None or base is None else float(stamp * base)
+
+
+def packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream, and at the end the empty one that empties the decoder.
+
+    A damage that the demuxer cannot step over ends the stream, as it does for a player.
+    """
+    import av
+
+    demuxed = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxed, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+class Decoder:
+    """The frames of one stream of a file, in the order they are shown.
+
+    num_damaged: packets so far that could not be decoded. prepare: called with the container and the stream
+    before anything is read. Raises MediaError from all methods.
+    """
+
+    def __init__(self, path: Path, kind: Kind, prepare: Callable[[Any, Any], None] | None = None) -> None:
+        self.path = path
+        self.kind: Kind = kind
+        self.prepare = prepare
+        self.num_damaged = 0
+
+    def frames(self, from_s: float | None = None) -> Iterator[tuple[float, Any]]:
+        """Yield (seconds, frame) from the last keyframe at or before from_s, in the file's own time.
+
+        from_s: None is the file's start. Seeks, and where the file cannot, leaves out the decoding.
+        """
+        if from_s is None:
+            yield from self._frames(None, None)
+            return
+        for margin in SEEK_MARGINS_S:
+            frames = self._frames(from_s, margin)
+            first = next(frames, None)
+            if first is not None and first[0] <= from_s:
+                yield from itertools.chain([first], frames)
+                return
+            frames.close()
+        yield from self._frames(from_s, None)
+
+    def _frames(self, from_s: float | None, margin: float | None) -> Iterator[tuple[float, Any]]:
+        """Seek so much before from_s; a margin of None reads on from the file's start."""
+        with opened(self.path) as container:
+            stream = self._stream(container)
+            only(container, stream)
+            found = packets(container, stream)
+            if from_s is not None and margin is not None and not _seek(container, stream, from_s - margin):
+                return
+            if from_s is not None and margin is None:
+                found = _from_keyframe(found, from_s)
+            yield from self._timed(found, stream)
+
+    def _stream(self, container: Any) -> Any:
+        stream = best_stream(container, self.kind)
+        if stream is None:
+            what = "picture" if self.kind == "video" else "sound"
+            raise MediaError(f"{self.path} holds no {what}; give a file that does")
+        if self.prepare is not None:
+            self.prepare(container, stream)
+        return stream
+
+    def _timed(self, found: Iterator[Any], stream: Any) -> Iterator[tuple[float, Any]]:
+        """Yield the decoded frames with their times; those without a stamp follow the one before."""
+        expected: float | None = None
+        clean = False
+        for packet in found:
+            for frame in self._decode(packet):
+                # A stream may begin between keyframes, where pictures are made up until the first.
+                clean = clean or not (self.kind == "video" and frame.is_corrupt)
+                stamp = frame.pts if frame.pts is not None else frame.dts
+                time_s = seconds(stamp, frame.time_base)
+                if time_s is None:
+                    time_s = expected if expected is not None else 0.0
+                expected = time_s + _length_s(frame, stream)
+                if clean:
+                    yield time_s, frame
+
+    def _decode(self, packet: Any) -> list[Any]:
+        import av
+
+        try:
+            frames: list[Any] = packet.decode()
+        except (av.InvalidDataError, av.EOFError, av.PatchWelcomeError):
+            self.num_damaged += 1
+            return []
+        return frames
+
+
+def _length_s(frame: Any, stream: Any) -> float:
+    if hasattr(frame, "samples"):
+        return float(frame.samples / frame.sample_rate)
+    return seconds(frame.duration or None, frame.time_base) or float(1 / (stream.guessed_rate or 25))
+
+
+def _seek(container: Any, stream: Any, to_s: float) -> bool:
+    """Return whether the file could seek."""
+    import av
+
+    try:
+        container.seek(int(to_s / stream.time_base), stream=stream)
+    except (av.FFmpegError, OverflowError):
+        return False
+    return True
+
+
+def _from_keyframe(found: Iterator[Any], from_s: float) -> Iterator[Any]:
+    """Yield the packets from the last keyframe at or before from_s; those before need no decoding."""
+    held: list[Any] = []
+    for packet in found:
+        shown, stored = packet.pts, packet.dts if packet.dts is not None else packet.pts
+        if stored is None:  # no times: nothing can be left out
+            yield from (*held, packet)
+            break
+        if packet.is_keyframe and shown is not None and float(shown * packet.time_base) <= from_s:
+            held = []
+        held.append(packet)
+        if float(stored * packet.time_base) > from_s or len(held) >= MAX_HELD_PACKETS:
+            yield from held
+            break
+    else:
+        yield from held
+    yield from found
+
+
+def _name(container: Any) -> str:
+    return str(container.name).removeprefix("file:")
+
+
+def closing(frames: Iterator[Any]) -> Any:
+    """Return a context that closes a generator of frames, and with it the file."""
+    return contextlib.closing(frames)  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""Samples of a sound file by their times, as stereo.
+
+Channels are brought to two by the model's own rule, see `soundstage.channels`; rates that change within a
+stream become the first one; gaps in its times are silence, as before a sound that begins late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundstage.channels import stereo_gains
+from soundstage.errors import MediaError
+from soundstage.media.container import NEAR_START_S, Decoder, closing, media_errors
+from soundstage.media.tracks import tracks
+
+Waveform = NDArray[np.float32]
+
+WARM_UP_S = 0.3  # decoded before the first sample that is wanted: codecs carry over from packet to packet
+JITTER_S = 0.03  # time stamps of some containers are off by so much
+FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "int64": 2**63}
+
+
+def sound_samples(path: Path, start_s: float, length_s: float | None) -> tuple[Waveform, int]:
+    """Return (2, n) samples from start_s on, at most length_s of them, and their rate in Hz.
+
+    Raises MediaError for a file without sound, and for one that ends before start_s.
+    """
+    found = tracks(path)
+    if found.sound is None:
+        raise MediaError(found.unread[0] if found.unread else f"{path} holds no sound; give a file that does")
+    rate = found.sound.rate_hz
+    first, end = round(start_s * rate), round(found.sound_s * rate)
+    if length_s is not None:
+        end = min(end, first + round(length_s * rate))
+    if end <= first:
+        raise MediaError(f"{path} lasts {found.sound_s:.4g} s, so nothing is left from {start_s:g} s on")
+    with media_errors(path):
+        samples = np.zeros((2, end - first), np.float32)
+    for at, piece in _placed(path, found.zero_s, start_s, rate):
+        if at >= end:
+            break
+        left, right = max(at, first), min(at + piece.shape[1], end)
+        if left < right:
+            samples[:, left - first : right - first] = piece[:, left - at : right - at]
+    return samples, rate
+
+
+def _placed(path: Path, zero_s: float, start_s: float, rate: int) -> Iterator[tuple[int, Waveform]]:
+    """Yield pieces (2, n) and where each begins, in samples from time 0."""
+    from_s = None if start_s < NEAR_START_S else zero_s + start_s - WARM_UP_S
+    at: int | None = None
+    with media_errors(path), closing(Decoder(path, "audio").frames(from_s)) as frames:
+        for time_s, piece in _at_rate(frames, rate):
+            stated = round((time_s - zero_s) * rate)
+            if at is None or abs(stated - at) > JITTER_S * rate:
+                at = stated
+            yield at, piece
+            at += piece.shape[1]
+
+
+def _at_rate(frames: Iterator[tuple[float, Any]], rate: int) -> Iterator[tuple[float, Waveform]]:
+    """Yield (seconds, (2, n)) at one rate."""
+    resampler: Any = None
+    source: tuple[int, str] | None = None
+    next_s = 0.0
+    for time_s, frame in frames:
+        own = (frame.sample_rate, frame.layout.name)
+        if resampler is not None and own != source:
+            for piece in resampler.resample(None):
+                yield next_s, stereo(piece)
+            resampler = None
+        if frame.sample_rate == rate:
+            yield time_s, stereo(frame)
+            continue
+        if resampler is None:
+            resampler, source, next_s = _resampler(frame, rate), own, time_s
+        frame.pts = None
+        for piece in resampler.resample(frame):
+            yield next_s, stereo(piece)
+            next_s += piece.samples / rate
+    if resampler is not None:
+        for piece in resampler.resample(None):
+            yield next_s, stereo(piece)
+
+
+def _resampler(frame: Any, rate: int) -> Any:
+    from av.audio.resampler import AudioResampler
+
+    return AudioResampler(format="fltp", layout=frame.layout.name, rate=rate)
+
+
+def stereo(frame: Any) -> Waveform:
+    """Return a decoded frame as (2, n) in [-1, 1]."""
+    array = frame.to_ndarray()
+    if not frame.format.is_planar:
+        array = array.reshape(-1, frame.layout.nb_channels).T
+    floats = array.astype(np.float32)
+    if array.dtype.kind in "iu":
+        middle = 128 if array.dtype.kind == "u" else 0
+        floats = (floats - middle) / np.float32(FULL_SCALE[array.dtype.name])
+    if len(floats) == 2:
+        return np.ascontiguousarray(floats)
+    return np.array(stereo_gains(len(floats)), np.float32) @ floats

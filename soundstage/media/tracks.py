@@ -1,0 +1,298 @@
+"""The picture and the sound of a file as facts: size, rate, where each begins and ends on one time line.
+
+Found without decoding more than a few frames: headers are believed only where they can be checked, and ends
+are read from the last packets. What was found is kept as long as the file stays the same.
+
+Time 0 is where a player begins: the first picture, or the first sound if there is no picture. A sound that
+begins earlier is cut to the picture where that is less than 0.1 s (what encoders put in front), otherwise the
+first picture is held until its time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import statistics
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from soundstage.errors import MediaError
+from soundstage.media.container import (
+    Decoder,
+    Kind,
+    best_stream,
+    cause,
+    check_is_file,
+    closing,
+    only,
+    opened,
+    packets,
+    seconds,
+)
+from soundstage.media.display import Display, display_of
+
+HEAD_PACKETS = 120  # from which the rate is found
+TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked for
+CUT_SOUND_S = 0.1
+MISSING_S = 0.25  # less at the end of a file than its index lists is no damage
+MAX_FPS = 1000
+STANDARD_RATES = tuple(
+    Fraction(n, d)
+    for n, d in (
+        (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (48, 1), (50, 1), (60000, 1001), (60, 1),
+        (90, 1), (100, 1), (120000, 1001), (120, 1), (240, 1), (10, 1), (12, 1), (15, 1), (20, 1),
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PictureTrack:
+    """start_s, end_s: in the file's own time. fps: a constant rate; frames are shown by their times.
+
+    listed_end_s: where the file's index has the end, if the file was cut off before it.
+    """
+
+    display: Display
+    fps: Fraction
+    start_s: float
+    end_s: float
+    listed_end_s: float | None
+
+
+@dataclass(frozen=True)
+class SoundTrack:
+    """start_s, end_s: in the file's own time. rate_hz: of its first samples."""
+
+    rate_hz: int
+    start_s: float
+    end_s: float
+    listed_end_s: float | None
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """zero_s: the file's own time that is shown as 0. unread: why a stream that is there cannot be read."""
+
+    picture: PictureTrack | None
+    sound: SoundTrack | None
+    zero_s: float
+    unread: tuple[str, ...]
+
+    @property
+    def picture_s(self) -> float:
+        """Seconds from 0 to the end of the picture."""
+        return 0.0 if self.picture is None else self.picture.end_s - self.zero_s
+
+    @property
+    def sound_s(self) -> float:
+        """Seconds from 0 to the end of the sound."""
+        return 0.0 if self.sound is None else max(0.0, self.sound.end_s - self.zero_s)
+
+    @property
+    def listed_s(self) -> float | None:
+        """Seconds that a file which was cut off states to last; None for a whole one."""
+        ends = [t.listed_end_s for t in (self.picture, self.sound) if t is not None and t.listed_end_s]
+        return max(ends) - self.zero_s if ends else None
+
+    @property
+    def num_frames(self) -> int:
+        return 0 if self.picture is None else max(1, round(self.picture_s * self.picture.fps))
+
+
+def tracks(path: Path) -> Tracks:
+    """Return what a file holds. Raises MediaError for one that holds neither picture nor sound to be read."""
+    check_is_file(path)
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be opened ({cause(error)}); check the name") from error
+    return _tracks(path, os.path.abspath(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _tracks(path: Path, absolute: str, *content: int) -> Tracks:
+    """content: what is another after the file was written again."""
+    with opened(path) as container:
+        has = {kind: _has(container, kind) for kind in ("video", "audio")}
+    unread: list[str] = []
+    picture = sound = None
+    try:
+        picture = _picture(path) if has["video"] else None
+    except MediaError as error:
+        unread.append(str(error))
+    try:
+        sound = _sound(path) if has["audio"] else None
+    except MediaError as error:
+        unread.append(str(error))
+    if picture is None and sound is None:
+        nothing = f"{path} holds neither picture nor sound; give a file of video or sound"
+        raise MediaError(unread[0] if unread else nothing)
+    return Tracks(picture, sound, _zero(picture, sound), tuple(unread))
+
+
+def _has(container: Any, kind: Kind) -> bool:
+    try:
+        return best_stream(container, kind) is not None
+    except MediaError:
+        return True  # a stream without a decoder: reading it says so
+
+
+def _zero(picture: PictureTrack | None, sound: SoundTrack | None) -> float:
+    if picture is None:
+        return 0.0 if sound is None else sound.start_s
+    if sound is None or sound.start_s > picture.start_s - CUT_SOUND_S:
+        return picture.start_s
+    held = math.floor((picture.start_s - sound.start_s) * picture.fps)
+    return picture.start_s - float(held / picture.fps)
+
+
+# --- Picture ----------------------------------------------------------------------------------------
+
+
+def _picture(path: Path) -> PictureTrack:
+    aspects: list[Fraction | None] = []
+    decoder = Decoder(path, "video", lambda _, stream: aspects.append(stream.sample_aspect_ratio))
+    start_s, first = _first(decoder, "picture")
+    head = _read_head(path, "video")
+    fps = _constant_rate(head)
+    end_s = _end(path, "video", head, float(1 / fps), start_s)
+    listed = head.listed_end_s(end_s, max(MISSING_S, 2 / float(fps)))
+    return PictureTrack(display_of(first, aspects[0], str(path)), fps, start_s, end_s, listed)
+
+
+def _first(decoder: Decoder, what: str) -> tuple[float, Any]:
+    with closing(decoder.frames()) as frames:
+        first = next(frames, None)
+    if first is None:
+        raise MediaError(f"{decoder.path} holds no {what} that can be decoded; is it complete?")
+    return first
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Of a stream: the times of its first packets, in ticks of `base`, in order; what its header says."""
+
+    stamps: list[int]
+    base: Fraction
+    rates: tuple[Fraction | None, ...]
+    listed_s: float | None
+    guessed_end_s: float | None
+    indexed: bool
+
+    def listed_end_s(self, end_s: float, missing_s: float) -> float | None:
+        """Return where the index has the end, if it is more than missing_s later than the last packet."""
+        if not self.indexed or self.listed_s is None or self.listed_s - end_s <= missing_s:
+            return None
+        return self.listed_s
+
+
+def _read_head(path: Path, kind: Kind) -> _Head:
+    with opened(path) as container:
+        stream = best_stream(container, kind)
+        assert stream is not None
+        only(container, stream)
+        begin_s = seconds(stream.start_time, stream.time_base)
+        length_s = seconds(stream.duration, stream.time_base)
+        listed_s = None if length_s is None else (begin_s or 0.0) + length_s
+        guess_s = listed_s
+        if guess_s is None and container.duration:
+            guess_s = ((container.start_time or 0) + container.duration) / 1e6
+        rates: tuple[Fraction | None, ...] = ()
+        stamps: list[int] = []
+        if kind == "video":
+            rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+            for packet in packets(container, stream):
+                if packet.pts is not None and not packet.is_discard:
+                    stamps.append(packet.pts)
+                if len(stamps) >= HEAD_PACKETS:
+                    break
+        indexed = container.format.name.startswith("mov")
+        return _Head(sorted(set(stamps)), stream.time_base, rates, listed_s, guess_s, indexed)
+
+
+def _constant_rate(head: _Head) -> Fraction:
+    """Return the stream's own rate if it is constant, else one that its usual step between frames falls on."""
+    stated = [r for r in head.rates if r and 0 < r <= MAX_FPS]
+    steps = [b - a for a, b in zip(head.stamps, head.stamps[1:], strict=False)]
+    if not steps:
+        return stated[-1] if stated and len(stated) == 1 else (stated[1] if len(stated) > 1 else Fraction(25))
+    usual = Fraction(statistics.median_low(steps)) * head.base
+    tick = head.base
+    steady = max(steps) - min(steps) <= 2
+    if steady:
+        for rate in stated:
+            if abs(1 / rate - usual) <= max(tick, usual / 200):
+                return rate
+        mean = Fraction(head.stamps[-1] - head.stamps[0], len(steps)) * head.base
+        return _standard(1 / mean, Fraction(1, 2000)) or (1 / mean).limit_denominator(1001)
+    near = _standard(1 / usual, max(Fraction(1, 50), tick / usual))
+    return near or max(Fraction(1), Fraction(round(1 / usual)))
+
+
+def _standard(rate: Fraction, within: Fraction) -> Fraction | None:
+    """Return the nearest usual rate, if it is near enough. within: a share of the rate."""
+    nearest = min(STANDARD_RATES, key=lambda usual: abs(usual - rate))
+    return nearest if abs(nearest - rate) <= within * rate else None
+
+
+# --- Ends -------------------------------------------------------------------------------------------
+
+
+def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> float:
+    """Return the end of a stream's last packet. step_s: of a packet that states no length."""
+    if head.guessed_end_s is not None:
+        for back in TAIL_S:
+            if head.guessed_end_s - back > start_s + back:
+                end_s = _last_packet(path, kind, head.guessed_end_s - back, step_s, start_s)
+                if end_s is not None:
+                    return end_s
+    end_s = _last_packet(path, kind, None, step_s, start_s)
+    return start_s + step_s if end_s is None else max(end_s, start_s + step_s)
+
+
+def _last_packet(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: float) -> float | None:
+    import av
+
+    with opened(path) as container:
+        stream = best_stream(container, kind)
+        assert stream is not None
+        only(container, stream)
+        if from_s is not None:
+            try:
+                container.seek(int(from_s / stream.time_base), stream=stream)
+            except (av.FFmpegError, OverflowError):
+                return None
+        end_s, count = None, 0
+        for packet in packets(container, stream):
+            if packet.is_discard or packet.is_corrupt or not packet.size:
+                continue
+            count += 1
+            shown_s = seconds(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
+            length_s = seconds(packet.duration or None, packet.time_base) or step_s
+            shown_s = start_s + (count - 1) * step_s if shown_s is None else shown_s
+            end_s = shown_s + length_s if end_s is None else max(end_s, shown_s + length_s)
+        return end_s
+
+
+# --- Sound ------------------------------------------------------------------------------------------
+
+
+def _sound(path: Path) -> SoundTrack:
+    start_s, first = _first(Decoder(path, "audio"), "sound")
+    head = _read_head(path, "audio")
+    length_s = first.samples / first.sample_rate
+    packets_end_s = _end(path, "audio", head, length_s, start_s)
+    end_s = _last_sample(path, packets_end_s - 0.5, start_s) or packets_end_s
+    return SoundTrack(int(first.sample_rate), start_s, end_s, head.listed_end_s(end_s, MISSING_S))
+
+
+def _last_sample(path: Path, from_s: float, start_s: float) -> float | None:
+    """Return where the last sample ends; an encoder fills its last packet up with what is not to be heard."""
+    end_s = None
+    with closing(Decoder(path, "audio").frames(from_s if from_s > start_s + 1 else None)) as frames:
+        for time_s, frame in frames:
+            end_s = time_s + frame.samples / frame.sample_rate
+    return end_s

@@ -1,4 +1,4 @@
-"""The one rule by which sound of any number of channels becomes stereo, as the model was trained. No torch."""
+"""The one rule by which sound of any number of channels becomes stereo, the model's own. No torch."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def strided(count: int, step: int) -> list[int]:
 
 
 def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what `prepare` makes of each frame (1, H, W, 3), joined; a frame that is repeated is done once."""
+    """Return what `prepare` makes of each frame (1, H, W, 3), joined; repeated ones are done once."""
     done: list[Tensor] = []
     before: NDArray[np.uint8] | None = None
     for frame in frames:

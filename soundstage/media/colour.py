@@ -1,4 +1,4 @@
-"""Decoded video frames as 8-bit RGB of BT.709: range, matrix, primaries and transfer as the stream states them.
+"""Decoded video frames as 8-bit RGB of BT.709, by the range, matrix, primaries and transfer that they state.
 
 Most films are BT.709 or BT.601 already: FFmpeg's conversion to RGB is all they need, and their pixels are
 exactly its. High dynamic range (PQ, HLG) is tone-mapped: reference white, 203 cd/m2, comes out at 229 of 255,
@@ -46,7 +46,7 @@ BT709_SCALER, BT601_SCALER = 1, 5
 # Reference white and nominal peak of high dynamic range. Source: ITU-R BT.2408.
 WHITE_NITS, PEAK_NITS = 203.0, 1000.0
 SCREEN_GAMMA = 2.4  # of the display that a film is made for. Source: ITU-R BT.1886
-# The tone curve: linear with this slope up to the knee, then a shoulder that reaches 1 at the peak; white is 1.
+# The tone curve: straight with this slope up to the knee, then a shoulder that reaches 1 at the peak.
 SLOPE, KNEE = 0.95, 0.6
 ROWS_AT_ONCE = 64  # of a frame, so that what is worked on stays in the processor's cache
 

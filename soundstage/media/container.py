@@ -9,10 +9,9 @@ Whatever PyAV raises becomes a MediaError that names the file and the cause.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,20 +19,21 @@ from typing import Any, Literal
 from soundstage.errors import MediaError
 
 Kind = Literal["video", "audio"]
+Frames = Generator[tuple[float, Any], None, None]  # seconds and PyAV's frame
 
 # Every demuxer that may be chosen, by FFmpeg's names. Those that open other files by what they read (hls,
 # dash, concat, image2, sdp, webm_dash_manifest, ...) and devices are left out.
-FORMATS = (
-    "aac ac3 aiff alaw amr amrnb amrwb ape asf au av1 avi caf cavsvideo daud dirac dnxhd dsf dts dtshd dv eac3 "
-    "evc flac flv gsm gxf h261 h263 h264 hevc iamf iff ircam ivf loas lxf m4v matroska,webm mjpeg "
-    "mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mulaw mxf nsv nut nuv obu ogg oma pva qcp rm "
-    "shn smjpeg sox swf tak truehd mlp tta voc vc1 vvc w64 wav wsaud wtv wv xwma yuv4mpegpipe"
-).split()
-LISTS = "lists of other files, as m3u8 and ffconcat, are not followed"
+FORMATS = """
+    aac ac3 aiff alaw amr amrnb amrwb ape asf au av1 avi caf cavsvideo daud dirac dnxhd dsf dts dtshd dv eac3
+    evc flac flv gsm gxf h261 h263 h264 hevc iamf iff ircam ivf loas lxf m4v matroska,webm mjpeg mlp
+    mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mulaw mxf nsv nut nuv obu ogg oma pva qcp rm
+    shn smjpeg sox swf tak truehd tta voc vc1 vvc w64 wav wsaud wtv wv xwma yuv4mpegpipe
+""".split()  # noqa: SIM905 - a list of 80 lines is no easier to read
+LISTS = "it is of a kind that is not read; lists of other files, as m3u8 and ffconcat, are not followed"
 # A seek may land after the wanted time, or between two keyframes: then it is tried again so much earlier.
 SEEK_MARGINS_S = (0.5, 12.0)
 NEAR_START_S = 1.0  # from here on it is not worth to seek
-# Compressed packets that are held while a place is sought in a file that cannot seek: a long group of pictures.
+# Packets that are held while a place is looked for in a file that cannot seek: a long group of pictures.
 MAX_HELD_PACKETS = 4000
 
 
@@ -53,9 +53,7 @@ def opened(path: Path) -> Iterator[Any]:
         try:
             container = av.open(name, container_options=options, metadata_errors="replace")
         except av.ArgumentError as error:  # what FFmpeg says of a format that is not in the list
-            raise MediaError(
-                f"{path} is of a kind that is not read ({LISTS}); give the film itself"
-            ) from error
+            raise MediaError(f"{path} cannot be read as video or sound ({LISTS})") from error
         with container:
             yield container
 
@@ -166,7 +164,7 @@ class Decoder:
         self.prepare = prepare
         self.num_damaged = 0
 
-    def frames(self, from_s: float | None = None) -> Iterator[tuple[float, Any]]:
+    def frames(self, from_s: float | None = None) -> Frames:
         """Yield (seconds, frame) from the last keyframe at or before from_s, in the file's own time.
 
         from_s: None is the file's start. Seeks, and where the file cannot, leaves out the decoding.
@@ -183,7 +181,7 @@ class Decoder:
             frames.close()
         yield from self._frames(from_s, None)
 
-    def _frames(self, from_s: float | None, margin: float | None) -> Iterator[tuple[float, Any]]:
+    def _frames(self, from_s: float | None, margin: float | None) -> Frames:
         """Seek so much before from_s; a margin of None reads on from the file's start."""
         with opened(self.path) as container:
             stream = self._stream(container)
@@ -269,8 +267,3 @@ def _from_keyframe(found: Iterator[Any], from_s: float) -> Iterator[Any]:
 
 def _name(container: Any) -> str:
     return str(container.name).removeprefix("file:")
-
-
-def closing(frames: Iterator[Any]) -> Any:
-    """Return a context that closes a generator of frames, and with it the file."""
-    return contextlib.closing(frames)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How a player shows the frames of a video stream: upright, with square pixels, in standard colours, as RGB."""
+"""How a player shows the frames of a stream: upright, with square pixels, in standard colours, as RGB."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def turned(picture: Pixels, turn: tuple[int, int, int, int]) -> Pixels:
 
 
 def _turn(frame: Any) -> tuple[tuple[int, int, int, int], float]:
-    """Return the nearest of the eight turns to a frame's display matrix, and its angle if it is none of them."""
+    """Return the nearest of the eight turns to a frame's display matrix, and its angle if it is another."""
     numbers = _display_matrix(frame)
     if numbers is None:
         return UPRIGHT, 0.0

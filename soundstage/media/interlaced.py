@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from soundstage.media.container import Frames
 
-def whole_frames(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
+
+def whole_frames(frames: Frames) -> Frames:
     """Yield (seconds, frame) with one whole frame for each interlaced one; others as they are.
 
     A frame's fields are made whole with the help of the frames beside it, so each comes one frame late.

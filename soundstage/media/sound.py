@@ -7,6 +7,7 @@ stream become the first one; gaps in its times are silence, as before a sound th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
-from soundstage.media.container import NEAR_START_S, Decoder, closing, media_errors
+from soundstage.media.container import NEAR_START_S, Decoder, Frames, media_errors
 from soundstage.media.tracks import tracks
 
 Waveform = NDArray[np.float32]
@@ -63,7 +64,7 @@ def _placed(path: Path, zero_s: float, start_s: float, rate: int) -> Iterator[tu
             at += piece.shape[1]
 
 
-def _at_rate(frames: Iterator[tuple[float, Any]], rate: int) -> Iterator[tuple[float, Waveform]]:
+def _at_rate(frames: Frames, rate: int) -> Iterator[tuple[float, Waveform]]:
     """Yield (seconds, (2, n)) at one rate."""
     resampler: Any = None
     source: tuple[int, str] | None = None
@@ -105,4 +106,5 @@ def stereo(frame: Any) -> Waveform:
         floats = (floats - middle) / np.float32(FULL_SCALE[array.dtype.name])
     if len(floats) == 2:
         return np.ascontiguousarray(floats)
-    return np.array(stereo_gains(len(floats)), np.float32) @ floats
+    folded: Waveform = np.array(stereo_gains(len(floats)), np.float32) @ floats
+    return folded

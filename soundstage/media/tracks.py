@@ -14,6 +14,7 @@ import functools
 import math
 import os
 import statistics
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,6 @@ from soundstage.media.container import (
     best_stream,
     cause,
     check_is_file,
-    closing,
     only,
     opened,
     packets,
@@ -158,9 +158,8 @@ def _picture(path: Path) -> PictureTrack:
     start_s, first = _first(decoder, "picture")
     head = _read_head(path, "video")
     fps = _constant_rate(head)
-    end_s = _end(path, "video", head, float(1 / fps), start_s)
-    listed = head.listed_end_s(end_s, max(MISSING_S, 2 / float(fps)))
-    return PictureTrack(display_of(first, aspects[0], str(path)), fps, start_s, end_s, listed)
+    end_s, listed_end_s = _end(path, "video", head, float(1 / fps), start_s)
+    return PictureTrack(display_of(first, aspects[0], str(path)), fps, start_s, end_s, listed_end_s)
 
 
 def _first(decoder: Decoder, what: str) -> tuple[float, Any]:
@@ -181,12 +180,6 @@ class _Head:
     listed_s: float | None
     guessed_end_s: float | None
     indexed: bool
-
-    def listed_end_s(self, end_s: float, missing_s: float) -> float | None:
-        """Return where the index has the end, if it is more than missing_s later than the last packet."""
-        if not self.indexed or self.listed_s is None or self.listed_s - end_s <= missing_s:
-            return None
-        return self.listed_s
 
 
 def _read_head(path: Path, kind: Kind) -> _Head:
@@ -214,7 +207,7 @@ def _read_head(path: Path, kind: Kind) -> _Head:
 
 
 def _constant_rate(head: _Head) -> Fraction:
-    """Return the stream's own rate if it is constant, else one that its usual step between frames falls on."""
+    """Return the stream's own rate if it is constant, else one on which its usual step falls."""
     stated = [r for r in head.rates if r and 0 < r <= MAX_FPS]
     steps = [b - a for a, b in zip(head.stamps, head.stamps[1:], strict=False)]
     if not steps:
@@ -241,19 +234,37 @@ def _standard(rate: Fraction, within: Fraction) -> Fraction | None:
 # --- Ends -------------------------------------------------------------------------------------------
 
 
-def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> float:
-    """Return the end of a stream's last packet. step_s: of a packet that states no length."""
-    if head.guessed_end_s is not None:
-        for back in TAIL_S:
-            if head.guessed_end_s - back > start_s + back:
-                end_s = _last_packet(path, kind, head.guessed_end_s - back, step_s, start_s)
-                if end_s is not None:
-                    return end_s
-    end_s = _last_packet(path, kind, None, step_s, start_s)
-    return start_s + step_s if end_s is None else max(end_s, start_s + step_s)
+@dataclass(frozen=True)
+class _Tail:
+    """end_s: of the packet that is shown last. whole: the last packet that the index lists was there."""
+
+    end_s: float
+    whole: bool
 
 
-def _last_packet(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: float) -> float | None:
+def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> tuple[float, float | None]:
+    """Return where a stream ends, and where it would end had the file not been cut off (None: it was not).
+
+    step_s: of a packet that states no length.
+    """
+    tail = None
+    for back in TAIL_S if head.guessed_end_s is not None else ():
+        assert head.guessed_end_s is not None
+        if head.guessed_end_s - back > start_s + back:
+            tail = _tail(path, kind, head.guessed_end_s - back, step_s, start_s)
+        if tail is not None:
+            break
+    tail = tail or _tail(path, kind, None, step_s, start_s) or _Tail(start_s + step_s, whole=False)
+    if not head.indexed or head.listed_s is None:
+        return max(tail.end_s, start_s + step_s), None
+    if tail.whole:  # its index knows best how long the last picture is shown
+        return max(head.listed_s, start_s + step_s), None
+    lost = head.listed_s - tail.end_s > max(MISSING_S, 2 * step_s)
+    return max(tail.end_s, start_s + step_s), head.listed_s if lost else None
+
+
+def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: float) -> _Tail | None:
+    """Read the packets from a time on, None for all; None if there are none to be read."""
     import av
 
     with opened(path) as container:
@@ -265,16 +276,24 @@ def _last_packet(path: Path, kind: Kind, from_s: float | None, step_s: float, st
                 container.seek(int(from_s / stream.time_base), stream=stream)
             except (av.FFmpegError, OverflowError):
                 return None
-        end_s, count = None, 0
+        last: tuple[float, float] | None = None  # when it is shown, and how long
+        stored, count = None, 0
         for packet in packets(container, stream):
-            if packet.is_discard or packet.is_corrupt or not packet.size:
+            if packet.is_corrupt or not packet.size:
                 continue
-            count += 1
+            stored = packet.dts if packet.dts is not None else stored
+            if packet.is_discard:
+                continue
             shown_s = seconds(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
             length_s = seconds(packet.duration or None, packet.time_base) or step_s
-            shown_s = start_s + (count - 1) * step_s if shown_s is None else shown_s
-            end_s = shown_s + length_s if end_s is None else max(end_s, shown_s + length_s)
-        return end_s
+            now = (start_s + count * step_s if shown_s is None else shown_s, length_s)
+            last = now if last is None else max(last, now)
+            count += 1
+        if last is None:
+            return None
+        entries = stream.index_entries
+        whole = bool(len(entries)) and stored is not None and stored >= entries[len(entries) - 1].timestamp
+        return _Tail(sum(last), whole)
 
 
 # --- Sound ------------------------------------------------------------------------------------------
@@ -284,9 +303,11 @@ def _sound(path: Path) -> SoundTrack:
     start_s, first = _first(Decoder(path, "audio"), "sound")
     head = _read_head(path, "audio")
     length_s = first.samples / first.sample_rate
-    packets_end_s = _end(path, "audio", head, length_s, start_s)
-    end_s = _last_sample(path, packets_end_s - 0.5, start_s) or packets_end_s
-    return SoundTrack(int(first.sample_rate), start_s, end_s, head.listed_end_s(end_s, MISSING_S))
+    end_s, listed_end_s = _end(path, "audio", head, length_s, start_s)
+    heard_s = _last_sample(path, end_s - 0.5, start_s) or end_s
+    # FFmpeg's decoders do not cut what an MP4's index leaves out of the last packet.
+    end_s = min(heard_s, head.listed_s or heard_s) if head.indexed else heard_s
+    return SoundTrack(int(first.sample_rate), start_s, end_s, listed_end_s)
 
 
 def _last_sample(path: Path, from_s: float, start_s: float) -> float | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.media.container import NEAR_START_S, Decoder, closing, media_errors
+from soundstage.media.container import NEAR_START_S, Decoder, media_errors
 from soundstage.media.interlaced import whole_frames
 from soundstage.media.tracks import PictureTrack, tracks
 from soundstage.types import JUST_UNDER_HALF
@@ -85,7 +86,7 @@ def _check_there(
             "give an earlier one"
         )
     gone_s = float("inf") if shown_s is None else zero_s + time_s - shown_s
-    if num_damaged and gone_s > max(HELD_S, 2 * step_s) or shown_s is None:
+    if (num_damaged and gone_s > max(HELD_S, 2 * step_s)) or shown_s is None:
         raise MediaError(
             f"{path} is damaged at {time_s:.4g} s: {num_damaged} packets before it cannot be decoded; "
             "give another stretch, or repair the file"

@@ -64,7 +64,7 @@ def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tenso
     before: NDArray[np.uint8] | None = None
     for frame in frames:
         if frame is not before:
-            before, small = frame, prepare(torch.from_numpy(np.ascontiguousarray(frame))[None])
+            before, small = frame, prepare(torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None])
         done.append(small)
     return torch.cat(done)
 

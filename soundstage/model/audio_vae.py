@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.model.config import AudioVaeConfig
+from soundstage.model.precision import with_exact_products
 from soundstage.model.statistics import ChannelStatistics
 
 NORM_EPS = 1e-6
@@ -191,6 +192,7 @@ class AudioVae(nn.Module):
         self.decoder = AudioDecoder(config)
         self.per_channel_statistics = ChannelStatistics(config.latent_channels * config.latent_bins)
 
+    @with_exact_products
     def encode(self, mel: Tensor) -> Tensor:
         """Log-mel (B, 2, M, 64) -> normalised latents (B, 8, ceil(M / 4), 16).
 
@@ -205,6 +207,7 @@ class AudioVae(nn.Module):
         latents = self.per_channel_statistics.normalize(means).transpose(1, 2)
         return unpatchify_audio(latents, self.config.latent_channels)
 
+    @with_exact_products
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, 8, T, 16) -> log-mel (B, 2, 4T - 3, 64)."""
         features = patchify_audio(latents).transpose(1, 2)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
+from soundstage.model.precision import with_exact_products
 from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ
 
 FFT_LENGTH = 1024
@@ -34,6 +35,7 @@ def to_stereo(waveform: Tensor) -> Tensor:
     return torch.tensor(stereo_gains(channels)).to(waveform) @ waveform
 
 
+@with_exact_products
 def resample(
     waveform: Tensor, from_hz: int, to_hz: int, *, edges: Literal["constant", "replicate"] = "constant"
 ) -> Tensor:
@@ -95,6 +97,7 @@ def _mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < _BREAK_MEL, linear, _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_MEL)))
 
 
+@with_exact_products
 def log_mel(waveform: Tensor) -> Tensor:
     """Sound at 16 kHz (B, 2, N) in [-1, 1] -> natural-log mel magnitudes (B, 2, 1 + N // 160, 64), float32.
 

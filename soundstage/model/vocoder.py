@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from soundstage.errors import WeightsError
 from soundstage.model.config import GeneratorConfig, VocoderConfig
 from soundstage.model.mel import LOG_FLOOR, mel_filters, resample
+from soundstage.model.precision import with_exact_products
 from soundstage.types import MEL_BINS
 
 # Computed where the numbers are, even in a module built on the meta device: there they would be placeholders,
@@ -235,6 +236,7 @@ class Vocoder(nn.Module):
         self.bwe_generator = Generator(config.bwe, config.bwe_bins)
         self.mel_stft = MelStft(config)
 
+    @with_exact_products
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel (B, 2, M, 64) -> sound (B, 2, 480 M) at 48 kHz in [-1, 1], in the dtype of the weights.
 

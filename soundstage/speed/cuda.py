@@ -3,7 +3,7 @@
     speed_up(transformer, torch.device("cuda"), torch.bfloat16)    # once, after loading and quantizing
 
 `Fused` computes what lies between a block's matrix products, `FusedRounding` what lies around 8-bit products,
-by the kernels of `speed.triton_kernels`. Each method is tried once on the device (`speed.probe`) and left to
+by the kernels of `speed.triton_kernels`. Each method is tried once on the device (`speed.trials`) and left to
 plain PyTorch where Triton is missing, a kernel fails, or it is not faster. A call whose shapes or formats do
 not fit, or that gradients or autocast watch, takes the plain way too.
 """
@@ -23,7 +23,7 @@ from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use, watched
 from soundstage.model.attention import Attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import RopeTable, Rotation
-from soundstage.speed.probe import Probe, Trial, switched_off
+from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.weights.quantize import (
     DTYPES,
     PLAIN_ROUNDING,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from soundstage.speed.probe import Probe, Trial
+from soundstage.speed.trials import Probe, Trial
 
 ONES = torch.ones(4, 4)
 

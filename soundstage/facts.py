@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 from soundstage.defaults import Defaults
 from soundstage.errors import MediaError, RequestError, SoundstageError
-from soundstage.grid import snap_frames, snap_side
+from soundstage.grid import frames_at, frames_over
 from soundstage.inputs import File, Source
 from soundstage.media.probe import Info, probe
 from soundstage.model_set import ModelSet, lora_file
@@ -15,8 +14,8 @@ from soundstage.plan import PassPlan, Snap
 from soundstage.prompts.timeline import Segment, Timeline, parse_timeline
 from soundstage.recipe import Recipe
 from soundstage.recipes import recipe_named
-from soundstage.request import ORIENTATIONS, Request
-from soundstage.types import SPACE_SCALE, TIME_SCALE
+from soundstage.request import Request
+from soundstage.types import TIME_SCALE
 from soundstage.weights.lora_facts import LoraFacts
 
 
@@ -131,62 +130,7 @@ class Facts:
                 )
         return max(found["downscale"]), max(found["temporal"])
 
-    # --- size and length -----------------------------------------------------------------------------------
-
-    def size(self) -> tuple[int, int]:
-        asked = self.request.size or self._source_size() or self.recipe.resolution or self.defaults.size
-        if isinstance(asked, str):
-            named = self._named_size(asked)
-            if named is None:
-                return self.defaults.size
-            asked = named
-        step = self.side_step()
-        used = (snap_side(asked[0], step), snap_side(asked[1], step))
-        if used != tuple(asked):
-            self.snap("size", f"{asked[0]}x{asked[1]}", f"{used[0]}x{used[1]}", f"multiples of {step}")
-        return used
-
-    def side_step(self) -> int:
-        """Sides must be multiples of this, so that every pass and reference has whole latent cells."""
-        steps = [SPACE_SCALE]
-        for step in self.recipe.passes:
-            ratio = step.space
-            for name in step.upsample if step.start == "source" else ():
-                ratio /= {"space-x2": Fraction(2), "space-x1.5": Fraction(3, 2)}.get(name, Fraction(1))
-            scales = [r.downscale or self.downscale for r in self.request.references if step.references]
-            steps.append(math.ceil(SPACE_SCALE * ratio.denominator) * max([1, *scales]))
-        return math.lcm(*steps)
-
-    def _source_size(self) -> tuple[int, int] | None:
-        if self.source_info is None or self.source is None or self.source_info.width == 0:
-            return None
-        width, height = self.source_info.width, self.source_info.height
-        first = self.recipe.passes[0]
-        if first.start == "source":
-            grow = {"space-x2": 2.0, "space-x1.5": 1.5}
-            factor = math.prod(grow.get(name, 1.0) for name in first.upsample) / float(first.space)
-            width, height = round(width * factor), round(height * factor)
-        canvas = self.source.canvas
-        if canvas is not None:
-            width, height = width + canvas.left + canvas.right, height + canvas.top + canvas.bottom
-        return width, height
-
-    def _named_size(self, name: str) -> tuple[int, int] | None:
-        defaults = self.defaults
-        if name in defaults.presets:
-            return defaults.presets[name]
-        resolution, _, orientation = name.partition("-")
-        resolution = "2160p" if resolution == "4k" else resolution
-        if resolution not in defaults.resolutions:
-            known = ", ".join([*defaults.presets, *defaults.resolutions])
-            self.problem("size", f"this model has no size '{name}'; it has {known}")
-            return None
-        width, height = defaults.resolutions[resolution]
-        if orientation == ORIENTATIONS[1]:
-            return height, width
-        if orientation == ORIENTATIONS[2]:
-            return (side := round(math.sqrt(width * height))), side
-        return width, height
+    # --- rate and time --------------------------------------------------------------------------------------
 
     def fps(self) -> float:
         """Frames per second that are made, before thinning."""
@@ -200,55 +144,15 @@ class Facts:
         fps = request.fps or own or self.recipe.fps or self.defaults.fps
         return fps * request.thin
 
-    def frames(self, fps: float) -> int:
-        """Pixel frames of the whole clip, before thinning."""
-        request = self.request
-        step = self.frame_step
-        limit = self.defaults.max_duration_s
-        length_s = request.duration_s or self._given_length_s(fps)
-        if length_s is not None:
-            asked = max(1, round(length_s * fps))
-            used = snap_frames(asked, step)
-            if self.source_info is not None and request.duration_s is None:
-                used = (asked - 1) // step * step + 1
-            if not math.isclose(used / fps, length_s, rel_tol=1e-9):
-                self.snap(
-                    "duration",
-                    f"{length_s:.4g} s",
-                    f"{used / fps:.4g} s",
-                    f"{used} frames at {fps:g} fps, {step}k+1",
-                )
-        else:
-            asked = request.num_frames or self.defaults.num_frames
-            used = snap_frames(request.thin * (asked - 1) + 1, step)
-            if used != request.thin * (asked - 1) + 1:
-                self.snap("frames", str(asked), str((used - 1) // request.thin + 1), f"{step}k+1")
-        if (used - 1) / fps > limit + 1e-9:  # 20 s at 24 fps are 481 frames, 20.04 s
-            self.problem(
-                "duration_s",
-                f"the clip would last {used / fps:.4g} s; this model makes at most {limit:g} s at once, "
-                "so give a shorter duration or fewer frames",
-            )
-            return snap_frames(self.defaults.num_frames, step)
-        return used
-
-    def _given_length_s(self, fps: float) -> float | None:
-        """Length that the source has, with its extensions, unless the request counts frames."""
-        info, source = self.source_info, self.source
-        if self.request.num_frames is not None or source is None:
-            return None
-        if info is None:
-            sound = self.infos.get("source.audio")
-            if sound is None or sound.sound_s is None:
-                return None
-            return sound.sound_s - source.start_s + sum(self.extension()) / fps
-        taken = info.num_frames - round(source.start_s * fps)
-        if taken < 1:
-            self.problem("source", f"source.start_s is {source.start_s:g}, past the source's end")
-            return None
-        extension = sum(self.extension())
-        taken = (taken - 1) // self.frame_step * self.frame_step + 1 if extension else taken
-        return (taken + extension) / fps
+    def source_frames(self, fps: float) -> int:
+        """Return how many frames the source has from its start on, or how many its sound lasts."""
+        source, info = self.source, self.source_info
+        sound = self.infos.get("source.audio")
+        if source is not None and info is not None:
+            return frames_at(info, fps, self.made_fps) - round(source.start_s * fps)
+        if source is None or sound is None or sound.sound_s is None or sound.sound_s <= source.start_s:
+            return 0
+        return frames_over(sound.sound_s - source.start_s, fps)
 
     def extension(self) -> tuple[int, int]:
         """Frames made before and after the source, in whole latents of every pass."""

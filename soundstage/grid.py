@@ -15,6 +15,8 @@ Range = tuple[int, int]  # [first, end) of latent frames or audio latents
 IDENTITY_MAX_S = 10.0
 SOUNDTRACK_MAX_S = 120.0
 
+NEARLY = 0.05  # of a frame; a sound that is longer by less ends with the frame before
+
 
 def snap_side(pixels: int, step: int = SPACE_SCALE) -> int:
     """The nearest multiple of `step`, at least that; halves go up."""
@@ -24,6 +26,16 @@ def snap_side(pixels: int, step: int = SPACE_SCALE) -> int:
 def snap_frames(count: int, step: int = TIME_SCALE) -> int:
     """The nearest multiple of `step` plus 1, at least 1; halves go up."""
     return max(0, (count - 1 + step // 2) // step) * step + 1
+
+
+def cover_frames(count: int, step: int = TIME_SCALE) -> int:
+    """Return the smallest multiple of `step` plus 1 that is at least `count`."""
+    return -(-(count - 1) // step) * step + 1
+
+
+def frames_over(seconds: float, fps: float, thin: int = 1) -> int:
+    """Return the frames that last as long as a sound does, so that every thin-th of them covers it."""
+    return thin * (max(1, math.ceil(seconds * fps / thin - NEARLY)) - 1) + 1
 
 
 def video_edges(latent_frames: int, fps: float) -> list[tuple[float, float]]:

@@ -197,7 +197,9 @@ class Materials:
         assert source.video is not None
         assert use is not None
         info = probe(source.video)
-        return sample_times(info, step.fps, self.plan.fps, use.first_frame + use.num_frames, use.first_frame)
+        end = use.first_frame + use.num_frames
+        times = sample_times(info, step.fps, self.plan.fps, end, use.first_frame)
+        return times + times[-1:] * (use.num_frames - len(times))  # its last frame fills up a latent
 
     def _source_size(self, step: PassPlan) -> tuple[int, int]:
         """Width and height of the source in a pass, before the upsamplers that follow it."""

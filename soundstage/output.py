@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soundstage.causes import likely_cause
-from soundstage.conditioning.masks import blend_weights, blended, made_frames
+from soundstage.conditioning.masks import blend_weights, blended, seam_weights
 from soundstage.conditioning.pixels import to_uint8
+from soundstage.conditioning.seams import Seam
 from soundstage.finite import checked
 from soundstage.inputs import File
 from soundstage.materials import given_sound
 from soundstage.media.write import fit_audio
 from soundstage.staging import video_made
-from soundstage.types import AUDIO_LATENTS_PER_S, OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
+from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
 
 if TYPE_CHECKING:
     from soundstage.long_take.color import ColorMatch
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from soundstage.plan import PassPlan, Plan
 
 MAX_BYTES_IN_MEMORY = 2**30  # of frames: 17 s of 960x544
-SEAM_S = 0.12  # of sound, on either side of a made stretch: three latents
 PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 
 
@@ -44,13 +45,13 @@ def finished_frames(
     step, source = plan.passes[-1], plan.request.source
     keeps = source is not None and source.keep_pixels and step.source is not None
     if keeps and step.source is not None and step.source.video == "all":
-        return materials.source_pixels(step)[:: plan.thin]
+        return materials.source_pixels(step)[: plan.shown_frames : plan.thin]
     frames = _decoded_frames(parts, latents, color)
     made = video_made(step, materials) if keeps else None
-    if made is not None:
-        weights = blend_weights(made, step.num_frames)
+    if made is not None and step.source is not None:
+        weights = blend_weights(made, step.source.video_seams, step.num_frames, step.source.margins)
         frames = blended(frames, _placed(materials.source_pixels(step), frames, step), weights)
-    return frames[:: plan.thin]
+    return frames[: plan.shown_frames : plan.thin]
 
 
 def _decoded_frames(parts: Parts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:
@@ -91,20 +92,19 @@ def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[n
     """(2, n) float32 samples and their rate in Hz."""
     request, step = plan.request, plan.passes[-1]
     if plan.driven and request.audio is not None:
-        return _given(request.audio.file, request.audio.start_s, 0.0, plan.duration_s)
+        return _given(request.audio.file, request.audio.start_s, 0.0, plan)
     source, use = request.source, step.source
     part = "none" if use is None else use.audio
     keeps = source is not None and source.keep_pixels and part in ("all", "part")
     if keeps and source is not None and use is not None:
         file = source.video if source.audio is None else source.audio
         assert file is not None
-        samples, rate = _given(file, source.start_s, use.before / step.fps, plan.duration_s)
+        samples, rate = _given(file, source.start_s, use.before / step.fps, plan)
         if part == "all":
             return samples, rate
-        made = _decoded(parts, latents)
-        own = _at_output_rate(samples, rate)
-        return _spliced(fit_audio(made, own.shape[1]), own, use.audio_made, step.audio_tokens), OUTPUT_RATE_HZ
-    return _decoded(parts, latents), OUTPUT_RATE_HZ
+        made = _resampled(_decoded(parts, latents), OUTPUT_RATE_HZ, rate)
+        return _spliced(made, samples, [seam.scaled(rate / OUTPUT_RATE_HZ) for seam in use.audio_seams]), rate
+    return _decoded(parts, latents)[:, : _film_samples(plan)], OUTPUT_RATE_HZ
 
 
 def _decoded(parts: Parts, latents: Tensor) -> NDArray[np.float32]:
@@ -113,35 +113,36 @@ def _decoded(parts: Parts, latents: Tensor) -> NDArray[np.float32]:
     return samples
 
 
-def _given(file: File, start_s: float, delay_s: float, length_s: float) -> tuple[NDArray[np.float32], int]:
-    """A file's own samples, after delay_s of silence, for exactly length_s; silence where it ends early."""
-    samples, rate = given_sound(file, start_s, length_s)
+def _film_samples(plan: Plan) -> int | None:
+    """Samples at the output's rate of a film that is cut back; None where all that is made is heard."""
+    return None if plan.shown_frames is None else round(plan.duration_s * OUTPUT_RATE_HZ)
+
+
+def _given(file: File, start_s: float, delay_s: float, plan: Plan) -> tuple[NDArray[np.float32], int]:
+    """A file's own samples, after delay_s of silence, for the length of the film.
+
+    Silence follows a sound that ends early; one that is kept to its own end may last longer.
+    """
+    length_s = plan.duration_s
+    samples, rate = given_sound(file, start_s, None if plan.whole_sound else length_s)
     if rate not in PLAYABLE_HZ:
-        samples, rate = _at_output_rate(samples, rate), OUTPUT_RATE_HZ
+        samples, rate = _resampled(samples, rate, OUTPUT_RATE_HZ), OUTPUT_RATE_HZ
     delayed = np.pad(samples, ((0, 0), (round(delay_s * rate), 0)))
-    return fit_audio(delayed, round(length_s * rate)), rate
+    count = round(length_s * rate)
+    return fit_audio(delayed, max(count, delayed.shape[1]) if plan.whole_sound else count), rate
 
 
-def _at_output_rate(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+def _resampled(samples: NDArray[np.float32], rate_hz: int, wanted_hz: int) -> NDArray[np.float32]:
     from soundstage.model.mel import resample
 
-    moved: NDArray[np.float32] = resample(torch.from_numpy(samples), rate_hz, OUTPUT_RATE_HZ).numpy()
+    moved: NDArray[np.float32] = resample(torch.from_numpy(samples), rate_hz, wanted_hz).numpy()
     return moved
 
 
 def _spliced(
-    made: NDArray[np.float32], own: NDArray[np.float32], ranges: tuple[tuple[int, int], ...], count: int
+    made: NDArray[np.float32], own: NDArray[np.float32], seams: Sequence[Seam]
 ) -> NDArray[np.float32]:
-    """Own samples with the made stretches faded in; every sample farther than SEAM_S is the own one."""
-    samples_per_latent = OUTPUT_RATE_HZ // AUDIO_LATENTS_PER_S
-    inside = made_frames(count, ranges).repeat_interleave(samples_per_latent).numpy()
-    inside = np.pad(inside, (0, max(0, own.shape[1] - len(inside))), mode="edge")[: own.shape[1]]
-    seam = round(SEAM_S * OUTPUT_RATE_HZ)
-    share = np.zeros(own.shape[1], np.float32)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0.0], inside, [0.0]])))
-    time = np.arange(own.shape[1])
-    for first, end in zip(edges[::2], edges[1::2], strict=True):
-        distance = np.maximum(np.maximum(first - time, time - end + 1), 0)
-        share = np.maximum(share, 1 - distance / seam).astype(np.float32)
-    mixed = own + share * (made - own)
+    """Own samples with the made stretches faded in; outside the seams every sample is the own one."""
+    share = seam_weights(seams, own.shape[1])
+    mixed = own + share * (fit_audio(made, own.shape[1]) - own)
     return np.where(share == 0, own, mixed).astype(np.float32)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from soundstage.conditioning.seams import Seam
 from soundstage.long_take.windows import Window
 from soundstage.model_set import ModelFile
 from soundstage.prompts.timeline import Timeline
@@ -74,7 +75,8 @@ class SourceUse:
     video, audio: "none", "start" (the latents to start from), "part" (kept but for the ranges made) or
     "all" (kept whole). first_frame, num_frames: taken from the file, at the pass's rate. before: frames
     made in front of it. margins: pixels made around it, left, top, right, bottom. video_made, audio_made:
-    latents that are made anew.
+    latents that are made anew. video_seams, audio_seams: frames and samples at the output's rate that change
+    in the result.
     """
 
     video: Part
@@ -85,6 +87,8 @@ class SourceUse:
     margins: tuple[int, int, int, int]
     video_made: tuple[Range, ...]
     audio_made: tuple[Range, ...]
+    video_seams: tuple[Seam, ...] = ()
+    audio_seams: tuple[Seam, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,12 +167,13 @@ class PassPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The work for one request on one model. width, height in pixels; duration_s = num_frames / fps.
+    """The work for one request on one model. width, height in pixels; num_frames: those that are made.
 
     thin: every thin-th frame is kept. audio_pass: name of the pass whose sound is kept. driven: the sound
     of the result is the input's own samples. windows, clips: of a long take, its windows and the plan of
     each; `passes` are then those of the first. notices: sentences that the user should read before the work
-    begins; the command line prints them on stderr.
+    begins; the command line prints them on stderr. shown_frames: of the result, where the last of those made
+    only fill a latent and are cut off; None is all. whole_sound: a given sound is kept to its own end.
     """
 
     request: Request
@@ -193,10 +198,18 @@ class Plan:
     windows: tuple[Window, ...] = ()
     clips: tuple[Plan, ...] = ()
     notices: tuple[str, ...] = ()
+    shown_frames: int | None = None
+    whole_sound: bool = False
+
+    @property
+    def num_shown(self) -> int:
+        """Frames of the result, before thinning."""
+        return self.num_frames if self.shown_frames is None else self.shown_frames
 
     @property
     def duration_s(self) -> float:
-        return self.num_frames / self.fps
+        """Length of the result in seconds."""
+        return self.num_shown / self.fps
 
     @property
     def negative_prompt(self) -> str | None:
@@ -239,10 +252,12 @@ class Plan:
 def _lines(plan: Plan) -> list[str]:
     size = f"{plan.width}x{plan.height}, " if "video" in plan.modalities else ""
     thinned = f", every {plan.thin}. frame kept" if plan.thin > 1 else ""
+    if plan.num_shown != plan.num_frames:
+        thinned += f", cut back from {plan.num_frames} frames that are made"
     lines = [
         f"model     {plan.model}",
         f"recipe    {plan.recipe}",
-        f"output    {size}{plan.num_frames} frames at {plan.fps:g} fps, {plan.duration_s:.4g} s, "
+        f"output    {size}{plan.num_shown} frames at {plan.fps:g} fps, {plan.duration_s:.4g} s, "
         f"{' and '.join(plan.modalities)}{thinned}",
         *(f"snapped   {snap}" for snap in plan.snaps),
         *(f"notice    {notice}" for notice in plan.notices),
@@ -342,6 +357,7 @@ def plan_facts(plan: Plan) -> Mapping[str, Any]:
         "width": plan.width,
         "height": plan.height,
         "num_frames": plan.num_frames,
+        "shown_frames": plan.num_shown,
         "fps": plan.fps,
         "thin": plan.thin,
         "negative_prompt": plan.negative_prompt,

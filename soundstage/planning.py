@@ -10,6 +10,7 @@ from typing import Any
 from soundstage.errors import RequestError, SoundstageError
 from soundstage.facts import Facts
 from soundstage.grid import heard_s, identity_latents, scaled_side
+from soundstage.lengths import film_length
 from soundstage.model_set import ModelFile, ModelSet, lora_file
 from soundstage.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.recipe import DISTILLED_LORA, Pass
@@ -18,7 +19,8 @@ from soundstage.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.facts import SAMPLERS, sampler_key
 from soundstage.sampling.scales import NEUTRAL, Guidance, every, passes_needed, with_words
-from soundstage.shaping import Shaping
+from soundstage.shaping import Shaping, tell_changes
+from soundstage.sizes import film_size, tell_cuts
 from soundstage.types import VideoShape, audio_latent_length
 
 
@@ -31,10 +33,12 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
     draft = _Draft(facts)
     check_options(facts)
     check_needs(facts)
-    width, height = facts.size()
+    width, height = film_size(facts)
     fps = facts.fps()
-    num_frames = facts.frames(fps)
-    passes = draft.passes(VideoShape(num_frames, height, width), fps)
+    length = film_length(facts, fps)
+    passes = draft.passes(VideoShape(length.made, height, width), fps)
+    tell_cuts(facts, passes[-1])
+    tell_changes(facts, passes[-1], length.shown)
     check_use(facts, passes)
     timeline = facts.timeline(passes[-1])
     files = draft.files()
@@ -61,6 +65,8 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
         driven=facts.driving,
         files=files,
         notices=tuple(facts.notices),
+        shown_frames=None if length.shown == length.made else length.shown,
+        whole_sound=length.whole_sound,
     )
 
 

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from soundstage.conditioning.seams import (
+    SEAM_FRAMES,
+    SEAM_SAMPLES,
+    frames_in,
+    latent_samples,
+    latent_video_frames,
+    seams,
+)
 from soundstage.facts import Facts
 from soundstage.grid import audio_edges, frames_at, latents_in, video_edges
 from soundstage.inputs import Guide, Reference, Source
-from soundstage.plan import Condition, Part, SourceUse
+from soundstage.plan import Condition, Part, PassPlan, SourceUse
 from soundstage.recipe import Pass
-from soundstage.types import SPACE_SCALE, TIME_SCALE, VideoShape
+from soundstage.sizes import side_step
+from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE, VideoShape
 
 MIN_CLIP = TIME_SCALE  # frames that make one latent of a clip inside the film
+
+
+def tell_changes(facts: Facts, step: PassPlan, shown: int) -> None:
+    """Tell which frames and seconds of a partly kept clip change. step: the last pass. shown: its frames."""
+    source, use = facts.source, step.source
+    if source is None or use is None or not source.keep_pixels:
+        return
+    if not (source.regenerate or any(facts.extension())):
+        return
+    told = []
+    if use.video == "part":
+        frames = [(seam.start, min(seam.stop, shown)) for seam in use.video_seams]
+        numbers = ", ".join(f"{a} to {b - 1}" for a, b in frames)
+        seconds = ", ".join(f"{a / step.fps:.2f} to {b / step.fps:.2f}" for a, b in frames)
+        told.append(f"frames {numbers} of the picture ({seconds} s)")
+    if use.audio == "part":
+        rate = OUTPUT_RATE_HZ
+        seconds = ", ".join(f"{s.start / rate:.2f} to {s.stop / rate:.2f}" for s in use.audio_seams)
+        told.append(f"{seconds} s of the sound")
+    if told:
+        facts.notice(f"{' and '.join(told)} are made or faded over; everything else stays as it is")
 
 
 class Shaping:
@@ -136,17 +166,24 @@ class Shaping:
             return None
         before, after = (int(count * step.time) for count in self.facts.extension())
         taken = shape.num_frames - before - after
-        if self.facts.source_info is not None and self.facts.has_video:
-            info = self.facts.source_info
-            there = frames_at(info, fps, self.facts.made_fps) - round(source.start_s * fps)
-            if taken > there or taken < 1:
-                self.facts.problem(
-                    "source",
-                    f"the clip needs {taken} frames of the source at {fps:g} fps, which has {there} from "
-                    f"{source.start_s:g} s on; give a shorter duration, or extend_after_s to go on from it",
-                )
-                return None
-        spans = self._made_spans(before, after, shape.num_frames, fps)
+        there = self.facts.source_frames(fps)
+        # The last frame fills up a latent; more than that is not there.
+        if self.facts.source_info is not None and (taken >= there + TIME_SCALE or taken < 1):
+            self.facts.problem(
+                "source",
+                f"the clip needs {taken} frames of the source at {fps:g} fps, which has {there} from "
+                f"{source.start_s:g} s on; give a shorter duration, or extend_after_s to go on from it",
+            )
+            return None
+        end = before + min(taken, there)
+        spans = self._made_spans(before, end, after, shape.num_frames, fps)
+        video_made = latents_in(spans, video_edges(shape.latent[0], fps))
+        audio_made = latents_in(spans, audio_edges(sound))
+        samples = round(shape.num_frames / fps * OUTPUT_RATE_HZ)
+        frames = frames_in(spans, fps, shape.num_frames)
+        heard = frames_in(spans, OUTPUT_RATE_HZ, samples)
+        # A sound may go on after its picture.
+        samples = max(samples, round(before / fps * OUTPUT_RATE_HZ) + self._source_samples())
         return SourceUse(
             video=self._video_part(step, source),
             audio=self._audio_part(step, source),
@@ -154,20 +191,29 @@ class Shaping:
             num_frames=taken,
             before=before,
             margins=self._margins(step, shape),
-            video_made=latents_in(spans, video_edges(shape.latent[0], fps)),
-            audio_made=latents_in(spans, audio_edges(sound)),
+            video_made=video_made,
+            audio_made=audio_made,
+            video_seams=seams(frames, latent_video_frames(video_made), shape.num_frames, SEAM_FRAMES),
+            audio_seams=seams(heard, latent_samples(audio_made), samples, SEAM_SAMPLES),
         )
 
-    def _made_spans(self, before: int, after: int, total: int, fps: float) -> list[tuple[float, float]]:
+    def _made_spans(
+        self, before: int, end: int, after: int, total: int, fps: float
+    ) -> list[tuple[float, float]]:
+        """Return the stretches of time that are made anew.
+
+        before, after: frames in front of the source and behind it. end: the first frame behind it. total:
+        frames of the pass, of which the last may only fill a latent.
+        """
         source = self.source
         assert source is not None
         if source.regenerate:
             for span in source.regenerate:
-                if span.start_s >= total / fps:
+                if span.start_s >= (end + after) / fps:
                     self.facts.problem(
                         "source",
                         f"source.regenerate begins at {span.start_s:g} s, but the clip ends at "
-                        f"{total / fps:.4g} s; give an earlier span",
+                        f"{(end + after) / fps:.4g} s; give an earlier span",
                     )
             return [(span.start_s, span.end_s) for span in source.regenerate]
         spans = []
@@ -175,7 +221,7 @@ class Shaping:
         if before:
             spans.append((0.0, (before + feather) / fps))
         if after:
-            spans.append(((total - after - feather) / fps, total / fps))
+            spans.append(((end - feather) / fps, total / fps))
         if spans or (source.canvas is not None and source.mask is None):
             return spans
         return [(0.0, total / fps)]
@@ -206,12 +252,19 @@ class Shaping:
         own = self.infos.get("source.audio") or self.facts.source_info
         return own is not None and own.sound_s is not None
 
+    def _source_samples(self) -> int:
+        """Samples of the source's sound at the output's rate."""
+        own = self.infos.get("source.audio") or self.facts.source_info
+        assert self.source is not None
+        left_s = 0.0 if own is None or own.sound_s is None else own.sound_s - self.source.start_s
+        return round(max(0.0, left_s) * OUTPUT_RATE_HZ)
+
     def _margins(self, step: Pass, shape: VideoShape) -> tuple[int, int, int, int]:
         """Pixels of a pass around the source, in whole latent cells."""
         canvas = None if self.source is None else self.source.canvas
         if canvas is None:
             return 0, 0, 0, 0
-        unit = self.facts.side_step()
+        unit = side_step(self.facts)
         scale = float(step.space)
         whole = [round(side / unit) * unit for side in (canvas.left, canvas.top, canvas.right, canvas.bottom)]
         left, top, right, bottom = (int(side * scale) for side in whole)

@@ -13,8 +13,9 @@ from typing import Any
 
 from soundstage.defaults import Defaults
 from soundstage.errors import RequestError, SoundstageError
-from soundstage.grid import snap_frames
+from soundstage.grid import cover_frames, frames_over, snap_frames
 from soundstage.inputs import Audio, Guide, Lora, Span
+from soundstage.lengths import SOUND_TOLD, TOLD_S, driving_s, sound_notice
 from soundstage.long_take.windows import MAX_TAKE_S, Take, Window, window_seed
 from soundstage.model_set import ModelSet
 from soundstage.plan import Plan, Snap
@@ -32,17 +33,21 @@ def plan_request(request: Request, model: ModelSet) -> Plan:
         recipe = recipe_named(request.recipe)
     except SoundstageError:
         return make_plan(request, model)  # which tells this and all other problems
-    length_s = _length_s(request, recipe, model.defaults)
+    asked = request.duration_s is not None or request.num_frames is not None
+    sound_s = driving_s(request)
+    follows = not asked and sound_s > 0  # the film is as long as its sound
+    length_s = sound_s if follows else _length_s(request, recipe, model.defaults)
     if request.take is None and length_s <= model.defaults.max_duration_s:
         return make_plan(request, model)
-    fps = (request.fps or recipe.fps or model.defaults.fps) * request.thin
-    num_frames = snap_frames(round(length_s * fps))
     if length_s > MAX_TAKE_S:
         _refuse_length(request, model, length_s)
+    fps = (request.fps or recipe.fps or model.defaults.fps) * request.thin
+    shown = frames_over(length_s, fps, request.thin) if follows else None
+    num_frames = snap_frames(round(length_s * fps)) if shown is None else cover_frames(shown)
     windows = (request.take or Take()).cut(num_frames, fps, model.defaults.num_frames)
     if len(windows) == 1:
         return make_plan(request, model)
-    problems = _problems(request, recipe, length_s) + _beyond(request, windows)
+    problems = _problems(request, recipe, length_s, sound_s) + _beyond(request, windows)
     try:
         timeline = parse_timeline(
             request.prompt, num_frames=num_frames, fps=fps, lengths=request.lengths, relay=request.relay
@@ -52,15 +57,18 @@ def plan_request(request: Request, model: ModelSet) -> Plan:
         problems.append(problem)
     _raise(problems)
     rest = (make_plan(window_request(request, w, windows, timeline), model) for w in windows[1:])
-    return _joined(request, (first, *rest), windows, timeline)
+    joined = _joined(request, (first, *rest), windows, timeline, shown)
+    return replace(joined, notices=_notices(joined, None if follows else sound_s))
 
 
 def _refuse_length(request: Request, model: ModelSet, length_s: float) -> None:
     """Raise, without cutting thousands of windows, and with what else is wrong."""
-    sentence = f"the clip would last {length_s:.4g} s; the longest take is {MAX_TAKE_S:g} s"
+    told = f"the clip would last {length_s:.4g} s; the longest take is {MAX_TAKE_S:g} s"
+    sentence = f"{told}, so give a shorter duration"
     problems = [RequestError(sentence, field="duration_s")]
     try:
-        make_plan(request.model_copy(update={"duration_s": None, "num_frames": None, "take": None}), model)
+        short = {"duration_s": None, "num_frames": model.defaults.num_frames, "take": None}
+        make_plan(request.model_copy(update=short), model)
     except RequestError as problem:
         problems.append(problem)
     _raise(problems)
@@ -105,11 +113,16 @@ def _length_s(request: Request, recipe: Recipe, defaults: Defaults) -> float:
     return request.num_frames / (request.fps or recipe.fps or defaults.fps)
 
 
-def _problems(request: Request, recipe: Recipe, length_s: float) -> list[RequestError]:
-    """What windows cannot do."""
+def _problems(request: Request, recipe: Recipe, length_s: float, sound_s: float) -> list[RequestError]:
+    """What windows cannot do. sound_s: length of a driving sound, 0 without one."""
     told = f"a clip of {length_s:.4g} s is made in windows"
     rules = [
         (request.source is not None, "source", f"{told}, which cannot start from a source; make it shorter"),
+        (
+            0 < sound_s < length_s - TOLD_S,
+            "audio",
+            f"{told}, and {SOUND_TOLD} only {sound_s:.4g} s; give a longer sound or no length",
+        ),
         (bool(request.references), "references", f"{told}, which cannot see references; make it shorter"),
         (
             any(step.time != 1 for step in recipe.passes),
@@ -179,9 +192,16 @@ def _audio(audio: Audio | None, window: Window) -> Audio | None:
 
 
 def _joined(
-    request: Request, clips: tuple[Plan, ...], windows: tuple[Window, ...], timeline: Timeline
+    request: Request,
+    clips: tuple[Plan, ...],
+    windows: tuple[Window, ...],
+    timeline: Timeline,
+    shown: int | None,
 ) -> Plan:
-    """The plan of the whole: what its first window says, over its own length."""
+    """The plan of the whole: what its first window says, over its own length.
+
+    shown: frames of the result where it is as long as its driving sound.
+    """
     first, last = clips[0], windows[-1]
     num_frames = last.offset_frames + last.num_frames
     snaps = [snap for snap in first.snaps if snap.field not in ("duration", "frames")]
@@ -198,5 +218,17 @@ def _joined(
         snaps=tuple(snaps),
         windows=windows,
         clips=clips,
-        notices=tuple(dict.fromkeys(notice for clip in clips for notice in clip.notices)),
+        shown_frames=None if shown == num_frames else shown,
+        whole_sound=shown is not None,
     )
+
+
+def _notices(joined: Plan, sound_s: float | None) -> tuple[str, ...]:
+    """What the windows tell, each once; of a driving sound, what holds for the whole take.
+
+    sound_s: its length, 0 without one; None where the take is as long.
+    """
+    told = dict.fromkeys(notice for clip in joined.clips for notice in clip.notices)
+    heard = None if sound_s is None else sound_notice(sound_s, joined.duration_s)
+    own = () if heard is None else (heard,)
+    return (*(notice for notice in told if not notice.startswith(SOUND_TOLD)), *own)

@@ -13,12 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from soundstage.conditioning.seams import SEAM_FRAMES, Seam
 from soundstage.conditioning.tokens import Grid
 from soundstage.types import SPACE_SCALE, TIME_SCALE
-
-# Latents over which a seam in time is blended. The published nodes take 3; a soft seam of 8 frames shows no
-# jump either, and leaves more of a short clip in its own pixels.
-SLOPE_LATENTS = 1
 
 
 def made_frames(count: int, ranges: Sequence[tuple[int, int]]) -> Tensor:
@@ -65,23 +62,38 @@ def attention_cells(pixels: Tensor, height: int, width: int) -> Tensor:
     return torch.cat([space[:1], groups]).flatten()
 
 
-def blend_weights(made: Tensor, num_frames: int) -> Tensor:
+def seam_weights(seams: Sequence[Seam], total: int) -> NDArray[np.float32]:
+    """Return the share of what is made in each of `total` frames or samples, (total,) in [0, 1]."""
+    weights = np.zeros(total, np.float32)
+    for seam in seams:
+        rise = np.arange(1, seam.first - seam.start + 1) / (seam.first - seam.start + 1)
+        fall = np.arange(seam.stop - seam.end, 0, -1) / (seam.stop - seam.end + 1)
+        shares = np.concatenate([rise, np.ones(max(0, seam.end - seam.first)), fall])[: total - seam.start]
+        stretch = slice(seam.start, seam.start + len(shares))
+        weights[stretch] = np.maximum(weights[stretch], shares)
+    return weights
+
+
+def blend_weights(
+    made: Tensor, seams: Sequence[Seam], num_frames: int, margins: tuple[int, int, int, int] = (0, 0, 0, 0)
+) -> Tensor:
     """(T, h, w) of made cells in [0, 1] -> (F, h, w): the share of the made picture in each cell and frame.
 
-    In time it falls over a latent on either side of what is made, on a line between the latents' last
-    frames. In space the cells around it are taken along, so that made pixels are never mixed with old ones.
-    Source: blend weights, spec of the LTX-2.3 pipelines, section 3.6.
+    In time it follows the seams, and falls over SEAM_FRAMES where a cell is made in one latent and kept in
+    the next. In space the cells around it are taken along, so that made pixels are never mixed with old
+    ones. The margins (left, top, right, bottom, in pixels) are made at all times.
+    Source of the blending: spec of the LTX-2.3 pipelines, section 3.6.
     """
-    cells = made.flatten(1)
-    ramp = cells.clone()
-    for k in range(1, SLOPE_LATENTS + 1):
-        share = 1 - k / (SLOPE_LATENTS + 1)
-        ramp[k:] = torch.maximum(ramp[k:], share * cells[:-k])
-        ramp[:-k] = torch.maximum(ramp[:-k], share * cells[k:])
-    line = F.interpolate(ramp.T[None], size=num_frames, mode="linear", align_corners=True)[0].T
-    held = torch.cat([cells[:1], cells[1:].repeat_interleave(TIME_SCALE, dim=0)])
-    frames = torch.unflatten(torch.maximum(line, held), 1, made.shape[1:])
-    return F.max_pool2d(frames[:, None], 3, stride=1, padding=1)[:, 0]
+    held = torch.cat([made[:1], made[1:].repeat_interleave(TIME_SCALE, dim=0)])[:num_frames]
+    faded = held.clone()
+    for distance in range(1, min(SEAM_FRAMES, num_frames - 1) + 1):
+        share = 1 - distance / (SEAM_FRAMES + 1)
+        faded[distance:] = torch.maximum(faded[distance:], share * held[:-distance])
+        faded[:-distance] = torch.maximum(faded[:-distance], share * held[distance:])
+    in_time = torch.from_numpy(seam_weights(seams, num_frames))[:, None, None]
+    around = made_cells((num_frames, *made.shape[1:]), (), margins=margins)
+    weights = torch.maximum(torch.minimum(faded, in_time), around)
+    return F.max_pool2d(weights[:, None], 3, stride=1, padding=1)[:, 0]
 
 
 def blended(made: NDArray[np.uint8], kept: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from soundstage.conditioning.masks import attention_cells, blend_weights, blended, cells_touched, made_cells
+from soundstage.conditioning.masks import (
+    attention_cells,
+    blend_weights,
+    blended,
+    cells_touched,
+    made_cells,
+    seam_weights,
+)
 from soundstage.conditioning.pixels import fit, fit_mask, to_uint8
 from soundstage.conditioning.positions import (
     audio_positions,
@@ -15,6 +22,7 @@ from soundstage.conditioning.positions import (
     reference_positions,
     video_positions,
 )
+from soundstage.conditioning.seams import Seam, frames_in, latent_samples, latent_video_frames, seams
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.grid import audio_edges, latents_in, sample_times, video_edges
 from soundstage.inputs import InMemory
@@ -160,18 +168,44 @@ def test_made_cells_are_those_of_the_span_the_mask_and_the_margins() -> None:
     assert made[0].nonzero().tolist() == [[0, 0], [1, 0]]
 
 
-def test_seams_in_time_fall_over_a_latent() -> None:
+def test_seams_in_time_lie_in_what_latents_hold_beside_what_was_asked() -> None:
+    """Frames 25 to 32 are made; what of them was not asked for is the fade, or three frames beside them."""
     made = torch.zeros(9, 1, 1)
     made[4] = 1
-    weights = blend_weights(made, 65)[:, 0, 0]
-    assert weights[25:33].tolist() == [1.0] * 8
-    assert weights[[8, 16, 20, 24, 40, 44, 48, 64]].tolist() == [0, 0, 0.25, 0.5, 0.5, 0.25, 0, 0]
+    narrow = blend_weights(made, seams([(29, 31)], [(25, 33)], 65, 3), 65)[:, 0, 0]
+    assert narrow[24:34].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1, 0.75, 0.5, 0.25])
+    assert not narrow[:25].any()
+    assert not narrow[34:].any()
+    whole = blend_weights(made, seams([(25, 33)], [(25, 33)], 65, 3), 65)[:, 0, 0]
+    assert whole[25:33].tolist() == [1.0] * 8
+    assert whole[21:25].tolist() == [0, 0.25, 0.5, 0.75]
+    assert whole[33:37].tolist() == [0.75, 0.5, 0.25, 0]
+
+
+def test_a_retake_changes_no_more_than_its_latents_need() -> None:
+    """1 to 1.5 s at 24 fps are frames 24 to 35; their latents hold 17 to 40."""
+    assert frames_in([(1.0, 1.5)], 24.0, 49) == ((24, 36),)
+    assert seams([(24, 36)], [(17, 41)], 49, 3) == (Seam(17, 24, 36, 41),)
+    assert seams([(0, 9)], [(0, 9)], 49, 3) == (Seam(0, 0, 9, 12),)
+    assert seams([(40, 49)], [(33, 49)], 49, 3) == (Seam(33, 40, 49, 49),)
+    assert latent_video_frames([(0, 1), (3, 6)]) == [(0, 1), (17, 41)]
+    assert latent_samples([(0, 2), (25, 26)]) == [(0, 2400), (46560, 48480)]
+
+
+@pytest.mark.parametrize("edges", [(20, 22, 30, 33), (0, 0, 5, 8), (40, 43, 49, 49)])
+def test_shares_of_a_seam_rise_and_fall_within_it(edges: tuple[int, int, int, int]) -> None:
+    weights = seam_weights([Seam(*edges)], 49)
+    start, first, end, stop = edges
+    assert (np.flatnonzero(weights) == np.arange(start, stop)).all()
+    assert (weights[first:end] == 1).all()
+    assert (np.diff(weights[start:first]) > 0).all()
+    assert (np.diff(weights[end:stop]) < 0).all()
 
 
 def test_made_pixels_are_never_mixed_with_old_ones_inside_a_mask() -> None:
     made = torch.zeros(1, 3, 3)
     made[0, 1, 1] = 1
-    weights = blend_weights(made, 1)
+    weights = blend_weights(made, seams([(0, 1)], [(0, 1)], 1, 3), 1)
     ones, zeros = np.full((1, 96, 96, 3), 255, np.uint8), np.zeros((1, 96, 96, 3), np.uint8)
     shown = blended(ones, zeros, weights)
     assert (shown[0, 32:64, 32:64] == 255).all()

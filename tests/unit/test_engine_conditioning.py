@@ -373,7 +373,7 @@ def test_dubbing_sees_the_clip_and_hears_its_voice(stage: Engine) -> None:
     dub = {"references": [ss.Reference(clip)], "audio": ss.Audio(clip.waveform, mode="identity")}
     plan = stage.plan(ss.Request(prompt="a", recipe="dub", size=(128, 128), num_frames=9, **dub))
     assert [(p.identity, p.frozen, p.added_video) for p in plan.passes] == [
-        ("input", (), 8),
+        ("soundtrack", (), 8),
         ("previous", ("audio",), 32),
     ]
     _, done = run(stage, recipe="dub", **dub)
@@ -418,3 +418,95 @@ def test_a_clip_made_from_arrays_says_so(stage: Engine) -> None:
     assert told["array"] == "uint8 (1, 64, 64, 3)"
     with pytest.raises(ss.SoundstageError, match=r"guides\[0\]\.image: this was an array in memory"):
         _ = done.clip.request
+
+
+# --- lengths that are not 8k + 1 ------------------------------------------------------------------------
+
+
+def odd_film(num_frames: int, sound_s: float | None = None, rate_hz: int = 48_000) -> ss.Clip:
+    """A clip whose sound lasts as long as it says, at a rate of its own."""
+    count = round((num_frames / FPS if sound_s is None else sound_s) * rate_hz)
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, (2, count)).astype(np.float32)
+    return ss.Clip(film(num_frames, silent=True).frames, sound, FPS, {}, rate_hz)
+
+
+@pytest.mark.parametrize("count", [1, 9, 12, 24])
+def test_a_clip_that_gets_a_sound_keeps_every_frame(stage: Engine, count: int) -> None:
+    clip = film(count, silent=True)
+    done = finished(stage, source=ss.Source(clip, modalities={"audio"}))
+    assert np.array_equal(done.clip.frames, clip.frames)
+    assert 0 <= count / FPS - done.clip.waveform.shape[1] / 48_000 < 0.04
+
+
+@pytest.mark.parametrize("sound_s", [0.51, 0.97, 1.0, 1.04])
+def test_a_sound_that_gets_a_picture_keeps_every_sample(stage: Engine, sound_s: float) -> None:
+    sound = odd_film(1, sound_s).waveform
+    source = finished(stage, source=ss.Source(audio=sound, modalities={"video"}))
+    led = finished(stage, audio=ss.Audio(sound))
+    for done in (source, led):
+        length = done.clip.waveform.shape[1]
+        assert np.array_equal(done.clip.waveform[:, : sound.shape[1]], sound)
+        assert not done.clip.waveform[:, sound.shape[1] :].any()
+        assert 0 <= len(done.clip.frames) / FPS - sound_s < 1 / FPS + 1e-6
+        assert length == max(sound.shape[1], round(len(done.clip.frames) / FPS * 48_000))
+
+
+@pytest.mark.parametrize(("count", "rate_hz", "sound_s"), [(24, 48_000, 1.0), (20, 44_100, 1.3)])
+def test_a_retake_changes_what_its_plan_says_and_nothing_else(
+    stage: Engine, count: int, rate_hz: int, sound_s: float
+) -> None:
+    clip = odd_film(count, sound_s, rate_hz)
+    request = {"source": ss.Source(clip, regenerate=[ss.Span(0.3, 0.45)])}
+    plan = stage.plan(ss.Request(prompt="a red ball", seed=3, **UNGUIDED, **request))
+    (seam,) = plan.passes[0].source.video_seams
+    assert (seam.start, seam.first, seam.end, seam.stop) == (1, 7, 11, 17)
+    assert plan.notices == (
+        "frames 1 to 16 of the picture (0.04 to 0.71 s) and 0.27 to 0.48 s of the sound are made or faded "
+        "over; everything else stays as it is",
+    )
+    done = finished(stage, **request)
+    assert done.clip.frames.shape == clip.frames.shape
+    changed = (done.clip.frames != clip.frames).any(axis=(1, 2, 3))
+    assert np.flatnonzero(changed).tolist() == list(range(1, 17))
+    assert done.clip.sample_rate_hz == rate_hz
+    assert done.clip.waveform.shape == clip.waveform.shape
+    (heard,) = plan.passes[0].source.audio_seams
+    different = np.flatnonzero((done.clip.waveform != clip.waveform).any(axis=0)) / rate_hz
+    assert different.min() >= heard.start / 48_000 - 1e-4
+    assert different.max() <= heard.stop / 48_000 + 1e-4
+
+
+def test_a_retake_to_the_end_keeps_a_sound_that_goes_on(stage: Engine) -> None:
+    clip = odd_film(20, 2.0)
+    done = finished(stage, source=ss.Source(clip, regenerate=[ss.Span(0.7, 9.0)]))
+    assert done.clip.frames.shape[0] == 20
+    assert np.array_equal(done.clip.waveform[:, 60_000:], clip.waveform[:, 60_000:])
+    assert not np.array_equal(done.clip.waveform[:, 36_000:40_000], clip.waveform[:, 36_000:40_000])
+
+
+def test_an_extension_keeps_every_frame_of_an_odd_clip(stage: Engine) -> None:
+    clip = film(20)
+    after = finished(stage, source=ss.Source(clip, extend_after_s=0.3, feather_s=0))
+    assert after.clip.frames.shape[0] == 20 + 8
+    assert np.array_equal(after.clip.frames[:9], clip.frames[:9])
+    assert np.array_equal(after.clip.frames[9:17], clip.frames[9:17])
+    before = finished(stage, source=ss.Source(clip, extend_before_s=0.3, feather_s=0))
+    assert before.clip.frames.shape[0] == 8 + 20
+    assert np.array_equal(before.clip.frames[-17:], clip.frames[-17:])
+
+
+def test_upscaling_and_restyling_keep_the_count(stage: Engine) -> None:
+    clip = film(12)
+    source = ss.Source(clip, modalities={"video"})
+    _, large = run(stage, recipe="upscale", size=None, num_frames=None, source=source)
+    assert large.clip.frames.shape == (12, 128, 128, 3)
+    assert np.array_equal(large.clip.waveform, clip.waveform)
+    again = finished(stage, source=ss.Source(clip, denoise=0.5))
+    assert again.clip.frames.shape[0] == 12
+
+
+def test_a_length_that_is_all_of_the_source_is_all_of_it(stage: Engine) -> None:
+    clip = film(24)
+    for asked in ({"num_frames": 24}, {"duration_s": 1.0}):
+        done = finished(stage, source=ss.Source(clip, regenerate=[ss.Span(0.0, 0.1)]), **asked)
+        assert done.clip.frames.shape[0] == 24

@@ -34,6 +34,7 @@ ORDER: list[set[str]] = [
     {"grid"},
     {"plan"},
     {"facts"},
+    {"sizes", "lengths"},
     {"shaping"},
     {"refusals"},
     {"planning"},

@@ -402,13 +402,14 @@ def test_groups_are_the_same_in_all_spans_of_a_pass(model: ModelSet, tmp_path: P
 
 def test_a_source_gives_the_size_the_rate_and_the_length() -> None:
     made = plan(source=ss.Source(film(50, 25.0), regenerate=[ss.Span(1, 1.5)]))
-    assert (made.width, made.height, made.num_frames, made.fps) == (96, 64, 49, 25)
-    assert [str(s) for s in made.snaps] == ["duration: 2 s -> 1.96 s (49 frames at 25 fps, 8k+1)"]
+    assert (made.width, made.height, made.num_frames, made.fps) == (96, 64, 57, 25)
+    assert (made.num_shown, made.duration_s, made.snaps) == (50, 2.0, ())
+    assert "50 frames at 25 fps, 2 s, video and audio, cut back from 57 frames that are made" in str(made)
     use = made.passes[0].source
     assert (use.video, use.audio, use.video_made, use.audio_made) == ("part", "part", ((4, 6),), ((25, 39),))
     with pytest.raises(RequestError, match="fps is 24, but the source has 25"):
         plan(source=ss.Source(film(50, 25.0), regenerate=[ss.Span(1, 1.5)]), fps=24)
-    with pytest.raises(RequestError, match=r"regenerate begins at 3 s, but the clip ends at 1\.96 s"):
+    with pytest.raises(RequestError, match=r"regenerate begins at 3 s, but the clip ends at 2 s"):
         plan(source=ss.Source(film(50, 25.0), regenerate=[ss.Span(3, 4)]))
 
 
@@ -538,7 +539,7 @@ def test_adapters_and_what_they_follow_miss_each_other_aloud(model: ModelSet, tm
     reference, voice = [ss.Reference(film(49))], ss.Audio(np.zeros((2, 48_000), np.float32), "identity")
 
     def told(model: ModelSet = model, **fields: Any) -> str:
-        return "; ".join(planned(model, size=(128, 128), **fields).notices)
+        return "; ".join(planned(model, size=(192, 128), **fields).notices)
 
     assert "without an in-context LoRA" in told(references=reference)
     assert "without an in-context LoRA" in told(references=reference, loras=[ss.Lora(style)])

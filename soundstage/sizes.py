@@ -1,0 +1,152 @@
+"""Which size a film has: as asked, as its inputs have it, or the model's own; what of an input is cut off."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from soundstage.facts import Facts
+from soundstage.grid import snap_side
+from soundstage.plan import PassPlan
+from soundstage.request import ORIENTATIONS
+from soundstage.types import SPACE_SCALE
+
+Size = tuple[int, int]  # width, height in pixels
+
+GROWTH = {"space-x2": Fraction(2), "space-x1.5": Fraction(3, 2)}  # of a side, by upsampler
+WIDEST = 4.0  # the longest shape, as width / height or height / width, that a film takes over from an input
+# What a wrong area costs against a wrong shape when a size is chosen: a picture is rather smaller than cut.
+AREA_WEIGHT = 0.25
+TOLD_CUT = 0.01  # of a side; less than this is the rounding to whole cells
+
+
+def film_size(facts: Facts) -> Size:
+    """Return the size of the result; what it was rounded to or taken from goes to the facts' snaps."""
+    step = side_step(facts)
+    if facts.request.size is None and _source_size(facts) is None:
+        leading = _leading_input(facts)
+        if leading is not None:
+            return _followed(facts, *leading, step)
+    asked = facts.request.size or _source_size(facts) or facts.recipe.resolution or facts.defaults.size
+    if isinstance(asked, str):
+        asked = _named_size(facts, asked)
+    used = (snap_side(asked[0], step), snap_side(asked[1], step))
+    if used != tuple(asked):
+        facts.snap("size", f"{asked[0]}x{asked[1]}", f"{used[0]}x{used[1]}", f"multiples of {step}")
+    return used
+
+
+def side_step(facts: Facts) -> int:
+    """Return what sides must be multiples of, so that every pass and reference has whole latent cells."""
+    steps = [SPACE_SCALE]
+    for step in facts.recipe.passes:
+        ratio = step.space
+        for name in step.upsample if step.start == "source" else ():
+            ratio /= GROWTH.get(name, Fraction(1))
+        scales = [r.downscale or facts.downscale for r in facts.request.references if step.references]
+        steps.append(math.ceil(SPACE_SCALE * ratio.denominator) * max([1, *scales]))
+    return math.lcm(*steps)
+
+
+def shaped_size(aspect: float, area: int, step: int) -> Size:
+    """Return the size of a shape: multiples of `step`, at most `area` pixels, or the smallest there is.
+
+    aspect: width / height. Of the sizes there are, the one whose shape is nearest, unless it is much smaller.
+    """
+    heights = range(step, max(step, int(area / step)) + 1, step)
+    sizes = [(max(step, round(aspect * h / step) * step), h) for h in heights]
+    fitting = [size for size in sizes if size[0] * size[1] <= area] or sizes[:1]
+    return min(fitting, key=lambda size: _misfit(size, aspect, area))
+
+
+def tell_cuts(facts: Facts, step: PassPlan) -> None:
+    """Tell of every input that is cut to the shape of the film. step: the last pass."""
+    width, height = step.width, step.height
+    crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(facts.request.guides)]
+    crops += [(f"references[{i}].video", clip.crop) for i, clip in enumerate(facts.request.references)]
+    for where, crop in crops if facts.has_video else ():
+        if crop == "center":
+            _tell_cut(facts, where, (width, height))
+    if facts.source is not None and step.source is not None and facts.source.crop == "center":
+        left, top, right, bottom = step.source.margins
+        _tell_cut(facts, "source.video", (width - left - right, height - top - bottom))
+
+
+def _misfit(size: Size, aspect: float, area: int) -> float:
+    width, height = size
+    shape = abs(math.log(width / height / aspect))
+    return shape + AREA_WEIGHT * abs(math.log(width * height / area))
+
+
+def _leading_input(facts: Facts) -> tuple[str, Size] | None:
+    """Return the first picture or clip that the film follows, and its size."""
+    request = facts.request
+    names = [f"guides[{i}].image" for i in range(len(request.guides))]
+    names += [f"references[{i}].video" for i in range(len(request.references))]
+    for name in names if facts.has_video else ():
+        info = facts.infos.get(name)
+        if info is not None and info.width and info.height:
+            return name, (info.width, info.height)
+    return None
+
+
+def _followed(facts: Facts, name: str, own: Size, step: int) -> Size:
+    """Return the size with an input's shape and the area that the film would have without it."""
+    plain = facts.recipe.resolution or facts.defaults.size
+    width, height = _named_size(facts, plain) if isinstance(plain, str) else plain
+    aspect = min(WIDEST, max(1 / WIDEST, own[0] / own[1]))
+    used = shaped_size(aspect, snap_side(width, step) * snap_side(height, step), step)
+    if used != (snap_side(width, step), snap_side(height, step)):
+        rule = f"the shape of {name}, at this model's own area, in multiples of {step}"
+        facts.snap("size", f"{own[0]}x{own[1]}", f"{used[0]}x{used[1]}", rule)
+    return used
+
+
+def _source_size(facts: Facts) -> Size | None:
+    info, source = facts.source_info, facts.source
+    if info is None or source is None or info.width == 0:
+        return None
+    width, height = info.width, info.height
+    first = facts.recipe.passes[0]
+    if first.start == "source":
+        factor = math.prod(float(GROWTH.get(name, 1)) for name in first.upsample) / float(first.space)
+        width, height = round(width * factor), round(height * factor)
+    if source.canvas is not None:
+        width, height = (
+            width + source.canvas.left + source.canvas.right,
+            height + source.canvas.top + source.canvas.bottom,
+        )
+    return width, height
+
+
+def _named_size(facts: Facts, name: str) -> Size:
+    """Return the size of a name; of one that the model does not have, its own size and a problem."""
+    defaults = facts.defaults
+    if name in defaults.presets:
+        return defaults.presets[name]
+    resolution, _, orientation = name.partition("-")
+    resolution = "2160p" if resolution == "4k" else resolution
+    if resolution not in defaults.resolutions:
+        known = ", ".join([*defaults.presets, *defaults.resolutions])
+        facts.problem("size", f"this model has no size '{name}'; it has {known}")
+        return defaults.size
+    width, height = defaults.resolutions[resolution]
+    if orientation == ORIENTATIONS[1]:
+        return height, width
+    if orientation == ORIENTATIONS[2]:
+        return (side := round(math.sqrt(width * height))), side
+    return width, height
+
+
+def _tell_cut(facts: Facts, where: str, used: Size) -> None:
+    info = facts.infos.get(where)
+    if info is None or not info.width or not info.height:
+        return
+    scale = max(used[0] / info.width, used[1] / info.height)
+    lost = [1 - shown / (side * scale) for shown, side in zip(used, (info.width, info.height), strict=True)]
+    for side, share in zip(("width", "height"), lost, strict=True):
+        if share >= TOLD_CUT:
+            facts.notice(
+                f"{where} is {info.width}x{info.height} and the film {used[0]}x{used[1]}: "
+                f"{100 * share:.0f} % of its {side} is cut off; crop 'pad' shows all of it"
+            )

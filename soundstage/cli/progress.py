@@ -1,35 +1,57 @@
-"""Progress of a run on stderr: a line per phase, a bar per pass."""
+"""Progress of a run on stderr: a line per phase, a bar per pass, and one for all windows of a take."""
 
 from __future__ import annotations
 
+import re
+import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 
-from soundstage.engine import Event, LoraAttached, Phase, Step
+from soundstage.engine import Event, LoraAttached, Notice, Phase, Step
 from soundstage.plan import Plan
+
+TAKE = "all windows"
 
 
 class Progress:
-    """Shows events of one plan; on a pipe it prints a line per phase and no bars."""
+    """Shows events of one plan; on a pipe it prints a line per phase and no bars.
+
+    Of a take the time left is worked out from the forwards of its windows that are made in this run.
+    """
 
     def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._console = Console(stderr=True)
-        self._steps = {step.name: step.num_steps for step in plan.passes}
         self._bars = Bars(
             TextColumn("{task.description:14}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
+        self._take: TaskID | None = None
+        self._window: int | None = None
+        self._began = time.monotonic()
+        self._before = 0  # forwards of windows that an earlier run has made
+        self._made = 0  # forwards of windows before this one
+        if plan.windows:
+            self._take = self._bars.add_task(TAKE, total=plan.num_forwards, start=False)
         self._tasks = {
-            name: self._bars.add_task(name, total=count, start=False) for name, count in self._steps.items()
+            step.name: self._bars.add_task(step.name, total=step.num_steps, start=False)
+            for step in plan.passes
         }
 
     def __enter__(self) -> Progress:
@@ -42,14 +64,71 @@ class Progress:
         self._bars.stop()
 
     def show(self, event: Event) -> None:
+        """Print or draw what an event says."""
         if isinstance(event, Phase):
-            self._console.print(f"{event.name} ...", highlight=False)
-            if event.name == "denoise":
-                for task in self._tasks.values():
-                    self._bars.start_task(task)
+            self._phase(event)
+        elif isinstance(event, Notice):
+            self._print(f"notice: {event.text}")
         elif isinstance(event, LoraAttached):
-            self._console.print(f"lora {event.report.line}", highlight=False, markup=False, soft_wrap=True)
+            self._print(f"lora {event.report.line}")
         elif isinstance(event, Step):
-            self._bars.update(self._tasks[event.name], completed=event.step)
-            if not self._console.is_terminal and event.step == event.num_steps:
-                self._console.print(f"{event.name} {event.step}/{event.num_steps}", highlight=False)
+            self._step(event)
+
+    def _phase(self, event: Phase) -> None:
+        window = re.fullmatch(r"window (\d+) of \d+", event.name)
+        if window is not None:
+            self._begin(int(window[1]) - 1)
+        left = self._left() if window is not None else ""
+        self._print(f"{event.name} ...{left}")
+        if event.name == "denoise":
+            for task in self._tasks.values():
+                self._bars.start_task(task)
+
+    def _begin(self, window: int) -> None:
+        """A window begins; those before it are made, by this run or by an earlier one."""
+        made = sum(clip.num_forwards for clip in self._plan.clips[:window])
+        if self._window is None:
+            self._before, self._began = made, time.monotonic()
+        self._window, self._made = window, made
+        for step in self._plan.clips[window].passes:
+            self._bars.reset(self._tasks[step.name], start=False, total=step.num_steps)
+        if self._take is not None:
+            if made == self._before:
+                self._bars.update(self._take, total=self._plan.num_forwards - made)
+                self._bars.start_task(self._take)
+            self._bars.update(self._take, completed=made - self._before)
+
+    def _step(self, event: Step) -> None:
+        self._bars.update(self._tasks[event.name], completed=event.step)
+        if self._take is not None:
+            self._bars.update(self._take, completed=self._forwards(event) - self._before)
+        if not self._console.is_terminal and event.step == event.num_steps:
+            self._print(f"{event.name} {event.step}/{event.num_steps}")
+
+    def _forwards(self, event: Step) -> int:
+        """Forwards of the take up to a step of the window at work."""
+        made = self._made
+        for step in self._plan.clips[self._window or 0].passes:
+            if step.name == event.name:
+                return made + round(step.num_forwards * event.step / event.num_steps)
+            made += step.num_forwards
+        return made
+
+    def _left(self) -> str:
+        """ ", 1:20 so far, about 3:40 left" where something was made to count from."""
+        made = self._made - self._before
+        if made <= 0:
+            return ""
+        spent = time.monotonic() - self._began
+        left = spent / made * (self._plan.num_forwards - self._made)
+        return f" ({_clock(spent)} so far, about {_clock(left)} left)"
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, 3:05, or with hours, 1:03:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

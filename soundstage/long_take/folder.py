@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -26,14 +25,13 @@ from typing import Any
 
 from torch import Tensor
 
-from soundstage.errors import RequestError, WeightsError
+from soundstage.errors import MediaError, RequestError, WeightsError
 from soundstage.long_take.differences import differences
 from soundstage.long_take.own import OwnFolder
+from soundstage.media.files import NameTakenError, whole_file
 
 MANIFEST = "take.json"
 FORMAT = 2
-PARTIAL = ".part"
-ABANDONED_S = 3600.0  # a partial file older than this was left by a process that was killed
 KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
 
 
@@ -71,9 +69,9 @@ class WindowStore:
         if self.folder is None or not self._path(index).is_file():
             return False
         try:
-            self.load(index)
-        except WeightsError as error:
-            self.notices.append(f"{error}; it is made again now")
+            self._checked(index)
+        except ValueError as error:
+            self.notices.append(f"{self._path(index)} {error}; window {index + 1} is made again")
             return False
         return True
 
@@ -89,33 +87,33 @@ class WindowStore:
             return
         try:
             self._write(index, latents)
-        except OSError as error:
+        except MediaError as error:
             self._kept[index] = dict(latents)
-            self.notices.append(
-                f"window {index + 1} could not be kept in {self.folder} ({error.strerror or error}); it is "
-                "in memory until the clip is made"
-            )
+            self.notices.append(f"{error}; window {index + 1} is in memory until the clip is made")
 
     def load(self, index: int) -> dict[str, Tensor]:
         """Return a window's latents. Raises WeightsError for a file that does not hold what was written."""
         if index in self._kept:
             return self._kept[index]
+        try:
+            return self._checked(index)
+        except ValueError as error:
+            raise WeightsError(
+                f"{self._path(index)} {error}; delete it, and its window is made again"
+            ) from error
+
+    def _checked(self, index: int) -> dict[str, Tensor]:
+        """A window's latents from its file. Raises ValueError saying what is wrong with it."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        path = self._path(index)
         try:
-            data = path.read_bytes()
+            data = self._path(index).read_bytes()
             latents: dict[str, Tensor] = load(data)
         except (OSError, SafetensorError) as error:
-            raise WeightsError(
-                f"{path} cannot be read ({error}); delete it, and its window is made again"
-            ) from error
+            raise ValueError(f"cannot be read ({error})") from error
         if _metadata(data) != self._metadata(index, latents):
-            raise WeightsError(
-                f"{path} does not hold this take's window {index + 1} as it was made; delete it, and its "
-                "window is made again"
-            )
+            raise ValueError(f"does not hold this take's window {index + 1} as it was made")
         return latents
 
     def discard(self) -> None:
@@ -137,7 +135,6 @@ class WindowStore:
             self._claim(folder)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-            self._sweep(folder)
         missing = self._num_bytes - sum(path.stat().st_size for path in folder.glob("window-*.safetensors"))
         free = shutil.disk_usage(folder).free
         if missing > free:
@@ -156,7 +153,7 @@ class WindowStore:
                     f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
                 )
             told = {"format": FORMAT, "fingerprint": self._mark, **self._facts}
-            with _whole(path, replace=False) as part:
+            with suppress(NameTakenError), whole_file(path, overwrite=False) as part:
                 part.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
         self._compare(path)
 
@@ -177,13 +174,6 @@ class WindowStore:
             "request, model and number format to go on",
             field="take",
         )
-
-    def _sweep(self, folder: Path) -> None:
-        """Delete what killed processes left half written."""
-        for path in folder.glob(f".*{PARTIAL}"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED_S:
-                    path.unlink()
 
     # --- the program's own folder
 
@@ -209,7 +199,7 @@ class WindowStore:
             self._begin(own.path)
             for index, latents in self._kept.items():
                 self._write(index, latents, own.path)
-        except (OSError, RequestError):
+        except (MediaError, RequestError):
             own.discard()
             return
         self._own, self.folder = own, own.path
@@ -222,12 +212,12 @@ class WindowStore:
     # --- files
 
     def _write(self, index: int, latents: Mapping[str, Tensor], folder: Path | None = None) -> None:
-        """Raises OSError."""
+        """Raises MediaError."""
         from safetensors.torch import save
 
         tensors = {name: x.detach().contiguous().cpu() for name, x in latents.items()}
         data = save(tensors, self._metadata(index, tensors))
-        with _whole(self._path(index, folder)) as part:
+        with whole_file(self._path(index, folder)) as part:
             part.write_bytes(data)
 
     def _metadata(self, index: int, latents: Mapping[str, Tensor]) -> dict[str, str]:
@@ -261,6 +251,10 @@ def _refused(folder: Path) -> Iterator[None]:
         yield
     except RequestError:  # which is a ValueError too
         raise
+    except MediaError as error:
+        raise RequestError(
+            f"take folder is {folder}, which cannot be written ({error}); give another folder", field="take"
+        ) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise RequestError(
             f"take folder is {folder}, which is a file or lies in one; give a folder", field="take"
@@ -270,32 +264,3 @@ def _refused(folder: Path) -> Iterator[None]:
         raise RequestError(
             f"take folder is {folder}, which cannot be written ({told}); give another folder", field="take"
         ) from error
-
-
-@contextmanager
-def _whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A new name in the folder of `path` that becomes `path` if the block ends well.
-
-    replace: whether another's `path` gives way; else it stays. Raises OSError.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=PARTIAL)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        if replace:
-            os.replace(part, path)
-        else:
-            _place_new(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _place_new(part: Path, path: Path) -> None:
-    """Give a file its name, unless another process was first."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        os.replace(part, path)

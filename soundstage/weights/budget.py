@@ -48,6 +48,7 @@ DECODE_PIECES, DECODE_PIECE_BYTES = 12, 64 * 2**20  # model.streaming.MAX_BYTES
 PIXEL_BYTES = 3 * 12
 # The vocoder in float32: 1920 samples of an audio latent at 48 kHz, 48 channels at the last stage, 6 copies.
 AUDIO_DECODE_BYTES = 1920 * 48 * 4 * 6
+AUDIO_STRETCH = 600  # latents decoded at once: long_sound.STRETCH_LATENTS with what is read around them
 UPSAMPLER_CHANNELS, UPSAMPLER_UNITS = 1024, 6
 STATES_RESERVE = 1.2e9  # those of 1,024 tokens of Gemma 3 12B
 STATE_UNITS = 3  # the text encoder's stacked states, and copies while they are normed
@@ -297,7 +298,10 @@ class PassLike(Protocol):
 
 
 class PlanLike(Protocol):
-    """What is read of a plan; `plan.Plan` is one."""
+    """What is read of a plan; `plan.Plan` is one.
+
+    A take in windows also has `clips`, the plan of each, and `num_frames`, those of all of them.
+    """
 
     @property
     def passes(self) -> Sequence[PassLike]: ...
@@ -435,7 +439,8 @@ class _Pricing:
 
     def price(self) -> Price:
         passes = tuple(self._pass(step) for step in self.plan.passes)
-        phases = [self._encode(), *(self._denoise(p) for p in passes), *self._upsample(), *self._decode()]
+        windows = [replace(self, plan=clip) for clip in clips_of(self.plan)]
+        phases = _added([phase for window in windows for phase in window._made()]) + self._decode()
         policy = self.residency.policy
         together = policy == "resident" or (self.machine.kind == "cpu" and policy != "disk")
         peak = max(phase.device_bytes for phase in phases)
@@ -445,6 +450,11 @@ class _Pricing:
         host = self.machine.process_bytes + (peak if on_cpu else self._host_weights())
         device = 0.0 if on_cpu else FRAGMENTATION * peak + CUDA_CONTEXT_BYTES
         return Price(self.residency, device, host, sum(p.seconds for p in phases), tuple(phases), passes)
+
+    def _made(self) -> list[Phase]:
+        """The phases of one clip, or of one window of a take, up to its latents."""
+        passes = [self._pass(step) for step in self.plan.passes]
+        return [self._encode(), *(self._denoise(p) for p in passes), *self._upsample()]
 
     # Parts on the device.
 
@@ -554,7 +564,7 @@ class _Pricing:
         return [self._phase("upsample", weights + alive, self._arriving(weights), flops)]
 
     def _decode(self) -> list[Phase]:
-        step, phases = self.plan.passes[-1], []
+        step, phases = _whole(self.plan), []
         if "video" in self.plan.modalities:
             weights = self._weights_of("decode video")
             alive = decode_bytes(step, self.sizes, self.residency)
@@ -562,7 +572,7 @@ class _Pricing:
             phases.append(self._phase("decode video", weights + alive, self._arriving(weights), flops))
         if "audio" in self.plan.modalities:
             weights = self._weights_of("decode audio")
-            alive = step.audio_tokens * AUDIO_DECODE_BYTES
+            alive = min(step.audio_tokens, AUDIO_STRETCH) * AUDIO_DECODE_BYTES
             phases.append(self._phase("decode audio", weights + alive, self._arriving(weights), 0.0))
         return phases
 
@@ -573,6 +583,39 @@ class _Pricing:
     def _phase(self, name: str, device_bytes: float, moved: float, flops: float) -> Phase:
         seconds = flops / self.machine.flops_per_s + moved / self.machine.copy_bytes_per_s
         return Phase(name, device_bytes, moved, seconds)
+
+
+def clips_of(plan: PlanLike) -> Sequence[PlanLike]:
+    """Return the plans of a take's windows, or the plan itself."""
+    return getattr(plan, "clips", ()) or (plan,)
+
+
+def _added(phases: Sequence[Phase]) -> list[Phase]:
+    """Phases of one name as one: the most memory of any, the time of all."""
+    found: dict[str, Phase] = {}
+    for phase in phases:
+        before = found.get(phase.name, Phase(phase.name, 0.0, 0.0, 0.0))
+        found[phase.name] = Phase(
+            phase.name,
+            max(before.device_bytes, phase.device_bytes),
+            before.moved_bytes + phase.moved_bytes,
+            before.seconds + phase.seconds,
+        )
+    return list(found.values())
+
+
+def _whole(plan: PlanLike) -> PassLike:
+    """The last pass as it is decoded: a take's windows are joined before."""
+    last = plan.passes[-1]
+    if len(clips_of(plan)) == 1:
+        return last
+    return _longer(last, total_frames(plan))
+
+
+def total_frames(plan: PlanLike) -> int:
+    """Return the frames of a clip, or of all windows of a take together."""
+    last = plan.passes[-1].num_frames
+    return int(getattr(plan, "num_frames", last)) if len(clips_of(plan)) > 1 else last
 
 
 # --- the choice -----------------------------------------------------------------------------------------
@@ -604,7 +647,8 @@ class Choice:
             f"  {phase.name}: {phase.device_bytes / GB:.1f} GB, about {phase.seconds:.0f} s"
             for phase in self.price.phases
         )
-        return "\n".join([f"weights   {self.weights}", f"memory    {self.reason}", *phases])
+        total = f"  in all: about {self.price.seconds:.0f} s"
+        return "\n".join([f"weights   {self.weights}", f"memory    {self.reason}", *phases, total])
 
 
 def choose(
@@ -753,20 +797,31 @@ class _ResizedPlan:
     passes: tuple[_Resized, ...]
     text_tokens: int
     modalities: tuple[str, ...]
+    num_frames: int = 0
+    clips: tuple[_ResizedPlan, ...] = ()
 
 
 def _resized(plan: PlanLike, space: float, num_frames: int) -> _ResizedPlan:
+    """A plan at another size and length; of a take only the size changes."""
     last, steps = plan.passes[-1], []
     for step in plan.passes:
         frames = _frames(step.num_frames * num_frames / last.num_frames)
         width, height = (_side(side * space) for side in (step.width, step.height))
-        tokens = VideoShape(frames, height, width).num_tokens if step.video_tokens else 0
-        audio = math.ceil(step.audio_tokens * frames / step.num_frames)
-        upsample = tuple(getattr(step, "upsample", ()))
-        steps.append(
-            _Resized(step.name, width, height, frames, tokens, audio, step.kinds, step.num_steps, upsample)
-        )
-    return _ResizedPlan(tuple(steps), plan.text_tokens, tuple(plan.modalities))
+        steps.append(_at(step, width, height, frames))
+    windows = clips_of(plan) if len(clips_of(plan)) > 1 else ()
+    clips = tuple(_resized(clip, space, clip.passes[-1].num_frames) for clip in windows)
+    return _ResizedPlan(tuple(steps), plan.text_tokens, tuple(plan.modalities), total_frames(plan), clips)
+
+
+def _longer(step: PassLike, num_frames: int) -> _Resized:
+    return _at(step, step.width, step.height, num_frames)
+
+
+def _at(step: PassLike, width: int, height: int, num_frames: int) -> _Resized:
+    tokens = VideoShape(num_frames, height, width).num_tokens if step.video_tokens else 0
+    audio = math.ceil(step.audio_tokens * num_frames / step.num_frames)
+    upsample = tuple(getattr(step, "upsample", ()))
+    return _Resized(step.name, width, height, num_frames, tokens, audio, step.kinds, step.num_steps, upsample)
 
 
 def _side(pixels: float) -> int:
@@ -778,15 +833,18 @@ def _frames(count: float) -> int:
 
 
 def nearest(plan: PlanLike, sizes: ModelSizes, machine: Machine) -> list[str]:
-    """The largest smaller size at this length, and the longest shorter length at this size, that fit."""
+    """The largest smaller size at this length, and the longest shorter length at this size, that fit.
+
+    The length of a take in windows is not made shorter: its windows decide the memory.
+    """
     last, found = plan.passes[-1], []
     for percent in range(95, 5, -5):
         smaller = _resized(plan, percent / 100, last.num_frames)
         if _fits_at_all(smaller, sizes, machine):
             end = smaller.passes[-1]
-            found.append(f"{end.width}x{end.height} at {last.num_frames} frames")
+            found.append(f"{end.width}x{end.height} at {total_frames(plan)} frames")
             break
-    for frames in _shorter(last.num_frames):
+    for frames in _shorter(last.num_frames) if len(clips_of(plan)) == 1 else ():
         if _fits_at_all(_resized(plan, 1.0, frames), sizes, machine):
             found.append(f"{last.width}x{last.height} at {frames} frames")
             break
@@ -810,8 +868,8 @@ def _refusal(plan: PlanLike, sizes: ModelSizes, machine: Machine) -> str:
     found = nearest(plan, sizes, machine)
     instead = f"what fits: {', or '.join(found)}" if found else "no smaller size fits either"
     return (
-        f"size is {last.width}x{last.height} at {last.num_frames} frames, which {sizes.name} cannot make on "
-        f"this machine: {_shortage(prices, machine)}; {instead}"
+        f"size is {last.width}x{last.height} at {total_frames(plan)} frames, which {sizes.name} cannot make "
+        f"on this machine: {_shortage(prices, machine)}; {instead}"
     )
 
 

@@ -76,6 +76,7 @@ class Facts:
         wanted: list[tuple[str, File | None, str]] = []
         wanted += [(f"guides[{i}].image", g.image, "picture") for i, g in enumerate(request.guides)]
         wanted += [(f"references[{i}].video", r.video, "picture") for i, r in enumerate(request.references)]
+        wanted += [(f"references[{i}].mask", r.mask, "picture") for i, r in enumerate(request.references)]
         if request.source is not None:
             wanted += [("source.video", request.source.video, "picture")]
             wanted += [("source.audio", request.source.audio, "sound")]
@@ -91,10 +92,29 @@ class Facts:
                 self.problem(where.split(".")[0].split("[")[0], f"{where}: {error}")
                 continue
             if (info.num_frames == 0) if kind == "picture" else (info.sound_s is None):
-                self.problem(where.split(".")[0].split("[")[0], f"{where}: {file} holds no {kind}")
+                why = "".join(f"; {notice}" for notice in info.notices)
+                self.problem(where.split(".")[0].split("[")[0], f"{where}: {file} holds no {kind}{why}")
                 continue
             self.infos[where] = info
+            for notice in info.notices if kind == "picture" else ():
+                self.notice(f"{file}: {notice}")
         self._check_starts()
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Refuse a file that was cut off where all of it would be taken."""
+        request, source = self.request, self.request.source
+        if source is None or request.duration_s is not None or request.num_frames is not None:
+            return
+        where = "source.audio" if source.video is None else "source.video"
+        info = self.infos.get(where)
+        if info is not None and info.listed_s is not None:
+            there_s = info.num_frames / info.fps if info.fps else info.sound_s or 0.0
+            self.problem(
+                "source",
+                f"{where}: {source.video or source.audio} is incomplete: of its {info.listed_s:.4g} s only "
+                f"{there_s:.4g} s can be read; give the whole file, or a duration within them",
+            )
 
     def _check_starts(self) -> None:
         audio, info = self.request.audio, self.infos.get("audio.file")

@@ -13,6 +13,7 @@ from soundstage.grid import heard_s, identity_latents, scaled_side
 from soundstage.lengths import film_length
 from soundstage.model_set import ModelFile, ModelSet, lora_file
 from soundstage.plan import LoraUse, PassPlan, Plan, SourceUse
+from soundstage.readable import check_readable
 from soundstage.recipe import DISTILLED_LORA, Pass
 from soundstage.refusals import check_needs, check_options, check_use, reads_negative
 from soundstage.request import Request
@@ -40,6 +41,7 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
     tell_cuts(facts, passes[-1])
     tell_changes(facts, passes[-1], length.shown)
     check_use(facts, passes)
+    check_readable(facts, passes)
     timeline = facts.timeline(passes[-1])
     files = draft.files()
     facts.raise_problems()

@@ -29,39 +29,63 @@ FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "int64": 2**63}
 def sound_samples(path: Path, start_s: float, length_s: float | None) -> tuple[Waveform, int]:
     """Return (2, n) samples from start_s on, at most length_s of them, and their rate in Hz.
 
-    Raises MediaError for a file without sound, and for one that ends before start_s.
+    Raises MediaError for a file without sound, for one that ends before start_s, and for a stretch of which
+    less than half can be decoded.
     """
+    samples, rate, _ = _stretch(path, start_s, length_s)
+    return samples, rate
+
+
+def missing_sound_s(path: Path, start_s: float, length_s: float) -> float:
+    """Return how many seconds of a stretch cannot be decoded; they are silent. Raises as `sound_samples`."""
+    return _stretch(path, start_s, length_s)[2]
+
+
+def _stretch(path: Path, start_s: float, length_s: float | None) -> tuple[Waveform, int, float]:
+    """Return samples, rate, and how many seconds are missing because of damage."""
     found = tracks(path)
     if found.sound is None:
-        raise MediaError(found.unread[0] if found.unread else f"{path} holds no sound; give a file that does")
+        none = f"{path} holds no sound; give a file that does"
+        raise MediaError(found.unread[0] if found.unread else none)
     rate = found.sound.rate_hz
     first, end = round(start_s * rate), round(found.sound_s * rate)
     if length_s is not None:
         end = min(end, first + round(length_s * rate))
     if end <= first:
         raise MediaError(f"{path} lasts {found.sound_s:.4g} s, so nothing is left from {start_s:g} s on")
-    with media_errors(path):
+    decoder = Decoder(path, "audio")
+    from_s = None if start_s < NEAR_START_S else found.zero_s + start_s - WARM_UP_S
+    filled = 0
+    with media_errors(path), closing(decoder.frames(from_s)) as frames:
         samples = np.zeros((2, end - first), np.float32)
-    for at, piece in _placed(path, found.zero_s, start_s, rate):
-        if at >= end:
-            break
-        left, right = max(at, first), min(at + piece.shape[1], end)
-        if left < right:
-            samples[:, left - first : right - first] = piece[:, left - at : right - at]
-    return samples, rate
+        for at, piece in _placed(_at_rate(frames, rate), found.zero_s, rate):
+            if at >= end:
+                break
+            left, right = max(at, first), min(at + piece.shape[1], end)
+            if left < right:
+                samples[:, left - first : right - first] = piece[:, left - at : right - at]
+                filled += right - left
+    begins = max(first, round((found.sound.start_s - found.zero_s) * rate))
+    missing = max(0, end - begins - filled) if decoder.num_damaged else 0
+    if missing > (end - first) / 2:
+        raise MediaError(
+            f"{path} is damaged from {start_s:.4g} s on: of {(end - first) / rate:.4g} s only "
+            f"{filled / rate:.4g} s can be decoded; give another stretch, or repair the file"
+        )
+    return samples, rate, missing / rate
 
 
-def _placed(path: Path, zero_s: float, start_s: float, rate: int) -> Iterator[tuple[int, Waveform]]:
+def _placed(
+    pieces: Iterator[tuple[float, Waveform]], zero_s: float, rate: int
+) -> Iterator[tuple[int, Waveform]]:
     """Yield pieces (2, n) and where each begins, in samples from time 0."""
-    from_s = None if start_s < NEAR_START_S else zero_s + start_s - WARM_UP_S
     at: int | None = None
-    with media_errors(path), closing(Decoder(path, "audio").frames(from_s)) as frames:
-        for time_s, piece in _at_rate(frames, rate):
-            stated = round((time_s - zero_s) * rate)
-            if at is None or abs(stated - at) > JITTER_S * rate:
-                at = stated
-            yield at, piece
-            at += piece.shape[1]
+    for time_s, piece in pieces:
+        stated = round((time_s - zero_s) * rate)
+        if at is None or abs(stated - at) > JITTER_S * rate:
+            at = stated
+        yield at, piece
+        at += piece.shape[1]
 
 
 def _at_rate(frames: Frames, rate: int) -> Iterator[tuple[float, Waveform]]:

@@ -52,12 +52,14 @@ STANDARD_RATES = tuple(
 class PictureTrack:
     """start_s, end_s: in the file's own time. fps: a constant rate; frames are shown by their times.
 
-    listed_end_s: where the file's index has the end, if the file was cut off before it.
+    last_s: when the last frame begins. listed_end_s: where the file's index has the end, if the file was cut
+    off before it.
     """
 
     display: Display
     fps: Fraction
     start_s: float
+    last_s: float
     end_s: float
     listed_end_s: float | None
 
@@ -158,8 +160,9 @@ def _picture(path: Path) -> PictureTrack:
     start_s, first = _first(decoder, "picture")
     head = _read_head(path, "video")
     fps = _constant_rate(head)
-    end_s, listed_end_s = _end(path, "video", head, float(1 / fps), start_s)
-    return PictureTrack(display_of(first, aspects[0], str(path)), fps, start_s, end_s, listed_end_s)
+    end = _end(path, "video", head, float(1 / fps), start_s)
+    display = display_of(first, aspects[0], str(path))
+    return PictureTrack(display, fps, start_s, end.last_s, end.end_s, end.listed_end_s)
 
 
 def _first(decoder: Decoder, what: str) -> tuple[float, Any]:
@@ -236,14 +239,24 @@ def _standard(rate: Fraction, within: Fraction) -> Fraction | None:
 
 @dataclass(frozen=True)
 class _Tail:
-    """end_s: of the packet that is shown last. whole: the last packet that the index lists was there."""
+    """begin_s, end_s: of the packet that is shown last. whole: the last packet in the index was there."""
 
+    begin_s: float
     end_s: float
     whole: bool
 
 
-def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> tuple[float, float | None]:
-    """Return where a stream ends, and where it would end had the file not been cut off (None: it was not).
+@dataclass(frozen=True)
+class _End:
+    """last_s: when the last packet begins. listed_end_s: of a file that was cut off before it."""
+
+    last_s: float
+    end_s: float
+    listed_end_s: float | None
+
+
+def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> _End:
+    """Return where a stream ends.
 
     step_s: of a packet that states no length.
     """
@@ -254,13 +267,14 @@ def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> 
             tail = _tail(path, kind, head.guessed_end_s - back, step_s, start_s)
         if tail is not None:
             break
-    tail = tail or _tail(path, kind, None, step_s, start_s) or _Tail(start_s + step_s, whole=False)
-    if not head.indexed or head.listed_s is None:
-        return max(tail.end_s, start_s + step_s), None
-    if tail.whole:  # its index knows best how long the last picture is shown
-        return max(head.listed_s, start_s + step_s), None
-    lost = head.listed_s - tail.end_s > max(MISSING_S, 2 * step_s)
-    return max(tail.end_s, start_s + step_s), head.listed_s if lost else None
+    tail = tail or _tail(path, kind, None, step_s, start_s) or _Tail(start_s, start_s + step_s, whole=False)
+    end_s, lost_s = tail.end_s, None
+    if head.indexed and head.listed_s is not None:
+        if tail.whole:  # its index knows best how long the last picture is shown
+            end_s = head.listed_s
+        elif head.listed_s - end_s > max(MISSING_S, 2 * step_s):
+            lost_s = head.listed_s
+    return _End(tail.begin_s, max(end_s, start_s + step_s), lost_s)
 
 
 def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: float) -> _Tail | None:
@@ -293,7 +307,7 @@ def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: 
             return None
         entries = stream.index_entries
         whole = bool(len(entries)) and stored is not None and stored >= entries[len(entries) - 1].timestamp
-        return _Tail(sum(last), whole)
+        return _Tail(last[0], sum(last), whole)
 
 
 # --- Sound ------------------------------------------------------------------------------------------
@@ -303,11 +317,11 @@ def _sound(path: Path) -> SoundTrack:
     start_s, first = _first(Decoder(path, "audio"), "sound")
     head = _read_head(path, "audio")
     length_s = first.samples / first.sample_rate
-    end_s, listed_end_s = _end(path, "audio", head, length_s, start_s)
-    heard_s = _last_sample(path, end_s - 0.5, start_s) or end_s
+    end = _end(path, "audio", head, length_s, start_s)
+    heard_s = _last_sample(path, end.end_s - 0.5, start_s) or end.end_s
     # FFmpeg's decoders do not cut what an MP4's index leaves out of the last packet.
     end_s = min(heard_s, head.listed_s or heard_s) if head.indexed else heard_s
-    return SoundTrack(int(first.sample_rate), start_s, end_s, listed_end_s)
+    return SoundTrack(int(first.sample_rate), start_s, end_s, end.listed_end_s)
 
 
 def _last_sample(path: Path, from_s: float, start_s: float) -> float | None:

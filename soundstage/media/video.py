@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,19 @@ FAR_S = 5.0  # it is worth to seek anew for a frame so much later
 HELD_S = 0.5  # so long a damaged stretch is bridged by the frame before it
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What is shown at a time. frame_s: the frame's own time, from the same 0. frame: PyAV's.
+
+    bridged: it stands for frames that cannot be decoded, or is damaged itself.
+    """
+
+    time_s: float
+    frame_s: float
+    frame: Any
+    bridged: bool
+
+
 def video_frames(path: Path, times_s: Sequence[float]) -> Iterator[Pixels]:
     """Yield the frame (H, W, 3) that is shown at each of these seconds, one by one.
 
@@ -29,14 +44,30 @@ def video_frames(path: Path, times_s: Sequence[float]) -> Iterator[Pixels]:
     are decoded from the keyframe before the first time on; of them only those shown become RGB.
     Raises MediaError for a time after the end, and for a stretch that is damaged.
     """
-    found = tracks(path)
-    if found.picture is None:
-        raise MediaError(
-            found.unread[0] if found.unread else f"{path} holds no picture; give a file that does"
-        )
+    display = _picture(path)[0].display
+    before: Shown | None = None
+    for shown in shown_at(path, times_s):
+        if before is None or shown.frame is not before.frame:
+            with media_errors(path):
+                picture = display.picture(shown.frame)
+        before = shown
+        yield picture
+
+
+def shown_at(path: Path, times_s: Sequence[float]) -> Iterator[Shown]:
+    """Yield what `video_frames` shows, still as it was coded."""
+    track, zero_s = _picture(path)
     for run in _runs(times_s):
         with media_errors(path):
-            yield from _run(path, found.picture, found.zero_s, run)
+            yield from _run(path, track, zero_s, run)
+
+
+def _picture(path: Path) -> tuple[PictureTrack, float]:
+    found = tracks(path)
+    if found.picture is None:
+        none = f"{path} holds no picture; give a file that does"
+        raise MediaError(found.unread[0] if found.unread else none)
+    return found.picture, found.zero_s
 
 
 def _runs(times_s: Sequence[float]) -> Iterator[list[float]]:
@@ -51,43 +82,42 @@ def _runs(times_s: Sequence[float]) -> Iterator[list[float]]:
         yield run
 
 
-def _run(path: Path, track: PictureTrack, zero_s: float, times_s: list[float]) -> Iterator[Pixels]:
-    step_s = float(1 / track.fps)
-    reach_s = zero_s + step_s * JUST_UNDER_HALF
+def _run(path: Path, track: PictureTrack, zero_s: float, times_s: list[float]) -> Iterator[Shown]:
+    reach_s = zero_s + JUST_UNDER_HALF / float(track.fps)
     decoder = Decoder(path, "video")
     start = None if times_s[0] < NEAR_START_S else times_s[0] + reach_s
     with closing(whole_frames(decoder.frames(start))) as frames:
-        ahead = next(frames, None)
-        shown = ahead
-        picture: Pixels | None = None
+        shown = ahead = next(frames, None)
+        num_damaged = 0  # before what is shown
         for time_s in times_s:
             while ahead is not None and ahead[0] <= time_s + reach_s:
-                shown, picture = ahead, None
+                shown, num_damaged = ahead, decoder.num_damaged
                 ahead = next(frames, None)
-            _check_there(
-                path, track, zero_s, time_s, None if shown is None else shown[0], decoder.num_damaged
-            )
-            assert shown is not None
-            if picture is None:
-                picture = track.display.picture(shown[1])
-            yield picture
+            _check_length(path, track, zero_s, time_s)
+            if shown is None:
+                raise _damaged(path, time_s)
+            frame_s, frame = shown
+            lost = decoder.num_damaged > num_damaged or (ahead is None and frame_s < track.last_s - 0.1)
+            held_s = time_s + zero_s - frame_s
+            if lost and held_s > max(HELD_S, 2 / float(track.fps)):
+                raise _damaged(path, time_s)
+            bridged = frame.is_corrupt or (lost and held_s > 1 / float(track.fps))
+            yield Shown(time_s, frame_s - zero_s, frame, bridged)
 
 
-def _check_there(
-    path: Path, track: PictureTrack, zero_s: float, time_s: float, shown_s: float | None, num_damaged: int
-) -> None:
-    """Raise MediaError if there is nothing to show at a time. shown_s: of the frame that would be."""
-    step_s = float(1 / track.fps)
-    if zero_s + time_s > track.end_s + step_s / 2:
-        end_s = track.end_s - zero_s
-        cut = "" if track.listed_end_s is None else f" of its {track.listed_end_s - zero_s:.4g} s"
-        raise MediaError(
-            f"{path} can be read up to {end_s:.4g} s{cut}, and the picture at {time_s:.4g} s was asked for; "
-            "give an earlier one"
-        )
-    gone_s = float("inf") if shown_s is None else zero_s + time_s - shown_s
-    if (num_damaged and gone_s > max(HELD_S, 2 * step_s)) or shown_s is None:
-        raise MediaError(
-            f"{path} is damaged at {time_s:.4g} s: {num_damaged} packets before it cannot be decoded; "
-            "give another stretch, or repair the file"
-        )
+def _check_length(path: Path, track: PictureTrack, zero_s: float, time_s: float) -> None:
+    end_s = track.end_s - zero_s
+    if time_s <= end_s + 0.5 / float(track.fps):
+        return
+    cut = "" if track.listed_end_s is None else f" of its {track.listed_end_s - zero_s:.4g} s"
+    raise MediaError(
+        f"{path} can be read up to {end_s:.4g} s{cut}, and the picture at {time_s:.4g} s was asked for; "
+        "give an earlier one"
+    )
+
+
+def _damaged(path: Path, time_s: float) -> MediaError:
+    return MediaError(
+        f"{path} is damaged at {time_s:.4g} s: its packets there cannot be decoded; give another stretch, or "
+        "repair the file"
+    )

@@ -37,6 +37,7 @@ ORDER: list[set[str]] = [
     {"sizes", "lengths"},
     {"shaping"},
     {"refusals"},
+    {"readable"},
     {"planning"},
     {"takes"},
     {"parts"},

@@ -26,16 +26,26 @@ def read_gguf(path: Path) -> WeightsFile:
     gguf = _package()
     try:
         reader = gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        metadata, shapes = _fields(gguf, reader)
+        tensors = {t.name: _entry(t, shapes.get(t.name)) for t in reader.tensors}
+    except Exception as error:  # the package raises whatever its parsing of a damaged file runs into
         raise WeightsError(f"{path} is a GGUF file, damaged or cut short ({error}); {AGAIN}") from error
+    size = path.stat().st_size
+    for name, entry in tensors.items():
+        if entry.offset + entry.num_bytes > size:
+            raise WeightsError(f"{path} ends within '{name}' ({size:,} bytes); {AGAIN}")
+    return WeightsFile(path, metadata, tensors)
+
+
+def _fields(gguf: Any, reader: Any) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The metadata that are single values, and the shapes of flattened tensors by name."""
     metadata, shapes = {}, {}
     for key, field in reader.fields.items():
         if key.startswith(ORIGINAL_SHAPE):
             shapes[key.removeprefix(ORIGINAL_SHAPE)] = tuple(int(side) for side in field.contents())
         elif field.types[:1] != [gguf.GGUFValueType.ARRAY]:  # arrays are the tokenizer's, and long
             metadata[key] = str(field.contents())
-    tensors = {t.name: _entry(t, shapes.get(t.name)) for t in reader.tensors}
-    return WeightsFile(path, metadata, tensors)
+    return metadata, shapes
 
 
 def _entry(tensor: Any, shape: tuple[int, ...] | None) -> TensorEntry:

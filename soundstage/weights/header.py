@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +77,7 @@ class WeightsFile:
             return None
         try:
             config = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WeightsError(f"{self.path} stores a config that is not JSON ({error}); {AGAIN}") from error
         if not isinstance(config, dict):
             raise WeightsError(f"{self.path} stores a config that is not a JSON object; {AGAIN}")
@@ -83,9 +86,12 @@ class WeightsFile:
     def read(self, name: str) -> bytes:
         """The bytes of one tensor, for small ones: markers and embedded files."""
         entry = self.tensors[name]
-        with self.path.open("rb") as file:
-            file.seek(entry.offset)
-            return file.read(entry.num_bytes)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(entry.offset)
+                return file.read(entry.num_bytes)
+        except OSError as error:
+            raise WeightsError(f"{self.path} cannot be read ({error.strerror}); check the file") from error
 
 
 # One checkpoint in several files: model-00001-of-00005.safetensors, model-00001-of-00005.gguf.
@@ -123,30 +129,54 @@ def read_header(path: str | Path) -> WeightsFile:
     MissingExtraError for a GGUF file without the package that reads it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}; check the path or download the model")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(32)
-        if start.startswith(b"GGUF"):
-            from soundstage.weights.gguf import read_gguf  # it reads headers with a package of its own
-
-            return read_gguf(path)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:9] != b"{" or not 2 <= length <= MAX_HEADER_BYTES:
-            raise WeightsError(f"{path} {_lookalike(start)}")
-        if 8 + length > size:
-            raise WeightsError(f"{path} is cut short within its header ({size:,} bytes); {AGAIN}")
-        file.seek(8)
-        text = file.read(length)
+    size = checked_size(path)
     try:
-        header = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
-        metadata = header.pop("__metadata__", {})
-        entries = {name: _entry(path, name, value, 8 + length) for name, value in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{path} has a damaged header ({error}); {AGAIN}") from error
-    _check_layout(path, header, 8 + length, size)
-    return WeightsFile(path, metadata, entries)
+        with path.open("rb") as file:
+            start = file.read(32)
+            if start.startswith(b"GGUF"):
+                from soundstage.weights.gguf import read_gguf  # it reads headers with a package of its own
+
+                return read_gguf(path)
+            length = int.from_bytes(start[:8], "little")
+            if start[8:9] != b"{" or not 2 <= length <= MAX_HEADER_BYTES:
+                raise WeightsError(f"{path} {_lookalike(start)}")
+            if 8 + length > size:
+                raise WeightsError(f"{path} is cut short within its header ({size:,} bytes); {AGAIN}")
+            file.seek(8)
+            text = file.read(length)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror}); check the file and its rights"
+        ) from error
+    return _parsed(path, text, size)
+
+
+def checked_size(path: Path) -> int:
+    """Bytes of a file that is there. Raises WeightsError for what is none, saying what it is instead."""
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise WeightsError(
+                f"{path} is a link to {os.readlink(path)}, which is not there; link it anew or download it"
+            ) from error
+        raise WeightsError(f"there is no file {path}; check the path or download the model") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WeightsError(f"{shortened(str(path))} cannot be read ({reason}); check the path") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise WeightsError(f"{path} is a folder where a weights file is needed; give the file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise WeightsError(f"{path} is no ordinary file (a device or pipe); give a weights file")
+    if found.st_size == 0:
+        raise WeightsError(f"{path} is empty (0 bytes); {AGAIN}")
+    return found.st_size
+
+
+def shortened(text: str) -> str:
+    """A name or path as a message can hold it: nothing unprintable, and not longer than a few lines."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= 300 else f"{shown[:200]}... ({len(text):,} characters)"
 
 
 def _lookalike(start: bytes) -> str:
@@ -156,36 +186,79 @@ def _lookalike(start: bytes) -> str:
     return "is not a safetensors file; pass a .safetensors file"
 
 
+def _parsed(path: Path, text: bytes, size: int) -> WeightsFile:
+    """text: the header, of which nothing is known yet but that it lies within the file."""
+    try:
+        header = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
+        metadata = _metadata(header.pop("__metadata__", {}))
+        spans = {name: _span(name, value) for name, value in header.items()}
+    except RecursionError as error:
+        raise WeightsError(f"{path} has a damaged header (nested too deep); {AGAIN}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{path} has a damaged header ({shortened(str(error))}); {AGAIN}") from error
+    data_start = 8 + len(text)
+    for name, (dtype, shape, begin, end) in spans.items():
+        _check_size(path, name, dtype, shape, end - begin)
+    _check_layout(path, {name: span[2:] for name, span in spans.items()}, data_start, size)
+    entries = {
+        name: TensorEntry(dtype, shape, data_start + begin)
+        for name, (dtype, shape, begin, _) in spans.items()
+    }
+    return WeightsFile(path, metadata, entries)
+
+
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in values if names.count(name) > 1)
-        raise WeightsError(f"{path} lists '{twice}' more than once; {AGAIN}")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise WeightsError(f"{path} lists '{shortened(twice)}' more than once; {AGAIN}")
     return values
 
 
-def _entry(path: Path, name: str, value: dict[str, Any], data_start: int) -> TensorEntry:
-    dtype, shape = value["dtype"], tuple(value["shape"])
-    begin, end = value["data_offsets"]
+def _metadata(stored: Any) -> dict[str, str]:
+    if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
+        raise ValueError("its metadata are not names with texts")
+    for key, value in stored.items():
+        (key + value).encode()  # half a surrogate pair is no text
+    return stored
+
+
+def _span(name: str, value: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """dtype, shape, first byte and byte after the last of a tensor. Raises for what is none of these."""
+    name.encode()
+    if not isinstance(value, dict):
+        raise ValueError(f"'{name}' is no description of a tensor")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"'{name}' has no dtype, shape and offsets that can be")
+    return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def _are_sizes(values: Any) -> bool:
+    """Whole numbers from 0 on, within what 64 bits count."""
+    return isinstance(values, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in values)
+
+
+def _check_size(path: Path, name: str, dtype: str, shape: tuple[int, ...], num_bytes: int) -> None:
     if dtype not in BITS:
-        raise WeightsError(f"{path}: '{name}' has the dtype {dtype}, which is not supported; get a BF16 file")
-    needed = math.prod(shape) * BITS[dtype] // 8
-    if end - begin != needed:
         raise WeightsError(
-            f"{path}: '{name}' holds {end - begin:,} bytes where {dtype} {list(shape)} needs {needed:,}; "
-            f"{AGAIN}"
+            f"{path}: '{shortened(name)}' has the dtype {shortened(dtype)}, which is not supported; "
+            "get a BF16 file"
         )
-    return TensorEntry(dtype, shape, data_start + begin)
+    needed = math.prod(shape) * BITS[dtype] // 8
+    if num_bytes != needed:
+        raise WeightsError(
+            f"{path}: '{shortened(name)}' holds {num_bytes:,} bytes where {dtype} {list(shape)} needs "
+            f"{needed:,}; {AGAIN}"
+        )
 
 
-def _check_layout(path: Path, header: dict[str, Any], data_start: int, size: int) -> None:
+def _check_layout(path: Path, offsets: Mapping[str, Sequence[int]], data_start: int, size: int) -> None:
     """Tensors must follow one another without gap or overlap, up to the end of the file."""
     position = 0
-    for name, value in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = value["data_offsets"]
+    for name, (begin, end) in sorted(offsets.items(), key=lambda item: item[1]):
         if begin != position:
-            raise WeightsError(f"{path} has a gap or an overlap before '{name}'; {AGAIN}")
+            raise WeightsError(f"{path} has a gap or an overlap before '{shortened(name)}'; {AGAIN}")
         position = end
     if data_start + position != size:
         raise WeightsError(

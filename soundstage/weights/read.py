@@ -6,6 +6,7 @@ quantized weight is multiplied by its scale a few rows at a time, so that no flo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import FileIO
@@ -44,7 +45,7 @@ class Tensors:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._opened: dict[Path, FileIO] = {}
+        self._opened: dict[Path, tuple[FileIO, tuple[int, int]]] = {}
 
     def __enter__(self) -> Tensors:
         return self
@@ -154,12 +155,24 @@ class Tensors:
             yield piece
 
     def _file(self, path: Path) -> FileIO:
+        """Opened once. Raises WeightsError if its content was written to since then."""
         if path not in self._opened:
             try:
-                self._opened[path] = self._stack.enter_context(FileIO(path))
+                file = self._stack.enter_context(FileIO(path))
             except OSError as error:
                 raise WeightsError(f"{path} cannot be read ({error}); check the file") from error
-        return self._opened[path]
+            self._opened[path] = file, _stamp(file)
+        file, stamp = self._opened[path]
+        if _stamp(file) != stamp:
+            raise WeightsError(
+                f"{path} was written to while its weights were being read; load the model again"
+            )
+        return file
+
+
+def _stamp(file: FileIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 def _affine(raw: Tensor, scale: Tensor | None, shift: float, dtype: torch.dtype) -> Tensor:

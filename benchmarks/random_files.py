@@ -57,10 +57,11 @@ from soundstage.text.pieces import (
     UNKNOWN,
     Piece,
 )
+from soundstage.weights.configs import published_config
 from soundstage.weights.conversion import OFFICIAL_PREFIXES
 from soundstage.weights.header import TensorEntry, header_bytes, laid_out
 from soundstage.weights.layouts import SPIECE, Part, PartTensors, StoredTensor
-from soundstage.weights.load import builder, published_config
+from soundstage.weights.load import builder
 from soundstage.weights.read import TORCH_DTYPES
 from soundstage.weights.storage import TARGET
 

@@ -37,9 +37,10 @@ from soundstage.speed import cuda
 from soundstage.speed.formats import asked_format, choose_format
 from soundstage.types import MEL_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
+from soundstage.weights.configs import model_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, find_parts
-from soundstage.weights.load import builder, load_part, load_preview, load_upsampler, model_config, open_part
+from soundstage.weights.load import builder, load_part, load_preview, load_upsampler, open_part
 from soundstage.weights.residency import (
     FileTenant,
     Floor,

@@ -7,7 +7,7 @@ missing or that describes a model we do not build.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -20,6 +20,10 @@ Header = Mapping[str, Any]
 
 def take(section: Header, key: str, part: str) -> Any:
     """The value of a key that must be there."""
+    if not isinstance(section, Mapping):
+        raise ConfigError(
+            f"the {part} config holds {section!r:.60} where '{key}' is looked for; it is damaged"
+        )
     if key not in section:
         raise ConfigError(
             f"the {part} config has no '{key}'; pass the config of the checkpoint the weights came from"
@@ -35,9 +39,67 @@ def expect(section: Header, part: str, **fixed: Any) -> None:
             raise ConfigError(f"the {part} config has {key}={found!r}; LTX-2.3 has {wanted!r}")
 
 
+MAX_WHOLE = 1 << 20  # no size, count or rate of a model is above
+
+
+def whole(section: Header, key: str, part: str) -> int:
+    """The value of a key that must be there and be a whole number from 1 up."""
+    return _whole(take(section, key, part), key, part)
+
+
+def _whole(value: Any, key: str, part: str) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_WHOLE:
+        raise ConfigError(f"the {part} config has {key}={_shown(value)}; a whole number from 1 up is needed")
+    return value
+
+
+def number(section: Header, key: str, part: str) -> float:
+    """The value of a key that must be there and be a number above 0."""
+    return _number(take(section, key, part), key, part)
+
+
+def _number(value: Any, key: str, part: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
+        raise ConfigError(f"the {part} config has {key}={_shown(value)}; a number above 0 is needed")
+    return float(value)
+
+
+def numbers(section: Header, key: str, part: str) -> tuple[float, ...]:
+    """The value of a key that must be there and be a list of numbers above 0."""
+    return tuple(_number(value, key, part) for value in listed(section, key, part))
+
+
+def wholes(section: Header, key: str, part: str) -> tuple[int, ...]:
+    """The value of a key that must be there and be a list of whole numbers from 1 up."""
+    return tuple(_whole(value, key, part) for value in listed(section, key, part))
+
+
+def listed(section: Header, key: str, part: str) -> list[Any]:
+    """The value of a key that must be there and be a list that is not empty."""
+    value = take(section, key, part)
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(f"the {part} config has {key}={_shown(value)}; a list is needed")
+    return list(value)
+
+
+def one_of(section: Header, key: str, part: str, known: Sequence[Any]) -> Any:
+    """The value of a key that must be there and be one of those that are built."""
+    value = take(section, key, part)
+    if not any(value == other and type(value) is type(other) for other in known):
+        names = ", ".join(map(repr, known))
+        raise ConfigError(f"the {part} config has {key}={_shown(value)}; known are {names}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 # --- video VAE -------------------------------------------------------------------------------------
 
 BlockKind = Literal["res", "space", "time", "all"]
+PADDINGS = ("zeros", "reflect", "replicate")
 STRIDES: dict[BlockKind, tuple[int, int, int]] = {"space": (1, 2, 2), "time": (2, 1, 1), "all": (2, 2, 2)}
 
 
@@ -83,17 +145,18 @@ class VideoVaeConfig:
             latent_log_var="uniform",
             timestep_conditioning=False,
         )
-        padding = take(section, "spatial_padding_mode", part)
+        padding = one_of(section, "spatial_padding_mode", part, PADDINGS)
+        encoder, decoder = (listed(section, f"{half}_blocks", part) for half in ("encoder", "decoder"))
         return cls(
-            latent_channels=take(section, "latent_channels", part),
-            patch_size=take(section, "patch_size", part),
-            encoder_base_channels=take(section, "encoder_base_channels", part),
-            decoder_base_channels=take(section, "decoder_base_channels", part),
-            encoder_blocks=tuple(_vae_block(b, "_res") for b in take(section, "encoder_blocks", part)),
-            decoder_blocks=tuple(_vae_block(b, "") for b in reversed(take(section, "decoder_blocks", part))),
+            latent_channels=whole(section, "latent_channels", part),
+            patch_size=whole(section, "patch_size", part),
+            encoder_base_channels=whole(section, "encoder_base_channels", part),
+            decoder_base_channels=whole(section, "decoder_base_channels", part),
+            encoder_blocks=tuple(_vae_block(block, "_res") for block in encoder),
+            decoder_blocks=tuple(_vae_block(block, "") for block in reversed(decoder)),
             encoder_padding=padding,
             decoder_padding=padding,
-            causal_decoder=take(section, "causal_decoder", part),
+            causal_decoder=one_of(section, "causal_decoder", part, (False, True)),
         )
 
     @property
@@ -105,18 +168,23 @@ class VideoVaeConfig:
         return width
 
 
-def _vae_block(entry: tuple[str, Any], suffix: str) -> VaeBlock:
-    name, options = entry[0], entry[1]
-    options = {"num_layers": options, "multiplier": options} if isinstance(options, int) else options
+def _vae_block(entry: Any, suffix: str) -> VaeBlock:
+    """entry: [name, {"num_layers" or "multiplier": number}]; older nano files have [name, number]."""
+    part = "video VAE"
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
+        raise ConfigError(f"the {part} config lists {_shown(entry)} as a block; [name, settings] is needed")
+    name, options = entry
+    if type(options) is int:
+        options = {"num_layers": options, "multiplier": options}
     if name == "res_x":
-        return VaeBlock("res", count=options["num_layers"])
+        return VaeBlock("res", count=whole(options, "num_layers", part))
     kind = name.removeprefix("compress_").removesuffix(suffix)
     if kind not in STRIDES or name != f"compress_{kind}{suffix}":
-        raise ConfigError(f"the video VAE config lists a block '{name}', which LTX-2.3 does not have")
-    return VaeBlock(kind, multiplier=options.get("multiplier", 1))
+        raise ConfigError(f"the {part} config lists a block '{name}', which LTX-2.3 does not have")
+    return VaeBlock(kind, multiplier=whole(options, "multiplier", part))
 
 
-# The 2.3 block lists as a checkpoint stores them: (name, layers or channel multiplier).
+# The 2.3 block lists: (name, layers or channel multiplier). A checkpoint names these, see `stored_blocks`.
 ENCODER_BLOCKS_2_3: list[tuple[str, int]] = [
     ("res_x", 4),
     ("compress_space_res", 2),
@@ -141,6 +209,11 @@ DECODER_BLOCKS_2_3: list[tuple[str, int]] = [
 ]
 
 
+def stored_blocks(blocks: Sequence[tuple[str, int]]) -> list[list[Any]]:
+    """A block list as official files store it. Other loaders take a bare number for layers only."""
+    return [[name, {"num_layers" if name == "res_x" else "multiplier": value}] for name, value in blocks]
+
+
 def video_vae_header(
     *, encoder_base_channels: int = 128, decoder_base_channels: int = 128, latent_channels: int = 128
 ) -> dict[str, Any]:
@@ -159,8 +232,8 @@ def video_vae_header(
         "spatial_padding_mode": "zeros",
         "encoder_base_channels": encoder_base_channels,
         "decoder_base_channels": decoder_base_channels,
-        "encoder_blocks": ENCODER_BLOCKS_2_3,
-        "decoder_blocks": DECODER_BLOCKS_2_3,
+        "encoder_blocks": stored_blocks(ENCODER_BLOCKS_2_3),
+        "decoder_blocks": stored_blocks(DECODER_BLOCKS_2_3),
     }
 
 
@@ -224,13 +297,13 @@ class TransformerConfig:
         section = take(config, part, "checkpoint")
         _check_transformer_structure(section)
         return cls(
-            num_layers=take(section, "num_layers", part),
+            num_layers=whole(section, "num_layers", part),
             video=_stream(section, "", axes=3) if video else None,
             audio=_stream(section, "audio_", axes=1) if audio else None,
-            rope_theta=float(take(section, "positional_embedding_theta", part)),
-            timestep_scale=float(take(section, "timestep_scale_multiplier", part)),
-            cross_gate_scale=float(take(section, "av_ca_timestep_scale_multiplier", part)),
-            norm_eps=float(take(section, "norm_eps", part)),
+            rope_theta=number(section, "positional_embedding_theta", part),
+            timestep_scale=number(section, "timestep_scale_multiplier", part),
+            cross_gate_scale=number(section, "av_ca_timestep_scale_multiplier", part),
+            norm_eps=number(section, "norm_eps", part),
         )
 
 
@@ -271,17 +344,15 @@ def _check_transformer_structure(section: Header) -> None:
 
 def _stream(section: Header, prefix: str, *, axes: int) -> StreamConfig:
     part = "transformer"
-    out_channels = take(section, f"{prefix}out_channels", part)
+    out_channels = whole(section, f"{prefix}out_channels", part)
     # Published files omit audio_in_channels; both sides have the same number of channels.
-    in_channels = (
-        section.get("audio_in_channels", out_channels) if prefix else take(section, "in_channels", part)
-    )
+    fallback = {"audio_in_channels": out_channels} if prefix else {}
     stream = StreamConfig(
-        num_heads=take(section, f"{prefix}num_attention_heads", part),
-        head_dim=take(section, f"{prefix}attention_head_dim", part),
-        in_channels=in_channels,
+        num_heads=whole(section, f"{prefix}num_attention_heads", part),
+        head_dim=whole(section, f"{prefix}attention_head_dim", part),
+        in_channels=whole({**fallback, **section}, f"{prefix}in_channels", part),
         out_channels=out_channels,
-        max_positions=tuple(float(m) for m in take(section, f"{prefix}positional_embedding_max_pos", part)),
+        max_positions=numbers(section, f"{prefix}positional_embedding_max_pos", part),
     )
     expect(section, part, **{f"{prefix}cross_attention_dim": stream.width})
     if len(stream.max_positions) != axes:
@@ -327,20 +398,18 @@ class ConnectorConfig:
             connector_ff_bias=True,
         )
 
-        def key(name: str) -> Any:
+        def key(name: str) -> str:
             audio_name = f"audio_connector_{name}"
-            found = audio_name if stream == "audio" and audio_name in section else f"connector_{name}"
-            return take(section, found, part)
+            return audio_name if stream == "audio" and audio_name in section else f"connector_{name}"
 
-        if key("apply_gated_attention") is not True:
-            raise ConfigError("the connector config has no gated attention; LTX-2.3 has it")
+        expect(section, part, **{key("apply_gated_attention"): True})
         return cls(
-            num_layers=key("num_layers"),
-            num_heads=key("num_attention_heads"),
-            head_dim=key("attention_head_dim"),
-            num_registers=key("num_learnable_registers"),
-            max_position=float(key("positional_embedding_max_pos")[0]),
-            rope_theta=float(take(section, "positional_embedding_theta", part)),
+            num_layers=whole(section, key("num_layers"), part),
+            num_heads=whole(section, key("num_attention_heads"), part),
+            head_dim=whole(section, key("attention_head_dim"), part),
+            num_registers=whole(section, key("num_learnable_registers"), part),
+            max_position=numbers(section, key("positional_embedding_max_pos"), part)[0],
+            rope_theta=number(section, "positional_embedding_theta", part),
         )
 
 
@@ -364,7 +433,7 @@ class TextProjectionConfig:
         part = "transformer"
         section = take(config, part, "checkpoint")
         expect_if_present(section, part, text_encoder_norm_type="per_token_rms")
-        text_width = take(section, "caption_channels", part)
+        text_width = whole(section, "caption_channels", part)
         if in_features % text_width:
             raise ConfigError(
                 f"the text projection has {in_features} input features, not a multiple of "
@@ -487,11 +556,11 @@ class AudioVaeConfig:
             causality_axis="height",
         )
         return cls(
-            base_channels=take(network, "ch", part),
-            channel_multipliers=tuple(take(network, "ch_mult", part)),
-            num_res_blocks=take(network, "num_res_blocks", part),
-            latent_channels=take(network, "z_channels", part),
-            mel_bins=take(network, "mel_bins", part),
+            base_channels=whole(network, "ch", part),
+            channel_multipliers=wholes(network, "ch_mult", part),
+            num_res_blocks=whole(network, "num_res_blocks", part),
+            latent_channels=whole(network, "z_channels", part),
+            mel_bins=whole(network, "mel_bins", part),
         )
 
     @property
@@ -588,21 +657,21 @@ class VocoderConfig:
     def from_header(cls, config: Header) -> VocoderConfig:
         """Read section "vocoder". A flat section is LTX-2.0's 24 kHz vocoder, which we do not build."""
         section = take(config, "vocoder", "checkpoint")
-        if "bwe" not in section:
+        if isinstance(section, Mapping) and "bwe" not in section:
             raise ConfigError(
                 "the vocoder config has no 'bwe' section: these are LTX-2.0 weights (24 kHz); "
                 "use the vocoder of an LTX-2.3 checkpoint"
             )
-        bwe, part = section["bwe"], "bandwidth extension"
+        bwe, part = take(section, "bwe", "vocoder"), "bandwidth extension"
         expect(bwe, part, apply_final_activation=False)
         vocoder = cls(
             base=_generator(take(section, "vocoder", "vocoder"), "vocoder"),
             bwe=_generator(bwe, part),
-            input_rate_hz=take(bwe, "input_sampling_rate", part),
-            output_rate_hz=take(bwe, "output_sampling_rate", part),
-            bwe_hop=take(bwe, "hop_length", part),
-            bwe_window=take(bwe, "n_fft", part),
-            bwe_bins=take(bwe, "num_mels", part),
+            input_rate_hz=whole(bwe, "input_sampling_rate", part),
+            output_rate_hz=whole(bwe, "output_sampling_rate", part),
+            bwe_hop=whole(bwe, "hop_length", part),
+            bwe_window=whole(bwe, "n_fft", part),
+            bwe_bins=whole(bwe, "num_mels", part),
         )
         vocoder._check_rates()
         return vocoder
@@ -634,14 +703,26 @@ def _generator(section: Header, part: str) -> GeneratorConfig:
         use_tanh_at_final=False,
         use_bias_at_final=False,
     )
+    rates, kernels = (wholes(section, key, part) for key in ("upsample_rates", "upsample_kernel_sizes"))
+    block_kernels = wholes(section, "resblock_kernel_sizes", part)
+    lists = listed(section, "resblock_dilation_sizes", part)
+    if len(rates) != len(kernels) or len(block_kernels) != len(lists):
+        raise ConfigError(
+            f"the {part} config has {len(rates)} upsample_rates for {len(kernels)} upsample_kernel_sizes "
+            f"and {len(block_kernels)} resblock_kernel_sizes for {len(lists)} resblock_dilation_sizes; "
+            "pass the config of the checkpoint the weights came from"
+        )
+    # The base section of published checkpoints has no such key; the reference then clamps.
+    clamps = {"apply_final_activation": section.get("apply_final_activation", True)}
     return GeneratorConfig(
-        initial_channels=take(section, "upsample_initial_channel", part),
-        upsample_rates=tuple(take(section, "upsample_rates", part)),
-        upsample_kernels=tuple(take(section, "upsample_kernel_sizes", part)),
-        block_kernels=tuple(take(section, "resblock_kernel_sizes", part)),
-        block_dilations=tuple(tuple(d) for d in take(section, "resblock_dilation_sizes", part)),
-        # The base section of published checkpoints has no such key; the reference then clamps.
-        clamp_output=section.get("apply_final_activation", True),
+        initial_channels=whole(section, "upsample_initial_channel", part),
+        upsample_rates=rates,
+        upsample_kernels=kernels,
+        block_kernels=block_kernels,
+        block_dilations=tuple(
+            wholes({"resblock_dilation_sizes": d}, "resblock_dilation_sizes", part) for d in lists
+        ),
+        clamp_output=one_of(clamps, "apply_final_activation", part, (True, False)),
     )
 
 
@@ -709,20 +790,22 @@ class UpsamplerConfig:
         """Read an upsampler file's config, which is flat: the document is the section."""
         part = "latent upsampler"
         expect(config, part, dims=3)
-        space, time = take(config, "spatial_upsample", part), take(config, "temporal_upsample", part)
+        space, time = (
+            one_of(config, key, part, (False, True)) for key in ("spatial_upsample", "temporal_upsample")
+        )
         if space == time:
             raise ConfigError(
                 f"the {part} config has spatial_upsample={space} and temporal_upsample={time}; "
                 "LTX-2.3 has upsamplers of one of the two"
             )
-        num_den = (2, 1) if time else _spatial_scale(take(config, "spatial_scale", part))
+        num_den = (2, 1) if time else _spatial_scale(number(config, "spatial_scale", part))
         rational = bool(space and take(config, "rational_resampler", part))
         if not rational and num_den != (2, 1):
             raise ConfigError(f"a plain {part} doubles; {num_den[0]}/{num_den[1]} needs rational_resampler")
         return cls(
-            latent_channels=take(config, "in_channels", part),
-            mid_channels=take(config, "mid_channels", part),
-            blocks_per_stage=take(config, "num_blocks_per_stage", part),
+            latent_channels=whole(config, "in_channels", part),
+            mid_channels=whole(config, "mid_channels", part),
+            blocks_per_stage=whole(config, "num_blocks_per_stage", part),
             kind="time" if time else "space",
             scale=num_den,
             rational=rational,

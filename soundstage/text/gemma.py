@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from soundstage.errors import RequestError
 from soundstage.text.four_bit import assign_four_bit
 from soundstage.text.source import open_gemma
+from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.layouts import PartTensors
-from soundstage.weights.load import assign, check_dtypes, check_fit
+from soundstage.weights.load import assign, check_fit
 
 Storage = Literal["full", "stored", "4bit"]
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.weights.configs import stored_config
+from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.gguf import is_packed
 from soundstage.weights.header import TensorEntry, WeightsFile, header_bytes, laid_out, read_header
 from soundstage.weights.identify import Description, scan
@@ -26,7 +28,6 @@ from soundstage.weights.layouts import (
     find_parts,
     to_diffusers,
 )
-from soundstage.weights.load import check_dtypes, stored_config
 from soundstage.weights.sidecars import DECLARATION
 from soundstage.weights.storage import TARGET, Format
 

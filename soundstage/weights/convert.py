@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.weights.configs import model_config
 from soundstage.weights.conversion import (
     FORMATS,
     Dtype,
@@ -41,7 +42,6 @@ from soundstage.weights.conversion import (
 from soundstage.weights.diffusers_config import CLASSES, write_diffusers_config
 from soundstage.weights.header import TensorEntry
 from soundstage.weights.layouts import DIFFUSERS_PARTS, DiffusersComponent, Part
-from soundstage.weights.load import model_config
 from soundstage.weights.quantize import quantize_weight, rounded
 from soundstage.weights.read import TORCH_DTYPES, Tensors
 

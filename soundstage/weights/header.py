@@ -200,10 +200,7 @@ def _parsed(path: Path, text: bytes, size: int) -> WeightsFile:
     for name, (dtype, shape, begin, end) in spans.items():
         _check_size(path, name, dtype, shape, end - begin)
     _check_layout(path, {name: span[2:] for name, span in spans.items()}, data_start, size)
-    entries = {
-        name: TensorEntry(dtype, shape, data_start + begin)
-        for name, (dtype, shape, begin, _) in spans.items()
-    }
+    entries = {name: TensorEntry(span[0], span[1], data_start + span[2]) for name, span in spans.items()}
     return WeightsFile(path, metadata, entries)
 
 
@@ -256,7 +253,7 @@ def _check_size(path: Path, name: str, dtype: str, shape: tuple[int, ...], num_b
 def _check_layout(path: Path, offsets: Mapping[str, Sequence[int]], data_start: int, size: int) -> None:
     """Tensors must follow one another without gap or overlap, up to the end of the file."""
     position = 0
-    for name, (begin, end) in sorted(offsets.items(), key=lambda item: item[1]):
+    for name, (begin, end) in sorted(offsets.items(), key=lambda item: tuple(item[1])):
         if begin != position:
             raise WeightsError(f"{path} has a gap or an overlap before '{shortened(name)}'; {AGAIN}")
         position = end

@@ -12,14 +12,14 @@ the run's dtype or in 8 bits, by the rule of storage.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from soundstage.errors import WeightsError
+from soundstage.errors import ConfigError, WeightsError
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import (
     AudioVaeConfig,
@@ -30,10 +30,6 @@ from soundstage.model.config import (
     UpsamplerConfig,
     VideoVaeConfig,
     VocoderConfig,
-    audio_vae_header,
-    transformer_header,
-    video_vae_header,
-    vocoder_header,
 )
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.preview import TinyDecoder, TinyVaeConfig
@@ -41,9 +37,10 @@ from soundstage.model.transformer import Transformer
 from soundstage.model.upsampler import LatentUpsampler
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
+from soundstage.weights.configs import part_config
 from soundstage.weights.diffusers_config import read_diffusers_config
-from soundstage.weights.gguf import is_packed
-from soundstage.weights.header import WeightsFile, read_header
+from soundstage.weights.dtypes import check_dtypes
+from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, StoredTensor, is_upsampler, listing
 from soundstage.weights.quantize import QuantizedLinear, from_stored, put, quantize_rows
 from soundstage.weights.read import Tensors
@@ -51,81 +48,21 @@ from soundstage.weights.storage import EightBit, Storage, eight_bit
 
 Module = TypeVar("Module", bound=nn.Module)
 
-FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
-QUANTIZED = FP8 | {"I8"}
-TEXT_FEATURES = 3840 * 49  # Gemma 3 12B: hidden size times its 48 layers and the embedding
-
-
-def stored_config(files: Sequence[WeightsFile]) -> dict[str, Any]:
-    """The sections of all files' configs, and of config.json next to files of a diffusers folder.
-
-    Raises WeightsError if two files disagree on one.
-    """
-    sections: dict[str, Any] = {}
-    for file in files:
-        for name, section in (file.config or read_diffusers_config(file.path.parent)).items():
-            found = sections.setdefault(name, section)
-            if found is section:
-                continue
-            if any(found[key] != section[key] for key in found.keys() & section.keys()):
-                others = ", ".join(str(other.path) for other in files if other is not file)
-                raise WeightsError(
-                    f"{file.path} and {others} hold different '{name}' configs; pass files of one model only"
-                )
-            sections[name] = {**found, **section}
-    return sections
-
-
-def model_config(files: Sequence[WeightsFile]) -> dict[str, Any]:
-    """`stored_config`, with the published model's sections where no file stores one."""
-    return {**published_config(), **stored_config(files)}
-
-
-def published_config() -> dict[str, Any]:
-    """The 22B model's config, for split files of third parties, many of which store none.
-
-    Weights of any other size then fail on their shapes.
-    """
-    return {
-        "transformer": transformer_header(),
-        "vae": video_vae_header(),
-        "audio_vae": audio_vae_header(),
-        "vocoder": vocoder_header(),
-    }
+MODULES: Mapping[type, Callable[[Any], nn.Module]] = {
+    TransformerConfig: Transformer,
+    ConnectorConfig: Connector,
+    TextProjectionConfig: FeatureExtractor,
+    VideoVaeConfig: VideoVae,
+    AudioVaeConfig: AudioVae,
+    VocoderConfig: Vocoder,
+}
 
 
 def builder(part: Part, parts: Mapping[Part, PartTensors], config: Header) -> Callable[[], nn.Module]:
-    """What makes a part's module, by the config and by what only the tensors tell.
-
-    A transformer file may hold one stream only; the text projection's width gives the number of the text
-    encoder's layers. Raises ConfigError for a config that is incomplete or not of LTX-2.3.
-    """
-    tensors = parts.get(part, {})
-    match part:
-        case "transformer":
-            has_video, has_audio = "patchify_proj.weight" in tensors, "audio_patchify_proj.weight" in tensors
-            transformer = TransformerConfig.from_header(
-                config, video=has_video or not has_audio, audio=has_audio or not has_video
-            )
-            return lambda: Transformer(transformer)
-        case "video_connector" | "audio_connector":
-            connector = ConnectorConfig.from_header(config, "video" if part == "video_connector" else "audio")
-            return lambda: Connector(connector)
-        case "text_projection":
-            stored = tensors.get("video_aggregate_embed.weight")
-            columns = stored.entry.shape[-1] if stored else TEXT_FEATURES
-            projection = TextProjectionConfig.from_header(config, columns)
-            return lambda: FeatureExtractor(projection)
-        case "video_vae":
-            video_vae = VideoVaeConfig.from_header(config)
-            return lambda: VideoVae(video_vae)
-        case "audio_vae":
-            audio_vae = AudioVaeConfig.from_header(config)
-            return lambda: AudioVae(audio_vae)
-        case "vocoder":
-            vocoder = VocoderConfig.from_header(config)
-            return lambda: Vocoder(vocoder)
+    """What makes a part's module, see `configs.part_config`, whose errors it raises."""
+    found = part_config(part, parts, config)
+    make: Callable[[Any], nn.Module] = MODULES[type(found)]
+    return lambda: make(found)
 
 
 def load_part(
@@ -161,8 +98,14 @@ def open_part(
         found = ", ".join(sorted(parts)) or "nothing of LTX-2.3"
         raise WeightsError(f"no file holds the {part} (found: {found}); add the file that has it")
     check_dtypes(tensors)
-    with torch.device("meta"):
-        module = build()
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ConfigError(
+            f"the config of the {part} describes no model that can be built ({error}); "
+            "use the config of the checkpoint the weights came from"
+        ) from error
     check_fit(module, tensors, part)
     return module.requires_grad_(False).eval(), tensors
 
@@ -206,38 +149,6 @@ def load_preview(
     check_fit(module, tensors, "preview VAE")
     assign(module, tensors, dtype, torch.device(device))
     return module.requires_grad_(False).eval()
-
-
-def check_dtypes(tensors: PartTensors) -> None:
-    """Raise WeightsError for a dtype or a quantization that is not read here, naming file and tensor."""
-    for key, tensor in tensors.items():
-        problem = _dtype_problem(key, tensor)
-        if problem is not None:
-            raise WeightsError(f"{tensor.path}: '{tensor.name}' {problem}")
-
-
-def _dtype_problem(key: str, tensor: StoredTensor) -> str | None:
-    dtype, shape = tensor.entry.dtype, tensor.entry.shape
-    advice = "get the BF16 or FP8 file"
-    if "weight_scale_2" in tensor.sidecars or "pre_quant_scale" in tensor.sidecars:
-        return f"is quantized to NVFP4 or AWQ, which this engine does not read; {advice}"
-    if dtype in QUANTIZED and ("scale_shift_table" in key or "norm" in key.rsplit(".", 2)[-2]):
-        return f"is stored as {dtype}, where LTX-2.3 needs floating-point values; {advice}"
-    if dtype == "I8" and tensor.scale is None:
-        return f"is stored as I8 without a scale, which makes its values meaningless; {advice}"
-    if dtype not in FLOATS | QUANTIZED and not is_packed(dtype):
-        return f"is stored as {dtype}, which is no dtype of weights read here; {advice}"
-    if tensor.scale is None:
-        return None
-    scale = tensor.sidecars["weight_scale"][1]
-    if scale.dtype not in FLOATS:
-        return f"has a scale of dtype {scale.dtype} (MXFP8), which this engine does not read; {advice}"
-    if scale.num_params != 1 and scale.shape not in ((shape[0],), (shape[0], 1)):
-        return (
-            f"is {dtype} {list(shape)}, and its scale '{tensor.scale}' has the shape {list(scale.shape)}, "
-            f"which is neither one number nor one per row; {advice}"
-        )
-    return None
 
 
 def check_fit(module: nn.Module, tensors: PartTensors, part: str) -> None:

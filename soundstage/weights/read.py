@@ -61,6 +61,8 @@ class Tensors:
         self.read_into(path, entry.offset, data)
         if is_packed(entry.dtype):
             return data
+        if entry.dtype not in TORCH_DTYPES:
+            raise WeightsError(f"{path}: '{name}' is stored as {entry.dtype}, which is not read here")
         return data.view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)
 
     def read_into(self, path: Path, offset: int, memory: Tensor) -> None:

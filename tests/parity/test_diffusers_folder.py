@@ -14,12 +14,13 @@ from soundstage.model.config import VideoVaeConfig, video_vae_header
 from soundstage.model.video_vae import VideoVae
 from soundstage.model_set import VIDEO_VAE, find_model
 from soundstage.parts import LoadedParts
+from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.conversion import CONNECTOR_PREFIXES
 from soundstage.weights.convert import convert
 from soundstage.weights.diffusers_config import read_diffusers_config, write_diffusers_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import DIFFUSERS_PARTS, to_diffusers
-from soundstage.weights.load import builder, published_config, stored_config
+from soundstage.weights.load import builder
 from tests.tiny_model import save, write_text_encoder, write_tiny_model
 
 COMPONENTS = ("transformer", "connectors", "vae", "audio_vae", "vocoder")

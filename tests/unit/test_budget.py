@@ -23,9 +23,10 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.types import VideoShape, audio_latent_length
 from soundstage.weights import budget
 from soundstage.weights.budget import Machine, ModelSizes, Residency, Work, choose, price
+from soundstage.weights.configs import published_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import builder, published_config
+from soundstage.weights.load import builder
 from soundstage.weights.residency import chunk_feed_forward
 from soundstage.weights.stream import BlockLayout
 from tests.live_bytes import LiveBytes
@@ -181,7 +182,8 @@ from soundstage.model.config import TransformerConfig
 from soundstage.weights.budget import Residency
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import builder, load_part, stored_config
+from soundstage.weights.configs import stored_config
+from soundstage.weights.load import builder, load_part
 from soundstage.weights.residency import load_streamed
 
 def memory(field):

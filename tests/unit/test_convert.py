@@ -22,12 +22,13 @@ from soundstage.errors import RequestError, WeightsError
 from soundstage.model_set import SHIPPED, find_model
 from soundstage.parts import LoadedParts
 from soundstage.weights import conversion
+from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.conversion import OutputFile, Source, open_source, plan_conversion
 from soundstage.weights.convert import convert
 from soundstage.weights.header import TensorEntry, read_header
 from soundstage.weights.identify import identify
 from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
-from soundstage.weights.load import builder, load_part, published_config, stored_config
+from soundstage.weights.load import builder, load_part
 from tests.tiny_model import write_tiny_model
 
 NANO = SHIPPED["nano"]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from soundstage.weights.configs import published_config
 from soundstage.weights.layouts import from_diffusers, locate, to_diffusers
-from soundstage.weights.load import builder, published_config
+from soundstage.weights.load import builder
 
 
 def on_meta(build: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:

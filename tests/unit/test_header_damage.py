@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,15 +149,12 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to("gone.safetensors")
     (tmp_path / "loop.safetensors").symlink_to("loop.safetensors")
     os.mkfifo(tmp_path / "pipe.safetensors")
-    with socket.socket(socket.AF_UNIX) as endpoint:
-        endpoint.bind(os.path.relpath(tmp_path / "socket.safetensors"))
     sentences = {
         "folder.safetensors": "is a folder",
         "empty.safetensors": "is empty",
         "link.safetensors": r"is a link to gone\.safetensors, which is not there",
         "loop.safetensors": "cannot be read",
         "pipe.safetensors": "is no ordinary file",
-        "socket.safetensors": "is no ordinary file",
         "x" * 5000: r"cannot be read .*name too long",
         "a\0b.safetensors": "cannot be read",
     }
@@ -171,7 +167,7 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
 def test_a_file_without_rights_is_said(tmp_path: Path) -> None:
     path = safetensors_file(tmp_path / "a.safetensors")
     path.chmod(0)
-    with pytest.raises(WeightsError, match="cannot be read .*check the file and its rights"):
+    with pytest.raises(WeightsError, match=r"cannot be read .*check the file and its rights"):
         read_header(path)
 
 

@@ -13,12 +13,12 @@ from soundstage.cli.models import add
 from soundstage.errors import WeightsError
 from soundstage.model_set import find_model
 from soundstage.parts import LoadedParts
+from soundstage.weights.configs import stored_config
 from soundstage.weights.convert import convert
 from soundstage.weights.header import read_header
 from soundstage.weights.identify import identify
 from soundstage.weights.layouts import PARTS, find_parts
 from soundstage.weights.library import Library
-from soundstage.weights.load import stored_config
 from soundstage.weights.lora import Merge
 from soundstage.weights.lora_files import read_lora
 from soundstage.weights.verify import verify

@@ -25,9 +25,10 @@ from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import draw_scene
 from soundstage.types import VideoShape, audio_latent_length
+from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import builder, load_part, stored_config
+from soundstage.weights.load import builder, load_part
 
 WIDTH, STATES = 24, 3
 

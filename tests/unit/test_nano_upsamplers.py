@@ -21,10 +21,11 @@ from soundstage.nano.training.parts import PARTS
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import FPS, is_held_out
+from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.identify import scan
 from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import builder, load_part, load_upsampler, stored_config
+from soundstage.weights.load import builder, load_part, load_upsampler
 from tests.unit.test_streaming_decode import tiny_vae
 
 KINDS = list(upsamplers.PARTS.items())

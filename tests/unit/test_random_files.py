@@ -36,9 +36,9 @@ from soundstage.model_set import find_model
 from soundstage.request import Request
 from soundstage.text.pieces import build_tokenizer, read_pieces
 from soundstage.weights.budget import Machine
+from soundstage.weights.configs import published_config
 from soundstage.weights.header import read_header
 from soundstage.weights.identify import identify
-from soundstage.weights.load import published_config
 
 GEMMA = GemmaSizes(
     width=16, num_layers=6, inner=32, num_heads=2, num_kv_heads=1, head_dim=8, rows=420, pieces=400

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from soundstage.errors import MissingExtraError, RequestError, WeightsError
 from soundstage.model.config import transformer_header
 from soundstage.weights import gguf as gguf_files
+from soundstage.weights.configs import stored_config
 from soundstage.weights.convert import convert
 from soundstage.weights.header import read_header
 from soundstage.weights.identify import identify
 from soundstage.weights.layouts import find_gemma, find_parts, to_diffusers
-from soundstage.weights.load import builder, load_part, stored_config
+from soundstage.weights.load import builder, load_part
 from soundstage.weights.quantize import QuantizedLinear, quantize_weight
 from soundstage.weights.read import Tensors, WideE4m3
 from soundstage.weights.storage import candidates, check_storage
@@ -378,7 +379,8 @@ MEASURE = """
 import resource, sys, torch
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import builder, load_part, stored_config
+from soundstage.weights.configs import stored_config
+from soundstage.weights.load import builder, load_part
 files = [read_header(sys.argv[1])]
 parts = find_parts(files)
 build = builder("video_vae", parts, stored_config(files))

@@ -23,9 +23,10 @@ from soundstage.model.config import (
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
+from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts, locate
-from soundstage.weights.load import builder, load_part, published_config, stored_config
+from soundstage.weights.load import builder, load_part
 
 HEADER = transformer_header(
     num_layers=2,

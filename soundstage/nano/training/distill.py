@@ -38,9 +38,10 @@ from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED
 from soundstage.sampling.streams import Stream, draw_noise
 from soundstage.text.encoder import TextEncoder
+from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import builder, load_part, stored_config
+from soundstage.weights.load import builder, load_part
 from soundstage.weights.lora import Adapters
 from soundstage.weights.lora_files import Layer, Lora, LowRank, write_lora
 

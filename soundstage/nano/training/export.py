@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
+from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, find_parts
-from soundstage.weights.load import builder, load_part, stored_config
+from soundstage.weights.load import builder, load_part
 
 PREFIXES = {"video-vae": "vae.", "audio-vae": "audio_vae.", "vocoder": "vocoder."}
 

@@ -6,7 +6,8 @@ Names are imported on first use, so that `import soundstage` loads no torch.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # type checkers take it for that of typing, which takes milliseconds to load
 
 __version__ = "0.1.0"
 
@@ -68,6 +69,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from soundstage.clip import Clip
     from soundstage.continuous import Continuous, Pacer
     from soundstage.engine import Done, Engine, LoraAttached, Phase, Preview, Step, load

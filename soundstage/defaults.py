@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from soundstage.errors import ConfigError
+from soundstage.names import listed
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import Scales
 
@@ -80,10 +81,12 @@ class Defaults:
 
         where: the file, for messages. Raises ConfigError naming a key or value that does not fit.
         """
-        known = {f.name for f in fields(cls)}
+        known = [f.name for f in fields(cls)]
         for key in data:
             if key not in known:
-                raise ConfigError(f"{where} has an unknown default '{key}'; the defaults are {sorted(known)}")
+                raise ConfigError(
+                    f"{where} has an unknown default '{key}'; the defaults are {listed(str(key), known)}"
+                )
         values = dict(data)
         try:
             if "size" in values:

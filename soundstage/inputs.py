@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import numpy as np
 import pydantic.dataclasses
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from soundstage.errors import RequestError
+from soundstage.names import listed, near_first
 from soundstage.pixels import rgb_pixels
 from soundstage.types import OUTPUT_RATE_HZ, Group
 
@@ -334,8 +337,13 @@ class Lora:
             )
 
 
-def request_error(error: ValidationError, what: str, known: Sequence[str]) -> RequestError:
-    """All that pydantic found, as one error of one sentence per finding. what: the record, for messages."""
+def request_error(
+    error: ValidationError, what: str, known: Sequence[str], owner: type | None = None
+) -> RequestError:
+    """All that pydantic found, as one error of one sentence per finding.
+
+    what: the record, for messages. known: its fields. owner: its class, whose records' fields are listed.
+    """
     sentences, fields = [], []
     for item in error.errors():
         loc = list(item["loc"])
@@ -343,7 +351,7 @@ def request_error(error: ValidationError, what: str, known: Sequence[str]) -> Re
             loc[0] = known[loc[0]] if loc[0] < len(known) else f"argument {loc[0] + 1}"
         path = _path(loc[:-2] if loc[-1:] == ["[key]"] else loc)
         fields.append(str(loc[0]) if loc else "")
-        sentences.append(_sentence(path, item, what, known))
+        sentences.append(_sentence(path, item, what, known, owner))
     unique = list(dict.fromkeys(sentences))
     return RequestError("; ".join(unique), field=(fields[0] or None) if len(unique) == 1 else None)
 
@@ -363,7 +371,7 @@ def _path(loc: Sequence[Any]) -> str:
     return text
 
 
-def _sentence(path: str, item: Any, what: str, known: Sequence[str]) -> str:
+def _sentence(path: str, item: Any, what: str, known: Sequence[str], owner: type | None) -> str:
     nested = "." in path or "[" in path
     if item["type"] == "value_error":
         message = str(item["ctx"]["error"])
@@ -371,10 +379,36 @@ def _sentence(path: str, item: Any, what: str, known: Sequence[str]) -> str:
     if item["type"] in ("missing", "missing_argument"):
         return f"{path or what} is missing; give one"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        owner = "a request" if what == "Request" else f"{what}"
         if nested:
-            return f"'{path}' is not a field; look up the record's fields"
-        return f"'{path}' is not a field of {owner}; the fields are {', '.join(known)}"
-    wanted = item["msg"][0].lower() + item["msg"][1:]
+            place, _, name = path.rpartition(".")
+            fields = listed(name, _fields_at(owner, item["loc"][:-1]))
+            return f"{path} is not a field; the fields of {place} are {fields}"
+        of = "a request" if what == "Request" else what
+        return f"'{path}' is not a field of {of}; the fields are {listed(path, known)}"
+    if item["type"] == "literal_error":
+        item["msg"] = f"input should be {_choices(str(item['input']), item['ctx']['expected'])}"
+    wanted = item["msg"][0].lower() + item["msg"][1:].partition(", unable to parse")[0]
     verb = "has" if item["loc"][-1:] == ("[key]",) else "is"  # a mapping has keys
     return f"{path} {verb} {item['input']!r}; {wanted.replace('input should', 'it should')}"
+
+
+def _choices(value: str, expected: str) -> str:
+    """pydantic's "'a', 'b' or 'c'" with the choices near a value first."""
+    *most, last = (f"'{name}'" for name in near_first(value, re.findall(r"'([^']*)'", expected)))
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _fields_at(owner: Any, loc: Sequence[Any]) -> list[str]:
+    """The fields of the record at a place within another, which annotations tell."""
+    for part in loc:
+        hint = None if owner is None else get_type_hints(owner).get(str(part))
+        if hint is not None:
+            owner = next((kind for kind in _kinds(hint) if is_dataclass(kind)), None)
+    return [f.name for f in dataclass_fields(owner)] if is_dataclass(owner) else []
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """An annotation and all within it."""
+    yield hint
+    for inner in get_args(hint):
+        yield from _kinds(inner)

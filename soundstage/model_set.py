@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from soundstage.defaults import Defaults
 from soundstage.errors import RequestError, WeightsError
+from soundstage.names import listed
 from soundstage.sampling.scales import NEUTRAL
 from soundstage.weights.header import MAX_HEADER_BYTES, read_header, shards
 from soundstage.weights.identify import SUFFIXES, Description, scan
@@ -257,9 +258,10 @@ def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | N
     if not path.is_dir():
         if str(model) in SHIPPED:
             raise WeightsError(f"the weights of '{model}' are not in {path}; reinstall soundstage")
+        known = listed(str(model), [*SHIPPED, *Library.open().names(str(model))])
         raise RequestError(
             f"model is '{model}', which is neither a folder, a file nor a known model; give a folder, a "
-            f"weights file or one of: {', '.join(SHIPPED)}",
+            f"weights file or one of: {known}",
             field="model",
         )
     return _from_folder(path, str(model), text)

@@ -19,6 +19,7 @@ from typing import Any
 from soundstage.engine import Done, Engine, Step, load
 from soundstage.errors import RequestError
 from soundstage.inputs import Guide, Lora
+from soundstage.names import listed
 from soundstage.request import Request
 from soundstage.types import OUTPUT_RATE_HZ, Group
 
@@ -113,7 +114,7 @@ class LTXVideoPipeline:
         weights = _weights(adapter_weights, len(names))
         unknown = [name for name in names if name not in self._loras]
         if unknown:
-            loaded = ", ".join(self._loras) or "none"
+            loaded = listed(unknown[0], self._loras) or "none"
             raise RequestError(f"adapter {', '.join(unknown)} is not loaded; loaded: {loaded}")
         self._active = {
             name: replace(self._loras[name], **weight) for name, weight in zip(names, weights, strict=True)
@@ -166,7 +167,9 @@ class LTXVideoPipeline:
         not fit.
         """
         if output_type not in OUTPUT_TYPES:
-            raise RequestError(f"output_type is '{output_type}'; give one of {', '.join(OUTPUT_TYPES)}")
+            raise RequestError(
+                f"output_type is '{output_type}'; give one of {listed(str(output_type), OUTPUT_TYPES)}"
+            )
         fields = _fields(words)
         if (width is None) != (height is None):
             raise RequestError("width and height go together; give both or neither", field="size")
@@ -217,7 +220,7 @@ def _fields(words: dict[str, Any]) -> dict[str, Any]:
         elif name in FIELDS or name in Request.model_fields:
             fields[FIELDS.get(name, name)] = value
         else:
-            known = ", ".join([*FIELDS, *SCALES])
+            known = listed(name, [*FIELDS, *SCALES])
             raise RequestError(
                 f"'{name}' is not a word of this pipeline; it knows {known} and a Request's fields"
             )

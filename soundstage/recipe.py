@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import ConfigError, RequestError
+from soundstage.names import listed
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
 
@@ -121,7 +122,9 @@ class Recipe:
         if len(set(names)) != len(names):
             found.append(f"pass names must differ, not {', '.join(names)}")
         if self.audio_from is not None and self.audio_from not in names:
-            found.append(f"audio_from is '{self.audio_from}'; the passes are {', '.join(names)}")
+            found.append(
+                f"audio_from is '{self.audio_from}'; the passes are {listed(self.audio_from, names)}"
+            )
         for i, step in enumerate(self.passes):
             found += [f"pass '{step.name}': {problem}" for problem in _pass_problems(step)]
             if not found:
@@ -142,7 +145,9 @@ def _pass_problems(step: Pass) -> list[str]:
     choices += [("upsample", name, UPSAMPLERS) for name in step.upsample]
     choices += [("freeze", name, ("video", "audio")) for name in step.freeze]
     found = [
-        f"{key} is '{value}'; give one of {', '.join(ok)}" for key, value, ok in choices if value not in ok
+        f"{key} is '{value}'; give one of {listed(str(value), ok)}"
+        for key, value, ok in choices
+        if value not in ok
     ]
     if step.sigmas is not None and (step.steps is not None or step.schedule is not None):
         found.append("both sigmas and steps or schedule are given; keep one")
@@ -181,7 +186,7 @@ def _known(data: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
     known = [f.name for f in fields(cls)]
     for key in data:
         if key not in known:
-            raise ConfigError(f"{where} has an unknown key '{key}'; the keys are {', '.join(known)}")
+            raise ConfigError(f"{where} has an unknown key '{key}'; the keys are {listed(str(key), known)}")
     return dict(data)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import ConfigError, RequestError
+from soundstage.names import listed
 from soundstage.recipe import DISTILLED_LORA, Pass, Recipe
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Scales
@@ -175,7 +176,7 @@ def recipe_named(name: str) -> Recipe:
     own = recipes_folder() / f"{name}.yaml"
     if "/" not in name and own.is_file():
         return read_recipe(own)
-    known = ", ".join([*RECIPES, *(p.stem for p in _own_files())])
+    known = listed(name, [*RECIPES, *(p.stem for p in _own_files())])
     raise RequestError(f"recipe is '{name}'; the recipes are {known}, or a .yaml file", field="recipe")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from soundstage.facts import Facts
+from soundstage.names import listed
 from soundstage.plan import PassPlan
 from soundstage.recipe import Pass
 from soundstage.request import Request
@@ -26,7 +27,8 @@ def check_options(facts: Facts) -> None:
             if name not in names:
                 facts.problem(
                     "loras",
-                    f"loras[{i}].passes names '{name}'; recipe '{facts.recipe.name}' has {', '.join(names)}",
+                    f"loras[{i}].passes names '{name}'; recipe '{facts.recipe.name}' has "
+                    f"{listed(name, names)}",
                 )
     if facts.recipe.passes[0].start == "source" and (facts.source is None or facts.source.video is None):
         facts.problem("source", f"recipe '{facts.recipe.name}' starts from a clip; give source with a video")

@@ -35,6 +35,7 @@ from soundstage.inputs import (
     request_error,
 )
 from soundstage.long_take.windows import Take
+from soundstage.names import listed
 from soundstage.prompts.timeline import Relay
 from soundstage.sampling.cache import StepCache
 
@@ -123,7 +124,7 @@ class Request(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise request_error(error, "Request", list(Request.model_fields)) from None
+            raise request_error(error, "Request", list(Request.model_fields), Request) from None
 
     @field_validator("prompt")
     @classmethod
@@ -258,7 +259,7 @@ def _parse_size(text: str) -> tuple[int, int] | str:
     match = re.fullmatch(r"\s*(\d+)\s*[xX*,]\s*(\d+)\s*", text)
     if match is None:
         raise ValueError(
-            f"size is '{text}'; give WIDTHxHEIGHT, such as 192x128, {', '.join(ORIENTATIONS)}, or a "
+            f"size is '{text}'; give WIDTHxHEIGHT, such as 192x128, {listed(text, ORIENTATIONS)}, or a "
             "height such as 720p or 1080p-portrait"
         )
     size = (int(match[1]), int(match[2]))

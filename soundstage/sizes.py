@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from soundstage.facts import Facts
 from soundstage.grid import snap_side
+from soundstage.names import listed
 from soundstage.plan import PassPlan
 from soundstage.request import ORIENTATIONS
 from soundstage.types import SPACE_SCALE
@@ -127,8 +128,8 @@ def _named_size(facts: Facts, name: str) -> Size:
     resolution, _, orientation = name.partition("-")
     resolution = "2160p" if resolution == "4k" else resolution
     if resolution not in defaults.resolutions:
-        known = ", ".join([*defaults.presets, *defaults.resolutions])
-        facts.problem("size", f"this model has no size '{name}'; it has {known}")
+        known = listed(name, [*defaults.presets, *defaults.resolutions])
+        facts.problem("size", f"size is '{name}'; the sizes of this model are {known}, or WIDTHxHEIGHT")
         return defaults.size
     width, height = defaults.resolutions[resolution]
     if orientation == ORIENTATIONS[1]:

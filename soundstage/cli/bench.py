@@ -8,7 +8,6 @@ the device's rows stay in the table as not measured.
 from __future__ import annotations
 
 import importlib
-import json
 import statistics
 import sys
 import time
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from soundstage.cli.app import PLAIN
+from soundstage.cli.app import PLAIN, json_text
 from soundstage.errors import RequestError
+from soundstage.names import listed
 from soundstage.types import VideoShape, audio_latent_length
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def bench(
     Example: soundstage bench --model 22b-random --cap-gb 16
     """
     if model not in MODELS:
-        raise RequestError(f"model is '{model}'; the benchmark builds {', '.join(MODELS)}", field="model")
+        raise RequestError(f"model is '{model}'; the benchmark builds {listed(model, MODELS)}", field="model")
     settings = _settings(device, weights, size, cap_gb, layers, repeats)
     peer = _peer() if diffusers else None
     rows = []
@@ -122,7 +122,7 @@ def bench(
         if not as_json:
             print(_line(row) if len(rows) > 1 else f"{_title(settings)}\n{HEADER}\n{_line(row)}", flush=True)
     if as_json:
-        print(json.dumps({"title": _title(settings), "rows": [asdict(row) for row in rows]}, indent=2))
+        print(json_text({"title": _title(settings), "rows": [asdict(row) for row in rows]}, indent=2))
 
 
 def _settings(
@@ -139,7 +139,7 @@ def _settings(
     full = chosen.type == "cuda"
     for name in weights or ():
         if name not in WEIGHTS:
-            raise RequestError(f"weights is '{name}'; give one of {', '.join(WEIGHTS)}", field="weights")
+            raise RequestError(f"weights is '{name}'; give one of {listed(name, WEIGHTS)}", field="weights")
     return Bench(
         device=chosen,
         weights=tuple(weights or (USUAL_WEIGHTS if full else USUAL_WEIGHTS[:1])),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from soundstage.cli.app import PLAIN
+from soundstage.cli.app import PLAIN, json_text
 from soundstage.errors import RequestError, SoundstageError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def doctor(
     Needs are worked out, not measured: no weights are read. Example: soundstage doctor --json
     """
     report = examine(device, model, weights, dtype)
-    print(json.dumps(asdict(report), indent=2) if as_json else "\n".join(_lines(report)))
+    print(json_text(asdict(report), indent=2) if as_json else "\n".join(_lines(report)))
 
 
 def examine(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soundstage.cli.app import json_text, print_table
 from soundstage.cli.options import Making, Values, request_fields, with_options
 from soundstage.cli.results import results
 from soundstage.errors import RequestError
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Prompt = Annotated[str, typer.Argument(help="What to show and let hear, in plain English.")]
-MaybePrompt = Annotated[str, typer.Argument(help="What it shows and lets hear; helps a little.")]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to show and let hear, in plain English.")]
+MaybePrompt = Annotated[
+    str, typer.Argument(metavar="PROMPT", help="What it shows and lets hear; helps a little.")
+]
 SourceVideo = Annotated[str, typer.Argument(metavar="VIDEO", help="The clip to start from.")]
 UPSCALE_PROMPT = "A clear, detailed picture."
 
@@ -75,23 +78,27 @@ def extend(
     video: SourceVideo,
     prompt: Prompt,
     values: Values,
-    after: Annotated[float | None, typer.Option(help="Seconds of new time after it.")] = None,
-    before: Annotated[float | None, typer.Option(help="Seconds of new time before it.")] = None,
+    extend_after: Annotated[
+        float | None, typer.Option("--after", help="Seconds of new time after it.")
+    ] = None,
+    extend_before: Annotated[
+        float | None, typer.Option("--before", help="Seconds of new time before it.")
+    ] = None,
 ) -> None:
     """Go on with a clip, after its end, before its beginning, or both.
 
     Example: soundstage extend ball.mp4 "The ball rolls on to the right." --after 2
     """
-    if after is None and before is None:
+    if extend_after is None and extend_before is None:
         raise RequestError("extend needs a length; give --after or --before in seconds")
-    _make(prompt, values, video=video, extend_after=after, extend_before=before)
+    _make(prompt, values, video=video, extend_after=extend_after, extend_before=extend_before)
 
 
 @commands.command(cls=Making)
 @with_options("image")
 def keyframe(
     prompt: Prompt,
-    images: Annotated[
+    image: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE...", help="PATH[@TIME][:STRENGTH]; evenly spaced without times."),
     ],
@@ -101,7 +108,7 @@ def keyframe(
 
     Example: soundstage keyframe "A door opens." shut.png open.png --duration 2
     """
-    _make(prompt, values, image=_spaced(images, prompt, values))
+    _make(prompt, values, image=_spaced(image, prompt, values))
 
 
 @commands.command(cls=Making)
@@ -170,21 +177,20 @@ def recipes(
 
     found = listing()
     if as_json:
-        print(json.dumps([recipe.to_dict() for recipe in found], ensure_ascii=False, indent=2))
+        print(json_text([recipe.to_dict() for recipe in found], indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("recipe", "what it does", "best for")
     for recipe in found:
         table.add_row(recipe.name, recipe.summary, recipe.best_for)
-    Console().print(table)
+    print_table(table)
     print(f"your own: .yaml files in {recipes_folder()}", file=sys.stderr)
 
 
 @commands.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="A file saved by soundstage.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file saved by soundstage.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
     """Print how a file was made: the request, the model and the hashes of its weights.
@@ -195,7 +201,7 @@ def show(
 
     provenance = read_provenance(file)
     if as_json:
-        print(json.dumps(provenance, ensure_ascii=False, indent=2))
+        print(json_text(provenance, indent=2))
         return
     for key, value in provenance.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
@@ -225,7 +231,7 @@ def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:
     choice, used = stage.choose(planned), stage.number_format
     if values["as_json"]:
         found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print(json_text(found, indent=2))
     else:
         print(f"{planned}\nformat    {used}\n{choice}")
 

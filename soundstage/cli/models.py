@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soundstage.cli.app import PLAIN
+from soundstage.cli.app import PLAIN, json_text, print_table
 from soundstage.errors import RequestError, WeightsError
+from soundstage.names import listed
 from soundstage.weights.catalog import FILES, MODELS, CatalogFile, find, gigabytes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def list_models(
     library = Library.open()
     found = library.find()
     if as_json:
-        print(json.dumps(_listing(library, found), ensure_ascii=False, indent=2))
+        print(json_text(_listing(library, found), indent=2))
         return
     if not here:
         _print_models()
@@ -69,7 +69,9 @@ def list_models(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A model or a file of `soundstage models list`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model or a file of `soundstage models list`.")
+    ],
     to: Annotated[Path | None, typer.Option(help="Folder for downloads. [default: the user's]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
 ) -> None:
@@ -96,7 +98,10 @@ def pull(
 
 @app.command()
 def add(
-    paths: Annotated[list[Path], typer.Argument(help="Weights files, folders, or ComfyUI's or WanGP's own.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Weights files, folders, or ComfyUI's or WanGP's own."),
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the model that these make up: `generate --model NAME`.")
     ] = None,
@@ -133,7 +138,9 @@ def _is_in(path: Path, added: Path) -> bool:
 
 
 @app.command()
-def forget(name: Annotated[str, typer.Argument(help="An added model's name, file or folder.")]) -> None:
+def forget(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An added model's name, file or folder.")],
+) -> None:
     """Undo `add`. Deletes no weights.
 
     Example: soundstage models forget mine
@@ -145,7 +152,9 @@ def forget(name: Annotated[str, typer.Argument(help="An added model's name, file
 
 @app.command()
 def verify(
-    names: Annotated[list[str], typer.Argument(help="Files, folders, added models or catalogue names.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Files, folders, added models or catalogue names.")
+    ],
     quick: Annotated[
         bool, typer.Option("--quick", help="Structure only: reads headers, no content.")
     ] = False,
@@ -171,14 +180,14 @@ def verify(
         if not as_json:
             print(verdict.problem or _verdict_line(verdict.path, verdict.sha256, verdict.vouched))
     if as_json:
-        print(json.dumps([verdict.to_dict() for verdict in verdicts], indent=2))
+        print(json_text([verdict.to_dict() for verdict in verdicts], indent=2))
     if any(verdict.problem for verdict in verdicts):
         raise typer.Exit(2)
 
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A weights file or a folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A weights file or a folder.")],
     model: Annotated[
         str | None, typer.Option(help="A model, to see what a LoRA would change of it and by how much.")
     ] = None,
@@ -196,15 +205,12 @@ def inspect(
     report = _adapter_report(description, model)
     if as_json:
         lora = {} if report is None else {"lora": report.to_dict()}
-        print(json.dumps({**description.to_dict(), **lora}, ensure_ascii=False, indent=2))
+        print(json_text({**description.to_dict(), **lora}, indent=2))
         return
-    from rich.console import Console
-
-    console = Console()
     print(f"{file}: {_headline(description)}")
     if description.refusal:
         print(description.refusal)
-    console.print(_part_table(description))
+    print_table(_part_table(description))
     for key, value in description.metadata.items():
         text = value if len(value) <= 200 else f"{value[:200]}... ({len(value):,} characters)"
         print(f"{key}: {text}")
@@ -216,7 +222,10 @@ def inspect(
 
 @app.command()
 def convert(
-    source: Annotated[list[str], typer.Argument(help="Files, folders or a model's name, then the target.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE... TARGET", help="Files, folders or a model's name, then the target."),
+    ],
     layout: Annotated[str, typer.Option(help="official, bundle, kijai or diffusers.")],
     dtype: Annotated[
         str | None, typer.Option(help="bf16, fp8 or int8. [default: every byte as it is]")
@@ -437,7 +446,11 @@ def _paths(name: str, library: Library) -> list[Path]:
     try:
         entries = find(name)
     except RequestError as error:
-        raise RequestError(f"'{name}' is no path and no added model, and {error}") from error
+        known = listed(name, [*SHIPPED, *library.names(name)])
+        raise RequestError(
+            f"'{name}' is no file, no folder and no known model; the models are {known}; "
+            "`soundstage models list` shows every file by name"
+        ) from error
     found = library.find()
     paths = [copy.path for entry in entries for copy in found.get(entry.name, ())]
     if not paths:

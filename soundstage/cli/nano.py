@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from soundstage.cli.app import PLAIN
+from soundstage.cli.app import PLAIN, print_table
 from soundstage.errors import RequestError
+from soundstage.names import listed
 
 if TYPE_CHECKING:
     from soundstage.nano.evaluation.capabilities.case import Maker, StageMaker
@@ -96,7 +97,7 @@ def _sections(asked: list[str]) -> list[str]:
     for name in asked:
         if name not in (*known, "all"):
             raise RequestError(
-                f"section is '{name}'; the sections are {', '.join(known)}, or all", field="section"
+                f"section is '{name}'; the sections are {listed(name, known)}, or all", field="section"
             )
     return [name for name in known if name in asked or "all" in asked]
 
@@ -191,13 +192,12 @@ def _write_reports(reports: Sequence[Report], folder: Path) -> None:
 
 
 def _print_reports(reports: Sequence[Report], as_json: bool) -> None:
-    from rich.console import Console
 
     if as_json:
         print(_as_json(reports))
         return
     for report in reports:
-        Console().print(report.not_measured or report.table())
+        print_table(report.not_measured or report.table())
 
 
 def _as_json(reports: Sequence[Report]) -> str:
@@ -211,7 +211,10 @@ def _as_json(reports: Sequence[Report]) -> str:
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="Which part, or all; the message for a wrong one lists them.")],
+    part: Annotated[
+        str,
+        typer.Argument(metavar="PART", help="Which part, or all; the message for a wrong one lists them."),
+    ],
     from_step: Annotated[
         int | None,
         typer.Option(help="Begin with the exported weights, as if so many steps had been made.", min=0),
@@ -224,7 +227,7 @@ def train(
     from soundstage.nano.training import parts
 
     if part == "all" and from_step is not None:
-        raise RequestError("from-step is for one part, not for all", field="from_step")
+        raise RequestError("from_step is for one part, not for all; name the part", field="from_step")
     for name in parts.PARTS if part == "all" else (_known_part(part),):
         began = time.monotonic()
         complete = parts.train(name, from_step=from_step)
@@ -238,7 +241,7 @@ def train(
 
 @app.command()
 def export(
-    part: Annotated[str, typer.Argument(help="Which part.")],
+    part: Annotated[str, typer.Argument(metavar="PART", help="Which part.")],
 ) -> None:
     """Write a part's weights as its training stands, without waiting for the end of its schedule.
 
@@ -271,7 +274,10 @@ def install(
 @app.command()
 def unpack(
     source: Annotated[
-        Path | None, typer.Argument(help="A model folder that was installed. [default: the package's own]")
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", help="A model folder that was installed. [default: the package's own]"
+        ),
     ] = None,
 ) -> None:
     """Take a model folder apart into exported parts, for training to go on from with --from-step.
@@ -291,7 +297,7 @@ def _known_part(part: str) -> str:
 
     if part not in parts.PARTS:
         raise RequestError(
-            f"no part is called {part!r}; the parts are {', '.join(parts.PARTS)}, or all", field="part"
+            f"part is '{part}'; the parts are {listed(part, parts.PARTS)}, or all", field="part"
         )
     return part
 
@@ -317,9 +323,9 @@ def sample(
     from soundstage.types import VideoShape
 
     if size not in BUCKETS:
-        raise RequestError(f"size is {size!r}; it must be one of {', '.join(BUCKETS)}", field="size")
+        raise RequestError(f"size is '{size}'; give one of {listed(size, BUCKETS)}", field="size")
     if frames < 1 or frames % 8 != 1:
-        raise RequestError(f"num_frames is {frames}; it must be 8k+1 (9, 17, ...)", field="num_frames")
+        raise RequestError(f"frames is {frames}; give 8k + 1, such as 9, 17 or 49", field="frames")
     width, height = BUCKETS[size]
     scene = draw_scene(seed, VideoShape(frames, height, width), held_out=held_out)
     words = caption(scene, full=True)

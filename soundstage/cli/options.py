@@ -1,5 +1,5 @@
-"""The options of commands that make something: one table, shared by all of them, and how words become a
-Request's fields.
+"""The options of commands that make something: one table, shared by all of them, how words become a
+Request's fields, and how a message about fields names the options.
 
 A command takes the table by `with_options`; what it adds of its own stays in its signature. Flags of the
 official LTX-2 programs are translated before parsing (`translated`), so that commands people have written
@@ -20,14 +20,19 @@ import typer
 from typer.core import TyperCommand
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 
 Values = dict[str, Any]  # of the table's options, by name
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option. name: of the value. field: the request's field it fills as it is, None for one that
-    `request_fields` reads. panel: heading in the help."""
+    """One option. name: of the value.
+
+    field: the request's field it fills as it is, "steps" or, of a record in it, "source.start_s"; None for
+    one that `request_fields` reads. reads: further fields that its words fill, each with the word of the help
+    that stands for it, if it is a part of several: "guides.strength STRENGTH".
+    """
 
     name: str
     flags: tuple[str, ...]
@@ -35,6 +40,12 @@ class Option:
     help: str
     field: str | None = None
     default: Any = None
+    reads: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All it fills, without the words of the help."""
+        return (*([self.field] if self.field else []), *(text.split()[0] for text in self.reads))
 
 
 def _same(name: str, kind: Any, text: str, *flags: str, default: Any = None) -> Option:
@@ -42,8 +53,17 @@ def _same(name: str, kind: Any, text: str, *flags: str, default: Any = None) -> 
     return Option(name, flags or (f"--{name.replace('_', '-')}",), kind, text, name, default)
 
 
-def _own(name: str, kind: Any, text: str, *flags: str, default: Any = None) -> Option:
-    return Option(name, flags or (f"--{name.replace('_', '-')}",), kind, text, None, default)
+def _own(
+    name: str,
+    kind: Any,
+    text: str,
+    *flags: str,
+    default: Any = None,
+    field: str | None = None,
+    reads: Sequence[str] = (),
+) -> Option:
+    flags = flags or (f"--{name.replace('_', '-')}",)
+    return Option(name, flags, kind, text, field, default, tuple(reads))
 
 
 Words, Number, Count = str | None, float | None, int | None
@@ -63,51 +83,139 @@ TABLE: tuple[Option, ...] = (
     _same("thin", Count, "Make this many times the frames and keep every one so many-th, 1 to 4."),
     _same("seed", int, "The same seed gives the same film.", default=10),
     # Pictures, clips and sounds
-    _own("image", Many, "A picture to show: PATH[@TIME][:STRENGTH]; TIME: seconds, last, or fN. Repeatable."),
-    _own("last_image", Words, "The picture to end on: PATH[:STRENGTH]."),
-    _own("image_mode", Words, "replace puts pictures in place, guide lays them beside. [default: by time]"),
-    _own("crf", Count, "H.264 compression of pictures before they are encoded, 0 to 51."),
-    _own("crop", Words, "How pictures and clips are brought to size: center, stretch or pad."),
-    _own("reference", Many, "A clip to follow from beside: PATH[:STRENGTH]. Repeatable."),
-    _own("reference_attention", Number, "How much a clip and its reference look at each other, 0 to 1."),
-    _own("reference_downscale", Count, "The reference is encoded at this fraction of the size."),
-    _own("video", Words, "A clip to start from; say what of it is made anew by the options below."),
-    _own("video_start", Number, "Where in the clip to begin, in seconds."),
-    _own("remake", Words, "Which of the clip is made anew, the other kept whole: video or audio."),
-    _own("span", Many, "A stretch of the clip to make anew: START-END in seconds. Repeatable."),
-    _own("mask", Words, "A picture or clip whose white parts are made anew."),
-    _own("denoise", Number, "How far the whole clip is changed, 0 to 1."),
-    _own("extend_before", Number, "Seconds of new time before the clip."),
-    _own("extend_after", Number, "Seconds of new time after the clip."),
-    _own("canvas", Words, "New room around the clip: LEFT,TOP,RIGHT,BOTTOM in pixels."),
-    _own("audio", Words, "A sound that leads the result."),
-    _own("audio_mode", Words, "driving: the result has this very sound; identity: the voice to speak with."),
-    _own("audio_start", Number, "Where in the sound to begin, in seconds."),
-    _own("identity_guidance", Number, "Pull towards the voice, 0 = off."),
+    _own(
+        "image",
+        Many,
+        "A picture to show: PATH[@TIME][:STRENGTH]; TIME: seconds, last, or fN. Repeatable.",
+        reads=("guides", "guides.image", "guides.strength STRENGTH", "guides.at TIME", "guides.frame TIME"),
+    ),
+    _own(
+        "last_image",
+        Words,
+        "The picture to end on: PATH[:STRENGTH].",
+        reads=("guides.image", "guides.strength STRENGTH"),
+    ),
+    _own(
+        "image_mode",
+        Words,
+        "replace puts pictures in place, guide lays them beside. [default: by time]",
+        field="guides.mode",
+    ),
+    _own("crf", Count, "H.264 compression of pictures before they are encoded, 0 to 51.", field="guides.crf"),
+    _own(
+        "crop",
+        Words,
+        "How pictures and clips are brought to size: center, stretch or pad.",
+        reads=("guides.crop", "references.crop", "source.crop"),
+    ),
+    _own(
+        "reference",
+        Many,
+        "A clip to follow from beside: PATH[:STRENGTH]. Repeatable.",
+        reads=("references", "references.video", "references.strength STRENGTH"),
+    ),
+    _own(
+        "reference_attention",
+        Number,
+        "How much a clip and its reference look at each other, 0 to 1.",
+        field="references.attention",
+    ),
+    _own(
+        "reference_downscale",
+        Count,
+        "The reference is encoded at this fraction of the size.",
+        field="references.downscale",
+    ),
+    _own(
+        "video",
+        Words,
+        "A clip to start from; say what of it is made anew by the options below.",
+        field="source.video",
+        reads=("source",),
+    ),
+    _own("video_start", Number, "Where in the clip to begin, in seconds.", field="source.start_s"),
+    _own(
+        "remake",
+        Words,
+        "Which of the clip is made anew, the other kept whole: video or audio.",
+        reads=("source.modalities",),
+    ),
+    _own(
+        "span",
+        Many,
+        "A stretch of the clip to make anew: START-END in seconds. Repeatable.",
+        reads=("source.regenerate", "source.regenerate.start_s START", "source.regenerate.end_s END"),
+    ),
+    _own("mask", Words, "A picture or clip whose white parts are made anew.", field="source.mask"),
+    _own("denoise", Number, "How far the whole clip is changed, 0 to 1.", field="source.denoise"),
+    _own("extend_before", Number, "Seconds of new time before the clip.", field="source.extend_before_s"),
+    _own("extend_after", Number, "Seconds of new time after the clip.", field="source.extend_after_s"),
+    _own(
+        "canvas",
+        Words,
+        "New room around the clip: LEFT,TOP,RIGHT,BOTTOM in pixels.",
+        reads=(
+            "source.canvas",
+            "source.canvas.left LEFT",
+            "source.canvas.top TOP",
+            "source.canvas.right RIGHT",
+            "source.canvas.bottom BOTTOM",
+        ),
+    ),
+    _own("audio", Words, "A sound that leads the result.", field="audio.file", reads=("audio",)),
+    _own(
+        "audio_mode",
+        Words,
+        "driving: the result has this very sound; identity: the voice to speak with.",
+        field="audio.mode",
+    ),
+    _own("audio_start", Number, "Where in the sound to begin, in seconds.", field="audio.start_s"),
+    _own("identity_guidance", Number, "Pull towards the voice, 0 = off.", field="audio.guidance"),
     _own(
         "lora",
         Many,
         "An adapter: PATH[:STRENGTH][@START-END][,GROUP=NUMBER...]; GROUP: video, audio, a2v, v2a or text. "
         "Repeatable.",
+        reads=(
+            "loras",
+            "loras.path PATH",
+            "loras.strength STRENGTH",
+            "loras.span",
+            "loras.span.start_s START",
+            "loras.span.end_s END",
+            "loras.groups GROUP",
+        ),
     ),
-    _own("only", Words, "Make one modality alone: video or audio."),
+    _own("only", Words, "Make one modality alone: video or audio.", reads=("modalities",)),
     # Time
-    _own("lengths", Words, "A weight for each part of a prompt with '|', with commas, such as 2,1."),
+    _own(
+        "lengths",
+        Words,
+        "A weight for each part of a prompt with '|', with commas, such as 2,1.",
+        reads=("lengths",),
+    ),
     _own(
         "relay",
         Many,
         "How sharply parts of a prompt follow each other: NAME=VALUE, such as epsilon=0.5. Repeatable.",
+        reads=("relay",),
     ),
     _own(
         "take",
         Many,
         "How a clip too long to be made at once is cut and joined: NAME=VALUE, such as adain=0.2 or "
         "folder=work, which keeps what is done. Repeatable.",
+        reads=("take",),
     ),
     # Sampling
     _same("steps", Count, "Denoising steps of the first pass. [default: the recipe's or the model's]"),
     _same("schedule", Words, "How noise falls over the steps."),
-    _own("sigmas", Words, "Your own noise levels, falling to 0, with commas; instead of steps and schedule."),
+    _own(
+        "sigmas",
+        Words,
+        "Your own noise levels, falling to 0, with commas; instead of steps and schedule.",
+        reads=("sigmas",),
+    ),
     _same("sampler", Words, "How a step is taken."),
     _same("guidance", Number, "Pull towards the prompt, 1 = off. [default: the model's, per modality]"),
     _same("video_guidance", Number, "The same for the picture alone."),
@@ -121,8 +229,14 @@ TABLE: tuple[Option, ...] = (
         Many,
         "Any guidance value of the picture: NAME=VALUE[@LEVEL], such as stg=1, or cfg=1@0.9875 for the "
         "noise levels from 0.9875 down. Repeatable.",
+        reads=("video_scales",),
     ),
-    _own("audio_scale", Many, "Any guidance value of the sound: NAME=VALUE[@LEVEL]. Repeatable."),
+    _own(
+        "audio_scale",
+        Many,
+        "Any guidance value of the sound: NAME=VALUE[@LEVEL]. Repeatable.",
+        reads=("audio_scales",),
+    ),
     _same(
         "negative_prompt",
         Words,
@@ -138,12 +252,14 @@ TABLE: tuple[Option, ...] = (
         list[str],
         "A model's name, a folder, or a weights file. Repeatable.",
         default=["nano"],
+        reads=("model",),
     ),
     _own(
         "residency",
         str,
         "Where weights are kept: auto, resident, offload, stream or disk. auto is the fastest that fits.",
         default="auto",
+        reads=("residency",),
     ),
     _own(
         "weights",
@@ -151,6 +267,7 @@ TABLE: tuple[Option, ...] = (
         "How the transformer's weights are held: auto, full, stored (8-bit as the file has them), fp8, "
         "fp8-cast, int8 or int8-dynamic. auto is as the file has them.",
         default="auto",
+        reads=("weights",),
     ),
     _own(
         "dtype",
@@ -163,6 +280,7 @@ TABLE: tuple[Option, ...] = (
         "memory",
         Number,
         "GB of memory, the GPU's where there is one, to use at most. [default: what is free]",
+        reads=("memory_gb",),
     ),
     _own("as_json", bool, "Print JSON for a program to read.", "--json", default=False),
 )
@@ -178,23 +296,6 @@ OUTPUTS: tuple[Option, ...] = (
     _own("contact_sheet", bool, "Also write a PNG of frames over the waveform.", default=False),
     _own("plan", bool, "Print what would be done, and stop.", default=False),
 )
-
-# Request fields as the command line spells them, for messages.
-SPELLING = {option.field: option.flags[0] for option in TABLE if option.field} | {
-    "residency": "--residency",
-    "memory_gb": "--memory",
-    "weights": "--weights",
-    "dtype": "--dtype",
-    "prompt": "PROMPT",
-    "guides": "--image",
-    "references": "--reference",
-    "source": "--video",
-    "loras": "--lora",
-    "lengths": "--lengths",
-    "relay": "--relay",
-    "take": "--take",
-    "modalities": "--only",
-}
 
 
 def with_options(*without: str, outputs: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -234,7 +335,7 @@ def request_fields(values: Values) -> Values:
     Raises RequestError for words that do not fit their option.
     """
     given = {name: value for name, value in values.items() if value is not None and value != []}
-    fields: Values = {o.field: given[o.name] for o in TABLE if o.field and o.name in given}
+    fields = _filled("", given)
     crop = {"crop": given["crop"]} if "crop" in given else {}
     guides = _guides(given, crop)
     if guides:
@@ -260,6 +361,20 @@ def request_fields(values: Values) -> Values:
     return fields
 
 
+def _filled(record: str, given: Values) -> Values:
+    """Fields of a record, "" for the request itself, that options fill as they are."""
+    return {
+        o.field.rpartition(".")[2]: given[o.name]
+        for o in TABLE
+        if o.field and _record(o.field) == record and o.name in given
+    }
+
+
+def _record(field: str) -> str:
+    """The record that a field is in: "source.start_s" -> "source"."""
+    return field.rpartition(".")[0]
+
+
 # --- Words of one option ----------------------------------------------------------------------------
 
 _STRENGTH = r"(?::(?P<strength>-?\d*\.?\d+))?$"
@@ -273,11 +388,9 @@ _ADAPTER = re.compile(
 
 
 def _guides(given: Values, crop: Values) -> list[Values]:
-    shared = dict(crop)
-    if "image_mode" in given:
-        shared["mode"] = _choice("--image-mode", given["image_mode"], "replace", "guide")
-    if "crf" in given:
-        shared["crf"] = given["crf"]
+    shared = crop | _filled("guides", given)
+    if "mode" in shared:
+        _choice("--image-mode", shared["mode"], "replace", "guide")
     guides = [_picture(text) | shared for text in given.get("image", [])]
     if "last_image" in given:
         guides.append(_clip("image", given["last_image"]) | {"at": "last"} | shared)
@@ -311,26 +424,12 @@ def _strength(text: str | None) -> Values:
 
 
 def _references(given: Values, crop: Values) -> list[Values]:
-    shared = crop | {
-        field: given[name]
-        for name, field in (("reference_attention", "attention"), ("reference_downscale", "downscale"))
-        if name in given
-    }
+    shared = crop | _filled("references", given)
     return [_clip("video", text) | shared for text in given.get("reference", [])]
 
 
-_SOURCE = {
-    "video": "video",
-    "video_start": "start_s",
-    "mask": "mask",
-    "denoise": "denoise",
-    "extend_before": "extend_before_s",
-    "extend_after": "extend_after_s",
-}
-
-
 def _source(given: Values, crop: Values) -> Values:
-    parts = {field: given[name] for name, field in _SOURCE.items() if name in given}
+    parts = _filled("source", given)
     if "remake" in given:
         parts["modalities"] = {_choice("--remake", given["remake"], "video", "audio")}
     if "span" in given:
@@ -338,21 +437,18 @@ def _source(given: Values, crop: Values) -> Values:
     if "canvas" in given:
         parts["canvas"] = _canvas(given["canvas"])
     if parts and "video" not in parts:
-        first = next(n for n in (*_SOURCE, "remake", "span", "canvas") if n in given)
+        first = next(o for o in TABLE if o.name in given and any(_record(f) == "source" for f in o.fields))
         raise RequestError(
-            f"--{first.replace('_', '-')} is about a clip to start from; give it by --video", field="source"
+            f"{first.flags[0]} is about a clip to start from; give it by --video", field="source"
         )
     return parts | crop if parts else {}
 
 
 def _audio(given: Values, _: Values) -> Values:
-    names = {"audio_mode": "mode", "audio_start": "start_s", "identity_guidance": "guidance"}
-    parts = {field: given[name] for name, field in names.items() if name in given}
-    if "audio" in given:
-        return {"file": given["audio"]} | parts
-    if parts:
+    parts = _filled("audio", given)
+    if parts and "file" not in parts:
         raise RequestError("options of a sound are given, but no sound; give it by --audio", field="audio")
-    return {}
+    return parts
 
 
 def _lora(text: str) -> Values:
@@ -418,8 +514,16 @@ def _assigned(flag: str, text: str) -> tuple[str, Any]:
 
 
 def _setting(flag: str, text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    return (name, value) if name == "folder" and value else _assigned(flag, text)
+    """NAME=VALUE; what is not a number passes as a word, for the record to take or to refuse by name."""
+    name, equals, value = text.partition("=")
+    if name == "folder" and value:
+        return name, value
+    try:
+        return _assigned(flag, text)
+    except RequestError:
+        if equals and value:
+            return name.strip().replace("-", "_"), value
+        raise
 
 
 def _number(flag: str, text: str) -> float:
@@ -431,7 +535,7 @@ def _number(flag: str, text: str) -> float:
 
 def _choice(flag: str, value: str, *options: str) -> str:
     if value not in options:
-        raise RequestError(f"{flag} is '{value}'; give one of {', '.join(options)}")
+        raise RequestError(f"{flag} is '{value}'; give one of {listed(value, options)}")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from soundstage.cli.main import app
+from soundstage.cli.program import app
 
 WIDTH = 96
 HEAD = """# Commands

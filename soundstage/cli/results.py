@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soundstage.cli.app import json_text
 from soundstage.cli.options import Values
 from soundstage.errors import MediaError
 
@@ -43,7 +43,7 @@ class Results:
                 sheet, problem = None, error
         if as_json:
             paths = {"path": str(self.path), "contact_sheet": None if sheet is None else str(sheet)}
-            print(json.dumps({**paths, **facts}, ensure_ascii=False))
+            print(json_text({**paths, **facts}))
         else:
             print(self.path)
         if problem is not None:

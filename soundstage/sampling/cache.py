@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ class StepCache:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise RequestError(
-                f"cache kind is '{self.kind}'; the caches are {', '.join(KINDS)}", field="cache"
+                f"cache kind is '{self.kind}'; the caches are {listed(self.kind, KINDS)}", field="cache"
             )
         if not 0 <= self.threshold < 10:
             raise RequestError(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 from soundstage.sampling.schedules import shifted
 
 # res2s ends a little above 0, where a last prediction takes over.
@@ -90,7 +91,7 @@ def sampler_key(name: str) -> str:
     key = name.strip().lower().replace("_", "-").replace("cfg++", "cfg-pp")
     key = _ALIASES.get(key, key)
     if key not in SAMPLERS:
-        raise RequestError(f"sampler is '{name}'; the samplers are {', '.join(SAMPLERS)}", field="sampler")
+        raise RequestError(f"sampler is '{name}'; the samplers are {listed(name, SAMPLERS)}", field="sampler")
     return key
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 
 # What a scale may be, both ends included.
 RANGES: dict[str, tuple[float, float]] = {
@@ -159,10 +160,11 @@ def level_of(key: Any) -> float | None:
 
 def _replaced(scales: Scales, words: Mapping[Any, Any], where: str) -> Scales:
     known = [f.name for f in fields(Scales)]
-    unknown = sorted(f"'{key}'" for key in words if key not in known)
+    unknown = sorted(str(key) for key in words if key not in known)
     if unknown:
         raise RequestError(
-            f"{where} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}, and noise levels"
+            f"{where} has no {', '.join(map(repr, unknown))}; it has {listed(unknown[0], sorted(known))}, "
+            "and noise levels"
         )
     for key, value in words.items():
         if not _fits(key, value):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 
 Sigmas = tuple[float, ...]
 
@@ -187,7 +188,7 @@ def named(name: str, steps: int, *, num_tokens: int = MAX_TOKENS, denoise: float
         "scope-beta": scope_beta,
     }
     if key not in makers:
-        raise RequestError(f"schedule is '{name}'; the schedules are {', '.join(NAMES)}", field="schedule")
+        raise RequestError(f"schedule is '{name}'; the schedules are {listed(name, NAMES)}", field="schedule")
     _check_steps(steps)
     full = makers[key](math.floor(steps / denoise + 1e-9))
     return full if denoise == 1 else partial(full, steps)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 from soundstage.text.four_bit import assign_four_bit
 from soundstage.text.source import open_gemma
 from soundstage.weights.dtypes import check_dtypes
@@ -58,7 +59,7 @@ class Gemma:
         model, WeightsError if a file is missing or does not fit.
         """
         if storage not in get_args(Storage):
-            raise RequestError(f"storage is '{storage}'; give one of {', '.join(get_args(Storage))}")
+            raise RequestError(f"storage is '{storage}'; give one of {listed(storage, get_args(Storage))}")
         gemma, tensors = cls.open(path, num_tokens=num_tokens)
         model, device = gemma.model, torch.device(device)
         if storage == "4bit":

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 from soundstage.types import SPACE_SCALE, TIME_SCALE, VideoShape
 from soundstage.weights.layouts import PartTensors
 from soundstage.weights.storage import Storage, eight_bit
@@ -92,7 +93,7 @@ def policy_named(name: str) -> Policy | None:
     policy: Policy | None = next((policy for policy in POLICIES if policy == name), None)
     if policy is None:
         raise RequestError(
-            f"residency is '{name}'; give one of auto, {', '.join(POLICIES)}", field="residency"
+            f"residency is '{name}'; give one of {listed(name, ('auto', *POLICIES))}", field="residency"
         )
     return policy
 

@@ -9,13 +9,13 @@ hub before it begins. Source: spec of the checkpoints, section 1.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Literal
 
 from soundstage.errors import RequestError
+from soundstage.names import near_first, nearest
 
 Kind = Literal["model", "part", "text encoder", "upscaler", "lora"]
 
@@ -523,11 +523,11 @@ def find(name: str) -> tuple[CatalogFile, ...]:
         return tuple(_BY_NAME[file.lower()] for file in MODELS[key])
     if key in _BY_NAME:
         return (_BY_NAME[key],)
-    known = [*MODELS, *(file.name for file in FILES)]
-    near = difflib.get_close_matches(key, [n.lower() for n in known], n=3, cutoff=0.4) or list(MODELS)
+    near = nearest(key, [*MODELS, *(file.name for file in FILES)])
+    known = ", ".join(dict.fromkeys((*near, *near_first(key, MODELS))))
     raise RequestError(
-        f"'{name}' is not in the catalogue; near it: {', '.join(near)}. "
-        "`soundstage models list` shows all names",
+        f"name is '{name}', which is not in the catalogue; it has {known}, and the files that "
+        "`soundstage models list` shows",
         field="name",
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.names import listed
 from soundstage.weights.configs import stored_config
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.gguf import is_packed
@@ -193,9 +194,11 @@ def _text_folder(found: Iterable[Description]) -> Path | None:
 def plan_conversion(source: Source, layout: Layout, dtype: Dtype | None) -> list[OutputFile]:
     """The files that `convert` would write, from headers alone. Raises RequestError."""
     if layout not in get_args(Layout):
-        raise RequestError(f"layout is '{layout}'; give one of {', '.join(get_args(Layout))}", field="layout")
+        raise RequestError(
+            f"layout is '{layout}'; give one of {listed(layout, get_args(Layout))}", field="layout"
+        )
     if dtype is not None and dtype not in get_args(Dtype):
-        raise RequestError(f"dtype is '{dtype}'; give one of {', '.join(get_args(Dtype))}", field="dtype")
+        raise RequestError(f"dtype is '{dtype}'; give one of {listed(dtype, get_args(Dtype))}", field="dtype")
     match layout:
         case "official":
             files = {"model.safetensors": PARTS}

@@ -23,6 +23,7 @@ import platformdirs
 import yaml
 
 from soundstage.errors import ConfigError, RequestError, WeightsError
+from soundstage.names import listed, nearest
 from soundstage.weights.catalog import FILES, MODELS, CatalogFile, by_file_name, find, gigabytes
 from soundstage.weights.identify import SUFFIXES
 
@@ -116,8 +117,8 @@ class Library:
         elif path in self.paths:
             self.paths.remove(path)
         else:
-            known = ", ".join([*self.models, *map(str, self.paths)]) or "nothing"
-            raise RequestError(f"'{name_or_path}' was not added; added: {known}", field="name")
+            known = listed(name_or_path, [*self.models, *map(str, self.paths)]) or "nothing"
+            raise RequestError(f"name is '{name_or_path}', which was not added; added: {known}", field="name")
         self.save()
 
     def remember_hash(self, path: Path, sha256: str, source: str) -> None:
@@ -180,6 +181,10 @@ class Library:
         except RequestError:
             return None
         return self._published(name, entries)
+
+    def names(self, asked: str) -> list[str]:
+        """Names of added models, then of published ones; published files only where near the asked name."""
+        return [*self.models, *MODELS, *nearest(asked, (entry.name for entry in FILES))]
 
     def _published(self, name: str, entries: Sequence[CatalogFile]) -> tuple[Path, ...]:
         here = self.find()

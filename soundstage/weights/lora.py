@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from soundstage.errors import RequestError, WeightsError
 from soundstage.model.attention import FeedForward
 from soundstage.model.kernels import linear
+from soundstage.names import listed
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.lora_facts import LoraFacts
@@ -398,7 +399,7 @@ class Adapters:
 
     def _known(self, name: str) -> _Adapter:
         if name not in self._adapters:
-            known = ", ".join(f"'{other}'" for other in self._adapters) or "none"
+            known = listed(name, self._adapters) or "none"
             raise RequestError(f"there is no adapter '{name}' (added: {known}); add it first", field="loras")
         return self._adapters[name]
 

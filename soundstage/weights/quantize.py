@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.model import kernels
+from soundstage.names import listed
 from soundstage.weights.storage import TARGET, Format, Scheme
 
 Per = Literal["tensor", "row"]
@@ -358,7 +359,7 @@ def put(module: nn.Module, name: str, child: nn.Module) -> None:
 def _check_scheme(scheme: str) -> None:
     known = ("fp8", "fp8-cast", "int8", "int8-dynamic")
     if scheme not in known:
-        raise RequestError(f"quantize is '{scheme}'; give one of {', '.join(known)}", field="quantize")
+        raise RequestError(f"quantize is '{scheme}'; give one of {listed(scheme, known)}", field="quantize")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from soundstage.errors import RequestError
+from soundstage.names import listed
 
 if TYPE_CHECKING:
     from soundstage.weights.layouts import PartTensors
@@ -50,7 +51,9 @@ def storage_named(name: str) -> Storage | None:
         return None
     storage: Storage | None = next((storage for storage in STORAGES if storage == name), None)
     if storage is None:
-        raise RequestError(f"weights is '{name}'; give one of auto, {', '.join(STORAGES)}", field="weights")
+        raise RequestError(
+            f"weights is '{name}'; give one of {listed(name, ('auto', *STORAGES))}", field="weights"
+        )
     return storage
 
 

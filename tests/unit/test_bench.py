@@ -62,7 +62,7 @@ def test_resident_and_streamed_have_the_same_random_weights(small: None, weights
     [
         (["--model", "70b"], "model is '70b'; the benchmark builds 22b-random"),
         (["--size", "100x64x9"], "size is '100x64x9'; give WIDTHxHEIGHTxFRAMES"),
-        (["--weights", "int3"], "weights is 'int3'; give one of bfloat16, fp8"),
+        (["--weights", "int3"], "weights is 'int3'; give one of int8, bfloat16, fp8"),
     ],
 )
 def test_bad_options_are_one_sentence(options: list[str], sentence: str) -> None:

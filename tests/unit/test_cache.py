@@ -161,7 +161,7 @@ def test_teacache_sums_changes_through_its_polynomial(transformer: Transformer) 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"kind": "magcache"}, "the caches are first-block, teacache"),
+        ({"kind": "magcache"}, "the caches are teacache, first-block"),
         ({"threshold": -1}, "give 0 to 10"),
         ({"start": 2}, "a share of the steps"),
     ],

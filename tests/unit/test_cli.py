@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 import soundstage as ss
 import soundstage.parts
 from soundstage.cli import making
-from soundstage.cli.main import GROUPS, app
+from soundstage.cli.program import GROUPS, app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
 from soundstage.media.read import read_media
@@ -260,7 +260,7 @@ def test_every_command_has_help_with_an_example() -> None:
 
 
 def test_groups_of_commands_are_mounted_from_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GROUPS, "again", "soundstage.cli.main")
+    monkeypatch.setitem(GROUPS, "again", "soundstage.cli.program")
     monkeypatch.setitem(GROUPS, "absent", "soundstage.cli.absent")
     assert "again" in call("--help").stdout
     assert "absent" not in call("--help").stdout

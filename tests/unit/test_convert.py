@@ -327,7 +327,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(
             convert(options.pop("source"), options.pop("target"), **options)
 
     refused("layout is 'zip'; give one of official, bundle", layout="zip")
-    refused("dtype is 'int3'; give one of bf16, fp8, int8", dtype="int3")
+    refused("dtype is 'int3'; give one of int8, bf16, fp8", dtype="int3")
     refused(r"one \.safetensors file", layout="official")
     refused("a file; the bundle layout is a folder", target=tiny / OWN[0])
     refused("exists already; give another target", target=tiny)

@@ -151,7 +151,7 @@ def test_pull_refuses_what_is_not_published_or_does_not_fit(
 ) -> None:
     unknown = call("pull", "ltx-9")
     assert (unknown.exit_code, unknown.stderr.count("\n")) == (2, 1)
-    assert "'ltx-9' is not in the catalogue" in unknown.stderr
+    assert "NAME is 'ltx-9', which is not in the catalogue; it has ltx-2.3-distilled" in unknown.stderr
     monkeypatch.setattr(pull, "MARGIN_BYTES", 10**18)
     full = call("pull", UPSCALER.name)
     assert full.exit_code == 2
@@ -182,7 +182,7 @@ def test_files_added_under_a_name_are_a_model(tiny: Path, tmp_path: Path) -> Non
     assert call("forget", "mine").exit_code == 0
     with pytest.raises(RequestError, match="neither a folder, a file nor a known model"):
         find_model("mine")
-    assert "'mine' was not added" in call("forget", "mine").stderr
+    assert "NAME is 'mine', which was not added" in call("forget", "mine").stderr
 
 
 def test_a_folder_added_under_a_name_keeps_its_defaults(tiny: Path) -> None:
@@ -322,7 +322,7 @@ def test_convert_writes_another_layout(tiny: Path, tmp_path: Path) -> None:
     assert "100 % of" in result.stderr
     assert "official monolith" in call("inspect", target).stdout
     unknown = call("convert", "gone", target, "--layout", "official")
-    assert "'gone' is no path and no added model, and 'gone' is not in the catalogue" in unknown.stderr
+    assert "'gone' is no file, no folder and no known model; the models are nano, ltx" in unknown.stderr
     lost = call("convert", tiny, "--layout", "official")
     assert "has no target" in lost.stderr
     wrong = call("convert", tiny, tmp_path / "b", "--layout", "pickle")

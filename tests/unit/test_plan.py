@@ -93,7 +93,7 @@ def test_one_modality_alone_has_no_isolated_pass() -> None:
 def test_presets_are_the_models_own() -> None:
     nano = Defaults(size=(192, 128), presets={"landscape": (192, 128), "portrait": (128, 192)})
     assert (plan(nano, size="portrait").width, plan(nano, size="portrait").height) == (128, 192)
-    with pytest.raises(RequestError, match="no size 'square'; it has landscape, portrait"):
+    with pytest.raises(RequestError, match="size is 'square'; the sizes of this model are landscape"):
         plan(nano, size="square")
 
 
@@ -102,7 +102,7 @@ def test_all_problems_come_together() -> None:
     with pytest.raises(RequestError) as caught:
         plan(nano, size="square", duration_s=60, recipe="quick", stg=1)
     message = str(caught.value)
-    assert "no size 'square'" in message
+    assert "size is 'square'" in message
     assert "at most 20 s" in message
     assert "recipe is 'quick'; the recipes are single, fast, pro" in message
     nothing = {"sigmas": (0.5, 0.7), "stg": 0, "modality_guidance": 1}
@@ -182,7 +182,7 @@ def test_names_of_sizes_at_every_height_and_turn(model: ModelSet) -> None:
         (960, 960),
         (3840, 2176),
     ]
-    with pytest.raises(RequestError, match=r"no size '999p'; it has landscape, .* 2160p"):
+    with pytest.raises(RequestError, match=r"size is '999p'; the sizes of this model are .* 2160p"):
         planned(model, size="999p")
 
 

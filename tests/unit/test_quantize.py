@@ -228,7 +228,7 @@ def test_layers_are_skipped_by_pattern() -> None:
 
 
 def test_what_cannot_be_quantized_is_refused() -> None:
-    with pytest.raises(RequestError, match="quantize is 'int4'; give one of fp8, fp8-cast"):
+    with pytest.raises(RequestError, match="quantize is 'int4'; give one of int8, fp8, fp8-cast"):
         quantize(transformer(), "int4")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="no layer of Transformer is left"):
         quantize(transformer(), "fp8", skip=("*",))

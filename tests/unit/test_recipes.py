@@ -84,7 +84,7 @@ def test_a_users_recipe_is_read_and_listed(folder: Path) -> None:
     ("old", "new", "says"),
     [
         ("name: mine", "colour: red", "has an unknown key 'colour'; the keys are name, summary"),
-        ("scale: 1/2", "scale: 1/3", "scale is '1/3'; give one of 1/4, 1/2, 2/3, 1"),
+        ("scale: 1/2", "scale: 1/3", "scale is '1/3'; give one of 2/3, 1/4, 1/2, 1"),
         ("start: previous", "start: middle", "start is 'middle'; give one of noise, previous, source"),
         ("[space-x2]", "[space-x1.5]", "its upsamplers come out at 3/4 and 1"),
         ("[0.5, 0.2, 0]", "[0.2, 0.5, 0]", "sigmas must fall"),

@@ -110,7 +110,7 @@ def test_a_cache_is_words_or_a_record() -> None:
 @pytest.mark.parametrize(
     ("cache", "says"),
     [
-        ("magcache:0.1", "cache kind is 'magcache'; the caches are first-block, teacache"),
+        ("magcache:0.1", "cache kind is 'magcache'; the caches are teacache, first-block"),
         ("first-block:lots", "cache is 'first-block:lots', whose threshold is no number"),
         ("teacache:11", "cache threshold is 11; give 0 to 10"),
         ({"kind": "teacache", "start": 2}, "cache start is 2; give a share of the steps"),

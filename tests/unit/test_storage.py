@@ -263,12 +263,12 @@ def test_the_doctor_prices_a_model_as_it_would_be_held(fp8: Path) -> None:
 
 def test_an_unknown_word_is_refused_with_those_there_are() -> None:
     with pytest.raises(
-        RequestError, match=r"weights is 'fp4'; give one of auto, full, stored, fp8, fp8-cast"
+        RequestError, match=r"weights is 'fp4'; give one of fp8, auto, full, stored, fp8-cast"
     ):
         ss.load("nano", weights="fp4")
     result = CliRunner().invoke(app, ["generate", "A red ball.", "--weights", "fp4"])
     assert result.exit_code == 2
-    assert "--weights is 'fp4'; give one of auto" in result.stderr
+    assert "--weights is 'fp4'; give one of fp8, auto" in result.stderr
 
 
 def test_stored_needs_a_file_in_8_bits() -> None:

@@ -1,0 +1,105 @@
+"""Signals that end the program: Ctrl-C and the system's request.
+
+Imported before anything else, so that Ctrl-C is taken care of a few milliseconds after the interpreter's own
+start; it imports next to nothing, not even `typing`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False  # type checkers take it for typing's
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+DEBUG = "SOUNDSTAGE_DEBUG"
+INTERRUPTION = "interrupted; no partial file is left"
+# A second Ctrl-C within so many seconds is taken for the first one's echo, and lets the tidying up end.
+GRACE_S = 3.0
+# How long one waits for an import to end, and how often it is looked whether it has.
+IMPORT_S, LOOK_S = 5.0, 0.05
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+
+
+class Interrupts:
+    """What Ctrl-C and a request to end do, from the first import to the last moment of the process.
+
+    Before the work begins they end the process at once: there is nothing to tidy up. Later the first one raises
+    KeyboardInterrupt, so that files half-written are removed; where a module is being imported it does so when
+    that is done, for an import that is broken off can turn the exception into another or swallow it. `code` is
+    128 + the signal's number once one came, else None.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self._begun = False
+        self._first_s = 0.0
+        self._again = False
+        self._ended = False
+
+    def install(self) -> None:
+        """Take over the signals that this process does not ignore, and what is raised where none can rise."""
+        for name in ("SIGINT", "SIGTERM"):
+            number = getattr(signal, name)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background job
+                signal.signal(number, self._handle)
+        sys.unraisablehook = self._unraisable
+
+    def begin(self) -> None:
+        """Say that from now on there may be something to tidy up."""
+        self._begun = True
+
+    def end(self) -> None:
+        """Say that all is written and told: from now on a signal ends the process without a word."""
+        self._ended = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        code = 128 + number
+        if self._ended:
+            os._exit(code)
+        if not self._begun:
+            _leave(code)
+        if self.code is None or self._again:
+            self.code, self._again = code, False
+            self._first_s = time.monotonic()
+            self._raise_after_imports(number, frame)
+        elif time.monotonic() - self._first_s > GRACE_S:
+            _leave(code)
+
+    def _raise_after_imports(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt now, or look again in a moment where a module is being imported."""
+        waited = time.monotonic() - self._first_s
+        if _is_importing(frame) and waited < IMPORT_S and hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._raise_after_imports)
+            signal.setitimer(signal.ITIMER_REAL, LOOK_S)
+        else:
+            raise KeyboardInterrupt
+
+    def _unraisable(self, raised: Any) -> None:
+        """An interruption that fell into a destructor or a callback of a library is raised again."""
+        if raised.exc_type is not None and issubclass(raised.exc_type, KeyboardInterrupt):
+            self._again = True
+            _thread.interrupt_main()
+        elif os.environ.get(DEBUG):
+            sys.__unraisablehook__(raised)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT_SYSTEM:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _leave(code: int) -> None:
+    """End the process at once."""
+    try:
+        os.write(2, f"soundstage: {INTERRUPTION}\n".encode())
+    finally:
+        os._exit(code)

@@ -1,0 +1,131 @@
+"""Messages about a request's fields, in the words of the command line.
+
+    guides[0].strength is 1.5; it should be ...   ->   STRENGTH of --image is 1.5; it should be ...
+    both duration_s (2) and num_frames (9) ...    ->   both --duration (2) and --frames (9) ...
+
+What stands for what is in the table of options.py; which of its options a command has, and whether they are
+options or arguments there, the command says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from soundstage.cli.options import TABLE
+
+# A verb that takes one file for several fields: options it lacks -> its argument that fills their fields.
+SHARED = {"reference": "video", "audio": "video"}
+# Records whose fields are given as NAME=VALUE, or that only a part of which has options.
+_OPEN = ("relay", "take", "video_scales", "audio_scales")
+_VERBS = "is|are|has|have|holds|hold|names|changes|asks|was|does|must|needs"
+_ASKS = "leave out|leave|give|raise|lower|drop|keep"
+
+
+class Place(NamedTuple):
+    """Where a field is given. name: of the parameter. typed: as the user types it. word: of its help."""
+
+    name: str
+    typed: str
+    word: str
+
+
+class Spoken:
+    """One command's spelling of fields. spelled: what is typed for each parameter. values: what was given."""
+
+    def __init__(self, spelled: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._places: dict[str, list[Place]] = {}
+        for option in TABLE:
+            name = option.name if option.name in spelled else SHARED.get(option.name, "")
+            if name in spelled:
+                for text in (*([option.field] if option.field else []), *option.reads):
+                    field, _, word = text.partition(" ")
+                    self._places.setdefault(field, []).append(Place(name, spelled[name], word))
+        for name, typed in spelled.items():
+            self._places.setdefault(name, [Place(name, typed, "")])
+        roots = {field.partition(".")[0] for field in self._places}
+        self._roots = "|".join(sorted(map(re.escape, roots), key=len, reverse=True))
+
+    def sentence(self, message: str) -> str:
+        """Return a message with options in place of the fields it names; values stay as they are."""
+        if not self._places:
+            return message
+        path = rf"(?P<root>{self._roots})(?P<rest>(?:\[\d+\]|\.[a-z]\w*)*)"
+        edges = (r"(?<![\w/.'\"@=-])", r"(?![\w/'\"=-]|\.\w)")
+        message = re.sub(edges[0] + path + edges[1], self._path, message)
+        subject = rf"(?P<before>^|; |: |, but |\bboth |\) and )(?P<root>{self._roots})"
+        message = re.sub(rf"{subject}(?= (?:{_VERBS}) | \()", self._word, message)
+        message = re.sub(r"(?P<before>^|; )(?P<root>relay|take) (?=\w+ is )", self._word, message)
+        asked = rf"(?P<before>\b(?:{_ASKS}) )(?P<root>{self._roots})(?= out\b| above\b| below\b| or |[,;]|$)"
+        return _once(re.sub(asked, self._word, message))
+
+    def option(self, field: str | None, sentence: str) -> str | None:
+        """Return the option that a translated message is about, by its own words or by the error's field."""
+        if field is None:
+            return None
+        root = field.partition("[")[0].partition(".")[0]
+        typed = [p.typed for path, places in self._places.items() for p in places if _root(path) == root]
+        named = [(sentence.find(t), -len(t), t) for t in typed if t in sentence]
+        if named:
+            return min(named)[2]
+        return self._places[root][0].typed if root in self._places else None
+
+    def _path(self, match: re.Match[str]) -> str:
+        """A field with an index, a part or an underscore, which no sentence has by chance."""
+        root, rest = match["root"], match["rest"]
+        if not rest and "_" not in root and root not in ("guides", "loras", "sigmas"):
+            return match[0]
+        index = re.search(r"\[(\d+)\]", rest)
+        field = re.sub(r"\[\d+\]", "", root + rest)
+        number = None if index is None else int(index[1])
+        if field in self._places:
+            place = self._given(field, number)
+            return (
+                f"{place.word} of {self._typed(place, number)}" if place.word else self._typed(place, number)
+            )
+        if (index is not None or root in _OPEN) and root in self._places:
+            place = self._given(root, number)
+            return f"{field.partition('.')[2]} of {self._typed(place, number)}"
+        return match[0]
+
+    def _word(self, match: re.Match[str]) -> str:
+        """A field whose name is a plain word, where the grammar shows that the field is meant."""
+        root = match["root"]
+        return match[0] if root not in self._places else match["before"] + self._places[root][0].typed
+
+    def _given(self, field: str, index: int | None) -> Place:
+        """Of the places that fill a field, the one its item came from: --image's, then --last-image's."""
+        places = self._places[field]
+        left = index or 0
+        for place in places:
+            count = len(self._texts(place))
+            if left < count:
+                return place
+            left -= count
+        return places[0]
+
+    def _texts(self, place: Place) -> list[str]:
+        """What was given at a place."""
+        value = self._values.get(place.name)
+        if value is None:
+            return []
+        return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+    def _typed(self, place: Place, index: int | None) -> str:
+        """The option, with its value where it was given more than once."""
+        texts = self._texts(place)
+        shown = index is not None and len(texts) > 1 and index < len(texts)
+        return f"{place.typed} '{texts[index]}'" if shown and index is not None else place.typed
+
+
+def _once(message: str) -> str:
+    """A message without what it says a second time: two fields may be one argument."""
+    parts = message.split("; ")
+    half = len(parts) // 2
+    return "; ".join(parts[:half]) if len(parts) % 2 == 0 and parts[:half] == parts[half:] else message
+
+
+def _root(path: str) -> str:
+    return path.partition(".")[0]

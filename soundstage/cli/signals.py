@@ -22,17 +22,17 @@ INTERRUPTION = "interrupted; no partial file is left"
 # A second Ctrl-C within so many seconds is taken for the first one's echo, and lets the tidying up end.
 GRACE_S = 3.0
 # How long one waits for an import to end, and how often it is looked whether it has.
-IMPORT_S, LOOK_S = 5.0, 0.05
+IMPORT_S, LOOK_S = 2.0, 0.05
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
 
 class Interrupts:
     """What Ctrl-C and a request to end do, from the first import to the last moment of the process.
 
-    Before the work begins they end the process at once: there is nothing to tidy up. Later the first one raises
-    KeyboardInterrupt, so that files half-written are removed; where a module is being imported it does so when
-    that is done, for an import that is broken off can turn the exception into another or swallow it. `code` is
-    128 + the signal's number once one came, else None.
+    Before the work begins they end the process at once: there is nothing to tidy up. Later the first one
+    raises KeyboardInterrupt, so that files half-written are removed; where a module is being imported it does
+    so when that is done, for an import that is broken off can turn the exception into another or swallow it.
+    `code` is 128 + the signal's number once one came, else None.
     """
 
     def __init__(self) -> None:

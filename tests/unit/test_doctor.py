@@ -41,7 +41,7 @@ def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) ->
 def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: doctor.Report) -> None:
     assert len(here.needs) == 2 * len(RECIPES) * len(doctor.SIZES)
     assert {need.recipe for need in here.needs} == set(RECIPES)
-    assert {need.recipe for need in here.needs if need.needs_input} == {"upscale"}
+    assert {need.recipe for need in here.needs if need.needs_input} == {"dub", "upscale"}
 
 
 def test_a_larger_card_streams_less() -> None:

@@ -22,6 +22,7 @@ _HOMES = {
     "LTXVideoPipeline": "soundstage.pipeline",
     "Lora": "soundstage.inputs",
     "LoraAttached": "soundstage.engine",
+    "Notice": "soundstage.engine",
     "Pacer": "soundstage.continuous",
     "Pass": "soundstage.recipe",
     "Phase": "soundstage.engine",
@@ -50,6 +51,7 @@ __all__ = [
     "LTXVideoPipeline",
     "Lora",
     "LoraAttached",
+    "Notice",
     "Pacer",
     "Pass",
     "Phase",
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
 
     from soundstage.clip import Clip
     from soundstage.continuous import Continuous, Pacer
-    from soundstage.engine import Done, Engine, LoraAttached, Phase, Preview, Step, load
+    from soundstage.engine import Done, Engine, LoraAttached, Notice, Phase, Preview, Step, load
     from soundstage.errors import SoundstageError
     from soundstage.inputs import Audio, Canvas, Guide, Lora, Reference, Source, Span
     from soundstage.long_take.windows import Take

@@ -31,6 +31,11 @@ def _sums(values: Tensor) -> bool:
     return values.dtype.itemsize > 1
 
 
+def _is_ready(values: Tensor) -> bool:
+    """Whether the values are there without waiting."""
+    return values.device.type == "cpu"
+
+
 class Watch:
     """Watches the latents of one pass.
 
@@ -49,7 +54,7 @@ class Watch:
         seen = {name: x for name, x in (("video", video), ("audio", audio)) if x is not None}
         self._steps.append((step, num_steps))
         self._flags.append({name: _flag(x) for name, x in seen.items()})
-        if all(x.device.type == "cpu" for x in seen.values()):
+        if all(_is_ready(x) for x in seen.values()):
             self.check()
 
     def check(self) -> None:

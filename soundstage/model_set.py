@@ -190,19 +190,19 @@ def file_identity(path: Path) -> str:
 
 def _once(kind: str, path: Path, find: Callable[[Path], str]) -> str:
     """What `find` says of a file, from memory while the file is certainly the one that was read."""
-    key, stamp, now_ns = (kind, str(path.resolve())), _stamp(path), time.time_ns()
+    key, stamp, now_ns = (kind, str(path.resolve())), file_stamp(path), time.time_ns()
     known = _digests.get(key)
     if known is not None and known.sure and known.stamp == stamp:
         return known.found
     found = find(path)
-    if _stamp(path) == stamp:  # else it was written while it was read
+    if file_stamp(path) == stamp:  # else it was written while it was read
         written_ns = max(stamp[-2:])
         _digests[key] = _Read(stamp, found, sure=now_ns - written_ns > CLOCK_GRAIN_NS)
     return found
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written: device, number, size, and both of its times in ns."""
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced: device, number, size, and its times in ns."""
     stat = path.stat()
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 

@@ -31,7 +31,7 @@ from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.model_set import ModelSet, file_digest, file_identity
+from soundstage.model_set import ModelSet, file_digest, file_identity, file_stamp
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
 from soundstage.speed import cuda
 from soundstage.speed.formats import asked_format, choose_format
@@ -710,8 +710,8 @@ def model_sizes(
 
     Raises RequestError for "stored" with files that are not 8-bit.
     """
-    contents = tuple(model.contents.values())  # another file under a name has other sizes
-    return _sizes(model.weights_files, model.text_path, model.name, dtype.itemsize, storage, contents)
+    stamps = tuple(file_stamp(file.path) for file in model.files() if file.num_bytes is not None)
+    return _sizes(model.weights_files, model.text_path, model.name, dtype.itemsize, storage, stamps)
 
 
 @cache
@@ -721,7 +721,7 @@ def _sizes(
     name: str,
     item_bytes: int,
     storage: Storage | None,
-    contents: tuple[str, ...],
+    stamps: tuple[tuple[int, ...], ...],  # another file under a name has other sizes
 ) -> tuple[ModelSizes, ...]:
     from soundstage.text.source import gemma_tensors
 

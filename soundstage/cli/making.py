@@ -54,6 +54,7 @@ def plan(prompt: Prompt, values: Values) -> None:
     Example: soundstage plan "Rain falls on a tin roof." --size 200x130
     """
     stage, planned = _planned(prompt, values)
+    _tell_unknown_words(stage, prompt)
     _print_plan(stage, planned, values)
 
 
@@ -211,6 +212,7 @@ def show(
 def _make(prompt: str, values: Values, **fixed: Any) -> None:
     """What every verb does. fixed: values that the verb itself gives."""
     stage, planned = _planned(prompt, values | fixed)
+    _tell_unknown_words(stage, prompt)
     if values["plan"]:
         _print_plan(stage, planned, values)
         return
@@ -224,6 +226,18 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
             print(f"memory {choice.reason}", file=sys.stderr)
         clip, seconds = _run(stage, planned)
         named.save(clip, {"seconds": seconds, **clip.provenance}, as_json=values["as_json"])
+
+
+def _tell_unknown_words(stage: Engine, prompt: str) -> None:
+    """A hint on stderr about words that a small model was never trained with."""
+    from soundstage.prompts.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.of_folder(stage.model.folder)
+    hint = (
+        None if vocabulary is None or prompt == UPSCALE_PROMPT else vocabulary.hint(stage.model.name, prompt)
+    )
+    if hint is not None:
+        print(f"hint: {hint}", file=sys.stderr)
 
 
 def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:

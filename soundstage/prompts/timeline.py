@@ -389,3 +389,8 @@ def _edges(weights: Sequence[float], num_frames: int, fps: float) -> list[float]
         index += count
         edges.append(latent_edge_s(index, fps))
     return edges
+
+
+def without_quotations(text: str) -> str:
+    """Return a prompt without what stands in quotation marks, which is speech or writing."""
+    return _QUOTED.sub(" ", text)

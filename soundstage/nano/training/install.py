@@ -16,6 +16,7 @@ from soundstage.nano.training.export import PREFIXES, write
 from soundstage.nano.training.transformer import TEXT_TOKENS
 from soundstage.nano.world.captions import NEGATIVE
 from soundstage.nano.world.scene import BUCKETS, FPS
+from soundstage.nano.world.vocabulary import write_vocabulary
 
 # Files of a model folder, and the parts that each is made of.
 FILES = {
@@ -64,6 +65,7 @@ def install(weights: Path, target: Path) -> list[Path]:
             _copy(weights / f"{part}.safetensors", target / name)
     _copy_text(weights / "text", target / "text")
     (target / "bundle.json").write_text(json.dumps(bundle(), indent=2) + "\n")
+    write_vocabulary(target)
     return sorted(p for p in target.rglob("*") if p.is_file())
 
 

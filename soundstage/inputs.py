@@ -20,11 +20,16 @@ import pydantic.dataclasses
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from soundstage.bounds import check_fields, shown
 from soundstage.errors import RequestError
 from soundstage.names import listed, near_first
 from soundstage.pixels import rgb_pixels
 from soundstage.types import OUTPUT_RATE_HZ, Group
 
+MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of times stay exact
+MAX_FRAMES = 10_000_000
+MAX_SIDE = 8192  # pixels
+MAX_SENTENCES = 12  # of one message
 Modality = Literal["video", "audio"]
 Crop = Literal["center", "stretch", "pad"]
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
@@ -32,7 +37,7 @@ BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 Modalities = Annotated[frozenset[Modality], PlainSerializer(sorted)]
 Strength = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Multiplier = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 Record = TypeVar("Record", bound=type)
 
@@ -135,10 +140,12 @@ def record(cls: Record) -> Record:
 
     @functools.wraps(checked)
     def init(self: Any, *args: Any, **fields: Any) -> None:
+        names = list(made.__dataclass_fields__)
+        check_fields({**dict(zip(names, args, strict=False)), **fields})
         try:
             checked(self, *args, **fields)
         except ValidationError as error:
-            raise request_error(error, cls.__name__, list(made.__dataclass_fields__)) from None
+            raise request_error(error, cls.__name__, names) from None
 
     made.__init__ = init
     return made  # type: ignore[no-any-return]
@@ -172,8 +179,8 @@ class Guide:
     """
 
     image: Media
-    at: Annotated[float, Field(allow_inf_nan=False)] | Literal["last", "before"] | None = None
-    frame: int | None = None
+    at: Annotated[float, Field(le=MAX_SECONDS, allow_inf_nan=False)] | Literal["last", "before"] | None = None
+    frame: Annotated[int, Field(ge=-MAX_FRAMES, le=MAX_FRAMES)] | None = None
     strength: Strength = 1.0
     mode: Literal["replace", "guide"] | None = None
     crf: Annotated[int, Field(ge=0, le=51)] | None = None
@@ -220,10 +227,10 @@ class Reference:
 class Canvas:
     """Room to paint around a source, in pixels of the result."""
 
-    left: Annotated[int, Field(ge=0)] = 0
-    top: Annotated[int, Field(ge=0)] = 0
-    right: Annotated[int, Field(ge=0)] = 0
-    bottom: Annotated[int, Field(ge=0)] = 0
+    left: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
+    top: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
+    right: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
+    bottom: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
 
     def __post_init__(self) -> None:
         if not (self.left or self.top or self.right or self.bottom):
@@ -247,7 +254,7 @@ class Source:
     audio: Media | None = None
     start_s: Seconds = 0.0
     modalities: Modalities = BOTH
-    regenerate: tuple[Span, ...] = ()
+    regenerate: Annotated[tuple[Span, ...], Field(max_length=100)] = ()
     mask: Media | None = None
     denoise: Annotated[float, Field(gt=0, le=1)] | None = None
     extend_before_s: Seconds = 0.0
@@ -353,7 +360,10 @@ def request_error(
         fields.append(str(loc[0]) if loc else "")
         sentences.append(_sentence(path, item, what, known, owner))
     unique = list(dict.fromkeys(sentences))
-    return RequestError("; ".join(unique), field=(fields[0] or None) if len(unique) == 1 else None)
+    more = [f"and {len(unique) - MAX_SENTENCES} more"] if len(unique) > MAX_SENTENCES else []
+    return RequestError(
+        "; ".join([*unique[:MAX_SENTENCES], *more]), field=(fields[0] or None) if len(unique) == 1 else None
+    )
 
 
 def _path(loc: Sequence[Any]) -> str:
@@ -389,7 +399,7 @@ def _sentence(path: str, item: Any, what: str, known: Sequence[str], owner: type
         item["msg"] = f"input should be {_choices(str(item['input']), item['ctx']['expected'])}"
     wanted = item["msg"][0].lower() + item["msg"][1:].partition(", unable to parse")[0]
     verb = "has" if item["loc"][-1:] == ("[key]",) else "is"  # a mapping has keys
-    return f"{path} {verb} {item['input']!r}; {wanted.replace('input should', 'it should')}"
+    return f"{path} {verb} {shown(item['input'])}; {wanted.replace('input should', 'it should')}"
 
 
 def _choices(value: str, expected: str) -> str:

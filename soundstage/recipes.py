@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from soundstage.bounds import shown
 from soundstage.errors import ConfigError, RequestError
 from soundstage.names import listed
 from soundstage.recipe import DISTILLED_LORA, Pass, Recipe
@@ -168,16 +169,24 @@ def recipe_named(name: str) -> Recipe:
         return RECIPES[name]
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not _is_file(path):
             raise RequestError(
-                f"recipe is '{name}', but there is no such file; check the path", field="recipe"
+                f"recipe is {shown(name)}, but there is no such file; check the path", field="recipe"
             )
         return read_recipe(path)
     own = recipes_folder() / f"{name}.yaml"
-    if "/" not in name and own.is_file():
+    if "/" not in name and _is_file(own):
         return read_recipe(own)
     known = listed(name, [*RECIPES, *(p.stem for p in _own_files())])
-    raise RequestError(f"recipe is '{name}'; the recipes are {known}, or a .yaml file", field="recipe")
+    raise RequestError(f"recipe is {shown(name)}; the recipes are {known}, or a .yaml file", field="recipe")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; not, where the system takes no such name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def listing() -> tuple[Recipe, ...]:

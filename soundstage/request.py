@@ -22,9 +22,13 @@ from pydantic import (
     model_validator,
 )
 
+from soundstage.bounds import check_fields, shown
 from soundstage.errors import RequestError
 from soundstage.inputs import (
     BOTH,
+    MAX_FRAMES,
+    MAX_SECONDS,
+    MAX_SIDE,
     Audio,
     Guide,
     InMemory,
@@ -40,8 +44,8 @@ from soundstage.prompts.timeline import Relay
 from soundstage.sampling.cache import StepCache
 
 ORIENTATIONS = ("landscape", "portrait", "square")
-MAX_SIDE = 8192
 MAX_STEPS = 1000
+MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 256, 16, 64
 
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -52,7 +56,7 @@ def _words(value: Any) -> Any:
 
 
 ScaleFields = Annotated[Mapping[str, Any], BeforeValidator(_words)]
-_PRESET = re.compile(rf"(\d+p|4k)(-({'|'.join(ORIENTATIONS)}))?")
+_PRESET = re.compile(rf"([0-9]{{1,6}}p|4k)(-({'|'.join(ORIENTATIONS)}))?")
 
 
 class Request(BaseModel):
@@ -98,7 +102,7 @@ class Request(BaseModel):
     seed: int = 10
     steps: int | None = None
     schedule: str | None = None
-    sigmas: tuple[float, ...] | None = None
+    sigmas: Annotated[tuple[float, ...], Field(max_length=MAX_STEPS + 1)] | None = None
     sampler: str | None = None
     guidance: Scale | None = None
     video_guidance: Scale | None = None
@@ -109,11 +113,11 @@ class Request(BaseModel):
     video_scales: ScaleFields = {}
     audio_scales: ScaleFields = {}
     cache: StepCache | None = None
-    guides: tuple[Guide, ...] = ()
-    references: tuple[Reference, ...] = ()
+    guides: Annotated[tuple[Guide, ...], Field(max_length=MAX_GUIDES)] = ()
+    references: Annotated[tuple[Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
     source: Source | None = None
     audio: Audio | None = None
-    loras: tuple[Lora, ...] = ()
+    loras: Annotated[tuple[Lora, ...], Field(max_length=MAX_LORAS)] = ()
     lengths: tuple[float, ...] | None = None
     relay: Relay | None = None
     take: Take | None = None
@@ -121,6 +125,7 @@ class Request(BaseModel):
     recipe: str = "single"
 
     def __init__(self, /, **data: Any) -> None:
+        check_fields(data)
         try:
             super().__init__(**data)
         except ValidationError as error:
@@ -150,15 +155,20 @@ class Request(BaseModel):
     @field_validator("duration_s")
     @classmethod
     def _duration(cls, value: float | None) -> float | None:
-        if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"duration_s is {value:g}; give a length in seconds above 0, such as 2.0")
+        if value is not None and not 0 < value <= MAX_SECONDS:
+            raise ValueError(
+                f"duration_s is {value:g}; give a length in seconds above 0, such as 2.0, and up to "
+                f"{MAX_SECONDS:g}"
+            )
         return value
 
     @field_validator("num_frames")
     @classmethod
     def _frames(cls, value: int | None) -> int | None:
-        if value is not None and value < 1:
-            raise ValueError(f"num_frames is {value}; give a count of 8k + 1 frames, such as 49")
+        if value is not None and not 1 <= value <= MAX_FRAMES:
+            raise ValueError(
+                f"num_frames is {value}; give a count of 8k + 1 frames, such as 49, up to {MAX_FRAMES}"
+            )
         return value
 
     @field_validator("fps")
@@ -244,7 +254,9 @@ class Request(BaseModel):
         """Raises RequestError for text that is not a JSON object or not a request."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise RequestError("the request is JSON of too many levels; give plain fields") from None
+        except ValueError as error:  # no JSON, or a whole number of thousands of digits
             raise RequestError(
                 f"the request is not JSON ({error}); pass what Request.to_json wrote"
             ) from error
@@ -256,10 +268,10 @@ class Request(BaseModel):
 def _parse_size(text: str) -> tuple[int, int] | str:
     if text in ORIENTATIONS or _PRESET.fullmatch(text):
         return text
-    match = re.fullmatch(r"\s*(\d+)\s*[xX*,]\s*(\d+)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*[xX*,]\s*([0-9]{1,9})\s*", text)
     if match is None:
         raise ValueError(
-            f"size is '{text}'; give WIDTHxHEIGHT, such as 192x128, {listed(text, ORIENTATIONS)}, or a "
+            f"size is {shown(text)}; give WIDTHxHEIGHT, such as 192x128, {listed(text, ORIENTATIONS)}, or a "
             "height such as 720p or 1080p-portrait"
         )
     size = (int(match[1]), int(match[2]))
@@ -271,6 +283,6 @@ def _check_size(value: Any) -> None:
     numbers = [v for v in value if isinstance(v, int) and 1 <= v <= MAX_SIDE]
     if len(value) != 2 or len(numbers) != 2:
         raise ValueError(
-            f"size is {tuple(value)}; give (width, height) in pixels, each from 32 to {MAX_SIDE}, "
+            f"size is {shown(tuple(value))}; give (width, height) in pixels, each from 32 to {MAX_SIDE}, "
             "such as (192, 128)"
         )

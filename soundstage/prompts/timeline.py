@@ -57,7 +57,9 @@ _QUOTED = re.compile(
     ),
     re.IGNORECASE,
 )
-_HEADING = re.compile(r"^\s*(?:scene|shot|segment|part|beat|chunk)\s+\d+(?:\s*-\s*\d+)?\s*:", re.I | re.M)
+_HEADING = re.compile(
+    r"^[^\S\n]*(?:scene|shot|segment|part|beat|chunk)\s+\d+(?:\s*-\s*\d+)?\s*:", re.I | re.M
+)
 
 
 @dataclass(frozen=True)

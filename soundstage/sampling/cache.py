@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from soundstage.bounds import shown
 from soundstage.errors import RequestError
 from soundstage.names import listed
 
@@ -49,7 +50,7 @@ class StepCache:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise RequestError(
-                f"cache kind is '{self.kind}'; the caches are {listed(self.kind, KINDS)}", field="cache"
+                f"cache kind is {shown(self.kind)}; the caches are {listed(self.kind, KINDS)}", field="cache"
             )
         if not 0 <= self.threshold < 10:
             raise RequestError(
@@ -75,7 +76,8 @@ class StepCache:
             if isinstance(error, RequestError):
                 raise
             raise RequestError(
-                f"cache is '{text}', whose threshold is no number; give it as first-block:0.05", field="cache"
+                f"cache is {shown(text)}, whose threshold is no number; give it as first-block:0.05",
+                field="cache",
             ) from None
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, float]:

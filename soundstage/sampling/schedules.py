@@ -29,6 +29,7 @@ BETA_SHIFT, BETA_LEVELS = 2.37, 10_000
 BETA = 0.6
 
 NAMES = ("ltx2", "distilled", "linear-quadratic", "linear", "cosine", "beta", "scope-beta")
+MAX_LEVELS = 100_000  # of the whole list that a part is taken from
 
 
 def ltx2(steps: int, num_tokens: int = MAX_TOKENS, *, terminal: float | None = TERMINAL) -> Sigmas:
@@ -190,6 +191,11 @@ def named(name: str, steps: int, *, num_tokens: int = MAX_TOKENS, denoise: float
     if key not in makers:
         raise RequestError(f"schedule is '{name}'; the schedules are {listed(name, NAMES)}", field="schedule")
     _check_steps(steps)
+    if steps > MAX_LEVELS * denoise:
+        raise RequestError(
+            f"denoise is {denoise:g}, which is too little for {steps} steps; give 0.01 or more",
+            field="source",
+        )
     full = makers[key](math.floor(steps / denoise + 1e-9))
     return full if denoise == 1 else partial(full, steps)
 

@@ -184,9 +184,9 @@ def test_a_clip_longer_than_the_model_makes_is_a_take_and_two_minutes_are_the_li
 def test_what_windows_cannot_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="recipe 'smooth' changes the frame rate"):
         planned(duration_s=60, recipe="smooth")
-    with pytest.raises(RequestError, match=r"recipe is 'slow'; .* this model has no size '999p'"):
+    with pytest.raises(RequestError, match=r"recipe is 'slow'; .* size is '999p'"):
         planned(duration_s=60, recipe="slow", size="999p")
-    with pytest.raises(RequestError, match=r"longest take is 120 s, so .*; this model has no size '999p'"):
+    with pytest.raises(RequestError, match=r"longest take is 120 s, so .*; size is '999p'"):
         planned(duration_s=130, size="999p")
     with pytest.raises(RequestError, match=r"guides\[0\] is at 70 s, but the clip ends at 60\.04 s"):
         planned(duration_s=60, guides=[Guide(np.zeros((64, 64, 3), np.uint8), at=70)])

@@ -154,7 +154,6 @@ class Engine:
         plan = self.plan(plan) if isinstance(plan, Request) else plan
         clock = Clock()
         yield clock.phase("load")
-        self._check_sounds(plan)
         choice = None if self._parts is not None else self.choose(plan)
         store = self._store(plan, self._place(choice)) if plan.windows else None
         try:
@@ -168,16 +167,6 @@ class Engine:
         finally:
             if store is not None:
                 store.close()
-
-    def _check_sounds(self, plan: Plan) -> None:
-        """Raise MediaError for a given sound that cannot be used, before any weight is read."""
-        from soundstage.materials import given_sound
-
-        request = plan.request
-        if request.audio is not None:
-            given_sound(request.audio.file, request.audio.start_s, plan.duration_s)
-        if request.source is not None and request.source.audio is not None:
-            given_sound(request.source.audio, request.source.start_s, plan.duration_s)
 
     def _attached(self, plan: Plan, parts: Parts) -> Iterator[Event]:
         """Make the plan's LoRAs known, and report those whose file was not read before."""

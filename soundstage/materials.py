@@ -19,7 +19,6 @@ from torch import Tensor
 from soundstage.causes import likely_cause
 from soundstage.conditioning.masks import attention_cells, cells_touched
 from soundstage.conditioning.pixels import fit, fit_mask, strided, to_uint8
-from soundstage.errors import MediaError
 from soundstage.finite import checked
 from soundstage.grid import heard_s, sample_times
 from soundstage.inputs import File, InMemory
@@ -150,7 +149,7 @@ class Materials:
         key = ("voice", _identity(audio.file), audio.start_s, count, limit_s)
 
         def make() -> Tensor:
-            samples, rate = given_sound(audio.file, audio.start_s, limit_s)
+            samples, rate = load_sound(audio.file, audio.start_s, limit_s)
             samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
             return self.parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
 
@@ -181,7 +180,7 @@ class Materials:
 
         def make() -> Tensor:
             length_s = max(0.1, count / AUDIO_LATENTS_PER_S + SPARE_S - delay_s)
-            samples, rate = given_sound(file, start_s, length_s)
+            samples, rate = load_sound(file, start_s, length_s)
             delay = torch.zeros(2, round(delay_s * rate))
             whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
             needed = _samples_for(count, rate)
@@ -224,20 +223,6 @@ class Materials:
     def _checked(self, latents: Tensor) -> Tensor:
         """Latents just encoded. Raises NotFiniteError if they hold what is not a number."""
         return checked(latents, "an input, as the VAE encodes it,", lambda: likely_cause(self.parts))
-
-
-def given_sound(
-    file: File, start_s: float = 0.0, length_s: float | None = None
-) -> tuple[NDArray[np.float32], int]:
-    """Return (C, n) samples of a sound and their rate. Raises MediaError for samples that are not numbers."""
-    samples, rate = load_sound(file, start_s, length_s)
-    wrong = np.flatnonzero(~np.isfinite(samples).all(axis=0))
-    if len(wrong):
-        raise MediaError(
-            f"{file} holds {len(wrong)} samples that are not numbers (NaN or infinity), the first at "
-            f"{start_s + wrong[0] / rate:.4g} s; save the sound again without them"
-        )
-    return samples, rate
 
 
 def _read_mask(file: File, step: PassPlan, num_frames: int) -> Tensor:

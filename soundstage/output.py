@@ -22,7 +22,7 @@ from soundstage.conditioning.pixels import to_uint8
 from soundstage.conditioning.seams import Seam
 from soundstage.finite import checked
 from soundstage.inputs import File
-from soundstage.materials import given_sound
+from soundstage.media.load import load_sound
 from soundstage.media.write import fit_audio
 from soundstage.staging import video_made
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
@@ -124,7 +124,7 @@ def _given(file: File, start_s: float, delay_s: float, plan: Plan) -> tuple[NDAr
     Silence follows a sound that ends early; one that is kept to its own end may last longer.
     """
     length_s = plan.duration_s
-    samples, rate = given_sound(file, start_s, None if plan.whole_sound else length_s)
+    samples, rate = load_sound(file, start_s, None if plan.whole_sound else length_s)
     if rate not in PLAYABLE_HZ:
         samples, rate = _resampled(samples, rate, OUTPUT_RATE_HZ), OUTPUT_RATE_HZ
     delayed = np.pad(samples, ((0, 0), (round(delay_s * rate), 0)))

@@ -65,6 +65,7 @@ def _stretch(path: Path, start_s: float, length_s: float | None) -> tuple[Wavefo
             if left < right:
                 samples[:, left - first : right - first] = piece[:, left - at : right - at]
                 filled += right - left
+    _check_finite(path, samples, start_s, rate)
     begins = max(first, round((found.sound.start_s - found.zero_s) * rate))
     missing = max(0, end - begins - filled) if decoder.num_damaged else 0
     if missing > (end - first) / 2:
@@ -73,6 +74,16 @@ def _stretch(path: Path, start_s: float, length_s: float | None) -> tuple[Wavefo
             f"{filled / rate:.4g} s can be decoded; give another stretch, or repair the file"
         )
     return samples, rate, missing / rate
+
+
+def _check_finite(path: Path, samples: Waveform, start_s: float, rate: int) -> None:
+    """Raise MediaError for samples that are not numbers, as files of floats may hold."""
+    wrong = np.flatnonzero(~np.isfinite(samples).all(axis=0))
+    if len(wrong):
+        raise MediaError(
+            f"{path} holds {len(wrong)} samples that are not numbers (NaN or infinity), the first at "
+            f"{start_s + wrong[0] / rate:.4g} s; save the sound again without them"
+        )
 
 
 def _placed(

@@ -19,9 +19,10 @@ from soundstage.errors import RequestError, SoundstageError
 if TYPE_CHECKING:
     import torch
 
-    from soundstage.plan import Plan
+    from soundstage.model_set import ModelSet
     from soundstage.speed.formats import NumberFormat
     from soundstage.weights.budget import Machine, ModelSizes
+    from soundstage.weights.storage import Storage
 
 app = typer.Typer(**PLAIN)
 
@@ -30,6 +31,8 @@ SIZES = ((768, 512, 121), (1344, 768, 121), (1920, 1088, 121))
 CODECS = {"h264": "libx264", "aac": "aac", "prores": "prores_ks", "opus": "libopus", "flac": "flac"}
 NEEDED_CODECS = ("h264", "aac")
 PROMPT = "A red ball drops onto a wooden floor."
+PUBLISHED = "LTX-2.3"
+NEED_INPUT = ("dub", "upscale")  # recipes that want a clip
 MIN_DISK_BYTES = 60e9  # one official set with its text encoder
 
 
@@ -46,9 +49,11 @@ class Support:
 class Need:
     """One recipe at one size: the policy, its peaks in bytes and its seconds; or why it cannot be made.
 
-    weights: the column. storage: how the transformer is held, of weights.storage.STORAGES.
+    model: which it is made with. weights: the column. needs_input: it wants more than a prompt. refused: this
+    model's plan says no. storage: how the transformer is held, of weights.storage.STORAGES.
     """
 
+    model: str
     recipe: str
     weights: str
     size: str
@@ -58,7 +63,21 @@ class Need:
     seconds: float
     sentence: str
     needs_input: bool = False
+    refused: bool = False
     storage: str = ""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A model whose clips are priced. held: the ways its weights may be held, the one wanted most first.
+
+    sizes: (width, height, frames) of the clips. title: of its table.
+    """
+
+    title: str
+    model: ModelSet
+    held: tuple[ModelSizes, ...]
+    sizes: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,8 @@ class Report:
 def doctor(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     model: Annotated[
-        str | None, typer.Option(help="A model folder or name to price. [default: the published 22B]")
+        str | None,
+        typer.Option(help="A model's name or folder to price. [default: those here, and the published 22B]"),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="How --model's transformer is held: a word of `generate`'s --weights.")
@@ -102,7 +122,7 @@ def doctor(
 def examine(
     device: str = "auto", model: str | None = None, weights: str = "auto", dtype: str = "auto"
 ) -> Report:
-    """Look at the machine. model: a folder or name; None prices the published 22B in full and in fp8.
+    """Look at the machine. model: a folder or name; None prices the models here and the published 22B.
 
     weights: how that model's are held. dtype: what to compute in. Raises RequestError for a device or a model
     that is not there, and for a word of `weights` or `dtype` that does not exist or does not go with it.
@@ -110,7 +130,6 @@ def examine(
     import torch
 
     from soundstage.defaults import Defaults
-    from soundstage.model_set import find_model
     from soundstage.parts import pick_device
     from soundstage.speed.formats import asked_format, choose_format
     from soundstage.weights.residency import this_machine
@@ -118,9 +137,10 @@ def examine(
     chosen = pick_device(device)
     machine = this_machine(chosen)
     dtypes, codecs = tuple(_dtypes(chosen)), tuple(_codecs())
-    wish = (Defaults() if model is None else find_model(model).defaults).dtype
+    priced, problems = priced_models(model, weights, dtype, chosen.type)
+    wish = (Defaults() if model is None else priced[0].model.defaults).dtype
     used = choose_format(asked_format(dtype), wish, chosen.type)
-    needs = tuple(_needs(machine, model, weights, used))
+    needs = tuple(_needs(machine, priced))
     disk = _free_disk()
     return Report(
         system={
@@ -139,7 +159,7 @@ def examine(
         dtypes=dtypes,
         codecs=codecs,
         needs=needs,
-        advice=tuple(_advice(machine, dtypes, codecs, needs, disk, bool(torch.version.cuda))),
+        advice=(*problems, *_advice(machine, dtypes, codecs, needs, disk, bool(torch.version.cuda))),
     )
 
 
@@ -205,81 +225,128 @@ def _driver(device: torch.device) -> str:
 def _free_disk() -> float:
     import shutil
 
-    return float(shutil.disk_usage(Path.home()).free)
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home
+        home = Path.cwd()
+    place = next(p for p in (home, *home.parents) if p.exists())
+    return float(shutil.disk_usage(place).free)
 
 
 # --- what recipes need ---------------------------------------------------------------------------------
 
 
-def _needs(machine: Machine, model: str | None, weights: str, used: NumberFormat) -> Iterator[Need]:
+def _needs(machine: Machine, priced: Sequence[Priced]) -> Iterator[Need]:
     from soundstage.recipes import RECIPES
 
-    for held in _models(model, weights, used):
+    for one in priced:
         for recipe in RECIPES:
-            for width, height, num_frames in SIZES:
-                yield _need(machine, held, recipe, width, height, num_frames)
+            for size in one.sizes:
+                yield _need(machine, one, recipe, size)
 
 
-def _models(model: str | None, weights: str, used: NumberFormat) -> list[tuple[ModelSizes, ...]]:
-    """Of each model the ways its weights may be held, the one wanted most first."""
-    from soundstage.weights.budget import ModelSizes
+def priced_models(
+    model: str | None, weights: str, dtype: str, kind: str
+) -> tuple[tuple[Priced, ...], tuple[str, ...]]:
+    """(the models to price, what is wrong with others): the one named, or those here and the published 22B.
+
+    kind: of the device.
+    """
+    from soundstage.model_set import find_model
     from soundstage.weights.storage import storage_named
 
     storage = storage_named(weights)
-    if model is None:
-        if storage is not None:
-            raise RequestError(
-                f"weights is '{weights}', and no model is named; give --model, without which the published "
-                "22B is priced in full and in fp8",
-                field="weights",
-            )
-        full = ModelSizes.published(used.name)
-        return [(full,), (ModelSizes.published("fp8", full.item_bytes),)]
-    from soundstage.model_set import find_model
+    if model is not None:
+        return (_priced(find_model(model), storage, dtype, kind),), ()
+    if storage is not None:
+        raise RequestError(
+            f"weights is '{weights}', and no model is named; give --model, without which the models here and "
+            "the published 22B are priced",
+            field="weights",
+        )
+    found, problems = [], []
+    for name in _installed():
+        try:
+            found.append(_priced(find_model(name), None, dtype, kind))
+        except SoundstageError as error:
+            problems.append(f"model {name}: {error}")
+    return (*found, *_published(dtype, kind)), tuple(problems)
+
+
+def _installed() -> Iterator[str]:
+    """Names of models that are here: shipped, added, and published ones with all they need."""
+    from soundstage.model_set import SHIPPED
+    from soundstage.weights.catalog import MODELS
+    from soundstage.weights.library import Library
+
+    yield from (name for name, folder in SHIPPED.items() if folder.is_dir())
+    library = Library.open()
+    yield from library.models
+    for name in MODELS:
+        try:
+            library.lookup(name)
+        except SoundstageError:
+            continue
+        yield name
+
+
+def _priced(model: ModelSet, storage: Storage | None, dtype: str, kind: str) -> Priced:
+    """A model that is here, at its own sizes: its usual clip and its longest."""
     from soundstage.parts import DTYPES, model_sizes
+    from soundstage.speed.formats import asked_format, choose_format
 
-    return [model_sizes(find_model(model), DTYPES[used.name], storage)]
-
-
-def _need(
-    machine: Machine, held: Sequence[ModelSizes], recipe: str, width: int, height: int, num_frames: int
-) -> Need:
-    from soundstage.weights.budget import choose_held
-
-    name = held[0].name
-    size = f"{width}x{height}x{num_frames}"
-    planned = False
-    try:
-        plan = _plan(recipe, width, height, num_frames)
-        planned = True
-        choice = choose_held(plan, held, machine)
-    except SoundstageError as error:
-        return Need(recipe, name, size, None, 0.0, 0.0, 0.0, str(error), needs_input=not planned)
-    found = choice.price
-    return Need(
-        recipe, name, size, found.residency.policy, found.device_bytes, found.host_bytes, found.seconds,
-        choice.reason, storage=choice.weights,
-    )  # fmt: skip
+    used = choose_format(asked_format(dtype), model.defaults.dtype, kind)
+    defaults = model.defaults
+    longest = int(defaults.max_duration_s * defaults.fps) // 8 * 8 + 1
+    own = tuple((*defaults.size, frames) for frames in (defaults.num_frames, longest))
+    sizes = own if defaults.size[0] < SIZES[0][0] else SIZES
+    return Priced(model.name, model, model_sizes(model, DTYPES[used.name], storage), sizes)
 
 
-def _plan(recipe: str, width: int, height: int, num_frames: int) -> Plan:
-    """The plan of a prompt alone. Raises RequestError for a recipe that needs more than a prompt."""
+def _published(dtype: str, kind: str) -> Iterator[Priced]:
+    """The published 22B, whether it is here or not, with every file that a recipe may ask for."""
     from soundstage.defaults import Defaults
     from soundstage.model_set import EXTRAS, ModelFile, ModelSet
-    from soundstage.planning import make_plan
-    from soundstage.request import Request
+    from soundstage.speed.formats import asked_format, choose_format
+    from soundstage.weights.budget import ModelSizes
 
     class Complete(ModelSet):
-        """The published model with every file that a recipe may ask for."""
-
         def files(self) -> tuple[ModelFile, ...]:
             return ()
 
         def extra(self, role: str) -> ModelFile:
             return ModelFile(EXTRAS[role][1], Path(role), 0)
 
-    request = Request(prompt=PROMPT, recipe=recipe, size=(width, height), num_frames=num_frames)
-    return make_plan(request, Complete("LTX-2.3", Path(), Defaults()))
+    model = Complete(PUBLISHED, Path(), Defaults())
+    full = ModelSizes.published(choose_format(asked_format(dtype), Defaults().dtype, kind).name)
+    for held in (full, ModelSizes.published("fp8", full.item_bytes)):
+        yield Priced(PUBLISHED, model, (held,), SIZES)
+
+
+def _need(machine: Machine, priced: Priced, recipe: str, size: tuple[int, int, int]) -> Need:
+    from soundstage.planning import make_plan
+    from soundstage.request import Request
+    from soundstage.weights.budget import choose_held
+
+    name, (width, height, num_frames) = priced.held[0].name, size
+    words = f"{width}x{height}x{num_frames}"
+    planned = False
+    try:
+        request = Request(prompt=PROMPT, recipe=recipe, size=(width, height), num_frames=num_frames)
+        plan = make_plan(request, priced.model)
+        planned = True
+        choice = choose_held(plan, priced.held, machine)
+    except SoundstageError as error:
+        needs_input = not planned and recipe in NEED_INPUT
+        return Need(
+            priced.title, recipe, name, words, None, 0.0, 0.0, 0.0, str(error),
+            needs_input=needs_input, refused=not planned and not needs_input,
+        )  # fmt: skip
+    found = choice.price
+    return Need(
+        priced.title, recipe, name, words, found.residency.policy, found.device_bytes, found.host_bytes,
+        found.seconds, choice.reason, storage=choice.weights,
+    )  # fmt: skip
 
 
 # --- what to change --------------------------------------------------------------------------------------
@@ -301,9 +368,9 @@ def _advice(
     for codec in codecs:
         if codec.name in NEEDED_CODECS and not codec.works:
             yield f"PyAV lacks {codec.detail}, which .mp4 files need: reinstall it from its own wheels"
-    refused = [need for need in needs if need.policy is None and not need.needs_input]
-    if refused:
-        yield f"{len(refused)} of {len(needs)} clips do not fit, the first because {refused[0].sentence}"
+    too_large = [n for n in needs if n.policy is None and not n.needs_input and not n.refused]
+    if too_large:
+        yield f"{len(too_large)} of {len(needs)} clips do not fit, the first because {too_large[0].sentence}"
     if any(need.policy == "disk" for need in needs) and machine.kind == "cuda":
         yield "with so little host memory blocks are read from disk at every step: free some, or use fp8"
     if not next(d.works for d in dtypes if d.name == "fp8") and machine.kind == "cuda":
@@ -335,21 +402,35 @@ def _mark(support: Support) -> str:
 
 
 def _table(report: Report) -> Iterator[str]:
-    """A row per recipe and size, a column per model: weights, policy, peak and seconds."""
-    columns = list(dict.fromkeys(need.weights for need in report.needs))
+    """For each model a row per recipe and size, a column per way its weights are stored."""
     peak = "GB on the device" if report.kind == "cuda" else "GB of memory"
-    yield f"what a clip takes: weights, policy, {peak}, seconds (worked out, not measured)"
-    yield f"{'recipe':<14}{'size':<16}" + "".join(f"{name:<36}" for name in columns)
-    rows: dict[tuple[str, str], dict[str, Need]] = {}
-    for need in report.needs:
-        rows.setdefault((need.recipe, need.size), {})[need.weights] = need
-    for (recipe, size), needs in rows.items():
-        cells = "".join(f"{_cell(needs[name], report.kind):<36}" for name in columns)
-        yield f"{recipe:<14}{size:<16}{cells}".rstrip()
+    yield f"what a clip takes: weights, policy, {peak}, time (worked out, not measured)"
+    for model in dict.fromkeys(need.model for need in report.needs):
+        needs = [need for need in report.needs if need.model == model]
+        columns = list(dict.fromkeys(need.weights for need in needs))
+        yield ""
+        titles = "".join(f"{name:<36}" for name in columns)
+        yield f"{'recipe':<14}{'size':<16}{titles}".rstrip()
+        rows: dict[tuple[str, str], dict[str, Need]] = {}
+        for need in needs:
+            rows.setdefault((need.recipe, need.size), {})[need.weights] = need
+        for (recipe, size), found in rows.items():
+            cells = "".join(f"{_cell(found[name], report.kind):<36}" for name in columns)
+            yield f"{recipe:<14}{size:<16}{cells}".rstrip()
+        yield from dict.fromkeys(f"{n.recipe} with {model}: {n.sentence}" for n in needs if n.refused)
 
 
 def _cell(need: Need, kind: str) -> str:
     if need.policy is None:
-        return "needs an input" if need.needs_input else "does not fit"
+        return (
+            "needs an input" if need.needs_input else "refused, see below" if need.refused else "does not fit"
+        )
     peak = need.device_bytes if kind == "cuda" else need.host_bytes
-    return f"{need.storage}: {need.policy}, {peak / GB:.1f} GB, {need.seconds:.0f} s"
+    return f"{need.storage}: {need.policy}, {peak / GB:.1f} GB, {_span(need.seconds)}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time in the unit that people would use."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

@@ -25,15 +25,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _TAG = re.compile(r"\[[^\]]*\]|\b(?:scene|shot|segment|part|beat|chunk)\s+\d+", re.IGNORECASE)
 # What any prompt may hold without meaning a thing, a place or a deed.
 _COMMON_WORDS = """
-    a about above across after again against all along also always an and another any are around as at away back
-    be because been before behind being below beside between both but by can could do does down during each
-    either else end every film for from front get gets go goes going had has have he her here hers him his how i
-    if in inside into is it its itself just last like lets make makes many may me more most much my near never
-    next no none nor not now of off on once one only onto or other our out outside over own part picture quickly
-    quite rather s same scene second seconds see seen she shot shows slow slowly so some soon still such t than
-    that the their them then there these they this those through time times to together too toward towards two
-    under until up upon us very video want was we were what when where which while who why will with within
-    without would you your
+a about above across after again against all along also always an and another any are around as at away back
+be because been before behind being below beside between both but by can could do does down during each
+either else end every film for from front get gets go goes going had has have he her here hers him his how i
+if in inside into is it its itself just last like lets make makes many may me more most much my near never
+next no none nor not now of off on once one only onto or other our out outside over own part picture quickly
+quite rather s same scene second seconds see seen she shot shows slow slowly so some soon still such t than
+that the their them then there these they this those through time times to together too toward towards two
+under until up upon us very video want was we were what when where which while who why will with within
+without would you your
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 _ENDINGS = ("'s", "\u2019s", "ing", "ed", "es", "s", "ly")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import soundstage
 from soundstage.cli import doctor
 from soundstage.cli.main import app
+from soundstage.errors import SoundstageError
 from soundstage.recipes import RECIPES
-from soundstage.speed.formats import NumberFormat
 from soundstage.weights.budget import Machine
+from soundstage.weights.library import Library
+from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()
 
@@ -24,7 +29,7 @@ def here() -> doctor.Report:
 
 def on_card(gigabytes: float, host: float = 64) -> list[doctor.Need]:
     machine = Machine("a card", "cuda", host * 1e9, gigabytes * 1e9, flops_per_s=1e14)
-    return list(doctor._needs(machine, None, "auto", NumberFormat("bfloat16", "a test asks for it")))
+    return list(doctor._needs(machine, tuple(doctor._published("bfloat16", "cuda"))))
 
 
 def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) -> None:
@@ -39,9 +44,41 @@ def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) ->
 
 
 def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: doctor.Report) -> None:
-    assert len(here.needs) == 2 * len(RECIPES) * len(doctor.SIZES)
-    assert {need.recipe for need in here.needs} == set(RECIPES)
-    assert {need.recipe for need in here.needs if need.needs_input} == {"dub", "upscale"}
+    needs = [need for need in here.needs if need.model == doctor.PUBLISHED]
+    assert len(needs) == 2 * len(RECIPES) * len(doctor.SIZES)
+    assert {need.recipe for need in needs} == set(RECIPES)
+    assert {need.recipe for need in needs if need.needs_input} == {"dub", "upscale"}
+    assert not any(need.refused for need in needs)
+
+
+def test_nano_is_priced_at_its_own_sizes_where_its_plan_says_yes(here: doctor.Report) -> None:
+    needs = [need for need in here.needs if need.model == "nano"]
+    assert {need.recipe for need in needs} == set(RECIPES)
+    assert needs[0].size == "192x128x49"
+    stage = soundstage.load("nano")
+    for need in needs:
+        width, height, frames = map(int, need.size.split("x"))
+        words = {"prompt": doctor.PROMPT, "recipe": need.recipe, "size": (width, height)}
+        try:
+            stage.plan(soundstage.Request(**words, num_frames=frames))
+            planned = True
+        except SoundstageError:
+            planned = False
+        assert planned == (need.policy is not None), need
+
+
+def test_added_models_are_priced_and_a_broken_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    library = Library.open()
+    library.add([write_tiny_model(tmp_path / "tiny")], "mine")
+    library.add([write_tiny_model(tmp_path / "other")], "gone")
+    shutil.rmtree(tmp_path / "other")
+    priced, problems = doctor.priced_models(None, "auto", "auto", "cpu")
+    assert [one.title for one in priced][:2] == ["nano", "mine"]
+    assert len(problems) == 1
+    assert problems[0].startswith("model gone: model 'gone' was added with")
 
 
 def test_a_larger_card_streams_less() -> None:

@@ -99,18 +99,33 @@ def scaler_matrix(frame: Any) -> int | None:
 
 def mapped(deep: NDArray[np.uint16], transfer: int, primaries: int) -> Pixels:
     """Bring 16-bit RGB (H, W, 3) of high range or wide primaries to 8-bit RGB of BT.709."""
+    high = transfer in (PQ, HLG)
+    matrix = _to_bt709(BT2020 if high and primaries in NEAR_BT709 - {1} else primaries)
+    curve, screen = _to_linear(transfer), _to_screen()
     out = np.empty(deep.shape, np.uint8)
-    curve = _to_linear(transfer)
-    matrix = _to_bt709(BT2020 if transfer in (PQ, HLG) and primaries in NEAR_BT709 - {1} else primaries)
     for top in range(0, len(deep), ROWS_AT_ONCE):
-        light = curve[deep[top : top + ROWS_AT_ONCE]]
+        codes = [deep[top : top + ROWS_AT_ONCE, :, channel] for channel in range(3)]
+        light = [curve[code] for code in codes]
         if transfer == HLG:
-            light *= _hlg_gain(light)
-        if transfer in (PQ, HLG):
-            light *= _tone_gain(light.max(axis=-1, keepdims=True))
-        shown = np.clip(light @ matrix, 0, 1) ** np.float32(1 / SCREEN_GAMMA)
-        out[top : top + ROWS_AT_ONCE] = np.rint(shown * 255)
+            light = _scaled(light, _hlg_gain(light))
+        if high:
+            light = _scaled(light, _tone_gain(np.maximum(np.maximum(light[0], light[1]), light[2])))
+        for channel, weights in enumerate(matrix):
+            shown = light[0] * weights[0] + light[1] * weights[1] + light[2] * weights[2]
+            index = np.sqrt(np.clip(shown, 0, 1)) * np.float32(65535)
+            out[top : top + ROWS_AT_ONCE, :, channel] = screen[index.astype(np.uint16)]
     return out
+
+
+def _scaled(light: list[NDArray[np.float32]], gain: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [channel * gain for channel in light]
+
+
+@functools.cache
+def _to_screen() -> NDArray[np.uint8]:
+    """Return the code of each of 65,536 lights, by their square root, which is fine enough near black."""
+    light = np.linspace(0, 1, 65536) ** 2
+    return np.rint(light ** (1 / SCREEN_GAMMA) * 255).astype(np.uint8)
 
 
 @functools.cache
@@ -141,20 +156,23 @@ def _hlg_scene(code: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
 
 
-def _hlg_gain(scene: NDArray[np.float32]) -> NDArray[np.float32]:
+def _hlg_gain(scene: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return what takes the scene's light to a display of 1000 cd/m2. Source: BT.2100, the HLG OOTF."""
-    luminance = scene @ np.array([[0.2627], [0.6780], [0.0593]], np.float32)
+    red, green, blue = (np.float32(weight) for weight in (0.2627, 0.6780, 0.0593))
+    luminance = red * scene[0] + green * scene[1] + blue * scene[2]
     gain: NDArray[np.float32] = luminance ** np.float32(0.2) * np.float32(PEAK_NITS / WHITE_NITS)
     return gain
 
 
 def _tone_gain(light: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what brings light of any height, 1 being white, to at most 1; the hue stays."""
-    over = np.maximum(light - KNEE, 0) * np.float32(SLOPE / (1 - SLOPE * KNEE))
-    peak = (PEAK_NITS / WHITE_NITS - KNEE) * SLOPE / (1 - SLOPE * KNEE)
+    slope, knee = np.float32(SLOPE), np.float32(KNEE)
+    steep = np.float32(SLOPE / (1 - SLOPE * KNEE))
+    peak = np.float32((PEAK_NITS / WHITE_NITS - KNEE) * steep)
+    over = np.maximum(light - knee, 0) * steep
     shoulder = over * (1 + over / peak**2) / (1 + over)
-    shown = SLOPE * np.minimum(light, KNEE) + (1 - SLOPE * KNEE) * shoulder
-    gain: NDArray[np.float32] = (np.minimum(shown, 1) / np.maximum(light, 1e-6)).astype(np.float32)
+    shown = slope * np.minimum(light, knee) + (1 - slope * knee) * shoulder
+    gain: NDArray[np.float32] = np.minimum(shown, 1) / np.maximum(light, np.float32(1e-6))
     return gain
 
 
@@ -169,9 +187,9 @@ D65 = (0.3127, 0.3290)
 
 @functools.cache
 def _to_bt709(primaries: int) -> NDArray[np.float32]:
-    """Return the (3, 3) matrix that linear RGB rows are multiplied by."""
+    """Return the (3, 3) matrix that takes linear RGB columns to BT.709."""
     own = _to_xyz(CHROMATICITIES.get(primaries, CHROMATICITIES[1]))
-    moved: NDArray[np.float32] = (np.linalg.inv(_to_xyz(CHROMATICITIES[1])) @ own).T.astype(np.float32)
+    moved: NDArray[np.float32] = (np.linalg.inv(_to_xyz(CHROMATICITIES[1])) @ own).astype(np.float32)
     return moved
 
 

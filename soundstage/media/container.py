@@ -33,6 +33,10 @@ LISTS = "it is of a kind that is not read; lists of other files, as m3u8 and ffc
 # A seek may land after the wanted time, or between two keyframes: then it is tried again so much earlier.
 SEEK_MARGINS_S = (0.5, 12.0)
 NEAR_START_S = 1.0  # from here on it is not worth to seek
+# Each packet of these is one frame; others have packets that show nothing.
+FRAME_PER_PACKET = ("h264", "hevc", "av1", "libdav1d", "mpeg2video", "mjpeg", "prores", "ffv1")
+# FFmpeg's own decoders of these leave transparency out.
+TRANSPARENT_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Packets that are held while a place is looked for in a file that cannot seek: a long group of pictures.
 MAX_HELD_PACKETS = 4000
 
@@ -202,12 +206,16 @@ class Decoder:
             self.prepare(container, stream)
         return stream
 
-    def _timed(self, found: Iterator[Any], stream: Any) -> Iterator[tuple[float, Any]]:
+    def _timed(self, found: Iterator[Any], stream: Any) -> Frames:
         """Yield the decoded frames with their times; those without a stamp follow the one before."""
         expected: float | None = None
         clean = False
+        decode = _decoder(stream)
+        awaited = _Awaited() if stream.codec_context.name in FRAME_PER_PACKET else None
         for packet in found:
-            for frame in self._decode(packet):
+            if awaited is not None:
+                awaited.packet(packet)
+            for frame in self._decode(packet, decode):
                 # A stream may begin between keyframes, where pictures are made up until the first.
                 clean = clean or not (self.kind == "video" and frame.is_corrupt)
                 stamp = frame.pts if frame.pts is not None else frame.dts
@@ -216,17 +224,64 @@ class Decoder:
                     time_s = expected if expected is not None else 0.0
                 expected = time_s + _length_s(frame, stream)
                 if clean:
+                    self.num_damaged += awaited.frame(frame) if awaited is not None else 0
                     yield time_s, frame
+        self.num_damaged += awaited.left() if awaited is not None else 0
 
-    def _decode(self, packet: Any) -> list[Any]:
+    def _decode(self, packet: Any, decode: Callable[[Any], list[Any]]) -> list[Any]:
         import av
 
         try:
-            frames: list[Any] = packet.decode()
-        except (av.InvalidDataError, av.EOFError, av.PatchWelcomeError):
+            return decode(packet)
+        except av.MemoryError:
+            raise
+        except av.EOFError:  # emptied already
+            return []
+        except av.FFmpegError:
             self.num_damaged += 1
             return []
-        return frames
+
+
+class _Awaited:
+    """Packets whose frame has not come: decoders leave out what is damaged without a word."""
+
+    def __init__(self) -> None:
+        self.stamps: set[int] = set()
+        self.first: int | None = None
+
+    def packet(self, packet: Any) -> None:
+        if packet.size and packet.pts is not None and not packet.is_discard:
+            self.stamps.add(packet.pts)
+
+    def frame(self, frame: Any) -> int:
+        """Return how many packets before this frame came to nothing."""
+        if frame.pts is None or frame.interlaced_frame:  # two packets may be the fields of one frame
+            self.stamps.clear()
+            return 0
+        if self.first is None:
+            self.first = frame.pts
+        gone = {stamp for stamp in self.stamps if stamp <= frame.pts}
+        self.stamps -= gone
+        return sum(stamp not in (frame.pts, self.first) and stamp > self.first for stamp in gone)
+
+    def left(self) -> int:
+        return len(self.stamps) if self.first is not None else 0
+
+
+def _decoder(stream: Any) -> Callable[[Any], list[Any]]:
+    """Return what makes frames of a stream's packets."""
+    import av
+
+    if stream.type == "video":
+        stream.thread_type = "AUTO"
+    name = TRANSPARENT_DECODERS.get(stream.codec_context.name)
+    if stream.metadata.get("alpha_mode") == "1" and name in av.codec.codecs_available:
+        with_alpha: Any = av.CodecContext.create(name, "r")
+        if stream.codec_context.extradata:
+            with_alpha.extradata = stream.codec_context.extradata
+        decode: Callable[[Any], list[Any]] = with_alpha.decode
+        return decode
+    return lambda packet: list(packet.decode())
 
 
 def _length_s(frame: Any, stream: Any) -> float:

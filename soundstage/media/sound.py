@@ -110,11 +110,12 @@ def _at_rate(frames: Frames, rate: int) -> Iterator[tuple[float, Waveform]]:
             for piece in resampler.resample(None):
                 yield next_s, stereo(piece)
             resampler = None
-        if frame.sample_rate == rate:
+        if frame.sample_rate == rate and not _is_too_wide(frame):
             yield time_s, stereo(frame)
             continue
         if resampler is None:
             resampler, source, next_s = _resampler(frame, rate), own, time_s
+        next_s = time_s if frame.sample_rate == rate else next_s
         frame.pts = None
         for piece in resampler.resample(frame):
             yield next_s, stereo(piece)
@@ -127,7 +128,12 @@ def _at_rate(frames: Frames, rate: int) -> Iterator[tuple[float, Waveform]]:
 def _resampler(frame: Any, rate: int) -> Any:
     from av.audio.resampler import AudioResampler
 
-    return AudioResampler(format="fltp", layout=frame.layout.name, rate=rate)
+    return AudioResampler(format="flt", layout=frame.layout.name, rate=rate)
+
+
+def _is_too_wide(frame: Any) -> bool:
+    """Return whether PyAV would look for planes beyond the last one: from 8 channels on it crashes there."""
+    return bool(frame.format.is_planar and frame.layout.nb_channels >= 8)
 
 
 def stereo(frame: Any) -> Waveform:

@@ -38,6 +38,7 @@ HEAD_PACKETS = 120  # from which the rate is found
 TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked for
 CUT_SOUND_S = 0.1
 MISSING_S = 0.25  # less at the end of a file than its index lists is no damage
+FILLING_S = 0.2  # at most so much of a stream's last packets is not to be heard
 MAX_FPS = 1000
 STANDARD_RATES = tuple(
     Fraction(n, d)
@@ -319,6 +320,8 @@ def _sound(path: Path) -> SoundTrack:
     length_s = first.samples / first.sample_rate
     end = _end(path, "audio", head, length_s, start_s)
     heard_s = _last_sample(path, end.end_s - 0.5, start_s) or end.end_s
+    if heard_s < end.end_s - FILLING_S:  # its last packets are damaged
+        heard_s = end.end_s
     # FFmpeg's decoders do not cut what an MP4's index leaves out of the last packet.
     end_s = min(heard_s, head.listed_s or heard_s) if head.indexed else heard_s
     return SoundTrack(int(first.sample_rate), start_s, end_s, end.listed_end_s)

@@ -6,7 +6,6 @@ start; it imports next to nothing, not even `typing`.
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import sys
@@ -39,7 +38,6 @@ class Interrupts:
         self.code: int | None = None
         self._begun = False
         self._first_s = 0.0
-        self._again = False
         self._ended = False
 
     def install(self) -> None:
@@ -64,8 +62,8 @@ class Interrupts:
             os._exit(code)
         if not self._begun:
             _leave(code)
-        if self.code is None or self._again:
-            self.code, self._again = code, False
+        if self.code is None:
+            self.code = code
             self._first_s = time.monotonic()
             self._raise_after_imports(number, frame)
         elif time.monotonic() - self._first_s > GRACE_S:
@@ -74,17 +72,21 @@ class Interrupts:
     def _raise_after_imports(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt now, or look again in a moment where a module is being imported."""
         waited = time.monotonic() - self._first_s
-        if _is_importing(frame) and waited < IMPORT_S and hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, self._raise_after_imports)
-            signal.setitimer(signal.ITIMER_REAL, LOOK_S)
-        else:
+        if not (_is_importing(frame) and waited < IMPORT_S and self._look_again()):
             raise KeyboardInterrupt
+
+    def _look_again(self) -> bool:
+        """Come back in a moment; False where the system has no timer."""
+        if not hasattr(signal, "setitimer"):
+            return False
+        signal.signal(signal.SIGALRM, self._raise_after_imports)
+        signal.setitimer(signal.ITIMER_REAL, LOOK_S)
+        return True
 
     def _unraisable(self, raised: Any) -> None:
         """An interruption that fell into a destructor or a callback of a library is raised again."""
         if raised.exc_type is not None and issubclass(raised.exc_type, KeyboardInterrupt):
-            self._again = True
-            _thread.interrupt_main()
+            self._look_again()
         elif os.environ.get(DEBUG):
             sys.__unraisablehook__(raised)
 

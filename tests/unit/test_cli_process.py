@@ -1,0 +1,198 @@
+"""The command line as a process: signals at any time, closed and full streams, bare environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from soundstage.cli.signals import Interrupts
+from tests.tiny_model import write_tiny_model
+
+ROOT = Path(__file__).parents[2]
+RUN = [sys.executable, "-c", "from soundstage.cli.main import run; run()"]
+TINY = [
+    sys.executable,
+    "-c",
+    "import soundstage.parts, tests.tiny_model as tiny; soundstage.parts.LoadedParts = tiny.TinyParts;"
+    "from soundstage.cli.main import run; run()",
+]
+BARE = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def shell(line: str, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which "$@" is the program with words."""
+    return subprocess.run(
+        ["bash", "-c", line, "-", *RUN, *words],
+        cwd=ROOT,
+        env=BARE | (env or {}),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["recipes"], ["recipes", "--json"], ["models", "list"], ["generate", "--help"]], ids=" ".join
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_a_quiet_end(words: list[str], unbuffered: str) -> None:
+    done = shell('"$@" | true; echo ${PIPESTATUS[0]}', *words, env={"PYTHONUNBUFFERED": unbuffered})
+    assert done.stdout.strip() == "141"
+    assert done.stderr.replace("your own: .yaml files in", "").count("\n") <= 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "words", [["--version"], ["recipes"], ["recipes", "--json"], ["--help"]], ids=" ".join
+)
+def test_a_full_disk_for_the_output_is_one_sentence(words: list[str]) -> None:
+    done = shell('"$@" >/dev/full', *words)
+    assert done.returncode == 2
+    assert "soundstage: standard output: no space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_messages_that_cannot_be_written_change_nothing() -> None:
+    for line in ('"$@" 2>&-', '"$@" <&- 2>&-', '"$@" 2>/dev/full' if Path("/dev/full").exists() else '"$@"'):
+        done = shell(line, "recipes", "--json")
+        assert done.returncode == 0
+        assert json.loads(done.stdout)
+        assert shell(line, "recepies").returncode == 2
+    assert shell('"$@" >&- 2>&- <&-', "recipes").returncode == 0
+
+
+def test_files_never_get_the_numbers_of_closed_streams(tmp_path: Path) -> None:
+    """With standard error closed, the next file opened would be number 2, and take every message."""
+    code = (
+        "import os; from soundstage.cli import process; process.open_missing_streams();"
+        f"number = os.open({str(tmp_path / 'film')!r}, os.O_CREAT | os.O_WRONLY);"
+        f"print(number, file=open({str(tmp_path / 'number')!r}, 'w'))"
+    )
+    subprocess.run(["bash", "-c", '"$@" >&- 2>&- <&-', "-", sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert int((tmp_path / "number").read_text()) > 2
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"COLUMNS": "1", "HOME": "/dev/null"},
+        {"COLUMNS": "0", "TERM": "dumb"},
+        {"COLUMNS": "many", "XDG_CONFIG_HOME": "/dev/null/a", "XDG_CACHE_HOME": "/dev/null/b"},
+        {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["recipes"], ["models", "list"], ["generate", "--help"]], ids=" ".join
+)
+def test_odd_environments_are_enough(env: dict[str, str], words: list[str]) -> None:
+    done = shell('"$@"', *words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 200
+
+
+def started(command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """A command in a folder, which can be interrupted."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=BARE | {"SOUNDSTAGE_CACHE": "off"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, which the tests may be, passes on that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
+def test_an_interrupt_after_the_entry_is_a_sentence(after_s: float, tmp_path: Path) -> None:
+    """Counted from the first line of the program; before it the interpreter itself has the signal."""
+    code = "import sys; from soundstage.cli.main import run; print('!', file=sys.stderr, flush=True); run()"
+    words = ["generate", "A red ball bounces.", "--frames", "481"]
+    process = started([sys.executable, "-c", code, *words], tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "!\n"
+    time.sleep(0.002 + after_s)  # `run` has installed its handler by then
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert told.endswith("soundstage: interrupted; no partial file is left\n")
+    assert "Traceback" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_at_any_later_time_leaves_nothing(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "tiny")
+    work = tmp_path / "work"
+    work.mkdir()
+    words = ["generate", "A red ball bounces.", "--model", str(model), "--steps", "200", "-o", "a.mp4"]
+    for delay_s in (0.2, 2.0):
+        process = started([*TINY, *words], work)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(("notice", "snapped", "load"))
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+        if process.wait(timeout=60) == 0:  # a fast machine was done
+            (work / "a.mp4").unlink()
+            continue
+        assert process.returncode == 130, told
+        assert told.endswith("soundstage: interrupted; no partial file is left\n")
+        assert "Traceback" not in told
+        assert list(work.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = (
+        signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.getsignal(signal.SIGTERM),
+        sys.unraisablehook,
+    )
+    try:
+        Interrupts().install()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+        sys.unraisablehook = before[2]
+
+
+def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
+    """An exception in __del__ goes no further; the work must end all the same."""
+    code = """
+import os, signal, time
+from soundstage.cli.signals import Interrupts
+interrupts = Interrupts(); interrupts.install(); interrupts.begin()
+class Holder:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+try:
+    Holder()
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("ended", interrupts.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "ended 130\n", done.stderr
+    assert done.stderr == ""
+
+
+def test_bytes_that_are_not_utf8_come_out_as_they_went_in(tmp_path: Path) -> None:
+    name = os.fsdecode(b"f\xfcr.mp4")
+    done = subprocess.run([*RUN, "show", name], cwd=tmp_path, env=BARE, capture_output=True)
+    assert done.returncode == 2
+    assert b"f\xfcr.mp4" in done.stderr
+    told = json.loads(
+        subprocess.run([*RUN, "show", name, "--json"], cwd=tmp_path, env=BARE, capture_output=True).stdout
+    )
+    assert name in told["error"]["message"]

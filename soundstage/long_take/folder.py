@@ -139,7 +139,7 @@ class WindowStore:
         free = shutil.disk_usage(folder).free
         if missing > free:
             raise RequestError(
-                f"take folder is {folder}, where {free / 1e6:.0f} MB are free and the windows take "
+                f"take.folder is {folder}, where {free / 1e6:.0f} MB are free and the windows take "
                 f"{missing / 1e6:.0f} MB; make room or give another folder",
                 field="take",
             )
@@ -253,14 +253,14 @@ def _refused(folder: Path) -> Iterator[None]:
         raise
     except MediaError as error:
         raise RequestError(
-            f"take folder is {folder}, which cannot be written ({error}); give another folder", field="take"
+            f"take.folder is {folder}, which cannot be written ({error}); give another folder", field="take"
         ) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise RequestError(
-            f"take folder is {folder}, which is a file or lies in one; give a folder", field="take"
+            f"take.folder is {folder}, which is a file or lies in one; give a folder", field="take"
         ) from error
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
         raise RequestError(
-            f"take folder is {folder}, which cannot be written ({told}); give another folder", field="take"
+            f"take.folder is {folder}, which cannot be written ({told}); give another folder", field="take"
         ) from error

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from soundstage.cli.spelling import Spoken
 from soundstage.engine import Done, Engine, Notice, Phase, Step
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError
 from soundstage.inputs import Audio, Lora
@@ -71,7 +72,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
 
 def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path) -> None:
     for name in ("a\0b", "x" * 5000):
-        with pytest.raises(RequestError, match="take folder is"):
+        with pytest.raises(RequestError, match=r"take\.folder is"):
             WindowStore(tmp_path / name, FACTS)
 
 
@@ -121,6 +122,12 @@ def test_a_spoiled_description_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "take" / MANIFEST).write_text(text)
     with pytest.raises(RequestError, match=r"take\.json is not the description of a take"):
         WindowStore(tmp_path / "take", FACTS)
+
+
+def test_the_command_line_tells_takes_in_its_own_words() -> None:
+    told = Spoken({"take": "--take"}, {}).sentence
+    assert told("take.folder is x, which is a file") == "folder of --take is x, which is a file"
+    assert told("take adain is 5; give less") == "--take adain is 5; give less"
 
 
 # --- windows are believed by content ------------------------------------------------------------------

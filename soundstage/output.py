@@ -102,20 +102,17 @@ def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[n
         samples, rate = _given(file, source.start_s, use.before / step.fps, plan)
         if part == "all":
             return samples, rate
-        made = _resampled(_decoded(parts, latents), OUTPUT_RATE_HZ, rate)
+        count = math.ceil(samples.shape[1] * OUTPUT_RATE_HZ / rate)
+        made = _resampled(_decoded(parts, latents, count), OUTPUT_RATE_HZ, rate)
         return _spliced(made, samples, [seam.scaled(rate / OUTPUT_RATE_HZ) for seam in use.audio_seams]), rate
-    return _decoded(parts, latents)[:, : _film_samples(plan)], OUTPUT_RATE_HZ
+    return _decoded(parts, latents, round(plan.duration_s * OUTPUT_RATE_HZ)), OUTPUT_RATE_HZ
 
 
-def _decoded(parts: Parts, latents: Tensor) -> NDArray[np.float32]:
-    decoded = checked(parts.decode_audio(latents), "the decoded sound", lambda: likely_cause(parts))
-    samples: NDArray[np.float32] = decoded[0].float().cpu().numpy()
-    return samples
-
-
-def _film_samples(plan: Plan) -> int | None:
-    """Samples at the output's rate of a film that is cut back; None where all that is made is heard."""
-    return None if plan.shown_frames is None else round(plan.duration_s * OUTPUT_RATE_HZ)
+def _decoded(parts: Parts, latents: Tensor, num_samples: int) -> NDArray[np.float32]:
+    """Exactly num_samples (2, n) at the output's rate."""
+    decoded = parts.decode_audio(latents, num_samples)
+    checked(decoded, "the decoded sound", lambda: likely_cause(parts))
+    return fit_audio(decoded[0].float().cpu().numpy(), num_samples)
 
 
 def _given(file: File, start_s: float, delay_s: float, plan: Plan) -> tuple[NDArray[np.float32], int]:

@@ -35,7 +35,7 @@ from soundstage.model_set import ModelSet, file_digest, file_identity, file_stam
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
 from soundstage.speed import cuda
 from soundstage.speed.formats import asked_format, choose_format
-from soundstage.types import MEL_RATE_HZ, Group
+from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
 from soundstage.weights.configs import model_config
 from soundstage.weights.header import read_header
@@ -195,8 +195,11 @@ class Parts(Protocol):
         """The frames of `decode_video` in order, in pieces (1, 3, n, 32h, 32w)."""
         ...
 
-    def decode_audio(self, latents: Tensor) -> Tensor:
-        """(1, 8, T, 16) -> samples (1, 2, n) float32 at 48 kHz."""
+    def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
+        """(1, 8, T, 16) -> samples (1, 2, n) float32 at 48 kHz, as many as the latents make.
+
+        num_samples: at most so many; the end is held for up to 80 ms where the latents make fewer.
+        """
         ...
 
 
@@ -560,10 +563,16 @@ class LoadedParts:
         self.floor.bring("video decoder")
         return vae.decode_stream(latents)
 
-    def decode_audio(self, latents: Tensor) -> Tensor:
+    def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
         vae, vocoder = self.audio_vae, self.vocoder
         self.floor.bring("audio VAE")
-        return torch.cat(list(decode_sound(vae, vocoder, latents.float())), dim=2)
+        num_mels = (
+            None
+            if num_samples is None
+            else math.ceil(num_samples * (MEL_RATE_HZ // MEL_HOP) / OUTPUT_RATE_HZ)
+        )
+        pieces = decode_sound(vae, vocoder, latents.float(), num_mels=num_mels)
+        return torch.cat(list(pieces), dim=2)[:, :, :num_samples]
 
     def _load(
         self, part: Part, kind: type[Module], dtype: torch.dtype | None = None, storage: Storage = "full"

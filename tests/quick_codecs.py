@@ -45,5 +45,5 @@ class QuickCodecs(TinyParts):
         count = waveform.shape[2] * 25 // sample_rate_hz
         return F.adaptive_avg_pool1d(waveform.float(), 64 * count).view(1, 2 * 4, 16, count).mT
 
-    def decode_audio(self, latents: Tensor) -> Tensor:
+    def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
         return latents[:, :2, :, 0].repeat_interleave(1920, dim=2)

@@ -183,7 +183,7 @@ class TinyParts(LoadedParts):
 class QuickSound(TinyParts):
     """Samples that follow the latents, at their published count, without the vocoder's seconds of work."""
 
-    def decode_audio(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode_audio(self, latents: torch.Tensor, num_samples: int | None = None) -> torch.Tensor:
         mel = latents.float().mean(dim=(1, 3), keepdim=True)[:, :, :, 0].repeat_interleave(4, dim=2)[:, :, 3:]
         return mel.repeat_interleave(480, dim=2).expand(1, 2, -1)
 

@@ -125,7 +125,7 @@ class Joint:
         if waveform is None:
             return frames, None, 0
         end = first_sample(window.audio_stop) - SEAM_SAMPLES
-        origin = first_sample(window.audio_stop) - waveform.shape[1]
+        origin = first_sample(window.audio_stop) - first_sample(window.audio_stop - window.audio_start)
         begin = 0
         if self._held is not None:
             begin = first_sample(window.audio_stop - _latents_after_overlap(window)) - SEAM_SAMPLES
@@ -133,7 +133,7 @@ class Joint:
             seam = slice(begin - origin, begin - origin + SEAM_SAMPLES)
             waveform = waveform.copy()
             waveform[:, seam] = self._held + weights * (waveform[:, seam] - self._held)
-        self._held = waveform[:, end - origin :].copy()
+        self._held = waveform[:, end - origin : end - origin + SEAM_SAMPLES].copy()
         return frames, waveform[:, begin - origin : end - origin], begin
 
 

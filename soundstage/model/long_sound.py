@@ -2,6 +2,10 @@
 
 The audio decoder and the vocoder are convolutions throughout, so a sample depends on a second or two of its
 surroundings at most. Each stretch is made with that much around it, which is then cut off.
+
+Beyond the first and last mel frame the vocoder's convolutions read zeros. A log-mel of zero is loud, and so a
+silent clip began and ended with a click. Here the sound is made with its first and last mel frame held for
+EDGE_MELS on either side, which are cut off: see docs/decoding.md.
 Source of the reaches: spec of the LTX-2.3 audio path, sections 2, 5 and 6. Held by
 tests/unit/test_long_sound.py.
 """
@@ -23,23 +27,42 @@ from soundstage.types import AUDIO_LATENTS_PER_S, MEL_HOP, MEL_RATE_HZ
 # Sound up to this long is made at once, as one call of the modules would.
 STRETCH_LATENTS = 20 * AUDIO_LATENTS_PER_S
 MELS_PER_LATENT = MEL_RATE_HZ // MEL_HOP // AUDIO_LATENTS_PER_S
+EDGE_MELS = 16  # 160 ms; what lies farther out changes the edge by less than 1/1000 in nano
+# 80 ms. T latents make 4T - 3 mel frames, up to 50 ms less than the film they are for.
+MAX_HELD_MELS = 8
 
 
 @torch.no_grad()
 def decode_sound(
-    audio_vae: AudioVae, vocoder: Vocoder, latents: Tensor, *, stretch: int = STRETCH_LATENTS
+    audio_vae: AudioVae,
+    vocoder: Vocoder,
+    latents: Tensor,
+    *,
+    num_mels: int | None = None,
+    stretch: int = STRETCH_LATENTS,
 ) -> Iterator[Tensor]:
     """Normalised latents (B, 8, T, 16) -> sound (B, 2, n) at 48 kHz in [-1, 1], piece by piece, in order.
 
-    stretch: latents made at a time. The pieces join to `vocoder(audio_vae.decode(latents))` to rounding.
+    num_mels: mel frames to make into sound, each 10 ms; None is the 4T - 3 that the latents give. The last
+    one is held for at most 80 ms where more are asked for. stretch: latents made at a time. The pieces join
+    to `vocoder(held_edges(audio_vae.decode(latents), num_mels))`, less the edges, to rounding.
     """
     mel = torch.cat(list(_mels(audio_vae, latents, stretch)), dim=2)
-    num_mels = mel.shape[2]
+    num_mels = min(num_mels or mel.shape[2], mel.shape[2] + MAX_HELD_MELS)
+    mel = held_edges(mel, num_mels)
     reach = vocoder_reach(vocoder.config)
     samples = vocoder.config.base.hop * vocoder.config.rate_ratio
-    for part in _stretches(num_mels, stretch * MELS_PER_LATENT, reach, reach):
+    for part in _stretches(num_mels, stretch * MELS_PER_LATENT, reach, reach, margin=EDGE_MELS):
         sound = vocoder(mel[:, :, part.read])
         yield sound[:, :, samples * part.crop.start : samples * part.crop.stop]
+
+
+def held_edges(mel: Tensor, num_mels: int) -> Tensor:
+    """Log-mel (B, 2, n, 64) cut or held at its end to num_mels, with EDGE_MELS more at either end."""
+    mel = mel[:, :, :num_mels]
+    after = EDGE_MELS + num_mels - mel.shape[2]
+    first, last = mel[:, :, :1], mel[:, :, -1:]
+    return torch.cat([first.expand(-1, -1, EDGE_MELS, -1), mel, last.expand(-1, -1, after, -1)], dim=2)
 
 
 def _mels(audio_vae: AudioVae, latents: Tensor, stretch: int) -> Iterator[Tensor]:
@@ -58,11 +81,12 @@ class Stretch:
     crop: slice
 
 
-def _stretches(length: int, size: int, before: int, after: int) -> Iterator[Stretch]:
+def _stretches(length: int, size: int, before: int, after: int, margin: int = 0) -> Iterator[Stretch]:
+    """Stretches of the whole. margin: what lies before and behind it, to read but not to keep."""
     for start in range(0, length, size):
         stop = min(start + size, length)
-        first = max(0, start - before)
-        yield Stretch(slice(first, min(length, stop + after)), slice(start - first, stop - first))
+        first, last = max(-margin, start - before), min(length + margin, stop + after)
+        yield Stretch(slice(margin + first, margin + last), slice(start - first, stop - first))
 
 
 def audio_decoder_reach(config: AudioVaeConfig) -> int:

@@ -75,7 +75,7 @@ def test_a_take_has_every_frame_and_the_sound_of_its_length(whole: Done) -> None
     assert clip.frames.shape == (FRAMES, 32, 32, 3)
     assert whole.video_latents.shape == (1, 128, 8, 1, 1)
     assert whole.audio_latents.shape == (1, 8, 28, 16)
-    assert clip.waveform.shape == (2, (4 * 28 - 3) * 480)
+    assert clip.waveform.shape == (2, round(FRAMES / clip.fps * 48_000))
     assert len(clip.provenance["windows"]) == 3
 
 

@@ -28,6 +28,7 @@ from benchmarks.peak import matmul_gflops_per_s
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Modality, Transformer
+from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape
 from soundstage.weights.layouts import to_diffusers
 
@@ -111,6 +112,8 @@ def load_random(case: Case) -> nn.Module:
     else:
         model = ours
     model.load_state_dict(state, strict=True, assign=True)
+    if case.name == "soundstage" and case.device == "cpu":
+        onednn.apply(model, DTYPES[case.dtype])
     return model.to(case.device).requires_grad_(False).eval()
 
 

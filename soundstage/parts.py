@@ -33,7 +33,7 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.model_set import ModelSet, file_digest, file_identity, file_stamp
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
-from soundstage.speed import cuda
+from soundstage.speed import cuda, onednn
 from soundstage.speed.formats import asked_format, choose_format
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
@@ -279,7 +279,7 @@ class LoadedParts:
             module = self._load("transformer", Transformer, storage=self.storage)
             self._manage("transformer", module, self._tensors["transformer"], calls=module)
         chunk_feed_forward(module, self.residency.feed_forward_tokens)
-        cuda.speed_up(module, self.device, self.dtype)
+        self._speed_up(module)
         return module
 
     @cached_property
@@ -338,6 +338,7 @@ class LoadedParts:
         """The projection or a connector, which arrives when it is called."""
         if part not in self._text_parts:
             module = self._text_parts[part] = self._load(part, TEXT_PARTS[part])
+            self._speed_up(module)
             self._manage(part, module, self._tensors[part], calls=module)
         return self._text_parts[part]
 
@@ -596,6 +597,13 @@ class LoadedParts:
     ) -> Streamed:
         place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
         return stream_from_files(module, tensors, blocks, residency, storage=storage, **place)
+
+    def _speed_up(self, module: nn.Module) -> None:
+        """Put on a part what is faster on this device."""
+        if self.device.type == "cpu":
+            onednn.apply(module, self.dtype)
+        else:
+            cuda.speed_up(module, self.device, self.dtype)
 
     def close(self) -> None:
         """Stop the threads that stream, and give up all that is built; what is used later is built again."""

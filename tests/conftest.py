@@ -11,9 +11,13 @@ if shutil.which("nvidia-smi") is None:  # Triton asks at its import whether its 
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_encodings_on_disk() -> Iterator[None]:
-    """Tests neither read nor fill the user's caches; one that is about the disk names a folder itself."""
+def no_encodings_on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's caches; one that is about the disk names a folder itself.
+
+    What is faster on this processor is tried anew by each session.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("SOUNDSTAGE_CACHE", "off")
         patch.setenv("SOUNDSTAGE_TAKES", "off")
         yield

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundstage.model.kernels import rms
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation, rotate
 
@@ -32,7 +31,7 @@ class Arithmetic:
 
     def norm(self, x: Tensor, eps: float) -> Tensor:
         """Divide by the root mean square of the last axis, without a weight; same shape."""
-        return rms(x, eps)
+        return F.rms_norm(x, x.shape[-1:], eps=eps)
 
     def modulated_norms(
         self, x: Tensor, eps: float, rows: Modulation, places: Sequence[Place]

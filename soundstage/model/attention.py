@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundstage.model import kernels
 from soundstage.model.arithmetic import PLAIN, Arithmetic
-from soundstage.model.kernels import Linear, RMSNorm
 from soundstage.model.rope import Rotation
 
 NORM_EPS = 1e-6
@@ -27,7 +26,10 @@ AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 def torch_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """PyTorch's scaled dot product attention."""
-    return kernels.attention(queries, keys, values, bias)
+    out = F.scaled_dot_product_attention(
+        queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=bias
+    )
+    return out.transpose(1, 2)
 
 
 def strength_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -66,13 +68,13 @@ class Attention(nn.Module):
         inner = num_heads * head_dim
         self.num_heads = num_heads
         self.kernel: AttentionKernel = torch_attention
-        self.to_q = Linear(width, inner)
-        self.to_k = Linear(context_width, inner)
-        self.to_v = Linear(context_width, inner)
-        self.q_norm = RMSNorm(inner, eps=NORM_EPS)
-        self.k_norm = RMSNorm(inner, eps=NORM_EPS)
-        self.to_gate_logits = Linear(width, num_heads)
-        self.to_out = nn.ModuleList([Linear(inner, width)])
+        self.to_q = nn.Linear(width, inner)
+        self.to_k = nn.Linear(context_width, inner)
+        self.to_v = nn.Linear(context_width, inner)
+        self.q_norm = nn.RMSNorm(inner, eps=NORM_EPS)
+        self.k_norm = nn.RMSNorm(inner, eps=NORM_EPS)
+        self.to_gate_logits = nn.Linear(width, num_heads)
+        self.to_out = nn.ModuleList([nn.Linear(inner, width)])
 
     def forward(
         self,
@@ -134,7 +136,7 @@ class GeluProjection(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = Linear(width, inner)
+        self.proj = nn.Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.arithmetic.linear_gelu(self.proj, x)
@@ -151,7 +153,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         # The empty middle keeps the published indices, net.0 and net.2.
-        self.net = nn.Sequential(GeluProjection(width, 4 * width), nn.Identity(), Linear(4 * width, width))
+        self.net = nn.Sequential(GeluProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)  # type: ignore[no-any-return]

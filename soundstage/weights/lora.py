@@ -24,17 +24,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.model.attention import FeedForward
-from soundstage.model.kernels import linear
 from soundstage.names import listed
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.lora_facts import LoraFacts
 from soundstage.weights.lora_files import Layer, Lora, LowRank
-from soundstage.weights.quantize import Quantized, QuantizedLinear, quantize_weight, rounded
+from soundstage.weights.quantize import Product, Quantized, QuantizedLinear, quantize_weight, rounded
 from soundstage.weights.read import Tensors
 
 Stream = Literal["video", "audio"]
@@ -431,12 +431,22 @@ class Adapters:
     def _hook(self, layer: Layer) -> Any:
         feed_forward = self._feed_forward(layer)
 
-        def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             piece = None if feed_forward is None else feed_forward.rows
+            product: Product = getattr(module, "product", F.linear)  # the layer's own, where it has another
             for name, adapter in self._adapters.items():
                 strength = adapter.at(layer) if layer in adapter.pairs else 0.0
                 if strength != 0:
-                    output = _branch(name, adapter, layer, inputs[0], output, strength=strength, piece=piece)
+                    output = _branch(
+                        name,
+                        adapter,
+                        layer,
+                        inputs[0],
+                        output,
+                        strength=strength,
+                        piece=piece,
+                        product=product,
+                    )
             return output
 
         return add
@@ -457,16 +467,17 @@ def _branch(
     *,
     strength: float,
     piece: slice | None,
+    product: Product,
 ) -> Tensor:
     """output (..., out) plus strength * scale * tokens * (x down^T) up^T, rounded to output's dtype once."""
     pair = adapter.pairs[layer]
     if pair.down.device != x.device:
         pair = adapter.pairs[layer] = LowRank(pair.down.to(x.device), pair.up.to(x.device), pair.scale)
-    inner = linear(x.to(pair.down.dtype), pair.down)
+    inner = product(x.to(pair.down.dtype), pair.down)
     tokens = _tokens(name, adapter, layer, inner, piece)
     if tokens is not None:
         inner = inner * tokens
-    return torch.add(output, linear(inner, pair.up).to(output.dtype), alpha=strength * pair.scale)
+    return torch.add(output, product(inner, pair.up).to(output.dtype), alpha=strength * pair.scale)
 
 
 def _tokens(name: str, adapter: _Adapter, layer: Layer, inner: Tensor, piece: slice | None) -> Tensor | None:

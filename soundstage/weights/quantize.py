@@ -31,7 +31,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.model import kernels
 from soundstage.names import listed
 from soundstage.weights.storage import TARGET, Format, Scheme
 
@@ -153,13 +152,24 @@ PLAIN_ROUNDING = Rounding()
 # --- the layer --------------------------------------------------------------------------------------
 
 
+Product = Callable[..., Tensor]  # (x (..., in), weight (out, in), bias (out,) or None) -> (..., out)
+
+
+def product_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """GELU (tanh form) of a linear layer's result."""
+    return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+
+
 class QuantizedLinear(nn.Module):
     """A linear layer whose weight is 8-bit; the bias keeps its dtype.
 
-    weight_scale: float32 (1, 1) or (out, 1). input_scale: the file's scale of the activations for an fp8
+    weight_scale: float32 (1, 1) or (out, 1). product, product_gelu: how a weight of full width is multiplied,
+    which is exchanged from outside. input_scale: the file's scale of the activations for an fp8
     product, (1, 1), or None for one per token. native: multiply in 8 bits where the device can.
     """
 
+    product: Product = staticmethod(F.linear)
+    product_gelu: Product = staticmethod(product_gelu)
     weight: Tensor
     weight_scale: Tensor
     bias: Tensor | None
@@ -195,7 +205,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), in x's dtype."""
         if not self._is_native(x):
-            return kernels.linear(x, self._weight(x), self.bias)
+            return self.product(x, self._weight(x), self.bias)
         rows = x.reshape(-1, self.in_features)
         is_int8 = self.weight.dtype == torch.int8
         return (self._int8_product(rows) if is_int8 else self._fp8_product(rows)).view(*x.shape[:-1], -1)
@@ -203,7 +213,7 @@ class QuantizedLinear(nn.Module):
     def gelu(self, x: Tensor) -> Tensor:
         """GELU (tanh form) of the layer's result, rounded where a layer of full weights rounds."""
         if not self._is_native(x):
-            return kernels.linear_gelu(x, self._weight(x), self.bias)
+            return self.product_gelu(x, self._weight(x), self.bias)
         return F.gelu(self(x), approximate="tanh")
 
     def _weight(self, x: Tensor) -> Tensor:

@@ -67,6 +67,32 @@ def test_what_was_found_is_kept_by_machine_and_damage_is_absence(
     assert Probe.open("here").found == {}
 
 
+def test_a_trial_on_the_processors_clock_does_not_count_waiting_and_leaves_the_threads_as_they_are() -> None:
+    def work() -> Tensor:
+        for _ in range(200):
+            _ = torch.ones(64, 64) @ torch.ones(64, 64)
+        return ONES
+
+    before = torch.get_num_threads()
+    assert Probe("here").takes(Trial("waits", work, after(0.02), alone=True))
+    assert torch.get_num_threads() == before
+
+
+def test_the_record_is_kept_where_encodings_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUNDSTAGE_CACHE", "off")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda _name: str(tmp_path))
+    assert Probe.open("here").takes(Trial("quick", after(0.005), after(0)))
+    assert Probe.open("here").found == {"quick": True}
+
+
+def test_a_folder_that_cannot_be_written_to_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOUNDSTAGE_CACHE", str(tmp_path / "file"))
+    assert Probe.open("here").takes(Trial("quick", after(0.005), after(0)))
+
+
 def test_the_environment_switches_all_paths_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUNDSTAGE_FAST_PATHS", "off")
     assert not Probe("here", found={"a path": True}).takes(Trial("a path", after(0), after(0)))

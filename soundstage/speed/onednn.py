@@ -1,0 +1,267 @@
+"""Faster ways for a model on the CPU, put on it after it is loaded: `apply(module, dtype)`.
+
+    products   linear layers through oneDNN, with a GELU fused to them. PyTorch sends float32 products to MKL,
+               which does not use AVX-512 on AMD. The layers change their class, their weights stay: names,
+               adapters, streaming and 8-bit storage see no difference.
+    sigmoid    the same, but for the GELU, which is x sigmoid(2u): without AVX-512 tanh is slow.
+    attention  by head in groups of queries, where PyTorch's flash kernel does not use the processor's units.
+    rows       norms, modulation and rotation in groups of rows that stay in the core's cache; see rows.py.
+
+Each is tried once on a machine, see trials.py, and what is not faster there is left out. Nothing is put on
+for training: a fast way stands back where gradients or autocast are on, or a tensor is not on the CPU.
+SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
+
+Measured on one core, PyTorch 2.13, 1536 tokens of width 1024, in milliseconds, plain and fast:
+
+                                 AVX2 (Zen 4 held to it), float32
+    feed-forward, first layer    224 -> 178     linear and GELU
+    all products of a block      794 -> 757
+    attention, 8 heads           144 -> 168     left out
+    norm and modulation          5.6 -> 1.1
+    norm and rotation            7.6 -> 2.6
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
+from soundstage.model.attention import Attention, torch_attention
+from soundstage.model.modulation import Modulation
+from soundstage.model.rope import Rotation
+from soundstage.speed.formats import ISA_VARIABLES
+from soundstage.speed.rows import RowArithmetic, gelu_by_rows, is_plain
+from soundstage.speed.trials import Probe, Trial, switched_off
+from soundstage.weights.quantize import Product, QuantizedLinear
+from soundstage.weights.quantize import product_gelu as plain_gelu
+
+# Queries are taken in groups whose logits, 2 MiB in float32, stay near the core. Fewer than MIN_ROWS would
+# starve the products; below MIN_SCORES logits a head, the calls cost more than they save.
+MAX_SCORES = 1 << 19
+MIN_ROWS = 128
+MIN_SCORES = 1 << 16
+
+
+def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:
+    """Put on a built model what is faster on this CPU in a format; return the names of what was put on.
+
+    The module may be on the meta device, its weights streamed or read later: only what computes is changed.
+    """
+    if switched_off() or dtype not in FORMATS:
+        return frozenset()
+    found = _passing(dtype)
+    put_on(module, found)
+    return found
+
+
+def put_on(module: nn.Module, names: frozenset[str]) -> None:
+    """Put on the named ways, tried or not."""
+    for name in KINDS.keys() & names:
+        _exchange_products(module, KINDS[name])
+    if "attention" in names:
+        for part in module.modules():
+            if isinstance(part, Attention) and part.kernel is torch_attention:
+                part.kernel = attention
+    if "rows" in names:
+        use(module, ROWS)
+
+
+def _exchange_products(module: nn.Module, kind: type[OneDnnLinear]) -> None:
+    for part in module.modules():
+        if isinstance(part, QuantizedLinear):
+            part.product, part.product_gelu = kind.product, kind.product_gelu
+        elif type(part) is nn.Linear:
+            part.__class__ = kind
+
+
+ROWS = RowArithmetic()
+FORMATS = (torch.float32, torch.bfloat16)
+
+# --- products ------------------------------------------------------------------------------------------
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., in) times weight (out, in), plus bias (out,) -> (..., out)."""
+    if not (is_plain(x, weight, bias) and weight.is_contiguous()):
+        return F.linear(x, weight, bias)
+    return _product(x.contiguous(), weight, bias)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """GELU (tanh form) of `linear`."""
+    if not (is_plain(x, weight, bias) and weight.is_contiguous()):
+        return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+    return _product(x.contiguous(), weight, bias, "gelu", "tanh")
+
+
+def linear_sigmoid_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear_gelu`, the GELU by `gelu_by_rows`."""
+    return gelu_by_rows(linear(x, weight, bias))
+
+
+def _product(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = "none", form: str = ""
+) -> Tensor:
+    """oneDNN's product. All contiguous: for others it takes a reference kernel, a hundred times slower."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], form)  # type: ignore[no-any-return]
+
+
+class OneDnnLinear(nn.Linear):
+    """nn.Linear through `linear`. gelu: GELU (tanh form) of the layer's result."""
+
+    product = staticmethod(linear)
+    product_gelu = staticmethod(linear_gelu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight, self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return self.product_gelu(x, self.weight, self.bias)
+
+
+class SigmoidLinear(OneDnnLinear):
+    """The same with the other GELU."""
+
+    product_gelu = staticmethod(linear_sigmoid_gelu)
+
+
+KINDS: dict[str, type[OneDnnLinear]] = {"products": OneDnnLinear, "sigmoid": SigmoidLinear}
+
+# --- attention -----------------------------------------------------------------------------------------
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute scaled dot product attention as `torch_attention` does, by head where there is enough to do."""
+    if queries.shape[1] * keys.shape[1] >= MIN_SCORES and is_plain(queries, keys, values, bias):
+        return attention_by_head(queries, keys, values, bias)
+    return torch_attention(queries, keys, values, bias)
+
+
+def attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits are float32 in both formats; rounded to bfloat16 they would cost 1 % of the result's norm."""
+    batch, length, num_heads, head_dim = queries.shape
+    num_keys = keys.shape[1]
+    rows = _even_share(length, max(MIN_ROWS, MAX_SCORES // num_keys))
+    if bias is not None:
+        bias = bias.expand(batch, num_heads, length, num_keys)
+    out = torch.empty_like(queries)
+    for sample in range(batch):
+        columns = values[sample].flatten(1).T.contiguous().view(num_heads, head_dim, num_keys)
+        for head in range(num_heads):
+            q = queries[sample, :, head].float().contiguous() * head_dim**-0.5
+            k = keys[sample, :, head].float().contiguous()
+            for start in range(0, length, rows):
+                chosen = slice(start, start + rows)
+                logits = _product(q[chosen], k)
+                if bias is not None:
+                    logits += bias[sample, head, chosen]
+                weights = torch.softmax(logits, dim=-1).to(values.dtype)
+                out[sample, chosen, head] = _product(weights, columns[head])
+    return out
+
+
+def _even_share(length: int, most: int) -> int:
+    """Size of parts, at most `most`, that leaves no small rest: every product reorders all the keys."""
+    return math.ceil(length / math.ceil(length / most))
+
+
+# --- trials --------------------------------------------------------------------------------------------
+
+WIDTH, TOKENS, HEADS, HEAD_DIM = 768, 256, 4, 64
+ROW_WIDTH, ATTENTION_TOKENS = 1024, 768
+EPS = 1e-6
+HELD_BACK = (*ISA_VARIABLES, "ATEN_CPU_CAPABILITY")
+Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # the plain way and the fast one
+
+
+def _passing(dtype: torch.dtype) -> frozenset[str]:
+    """The ways that are faster here; of the two that take products, the faster one."""
+    probe = Probe.open(_machine())
+
+    def takes(name: str, make: Callable[[], Pair]) -> bool:
+        pair = cache(make)  # tensors are made if the trial is, and once
+        trial = Trial(f"{name}, {dtype}", lambda: pair()[0](), lambda: pair()[1](), alone=True)
+        return probe.takes(trial)
+
+    found = {
+        name
+        for name, make in (("attention", _attentions), ("rows", _norms))
+        if takes(name, partial(make, dtype))
+    }
+    usual = plain_gelu
+    if dtype == torch.float32 and takes("sigmoid", lambda: _products(dtype, plain_gelu, linear_sigmoid_gelu)):
+        usual = linear_sigmoid_gelu
+    if takes(f"products after {usual.__name__}", lambda: _products(dtype, usual, linear_gelu)):
+        found.add("products")
+    elif usual is not plain_gelu:
+        found.add("sigmoid")
+    return frozenset(found)
+
+
+def _machine() -> str:
+    """All that decides which kernels are there: processor, library and the variables that hold them back."""
+    held = [f"{name}={os.environ[name]}" for name in HELD_BACK if name in os.environ]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return ", ".join((f"cpu {_processor()}", capability, f"torch {torch.__version__}", *held))
+
+
+@cache
+def _processor() -> str:
+    """The processor's name and a digest of its features, where the system says them."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return platform.processor() or platform.machine()
+    first = path.read_text(errors="replace").split("\n\n")[0].splitlines()
+    told = dict(line.replace("\t", "").split(":", 1) for line in first if ":" in line)
+    features = told.get("flags", told.get("Features", ""))
+    name = told.get("model name", platform.machine()).strip()
+    return f"{name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def _noise(dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> Pair:
+    """A feed-forward with the usual GELU and with another."""
+    inner = 4 * WIDTH
+    x, weight = _noise(dtype, TOKENS, WIDTH), _noise(dtype, inner, WIDTH) * WIDTH**-0.5
+    back, bias = _noise(dtype, WIDTH, inner), _noise(dtype, inner)
+
+    outer = F.linear if usual is plain_gelu else linear
+    return lambda: outer(usual(x, weight, bias), back), lambda: linear(gelu(x, weight, bias), back)
+
+
+def _attentions(dtype: torch.dtype) -> Pair:
+    q, k, v = (_noise(dtype, 1, ATTENTION_TOKENS, HEADS, HEAD_DIM + i)[..., :HEAD_DIM] for i in range(3))
+    q, k, v = (t.contiguous() for t in (q, k, v))
+    return lambda: torch_attention(q, k, v), lambda: attention_by_head(q, k, v, None)
+
+
+def _norms(dtype: torch.dtype) -> Pair:
+    """A modulated norm, and heads normed and rotated."""
+    shape = 1, ATTENTION_TOKENS, HEADS, ROW_WIDTH // HEADS
+    x, rows = _noise(dtype, *shape).flatten(2), Modulation(_noise(dtype, 1, 1, 2, ROW_WIDTH))
+    turns, norm = (
+        Rotation(_noise(dtype, *shape), -_noise(dtype, *shape)),
+        nn.RMSNorm(ROW_WIDTH, eps=EPS).to(dtype),
+    )
+
+    def run(arithmetic: Arithmetic) -> Tensor:
+        (entry,) = arithmetic.modulated_norms(x, EPS, rows, [Place(0, 1)])
+        return arithmetic.heads(entry, norm, HEADS, turns)
+
+    return lambda: run(PLAIN), lambda: run(ROWS)
+
+
+OTHERS: dict[str, Callable[[torch.dtype], Pair]] = {"attention": _attentions, "rows": _norms}

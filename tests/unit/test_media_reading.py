@@ -12,7 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from soundstage.errors import MediaError
+import soundstage as ss
+from soundstage.errors import MediaError, RequestError
 from soundstage.media.check import picture_notice, sound_notice
 from soundstage.media.container import Decoder
 from soundstage.media.load import load_frames, load_sound
@@ -597,6 +598,59 @@ def test_folders_and_names_that_lead_nowhere_are_told(tmp_path: Path) -> None:
         probe(str(tmp_path))
     with pytest.raises(MediaError, match="cannot be opened"):
         probe("x" * 5000)
+
+
+# --- plans -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stage() -> ss.Engine:
+    return ss.load("nano")
+
+
+def voiced(path: Path, **asked: Any) -> ss.Request:
+    return ss.Request(prompt="a", source=ss.Source(str(path), modalities={"audio"}), size=(96, 64), **asked)
+
+
+def test_a_plan_refuses_a_film_that_was_cut_off_unless_a_part_is_asked_for(
+    stage: ss.Engine, whole_film: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.mp4"
+    data = whole_film.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RequestError, match=r"cut.mp4 is incomplete: of its 3 s only .* s can be read"):
+        stage.plan(voiced(path))
+    assert stage.plan(voiced(path, duration_s=0.7)).num_frames == 17
+
+
+def test_a_plan_tells_damage_that_is_bridged_and_refuses_what_cannot_be_read(
+    stage: ss.Engine, whole_film: Path, tmp_path: Path
+) -> None:
+    with av.open(str(whole_film)) as container:
+        spans = [
+            (p.pos, p.size, float(p.pts * p.time_base))
+            for p in container.demux(container.streams.video[0])
+            if p.size
+        ]
+    for last, told in ((1.1, "notice"), (9.0, "error")):
+        data = bytearray(whole_film.read_bytes())
+        for pos, size, time_s in spans:
+            if 1.0 <= time_s < last:
+                data[pos : pos + size] = bytes(size)
+        path = tmp_path / f"{told}.mp4"
+        path.write_bytes(data)
+        if told == "notice":
+            assert any("are damaged" in notice for notice in stage.plan(voiced(path)).notices)
+        else:
+            with pytest.raises(RequestError, match=r"source.video: .*error.mp4 is damaged at"):
+                stage.plan(voiced(path))
+
+
+def test_a_plan_says_what_is_done_to_colours(stage: ss.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write_flat(path, 500, color_trc=16, color_primaries=9, colorspace=9)
+    notices = stage.plan(voiced(path)).notices
+    assert any("high dynamic range (PQ) is tone-mapped to standard range" in notice for notice in notices)
 
 
 # --- names -------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.model.video_vae import (
@@ -27,7 +26,6 @@ from soundstage.model.video_vae import (
     Upsample,
     depth_to_space,
     patchify,
-    pixel_norm,
     unpatchify,
 )
 from soundstage.types import SPACE_SCALE, TIME_SCALE
@@ -146,23 +144,30 @@ class _Conv(Layer):
     def __call__(self, x: Tensor, last: bool) -> Tensor | None:
         if self.past is None and last:
             return self.conv(x)  # type: ignore[no-any-return]
-        causal = self.conv.causal
-        before = [x[:, :, :1]] * (2 if causal else 1) if self.past is None else [self.past]
-        after = [x[:, :, -1:]] if last and not causal else []
-        x = torch.cat([*before, x, *after], dim=2)
-        self.past = None if last else x[:, :, -2:].clone()  # a view would keep all of x
-        return self.conv.conv(x) if x.shape[2] > 2 else None
+        before, after = self._margins(last)
+        x = torch.cat([*[x[:, :, :1]] * before, x, *[x[:, :, -1:]] * after], dim=2)
+        return self._on(x, last)
+
+    def _margins(self, last: bool) -> tuple[int, int]:
+        """Frames before a piece, where those of the past go or copies of its first, and after it."""
+        before, after = self.conv.margins
+        return before if self.past is None else 2, after if last else 0
+
+    def _on(self, padded: Tensor, last: bool) -> Tensor | None:
+        """Convolve a piece with its margins, and keep the two frames that the next goes on from."""
+        if self.past is not None:
+            padded[:, :, :2] = self.past
+        self.past = None if last else padded[:, :, -2:].clone()  # a view would keep all of it
+        return self.conv.conv(padded) if padded.shape[2] > 2 else None
 
 
-class _Head(Layer):
-    """PixelNorm, SiLU and the last convolution."""
-
-    def __init__(self, conv: Conv3d) -> None:
-        self.conv = _Conv(conv)
-        self.growth = self.conv.growth
+class _Head(_Conv):
+    """A convolution of PixelNorm and SiLU."""
 
     def __call__(self, x: Tensor, last: bool) -> Tensor | None:
-        return self.conv(F.silu(pixel_norm(x)), last)
+        if self.past is None and last:
+            return self.conv.of_activated(x)
+        return self._on(self.conv.activate(x, *self._margins(last)), last)
 
 
 class _ResBlock(Layer):
@@ -178,7 +183,7 @@ class _ResBlock(Layer):
         skip = x if self.skip is None else torch.cat([self.skip, x], dim=2)
         ready = 0 if h is None else h.shape[2]
         self.skip = None if last else skip[:, :, ready:].clone()
-        return None if h is None else skip[:, :, :ready] + h
+        return None if h is None else h.add_(skip[:, :, :ready])
 
 
 class _Res(Layer):

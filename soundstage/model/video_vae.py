@@ -9,7 +9,7 @@ Source of the structure: spec of the LTX-2.3 conv VAE; numbers held by tests/par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,56 @@ from soundstage.model.config import STRIDES, VaeBlock, VideoVaeConfig
 from soundstage.model.statistics import ChannelStatistics
 
 NORM_EPS = 1e-8
+# Of what is normed at once: little enough for a processor's cache, enough to keep a device busy.
+PIECE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
+
+# (x (B, C, T, H, W), frames before, frames after) -> as `activated`, whose place a faster one can take.
+Activate = Callable[[Tensor, int, int], Tensor]
 
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Divide by the root mean square over channels (dim 1), in x's dtype."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + NORM_EPS)
+    return x * _inverse_size(x)
+
+
+def _inverse_size(x: Tensor) -> Tensor:
+    """What `pixel_norm` multiplies by: (B, 1, T, H, W)."""
+    return torch.rsqrt(x.square().mean(dim=1, keepdim=True) + NORM_EPS)
+
+
+def activated(x: Tensor, before: int = 0, after: int = 0) -> Tensor:
+    """Return SiLU of PixelNorm, with copies of the first and last frame around: (B, C, before+T+after, H, W).
+
+    Without gradients it is made in place, some frames at a time: what is alive is x and the result, and a
+    piece of what lies between stays in a CPU's cache.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        made = F.silu(pixel_norm(x))
+        return torch.cat([*[made[:, :, :1]] * before, made, *[made[:, :, -1:]] * after], dim=2)
+    batch, channels, frames, height, width = x.shape
+    out = x.new_empty(batch, channels, before + frames + after, height, width)
+    for cut in _cuts(x):
+        place = out[:, :, before + cut.start : before + cut.stop]
+        piece = x[:, :, cut]
+        torch.mul(piece, _inverse_size(piece), out=place)
+        F.silu(place, inplace=True)
+    out[:, :, :before] = out[:, :, before : before + 1]
+    out[:, :, before + frames :] = out[:, :, before + frames - 1 : before + frames]
+    return out
+
+
+def _cuts(x: Tensor) -> Iterator[slice]:
+    """Runs of frames of up to PIECE_BYTES, one at least."""
+    frames = x.shape[2]
+    most = PIECE_BYTES["cpu" if x.device.type == "cpu" else "cuda"]
+    step = max(1, most * frames // (x.numel() * x.element_size()))
+    for start in range(0, frames, step):
+        yield slice(start, min(start + step, frames))
+
+
+def _added(h: Tensor, x: Tensor) -> Tensor:
+    """h + x, in place of h where nothing needs it again."""
+    return h + x if torch.is_grad_enabled() and (h.requires_grad or x.requires_grad) else h.add_(x)
 
 
 def patchify(x: Tensor, size: int) -> Tensor:
@@ -61,7 +106,10 @@ class Conv3d(nn.Module):
 
     causal: two copies of the first frame in front; otherwise one copy at each end.
     A single frame needs only the sum of the three time taps, a 2-D convolution at a third of the work.
+    activate: what `of_activated` reads its input through.
     """
+
+    activate: Activate = staticmethod(activated)
 
     def __init__(self, in_channels: int, out_channels: int, *, causal: bool, padding: str) -> None:
         super().__init__()
@@ -73,6 +121,19 @@ class Conv3d(nn.Module):
             padding_mode=padding,  # type: ignore[arg-type]  # read from a header, so a plain str
         )
         self.causal = causal
+
+    def of_activated(self, x: Tensor) -> Tensor:
+        """Convolve SiLU(PixelNorm(x)); x is not kept meanwhile."""
+        if x.shape[2] == 1:
+            return self._single_frame(self.activate(x, 0, 0))
+        padded = self.activate(x, *self.margins)
+        del x
+        return self.conv(padded)  # type: ignore[no-any-return]
+
+    @property
+    def margins(self) -> tuple[int, int]:
+        """Frames that are repeated before and after a clip."""
+        return (2, 0) if self.causal else (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] == 1:
@@ -102,8 +163,7 @@ class ResBlock(nn.Module):
         self.conv2 = Conv3d(channels, channels, causal=causal, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(pixel_norm(x)))
-        return x + self.conv2(F.silu(pixel_norm(h)))  # type: ignore[no-any-return]
+        return _added(self.conv2.of_activated(self.conv1.of_activated(x)), x)
 
 
 class ResStage(nn.Module):
@@ -117,6 +177,12 @@ class ResStage(nn.Module):
         for block in self.res_blocks:
             x = block(x)
         return x
+
+
+def _one_by_one(stages: nn.ModuleList) -> Iterator[nn.Module]:
+    """The blocks of all stages in order: a stage that is called would keep what it was given to its end."""
+    for stage in stages:
+        yield from stage.res_blocks if isinstance(stage, ResStage) else (stage,)
 
 
 class Downsample(nn.Module):
@@ -186,9 +252,9 @@ class VideoEncoder(nn.Module):
     def posterior(self, x: Tensor) -> Tensor:
         """(B, 129, T', H', W'): the means and, last, their one shared log-variance (for training)."""
         x = self.conv_in(patchify(x, self.patch_size))
-        for block in self.down_blocks:
+        for block in _one_by_one(self.down_blocks):
             x = block(x)
-        return self.conv_out(F.silu(pixel_norm(x)))  # type: ignore[no-any-return]
+        return self.conv_out.of_activated(x)
 
 
 def _encoder_block(block: VaeBlock, width: int, padding: str) -> nn.Module:
@@ -219,9 +285,9 @@ class VideoDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
-        for block in self.up_blocks:
+        for block in _one_by_one(self.up_blocks):
             x = block(x)
-        return unpatchify(self.conv_out(F.silu(pixel_norm(x))), self.patch_size)
+        return unpatchify(self.conv_out.of_activated(x), self.patch_size)
 
 
 class VideoVae(nn.Module):

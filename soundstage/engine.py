@@ -326,7 +326,7 @@ class Engine:
         from soundstage.parts import DTYPES, LoadedParts, pick_device
 
         wanted = choice.residency, choice.weights
-        if self._built is None or (self._built.residency, self._built.storage) != wanted:
+        if self._built is None or not self._built.takes(*wanted):
             if self._built is not None:
                 self._built.close()
             self._process_bytes = self._process_bytes or choice.process_bytes

@@ -562,7 +562,17 @@ class LoadedParts:
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
         vae = self.video_vae
         self.floor.bring("video decoder")
+        if self.residency.decode == "whole":
+            return iter((vae.decode(latents),))
         return vae.decode_stream(latents)
+
+    def takes(self, residency: Residency, storage: Storage) -> bool:
+        """Whether these parts can go on under another residency, which they then do: weights stay put."""
+        alike = replace(residency, decode=self.residency.decode) == self.residency
+        if alike and storage == self.storage:
+            self.residency = residency
+            return True
+        return False
 
     def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
         vae, vocoder = self.audio_vae, self.vocoder

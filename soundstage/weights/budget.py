@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from typing import Any, Literal, Protocol, get_args
 
 from soundstage.errors import RequestError
@@ -42,8 +43,11 @@ CPU_MATRICES = 3.0
 FF_WIDENING = 8.0  # units per token of a chunk: the inner layer, before and after its activation
 
 # Bytes alive in the video decoder, in copies of its last stage: of the whole clip, or of one frame.
-DECODE_WHOLE = 6.1
+DECODE_WHOLE = 3.02
+DECODE_NORMED = 1 << 28  # model.video_vae.PIECE_BYTES, of what is normed at once
 DECODE_FRAMES = 92
+# And what the convolutions of a whole clip take for themselves, to turn a layout: measured on one H200.
+DECODE_TURNED = 2.6
 DECODE_PIECES, DECODE_PIECE_BYTES = 12, 64 * 2**20  # model.streaming.MAX_BYTES
 # The clip as pixels on its way out: float32 and two copies while it is rounded.
 PIXEL_BYTES = 3 * 12
@@ -78,7 +82,7 @@ class Residency:
     resident_blocks: int = 0
     num_slots: int = 2
     feed_forward_tokens: int | None = None
-    decode: Literal["whole", "pieces"] = "whole"
+    decode: Literal["whole", "pieces"] = "pieces"
     text: Literal["whole", "stream"] = "whole"
 
     @property
@@ -366,11 +370,17 @@ def activation_bytes(work: Work, sizes: ModelSizes, residency: Residency, kind: 
 def decode_bytes(step: PassLike, sizes: ModelSizes, residency: Residency) -> float:
     """The most the video decoder allocates besides weights."""
     frame = sizes.vae_channels * step.width * step.height / 16 * sizes.item_bytes
-    whole = DECODE_WHOLE * frame * step.num_frames
+    whole = DECODE_WHOLE * frame * step.num_frames + DECODE_NORMED
     pieces = DECODE_FRAMES * frame + DECODE_PIECES * DECODE_PIECE_BYTES
     alive = whole if residency.decode == "whole" else min(whole, pieces)
     pixels = step.width * step.height * step.num_frames
     return max(alive, pixels * PIXEL_BYTES) if residency.decode == "whole" else alive + pixels * 3
+
+
+def turning_bytes(step: PassLike, sizes: ModelSizes, residency: Residency) -> float:
+    """What the convolutions allocate besides, over a whole clip; over pieces it is little."""
+    frame = sizes.vae_channels * step.width * step.height / 16 * sizes.item_bytes
+    return DECODE_TURNED * frame * step.num_frames if residency.decode == "whole" else 0.0
 
 
 def decode_flops(step: PassLike, sizes: ModelSizes) -> float:
@@ -569,6 +579,7 @@ class _Pricing:
         if "video" in self.plan.modalities:
             weights = self._weights_of("decode video")
             alive = decode_bytes(step, self.sizes, self.residency)
+            alive += turning_bytes(step, self.sizes, self.residency)
             flops = decode_flops(step, self.sizes)
             phases.append(self._phase("decode video", weights + alive, self._arriving(weights), flops))
         if "audio" in self.plan.modalities:
@@ -665,15 +676,22 @@ def choose(
     kept: how weights are now, which stays if the plan fits. A policy that was asked for is not refused: its
     thriftiest form is taken. Raises RequestError, with the nearest sizes and lengths that fit, if none does.
     """
-    now = None if kept is None else price(plan, sizes, machine, kept)
-    if now is not None and fits(now, machine):
-        return Choice(now, _reason(now, plan, sizes, machine), machine.process_bytes, sizes.storage)
+    for residency in () if kept is None else _as_kept(kept, machine):
+        now = price(plan, sizes, machine, residency)
+        if fits(now, machine):
+            return Choice(now, _reason(now, plan, sizes, machine), machine.process_bytes, sizes.storage)
     if policy is not None:
         return _chosen(plan, sizes, machine, policy)
     found = _fitting(plan, sizes, machine)
     if found is None:
         raise RequestError(_refusal(plan, sizes, machine), field="size")
     return Choice(found, _reason(found, plan, sizes, machine), machine.process_bytes, sizes.storage)
+
+
+def _as_kept(kept: Residency, machine: Machine) -> list[Residency]:
+    """The ways that leave weights where they are; how a clip is decoded is not one of them."""
+    pieces = replace(kept, decode="pieces")
+    return [pieces] if machine.kind == "cpu" else [replace(kept, decode="whole"), pieces]
 
 
 def choose_held(
@@ -712,7 +730,7 @@ def _said(choice: Choice, wanted: Storage) -> Choice:
 
 def _chosen(plan: PlanLike, sizes: ModelSizes, machine: Machine, policy: Policy) -> Choice:
     forms = [form for form in _candidates(sizes, machine) if form.policy == policy]
-    prices = [price(plan, sizes, machine, form) for form in forms or [Residency(policy, decode="pieces")]]
+    prices = [price(plan, sizes, machine, form) for form in forms or [Residency(policy)]]
     found = next((p for p in prices if fits(p, machine)), prices[-1])
     reason = f"{_reason(found, plan, sizes, machine)}; asked for"
     return Choice(found, reason, machine.process_bytes, sizes.storage)
@@ -732,20 +750,21 @@ def fits(found: Price, machine: Machine) -> bool:
 
 
 def _candidates(sizes: ModelSizes, machine: Machine) -> list[Residency]:
-    """From the fastest to the thriftiest. Pieces and chunks round otherwise, so they come late."""
-    whole, pieces = Residency(), Residency(decode="pieces")
+    """From the fastest to the thriftiest. Pieces and chunks round otherwise, so they come late.
+
+    A CPU decodes in pieces always: no slower there, and a clip has the same bits under every policy.
+    """
+    whole, pieces = Residency(decode="whole"), Residency()
     if machine.kind == "cpu":
         blocks = range(len(sizes.blocks) - 1, -1, -1)
-        disk = [replace(pieces, policy="disk", resident_blocks=n) for n in blocks]
-        return [whole, pieces, *disk]
+        return [pieces, *(replace(pieces, policy="disk", resident_blocks=n) for n in blocks)]
     text: Literal["whole", "stream"] = "whole" if _text_fits(sizes, machine) else "stream"
     found = [whole, pieces]
     found += [replace(base, policy="offload", text=text) for base in (whole, pieces)]
     policies: tuple[Policy, Policy] = ("stream", "disk")
-    for policy in policies:
-        for chunk in (None, CHUNK_TOKENS):
-            base = replace(pieces, policy=policy, text=text, feed_forward_tokens=chunk)
-            found += [replace(base, resident_blocks=n) for n in range(len(sizes.blocks) - 1, -1, -1)]
+    for policy, decode, chunk in product(policies, (whole, pieces), (None, CHUNK_TOKENS)):
+        base = replace(decode, policy=policy, text=text, feed_forward_tokens=chunk)
+        found += [replace(base, resident_blocks=n) for n in range(len(sizes.blocks) - 1, -1, -1)]
     return found
 
 
@@ -764,7 +783,7 @@ def _reason(found: Price, plan: PlanLike, sizes: ModelSizes, machine: Machine) -
     residency = found.residency
     if residency.policy == "resident":
         return f"resident: all parts and the work take {use}"
-    everything = price(plan, sizes, machine, Residency(decode="pieces"))
+    everything = price(plan, sizes, machine, Residency())
     wanted = everything.host_bytes if machine.kind == "cpu" else everything.device_bytes
     because = f"all parts together would take {wanted / GB:.1f} GB"
     if residency.policy == "offload":

@@ -41,6 +41,7 @@ from soundstage.weights.configs import model_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, find_parts
 from soundstage.weights.load import builder, load_part, load_preview, load_upsampler, open_part
+from soundstage.weights.read import Tensors
 from soundstage.weights.residency import (
     FileTenant,
     Floor,
@@ -172,7 +173,7 @@ class Parts(Protocol):
         ...
 
     def damaged(self) -> str | None:
-        """Return the name of a weight in memory that is not a finite number; None if all are."""
+        """Return the name of a weight that is not a finite number; None if all that are in use are."""
         ...
 
     def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
@@ -416,18 +417,22 @@ class LoadedParts:
         return upsample_latents(latents, self.upsampler(role), self.video_vae.per_channel_statistics)
 
     def renew(self) -> None:
-        if self.model.contents != self._contents:
+        if self._replaced():
             self.close()
             self._open()
         self.adaptation = Adaptation(contents=self._contents)
 
     def check_files(self) -> None:
-        found = self.model.contents if self._in_files else self._contents
-        changed = [path for path in self._contents if found.get(path) != self._contents[path]]
+        changed = self._replaced() if self._in_files else []
         if changed:
             raise WeightsError(
                 f"{changed[0]} was replaced while a clip was made from it; make the clip again"
             )
+
+    def _replaced(self) -> list[Path]:
+        """The model's files that hold something else than when they were read."""
+        found = self.model.contents
+        return [path for path, content in self._contents.items() if found.get(path, content) != content]
 
     def attach(self, paths: Sequence[str]) -> list[Attached]:
         """Raises WeightsError for a file that is no LoRA of this model or changes nothing."""
@@ -527,11 +532,21 @@ class LoadedParts:
             self._adapters.weigh(name, video=weights[0], audio=weights[1])
 
     def damaged(self) -> str | None:
-        for part, module in self._built_modules():
-            for key, weight in (*module.named_parameters(), *module.named_buffers()):
-                if not weight.is_meta and weight.is_floating_point() and not finite(weight):
-                    return f"{part}.{key}"
+        for name, weight in self._weights():
+            if weight.is_floating_point() and not finite(weight):
+                return name
         return None
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight of the parts that were built, from its file where it is in no memory."""
+        with Tensors() as files:
+            for part, module in self._built_modules():
+                stored = self._tensors.get(cast(Part, part), {})
+                for key, weight in (*module.named_parameters(), *module.named_buffers()):
+                    if not weight.is_meta:
+                        yield f"{part}.{key}", weight
+                    elif key in stored:
+                        yield f"{part}.{key}", files.value(stored[key], torch.float32, torch.device("cpu"))
 
     def _built_modules(self) -> Iterator[tuple[str, nn.Module]]:
         yield from self._text_parts.items()
@@ -540,6 +555,7 @@ class LoadedParts:
         for name in BUILT:
             if isinstance(module := vars(self).get(name), nn.Module):
                 yield name, module
+        yield from self._upsamplers.items()
 
     @cached_property
     def preview_vae(self) -> TinyDecoder | LinearPreview:

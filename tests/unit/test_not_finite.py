@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import soundstage as ss
 from soundstage.engine import Done, Engine
 from soundstage.errors import NotFiniteError, RequestError
 from soundstage.finite import Watch, finite
-from soundstage.model_set import find_model
+from soundstage.model_set import TRANSFORMER, find_model
+from soundstage.weights.budget import Residency
 from soundstage.weights.cache import EncodingCache
+from soundstage.weights.header import read_header
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_tiny_model
 
 WIDTH = HEADS * VIDEO_HEAD
@@ -63,6 +65,23 @@ def test_a_damaged_weight_is_named_with_pass_and_step(
     assert "the weight transformer.transformer_blocks.1.attn1.to_q.weight holds such values" in str(
         error.value
     )
+
+
+def test_a_damaged_weight_is_found_where_weights_are_read_from_their_files(tmp_path: Path) -> None:
+    place = write_tiny_model(tmp_path / "tiny")
+    tensors = load_file(place / TRANSFORMER)
+    key = "model.diffusion_model.transformer_blocks.1.attn1.to_q.weight"
+    tensors[key][0, 0] = NAN
+    save_file(tensors, place / TRANSFORMER, read_header(place / TRANSFORMER).metadata)
+    model = find_model(place)
+    for policy in ("stream", "disk"):
+        parts = Quick(model, torch.device("cpu"), torch.float32, Residency(policy))  # type: ignore[arg-type]
+        stage = Engine(model, parts=parts, cache=EncodingCache())
+        with pytest.raises(
+            NotFiniteError, match=r"the weight transformer\.transformer_blocks\.1\.attn1\.to_q"
+        ):
+            run(stage)
+        parts.close()
 
 
 def test_the_step_and_the_stream_are_those_where_it_began(folder: Path) -> None:

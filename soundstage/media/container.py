@@ -33,6 +33,9 @@ LISTS = "it is of a kind that is not read; lists of other files, as m3u8 and ffc
 # A seek may land after the wanted time, or between two keyframes: then it is tried again so much earlier.
 SEEK_MARGINS_S = (0.5, 12.0)
 NEAR_START_S = 1.0  # from here on it is not worth to seek
+# Containers that may be joined by writing one behind the other, and what is no gap in their times any more.
+JOINABLE = ("mpegts", "mpeg")
+JUMP_BACK_S, JUMP_AHEAD_S = 0.5, 10.0
 # Each packet of these is one frame; others have packets that show nothing.
 FRAME_PER_PACKET = ("h264", "hevc", "av1", "libdav1d", "mpeg2video", "mjpeg", "prores", "ffv1")
 # FFmpeg's own decoders of these leave transparency out.
@@ -137,14 +140,16 @@ def seconds(stamp: int | None, base: Any) -> float | None:
     return None if stamp is None or base is None else float(stamp * base)
 
 
-def packets(container: Any, stream: Any) -> Iterator[Any]:
+def packets(container: Any, stream: Any, joins: list[float] | None = None) -> Iterator[Any]:
     """Yield the packets of a stream, and at the end the empty one that empties the decoder.
 
-    A damage that the demuxer cannot step over ends the stream, as it does for a player.
+    A damage that the demuxer cannot step over ends the stream, as it does for a player. joins: gets the
+    seconds at which one recording follows another whose times were different.
     """
     import av
 
     demuxed = container.demux(stream)
+    steady = _SteadyTimes() if container.format.name in JOINABLE else None
     while True:
         try:
             packet = next(demuxed, None)
@@ -152,19 +157,54 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             return
         if packet is None:
             return
+        if steady is not None and steady.jumped(packet) and joins is not None:
+            joins.append(float(packet.dts * packet.time_base))
         yield packet
+
+
+class _SteadyTimes:
+    """Times that go on where recordings were joined end to end."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.expected: int | None = None
+
+    def jumped(self, packet: Any) -> bool:
+        """Set a packet's times right; return whether they jumped before it."""
+        if packet.dts is None:
+            return False
+        ahead_s = 0.0
+        if self.expected is not None:
+            ahead_s = float((packet.dts + self.offset - self.expected) * packet.time_base)
+        jumped = not -JUMP_BACK_S <= ahead_s <= JUMP_AHEAD_S
+        if jumped and self.expected is not None:
+            self.offset = self.expected - packet.dts
+        packet.dts += self.offset
+        if packet.pts is not None:
+            packet.pts += self.offset
+        self.expected = packet.dts + (packet.duration or 0)
+        return jumped
 
 
 class Decoder:
     """The frames of one stream of a file, in the order they are shown.
 
-    num_damaged: packets so far that could not be decoded. prepare: called with the container and the stream
-    before anything is read. Raises MediaError from all methods.
+    joined: the file is several recordings one behind the other, so that its times say nothing of the place.
+    prepare: called with the container and the stream before anything is read. num_damaged: packets so far
+    that could not be decoded. Raises MediaError from all methods.
     """
 
-    def __init__(self, path: Path, kind: Kind, prepare: Callable[[Any, Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: Kind,
+        *,
+        joined: bool = False,
+        prepare: Callable[[Any, Any], None] | None = None,
+    ) -> None:
         self.path = path
         self.kind: Kind = kind
+        self.joined = joined
         self.prepare = prepare
         self.num_damaged = 0
 
@@ -176,7 +216,7 @@ class Decoder:
         if from_s is None:
             yield from self._frames(None, None)
             return
-        for margin in SEEK_MARGINS_S:
+        for margin in () if self.joined else SEEK_MARGINS_S:
             frames = self._frames(from_s, margin)
             first = next(frames, None)
             if first is not None and first[0] <= from_s:

@@ -53,7 +53,7 @@ def _stretch(path: Path, start_s: float, length_s: float | None) -> tuple[Wavefo
         end = min(end, first + round(length_s * rate))
     if end <= first:
         raise MediaError(f"{path} lasts {found.sound_s:.4g} s, so nothing is left from {start_s:g} s on")
-    decoder = Decoder(path, "audio")
+    decoder = Decoder(path, "audio", joined=found.sound.joined)
     from_s = None if start_s < NEAR_START_S else found.zero_s + start_s - WARM_UP_S
     filled = 0
     with media_errors(path), closing(decoder.frames(from_s)) as frames:

@@ -22,6 +22,7 @@ from typing import Any
 
 from soundstage.errors import MediaError
 from soundstage.media.container import (
+    JOINABLE,
     Decoder,
     Kind,
     best_stream,
@@ -39,6 +40,7 @@ TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked f
 CUT_SOUND_S = 0.1
 MISSING_S = 0.25  # less at the end of a file than its index lists is no damage
 FILLING_S = 0.2  # at most so much of a stream's last packets is not to be heard
+MAX_SCANNED_BYTES = 2**28
 MAX_FPS = 1000
 STANDARD_RATES = tuple(
     Fraction(n, d)
@@ -54,7 +56,7 @@ class PictureTrack:
     """start_s, end_s: in the file's own time. fps: a constant rate; frames are shown by their times.
 
     last_s: when the last frame begins. listed_end_s: where the file's index has the end, if the file was cut
-    off before it.
+    off before it. joined: see `container.Decoder`.
     """
 
     display: Display
@@ -63,16 +65,18 @@ class PictureTrack:
     last_s: float
     end_s: float
     listed_end_s: float | None
+    joined: bool
 
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """start_s, end_s: in the file's own time. rate_hz: of its first samples."""
+    """rate_hz: of its first samples. The rest as of a picture."""
 
     rate_hz: int
     start_s: float
     end_s: float
     listed_end_s: float | None
+    joined: bool
 
 
 @dataclass(frozen=True)
@@ -157,13 +161,13 @@ def _zero(picture: PictureTrack | None, sound: SoundTrack | None) -> float:
 
 def _picture(path: Path) -> PictureTrack:
     aspects: list[Fraction | None] = []
-    decoder = Decoder(path, "video", lambda _, stream: aspects.append(stream.sample_aspect_ratio))
+    decoder = Decoder(path, "video", prepare=lambda _, stream: aspects.append(stream.sample_aspect_ratio))
     start_s, first = _first(decoder, "picture")
     head = _read_head(path, "video")
     fps = _constant_rate(head)
     end = _end(path, "video", head, float(1 / fps), start_s)
     display = display_of(first, aspects[0], str(path))
-    return PictureTrack(display, fps, start_s, end.last_s, end.end_s, end.listed_end_s)
+    return PictureTrack(display, fps, start_s, end.last_s, end.end_s, end.listed_end_s, end.joined)
 
 
 def _first(decoder: Decoder, what: str) -> tuple[float, Any]:
@@ -197,6 +201,8 @@ def _read_head(path: Path, kind: Kind) -> _Head:
         guess_s = listed_s
         if guess_s is None and container.duration:
             guess_s = ((container.start_time or 0) + container.duration) / 1e6
+        if container.format.name in JOINABLE and container.size <= MAX_SCANNED_BYTES:
+            guess_s = None  # it may be several recordings, which only a look at all of it tells
         rates: tuple[Fraction | None, ...] = ()
         stamps: list[int] = []
         if kind == "video":
@@ -218,10 +224,10 @@ def _constant_rate(head: _Head) -> Fraction:
         return stated[-1] if stated and len(stated) == 1 else (stated[1] if len(stated) > 1 else Fraction(25))
     usual = Fraction(statistics.median_low(steps)) * head.base
     tick = head.base
-    steady = max(steps) - min(steps) <= 2
-    if steady:
+    if max(steps) - min(steps) <= 2:
+        near_enough = tick if max(steps) > min(steps) else usual / 200
         for rate in stated:
-            if abs(1 / rate - usual) <= max(tick, usual / 200):
+            if abs(1 / rate - usual) <= near_enough:
                 return rate
         mean = Fraction(head.stamps[-1] - head.stamps[0], len(steps)) * head.base
         return _standard(1 / mean, Fraction(1, 2000)) or (1 / mean).limit_denominator(1001)
@@ -240,11 +246,15 @@ def _standard(rate: Fraction, within: Fraction) -> Fraction | None:
 
 @dataclass(frozen=True)
 class _Tail:
-    """begin_s, end_s: of the packet that is shown last. whole: the last packet in the index was there."""
+    """begin_s, end_s: of the packet that is shown last. whole: the last packet in the index was there.
+
+    joined: see `container.Decoder`.
+    """
 
     begin_s: float
     end_s: float
     whole: bool
+    joined: bool
 
 
 @dataclass(frozen=True)
@@ -254,6 +264,7 @@ class _End:
     last_s: float
     end_s: float
     listed_end_s: float | None
+    joined: bool
 
 
 def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> _End:
@@ -268,14 +279,18 @@ def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> 
             tail = _tail(path, kind, head.guessed_end_s - back, step_s, start_s)
         if tail is not None:
             break
-    tail = tail or _tail(path, kind, None, step_s, start_s) or _Tail(start_s, start_s + step_s, whole=False)
+    tail = (
+        tail
+        or _tail(path, kind, None, step_s, start_s)
+        or _Tail(start_s, start_s + step_s, whole=False, joined=False)
+    )
     end_s, lost_s = tail.end_s, None
     if head.indexed and head.listed_s is not None:
         if tail.whole:  # its index knows best how long the last picture is shown
             end_s = head.listed_s
         elif head.listed_s - end_s > max(MISSING_S, 2 * step_s):
             lost_s = head.listed_s
-    return _End(tail.begin_s, max(end_s, start_s + step_s), lost_s)
+    return _End(tail.begin_s, max(end_s, start_s + step_s), lost_s, tail.joined)
 
 
 def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: float) -> _Tail | None:
@@ -293,7 +308,8 @@ def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: 
                 return None
         last: tuple[float, float] | None = None  # when it is shown, and how long
         stored, count = None, 0
-        for packet in packets(container, stream):
+        joins: list[float] = []
+        for packet in packets(container, stream, joins):
             if packet.is_corrupt or not packet.size:
                 continue
             stored = packet.dts if packet.dts is not None else stored
@@ -308,7 +324,7 @@ def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: 
             return None
         entries = stream.index_entries
         whole = bool(len(entries)) and stored is not None and stored >= entries[len(entries) - 1].timestamp
-        return _Tail(last[0], sum(last), whole)
+        return _Tail(last[0], sum(last), whole, bool(joins))
 
 
 # --- Sound ------------------------------------------------------------------------------------------
@@ -319,18 +335,18 @@ def _sound(path: Path) -> SoundTrack:
     head = _read_head(path, "audio")
     length_s = first.samples / first.sample_rate
     end = _end(path, "audio", head, length_s, start_s)
-    heard_s = _last_sample(path, end.end_s - 0.5, start_s) or end.end_s
+    heard_s = _last_sample(Decoder(path, "audio", joined=end.joined), end.end_s - 0.5, start_s) or end.end_s
     if heard_s < end.end_s - FILLING_S:  # its last packets are damaged
         heard_s = end.end_s
     # FFmpeg's decoders do not cut what an MP4's index leaves out of the last packet.
     end_s = min(heard_s, head.listed_s or heard_s) if head.indexed else heard_s
-    return SoundTrack(int(first.sample_rate), start_s, end_s, end.listed_end_s)
+    return SoundTrack(int(first.sample_rate), start_s, end_s, end.listed_end_s, end.joined)
 
 
-def _last_sample(path: Path, from_s: float, start_s: float) -> float | None:
+def _last_sample(decoder: Decoder, from_s: float, start_s: float) -> float | None:
     """Return where the last sample ends; an encoder fills its last packet up with what is not to be heard."""
     end_s = None
-    with closing(Decoder(path, "audio").frames(from_s if from_s > start_s + 1 else None)) as frames:
+    with closing(decoder.frames(from_s if from_s > start_s + 1 else None)) as frames:
         for time_s, frame in frames:
             end_s = time_s + frame.samples / frame.sample_rate
     return end_s

@@ -84,7 +84,7 @@ def _runs(times_s: Sequence[float]) -> Iterator[list[float]]:
 
 def _run(path: Path, track: PictureTrack, zero_s: float, times_s: list[float]) -> Iterator[Shown]:
     reach_s = zero_s + JUST_UNDER_HALF / float(track.fps)
-    decoder = Decoder(path, "video")
+    decoder = Decoder(path, "video", joined=track.joined)
     start = None if times_s[0] < NEAR_START_S else times_s[0] + reach_s
     with closing(whole_frames(decoder.frames(start))) as frames:
         shown = ahead = next(frames, None)

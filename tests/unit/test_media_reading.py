@@ -321,6 +321,27 @@ def test_times_of_a_broadcast_begin_anywhere(tmp_path: Path) -> None:
     assert click_time(*load_sound(str(path))) == pytest.approx(1, abs=0.04)
 
 
+def test_recordings_that_were_joined_go_on_one_after_the_other(tmp_path: Path) -> None:
+    parts = []
+    for first, size in ((50, SIZE), (120, (64, 32))):
+        part = tmp_path / f"{first}.ts"
+        wave = click(0.5, 2)
+        write_film(
+            part, grays(range(first, first + 48), size), options=LOSSLESS, waves=[wave], audio_codec="mp2",
+            start_s=1, sound_start_s=1,
+        )  # fmt: skip
+        parts.append(part.read_bytes())
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(parts))
+    info = probe(str(path))
+    assert info.num_frames == pytest.approx(96, abs=2)
+    assert info.sound_s == pytest.approx(4, abs=0.15)
+    times_s = [10 / 24, 70 / 24, 90 / 24]
+    assert np.abs(np.array(gray_of(load_frames(str(path), times_s))) - [60, 142, 162]).max() <= 3
+    assert np.abs(np.array(gray_of(load_frames(str(path), times_s[2:]))) - [162]).max() <= 3
+    assert click_time(*load_sound(str(path), 2.2, 1.0)) == pytest.approx(0.3, abs=0.1)
+
+
 def live_webm(frames: np.ndarray | None) -> bytes:
     pipe = Pipe()
     write_film(

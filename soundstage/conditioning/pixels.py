@@ -17,6 +17,8 @@ from torch import Tensor
 
 from soundstage.inputs import Crop
 
+LARGE_PIXELS = 2**24  # 16.8 megapixels, twice a frame of 2160p
+
 
 def fit(frames: Iterable[NDArray[np.uint8]], width: int, height: int, crop: Crop = "center") -> Tensor:
     """Return frames (H, W, 3) uint8 as (1, 3, F, height, width) float32 in [-1, 1].
@@ -24,8 +26,8 @@ def fit(frames: Iterable[NDArray[np.uint8]], width: int, height: int, crop: Crop
     Each is scaled as it comes, so that only one of them is held at its own size. crop: "center" fills the
     size and cuts what is over, "stretch" distorts, "pad" shows all on black.
     """
-    fitted = _each(frames, lambda frame: _scaled(frame.permute(0, 3, 1, 2).float(), width, height, crop))
-    return fitted.div_(127.5).sub_(1).transpose(0, 1).unsqueeze(0)
+    fitted = _each(frames, lambda frame: _scaled(frame, width, height, crop))
+    return fitted.div_(127.5).sub_(1).permute(3, 0, 1, 2).unsqueeze(0).contiguous()
 
 
 def fit_mask(
@@ -34,7 +36,7 @@ def fit_mask(
     """Return a mask picture or clip as (num_frames, height, width) in [0, 1], its last frame repeated."""
 
     def gray(frame: Tensor) -> Tensor:
-        return _scaled(frame.float().mean(dim=-1)[:, None] / 255, width, height, crop)[:, 0]
+        return _scaled(frame.float().mean(dim=-1, keepdim=True) / 255, width, height, crop)[..., 0]
 
     fitted = _each(frames, gray)
     missing = num_frames - len(fitted)
@@ -80,24 +82,58 @@ def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tenso
 
 
 def _scaled(pixels: Tensor, width: int, height: int, crop: Crop) -> Tensor:
-    """(F, C, H, W) -> (F, C, height, width)."""
-    own_height, own_width = pixels.shape[2:]
+    """(F, H, W, C) -> (F, height, width, C) float32."""
+    own_height, own_width = pixels.shape[1:3]
     ratios = (height / own_height, width / own_width)
     if crop == "stretch":
-        return _resized(pixels, height, width)
+        return _part(pixels, (height, width), 0, 0, height, width)
     scale = max(ratios) if crop == "center" else min(ratios)
     rounded = math.ceil if crop == "center" else math.floor
-    scaled_height = rounded(round(own_height * scale, 6))
-    scaled_width = rounded(round(own_width * scale, 6))
-    scaled = _resized(pixels, max(1, scaled_height), max(1, scaled_width))
-    top, left = (scaled.shape[2] - height) // 2, (scaled.shape[3] - width) // 2
+    scaled_height = max(1, rounded(round(own_height * scale, 6)))
+    scaled_width = max(1, rounded(round(own_width * scale, 6)))
+    top, left = (scaled_height - height) // 2, (scaled_width - width) // 2
     if crop == "center":
-        return scaled[:, :, top : top + height, left : left + width]
-    bottom, right = height - scaled.shape[2] + top, width - scaled.shape[3] + left
-    return F.pad(scaled, (-left, right, -top, bottom))
+        return _part(pixels, (scaled_height, scaled_width), top, left, height, width)
+    shown = _part(pixels, (scaled_height, scaled_width), 0, 0, scaled_height, scaled_width)
+    bottom, right = height - scaled_height + top, width - scaled_width + left
+    return F.pad(shown, (0, 0, -left, right, -top, bottom))
 
 
-def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
-    if pixels.shape[2:] == (height, width):
-        return pixels
-    return F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)
+def _part(pixels: Tensor, size: tuple[int, int], top: int, left: int, height: int, width: int) -> Tensor:
+    """Return a part of the pixels (F, H, W, C) scaled to `size`, (F, height, width, C) float32."""
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    if pixels.shape[1:3] == size:
+        return pixels[:, rows, columns].float()
+    if max(math.prod(size), math.prod(pixels.shape[1:3])) > LARGE_PIXELS:
+        down = _places(pixels.shape[1], size[0], rows)
+        return _bilinear(pixels, down, _places(pixels.shape[2], size[1], columns))
+    whole = F.interpolate(pixels.permute(0, 3, 1, 2).float(), size, mode="bilinear", align_corners=False)
+    return whole[:, :, rows, columns].permute(0, 2, 3, 1)
+
+
+def _bilinear(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return (F, H, W, C) at these places as float32: what F.interpolate gives there, to rounding.
+
+    Slower for ordinary frames, but neither the pixels as floats nor the parts that are cut away are held. A
+    picture of 2x60000, scaled for a film of 192x128, would take 13 GB.
+    """
+    (above, below, down), (before, after, along) = _neighbours(rows), _neighbours(columns)
+
+    def line(numbers: Tensor) -> Tensor:
+        whole = pixels.index_select(1, numbers)
+        left, right = (whole.index_select(2, side).float() for side in (before, after))
+        return torch.lerp(left, right, along[:, None])
+
+    return torch.lerp(line(above), line(below), down[:, None, None])
+
+
+def _places(own: int, length: int, part: slice) -> Tensor:
+    """Return where a part of a side scaled to `length` points lies in its own `own` points, as float64."""
+    points = torch.arange(part.start, part.stop, dtype=torch.float64)
+    return ((points + 0.5) * (own / length) - 0.5).clamp(0, own - 1)
+
+
+def _neighbours(places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points before and after each place, and the share of the one after."""
+    before = places.long()
+    return before, places.ceil().long(), (places - before).float()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from soundstage.conditioning import pixels as conditioning_pixels
 from soundstage.conditioning.masks import (
     attention_cells,
     blend_weights,
@@ -25,7 +26,7 @@ from soundstage.conditioning.positions import (
 from soundstage.conditioning.seams import Seam, frames_in, latent_samples, latent_video_frames, seams
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.grid import audio_edges, latents_in, sample_times, video_edges
-from soundstage.inputs import InMemory
+from soundstage.inputs import Crop, InMemory
 from soundstage.media.load import load_frames
 from soundstage.media.probe import Info
 from soundstage.sampling.streams import draw_noise
@@ -236,6 +237,23 @@ def test_three_ways_to_fit_a_wide_picture() -> None:
     assert (pad[:12] == 0).all()
     assert (pad[12:20, :14] == 255).all()
     assert (pad[20:] == 0).all()
+
+
+@pytest.mark.parametrize("crop", ["center", "stretch", "pad"])
+@pytest.mark.parametrize("size", [(40, 90), (90, 40), (32, 64), (1, 1), (3, 500)])
+def test_large_pictures_are_fitted_to_the_same_numbers(
+    size: tuple[int, int], crop: Crop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    usual = fit(picture, 64, 32, crop)
+    monkeypatch.setattr(conditioning_pixels, "LARGE_PIXELS", 0)
+    torch.testing.assert_close(fit(picture, 64, 32, crop), usual, rtol=0, atol=3e-5)
+
+
+def test_a_picture_like_a_thread_takes_no_memory_for_what_is_cut() -> None:
+    """Scaled whole it would be 192 x 57,600,000 pixels."""
+    thread = np.full((1, 600_000, 2, 3), 255, np.uint8)
+    assert (fit(thread, 192, 128) == 1).all()
 
 
 def test_a_mask_lasts_as_long_as_the_clip() -> None:

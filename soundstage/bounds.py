@@ -101,6 +101,6 @@ def check_words(value: str, field: str) -> None:
     broken = [i for i, letter in enumerate(value) if 0xD800 <= ord(letter) <= 0xDFFF]
     if broken:
         raise ValueError(
-            f"{field} holds a letter that is no Unicode character, the {broken[0] + 1}th of {len(value)}; "
+            f"{field} holds a letter that is no Unicode character, letter {broken[0] + 1} of {len(value)}; "
             "were its bytes UTF-8?"
         )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import soundstage as ss
 from soundstage.errors import RequestError
 from soundstage.request import Request
 from soundstage.sampling.cache import StepCache
@@ -120,3 +121,60 @@ def test_a_bad_cache_is_refused(cache: Any, says: str) -> None:
     with pytest.raises(RequestError, match=says) as caught:
         Request(prompt="a", cache=cache)
     assert caught.value.field == "cache"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"duration_s": 1e308}, r"duration_s is 1e\+308; give a length in seconds above 0, .* up to 86400"),
+        ({"duration_s": -0.0}, "duration_s is -0; give a length"),
+        (
+            {"num_frames": 10**400},
+            "num_frames is 1000.*000 .401 letters.; give a number that is not beyond 2.63",
+        ),
+        ({"num_frames": 2**40}, "num_frames is 1099511627776; give a count of 8k"),
+        ({"num_frames": True}, "num_frames is true; give a number or words"),
+        (
+            {"guides": [{"image": "a.png", "strength": False}]},
+            r"guides\[0\]\.strength is false; give a number",
+        ),
+        ({"seed": 2**64}, "seed is 18446744073709551616; give a number that is not beyond"),
+        ({"steps": 5_000_000}, "steps is 5000000; give a count between 1 and 1000"),
+        ({"size": (4_000_000, 32)}, r"size is \(4000000, 32\); give \(width, height\) in pixels"),
+        ({"size": "9" * 5_000}, r"size is '999.*999' \(5002 letters\); give WIDTHxHEIGHT"),
+        ({"guides": [{"image": "a.png"}] * 1_000}, "guides is .*; tuple should have at most 256 items"),
+        ({"sigmas": [0.5] * 3_000}, "sigmas has 3000 entries; give at most 2000"),
+        ({"guides": [{"image": "a\0b.png"}]}, r"guides\[0\]\.image holds a NUL character"),
+        ({"prompt": "a \ud800 ball"}, "prompt holds a letter that is no Unicode character, letter 3 of 8"),
+        ({"negative_prompt": "\udcff"}, "negative_prompt holds a letter that is no Unicode"),
+        ({"prompt": "a" * 30_000}, "prompt has 30000 letters; give at most 20000"),
+        ({"source": {"video": "a.mp4", "extend_after_s": 1e300}}, r"source\.extend_after_s is 1e\+300; it"),
+        ({"loras": [{"path": "a", "strength": math.nan}]}, r"loras\[0\]\.strength is nan; give a finite"),
+    ],
+)
+def test_values_at_the_edge_are_one_sentence(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(RequestError, match=says) as caught:
+        Request(**{"prompt": "a", **fields})
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 100_000, "JSON of too many levels"),
+        ('{"prompt": "a", "seed": ' + "9" * 9_000 + "}", "the request is not JSON"),
+        ('{"prompt": "a", "video_scales": ' + '{"a": ' * 50 + "1" + "}" * 51, "is nested more than 16 deep"),
+        ('{"prompt": "a", "duration_s": NaN}', "duration_s is nan; give a finite number"),
+    ],
+)
+def test_json_at_the_edge_is_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        Request.from_json(text)
+
+
+def test_records_made_alone_refuse_the_same() -> None:
+    with pytest.raises(RequestError, match="strength is true; give a number or words"):
+        ss.Guide("a.png", strength=True)
+    with pytest.raises(RequestError, match="path holds a NUL"):
+        ss.Lora("a\0b")
+    assert ss.Source("a.mp4", denoise=0.5, keep_pixels=False).keep_pixels is False

@@ -42,7 +42,10 @@ class Defaults:
     max_duration_s: the longest time the position encoding was trained to tell apart. schedule: one of
     sampling.schedules.NAMES. schedule_tokens: the length "ltx2" is shifted for; None is each pass's own.
     video, audio: guidance. dtype: of the transformer and the video VAE. follows: what the model follows
-    without an adapter for it, of "references" and "voices".
+    without an adapter for it, of "references" and "voices". trained_pixels: of the largest frames it was
+    trained on; larger ones are told. max_pixels: of the largest that still show what was asked for; larger
+    ones are refused unless the request allows them. trained_fps: the one rate it was trained at. None is no
+    limit that is known.
     The values here are the 22B dev model's published ones, sized for a single pass.
     """
 
@@ -74,6 +77,9 @@ class Defaults:
     distilled: bool = False
     dtype: str = "bfloat16"
     follows: tuple[str, ...] = ()
+    trained_pixels: int | None = None
+    max_pixels: int | None = None
+    trained_fps: float | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Defaults:

@@ -15,7 +15,7 @@ from soundstage.model_set import ModelFile, ModelSet, lora_file
 from soundstage.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.readable import check_readable
 from soundstage.recipe import DISTILLED_LORA, Pass
-from soundstage.refusals import check_needs, check_options, check_use, reads_negative
+from soundstage.refusals import check_needs, check_options, check_trained, check_use, reads_negative
 from soundstage.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.facts import SAMPLERS, sampler_key
@@ -40,6 +40,7 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
     passes = draft.passes(VideoShape(length.made, height, width), fps)
     tell_cuts(facts, passes[-1])
     tell_changes(facts, passes[-1], length.shown)
+    check_trained(facts, passes)
     check_use(facts, passes)
     check_readable(facts, passes)
     timeline = facts.timeline(passes[-1])

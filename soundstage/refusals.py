@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from soundstage.facts import Facts
 from soundstage.names import listed
 from soundstage.plan import PassPlan
@@ -11,6 +13,7 @@ from soundstage.sampling.cache import StepCache
 from soundstage.sampling.facts import SAMPLERS
 from soundstage.sampling.scales import Guidance, Scales, bound_at, every, level_of
 from soundstage.sampling.schedules import DISTILLED
+from soundstage.sizes import shaped_size, side_step
 
 
 def check_options(facts: Facts) -> None:
@@ -119,6 +122,36 @@ def check_needs(facts: Facts) -> None:
         facts.notice(
             "a LoRA is given that was trained to follow a reference clip, and no reference is; add the "
             "clip to references"
+        )
+
+
+def check_trained(facts: Facts, passes: tuple[PassPlan, ...]) -> None:
+    """Refuse or tell of frames that are larger than the model was trained on, and of another rate."""
+    if not facts.has_video or all("video" in p.frozen for p in passes):
+        return
+    first, last = passes[0], passes[-1]
+    trained, most, fps = (
+        getattr(facts.defaults, name) for name in ("trained_pixels", "max_pixels", "trained_fps")
+    )
+    pixels = last.width * last.height
+    kept = last.source is not None and last.source.video == "part"
+    best = f"{'x'.join(map(str, shaped_size(last.width / last.height, trained or pixels, side_step(facts))))}"
+    if most is not None and pixels > most and not kept and not facts.request.allow_unfit:
+        facts.problem(
+            "size" if facts.request.size is not None else "recipe",
+            f"the film would be {last.width}x{last.height}, and above {most:,} pixels a frame "
+            f"{facts.model.name} shows nothing of what was asked for; choose a size or recipe that makes "
+            f"{best} or so, or set allow_unfit",
+        )
+    elif trained is not None and pixels > trained:
+        facts.notice(
+            f"{last.width}x{last.height} is larger than what {facts.model.name} was trained on, and it may "
+            f"show things twice; it does best at {best} or so"
+        )
+    if fps is not None and not math.isclose(first.fps, fps, rel_tol=0.05):
+        facts.notice(
+            f"{facts.model.name} was trained at {fps:g} frames a second, and at {first.fps:g} things may "
+            "move wrongly"
         )
 
 

@@ -84,6 +84,7 @@ class Request(BaseModel):
 
     guides, references, source, audio, loras: see soundstage.inputs. take: how a clip longer than the model
     makes at once is cut into windows and joined, see long_take.windows. modalities: what to make.
+    allow_unfit: make what the model is known to fail at, such as frames far larger than it was trained on.
 
     Raises RequestError with one sentence per bad field.
     """
@@ -123,6 +124,7 @@ class Request(BaseModel):
     take: Take | None = None
     modalities: Modalities = BOTH
     recipe: str = "single"
+    allow_unfit: bool = False
 
     def __init__(self, /, **data: Any) -> None:
         check_fields(data)

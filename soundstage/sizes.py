@@ -55,8 +55,10 @@ def shaped_size(aspect: float, area: int, step: int) -> Size:
     aspect: width / height. Of the sizes there are, the one whose shape is nearest, unless it is much smaller.
     """
     heights = range(step, max(step, int(area / step)) + 1, step)
-    sizes = [(max(step, round(aspect * h / step) * step), h) for h in heights]
-    fitting = [size for size in sizes if size[0] * size[1] <= area] or sizes[:1]
+    sizes = [
+        (max(step, whole(aspect * h / step) * step), h) for h in heights for whole in (round, math.floor)
+    ]
+    fitting = [size for size in sizes if size[0] * size[1] <= area] or [(step, step)]
     return min(fitting, key=lambda size: _misfit(size, aspect, area))
 
 

@@ -186,6 +186,12 @@ TABLE: tuple[Option, ...] = (
             "loras.groups GROUP",
         ),
     ),
+    _same(
+        "allow_unfit",
+        bool,
+        "Make what the model is known to fail at, such as frames far larger than it was trained on.",
+        default=False,
+    ),
     _own("only", Words, "Make one modality alone: video or audio.", reads=("modalities",)),
     # Time
     _own(

@@ -21,6 +21,7 @@ from soundstage.planning import make_plan
 from soundstage.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Scales
+from soundstage.takes import plan_request
 
 
 def plan(defaults: Defaults | None = None, **fields: Any) -> Plan:
@@ -273,9 +274,11 @@ def still() -> np.ndarray:
     return np.zeros((64, 96, 3), np.uint8)
 
 
-def film(num_frames: int, fps: float = 24.0, *, silent: bool = False) -> ss.Clip:
+def film(
+    num_frames: int, fps: float = 24.0, *, silent: bool = False, size: tuple[int, int] = (96, 64)
+) -> ss.Clip:
     sound = None if silent else np.zeros((2, round(num_frames / fps * 48_000)), np.float32)
-    return ss.Clip(np.zeros((num_frames, 64, 96, 3), np.uint8), sound, fps)
+    return ss.Clip(np.zeros((num_frames, size[1], size[0], 3), np.uint8), sound, fps)
 
 
 def conditions(**fields: Any) -> list[tuple[Any, ...]]:
@@ -553,3 +556,121 @@ def test_adapters_and_what_they_follow_miss_each_other_aloud(model: ModelSet, tm
     for lacking in ({}, {"references": reference}, {"audio": voice}):
         with pytest.raises(RequestError, match="recipe 'dub' gives a speaker new words; give the clip"):
             told(recipe="dub", **lacking)
+
+
+def test_sizes_that_a_model_fails_at_are_refused_and_larger_ones_told(model: ModelSet) -> None:
+    limits = Defaults(size=(192, 128), fps=24, trained_pixels=192 * 128, max_pixels=65_536, trained_fps=24)
+    small = ModelSet("small", model.folder, limits)
+    assert planned(small).notices == ()
+    (told,) = planned(small, size=(256, 192)).notices
+    assert told == (
+        "256x192 is larger than what small was trained on, and it may show things twice; it does best at "
+        "160x128 or so"
+    )
+    refusal = r"the film would be 384x256, and above 65,536 pixels .* 1(92|28)x128 or so"
+    for recipe in ("single", "fast", "three-stage"):
+        with pytest.raises(RequestError, match=refusal) as caught:
+            planned(small, size=(384, 256), recipe=recipe)
+        assert caught.value.field == "size"
+        assert planned(small, size=(384, 256), recipe=recipe, allow_unfit=True).width == 384
+    clip = ss.Source(film(9, size=(192, 128)), modalities={"video"})
+    with pytest.raises(RequestError, match=refusal):
+        planned(small, recipe="upscale", source=clip)
+    large = film(9, size=(384, 256))
+    assert planned(small, source=ss.Source(large, modalities={"audio"})).notices == ()
+    retake = planned(small, source=ss.Source(large, regenerate=[ss.Span(0.1, 0.2)]))
+    assert any("384x256 is larger than what small was trained on" in notice for notice in retake.notices)
+
+
+def test_the_nano_that_ships_refuses_what_it_fails_at() -> None:
+    nano = find_model("nano")
+    for fields in ({"size": "2160p"}, {"recipe": "uhd"}, {"recipe": "fast", "size": "1440p"}):
+        with pytest.raises(RequestError, match="nano shows nothing of what was asked for"):
+            planned(nano, **fields)
+    for name in ("single", "fast", "pro", "smooth", "draft"):
+        assert planned(nano, recipe=name).notices == ()
+
+
+def test_another_rate_keeps_the_seconds_and_is_told(model: ModelSet) -> None:
+    """The model's own length is a time, not a count."""
+    assert [planned(model, fps=fps).num_frames for fps in (24, 25, 48)] == [121, 129, 241]
+    assert planned(model, recipe="smooth").num_frames == 241
+    nano = find_model("nano")
+    made = planned(nano, fps=48)
+    assert (made.num_frames, made.fps) == (97, 48)
+    assert made.notices == ("nano was trained at 24 frames a second, and at 48 things may move wrongly",)
+    smooth = planned(nano, recipe="smooth")
+    assert (smooth.num_frames, smooth.fps, smooth.notices) == (97, 48, ())
+
+
+# --- sizes that follow what is given ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((128, 192), (128, 192)),
+        ((3024, 4032), (128, 160)),
+        ((192, 128), (192, 128)),
+        ((100, 100), (128, 128)),
+    ],
+)
+def test_a_size_follows_the_first_picture_at_the_models_own_area(
+    model: ModelSet, shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    small = ModelSet("small", model.folder, Defaults(size=(192, 128)))
+    picture = np.zeros((shape[1], shape[0], 3), np.uint8)
+    for fields in ({"guides": [ss.Guide(picture)]}, {"references": [ss.Reference(picture)]}):
+        made = planned(small, **fields)
+        assert (made.width, made.height) == size
+        assert made.width * made.height <= 192 * 128
+        assert (made.snaps != ()) == (size != (192, 128))
+    asked = planned(small, guides=[ss.Guide(picture)], size=(192, 128))
+    assert (asked.width, asked.height) == (192, 128)
+
+
+def test_what_is_cut_off_is_told(model: ModelSet) -> None:
+    small = ModelSet("small", model.folder, Defaults(size=(192, 128)))
+    portrait = np.zeros((192, 128, 3), np.uint8)
+    (told,) = planned(small, guides=[ss.Guide(portrait)], size=(192, 128)).notices
+    assert told == (
+        "guides[0].image is 128x192 and the film 192x128: 56 % of its height is cut off; crop 'pad' shows "
+        "all of it"
+    )
+    for crop in ("pad", "stretch"):
+        assert planned(small, guides=[ss.Guide(portrait, crop=crop)], size=(192, 128)).notices == ()
+    (second,) = planned(small, guides=[ss.Guide(portrait), ss.Guide(still(), "last")]).notices
+    assert second.startswith("guides[1].image is 96x64 and the film 128x192: 56 % of its width")
+    source = ss.Source(film(9, size=(100, 70)), denoise=0.5)
+    assert any(
+        n.startswith("source.video is 100x70 and the film 96x64")
+        for n in planned(small, source=source).notices
+    )
+
+
+# --- lengths that follow what is given --------------------------------------------------------------------
+
+
+def test_a_film_is_as_long_as_its_sound() -> None:
+    def sound(seconds: float) -> ss.Audio:
+        return ss.Audio(np.zeros((1, round(seconds * 48_000)), np.float32))
+
+    for seconds, shown, made in ((5.0, 120, 121), (5.04, 121, 121), (0.2, 5, 9)):
+        to_sound = plan(audio=sound(seconds))
+        assert (to_sound.num_shown, to_sound.num_frames, to_sound.notices) == (shown, made, ())
+        assert to_sound.whole_sound
+    (told,) = plan(audio=sound(5.0), duration_s=2.0).notices
+    assert told == "audio.file lasts 5 s, of which the first 2.042 s are heard"
+    (told,) = plan(audio=sound(1.0), num_frames=49).notices
+    assert told == "audio.file lasts 1 s, and the rest of the 2.042 s is silent"
+
+
+def test_a_film_to_a_long_sound_is_a_take_of_its_length(model: ModelSet) -> None:
+    song = ss.Audio(np.zeros((1, 30 * 48_000), np.float32), start_s=5.0)
+    take = plan_request(Request(prompt="a", audio=song), model)
+    assert len(take.windows) > 1
+    assert (take.num_shown, take.num_frames, take.duration_s, take.notices) == (600, 601, 25.0, ())
+    with pytest.raises(RequestError, match=r"would last 130 s; the longest take is 120 s"):
+        plan_request(Request(prompt="a", audio=ss.Audio(np.zeros((1, 130 * 48_000), np.float32))), model)
+    with pytest.raises(RequestError, match=r"made in windows, and audio.file lasts only 25 s"):
+        plan_request(Request(prompt="a", audio=song, duration_s=40), model)

@@ -43,6 +43,9 @@ RESOLUTIONS = {
     "1440p": (384, 256),
     "2160p": (640, 384),
 }
+# Of the largest frames that show what was asked for. Beyond them, at 384x256, nano shows several subjects for
+# one, and at 640x384 a grey picture.
+MAX_PIXELS = 256 * 256
 
 
 def install(weights: Path, target: Path) -> list[Path]:
@@ -115,6 +118,10 @@ def bundle() -> dict[str, Any]:
             "audio": GUIDANCE,
             "negative_prompt": NEGATIVE,
             "dtype": "bfloat16",
+            "follows": ["references"],
+            "trained_pixels": max(width * height for width, height in BUCKETS.values()),
+            "max_pixels": MAX_PIXELS,
+            "trained_fps": FPS,
         },
     }
 

@@ -89,7 +89,7 @@ class Materials:
         assert source.video is not None
         assert use is not None
         width, height = self._source_size(step)
-        frames = frames_shown(source.video, self._source_times(step), self.plan.fps)
+        frames = frames_shown(source.video, self._source_times(step), self.plan.fps, (width, height))
         return to_uint8(fit(frames, width, height, source.crop))
 
     def source_video(self, step: PassPlan) -> Tensor:
@@ -106,7 +106,7 @@ class Materials:
         def make() -> Tensor:
             times = self._source_times(step)
             whole = (len(times) - 1) // TIME_SCALE * TIME_SCALE + 1
-            frames = frames_shown(video, times[:whole], self.plan.fps)
+            frames = frames_shown(video, times[:whole], self.plan.fps, (width, height))
             return self.parts.encode_video(fit(frames, width, height, source.crop))
 
         return self._get("video", key, make)
@@ -164,7 +164,7 @@ class Materials:
             own_fps = self.plan.fps
             times = sample_times(probe(file), fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
             times = [times[i] for i in strided(len(times), c.temporal)][: c.num_frames]
-            frames = frames_shown(file, times, own_fps)
+            frames = frames_shown(file, times, own_fps, (c.width, c.height))
             if len(times) == 1 and crf:
                 frames = iter([compress(next(frames), crf)])
             if c.doubled:

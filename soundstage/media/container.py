@@ -60,7 +60,7 @@ def opened(path: Path) -> Iterator[Any]:
         try:
             container = av.open(name, container_options=options, metadata_errors="replace")
         except av.ArgumentError as error:  # what FFmpeg says of a format that is not in the list
-            raise MediaError(f"{path} cannot be read as video or sound ({LISTS})") from error
+            raise MediaError(f"{path} cannot be read as a picture, video or sound ({LISTS})") from error
         with container:
             yield container
 
@@ -94,7 +94,7 @@ def media_errors(path: Path) -> Iterator[None]:
         Exception
     ) as error:  # damaged bytes make PyAV raise ValueError, UnicodeDecodeError, OverflowError, ...
         raise MediaError(
-            f"{path} cannot be read as video or sound ({cause(error)}); is it complete?"
+            f"{path} cannot be read as a picture, video or sound ({cause(error)}); is it complete?"
         ) from error
 
 

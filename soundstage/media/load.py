@@ -25,11 +25,14 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 Waveform = NDArray[np.float32]
 
 
-def frames_shown(file: File, times_s: Sequence[float], own_fps: float = 24.0) -> Iterator[Pixels]:
+def frames_shown(
+    file: File, times_s: Sequence[float], own_fps: float = 24.0, at_least: tuple[int, int] | None = None
+) -> Iterator[Pixels]:
     """Yield the frame (H, W, 3) that a clip or picture shows at each of these seconds, one by one.
 
-    own_fps: of an array that does not state its rate. Only what is asked for is decoded and held. Raises
-    MediaError for a file that cannot be read, or is shorter.
+    own_fps: of an array that does not state its rate. at_least: width and height that are enough; frames that
+    are costly to convert may come smaller than they are, but no smaller than that. Only what is asked for is
+    decoded and held. Raises MediaError for a file that cannot be read, or is shorter.
     """
     if isinstance(file, InMemory):
         yield from _array_frames(file, times_s, own_fps)
@@ -38,7 +41,7 @@ def frames_shown(file: File, times_s: Sequence[float], own_fps: float = 24.0) ->
     else:
         from soundstage.media.video import video_frames
 
-        yield from video_frames(Path(file), times_s)
+        yield from video_frames(Path(file), times_s, at_least)
 
 
 def load_frames(file: File, times_s: Sequence[float], own_fps: float = 24.0) -> Frames:

@@ -36,8 +36,12 @@ class Shown:
     bridged: bool
 
 
-def video_frames(path: Path, times_s: Sequence[float]) -> Iterator[Pixels]:
+def video_frames(
+    path: Path, times_s: Sequence[float], at_least: tuple[int, int] | None = None
+) -> Iterator[Pixels]:
     """Yield the frame (H, W, 3) that is shown at each of these seconds, one by one.
+
+    at_least: see `Display.picture`.
 
     That is the last one whose time is not after it by more than half of the stream's usual step, so that a
     clip asked for at its own rate gives its own frames, and one of another constant rate the nearest. Frames
@@ -49,7 +53,7 @@ def video_frames(path: Path, times_s: Sequence[float]) -> Iterator[Pixels]:
     for shown in shown_at(path, times_s):
         if before is None or shown.frame is not before.frame:
             with media_errors(path):
-                picture = display.picture(shown.frame)
+                picture = display.picture(shown.frame, at_least)
         before = shown
         yield picture
 

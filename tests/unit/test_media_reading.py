@@ -16,7 +16,7 @@ import soundstage as ss
 from soundstage.errors import MediaError, RequestError
 from soundstage.media.check import picture_notice, sound_notice
 from soundstage.media.container import Decoder
-from soundstage.media.load import load_frames, load_sound
+from soundstage.media.load import frames_shown, load_frames, load_sound
 from soundstage.media.probe import probe
 from soundstage.media.read import read_metadata
 from soundstage.media.tracks import tracks
@@ -180,6 +180,15 @@ def test_high_range_is_tone_mapped_so_that_reference_white_is_near_white(
     assert 30 < shown[1] < 120
     assert 225 <= shown[2] <= 235
     assert shown[3] == 255
+
+
+def test_frames_of_high_range_come_no_larger_than_they_are_needed(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write_flat(path, 500, color_trc=16, color_primaries=9, colorspace=9)
+    whole = load_frames(str(path), [0.1])[0]
+    small = next(frames_shown(str(path), [0.1], at_least=(40, 30)))
+    assert (whole.shape, small.shape) == ((64, 96, 3), (32, 48, 3))
+    assert np.abs(small.astype(int) - whole[::2, ::2]).max() <= 1
 
 
 def test_wide_colours_are_brought_to_those_of_the_model(tmp_path: Path) -> None:
@@ -607,7 +616,7 @@ def test_damaged_sound_is_told_or_refused(whole_film: Path, tmp_path: Path) -> N
 def test_what_is_no_film_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
-    with pytest.raises(MediaError, match=r"a\.mp4 (is empty|cannot be read as video or sound)"):
+    with pytest.raises(MediaError, match=r"a\.mp4 (is empty|cannot be read as a picture, video or sound)"):
         probe(str(path))
 
 
@@ -700,7 +709,7 @@ def test_a_list_of_other_files_is_not_followed(tmp_path: Path, content: str, suf
     write_film(tmp_path / "other.ts", grays([20] * 6))
     path = tmp_path / f"a.{suffix}"
     path.write_text(content)
-    with pytest.raises(MediaError, match="cannot be read as video or sound"):
+    with pytest.raises(MediaError, match="cannot be read as a picture, video or sound"):
         probe(str(path))
 
 

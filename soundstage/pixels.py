@@ -2,7 +2,7 @@
 
 Deeper samples are scaled, not cut: 16-bit grey by 65535, TIFF by the bits that it states, floating point
 from 0 to 1. Transparent parts show black. A colour profile is applied in the picture's own colour space; one
-that is damaged or is for another space is left aside, with a debug line, and the picture is read as sRGB.
+that is damaged or is for another space is left aside, and the picture is read as sRGB.
 """
 
 from __future__ import annotations
@@ -27,25 +27,31 @@ PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 # Modes without a form of their own below -> one that has it.
 NEAREST_MODES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
+OPAQUE = 255
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
-def rgb_pixels(picture: Image.Image, at_most: int | None = None) -> NDArray[np.uint8]:
+def rgb_pixels(
+    picture: Image.Image, at_most: int | None = None, notices: list[str] | None = None
+) -> NDArray[np.uint8]:
     """Return the picture as (H, W, 3) uint8 RGB.
 
-    at_most: pixels to keep; a larger picture is averaged down by whole factors. Raises whatever Pillow
-    raises for a picture that cannot be decoded.
+    at_most: pixels to keep; a larger picture is averaged down by a whole factor. notices: what was changed
+    that its owner may not expect is added here. Raises whatever Pillow raises for a picture that cannot be
+    decoded.
     """
+    notices = [] if notices is None else notices
     picture.load()
     turn = orientation(picture)  # after loading: Pillow turns TIFF itself, and then says so
     profile = picture.info.get("icc_profile")
-    plain = _plain(picture)
+    plain = _plain(picture, notices)
     if at_most is not None and plain.width * plain.height > at_most:
         plain = plain.reduce(_factor(plain.size, at_most))
     alpha = plain.getchannel("A") if plain.mode in WITH_ALPHA else None
     colour = plain.convert(WITH_ALPHA[plain.mode]) if alpha is not None else plain
-    shown = _in_srgb(colour, profile)
-    if alpha is not None:
+    shown = _in_srgb(colour, profile, notices)
+    if alpha is not None and alpha.getextrema()[0] != OPAQUE:
+        notices.append("transparent parts are shown on black")
         shown = _on_black(shown, alpha)
     return np.asarray(_turned(shown, turn))
 
@@ -75,10 +81,10 @@ def _turned(picture: Image.Image, turn: int) -> Image.Image:
     return picture.transpose(ways[turn]) if turn in ways else picture
 
 
-def _plain(picture: Image.Image) -> Image.Image:
+def _plain(picture: Image.Image, notices: list[str]) -> Image.Image:
     """Return the picture in one of the modes L, LA, RGB, RGBA, CMYK and LAB, 8 bits each."""
     if picture.mode in DEEP_MODES:
-        return _eight_bits(picture)
+        return _eight_bits(picture, notices)
     if picture.mode == "P":
         return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     if "transparency" in picture.info and picture.mode in ("1", "L", "RGB"):  # one colour that is not shown
@@ -88,7 +94,7 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture.convert(NEAREST_MODES.get(picture.mode, "RGB"))
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _eight_bits(picture: Image.Image, notices: list[str]) -> Image.Image:
     """Return a grey picture of deeper samples as L, or as LA where one value of it is not shown."""
     from PIL import Image
 
@@ -96,7 +102,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     tags: Any = getattr(picture, "tag_v2", {})
     if picture.mode == "I" and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED and tags:
         values = values.view(np.uint32)
-    white = _white(picture, values, tags)
+    white = _white(picture, values, tags, notices)
     if values.dtype.itemsize == 2:
         grey = _scaled(np.arange(65536), white)[values]
     else:
@@ -117,7 +123,7 @@ def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     return (np.clip(parts, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _white(picture: Image.Image, values: NDArray[Any], tags: Any) -> float:
+def _white(picture: Image.Image, values: NDArray[Any], tags: Any, notices: list[str]) -> float:
     """Return the value that is white: by the bits that the file states, where they say.
 
     Numbers of 32 bits, whole or floating, often hold a picture of fewer: of what is in use, 0 to 1 (floating
@@ -135,7 +141,7 @@ def _white(picture: Image.Image, values: NDArray[Any], tags: Any) -> float:
             return float(2 ** (bits - signed) - 1)
         full = float(np.iinfo(values.dtype).max)
         white = next((w for w in (255.0, 65535.0) if values.max() <= w), full)
-    log.info("a picture of 32-bit numbers is read as 0 to %g", white)
+    notices.append(f"its 32-bit numbers are read as 0 to {white:g}")
     return white
 
 
@@ -146,7 +152,7 @@ def _factor(size: tuple[int, int], at_most: int) -> int:
     return factor
 
 
-def _in_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
+def _in_srgb(colour: Image.Image, profile: bytes | None, notices: list[str]) -> Image.Image:
     """Return a picture without alpha as RGB, by its profile where that fits."""
     from PIL import ImageCms
 
@@ -156,9 +162,10 @@ def _in_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
             space = str(own.profile.xcolor_space).strip()
             if PROFILE_MODES.get(space) == colour.mode:
                 return _transformed(colour, own)
-            log.debug("a %s profile in a %s picture is left aside", space, colour.mode)
+            notices.append(f"its colour profile is for {space}, not {colour.mode}, and is left aside")
         except Exception as error:
-            log.debug("a damaged colour profile is left aside: %r", error)
+            log.debug("a colour profile is left aside: %r", error)
+            notices.append("its colour profile is damaged and left aside")
     if colour.mode == "LAB":
         return _transformed(colour, ImageCms.createProfile("LAB"))
     return colour.convert("RGB")

@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +89,14 @@ _quiet = threading.RLock()
 @dataclass(frozen=True)
 class PictureInfo:
     """width, height: pixels, as shown. num_frames: 1 for a still. fps: None for a still; an animation has
-    num_frames at this constant rate, from 8 to 60 per second."""
+    num_frames at this constant rate, from 8 to 60 per second. notices: what is changed when it is read, for
+    its user."""
 
     width: int
     height: int
     num_frames: int
     fps: float | None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ def picture_info(path: Path) -> PictureInfo:
     """
     with _reading(path):
         stat = path.stat()
-        width, height = _shown_size(path, stat.st_mtime_ns, stat.st_size)
+        first = _first_picture(path, stat.st_mtime_ns, stat.st_size)
     timing = _timing(path)
     if timing is None:
-        return PictureInfo(width, height, 1, None)
-    return PictureInfo(width, height, max(1, round(timing.length_s * timing.fps)), float(timing.fps))
+        return first
+    count = max(1, round(timing.length_s * timing.fps))
+    return replace(first, num_frames=count, fps=float(timing.fps))
 
 
 def picture_frames(path: Path, times_s: Sequence[float] | None = None) -> Iterator[NDArray[np.uint8]]:
@@ -256,16 +259,22 @@ def _check_raw(picture: Any, path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _shown_size(path: Path, mtime_ns: int, size: int) -> tuple[int, int]:
-    """Return (width, height) of a file of this date and size, as shown and not reduced."""
+def _first_picture(path: Path, mtime_ns: int, size: int) -> PictureInfo:
+    """Return what the first picture is, as a still, in a file of this date and size."""
+    notices: list[str] = []
     with _opened(path) as picture:
-        width, height = picture.size
-        tiff = picture.format == "TIFF"  # Pillow turns it while it loads, and then says so
+        own = picture.size
+        pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
         picture.draft(None, _draft_size(picture))
-        picture.load()
-        if tiff:
-            width, height = picture.size
-        return (height, width) if orientation(picture) >= 5 else (width, height)
+        rgb_pixels(picture, MAX_KEPT_PIXELS, notices)
+        if picture.format == "TIFF":  # Pillow turns it while it loads, and then says so
+            own = picture.size
+        width, height = own[::-1] if orientation(picture) >= 5 else own
+    if width * height > MAX_KEPT_PIXELS:
+        notices.append(f"its {width * height / 1e6:.0f} megapixels are averaged down to at most 34")
+    if pages > 1:
+        notices.append(f"only the first of its {pages} pages is read")
+    return PictureInfo(width, height, 1, None, tuple(notices))
 
 
 # --- What a file is ---------------------------------------------------------------------------------

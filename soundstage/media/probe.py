@@ -47,7 +47,7 @@ def _array_info(file: InMemory) -> Info:
 
 def _picture_info(path: Path) -> Info:
     info = picture_info(path)
-    return Info(info.width, info.height, info.num_frames, info.fps, None)
+    return Info(info.width, info.height, info.num_frames, info.fps, None, notices=info.notices)
 
 
 def _container_info(path: Path) -> Info:

@@ -19,6 +19,7 @@ from soundstage.errors import MediaError, RequestError
 from soundstage.inputs import Guide, in_memory
 from soundstage.media import picture
 from soundstage.media.picture import is_picture, picture_frames, picture_info
+from soundstage.media.probe import probe
 from soundstage.pixels import rgb_pixels
 
 COLOURS = np.array([[[220, 20, 20], [20, 200, 20]], [[20, 20, 220], [230, 230, 230]]], np.uint8)
@@ -325,6 +326,36 @@ def test_a_profile_that_does_not_fit_is_never_fatal(tmp_path: Path, mode: str, p
         assert far(still(path), still(plain)) <= 12
 
 
+@pytest.mark.parametrize(
+    ("name", "image", "options", "says"),
+    [
+        ("a.png", transparent_quarter("RGBA"), {}, "transparent parts are shown on black"),
+        (
+            "a.png",
+            Image.fromarray(QUARTERS),
+            {"icc_profile": b"damaged" * 40},
+            "profile is damaged and left aside",
+        ),
+        (
+            "a.png",
+            Image.fromarray(GREYS),
+            {"icc_profile": srgb_profile()},
+            "profile is for RGB, not L, and is left",
+        ),
+        ("a.tif", Image.fromarray(STEPS.astype(np.float32) * 255), {}, "32-bit numbers are read as 0 to 255"),
+    ],
+)
+def test_what_is_changed_is_told(
+    tmp_path: Path, name: str, image: Image.Image, options: dict[str, Any], says: str
+) -> None:
+    (notice,) = probe(str(saved(tmp_path / name, image, **options))).notices
+    assert says in notice
+    opaque = saved(
+        tmp_path / "plain.png", Image.fromarray(QUARTERS).convert("RGBA"), icc_profile=srgb_profile()
+    )
+    assert probe(str(path)).notices == ()
+
+
 # --- Animations -------------------------------------------------------------------------------------
 
 
@@ -402,6 +433,7 @@ def test_pages_of_a_tiff_and_the_second_picture_of_a_phone_are_no_clip(tmp_path:
         path = saved(tmp_path / name, pages[0], save_all=True, append_images=pages[1:])
         assert picture_info(path).num_frames == 1
         assert far(still(path), QUARTERS) <= 60
+    assert picture_info(tmp_path / "a.tif").notices == ("only the first of its 3 pages is read",)
 
 
 # --- What a file is ---------------------------------------------------------------------------------

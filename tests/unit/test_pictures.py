@@ -350,10 +350,8 @@ def test_what_is_changed_is_told(
 ) -> None:
     (notice,) = probe(str(saved(tmp_path / name, image, **options))).notices
     assert says in notice
-    opaque = saved(
-        tmp_path / "plain.png", Image.fromarray(QUARTERS).convert("RGBA"), icc_profile=srgb_profile()
-    )
-    assert probe(str(path)).notices == ()
+    opaque = Image.fromarray(QUARTERS).convert("RGBA")
+    assert probe(str(saved(tmp_path / "plain.png", opaque, icc_profile=srgb_profile()))).notices == ()
 
 
 # --- Animations -------------------------------------------------------------------------------------

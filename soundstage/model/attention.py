@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.model.arithmetic import PLAIN, Arithmetic
+from soundstage.model.bias import Bias, attend
 from soundstage.model.rope import Rotation
 
 NORM_EPS = 1e-6
@@ -83,7 +84,7 @@ class Attention(nn.Module):
         *,
         rope: Rotation | None = None,
         context_rope: Rotation | None = None,
-        bias: Tensor | None = None,
+        bias: Bias | None = None,
         keep: bool | Tensor = True,
     ) -> Tensor:
         """x (B, N, width), context (B, M, context_width) or None for x itself -> (B, N, width).
@@ -101,7 +102,7 @@ class Attention(nn.Module):
         *,
         rope: Rotation | None = None,
         context_rope: Rotation | None = None,
-        bias: Tensor | None = None,
+        bias: Bias | None = None,
         keep: bool | Tensor = True,
         queries: Tensor | None = None,
     ) -> Tensor:
@@ -113,7 +114,7 @@ class Attention(nn.Module):
         queries = self.queries_of(x, rope) if queries is None else queries
         rotation = rope if context_rope is None else context_rope
         keys = self.arithmetic.heads(self.to_k(context), self.k_norm, self.num_heads, rotation)
-        heads = self.kernel(queries, keys, values, bias)
+        heads = attend(self.kernel, queries, keys, values, bias)
         if keep is True:
             return heads
         return torch.where(keep.unsqueeze(-1), heads, values)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from soundstage.model.arithmetic import PLAIN, Arithmetic, Place
 from soundstage.model.attention import Attention, FeedForward
+from soundstage.model.bias import Bias
 from soundstage.model.config import StreamConfig, TransformerConfig
 from soundstage.model.modulation import Modulation
 from soundstage.model.nag import NegativeText, steered
@@ -91,9 +92,12 @@ class BlockKeeps:
         )
 
 
-@lru_cache(maxsize=256)
+@cache
 def _keep_mask(kept: tuple[bool, ...], device: torch.device | None) -> Tensor:
-    """(B, 1, 1). Kept, for a copy to the device makes the host wait, and every block of every step asks."""
+    """(B, 1, 1). Kept, for a copy to the device makes the host wait, and every block of every step asks.
+
+    Never given up: a recorded step (speed/graphs.py) reads the memory it has found.
+    """
     with torch.inference_mode(False):
         return torch.tensor(kept, device=device).view(-1, 1, 1)
 
@@ -115,7 +119,7 @@ class StreamInputs:
     enabled: bool
     context: Tensor
     context_bias: Tensor | None
-    self_bias: Tensor | None
+    self_bias: Bias | None
     rope: Rotation
     rows: Tensor
     embedded_timestep: Tensor
@@ -279,9 +283,16 @@ def _steered_heads(
     heads = attention.heads_of(h, context, bias=bias, queries=queries)
     if negative.samples is None:
         return steered(heads, attention.heads_of(h, unwanted, queries=queries), negative)
-    chosen = torch.tensor(negative.samples, device=h.device)
+    chosen = _sample_numbers(tuple(negative.samples), h.device)
     away = attention.heads_of(h[chosen], unwanted[chosen], queries=queries[chosen])
     return heads.index_copy(0, chosen, steered(heads[chosen], away, negative))
+
+
+@cache
+def _sample_numbers(samples: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept on the device as `_keep_mask` is."""
+    with torch.inference_mode(False):
+        return torch.tensor(samples, device=device)
 
 
 def _some(keep: Keep) -> Tensor | None:

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from soundstage.model.attention import context_bias, strength_bias
+from soundstage.model.bias import Bias, parts_of
 from soundstage.model.block import (
     KEEP_ALL,
     NUM_CONTEXT_ROWS,
@@ -69,7 +71,7 @@ class StreamTables:
 
     rope: Rotation
     cross_rope: Rotation | None
-    bias: Tensor | None
+    bias: Bias | None
     groups: TokenGroups
 
 
@@ -200,7 +202,7 @@ class Transformer(nn.Module):
         return StreamTables(
             rope=rope.rotation(dtype),
             cross_rope=cross_rope,
-            bias=None if mask is None else strength_bias(mask, dtype),
+            bias=None if mask is None else parts_of(strength_bias(mask, dtype)),
             groups=TokenGroups.of(modality.timesteps),
         )
 
@@ -271,7 +273,7 @@ class Transformer(nn.Module):
         inputs = StreamInputs(
             enabled=own.enabled,
             context=own.context.to(dtype),
-            context_bias=None if own.context_mask is None else context_bias(own.context_mask, dtype),
+            context_bias=_text_bias(own.context_mask, dtype),
             self_bias=tables.bias,
             rope=tables.rope,
             rows=rows,
@@ -306,6 +308,20 @@ class _StreamNets(NamedTuple):
     context_rows: AdaLN
     cross_rows: AdaLN | None
     cross_gate: AdaLN | None
+
+
+def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The bias of a text mask; None for one in which every text token is seen, looked at once."""
+    if mask is None or mask.is_floating_point():
+        return None if mask is None else context_bias(mask, dtype)
+    version = 0 if mask.is_inference() else mask._version
+    if _whole_masks.get(mask, (None, False))[0] != version:
+        _whole_masks[mask] = version, bool(mask.all())
+    return None if _whole_masks[mask][1] else context_bias(mask, dtype)
+
+
+# By mask: the version that was looked at, and whether it was whole.
+_whole_masks: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
 
 
 def _check_tables(tables: RunTables, video: Modality | None, audio: Modality | None) -> None:

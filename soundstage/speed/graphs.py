@@ -1,0 +1,196 @@
+"""A step's forward recorded as a CUDA graph: the host launches one thing instead of eight thousand.
+
+    transformer.forward = Recorded(transformer, CudaRecorder(device), state)
+
+A forward of new shapes runs as it is, which also warms all kernels up; the second is recorded, later ones are
+replayed. Inputs are copied into tensors of the recording's own, tables only when they are others. What else a
+forward depends on is its key: shapes and number formats, which streams are enabled, guidance passes, and
+`state`, the adapters that are on. A forward with a shortcut (step caches), with gradients, or whose recording
+fails runs as it is.
+
+Recordings hold addresses, so this is for weights that stay where they are: never for streamed or moved blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from soundstage.model.transformer import Modality, Perturbation, RunTables, Shortcut, Transformer
+
+Velocities = tuple[Tensor | None, Tensor | None]
+# Recordings that are kept; each holds the memory of a forward's activations.
+MOST = 2
+SEEN_MOST = 64
+
+log = logging.getLogger("soundstage.speed")
+
+
+class Recorder(Protocol):
+    """Runs a function once while recording it. Returns its results and what runs it again in their place."""
+
+    def record(self, run: Callable[[], Velocities]) -> tuple[Velocities, Callable[[], object]]: ...
+
+
+class CudaRecorder:
+    """CUDA's own; all recordings share one pool of memory, since one runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def record(self, run: Callable[[], Velocities]) -> tuple[Velocities, Callable[[], object]]:
+        with torch.cuda.device(self.device):
+            graph = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize(self.device)
+            # Other threads, such as one that writes a file, may use the device meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                made = run()
+        return made, graph.replay
+
+
+@dataclass
+class _Recording:
+    """inputs: the recording's own tensors. given: (tensor, version) last copied into each, for the tables."""
+
+    inputs: list[Tensor]
+    given: list[tuple[Tensor, int] | None]
+    made: Velocities
+    replay: Callable[[], object]
+
+
+class Recorded:
+    """The forward of a transformer, replayed where it can be.
+
+    state: what of the adapters a forward depends on; None says that it cannot be recorded now.
+    num_replayed: forwards that were replayed so far.
+    """
+
+    def __init__(
+        self, transformer: Transformer, recorder: Recorder, state: Callable[[], Hashable | None]
+    ) -> None:
+        self._plain, self._prepare = transformer.forward, transformer.prepare
+        self._recorder, self._state = recorder, state
+        self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._seen: OrderedDict[Hashable, bool] = OrderedDict()  # and whether it can be recorded
+        self.num_replayed = 0
+
+    def __call__(
+        self,
+        video: Modality | None,
+        audio: Modality | None,
+        *,
+        perturbation: Perturbation | Sequence[Perturbation] | None = None,
+        tables: RunTables | None = None,
+        shortcut: Shortcut | None = None,
+    ) -> Velocities:
+        """As Transformer.forward."""
+        tables = tables or self._prepare(video, audio)
+        tree = (video, audio, tables)
+        inputs, state = list(_tensors(tree)), self._state()
+        if shortcut is not None or state is None or not _recordable(inputs):
+            return self._plain(video, audio, perturbation=perturbation, tables=tables, shortcut=shortcut)
+        key = (_form(tree), repr(perturbation), state)
+        recording = self._recordings.get(key)
+        if recording is None and not self._may_record(key):
+            return self._plain(video, audio, perturbation=perturbation, tables=tables)
+        if recording is None:
+            recording = self._record(key, tree, perturbation)
+            if recording is None:
+                return self._plain(video, audio, perturbation=perturbation, tables=tables)
+        self._recordings.move_to_end(key)
+        return self._replayed(recording, inputs)
+
+    def forget(self) -> None:
+        """Give up all recordings and their memory."""
+        self._recordings.clear()
+        self._seen.clear()
+
+    def _may_record(self, key: Hashable) -> bool:
+        """Whether a forward of this kind has been before, so that all it needs is there."""
+        if key in self._seen:
+            return self._seen[key]
+        self._seen[key] = True
+        while len(self._seen) > SEEN_MOST:
+            self._seen.popitem(last=False)
+        return False
+
+    def _record(self, key: Hashable, tree: Any, perturbation: Any) -> _Recording | None:
+        while len(self._recordings) >= MOST:
+            self._recordings.popitem(last=False)
+        try:
+            inputs = [x.clone() for x in _tensors(tree)]
+            video, audio, tables = _rebuilt(tree, iter(inputs))
+            made, replay = self._recorder.record(
+                lambda: self._plain(video, audio, perturbation=perturbation, tables=tables)
+            )
+        except Exception as error:  # whatever a kernel, a driver or a want of memory says: the plain way is there
+            log.debug("a step is not recorded: %s: %s", type(error).__name__, error)
+            self._seen[key] = False
+            return None
+        self._recordings[key] = _Recording(inputs, [None] * len(inputs), made, replay)
+        return self._recordings[key]
+
+    def _replayed(self, recording: _Recording, inputs: Sequence[Tensor]) -> Velocities:
+        for i, (own, given) in enumerate(zip(recording.inputs, inputs, strict=True)):
+            version = -1 if given.is_inference() else given._version
+            last = recording.given[i]
+            if last is None or version < 0 or last[0] is not given or last[1] != version:
+                own.copy_(given)
+                recording.given[i] = (given, version)
+        recording.replay()
+        self.num_replayed += 1
+        video, audio = recording.made
+        return None if video is None else video.clone(), None if audio is None else audio.clone()
+
+
+def _recordable(inputs: Sequence[Tensor]) -> bool:
+    """Whether all inputs are on one device, with no gradients to be kept and no autocast to decide formats."""
+    devices = {x.device for x in inputs}
+    watched = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    return len(devices) == 1 and not watched and not torch.is_autocast_enabled(next(iter(devices)).type)
+
+
+# --- tensors within dataclasses and tuples ---------------------------------------------------------------
+
+
+def _parts(tree: Any) -> list[Any] | None:
+    """What a node holds, None for a leaf."""
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return [getattr(tree, field.name) for field in fields(tree)]
+    return list(tree) if isinstance(tree, tuple | list) else None
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    parts = _parts(tree)
+    if isinstance(tree, Tensor):
+        yield tree
+    for part in parts or ():
+        yield from _tensors(part)
+
+
+def _form(tree: Any) -> str:
+    """All of a tree but its tensors' values, in a string."""
+    if isinstance(tree, Tensor):
+        return f"{tuple(tree.shape)} {tree.dtype} {tree.device}"
+    parts = _parts(tree)
+    inner = repr(tree) if parts is None else ", ".join(_form(part) for part in parts)
+    return f"{type(tree).__name__}({inner})"
+
+
+def _rebuilt(tree: Any, tensors: Iterator[Tensor]) -> Any:
+    """The tree with its tensors exchanged, in order."""
+    if isinstance(tree, Tensor):
+        return next(tensors)
+    parts = _parts(tree)
+    if parts is None:
+        return tree
+    made = [_rebuilt(part, tensors) for part in parts]
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return replace(tree, **{field.name: x for field, x in zip(fields(tree), made, strict=True)})
+    return type(tree)(*made) if hasattr(tree, "_fields") else type(tree)(made)

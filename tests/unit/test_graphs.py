@@ -1,0 +1,181 @@
+"""A recorded step gives the bits of the step, whatever changes from one to the next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.tape import TapeRecorder, Waits
+from tests.tiny_transformer import NUM_VIDEO, modalities, random_lora, transformer
+from torch import Tensor
+
+from soundstage.model.block import Perturbation
+from soundstage.model.nag import NegativeText
+from soundstage.model.transformer import Modality, RunTables, Transformer
+from soundstage.speed.graphs import MOST, Recorded
+from soundstage.weights.lora import Adapters
+from soundstage.weights.quantize import quantize
+
+STEPS = (0.9, 0.5, 0.31, 0.1)
+
+
+class Adapted:
+    """What adapters are on, as the parts of an engine say it."""
+
+    now: Hashable | None = ()
+
+    def __call__(self) -> Hashable | None:
+        return self.now
+
+
+def recorded(model: Transformer, state: Adapted | None = None) -> Recorded:
+    return Recorded(model, TapeRecorder(), state or Adapted())
+
+
+def at(sigma: float, batch: int = 2, **changes: Any) -> tuple[Modality, Modality]:
+    """A step of its own noise level, latents and text."""
+    made = []
+    for i, m in enumerate(modalities(batch, **changes)):
+        generator = torch.Generator().manual_seed(int(1000 * sigma) + i)
+        latents = torch.randn(m.latents.shape, generator=generator)
+        context = m.context + torch.randn(m.context.shape, generator=generator)
+        kept = (m.timesteps > 0).float()
+        level = torch.full((batch,), sigma)
+        made.append(replace(m, latents=latents, context=context, sigma=level, timesteps=sigma * kept))
+    return made[0], made[1]
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert torch.equal(one, other)
+
+
+def first_frame_kept() -> dict[str, Tensor]:
+    timesteps = torch.full((2, NUM_VIDEO), 0.5)
+    timesteps[:, :8] = 0
+    return {"timesteps": timesteps}
+
+
+def text_bias() -> dict[str, Tensor]:
+    context = modalities()[0].context
+    return {"context_mask": torch.randn(2, NUM_VIDEO, context.shape[1])}
+
+
+def attention_mask() -> dict[str, Tensor]:
+    mask = torch.ones(1, NUM_VIDEO, NUM_VIDEO)
+    mask[:, :8, 8:] = 0.5
+    return {"attention_mask": mask}
+
+
+CASES: dict[str, tuple[Any, Any]] = {
+    "plain": (dict, None),
+    "a frame that is kept": (first_frame_kept, None),
+    "a bias on the text": (text_bias, None),
+    "an attention mask": (attention_mask, None),
+    "one sample perturbed": (dict, [Perturbation(), Perturbation.stg([0])]),
+    "one sample isolated": (dict, [Perturbation(), Perturbation.isolated()]),
+    "a negative text": (lambda: {"negative": NegativeText(modalities()[0].context.flip(1))}, None),
+    "a negative text for one": (
+        lambda: {"negative": NegativeText(modalities()[0].context.flip(1), samples=(1,))},
+        None,
+    ),
+    "a stream that rests": (lambda: {"enabled": False}, None),
+}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@torch.no_grad()
+def test_replayed_steps_are_the_steps_bit_for_bit(name: str) -> None:
+    changes, perturbation = CASES[name]
+    model = transformer()
+    forward = recorded(model)
+    for run in range(2):  # a second run brings tables of its own
+        tables: RunTables = model.prepare(*at(1.0, **changes()))
+        for sigma in STEPS:
+            inputs = at(sigma, **changes())
+            wanted = model(*inputs, perturbation=perturbation, tables=tables)
+            assert_same(forward(*inputs, perturbation=perturbation, tables=tables), wanted)
+        assert forward.num_replayed == len(STEPS) - 1 + run * len(STEPS)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8-cast", "int8-dynamic"])
+@torch.no_grad()
+def test_8_bit_layers_are_recorded_too(scheme: Any) -> None:
+    model = transformer()
+    quantize(model, scheme)
+    forward, tables = recorded(model), model.prepare(*at(1.0))
+    for sigma in STEPS:
+        assert_same(forward(*at(sigma), tables=tables), model(*at(sigma), tables=tables))
+    assert forward.num_replayed == len(STEPS) - 1
+
+
+@torch.no_grad()
+def test_another_adapter_state_is_another_recording() -> None:
+    model, state = transformer(), Adapted()
+    adapters = Adapters(model)
+    adapters.add("one", random_lora(model))
+    forward, tables = recorded(model, state), model.prepare(*at(1.0))
+    for strength in (0.0, 0.7, 0.0, 1.0):
+        adapters.set({"one": strength})
+        state.now = ("one", strength)
+        for sigma in STEPS:
+            assert_same(forward(*at(sigma), tables=tables), model(*at(sigma), tables=tables))
+    assert forward.num_replayed >= 3 * (len(STEPS) - 1)
+    state.now = None  # weights of tokens, say, whose memory changes
+    before = forward.num_replayed
+    assert_same(forward(*at(0.5), tables=tables), model(*at(0.5), tables=tables))
+    assert forward.num_replayed == before
+
+
+@torch.no_grad()
+def test_few_recordings_are_kept_and_all_can_be_given_up() -> None:
+    model = transformer()
+    forward = recorded(model)
+    for batch in (1, 2, 3, 4):
+        for sigma in STEPS:
+            assert_same(forward(*at(sigma, batch)), model(*at(sigma, batch)))
+    assert len(forward._recordings) == MOST
+    forward.forget()
+    assert len(forward._recordings) == 0
+    assert_same(forward(*at(0.5)), model(*at(0.5)))
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    model = transformer()
+    real = model.forward
+
+    def waits(*args: Any, **kwargs: Any) -> Any:
+        video, audio = real(*args, **kwargs)
+        assert video is not None
+        return video * float(video.abs().max()), audio
+
+    model.__dict__["forward"] = waits
+    forward = recorded(model)
+    with torch.no_grad(), caplog.at_level(logging.DEBUG, logger="soundstage.speed"):
+        for sigma in STEPS:
+            assert_same(forward(*at(sigma)), model(*at(sigma)))
+    assert forward.num_replayed == 0
+    assert caplog.text.count("a step is not recorded: Waits: aten._local_scalar_dense.default") == 1
+    with pytest.raises(Waits):
+        TapeRecorder().record(lambda: waits(*at(0.5)))
+
+
+def test_gradients_and_shortcuts_are_not_recorded() -> None:
+    model = transformer()
+    forward, tables = recorded(model), model.prepare(*at(1.0))
+    video, audio = at(0.5)
+    video.latents.requires_grad_()
+    for _ in range(3):
+        found = forward(video, audio, tables=tables)
+        assert found[0] is not None
+        assert found[0].requires_grad
+    with torch.no_grad():
+        for _ in range(3):
+            forward(*at(0.5), tables=tables, shortcut=lambda stack, xv, xa: stack.run(xv, xa, stop=1))
+    assert forward.num_replayed == 0

@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.model_set import ModelSet, file_digest, file_identity, file_stamp
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
-from soundstage.speed import cuda, onednn
+from soundstage.speed import cuda, graphs, onednn
 from soundstage.speed.formats import asked_format, choose_format
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ, Group
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
@@ -65,6 +65,7 @@ Module = TypeVar("Module", bound=nn.Module)
 Encoder = Literal["text", "video", "audio"]
 
 RESIDENT = Residency()
+FREE_SHARE_TO_DECODE = 0.3  # of a device's memory; below it recorded steps are given up first
 TEXT_PARTS: dict[Part, type[nn.Module]] = {
     "text_projection": FeatureExtractor,
     "video_connector": Connector,
@@ -249,6 +250,7 @@ class LoadedParts:
         self.floor = Floor(0)  # one part at a time
         self._text_parts: dict[Part, nn.Module] = {}
         self._upsamplers: dict[str, LatentUpsampler] = {}
+        self._recorded: graphs.Recorded | None = None
         self._adapters: Adapters | None = None
         self.adaptation = Adaptation()
         self._newest: dict[str, Attached] = {}  # by path
@@ -281,6 +283,8 @@ class LoadedParts:
             self._manage("transformer", module, self._tensors["transformer"], calls=module)
         chunk_feed_forward(module, self.residency.feed_forward_tokens)
         self._speed_up(module)
+        if self.residency.policy == "resident":
+            self._recorded = graphs.record_steps(module, self.device, self._adapter_state)
         return module
 
     @cached_property
@@ -577,6 +581,7 @@ class LoadedParts:
 
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
         vae = self.video_vae
+        self._make_room()
         self.floor.bring("video decoder")
         if self.residency.decode == "whole":
             return iter((vae.decode(latents),))
@@ -631,6 +636,21 @@ class LoadedParts:
         else:
             cuda.speed_up(module, self.device, self.dtype)
 
+    def _adapter_state(self) -> Hashable | None:
+        """What adapters are on, for recorded steps; None for some whose strength differs by token."""
+        run = self.adaptation
+        if any(use.span is not None for use in run.loras):
+            return None
+        return tuple((str(use), run.attached[use.path].name) for use in run.loras)
+
+    def _make_room(self) -> None:
+        """Give up recorded steps if their memory may be wanted for decoding; one more costs little."""
+        if self._recorded is not None and self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            if free < FREE_SHARE_TO_DECODE * total:
+                self._recorded.forget()
+                torch.cuda.empty_cache()
+
     def close(self) -> None:
         """Stop the threads that stream, and give up all that is built; what is used later is built again."""
         self.floor.close()
@@ -638,7 +658,7 @@ class LoadedParts:
             vars(self).pop(name, None)
         self._text_parts.clear()
         self._upsamplers.clear()
-        self._adapters = None
+        self._adapters = self._recorded = None
         self._newest.clear()
         gc.collect()  # modules and their hooks hold each other, and their memory is wanted now
 

@@ -2,8 +2,8 @@
 
 A bias costs attention its fastest kernels: twice the time for all tokens, though most rows of most biases add
 nothing, and what a row may not see need not be computed. `parts_of` reads a bias once per run and cuts it
-into runs of tokens that see the same: those whose bias is zero wherever they see are computed without one, on the
-keys they see; the others with the bias of the keys that any of them sees. The dense bias is the oracle.
+into runs of tokens that see the same. Where the bias is zero wherever a run sees, it is computed without one,
+on the keys it sees; the others with the bias of the keys that any of them sees. The dense bias is the oracle.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A step's forward recorded as a CUDA graph: the host launches one thing instead of eight thousand.
 
-    transformer.forward = Recorded(transformer, CudaRecorder(device), state)
+    recorded = record_steps(transformer, device, state)
 
 A forward of new shapes runs as it is, which also warms all kernels up; the second is recorded, later ones are
 replayed. Inputs are copied into tensors of the recording's own, tables only when they are others. What else a
@@ -8,7 +8,7 @@ forward depends on is its key: shapes and number formats, which streams are enab
 `state`, the adapters that are on. A forward with a shortcut (step caches), with gradients, or whose recording
 fails runs as it is.
 
-Recordings hold addresses, so this is for weights that stay where they are: never for streamed or moved blocks.
+Recordings hold addresses: they are for weights that stay where they are, never for streamed or moved ones.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from soundstage.model.transformer import Modality, Perturbation, RunTables, Shortcut, Transformer
+from soundstage.speed.trials import switched_off
 
 Velocities = tuple[Tensor | None, Tensor | None]
 # Recordings that are kept; each holds the memory of a forward's activations.
@@ -30,6 +31,20 @@ MOST = 2
 SEEN_MOST = 64
 
 log = logging.getLogger("soundstage.speed")
+
+
+def record_steps(
+    transformer: Transformer, device: torch.device, state: Callable[[], Hashable | None]
+) -> Recorded | None:
+    """Have a transformer's steps recorded on a CUDA device; None, and nothing, elsewhere.
+
+    transformer: whose weights stay where they are. state: see `Recorded`.
+    """
+    if device.type != "cuda" or switched_off():
+        return None
+    recorded = Recorded(transformer, CudaRecorder(device), state)
+    transformer.__dict__["forward"] = recorded  # hides the class's own; hooks on the module still run
+    return recorded
 
 
 class Recorder(Protocol):
@@ -129,7 +144,7 @@ class Recorded:
             made, replay = self._recorder.record(
                 lambda: self._plain(video, audio, perturbation=perturbation, tables=tables)
             )
-        except Exception as error:  # whatever a kernel, a driver or a want of memory says: the plain way is there
+        except Exception as error:  # of a kernel, a driver, a want of memory: the plain way is there
             log.debug("a step is not recorded: %s: %s", type(error).__name__, error)
             self._seen[key] = False
             return None
@@ -150,7 +165,7 @@ class Recorded:
 
 
 def _recordable(inputs: Sequence[Tensor]) -> bool:
-    """Whether all inputs are on one device, with no gradients to be kept and no autocast to decide formats."""
+    """Whether all inputs are on one device, with no gradients to keep and no autocast to decide formats."""
     devices = {x.device for x in inputs}
     watched = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     return len(devices) == 1 and not watched and not torch.is_autocast_enabled(next(iter(devices)).type)

@@ -5,20 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tests.tape import TapeRecorder, Waits
-from tests.tiny_transformer import NUM_VIDEO, modalities, random_lora, transformer
 from torch import Tensor
 
+from soundstage.engine import Engine
 from soundstage.model.block import Perturbation
 from soundstage.model.nag import NegativeText
 from soundstage.model.transformer import Modality, RunTables, Transformer
+from soundstage.model_set import find_model
+from soundstage.parts import Adaptation, Attached, LoadedParts
+from soundstage.plan import LoraUse
+from soundstage.request import Request
+from soundstage.speed import graphs
 from soundstage.speed.graphs import MOST, Recorded
+from soundstage.weights.budget import Residency
 from soundstage.weights.lora import Adapters
 from soundstage.weights.quantize import quantize
+from tests.tape import TapeRecorder, Waits
+from tests.tiny_model import write_text_encoder, write_tiny_model
+from tests.tiny_transformer import NUM_VIDEO, modalities, random_lora, transformer
 
 STEPS = (0.9, 0.5, 0.31, 0.1)
 
@@ -179,3 +189,44 @@ def test_gradients_and_shortcuts_are_not_recorded() -> None:
         for _ in range(3):
             forward(*at(0.5), tables=tables, shortcut=lambda stack, xv, xa: stack.run(xv, xa, stop=1))
     assert forward.num_replayed == 0
+
+
+# --- in an engine ----------------------------------------------------------------------------------------
+
+
+def test_an_engine_records_the_steps_of_resident_weights_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU, with the recorder of these tests in place of CUDA's."""
+    made: list[Recorded] = []
+
+    def on_tape(model: Transformer, device: torch.device, state: Any) -> Recorded:
+        made.append(Recorded(model, TapeRecorder(), state))
+        model.__dict__["forward"] = made[-1]
+        return made[-1]
+
+    folder = write_tiny_model(tmp_path / "tiny")
+    write_text_encoder(folder / "text")
+    model = find_model(folder)
+    request = Request(prompt="a red ball", size=(64, 64), num_frames=9, seed=1)
+    wanted = Engine(model, device="cpu").generate(request)
+    monkeypatch.setattr(graphs, "record_steps", on_tape)
+    found = Engine(model, device="cpu").generate(request)
+    assert np.array_equal(found.frames, wanted.frames)
+    assert np.array_equal(found.waveform, wanted.waveform)
+    (recorded,) = made
+    assert recorded.num_replayed >= 2
+    streamed = LoadedParts(model, torch.device("cpu"), torch.float32, Residency("disk"))
+    _ = streamed.transformer
+    streamed.close()
+    assert len(made) == 1
+
+
+def test_adapters_that_differ_by_token_are_not_recorded(tmp_path: Path) -> None:
+    parts = LoadedParts(find_model(write_tiny_model(tmp_path / "tiny")), torch.device("cpu"), torch.float32)
+    known = Attached(None, "name", "digest", "identity")  # type: ignore[arg-type, call-arg]
+    whole, timed = LoraUse("a", 0.5), LoraUse("a", 0.5, (0.0, 1.0))
+    parts.adaptation = Adaptation(attached={"a": known}, loras=(whole,))
+    assert parts._adapter_state() == (("a at 0.5", "name identity"),)
+    parts.adaptation = Adaptation(attached={"a": known}, loras=(timed,))
+    assert parts._adapter_state() is None

@@ -6,6 +6,7 @@ The weights are random, so that only mechanisms are tested: what is given comes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch import Tensor
 import soundstage as ss
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Done, Engine, Phase, Preview
+from soundstage.materials import Materials
 from soundstage.model_set import EXTRAS, find_model
 from soundstage.parts import Attached
 from soundstage.plan import LoraUse
+from soundstage.weights.cache import EncodingCache
 from tests.quick_codecs import QuickCodecs
 from tests.tiny_model import write_tiny_model
 
@@ -510,3 +513,52 @@ def test_a_length_that_is_all_of_the_source_is_all_of_it(stage: Engine) -> None:
     for asked in ({"num_frames": 24}, {"duration_s": 1.0}):
         done = finished(stage, source=ss.Source(clip, regenerate=[ss.Span(0.0, 0.1)]), **asked)
         assert done.clip.frames.shape[0] == 24
+
+
+# --- what the streams read and hear -----------------------------------------------------------------------
+
+
+def test_beside_a_driving_sound_the_negative_pass_reads_the_prompt_in_the_audio_stream(stage: Engine) -> None:
+    """The stream has no negative text of its own. Source: spec of LTX-2.3 sampling, section 5.1."""
+    asked = {**UNGUIDED, "guidance": 3, "audio": ss.Audio(film(9).waveform), "num_frames": 9}
+    plan = stage.plan(ss.Request(prompt="a red ball", **asked))
+    assert plan.passes[0].kinds == ("cond", "uncond")
+
+    def made(audio_negative: str | None) -> Tensor:
+        *_, done = stage.run(replace(plan, audio_negative=audio_negative))
+        return done.video_latents
+
+    assert torch.equal(made(plan.audio_negative), made("a red ball"))
+    assert not torch.equal(made(plan.audio_negative), made(plan.video_negative))
+
+
+def test_a_dub_encodes_the_speaker_to_the_end(stage: Engine) -> None:
+    """Twelve seconds that differ in the last two are two voices to a dub, and one to an identity."""
+    rng = np.random.default_rng(2)
+    long = rng.uniform(-0.5, 0.5, (2, 12 * 48_000)).astype(np.float32)
+    other = long.copy()
+    other[:, 11 * 48_000 :] *= 0.1
+    clip = film(9, size=128)
+
+    def voice(sound: np.ndarray, recipe: str) -> Tensor:
+        request = ss.Request(
+            prompt="a", recipe=recipe, references=[ss.Reference(clip)], audio=ss.Audio(sound, "identity")
+        )
+        plan = stage.plan(request)
+        return Materials(plan, stage._parts, EncodingCache()).identity(plan.passes[0])
+
+    assert voice(long, "dub").shape[2] == 300
+    assert voice(long, "single").shape[2] == 250
+    assert not torch.equal(voice(long, "dub"), voice(other, "dub"))
+    assert torch.equal(voice(long, "single"), voice(other, "single"))
+
+
+def test_a_strided_reference_reads_its_last_frame(stage: Engine) -> None:
+    """Of 16 frames by 2: frames 0, 1, 3, ... 15."""
+    clip = film(16, silent=True)
+    reference = ss.Reference(clip, temporal=2)
+    plan = stage.plan(ss.Request(prompt="a", num_frames=17, references=[reference], **UNGUIDED))
+    (condition,) = plan.passes[0].conditions
+    materials = Materials(plan, stage._parts, EncodingCache())
+    wanted = encoded(stage, clip.frames[[0, *range(1, 16, 2)]])
+    assert torch.equal(materials.condition(condition, plan.passes[0]), wanted)

@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """path: of the clip. sheet: of its contact sheet, or None. reserved: the names that nobody else gets."""
+    """What a run's results are called.
+
+    path: of the clip. reserved: that name, so that no other process gets it; None where it is replaced.
+    contact_sheet: whether one is made as well. force: whether it replaces one that is there.
+    """
 
     path: Path
-    sheet: Path | None
-    reserved: tuple[Reserved, ...]
+    reserved: Reserved | None
+    contact_sheet: bool
+    force: bool
 
     def save(self, clip: Clip, facts: dict[str, Any], *, as_json: bool) -> None:
         """Write the clip and its contact sheet and print where they are, as JSON with these facts or plainly.
@@ -35,12 +40,11 @@ class Results:
         Raises MediaError that says where a clip is kept that could not be written to its own name.
         """
         self._save_clip(clip)
-        sheet, problem = self.sheet, None
-        if sheet is not None:
-            try:
-                clip.contact_sheet(sheet)
-            except MediaError as error:
-                sheet, problem = None, error
+        sheet = problem = None
+        try:
+            sheet = self._save_sheet(clip) if self.contact_sheet else None
+        except MediaError as error:
+            problem = error
         if as_json:
             paths = {"path": str(self.path), "contact_sheet": None if sheet is None else str(sheet)}
             print(json_text({**paths, **facts}))
@@ -53,11 +57,19 @@ class Results:
 
     def _save_clip(self, clip: Clip) -> None:
         try:
-            if any(name.path == self.path and not name.held() for name in self.reserved):
+            if self.reserved is not None and not self.reserved.held():
                 raise MediaError(f"{self.path} was written by another program meanwhile")
             clip.save(self.path)
         except MediaError as error:
             raise MediaError(f"{error}; the clip is kept as {kept(clip, self.path, error)}") from error
+
+    def _save_sheet(self, clip: Clip) -> Path:
+        from soundstage.media.files import reserved_name
+
+        if self.force:
+            return clip.contact_sheet(self.path.with_suffix(".png"))
+        with reserved_name(self.path.parent, self.path.stem, ".png") as name:
+            return clip.contact_sheet(name.path)
 
 
 def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
@@ -67,41 +79,38 @@ def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
     """
     from soundstage.media.files import reserved_name
 
-    for folder in (path.parent, Path.cwd(), Path(tempfile.gettempdir())):
+    for folder in (path.parent, Path(), Path(tempfile.gettempdir())):
         try:
-            with reserved_name(folder, path.stem, path.suffix) as name:
+            with reserved_name(folder.absolute(), path.stem, path.suffix) as name:
                 return clip.save(name.path)
-        except MediaError:
+        except (MediaError, OSError):
             continue
     raise problem
 
 
 @contextmanager
 def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
-    """Names for what a run will make; those that are not used are free again when the block ends.
+    """Names for what a run will make; one that is not used is free again when the block ends.
 
     Raises MediaError for a name that could not be written later, and for one that is there without --force.
     """
     from soundstage.media.files import check_writable, reserved_name
 
-    with ExitStack() as stack:
-        reserved = []
-        path: Path | None = values["output"]
-        suffixes = _suffixes(planned)
-        if path is None:
-            reserved.append(stack.enter_context(reserved_name(Path(), _stem(prompt, planned), suffixes[0])))
-            path = reserved[0].path
-        check_writable(path, suffixes)
-        if values["output"] is not None and not values["force"]:
-            reserved.append(stack.enter_context(_unused(path)))
-        sheet: Path | None = None
-        if values.get("contact_sheet") and values["force"]:
-            sheet = path.with_suffix(".png")
-            check_writable(sheet, (".png",))
-        elif values.get("contact_sheet"):
-            reserved.append(stack.enter_context(reserved_name(path.parent, path.stem, ".png")))
-            sheet = reserved[-1].path
-        yield Results(path, sheet, tuple(reserved))
+    given: Path | None = values["output"]
+    force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
+    suffixes = _suffixes(planned)
+    if given is not None and force:
+        check_writable(given, suffixes)
+        if sheet:
+            check_writable(given.with_suffix(".png"), (".png",))
+        yield Results(given, None, sheet, force)
+        return
+    if given is not None:
+        check_writable(given, suffixes)
+    named = reserved_name(Path(), _stem(prompt, planned), suffixes[0]) if given is None else _unused(given)
+    with named as reserved:
+        check_writable(reserved.path, suffixes)
+        yield Results(reserved.path, reserved, sheet, force)
 
 
 def _unused(path: Path) -> Reserved:

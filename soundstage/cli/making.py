@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 def generate(prompt: Prompt, values: Values) -> None:
     """Make a film with sound and print its path.
 
-    Example: soundstage generate "Rain falls on a tin roof." --size landscape --duration 2 --seed 7
+    Example: soundstage generate "A yellow star blinks twice at night. There is rain." --duration 2 --seed 7
     """
     _make(prompt, values)
 
@@ -51,7 +51,7 @@ def generate(prompt: Prompt, values: Values) -> None:
 def plan(prompt: Prompt, values: Values) -> None:
     """Print what `generate` would do: sizes, tokens, noise levels, files, memory. Loads no weights.
 
-    Example: soundstage plan "Rain falls on a tin roof." --size 200x130
+    Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
     stage, planned = _planned(prompt, values)
     _tell_unknown_words(stage, prompt)
@@ -68,7 +68,7 @@ def retake(
 ) -> None:
     """Make a stretch of a clip anew, and keep the rest. --remake video or audio makes only that anew.
 
-    Example: soundstage retake ball.mp4 1-2 "A red ball turns blue."
+    Example: soundstage retake ball.mp4 1-2 "A blue ball bounces on a wooden floor."
     """
     _make(prompt, values, video=video, span=[span])
 
@@ -88,7 +88,7 @@ def extend(
 ) -> None:
     """Go on with a clip, after its end, before its beginning, or both.
 
-    Example: soundstage extend ball.mp4 "The ball rolls on to the right." --after 2
+    Example: soundstage extend ball.mp4 "A red ball bounces on a wooden floor." --after 1
     """
     if extend_after is None and extend_before is None:
         raise RequestError("extend needs a length; give --after or --before in seconds")
@@ -107,7 +107,7 @@ def keyframe(
 ) -> None:
     """Go from picture to picture.
 
-    Example: soundstage keyframe "A door opens." shut.png open.png --duration 2
+    Example: soundstage keyframe "A red ball rolls from left to right." left.png right.png --duration 2
     """
     _make(prompt, values, image=_spaced(image, prompt, values))
 
@@ -131,7 +131,7 @@ def a2v(
 def v2a(video: SourceVideo, prompt: Prompt, values: Values) -> None:
     """Make the sound of a silent clip. Its picture stays as it is.
 
-    Example: soundstage v2a silent.mp4 "A ball bounces on wood."
+    Example: soundstage v2a silent.mp4 "A thud with each bounce."
     """
     _make(prompt, values, video=video, remake="audio")
 
@@ -141,7 +141,7 @@ def v2a(video: SourceVideo, prompt: Prompt, values: Values) -> None:
 def t2a(prompt: Prompt, values: Values) -> None:
     """Make sound alone, as a .wav file.
 
-    Example: soundstage t2a "Rain falls." --duration 4
+    Example: soundstage t2a "Steady rain is heard." --duration 4
     """
     _make(prompt, values, only="audio")
 

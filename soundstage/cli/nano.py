@@ -331,7 +331,7 @@ def sample(
     words = caption(scene, full=True)
     for pictures, waveform in world_clips([scene]):
         path = Clip(pictures, waveform, scene.fps, {"world_seed": seed, "caption": words}).save(
-            output or Path(f"world-{seed}.mp4")
+            output or Path(f"world-{seed}.mp4"), overwrite=False
         )
     print(words)
     print(path)

@@ -58,6 +58,7 @@ class Spoken:
         subject = rf"(?P<before>^|; |: |, but |\bboth |\) and )(?P<root>{self._roots})"
         message = re.sub(rf"{subject}(?= (?:{_VERBS}) | \()", self._word, message)
         message = re.sub(r"(?P<before>^|; )(?P<root>relay|take)(?= \w+ is )", self._word, message)
+        message = re.sub(rf"(?P<before>\bboth )(?P<root>{self._roots})(?= and )", self._word, message)
         asked = rf"(?P<before>\b(?:{_ASKS}) )(?P<root>{self._roots})(?= out\b| above\b| below\b| or |[,;]|$)"
         return _once(re.sub(asked, self._word, message))
 

@@ -284,8 +284,10 @@ def _steered_heads(
     if negative.samples is None:
         return steered(heads, attention.heads_of(h, unwanted, queries=queries), negative)
     chosen = _sample_numbers(tuple(negative.samples), h.device)
-    away = attention.heads_of(h[chosen], unwanted[chosen], queries=queries[chosen])
-    return heads.index_copy(0, chosen, steered(heads[chosen], away, negative))
+    away = attention.heads_of(
+        h.index_select(0, chosen), unwanted.index_select(0, chosen), queries=queries.index_select(0, chosen)
+    )
+    return heads.index_copy(0, chosen, steered(heads.index_select(0, chosen), away, negative))
 
 
 @cache

@@ -81,7 +81,7 @@ class TokenGroups(NamedTuple):
 
     def gather(self, per_token: Tensor) -> Tensor:
         """(B, N) -> (B, G)."""
-        return per_token[:, self.first]
+        return per_token.index_select(1, self.first)
 
 
 def spread(per_group: Tensor, group_of: Tensor | None) -> Tensor:

@@ -288,6 +288,16 @@ def test_more_memory_keeps_more_blocks_and_moves_less() -> None:
         assert p.passes[0].moved_bytes == (48 - p.residency.resident_blocks) * FP8.blocks[0]
 
 
+@pytest.mark.parametrize("policy", [None, "stream"])
+def test_as_many_blocks_stay_as_the_memory_holds(policy: Any) -> None:
+    work, machine = plan(768, 512, 121), card(24, host=256)
+    found = choose(work, BF16, machine, policy).residency
+    one_more = replace(found, resident_blocks=found.resident_blocks + 1)
+    assert found.policy == "stream"
+    assert found.resident_blocks > 0
+    assert not budget.fits(price(work, BF16, machine, one_more), machine)
+
+
 def test_blocks_on_the_card_are_near_the_published_table() -> None:
     """Spec of memory, section 4: 8-bit blocks that stay, at 6,144 tokens."""
     found = {gb: choose(plan(768, 512, 121), FP8, card(gb)).residency.resident_blocks for gb in (8, 12, 16)}

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from soundstage.engine import Engine
+from soundstage.model import block
 from soundstage.model.block import Perturbation
+from soundstage.model.config import TransformerConfig
 from soundstage.model.nag import NegativeText
 from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.model_set import find_model
@@ -28,7 +32,7 @@ from soundstage.weights.lora import Adapters
 from soundstage.weights.quantize import quantize
 from tests.tape import TapeRecorder, Waits
 from tests.tiny_model import write_text_encoder, write_tiny_model
-from tests.tiny_transformer import NUM_VIDEO, modalities, random_lora, transformer
+from tests.tiny_transformer import HEADER, NUM_VIDEO, modalities, random_lora, transformer
 
 STEPS = (0.9, 0.5, 0.31, 0.1)
 
@@ -230,3 +234,43 @@ def test_adapters_that_differ_by_token_are_not_recorded(tmp_path: Path) -> None:
     assert parts._adapter_state() == (("a at 0.5", "name identity"),)
     parts.adaptation = Adaptation(attached={"a": known}, loras=(timed,))
     assert parts._adapter_state() is None
+
+
+# --- on a device that is not here ------------------------------------------------------------------------
+
+
+class OnHost(TorchDispatchMode):
+    """Operators that touch a tensor of the host, but for plain numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.num_operators = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        self.num_operators += 1
+        if any(leaf.device.type == "cpu" for leaf in tensors):
+            self.found.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_step_on_a_device_touches_nothing_of_the_host(name: str) -> None:
+    """On the device of shapes alone: a copy to or from the host would end the recording of a CUDA graph."""
+    changes, perturbation = CASES[name]
+    inputs = at(0.5, **changes())
+    tree = (*inputs, transformer().prepare(*inputs))
+    with torch.device("meta"):
+        model = Transformer(TransformerConfig.from_header(HEADER)).requires_grad_(False)
+    video, audio, tables = graphs._rebuilt(tree, (x.to("meta") for x in graphs._tensors(tree)))
+    with torch.no_grad():
+        model(video, audio, perturbation=perturbation, tables=tables)  # what is kept is made here
+        with OnHost() as host:
+            made = model(video, audio, perturbation=perturbation, tables=tables)
+    assert host.found == []
+    assert host.num_operators > 150
+    assert all(x is None or x.is_meta for x in made)
+    block._sample_numbers.cache_clear()
+    block._keep_mask.cache_clear()

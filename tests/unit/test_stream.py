@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,17 @@ from soundstage.weights.budget import Residency
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import load_part
+from soundstage.weights.quantize import quantize, targets
 from soundstage.weights.residency import Streamed, load_streamed, stream_built
 from soundstage.weights.storage import TARGET
-from soundstage.weights.stream import BlockLayout, BlockStreamer, HostLane, HostSource, ThreadLane
+from soundstage.weights.stream import (
+    MIN_ELEMENTS,
+    BlockLayout,
+    BlockStreamer,
+    HostLane,
+    HostSource,
+    ThreadLane,
+)
 
 CPU = torch.device("cpu")
 NUM_BLOCKS = 5
@@ -384,3 +393,20 @@ def test_an_fp8_file_without_scales_streams_as_it_loads(tmp_path: Path, policy: 
     model, placed = load_streamed(build, parts, "transformer", Residency(policy), **place)  # type: ignore[arg-type]
     assert torch.equal(velocities(model), wanted)
     placed.streamer.close()
+
+
+@pytest.mark.parametrize(("scheme", "bytes_each"), [(None, 4), ("int8", 1), ("fp8", 1), ("int8-dynamic", 1)])
+def test_8_bit_weights_travel_as_8_bits(scheme: Any, bytes_each: int) -> None:
+    model = made()
+    names = list(quantize(model, scheme)) if scheme else list(targets(model))
+    weights = [model.get_submodule(name).weight for name in names]
+    large = [weight for weight in weights if weight.numel() >= MIN_ELEMENTS]  # type: ignore[operator, union-attr]
+    assert len(large) > 50
+    placed = stream_built(model, list(model.transformer_blocks), Residency("stream"), CPU)
+    velocities(model)
+    before = placed.streamer.bytes_copied
+    velocities(model)
+    copied = placed.streamer.bytes_copied - before
+    placed.streamer.close()
+    wanted = bytes_each * sum(weight.numel() for weight in large)  # type: ignore[misc, operator, union-attr]
+    assert wanted <= copied <= wanted + 256 * len(large)  # what alignment takes

@@ -149,7 +149,7 @@ def packets(container: Any, stream: Any, joins: list[float] | None = None) -> It
     import av
 
     demuxed = container.demux(stream)
-    steady = _SteadyTimes() if container.format.name in JOINABLE else None
+    steady = _SteadyTimes(float(stream.time_base)) if container.format.name in JOINABLE else None
     while True:
         try:
             packet = next(demuxed, None)
@@ -165,24 +165,26 @@ def packets(container: Any, stream: Any, joins: list[float] | None = None) -> It
 class _SteadyTimes:
     """Times that go on where recordings were joined end to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, tick_s: float) -> None:
+        self.tick_s = tick_s
         self.offset = 0
         self.expected: int | None = None
 
     def jumped(self, packet: Any) -> bool:
         """Set a packet's times right; return whether they jumped before it."""
-        if packet.dts is None:
+        stored = packet.dts
+        if stored is None:
             return False
-        ahead_s = 0.0
+        jumped = False
         if self.expected is not None:
-            ahead_s = float((packet.dts + self.offset - self.expected) * packet.time_base)
-        jumped = not -JUMP_BACK_S <= ahead_s <= JUMP_AHEAD_S
-        if jumped and self.expected is not None:
-            self.offset = self.expected - packet.dts
-        packet.dts += self.offset
-        if packet.pts is not None:
-            packet.pts += self.offset
-        self.expected = packet.dts + (packet.duration or 0)
+            ahead_s = (stored + self.offset - self.expected) * self.tick_s
+            jumped = not -JUMP_BACK_S <= ahead_s <= JUMP_AHEAD_S
+            if jumped:
+                self.offset = self.expected - stored
+        if self.offset:
+            packet.dts = stored + self.offset
+            packet.pts = None if packet.pts is None else packet.pts + self.offset
+        self.expected = stored + self.offset + (packet.duration or 0)
         return jumped
 
 

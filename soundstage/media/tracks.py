@@ -40,7 +40,7 @@ TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked f
 CUT_SOUND_S = 0.1
 MISSING_S = 0.25  # less at the end of a file than its index lists is no damage
 FILLING_S = 0.2  # at most so much of a stream's last packets is not to be heard
-MAX_SCANNED_BYTES = 2**28
+MAX_SCANNED_BYTES = 2**27
 MAX_FPS = 1000
 STANDARD_RATES = tuple(
     Fraction(n, d)
@@ -306,18 +306,20 @@ def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: 
                 container.seek(int(from_s / stream.time_base), stream=stream)
             except (av.FFmpegError, OverflowError):
                 return None
+        tick_s = float(stream.time_base)
         last: tuple[float, float] | None = None  # when it is shown, and how long
         stored, count = None, 0
         joins: list[float] = []
         for packet in packets(container, stream, joins):
             if packet.is_corrupt or not packet.size:
                 continue
-            stored = packet.dts if packet.dts is not None else stored
+            dts, pts = packet.dts, packet.pts
+            stored = stored if dts is None else dts
             if packet.is_discard:
                 continue
-            shown_s = seconds(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
-            length_s = seconds(packet.duration or None, packet.time_base) or step_s
-            now = (start_s + count * step_s if shown_s is None else shown_s, length_s)
+            stamp = dts if pts is None else pts
+            shown_s = start_s + count * step_s if stamp is None else stamp * tick_s
+            now = (shown_s, packet.duration * tick_s if packet.duration else step_s)
             last = now if last is None else max(last, now)
             count += 1
         if last is None:

@@ -155,8 +155,9 @@ def picture_frames(path: Path, times_s: Sequence[float] | None = None) -> Iterat
                     picture.seek(timing.skipped + index)
                 frame = _decoded(picture)
             size = size or frame.shape[:2]
-            # A frame of a GIF may reach beyond the first.
-            frame = frame[: size[0], : size[1]]
+            frame = frame[: size[0], : size[1]]  # one of a GIF may reach beyond the first
+            if frame.shape[:2] != size:
+                raise MediaError(f"{path} has a frame that is smaller than its first; convert it to a video")
             for _ in group:
                 yield frame
 

@@ -561,3 +561,15 @@ def test_a_picture_in_memory_that_cannot_be_decoded_is_refused(tmp_path: Path) -
     path.write_bytes(path.read_bytes()[:150])
     with pytest.raises(RequestError, match="PIL picture cannot be decoded"):
         Guide(Image.open(path))
+
+
+def test_a_frame_that_reaches_beyond_the_first_is_cut(tmp_path: Path) -> None:
+    path = animated(tmp_path / "a.gif", animation(3), 100)
+    data = bytearray(path.read_bytes())
+    places = [i for i in range(len(data)) if data[i : i + 9] == b"\x2c" + struct.pack("<4H", 0, 0, 96, 64)]
+    assert len(places) == 3
+    data[places[1] + 1 : places[1] + 3] = struct.pack("<H", 16)  # from x = 16 on
+    path.write_bytes(data)
+    frames = list(picture_frames(path))
+    assert {frame.shape for frame in frames} == {(64, 96, 3)}
+    assert [int(v) for v in frames[1][0, (0, 20), 0]] == pytest.approx([16, 126], abs=2)

@@ -330,6 +330,7 @@ def random_transformer(
 
     from soundstage.model.config import TransformerConfig, transformer_header
     from soundstage.model.transformer import Transformer
+    from soundstage.speed import cuda, graphs
     from soundstage.weights.quantize import quantize
     from soundstage.weights.residency import chunk_feed_forward, place_streamed
     from soundstage.weights.stream import HostSource, like, owners_of
@@ -349,7 +350,9 @@ def random_transformer(
         else:
             owner[name] = like(owner[name], value)
     chunk_feed_forward(model, residency.feed_forward_tokens)
+    cuda.speed_up(model, device, torch.bfloat16)
     if not residency.streams:
+        graphs.record_steps(model, device, tuple)
         return model, None
     return model, place_streamed(model, list(model.transformer_blocks), source, residency, device)
 

@@ -8,6 +8,7 @@ that is done to it, and the VAE.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from soundstage.causes import likely_cause
 from soundstage.conditioning.masks import attention_cells, cells_touched
-from soundstage.conditioning.pixels import fit, fit_mask, strided, to_uint8
+from soundstage.conditioning.pixels import drawn_out, fit, fit_mask, strided, to_uint8
 from soundstage.finite import checked
 from soundstage.grid import heard_s, sample_times
 from soundstage.inputs import File, InMemory
@@ -88,9 +89,7 @@ class Materials:
         assert source is not None
         assert source.video is not None
         assert use is not None
-        width, height = self._source_size(step)
-        frames = frames_shown(source.video, self._source_times(step), self.plan.fps, (width, height))
-        return to_uint8(fit(frames, width, height, source.crop))
+        return to_uint8(self._source_pictures(step, self._source_times(step)))
 
     def source_video(self, step: PassPlan) -> Tensor:
         """Latents of the source alone, at the size and rate of the pass before its upsamplers."""
@@ -98,16 +97,13 @@ class Materials:
         assert source is not None
         assert source.video is not None
         assert use is not None
-        video = source.video
-        width, height = self._source_size(step)
-        cut = (use.first_frame, use.num_frames, step.fps, self.plan.fps)
-        key = ("source", _identity(source.video), width, height, *cut, source.crop)
+        cut = (use.first_frame, use.num_frames, step.fps, self.plan.fps, self.plan.source_size)
+        key = ("source", _identity(source.video), *self._source_size(step), *cut, source.crop)
 
         def make() -> Tensor:
             times = self._source_times(step)
             whole = (len(times) - 1) // TIME_SCALE * TIME_SCALE + 1
-            frames = frames_shown(video, times[:whole], self.plan.fps, (width, height))
-            return self.parts.encode_video(fit(frames, width, height, source.crop))
+            return self.parts.encode_video(self._source_pictures(step, times[:whole]))
 
         return self._get("video", key, make)
 
@@ -116,7 +112,17 @@ class Materials:
         source, use = self.plan.request.source, step.source
         if source is None or source.mask is None or use is None or use.video != "part":
             return None
-        return cells_touched(_read_mask(source.mask, step, step.num_frames))
+        shown, plan = self.plan.shown_size, self.plan
+        if shown is None:
+            return cells_touched(_read_mask(source.mask, step, step.num_frames))
+        width, height = (
+            round(side * of / made)
+            for side, of, made in zip(
+                shown, (step.width, step.height), (plan.width, plan.height), strict=True
+            )
+        )
+        mask = _read_mask(source.mask, replace(step, width=width, height=height), step.num_frames)
+        return cells_touched(torch.nn.functional.pad(mask, (0, step.width - width, 0, step.height - height)))
 
     def sound(self, step: PassPlan) -> Tensor | None:
         """Latents (1, 8, T, 16) of the sound that is given, as long as the pass's own; None without one."""
@@ -188,6 +194,17 @@ class Materials:
             return self.parts.encode_audio(whole[None], rate)[:, :, :count]
 
         return self._get("audio", key, make)
+
+    def _source_pictures(self, step: PassPlan, times: list[float]) -> Tensor:
+        """The source's frames at these seconds as the VAE takes them, (1, 3, F, h, w)."""
+        source, whole = self.plan.request.source, self.plan.source_size
+        assert source is not None
+        assert source.video is not None
+        width, height = self._source_size(step)
+        frames = frames_shown(source.video, times, self.plan.fps, whole or (width, height))
+        if whole is None:
+            return fit(frames, width, height, source.crop)
+        return fit((drawn_out(frame, *whole) for frame in frames), width, height, "stretch")
 
     def _source_times(self, step: PassPlan) -> list[float]:
         """When the source's frames of a pass are shown, in its own seconds."""

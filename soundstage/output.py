@@ -45,13 +45,19 @@ def finished_frames(
     step, source = plan.passes[-1], plan.request.source
     keeps = source is not None and source.keep_pixels and step.source is not None
     if keeps and step.source is not None and step.source.video == "all":
-        return materials.source_pixels(step)[: plan.shown_frames : plan.thin]
+        return _cut_back(materials.source_pixels(step), plan)
     frames = _decoded_frames(parts, latents, color)
     made = video_made(step, materials) if keeps else None
     if made is not None and step.source is not None:
         weights = blend_weights(made, step.source.video_seams, step.num_frames, step.source.margins)
         frames = blended(frames, _placed(materials.source_pixels(step), frames, step), weights)
-    return frames[: plan.shown_frames : plan.thin]
+    return _cut_back(frames, plan)
+
+
+def _cut_back(frames: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+    """The frames of the result, without those and the pixels that only filled up latents and cells."""
+    width, height = plan.shown_size or (frames.shape[2], frames.shape[1])
+    return frames[: plan.shown_frames : plan.thin, :height, :width]
 
 
 def _decoded_frames(parts: Parts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:

@@ -174,6 +174,8 @@ class Plan:
     each; `passes` are then those of the first. notices: sentences that the user should read before the work
     begins; the command line prints them on stderr. shown_frames: of the result, where the last of those made
     only fill a latent and are cut off; None is all. whole_sound: a given sound is kept to its own end.
+    shown_size: width and height of the result where the last pixels only fill cells and are cut off; None is
+    all. source_size: what the source is drawn out to at its edges then.
     """
 
     request: Request
@@ -200,6 +202,8 @@ class Plan:
     notices: tuple[str, ...] = ()
     shown_frames: int | None = None
     whole_sound: bool = False
+    shown_size: tuple[int, int] | None = None
+    source_size: tuple[int, int] | None = None
 
     @property
     def num_shown(self) -> int:
@@ -250,10 +254,13 @@ class Plan:
 
 
 def _lines(plan: Plan) -> list[str]:
-    size = f"{plan.width}x{plan.height}, " if "video" in plan.modalities else ""
+    width, height = plan.shown_size or (plan.width, plan.height)
+    size = f"{width}x{height}, " if "video" in plan.modalities else ""
     thinned = f", every {plan.thin}. frame kept" if plan.thin > 1 else ""
     if plan.num_shown != plan.num_frames:
         thinned += f", cut back from {plan.num_frames} frames that are made"
+    if plan.shown_size is not None:
+        thinned += f", cut back from {plan.width}x{plan.height}"
     lines = [
         f"model     {plan.model}",
         f"recipe    {plan.recipe}",
@@ -358,6 +365,7 @@ def plan_facts(plan: Plan) -> Mapping[str, Any]:
         "height": plan.height,
         "num_frames": plan.num_frames,
         "shown_frames": plan.num_shown,
+        "shown_size": plan.shown_size,
         "fps": plan.fps,
         "thin": plan.thin,
         "negative_prompt": plan.negative_prompt,

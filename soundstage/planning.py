@@ -34,11 +34,12 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
     draft = _Draft(facts)
     check_options(facts)
     check_needs(facts)
-    width, height = film_size(facts)
+    size = film_size(facts)
+    width, height = size.made
     fps = facts.fps()
     length = film_length(facts, fps)
     passes = draft.passes(VideoShape(length.made, height, width), fps)
-    tell_cuts(facts, passes[-1])
+    tell_cuts(facts, passes[-1], size)
     tell_changes(facts, passes[-1], length.shown)
     check_trained(facts, passes)
     check_use(facts, passes)
@@ -70,6 +71,8 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
         notices=tuple(facts.notices),
         shown_frames=None if length.shown == length.made else length.shown,
         whole_sound=length.whole_sound,
+        shown_size=size.shown,
+        source_size=size.source,
     )
 
 

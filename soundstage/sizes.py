@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 from soundstage.facts import Facts
@@ -21,8 +22,43 @@ AREA_WEIGHT = 0.25
 TOLD_CUT = 0.01  # of a side; less than this is the rounding to whole cells
 
 
-def film_size(facts: Facts) -> Size:
-    """Return the size of the result; what it was rounded to or taken from goes to the facts' snaps."""
+@dataclass(frozen=True)
+class FilmSize:
+    """Sizes of the last pass, the result and the source.
+
+    made: in whole latent cells. shown, source: where the source's own size is none of cells, its edges are
+    drawn out to `source`, and the result is cut to `shown`; else None.
+    """
+
+    made: Size
+    shown: Size | None = None
+    source: Size | None = None
+
+
+def film_size(facts: Facts) -> FilmSize:
+    """Return the size of the film: as asked, as its source's, or the model's own in the shape of an input."""
+    own = _source_size(facts)
+    canvas = facts.source is not None and facts.source.canvas is not None
+    if facts.request.size is None and own is not None and not canvas:
+        return _kept(facts, own)
+    return FilmSize(_rounded(facts))
+
+
+def _kept(facts: Facts, own: Size) -> FilmSize:
+    """The size of a film that keeps its source's: cells that cover it, cut back to even sides."""
+    step = side_step(facts)
+    width, height = (-(-side // step) * step for side in own)
+    if (width, height) == own:
+        return FilmSize(own)
+    shown = (own[0] + own[0] % 2, own[1] + own[1] % 2)
+    if shown != own:
+        facts.snap("size", f"{own[0]}x{own[1]}", f"{shown[0]}x{shown[1]}", "even sides, as H.264 needs")
+    factor = _growth(facts)
+    return FilmSize((width, height), shown, (round(width / factor), round(height / factor)))
+
+
+def _rounded(facts: Facts) -> Size:
+    """The size that is asked for or follows from what is; what it was rounded to goes to the facts' snaps."""
     step = side_step(facts)
     if facts.request.size is None and _source_size(facts) is None:
         leading = _leading_input(facts)
@@ -62,7 +98,7 @@ def shaped_size(aspect: float, area: int, step: int) -> Size:
     return min(fitting, key=lambda size: _misfit(size, aspect, area))
 
 
-def tell_cuts(facts: Facts, step: PassPlan) -> None:
+def tell_cuts(facts: Facts, step: PassPlan, size: FilmSize) -> None:
     """Tell of every input that is cut to the shape of the film. step: the last pass."""
     width, height = step.width, step.height
     crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(facts.request.guides)]
@@ -70,7 +106,12 @@ def tell_cuts(facts: Facts, step: PassPlan) -> None:
     for where, crop in crops if facts.has_video else ():
         if crop == "center":
             _tell_cut(facts, where, (width, height))
-    if facts.source is not None and step.source is not None and facts.source.crop == "center":
+    if (
+        size.source is None
+        and facts.source is not None
+        and step.source is not None
+        and facts.source.crop == "center"
+    ):
         left, top, right, bottom = step.source.margins
         _tell_cut(facts, "source.video", (width - left - right, height - top - bottom))
 
@@ -110,16 +151,22 @@ def _source_size(facts: Facts) -> Size | None:
     if info is None or source is None or info.width == 0:
         return None
     width, height = info.width, info.height
-    first = facts.recipe.passes[0]
-    if first.start == "source":
-        factor = math.prod(float(GROWTH.get(name, 1)) for name in first.upsample) / float(first.space)
-        width, height = round(width * factor), round(height * factor)
+    factor = _growth(facts)
+    width, height = round(width * factor), round(height * factor)
     if source.canvas is not None:
         width, height = (
             width + source.canvas.left + source.canvas.right,
             height + source.canvas.top + source.canvas.bottom,
         )
     return width, height
+
+
+def _growth(facts: Facts) -> Fraction:
+    """How many times larger the film is than its source."""
+    first = facts.recipe.passes[0]
+    if first.start != "source":
+        return Fraction(1)
+    return math.prod((GROWTH.get(name, Fraction(1)) for name in first.upsample), start=1 / first.space)
 
 
 def _named_size(facts: Facts, name: str) -> Size:

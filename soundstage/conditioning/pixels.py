@@ -52,6 +52,12 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     return array
 
 
+def drawn_out(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return (height, width, 3): a frame with its last column and row repeated to fill up cells."""
+    missing = ((0, max(0, height - frame.shape[0])), (0, max(0, width - frame.shape[1])), (0, 0))
+    return np.pad(frame, missing, mode="edge")
+
+
 def strided(count: int, step: int) -> list[int]:
     """Return which of `count` frames a reference keeps: frame 0, then 1, 1 + step, 1 + 2 step, ...
 

@@ -562,3 +562,26 @@ def test_a_strided_reference_reads_its_last_frame(stage: Engine) -> None:
     materials = Materials(plan, stage._parts, EncodingCache())
     wanted = encoded(stage, clip.frames[[0, *range(1, 16, 2)]])
     assert torch.equal(materials.condition(condition, plan.passes[0]), wanted)
+
+
+def test_a_clip_of_odd_sides_keeps_every_pixel(stage: Engine) -> None:
+    """136x50 is none of whole cells: 160x64 are made, and cut back."""
+    frames = np.stack([picture(i // 3, 50, 136) for i in range(12)])
+    clip = ss.Clip(frames, film(12).waveform, FPS, {})
+    voiced = finished(stage, source=ss.Source(clip, modalities={"audio"}))
+    assert np.array_equal(voiced.clip.frames, frames)
+    again = finished(stage, source=ss.Source(clip, regenerate=[ss.Span(0.42, 0.5)]))
+    assert again.video_latents.shape[3:] == (2, 5)
+    assert again.clip.frames.shape == frames.shape
+    assert np.array_equal(again.clip.frames[:6], frames[:6])
+    assert not np.array_equal(again.clip.frames[10:], frames[10:])
+    mask = np.zeros((50, 136, 3), np.uint8)
+    mask[:, :8] = 255
+    painted = finished(stage, source=ss.Source(clip, mask=mask))
+    assert np.array_equal(painted.clip.frames[:, :, 112:], frames[:, :, 112:])
+    assert not np.array_equal(painted.clip.frames[:, :, :8], frames[:, :, :8])
+    large = {"recipe": "upscale", "size": None, "num_frames": None}
+    _, done = run(stage, **large, source=ss.Source(clip, modalities={"video"}))
+    assert done.clip.frames.shape == (12, 100, 272, 3)
+    asked = finished(stage, size=(64, 64), source=ss.Source(clip, modalities={"audio"}))
+    assert asked.clip.frames.shape == (12, 64, 64, 3)

@@ -642,10 +642,14 @@ def test_what_is_cut_off_is_told(model: ModelSet) -> None:
     (second,) = planned(small, guides=[ss.Guide(portrait), ss.Guide(still(), "last")]).notices
     assert second.startswith("guides[1].image is 96x64 and the film 128x192: 56 % of its width")
     source = ss.Source(film(9, size=(100, 70)), denoise=0.5)
-    assert any(
-        n.startswith("source.video is 100x70 and the film 96x64")
-        for n in planned(small, source=source).notices
-    )
+    kept = planned(small, source=source)
+    assert ((kept.width, kept.height), kept.shown_size, kept.notices) == ((128, 96), (100, 70), ())
+    assert "output    100x70, 9 frames" in str(kept)
+    assert "cut back from 128x96" in str(kept)
+    (told,) = planned(small, source=source, size=(96, 96)).notices
+    assert told.startswith("source.video is 100x70 and the film 96x96: 30 % of its width is cut off")
+    odd = planned(small, source=ss.Source(film(9, size=(101, 64)), denoise=0.5))
+    assert [str(snap) for snap in odd.snaps] == ["size: 101x64 -> 102x64 (even sides, as H.264 needs)"]
 
 
 # --- lengths that follow what is given --------------------------------------------------------------------

@@ -30,11 +30,15 @@ from typing import Any, NamedTuple
 
 from soundstage.defaults import Defaults
 from soundstage.errors import RequestError, WeightsError
+from soundstage.model.config import TextProjectionConfig
 from soundstage.names import listed
 from soundstage.sampling.scales import NEUTRAL
+from soundstage.text.source import check_headers, gemma_files, tokenizer_file
+from soundstage.weights.configs import completed, model_config, part_config
+from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.header import MAX_HEADER_BYTES, read_header, shards
 from soundstage.weights.identify import SUFFIXES, Description, scan
-from soundstage.weights.layouts import PARTS
+from soundstage.weights.layouts import PARTS, Part, PartTensors, find_parts
 from soundstage.weights.library import Library
 from soundstage.weights.lora_facts import LoraFacts, lora_facts
 from soundstage.weights.lora_header import read_names
@@ -131,15 +135,36 @@ class ModelSet:
         return _model_file(what, self.found.get(role, self.folder / name))
 
     def check(self) -> None:
-        """Raise WeightsError naming every missing file, or the first that is cut short."""
+        """Check all that headers tell, before any weight is read.
+
+        Raises WeightsError naming every missing file, or the first that is damaged or cut short, is of
+        another model or quantized in a way that is not read, and ConfigError for a config that is incomplete
+        or of another model.
+        """
         missing = [str(file.path) for file in self.files() if file.num_bytes is None]
         if missing:
             raise WeightsError(
                 f"model '{self.name}' lacks {', '.join(missing)}; put the file there or choose another model"
             )
-        for file in self.files():
-            if file.path.suffix in SUFFIXES:
-                read_header(file.path)
+        parts, config = self._parts_and_config()
+        for part in PARTS:
+            if not parts.get(part):
+                paths = ", ".join(str(path) for path in self.weights_files)
+                raise WeightsError(f"no file of model '{self.name}' holds the {part} (files: {paths})")
+            check_dtypes(parts[part])
+            found = part_config(part, parts, config)
+            if isinstance(found, TextProjectionConfig):
+                check_headers(self.text_path, found.text_width, found.num_states)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know of the files: config keys that they lack, and what is taken instead."""
+        parts, config = self._parts_and_config()
+        return tuple(f"model '{self.name}': {notice}" for notice in completed(config, parts)[1])
+
+    def _parts_and_config(self) -> tuple[Mapping[Part, PartTensors], Mapping[str, Any]]:
+        files = [read_header(path) for path in self.weights_files]
+        return find_parts(files), model_config(files)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -165,7 +190,7 @@ class ModelSet:
         """What tells the text encoder's files, with the tokenizer beside a single file, from others."""
         files = _text_files(self.text_path)
         if self.text_path.is_file():
-            files = [*shards(self.text_path), _tokenizer_file(self.text_path.parent)]
+            files = [*shards(self.text_path), tokenizer_file(self.text_path.parent)]
         return tuple(file_identity(path) for path in files if path.is_file())
 
 
@@ -298,8 +323,9 @@ def _has_weights(folder: Path) -> bool:
 
 def _from_files(paths: Sequence[Path], text: str | Path | None) -> ModelSet:
     """A model from files and folders in any layout."""
-    found = [d for path in paths for d in scan(path) if _usable(d, named=path.is_file())]
-    holders = _holders(found, paths)
+    scanned = [(path, description) for path in paths for description in scan(path)]
+    found = [d for path, d in scanned if _usable(d, named=path.is_file())]
+    holders = _holders(found, [d for _, d in scanned if d.refusal is not None], paths)
     weights = list(dict.fromkeys(holders.values()))  # Description is compared by identity of its files
     transformer = holders["transformer"]
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
@@ -323,8 +349,13 @@ def _usable(description: Description, *, named: bool) -> bool:
     return description.refusal is None
 
 
-def _holders(found: Iterable[Description], paths: Sequence[Path]) -> dict[str, Description]:
-    """The checkpoint of each part. Raises RequestError for two of one part, WeightsError for none."""
+def _holders(
+    found: Iterable[Description], refused: Sequence[Description], paths: Sequence[Path]
+) -> dict[str, Description]:
+    """The checkpoint of each part. Raises RequestError for two of one part, WeightsError for none.
+
+    refused: those that were left out, the likely reason for a part that is missing.
+    """
     holders: dict[str, Description] = {}
     for description in found:
         for part in description.part_names if description.kind == "model" else ():
@@ -337,9 +368,10 @@ def _holders(found: Iterable[Description], paths: Sequence[Path]) -> dict[str, D
             holders[part] = description
     missing = [part for part in PARTS if part not in holders]
     if missing:
+        left_out = next((f" ({d.refusal})" for d in refused), "")
         raise WeightsError(
-            f"{', '.join(str(path) for path in paths)} holds no {' and no '.join(missing)}; add the file "
-            "that does: a whole LTX-2.3 checkpoint, or the transformer, the text projection and both VAEs"
+            f"{', '.join(str(path) for path in paths)} holds no {' and no '.join(missing)}{left_out}; add "
+            "the file that does: a whole LTX-2.3 checkpoint, or transformer, text projection and both VAEs"
         )
     return holders
 
@@ -404,18 +436,7 @@ def _text_files(path: Path) -> list[Path]:
     """What is read of a text encoder: a single file, or a Hugging Face folder's weights and tokenizer."""
     if path.is_file():
         return [path]
-    weights = sorted(path.glob("*.safetensors")) or [path / "model.safetensors"]
-    return [path / "config.json", *weights, _tokenizer_file(path)]
-
-
-def _tokenizer_file(folder: Path) -> Path:
-    """The tokenizer of a text encoder's folder; in a diffusers model it has a folder of its own."""
-    places = [
-        place / name
-        for place in (folder, folder.parent / "tokenizer")
-        for name in ("tokenizer.json", "tokenizer.model")
-    ]
-    return next((path for path in places if path.is_file()), places[0])
+    return [path / "config.json", *gemma_files(path), tokenizer_file(path)]
 
 
 def _short_name(path: Path, folder: Path) -> str:

@@ -104,11 +104,23 @@ def write_tiny_model(folder: Path) -> Path:
 
 
 def write_empty_text_encoder(folder: Path) -> None:
-    """Files for tests that use `TinyParts`, which reads none of them."""
+    """Files for tests that use `TinyParts`, which reads none of them: what headers tell is right."""
     folder.mkdir()
     for name in TEXT_FILES:
         (folder / name).write_text("{}")
-    save_file({}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "gemma3_text"}')
+    layer = {
+        "self_attn.q_proj": (16, TEXT_WIDTH), "self_attn.k_proj": (8, TEXT_WIDTH),
+        "self_attn.v_proj": (8, TEXT_WIDTH), "self_attn.o_proj": (TEXT_WIDTH, 16),
+        "self_attn.q_norm": (8,), "self_attn.k_norm": (8,), "mlp.gate_proj": (32, TEXT_WIDTH),
+        "mlp.up_proj": (32, TEXT_WIDTH), "mlp.down_proj": (TEXT_WIDTH, 32), "input_layernorm": (TEXT_WIDTH,),
+        "post_attention_layernorm": (TEXT_WIDTH,), "pre_feedforward_layernorm": (TEXT_WIDTH,),
+        "post_feedforward_layernorm": (TEXT_WIDTH,),
+    }  # fmt: skip
+    shapes = {"embed_tokens": (9, TEXT_WIDTH), "norm": (TEXT_WIDTH,)}
+    shapes |= {f"layers.{n}.{name}": shape for n in range(TEXT_LAYERS) for name, shape in layer.items()}
+    tensors = {f"model.{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
 
 
 def write_tiny_layouts(root: Path) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from soundstage.errors import RequestError
 from soundstage.names import listed
 from soundstage.text.four_bit import assign_four_bit
-from soundstage.text.source import open_gemma
+from soundstage.text.source import check_tokenizer, open_gemma
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.layouts import PartTensors
 from soundstage.weights.load import assign, check_fit
@@ -79,7 +79,9 @@ class Gemma:
         check_dtypes(source.tensors)
         model = _build(source.config)
         check_fit(model, source.tensors, "text encoder")
-        return cls(model.requires_grad_(False).eval(), source.read_tokenizer(), num_tokens), source.tensors
+        tokenizer = source.read_tokenizer()
+        check_tokenizer(path, tokenizer, source.config)
+        return cls(model.requires_grad_(False).eval(), tokenizer, num_tokens), source.tensors
 
     def tokenize(self, prompt: str) -> list[int]:
         """Ids with one BOS first and no EOS; what is past num_tokens is cut off, with a warning."""

@@ -73,13 +73,17 @@ def read_gguf_pieces(path: Path) -> list[Piece]:
         import gguf
     except ImportError as error:
         raise MissingExtraError("gguf", "reading a GGUF file") from error
-    fields = gguf.GGUFReader(path).fields
     keys = [f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type")]
-    missing = [key for key in keys if key not in fields]
-    if missing:
-        raise WeightsError(f"{path} has no {', '.join(missing)}; get a GGUF file that holds its tokenizer")
-    columns = (fields[key].contents() for key in keys)
-    return [Piece(str(text), float(score), int(kind)) for text, score, kind in zip(*columns, strict=True)]
+    try:
+        fields = gguf.GGUFReader(path).fields
+        columns = [fields[key].contents() for key in keys if key in fields]
+        if len(columns) == len(keys):
+            rows = zip(*columns, strict=True)
+            return [Piece(str(text), float(score), int(kind)) for text, score, kind in rows]
+    except Exception as error:  # the package raises whatever its parsing of a damaged file runs into
+        raise WeightsError(f"the tokenizer in it is damaged ({error}); get the GGUF file again") from error
+    missing = ", ".join(key for key in keys if key not in fields)
+    raise WeightsError(f"the file has no {missing}; get a GGUF file that holds its tokenizer")
 
 
 def build_tokenizer(pieces: Sequence[Piece]) -> Any:

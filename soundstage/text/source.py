@@ -22,8 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from soundstage.errors import ConfigError, WeightsError
+from soundstage.errors import ConfigError, SoundstageError, WeightsError
 from soundstage.text.pieces import Piece, build_tokenizer, read_gguf_pieces, read_pieces
+from soundstage.weights.dtypes import check_dtypes
+from soundstage.weights.foreign import quantizer_in_config
 from soundstage.weights.header import WeightsFile, read_header, shards
 from soundstage.weights.layouts import SPIECE, StoredTensor, find_gemma
 
@@ -44,6 +46,8 @@ UNSHAPED: dict[str, Any] = {
     "eos_token_id": 1,
     "bos_token_id": 2,
 }
+BEGINNING = "<bos>"
+MAX_SPARE_ROWS = 64  # Gemma 3's embedding has that many more rows than its tokenizer has pieces
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 
 
@@ -64,42 +68,81 @@ def open_gemma(path: Path) -> GemmaSource:
 
     Raises ConfigError if it is another model, WeightsError if something is missing or damaged.
     """
+    tensors = gemma_tensors(path)
     if path.is_dir():
-        config = _folder_config(path / "config.json")
-        return GemmaSource(config, gemma_tensors(path), partial(_folder_tokenizer, path))
+        config = _folder_config(path / "config.json", tensors)
+        return GemmaSource(config, tensors, partial(_folder_tokenizer, path))
     files = [read_header(file) for file in shards(path)]
-    if path.suffix == ".gguf" and files[0].metadata.get("general.architecture") != WITH_VISION:
-        found = files[0].metadata.get("general.architecture")
-        raise ConfigError(f"{path} describes a model of type '{found}'; the text encoder is Gemma 3")
-    tensors = find_gemma(files)
     return GemmaSource(shaped_config(path, tensors), tensors, partial(_file_tokenizer, files))
 
 
 def gemma_tensors(path: Path) -> dict[str, StoredTensor]:
     """Where the language model's weights are, from the headers of a folder or file.
 
-    Raises WeightsError if something is missing or damaged.
+    Raises WeightsError if something is missing or damaged, ConfigError for a GGUF file of another model.
     """
-    return find_gemma(
-        [read_header(file) for file in (_weights_files(path) if path.is_dir() else shards(path))]
-    )
+    files = [read_header(file) for file in (gemma_files(path) if path.is_dir() else shards(path))]
+    for file in files:
+        found = file.metadata.get("general.architecture")
+        if file.path.suffix == ".gguf" and found != WITH_VISION:
+            raise ConfigError(f"{file.path} describes a model of type '{found}'; the text encoder is Gemma 3")
+    return find_gemma(files)
+
+
+def gemma_files(folder: Path) -> list[Path]:
+    """The weights of a folder, there or not, as transformers chooses them.
+
+    One whole file by its usual name; else the shards that an index lists, or that are numbered; else what
+    there is. An index beside a whole file, adapters and other files are left alone. Raises WeightsError for
+    an index that is no index.
+    """
+    whole = folder / "model.safetensors"
+    if whole.exists() or whole.is_symlink():
+        return [whole]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in _listed_shards(index)]
+    found = sorted(folder.glob("*.safetensors"))
+    numbered = [path for path in found if shards(path) != [path]]
+    paths = numbered or [path for path in found if not path.name.startswith("adapter_")]
+    return list(dict.fromkeys(shard for path in paths for shard in shards(path))) or [whole]
+
+
+def _listed_shards(index: Path) -> list[str]:
+    content = _json(index)
+    names = content.get("weight_map")
+    if not isinstance(names, dict) or not names or not all(_is_file_name(name) for name in names.values()):
+        raise WeightsError(f"{index} lists no weights (it has no weight_map); get it again")
+    return sorted(set(names.values()))
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
 def check_headers(path: Path, width: int, num_states: int) -> None:
-    """Whether a folder or file holds all layers of a Gemma 3 of this width and number of states, by headers.
+    """Whether a folder or file holds all of a Gemma 3 of this width and number of states, by headers.
 
     The quick check of a text encoder that may not be needed: `Gemma.open` compares it with the model's own
-    structure, but has to import transformers. Raises WeightsError if something is missing or damaged,
-    ConfigError if it is of another size.
+    structure, but has to import transformers. Of config and tokenizer too. Raises WeightsError if something
+    is missing or damaged, ConfigError if it is of another model or size.
     """
+    if path.is_dir():  # it may say itself that it is another model
+        _stored_config(path / "config.json")
     tensors = gemma_tensors(path)
+    check_dtypes(tensors)
     shapes: dict[int, dict[str, tuple[int, ...]]] = {}
     for key, tensor in tensors.items():
         match = _LAYER.match(key)
         if match is not None:
             shapes.setdefault(int(match[1]), {})[key[match.end() :]] = tensor.entry.shape
     embedding = tensors.get("embed_tokens.weight")
-    if embedding is None or "norm.weight" not in tensors or 0 not in shapes:
+    if (
+        embedding is None
+        or len(embedding.entry.shape) != 2
+        or "norm.weight" not in tensors
+        or 0 not in shapes
+    ):
         raise WeightsError(f"{path} is not a complete Gemma 3; get its files again")
     found = (embedding.entry.shape[-1], max(shapes) + 2)
     if found != (width, num_states):
@@ -113,81 +156,171 @@ def check_headers(path: Path, width: int, num_states: int) -> None:
                 f"{path}: layer {layer} of Gemma has not the tensors and shapes of layer 0; "
                 "get its files again"
             )
+    if path.is_dir():
+        _check_config(path / "config.json", tensors)
+    _check_tokenizer_file(path)
+
+
+def _check_tokenizer_file(path: Path) -> None:
+    """Whether the tokenizer's file is there and looks like one; reading it whole takes seconds."""
+    if path.is_file() and (path.suffix == ".gguf" or SPIECE in read_header(path).tensors):
+        return
+    file = tokenizer_file(path if path.is_dir() else path.parent)
+    if not file.is_file():
+        raise WeightsError(
+            f"{path} carries no tokenizer, and there is no file {file}; put Gemma 3's tokenizer.json there"
+        )
+    with file.open("rb") as opened:
+        start = opened.read(64)
+        opened.seek(max(0, file.stat().st_size - 64))
+        end = opened.read()
+    if file.suffix == ".json" and not (start.lstrip()[:1] == b"{" and end.rstrip()[-1:] == b"}"):
+        raise WeightsError(f"{file} {_instead_of_json(start)}; get Gemma 3's tokenizer.json again")
+    if file.suffix == ".model" and start[:1] != b"\n":  # the first piece, in a SentencePiece model
+        raise WeightsError(f"{file} {_instead_of_json(start)}; get Gemma 3's tokenizer.model again")
+
+
+def _instead_of_json(start: bytes) -> str:
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself"
+    if start.lstrip().startswith(b"<"):
+        return "is a web page"
+    return "is empty" if not start.strip() else "is cut short or damaged"
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """The tokenizer of a text encoder's folder; in a diffusers model it has a folder of its own."""
+    places = [
+        place / name
+        for place in (folder, folder.parent / "tokenizer")
+        for name in ("tokenizer.json", "tokenizer.model")
+    ]
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def shaped_config(path: Path, tensors: Mapping[str, StoredTensor]) -> Any:
     """Gemma3TextConfig of weights that come without a config. path: for errors."""
+    sizes = _sizes(path, tensors)
+    from transformers import Gemma3TextConfig
 
-    def shape(key: str) -> tuple[int, ...]:
+    try:
+        return Gemma3TextConfig(**sizes, query_pre_attn_scalar=sizes["head_dim"], **UNSHAPED)
+    except Exception as error:  # the package's own checks raise errors of many kinds
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} has not the shapes of Gemma 3 ({reason}); get its files again") from error
+
+
+def _sizes(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
+    """What shapes tell of a config, by transformers' names."""
+
+    def shape(key: str, axes: int) -> tuple[int, ...]:
         if key not in tensors:
             raise WeightsError(f"{path} has no '{key}', so it is not a complete Gemma 3; get its files again")
-        return tensors[key].entry.shape
+        found = tensors[key].entry.shape
+        if len(found) != axes or 0 in found:
+            raise WeightsError(f"{path}: '{key}' has the shape {list(found)}; get Gemma 3's files again")
+        return found
 
+    vocabulary, width = shape("embed_tokens.weight", 2)
+    (head_dim,) = shape("layers.0.self_attn.q_norm.weight", 1)
+    layers = [int(match[1]) for match in map(_LAYER.match, tensors) if match]
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": shape("layers.0.mlp.gate_proj.weight", 2)[0],
+        "num_hidden_layers": max(layers) + 1,
+        "num_attention_heads": shape("layers.0.self_attn.q_proj.weight", 2)[0] // head_dim,
+        "num_key_value_heads": shape("layers.0.self_attn.k_proj.weight", 2)[0] // head_dim,
+        "head_dim": head_dim,
+    }
+
+
+def _folder_config(path: Path, tensors: Mapping[str, StoredTensor]) -> Any:
+    """Gemma3TextConfig of a folder's config.json."""
+    stored = _check_config(path, tensors)
     from transformers import Gemma3TextConfig
 
-    vocabulary, width = shape("embed_tokens.weight")
-    head_dim = shape("layers.0.self_attn.q_norm.weight")[0]
-    layers = [int(match[1]) for match in map(_LAYER.match, tensors) if match]
-    return Gemma3TextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=shape("layers.0.mlp.gate_proj.weight")[0],
-        num_hidden_layers=max(layers) + 1,
-        num_attention_heads=shape("layers.0.self_attn.q_proj.weight")[0] // head_dim,
-        num_key_value_heads=shape("layers.0.self_attn.k_proj.weight")[0] // head_dim,
-        head_dim=head_dim,
-        query_pre_attn_scalar=head_dim,
-        **UNSHAPED,
-    )
-
-
-def _folder_config(path: Path) -> Any:
-    """Gemma3TextConfig of a folder's config.json."""
     try:
-        config = json.loads(path.read_text())
-        kind = config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not the config of a model ({error}); get the Gemma 3 folder") from error
+        return Gemma3TextConfig(**stored)
+    except Exception as error:  # the package's own checks raise errors of many kinds
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path} is no config of Gemma 3 ({reason}); get the Gemma 3 folder again"
+        ) from error
+
+
+def _stored_config(path: Path) -> dict[str, Any]:
+    """The language model's section of a config.json."""
+    config = _json(path, ConfigError)
+    kind = config.get("model_type")
     if kind not in (TEXT_MODEL, WITH_VISION):
         raise ConfigError(f"{path} describes a model of type '{kind}'; the text encoder is Gemma 3")
-    from transformers import Gemma3TextConfig
+    quantizer = quantizer_in_config(config)
+    if quantizer is not None:
+        raise ConfigError(
+            f"{path} says that the weights are quantized with {quantizer}, which this engine does not read; "
+            "use Gemma 3 12B in BF16, in FP8 (gemma_3_12B_it_fp8_scaled.safetensors) or as GGUF"
+        )
+    stored = config.get("text_config") if kind == WITH_VISION else config
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{path} has no text_config; get the Gemma 3 folder again")
+    return stored
 
-    return Gemma3TextConfig(**(config["text_config"] if kind == WITH_VISION else config))
+
+def _check_config(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
+    """The stored config, all of whose sizes are those of the weights. Keys it leaves out have defaults."""
+    stored, sizes = _stored_config(path), _sizes(path, tensors)
+    for key, found in sizes.items():
+        if key in stored and stored[key] != found:
+            raise ConfigError(
+                f"{path} has {key}={stored[key]!a:.60}, but the weights beside it have {found}; "
+                "get the config and the weights of one Gemma 3"
+            )
+    kinds = stored.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != sizes["num_hidden_layers"]):
+        raise ConfigError(
+            f"{path} has layer_types for another number of layers than the {sizes['num_hidden_layers']} of "
+            "the weights; get the config and the weights of one Gemma 3"
+        )
+    return stored
 
 
-def _weights_files(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise WeightsError(f"{folder} has no .safetensors file; get the Gemma 3 folder with its weights")
-    return list(dict.fromkeys(shard for path in paths for shard in shards(path)))
+def _json(path: Path, error_type: type[SoundstageError] = WeightsError) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise error_type(f"there is no {path} that can be read; get the Gemma 3 folder") from error
+    except (ValueError, RecursionError) as error:
+        with path.open("rb") as opened:
+            reason = _instead_of_json(opened.read(64))
+        raise error_type(f"{path} is not JSON: it {reason}; get the Gemma 3 folder again") from error
+    if not isinstance(content, dict):
+        raise error_type(f"{path} holds no JSON object; get the Gemma 3 folder again")
+    return content
 
 
 def _folder_tokenizer(folder: Path) -> Any:
     """From tokenizer.json or tokenizer.model in the folder or, in a diffusers model, in the one beside it."""
     from tokenizers import Tokenizer
 
-    for place in (folder, folder.parent / "tokenizer"):
-        if (place / "tokenizer.json").is_file():
-            try:
-                return Tokenizer.from_file(str(place / "tokenizer.json"))
-            except Exception as error:  # the package raises nothing more exact
-                raise WeightsError(
-                    f"{place / 'tokenizer.json'} is not a tokenizer ({error}); get it again"
-                ) from error
-        if (place / "tokenizer.model").is_file():
-            return _built(place / "tokenizer.model", read_pieces((place / "tokenizer.model").read_bytes()))
-    raise WeightsError(
-        f"there is no file {folder / 'tokenizer.json'}; get the Gemma 3 folder with its tokenizer"
-    )
+    file = tokenizer_file(folder)
+    if not file.is_file():
+        raise WeightsError(f"there is no file {file}; get the Gemma 3 folder with its tokenizer")
+    if file.suffix == ".model":
+        return _built(file, partial(read_pieces, file.read_bytes()))
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises nothing more exact
+        raise WeightsError(f"{file} is not a tokenizer ({error}); get it again") from error
 
 
 def _file_tokenizer(files: list[WeightsFile]) -> Any:
     holder = next((file for file in files if SPIECE in file.tensors), None)
     if holder is not None:
-        return _built(holder.path, read_pieces(holder.read(SPIECE)))
+        return _built(holder.path, lambda: read_pieces(holder.read(SPIECE)))
     path = files[0].path
     if path.suffix == ".gguf":
-        return _built(path, read_gguf_pieces(path))
+        return _built(path, partial(read_gguf_pieces, path))
     try:
         return _folder_tokenizer(path.parent)
     except WeightsError as error:
@@ -197,8 +330,26 @@ def _file_tokenizer(files: list[WeightsFile]) -> Any:
         ) from error
 
 
-def _built(path: Path, pieces: list[Piece]) -> Any:
+def _built(path: Path, read: Callable[[], list[Piece]]) -> Any:
     try:
-        return build_tokenizer(pieces)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        return build_tokenizer(read())
+    except (ConfigError, WeightsError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def check_tokenizer(path: Path, tokenizer: Any, config: Any) -> None:
+    """Whether a tokenizer is of the vocabulary that the weights have rows for.
+
+    Raises ConfigError for another model's. path: for errors.
+    """
+    size, rows, start = tokenizer.get_vocab_size(), config.vocab_size, tokenizer.token_to_id(BEGINNING)
+    if size > rows or size < rows - MAX_SPARE_ROWS:
+        raise ConfigError(
+            f"the tokenizer of {path} knows {size:,} pieces where the text encoder has {rows:,} rows; "
+            "use the tokenizer of the same Gemma 3"
+        )
+    if start != config.bos_token_id:
+        raise ConfigError(
+            f"the tokenizer of {path} has {BEGINNING} as {start} where the text encoder expects "
+            f"{config.bos_token_id}; use the tokenizer of the same Gemma 3"
+        )

@@ -13,23 +13,22 @@ from typing import Any
 
 from soundstage.weights.header import WeightsFile
 
-# Quantizers by the tensors that only they store, the most telling first.
+# Quantizers by the last word in the names of tensors that only they store, the most telling first.
 _QUANTIZERS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\.(_data|_scale|_shift|_qdata)$"), "quanto (as WanGP's int8 files are)"),
-    (re.compile(r"\.(quant_state\.bitsandbytes__(nf4|fp4)|absmax|quant_map|nested_absmax)$"),
-     "bitsandbytes in 4 bits"),
-    (re.compile(r"\.(SCB|weight_format)$"), "bitsandbytes in 8 bits (LLM.int8)"),
-    (re.compile(r"\.(wscales|wtscale|smooth_factor(_orig)?|smooth)$"), "SVDQuant (nunchaku)"),
-    (re.compile(r"\.g_idx$"), "GPTQ"),
-    (re.compile(r"\.qzeros$"), "AWQ or GPTQ"),
-    (re.compile(r"\.(weight_packed|weight_zero_point)$"), "compressed-tensors (llm-compressor)"),
-    (re.compile(r"\.weight_scale_inv$"), "FP8 in blocks (weight_scale_inv)"),
-    (re.compile(r"\.W_q$"), "HQQ"),
-    (re.compile(r"\.(q_weight|q_scale_max|q_perm)$"), "EXL2"),
-    (re.compile(r"\.qweight$"), "GPTQ or AWQ"),
-)  # fmt: skip
-_NVFP4 = re.compile(r"\.weight_scale_2$")
-_AWQ_SCALES = re.compile(r"\.pre_quant_scale$")
+    (re.compile(r"weight_scale_2"), "NVFP4"),
+    (re.compile(r"pre_quant_scale"), "AWQ or NVFP4 (ComfyUI)"),
+    (re.compile(r"_data|_scale|_shift|_qdata"), "quanto (as WanGP's int8 files are)"),
+    (re.compile(r"bitsandbytes__(nf4|fp4)|absmax|quant_map|nested_absmax"), "bitsandbytes in 4 bits"),
+    (re.compile(r"SCB|weight_format"), "bitsandbytes in 8 bits (LLM.int8)"),
+    (re.compile(r"wscales|wtscale|smooth_factor(_orig)?|smooth"), "SVDQuant (nunchaku)"),
+    (re.compile(r"g_idx"), "GPTQ"),
+    (re.compile(r"qzeros"), "AWQ or GPTQ"),
+    (re.compile(r"weight_packed|weight_zero_point"), "compressed-tensors (llm-compressor)"),
+    (re.compile(r"weight_scale_inv"), "FP8 in blocks (weight_scale_inv)"),
+    (re.compile(r"W_q"), "HQQ"),
+    (re.compile(r"q_weight|q_scale_max|q_perm"), "EXL2"),
+    (re.compile(r"qweight"), "GPTQ or AWQ"),
+)
 
 # How config.json names a quantizer -> how people call it.
 _METHODS = {
@@ -61,22 +60,20 @@ _MODELS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|[._])layers[._]\d+[._](self_attn|mlp)[._]"), "a language model"),
 )  # fmt: skip
 _FIRST_LTX = re.compile(r"transformer_blocks[._]\d+[._]attn1[._]to_[qkv][._]")
+LOOKED_AT = 300  # names of a checkpoint, evenly spread
 FIRST_LTX_WIDTH = 2048  # of LTX-Video 0.9 with 2 billion parameters
 
 
 def quantizer_of(file: WeightsFile) -> tuple[str, str] | None:
     """Which quantizer wrote a file and the name that tells it; None for formats read here and for none."""
+    by_last_word = {name.rpartition(".")[2]: name for name in file.tensors if "." in name}
+    for pattern, quantizer in _QUANTIZERS:
+        for word, name in by_last_word.items():
+            if pattern.fullmatch(word):
+                return quantizer, name
     for name in file.tensors:
-        if _NVFP4.search(name):
-            return "NVFP4", name
-        if _AWQ_SCALES.search(name):
-            return "AWQ or NVFP4 (ComfyUI)", name
         if name.endswith(".comfy_quant") and (declared := _comfy_format(file, name)) is not None:
             return declared, name
-    for pattern, quantizer in _QUANTIZERS:
-        for name in file.tensors:
-            if pattern.search(name):
-                return quantizer, name
     for key in ("quantization_format", "quant_method"):
         if key in file.metadata:
             return _METHODS.get(file.metadata[key].lower(), file.metadata[key]), key
@@ -85,7 +82,7 @@ def quantizer_of(file: WeightsFile) -> tuple[str, str] | None:
 
 def _comfy_format(file: WeightsFile, name: str) -> str | None:
     """NVFP4 or MXFP8, where ComfyUI's marker of a layer says so."""
-    if file.tensors[name].num_bytes > 4096:
+    if file.tensors[name].num_bytes > 4096 or not file.path.is_file():
         return None
     text = file.read(name).lower()
     return next((kind.decode().upper() for kind in (b"nvfp4", b"mxfp8", b"mxfp4") if kind in text), None)
@@ -113,6 +110,7 @@ def quantizer_beside(path: Path) -> str | None:
 def other_model(names: Iterable[str]) -> str | None:
     """The model that most of these names of tensors belong to; None for LTX's and for unknown ones."""
     names = list(names)
+    names = names[:: -(-len(names) // LOOKED_AT) or 1]
     for pattern, model in _MODELS:
         if 2 * sum(pattern.search(name) is not None for name in names) > len(names):
             return model

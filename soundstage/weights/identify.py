@@ -19,16 +19,19 @@ from typing import Any, Literal
 
 from soundstage.errors import WeightsError
 from soundstage.weights.diffusers_config import read_diffusers_config
+from soundstage.weights.foreign import quantizer_beside
 from soundstage.weights.gguf import is_packed
 from soundstage.weights.header import TensorEntry, WeightsFile, read_header, shard_groups, shards
 from soundstage.weights.layouts import (
     SPIECE,
     UNUSED,
+    diffusers_component,
     is_gemma,
     is_lora,
     is_upsampler,
     merged,
     other_version,
+    quantizer_refusal,
     spelling_of,
 )
 from soundstage.weights.lora_header import lora_refusal
@@ -140,6 +143,10 @@ def _described(group: Sequence[WeightsFile]) -> Description:
         "distilled": _is_distilled(files[0]),
     }
     weights = {name: entry for name, entry in tensors.items() if not is_sidecar(name)}
+    refusal = next(filter(None, map(quantizer_refusal, group)), None) or _quantizer_beside(group[0], weights)
+    if refusal is not None:
+        kind: Kind = "text encoder" if is_gemma(weights) else "model"
+        return Description(kind=kind, layout="quantized elsewhere", refusal=refusal, **shared)
     if is_lora(weights):
         parts = _whole("lora", weights)
         return Description(kind="LoRA", layout="LoRA", parts=parts, refusal=lora_refusal(group[0]), **shared)
@@ -156,6 +163,19 @@ def _described(group: Sequence[WeightsFile]) -> Description:
     return _model(shared, weights)
 
 
+def _quantizer_beside(file: WeightsFile, weights: Mapping[str, TensorEntry]) -> str | None:
+    """What the config.json next to a text encoder or diffusers component says of its quantization."""
+    if not is_gemma(weights) and diffusers_component(weights) is None:
+        return None
+    found = quantizer_beside(file.path)
+    if found is None:
+        return None
+    config = file.path.with_name("config.json")
+    return (
+        f"{file.path} is quantized with {found} ({config}), which this engine does not read; get it in BF16"
+    )
+
+
 def _model(shared: dict[str, Any], weights: Mapping[str, TensorEntry]) -> Description:
     spelling = spelling_of(weights)
     places = {name: spelling.locate(name) for name in weights}
@@ -164,10 +184,16 @@ def _model(shared: dict[str, Any], weights: Mapping[str, TensorEntry]) -> Descri
     other = other_version(weights, shared["metadata"])
     version = shared["metadata"].get("model_version")
     if other is not None:
-        found = version or other.removeprefix("LTX-").split()[0]
+        is_ltx = other.startswith("LTX")
+        found = version or (other.removeprefix("LTX-").split()[0] if is_ltx else None)
         refusal = f"{shared['files'][0]} is {other}; {_RUNS}"
         return Description(
-            kind="other version", layout=other, version=found, parts=parts, refusal=refusal, **shared
+            kind="other version" if is_ltx else "unknown",
+            layout=other,
+            version=found,
+            parts=parts,
+            refusal=refusal,
+            **shared,
         )
     if strays or not parts:
         refusal = (

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from soundstage.errors import WeightsError
+from soundstage.weights.foreign import other_model, quantizer_of
 from soundstage.weights.header import TensorEntry, WeightsFile, shard_groups
 from soundstage.weights.sidecars import Sidecars, check_declared, is_sidecar, sidecars
 
@@ -202,6 +203,7 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
     parts: dict[Part, dict[str, StoredTensor]] = {}
     for group in shard_groups(files):
         tensors = merged(group)
+        _check_quantizers(group)
         check_kind(group[0].path, tensors, group[0].metadata)
         spelling = spelling_of(tensors)
         strays = []
@@ -248,6 +250,27 @@ def _weights(file: WeightsFile) -> Iterator[tuple[str, StoredTensor]]:
             yield name, StoredTensor(file.path, name, entry, scale, of_this)
 
 
+def _check_quantizers(files: Iterable[WeightsFile]) -> None:
+    for file in files:
+        if (refusal := quantizer_refusal(file)) is not None:
+            raise WeightsError(refusal)
+
+
+def quantizer_refusal(file: WeightsFile) -> str | None:
+    """Why a file that another quantizer wrote is not read, and what to use in its place; None for others."""
+    found = quantizer_of(file)
+    if found is None:
+        return None
+    instead = "get the BF16, FP8 or GGUF file"
+    if is_gemma(file.tensors):
+        instead = (
+            "use Gemma 3 12B in BF16 (the Hugging Face folder), in FP8 "
+            "(gemma_3_12B_it_fp8_scaled.safetensors) or as GGUF"
+        )
+    quantizer, name = found
+    return f"{file.path} is quantized with {quantizer} ('{name}'), which this engine does not read; {instead}"
+
+
 def check_kind(path: Path, tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> None:
     """Refuse, by their telling names, checkpoints that are not parts of an LTX-2.3 model."""
     if is_lora(tensors):
@@ -276,6 +299,8 @@ def other_version(tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str
     version = metadata.get("model_version", "")
     if version.startswith("2.5"):
         return "LTX-2.5"
+    if version.startswith("0.") or _is_first_ltx(tensors):
+        return "LTX-Video 0.9"
     if version.startswith(("2.0", "2.1", "2.2")):
         return "LTX-2.0 (19B)"
     if any(name.endswith(_ONLY_IN_2_5) or name.startswith("duration_head.") for name in tensors):
@@ -287,7 +312,14 @@ def other_version(tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str
     rows = next((entry.shape[0] for entry in tables if entry.shape), None)
     if any(name.endswith(_ONLY_IN_2_0) for name in tensors) or rows == 6:
         return "LTX-2.0 (19B)"
-    return None
+    other = other_model(tensors)
+    return None if other is None else f"a model of {other}" if other != "a language model" else other
+
+
+def _is_first_ltx(tensors: Collection[str]) -> bool:
+    """A transformer of pictures alone that projects its captions."""
+    has_captions = any(name.endswith("caption_projection.linear_1.weight") for name in tensors)
+    return has_captions and not any("audio" in name for name in tensors)
 
 
 _ONLY_IN_2_5 = ("keyframes_abs_pos_embedding", "decoder.conv_in_x_t.weight")
@@ -347,13 +379,18 @@ def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
     Raises WeightsError for a tensor that Gemma 3 does not have, and for one that two files have.
     """
     tensors: dict[str, StoredTensor] = {}
+    _check_quantizers(files)
     for file in files:
         for name, stored in _weights(file):
             if GEMMA_UNUSED.match(name):
                 continue
             key = _gemma_key(name)
             if key is None:
-                raise WeightsError(f"{file.path} holds '{name}', which Gemma 3 does not have; get its files")
+                other = other_model(file.tensors)
+                raise WeightsError(
+                    f"{file.path} holds '{name}', which Gemma 3 does not have"
+                    f"{f' (it is of {other})' if other else ''}; get the files of Gemma 3 12B"
+                )
             if key in tensors:
                 raise WeightsError(f"{file.path}: '{name}' is also in {tensors[key].path}; keep one of them")
             from_llama_cpp = name.startswith(("blk.", "output_norm."))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,16 +30,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from soundstage.defaults import Defaults
-from soundstage.errors import RequestError, WeightsError
+from soundstage.errors import ConfigError, RequestError, WeightsError
 from soundstage.model.config import TextProjectionConfig
 from soundstage.names import listed
 from soundstage.sampling.scales import NEUTRAL
 from soundstage.text.source import check_headers, gemma_files, tokenizer_file
-from soundstage.weights.configs import completed, model_config, part_config
+from soundstage.weights.configs import completed, model_config, part_config, upsampler_config
 from soundstage.weights.dtypes import check_dtypes
-from soundstage.weights.header import MAX_HEADER_BYTES, read_header, shards
+from soundstage.weights.header import MAX_HEADER_BYTES, is_there, read_header, shards
 from soundstage.weights.identify import SUFFIXES, Description, scan
-from soundstage.weights.layouts import PARTS, Part, PartTensors, find_parts
+from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
 from soundstage.weights.library import Library
 from soundstage.weights.lora_facts import LoraFacts, lora_facts
 from soundstage.weights.lora_header import read_names
@@ -61,6 +62,8 @@ EXTRAS = {
     "time-x2": ("temporal_x2.safetensors", "temporal x2 upsampler"),
     "preview": ("preview_vae.safetensors", "preview VAE"),
 }
+# What the upsamplers among them change, and by how much.
+UPSAMPLED = {"space-x2": ("space", (2, 1)), "space-x1.5": ("space", (3, 2)), "time-x2": ("time", (2, 1))}
 # Beyond this a file is known by its size and header: reading 46 GB for its hash takes minutes.
 MAX_HASHED_BYTES = 1_000_000_000
 
@@ -98,7 +101,8 @@ class ModelSet:
     """Where a model's parts are. `defaults` are the sizes, steps and guidance it is made for.
 
     weights: (what it holds, file) of each file with parts of LTX-2.3. text: the folder or file of Gemma 3.
-    found: extras by role. What is left out is where a bundle has it.
+    found: extras by role. What is left out is where a bundle has it. notices: what a user should know of the
+    files, found by `check`: config keys that they lack, and what is taken instead.
     """
 
     name: str
@@ -107,6 +111,7 @@ class ModelSet:
     weights: tuple[tuple[str, Path], ...] = ()
     text: Path | None = None
     found: Mapping[str, Path] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -146,7 +151,8 @@ class ModelSet:
             raise WeightsError(
                 f"model '{self.name}' lacks {', '.join(missing)}; put the file there or choose another model"
             )
-        parts, config = self._parts_and_config()
+        files = [read_header(path) for path in self.weights_files]
+        parts, config = find_parts(files), model_config(files)
         for part in PARTS:
             if not parts.get(part):
                 paths = ", ".join(str(path) for path in self.weights_files)
@@ -155,16 +161,26 @@ class ModelSet:
             found = part_config(part, parts, config)
             if isinstance(found, TextProjectionConfig):
                 check_headers(self.text_path, found.text_width, found.num_states)
+        notices = tuple(f"model '{self.name}': {notice}" for notice in completed(config, parts)[1])
+        object.__setattr__(self, "notices", notices)
 
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What a user should know of the files: config keys that they lack, and what is taken instead."""
-        parts, config = self._parts_and_config()
-        return tuple(f"model '{self.name}': {notice}" for notice in completed(config, parts)[1])
+    def check_extra(self, role: str) -> None:
+        """Check by its header that the file of a role in EXTRAS, which is there, is what it should be.
 
-    def _parts_and_config(self) -> tuple[Mapping[Part, PartTensors], Mapping[str, Any]]:
-        files = [read_header(path) for path in self.weights_files]
-        return find_parts(files), model_config(files)
+        Raises WeightsError or ConfigError, also for an upsampler of another kind.
+        """
+        path = self.extra(role).path
+        if role == "distilled":
+            lora_file(str(path))
+        elif role in UPSAMPLED:
+            file = read_header(path)
+            found, (kind, scale) = upsampler_config(file), UPSAMPLED[role]
+            if (found.kind, found.scale) != (kind, scale):
+                raise WeightsError(
+                    f"{path} is an upsampler of {found.kind} by {found.scale[0]}/{found.scale[1]}, where one "
+                    f"of {kind} by {scale[0]}/{scale[1]} is needed; put the right file there"
+                )
+            check_dtypes({name: StoredTensor(path, name, entry) for name, entry in file.tensors.items()})
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -272,8 +288,10 @@ def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | N
     """
     if not isinstance(model, str | Path):
         return _from_files([Path(path) for path in model], text)
+    if not str(model):
+        raise RequestError("model is ''; give a name, a folder or a weights file", field="model")
     path = SHIPPED.get(str(model), Path(model))
-    if path.is_file():
+    if is_there(path) and path.is_file():
         return _from_files([path], text)
     if not path.exists() and str(model) not in SHIPPED:
         added = Library.open().lookup(str(model))
@@ -299,9 +317,11 @@ def _from_folder(folder: Path, name: str, text: str | Path | None) -> ModelSet:
     if "defaults" in bundle:
         defaults = Defaults.from_dict(bundle["defaults"], str(folder / "bundle.json"))
     if "files" in bundle:
+        if not isinstance(bundle["files"], list) or not all(isinstance(p, str) for p in bundle["files"]):
+            raise ConfigError(f'{folder / "bundle.json"}: files is no list of paths; give ["FILE", ...]')
         found = _from_files([folder / path for path in bundle["files"]], text)
         return replace(found, name=name, folder=folder, defaults=defaults or found.defaults)
-    if not (folder / TRANSFORMER).is_file() and _has_weights(folder):
+    if not os.path.lexists(folder / TRANSFORMER) and _has_weights(folder):
         found = _from_files([folder], text)
         return replace(found, name=name, defaults=defaults or found.defaults)
     own = {TRANSFORMER, VIDEO_VAE, AUDIO_VAE, *(file for file, _ in EXTRAS.values())}
@@ -448,7 +468,7 @@ def _read_bundle(path: Path) -> dict[str, Any]:
         return {}
     try:
         bundle = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON ({error}); restore the file the model came with") from error
     if not isinstance(bundle, dict):
         raise WeightsError(f"{path} holds no JSON object; restore the file the model came with")

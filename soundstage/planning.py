@@ -46,6 +46,8 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
     check_readable(facts, passes)
     timeline = facts.timeline(passes[-1])
     files = draft.files()
+    for notice in model.notices:
+        facts.notice(notice)
     facts.raise_problems()
     negatives = draft.negatives(passes)
     return Plan(
@@ -276,15 +278,20 @@ class _Draft:
             roles += [
                 role for step in self.facts.recipe.passes for role, _ in step.loras if role == DISTILLED_LORA
             ]
-        extras = [self.facts.model.extra(role) for role in dict.fromkeys(roles)]
-        for file in extras:
+        extras = {role: self.facts.model.extra(role) for role in roles}
+        for role, file in extras.items():
             if file.num_bytes is None:
                 self.facts.problem(
                     "recipe",
                     f"recipe '{self.facts.recipe.name}' needs the {file.part}, and there is no {file.path}; "
                     "put the file there or choose another recipe",
                 )
-        return (*self.facts.model.files(), *extras)
+                continue
+            try:
+                self.facts.model.check_extra(role)
+            except SoundstageError as error:
+                self.facts.problem("recipe", f"recipe '{self.facts.recipe.name}' cannot be used: {error}")
+        return (*self.facts.model.files(), *extras.values())
 
 
 def _cut(fixed: schedules.Sigmas, denoise: float) -> schedules.Sigmas:

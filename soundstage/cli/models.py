@@ -14,6 +14,7 @@ from soundstage.cli.app import PLAIN, json_text, print_table
 from soundstage.errors import RequestError, WeightsError
 from soundstage.names import listed
 from soundstage.weights.catalog import FILES, MODELS, CatalogFile, find, gigabytes
+from soundstage.weights.header import is_there
 
 if TYPE_CHECKING:
     from soundstage.weights.identify import Description
@@ -207,6 +208,8 @@ def inspect(
         lora = {} if report is None else {"lora": report.to_dict()}
         print(json_text({**description.to_dict(), **lora}, indent=2))
         return
+    for notice in description.notices:
+        print(notice, file=sys.stderr)
     print(f"{file}: {_headline(description)}")
     if description.refusal:
         print(description.refusal)
@@ -437,7 +440,7 @@ def _paths(name: str, library: Library) -> list[Path]:
     """What a name means: a path first, then an added or a shipped model, then the catalogue."""
     from soundstage.model_set import SHIPPED
 
-    if Path(name).exists():
+    if is_there(Path(name)):
         return [Path(name)]
     if name in library.models:
         return library.models[name]

@@ -46,7 +46,7 @@ UNSHAPED: dict[str, Any] = {
     "eos_token_id": 1,
     "bos_token_id": 2,
 }
-BEGINNING = "<bos>"
+BEGINNINGS = ("<bos>", "<s>")  # what Gemma calls the start of a text, and what SentencePiece does
 MAX_SPARE_ROWS = 64  # Gemma 3's embedding has that many more rows than its tokenizer has pieces
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 
@@ -342,14 +342,14 @@ def check_tokenizer(path: Path, tokenizer: Any, config: Any) -> None:
 
     Raises ConfigError for another model's. path: for errors.
     """
-    size, rows, start = tokenizer.get_vocab_size(), config.vocab_size, tokenizer.token_to_id(BEGINNING)
+    size, rows, start = tokenizer.get_vocab_size(), config.vocab_size, config.bos_token_id
     if size > rows or size < rows - MAX_SPARE_ROWS:
         raise ConfigError(
             f"the tokenizer of {path} knows {size:,} pieces where the text encoder has {rows:,} rows; "
             "use the tokenizer of the same Gemma 3"
         )
-    if start != config.bos_token_id:
+    if tokenizer.id_to_token(start) not in BEGINNINGS:
         raise ConfigError(
-            f"the tokenizer of {path} has {BEGINNING} as {start} where the text encoder expects "
-            f"{config.bos_token_id}; use the tokenizer of the same Gemma 3"
+            f"the tokenizer of {path} has '{tokenizer.id_to_token(start)}' as piece {start}, where the text "
+            f"encoder expects {BEGINNINGS[0]}; use the tokenizer of the same Gemma 3"
         )

@@ -18,6 +18,7 @@ from soundstage.model.config import (
     Header,
     TextProjectionConfig,
     TransformerConfig,
+    UpsamplerConfig,
     VideoVaeConfig,
     VocoderConfig,
     audio_vae_header,
@@ -27,7 +28,7 @@ from soundstage.model.config import (
 )
 from soundstage.weights.diffusers_config import read_diffusers_config
 from soundstage.weights.header import WeightsFile
-from soundstage.weights.layouts import Part, PartTensors
+from soundstage.weights.layouts import Part, PartTensors, is_upsampler
 
 PartConfig = (
     TransformerConfig
@@ -192,3 +193,18 @@ def _check_layers(num_layers: int, key: str, tensors: PartTensors, prefix: str) 
             f"the transformer config has {key}={num_layers}, but {path} holds {len(stored)} blocks; "
             "get the complete file, or the config it was saved with"
         )
+
+
+def upsampler_config(file: WeightsFile) -> UpsamplerConfig:
+    """A latent upsampler's dimensions, by its config and, where that lacks a key, by its layers' names.
+
+    Raises WeightsError for a file that is no latent upsampler, ConfigError for one that does not say which.
+    """
+    if not is_upsampler(file.tensors):
+        raise WeightsError(f"{file.path} is no latent upsampler; get one of LTX-2.3")
+    seen = {"dims": 3, "rational_resampler": "upsampler.conv.weight" in file.tensors}
+    stored = file.config or read_diffusers_config(file.path.parent)
+    try:
+        return UpsamplerConfig.from_header({**seen, **stored})
+    except ConfigError as error:
+        raise ConfigError(f"{file.path}: {error}") from error

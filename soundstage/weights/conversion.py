@@ -18,7 +18,7 @@ from soundstage.names import listed
 from soundstage.weights.configs import stored_config
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.gguf import is_packed
-from soundstage.weights.header import TensorEntry, WeightsFile, header_bytes, laid_out, read_header
+from soundstage.weights.header import TensorEntry, WeightsFile, header_bytes, is_there, laid_out, read_header
 from soundstage.weights.identify import Description, scan
 from soundstage.weights.layouts import (
     DIFFUSERS_PARTS,
@@ -170,7 +170,14 @@ def open_source(paths: Sequence[str | Path]) -> Source:
 
 def _bundle(folder: Path) -> dict[str, Any]:
     path = folder / "bundle.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    if not is_there(path):
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is no JSON object ({error}); restore the file the model came with"
+        ) from error
 
 
 def _metadata(files: Iterable[WeightsFile]) -> dict[str, str]:

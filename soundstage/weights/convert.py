@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.weights.configs import model_config
+from soundstage.weights.configs import completed, model_config
 from soundstage.weights.conversion import (
     FORMATS,
     Dtype,
@@ -261,7 +261,7 @@ def _copies(source: Source, layout: Layout) -> Iterator[tuple[Path, Path]]:
 
 
 def _diffusers_texts(source: Source, outputs: Sequence[OutputFile]) -> dict[Path, Any]:
-    config = model_config(source.files)
+    config, _ = completed(model_config(source.files), source.parts)
     projection = source.parts.get("text_projection", {}).get("video_aggregate_embed.weight")
     features = projection.entry.shape[-1] if projection is not None else 0
     num_states = features // config["transformer"]["caption_channels"]

@@ -121,7 +121,7 @@ def read_diffusers_config(folder: Path) -> Config:
         return {}
     try:
         theirs = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON ({error}); download it again") from error
     kind = theirs.get("_class_name") if isinstance(theirs, dict) else None
     if kind == UPSAMPLER_CLASS:

@@ -173,6 +173,18 @@ def checked_size(path: Path) -> int:
     return found.st_size
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads anywhere. Raises WeightsError for one that cannot be asked for, as a long name."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WeightsError(f"{shortened(str(path))} cannot be read ({reason}); check the path") from error
+    return True
+
+
 def shortened(text: str) -> str:
     """A name or path as a message can hold it: nothing unprintable, and not longer than a few lines."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from soundstage.errors import WeightsError
+from soundstage.weights.configs import completed
 from soundstage.weights.diffusers_config import read_diffusers_config
 from soundstage.weights.foreign import quantizer_beside
 from soundstage.weights.gguf import is_packed
-from soundstage.weights.header import TensorEntry, WeightsFile, read_header, shard_groups, shards
+from soundstage.weights.header import TensorEntry, WeightsFile, is_there, read_header, shard_groups, shards
 from soundstage.weights.layouts import (
     SPIECE,
     UNUSED,
@@ -64,7 +65,7 @@ class Description:
 
     num_scales: of quantized weights. metadata: of the header, without the config. config: its sections.
     distilled: by the file's or folder's name or its scheduler; no tensor tells. role: of an upsampler.
-    refusal: why it cannot be used, or None.
+    refusal: why it cannot be used, or None. notices: config keys that it lacks, and what is taken instead.
     """
 
     files: tuple[Path, ...]
@@ -78,6 +79,7 @@ class Description:
     distilled: bool = False
     role: UpsamplerRole | None = None
     refusal: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -115,7 +117,7 @@ def scan(path: str | Path) -> list[Description]:
     Raises WeightsError for a file that is missing, damaged or no weights file.
     """
     path = Path(path)
-    paths = _below(path) if path.is_dir() else shards(path)
+    paths = _below(path) if is_there(path) and path.is_dir() else shards(path)
     return [_described(group) for group in shard_groups(read_header(p) for p in paths)]
 
 
@@ -205,7 +207,8 @@ def _model(shared: dict[str, Any], weights: Mapping[str, TensorEntry]) -> Descri
     layout = _layout(shared["files"], weights, {part.part for part in parts}, spelling.name)
     if version is None and any("to_gate_logits" in name or "aggregate_embed" in name for name in weights):
         version = "2.3"
-    return Description(kind="model", layout=layout, version=version, parts=parts, **shared)
+    lacking = completed(shared["config"], {})[1] if isinstance(shared["config"], Mapping) else ()
+    return Description(kind="model", layout=layout, version=version, parts=parts, notices=lacking, **shared)
 
 
 def _layout(
@@ -317,4 +320,5 @@ def _together(folder: Path, found: Sequence[Description]) -> Description:
         config={key: value for d in reversed(models) for key, value in d.config.items()},
         distilled=any(description.distilled for description in models),
         refusal=next((d.refusal for d in found if d.refusal), None),
+        notices=tuple(dict.fromkeys(notice for d in models for notice in d.notices)),
     )

@@ -25,6 +25,7 @@ import yaml
 from soundstage.errors import ConfigError, RequestError, WeightsError
 from soundstage.names import listed, nearest
 from soundstage.weights.catalog import FILES, MODELS, CatalogFile, by_file_name, find, gigabytes
+from soundstage.weights.header import is_there
 from soundstage.weights.identify import SUFFIXES
 
 COMFYUI_HOMES = (
@@ -98,7 +99,7 @@ class Library:
 
         Raises RequestError for a path that is not there and a name that means something else.
         """
-        missing = [str(path) for path in paths if not path.exists()]
+        missing = [str(path) for path in paths if not is_there(path)]
         if missing:
             raise RequestError(f"there is no {', '.join(missing)}; check the path", field="path")
         paths = [path.absolute() for path in paths]

@@ -27,7 +27,6 @@ from soundstage.model.config import (
     Header,
     TextProjectionConfig,
     TransformerConfig,
-    UpsamplerConfig,
     VideoVaeConfig,
     VocoderConfig,
 )
@@ -37,11 +36,10 @@ from soundstage.model.transformer import Transformer
 from soundstage.model.upsampler import LatentUpsampler
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.weights.configs import part_config
-from soundstage.weights.diffusers_config import read_diffusers_config
+from soundstage.weights.configs import part_config, upsampler_config
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.header import read_header
-from soundstage.weights.layouts import Part, PartTensors, StoredTensor, is_upsampler, listing
+from soundstage.weights.layouts import Part, PartTensors, StoredTensor, listing
 from soundstage.weights.quantize import QuantizedLinear, from_stored, put, quantize_rows
 from soundstage.weights.read import Tensors
 from soundstage.weights.storage import EightBit, Storage, eight_bit
@@ -118,9 +116,7 @@ def load_upsampler(
     Raises ConfigError for a file that does not say which one it is, WeightsError for one that does not fit.
     """
     file = read_header(path)
-    if not is_upsampler(file.tensors):
-        raise WeightsError(f"{path} is no latent upsampler; get one of LTX-2.3")
-    config = UpsamplerConfig.from_header(file.config or read_diffusers_config(path.parent))
+    config = upsampler_config(file)
     tensors = {name: StoredTensor(path, name, entry) for name, entry in file.tensors.items()}
     check_dtypes(tensors)
     with torch.device("meta"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.weights.header import AGAIN, read_header
+from soundstage.weights.header import AGAIN, is_there, read_header
 from soundstage.weights.identify import SUFFIXES, identify
 from soundstage.weights.library import Library
 from soundstage.weights.pull import sha256_of
@@ -41,7 +41,7 @@ def verify(paths: Iterable[Path], library: Library, *, quick: bool = False) -> I
     Hashes seen for the first time are remembered. Raises RequestError for a path that is not there.
     """
     for path in paths:
-        if not path.exists():
+        if not is_there(path):
             raise RequestError(f"there is no {path}; check the path", field="path")
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
         for file in files:

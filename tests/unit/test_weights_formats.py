@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
     "NVFP4": (
         {"weight": torch.zeros(32, 16, dtype=torch.uint8), "weight_scale": torch.ones(32, 2),
          "weight_scale_2": torch.tensor(1.0)},
-        r"to_q\.weight' is quantized to NVFP4 or AWQ"),
+        r"is quantized with NVFP4 .*to_q\.weight_scale_2"),
     "MXFP8": (
         {"weight": FP8_ONES, "weight_scale": torch.ones(32, 1, dtype=torch.uint8)},
         r"to_q\.weight' has a scale of dtype U8 \(MXFP8\)"),

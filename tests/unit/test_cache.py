@@ -16,7 +16,7 @@ from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
-from soundstage.model_set import EXTRAS, ModelSet, find_model
+from soundstage.model_set import EXTRAS, SHIPPED, ModelSet, find_model
 from soundstage.plan import Plan
 from soundstage.planning import make_plan
 from soundstage.sampling import schedules
@@ -222,7 +222,7 @@ def planned(defaults: Defaults | None = None, **fields: Any) -> Plan:
 
 def test_a_cache_is_for_the_first_pass_and_shown_in_the_plan(tmp_path: Path) -> None:
     for name, _ in EXTRAS.values():
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).symlink_to(SHIPPED["nano"] / name)
     plan = make_plan(
         ss.Request(prompt="a", recipe="pro", cache="teacache:0.2"), ModelSet("test", tmp_path, Defaults())
     )

@@ -19,7 +19,7 @@ import soundstage as ss
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Done, Engine, Phase, Preview
 from soundstage.materials import Materials
-from soundstage.model_set import EXTRAS, find_model
+from soundstage.model_set import EXTRAS, SHIPPED, find_model
 from soundstage.parts import Attached
 from soundstage.plan import LoraUse
 from soundstage.weights.cache import EncodingCache
@@ -56,7 +56,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
     for role, (name, _) in EXTRAS.items():
         if role != "preview":
-            (folder / name).write_bytes(b"x")
+            (folder / name).symlink_to(SHIPPED["nano"] / name)
     model = find_model(folder)
     return Engine(model, parts=StandIns(model, torch.device("cpu"), torch.float32))
 

@@ -15,7 +15,7 @@ from soundstage.defaults import Defaults
 from soundstage.errors import ConfigError, RequestError, WeightsError
 from soundstage.facts import Facts
 from soundstage.grid import snap_frames, snap_side
-from soundstage.model_set import EXTRAS, ModelSet, find_model
+from soundstage.model_set import EXTRAS, SHIPPED, ModelSet, find_model
 from soundstage.plan import LoraUse, Plan
 from soundstage.planning import make_plan
 from soundstage.request import Request
@@ -153,7 +153,7 @@ def test_a_folder_without_weights_is_no_model(tmp_path: Path) -> None:
 def model(tmp_path: Path) -> ModelSet:
     """The 22B's defaults, with every optional file."""
     for name, _ in EXTRAS.values():
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).symlink_to(SHIPPED["nano"] / name)
     return ModelSet("test", tmp_path, Defaults())
 
 

@@ -19,7 +19,7 @@ from soundstage.media.files import NameTakenError, Reserved, check_writable, res
 from soundstage.media.read import read_metadata
 from soundstage.request import Request
 
-posix = pytest.mark.skipif(os.name != "posix", reason="locks and odd names as POSIX has them")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="names, devices and locks as Linux has them")
 MP4 = (".mp4",)
 
 
@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
 # --- Names ------------------------------------------------------------------------------------------
 
 
-@posix
+@linux
 @pytest.mark.parametrize(
     "name", ["y" * 251 + ".mp4", "concat:a.mp4", "-.mp4", "%03d.mp4", "a\nb.mp4", "ä?*.MP4"]
 )
@@ -44,7 +44,7 @@ def test_any_name_that_the_folder_takes_is_written(tmp_path: Path, name: str) ->
     assert path.stat().st_size > 500
 
 
-@posix
+@linux
 def test_a_name_and_folder_that_are_no_utf_8_are_written(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"f\xfcr")
     folder.mkdir()
@@ -52,7 +52,7 @@ def test_a_name_and_folder_that_are_no_utf_8_are_written(tmp_path: Path) -> None
     assert path.stat().st_size > 500
 
 
-@posix
+@linux
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -83,7 +83,7 @@ def test_names_that_cannot_be_written_are_refused_before_the_work(
     assert names(tmp_path) == before
 
 
-@posix
+@linux
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     link = tmp_path / "a.mp4"
@@ -161,7 +161,7 @@ def test_reserved_names_differ_and_are_free_again_unless_used(tmp_path: Path) ->
     assert (tmp_path / "a.mp4").read_text() == "theirs"
 
 
-@posix
+@linux
 def test_an_empty_file_of_nobody_is_free(tmp_path: Path) -> None:
     """As a killed process leaves one, and `mktemp` makes one."""
     path = tmp_path / "a.mp4"
@@ -211,7 +211,7 @@ with whole_file(Path(sys.argv[1])) as part:
 """
 
 
-@posix
+@linux
 def test_temporary_files_of_killed_processes_are_swept_and_others_kept(tmp_path: Path) -> None:
     writers = [
         subprocess.Popen(
@@ -235,7 +235,7 @@ def test_temporary_files_of_killed_processes_are_swept_and_others_kept(tmp_path:
     assert names(tmp_path) == [".soundstage-00000000-1-00000000.part", "1.mp4", "c.mp4"]
 
 
-@posix
+@linux
 def test_without_locks_a_file_of_a_living_process_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +257,7 @@ def test_without_locks_a_file_of_a_living_process_is_kept(
 # --- A clip that cannot be written where it was to be ------------------------------------------------
 
 
-@posix
+@linux
 def test_a_disk_that_fills_up_loses_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file in the folder fails half-way; the clip goes to the temporary folder."""
     full, spare, here = (tmp_path / name for name in ("full", "spare", "here"))
@@ -282,7 +282,7 @@ def test_a_disk_that_fills_up_loses_no_clip(tmp_path: Path, monkeypatch: pytest.
         kept(clip(), full / "a.mp4", MediaError("the disk is full"))
 
 
-@posix
+@linux
 def test_a_file_that_cannot_grow_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import resource, sys, numpy as np; from soundstage.clip import Clip\n"

@@ -25,7 +25,8 @@ class RopeTable(NamedTuple):
     def rotation(self, dtype: torch.dtype) -> Rotation:
         """The table in the form and dtype of what it rotates."""
         cos, sin = self.cos.to(dtype), self.sin.to(dtype)
-        return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
+        whole = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+        return Rotation(*(table.contiguous() for table in whole))  # one axis alone leaves it strided
 
 
 class Rotation(NamedTuple):

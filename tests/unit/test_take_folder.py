@@ -417,3 +417,48 @@ def test_a_clip_that_was_handed_over_needs_its_windows_no_more_and_one_that_fail
 def test_generate_says_where_windows_are_kept(stage: Engine, own: Path) -> None:
     with pytest.warns(UserWarning, match="finished windows are kept in"):
         stage.generate(asked())
+
+
+@pytest.fixture(scope="module")
+def whole(stage: Engine) -> Done:
+    *_, done = stage.run(asked())
+    assert isinstance(done, Done)
+    return done
+
+
+def same(done: Any, wanted: Done) -> bool:
+    pairs = [(done.video_latents, wanted.video_latents), (done.audio_latents, wanted.audio_latents)]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_spoiled_window_is_made_again_with_the_same_bits(
+    stage: Engine, whole: Done, tmp_path: Path
+) -> None:
+    list(stage.run(asked(tmp_path / "take")))
+    flip(tmp_path / "take" / "window-001.safetensors")
+    *events, done = stage.run(asked(tmp_path / "take"))
+    (told,) = [event.text for event in events if isinstance(event, Notice)]
+    assert told.endswith("does not hold this take's window 2 as it was made; window 2 is made again")
+    assert [e.name for e in events if isinstance(e, Phase) and e.name.startswith("window")] == [
+        "window 2 of 3"
+    ]
+    assert same(done, whole)
+
+
+def test_two_engines_at_once_in_one_folder_make_the_same_film(whole: Done, tmp_path: Path) -> None:
+    """As two processes do."""
+    model = find_model(write_tiny_model(tmp_path / "tiny"))
+    made: dict[int, Any] = {}
+
+    def work(number: int) -> None:
+        engine = Engine(model, parts=QuickSound(model, torch.device("cpu"), torch.float32))
+        *_, made[number] = engine.run(asked(tmp_path / "take"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert same(made[0], whole)
+    assert same(made[1], whole)
+    assert len(list((tmp_path / "take").iterdir())) == 4

@@ -10,16 +10,16 @@ import hashlib
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+from soundstage.adapting import Adaptation, Attached, RunLoras
 from soundstage.errors import RequestError, WeightsError
 from soundstage.finite import finite
 from soundstage.model.audio_vae import AudioVae
@@ -31,11 +31,11 @@ from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.model_set import ModelSet, file_digest, file_identity, file_stamp
+from soundstage.model_set import ModelSet, file_identity, file_stamp
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
 from soundstage.speed import cuda, graphs, onednn
 from soundstage.speed.formats import asked_format, choose_format
-from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ, Group
+from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
 from soundstage.weights.configs import model_config
 from soundstage.weights.header import read_header
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from soundstage.plan import LoraUse
     from soundstage.text.encoder import TextEncoder
     from soundstage.text.gemma import Gemma
-    from soundstage.weights.lora import AdapterReport, Adapters
+    from soundstage.weights.lora import AdapterReport
 
 Module = TypeVar("Module", bound=nn.Module)
 Encoder = Literal["text", "video", "audio"]
@@ -82,35 +82,6 @@ BUILT = ("transformer", "video_vae", "audio_vae", "vocoder", "text_encoder", "pr
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True, eq=False)
-class Attached:
-    """A LoRA that was read. digest, identity: of its file when it was read, see `model_set`."""
-
-    report: AdapterReport
-    path: str
-    digest: str
-    identity: str
-
-    @property
-    def name(self) -> str:
-        """Its name among the adapters: a file that is written again is another adapter."""
-        return f"{self.path} {self.identity}"
-
-
-@dataclass(frozen=True, eq=False)
-class Adaptation:
-    """What a run has put on the model: the LoRAs it reads by path, and the arguments of its last `adapt`.
-
-    contents: of the model's files when the run began.
-    """
-
-    attached: Mapping[str, Attached] = field(default_factory=dict)
-    loras: tuple[LoraUse, ...] = ()
-    video: Tensor | None = None
-    audio: Tensor | None = None
-    contents: Mapping[Path, str] | None = None
-
-
 class Parts(Protocol):
     """device and dtype are those of the latents; (1, S, W) contexts and (1, ...) latents throughout.
 
@@ -121,7 +92,9 @@ class Parts(Protocol):
     device: torch.device
     dtype: torch.dtype
     storage: Storage
-    adaptation: Adaptation
+
+    @property
+    def adaptation(self) -> Adaptation: ...
 
     @property
     def transformer(self) -> Velocity: ...
@@ -251,10 +224,6 @@ class LoadedParts:
         self._text_parts: dict[Part, nn.Module] = {}
         self._upsamplers: dict[str, LatentUpsampler] = {}
         self._recorded: graphs.Recorded | None = None
-        self._adapters: Adapters | None = None
-        self.adaptation = Adaptation()
-        self._newest: dict[str, Attached] = {}  # by path
-        self._used: WeakValueDictionary[str, Attached] = WeakValueDictionary()  # by some run, by name
         # On the CPU what is streamed is beside the rest, in the same memory: the rest has nowhere to go.
         self._moves = residency.policy == "offload" or (
             residency.policy == "stream" and device.type == "cuda"
@@ -269,6 +238,7 @@ class LoadedParts:
         self._tensors = find_parts(files)
         check_storage(self._tensors.get("transformer", {}), self.storage)
         self._config = model_config(files)
+        self._loras = RunLoras(_Adapted(self), self._tensors)
 
     @cached_property
     def transformer(self) -> Transformer:
@@ -284,7 +254,7 @@ class LoadedParts:
         chunk_feed_forward(module, self.residency.feed_forward_tokens)
         self._speed_up(module)
         if self.residency.policy == "resident":
-            self._recorded = graphs.record_steps(module, self.device, self._adapter_state)
+            self._recorded = graphs.record_steps(module, self.device, lambda: self._loras.state())
         return module
 
     @cached_property
@@ -383,8 +353,7 @@ class LoadedParts:
         if encoder != "text":
             return (encoder, *run, *files)
         reading = (f"transformers {version('transformers')}", str(self.model.defaults.text_tokens))
-        loras = {} if self._adapters is None else self._adapters.active("text")
-        on = sorted(f"{self._used[name].identity} at {strength!r}" for name, strength in loras.items())
+        on = self._loras.text_identity()
         return (encoder, *run, *reading, *self.model.text_identity, *files, *on)
 
     @cached_property
@@ -424,7 +393,7 @@ class LoadedParts:
         if self._replaced():
             self.close()
             self._open()
-        self.adaptation = Adaptation(contents=self._contents)
+        self._loras.adaptation = Adaptation(contents=self._contents)
 
     def check_files(self) -> None:
         changed = self._replaced() if self._in_files else []
@@ -438,102 +407,20 @@ class LoadedParts:
         found = self.model.contents
         return [path for path, content in self._contents.items() if found.get(path, content) != content]
 
+    @property
+    def adaptation(self) -> Adaptation:
+        return self._loras.adaptation
+
     def attach(self, paths: Sequence[str]) -> list[Attached]:
-        """Raises WeightsError for a file that is no LoRA of this model or changes nothing."""
-        known = list(self._newest.values())
-        found = {path: self._newest_of(path) for path in dict.fromkeys(paths)}
-        self.adaptation = replace(self.adaptation, attached=found, loras=(), video=None, audio=None)
-        self._forget_unused()
-        return [lora for lora in found.values() if lora not in known]
-
-    def _newest_of(self, path: str) -> Attached:
-        """The LoRA that a file holds now."""
-        file = Path(path)
-        identity = file_identity(file) if file.is_file() else ""  # reading it tells what is wrong
-        known = self._newest.get(path)
-        if known is None or known.identity != identity:
-            known = self._newest[path] = self._read_lora(path)
-        return known
-
-    def _read_lora(self, path: str) -> Attached:
-        from soundstage.weights.lora_files import read_lora
-
-        file, adapters = Path(path), self._known_adapters()
-        content = read_lora(file)
-        digest, identity = file_digest(file), file_identity(file)
-        name = f"{path} {identity}"
-        known = self._used.get(name)  # by a run that began before the file was changed and changed back
-        if known is None or name not in adapters.weights:
-            self._forget_unused()
-            known = Attached(adapters.add(name, content), path, digest, identity)
-            self._used[name] = known
-        return known
-
-    def _known_adapters(self) -> Adapters:
-        from soundstage.weights.lora import Adapters
-
-        if self._adapters is None:
-            self._adapters = Adapters(_Adapted(self), stored=self._tensors)
-        return self._adapters
-
-    def _forget_unused(self) -> None:
-        """Give up LoRAs whose file was written again, once no run that is under way uses them."""
-        if self._adapters is not None:
-            for name in self._adapters.weights.keys() - set(self._used):
-                self._adapters.remove(name)
+        return self._loras.attach(paths)
 
     def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
-        new = [use.path for use in loras if use.path not in self.adaptation.attached]
-        attached = {**self.adaptation.attached, **{path: self._newest_of(path) for path in new}}
-        self.adaptation = replace(
-            self.adaptation, attached=attached, loras=tuple(loras), video=video, audio=audio
-        )
-        self._put_on()
+        self._loras.adapt(loras, video, audio)
 
     def restore(self, adaptation: Adaptation) -> None:
-        self.adaptation = adaptation
         if adaptation.contents is not None and adaptation.contents != self._contents:
             raise RequestError("the model's files were replaced while this clip was made; make it again")
-        for lora in adaptation.attached.values():
-            if self._adapters is None or lora.name not in self._adapters.weights:
-                self._attach_again(lora)
-        self._put_on()
-
-    def _attach_again(self, lora: Attached) -> None:
-        """Read a LoRA that a run uses, after all that was built was given up."""
-        from soundstage.weights.lora_files import read_lora
-
-        file = Path(lora.path)
-        if not file.is_file() or file_identity(file) != lora.identity:
-            raise RequestError(
-                f"{lora.path} was written again while this clip was made, and what it held is no longer in "
-                "memory; make the clip again",
-                field="loras",
-            )
-        self._known_adapters().add(lora.name, read_lora(file))
-        self._used[lora.name] = lora
-
-    def _put_on(self) -> None:
-        """Set every adapter's strength, groups and tokens as the run's last `adapt` has them."""
-        if self._adapters is None:
-            return
-        from soundstage.conditioning.spans import Strength, token_weights
-
-        run = self.adaptation
-        name_of = {path: lora.name for path, lora in run.attached.items()}
-        timed = {name_of[use.path] for use in run.loras if use.span is not None}
-        self._adapters.set({(n := name_of[u.path]): 1.0 if n in timed else u.strength for u in run.loras})
-        groups = {name_of[use.path]: use.groups for use in run.loras}
-        for name in self._adapters.weights:
-            mute: Mapping[Group, float] = {"text": 0.0} if name in timed else {}
-            self._adapters.set_groups(name, {**groups.get(name, {}), **mute})
-            own = [(u.span or (0, math.inf), u.strength) for u in run.loras if name_of[u.path] == name]
-            spans = [Strength(start, end, strength) for (start, end), strength in own]
-            weights = [
-                None if p is None or name not in timed else token_weights(p, spans)[None, :, None]
-                for p in (run.video, run.audio)
-            ]
-            self._adapters.weigh(name, video=weights[0], audio=weights[1])
+        self._loras.restore(adaptation)
 
     def damaged(self) -> str | None:
         for name, weight in self._weights():
@@ -636,13 +523,6 @@ class LoadedParts:
         else:
             cuda.speed_up(module, self.device, self.dtype)
 
-    def _adapter_state(self) -> Hashable | None:
-        """What adapters are on, for recorded steps; None for some whose strength differs by token."""
-        run = self.adaptation
-        if any(use.span is not None for use in run.loras):
-            return None
-        return tuple((str(use), run.attached[use.path].name) for use in run.loras)
-
     def _make_room(self) -> None:
         """Give up recorded steps if their memory may be wanted for decoding; one more costs little."""
         if self._recorded is not None and self.device.type == "cuda":
@@ -658,8 +538,8 @@ class LoadedParts:
             vars(self).pop(name, None)
         self._text_parts.clear()
         self._upsamplers.clear()
-        self._adapters = self._recorded = None
-        self._newest.clear()
+        self._recorded = None
+        self._loras = RunLoras(_Adapted(self), self._tensors)
         gc.collect()  # modules and their hooks hold each other, and their memory is wanted now
 
     @property

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from soundstage.parts import Attached, Parts
+    from soundstage.adapting import Attached
+    from soundstage.parts import Parts
 
 
 class Place(NamedTuple):

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from soundstage.parts import Adaptation, Parts
+    from soundstage.adapting import Adaptation
+    from soundstage.parts import Parts
 
 Event = TypeVar("Event")
 

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import soundstage as ss
+from soundstage.adapting import Attached
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Done, Engine, Phase, Preview
 from soundstage.materials import Materials
 from soundstage.model_set import EXTRAS, SHIPPED, find_model
-from soundstage.parts import Attached
 from soundstage.plan import LoraUse
 from soundstage.weights.cache import EncodingCache
 from tests.quick_codecs import QuickCodecs

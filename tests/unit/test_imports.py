@@ -40,6 +40,7 @@ ORDER: list[set[str]] = [
     {"readable"},
     {"planning"},
     {"takes"},
+    {"adapting"},
     {"parts"},
     {"causes"},
     {"materials"},

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,7 +23,7 @@ from soundstage.model.config import TransformerConfig
 from soundstage.model.nag import NegativeText
 from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.model_set import find_model
-from soundstage.parts import Adaptation, Attached, LoadedParts
+from soundstage.parts import LoadedParts
 from soundstage.plan import LoraUse
 from soundstage.request import Request
 from soundstage.speed import graphs
@@ -31,7 +32,7 @@ from soundstage.weights.budget import Residency
 from soundstage.weights.lora import Adapters
 from soundstage.weights.quantize import quantize
 from tests.tape import TapeRecorder, Waits
-from tests.tiny_model import write_text_encoder, write_tiny_model
+from tests.tiny_model import HEADS, VIDEO_HEAD, write_text_encoder, write_tiny_model
 from tests.tiny_transformer import HEADER, NUM_VIDEO, modalities, random_lora, transformer
 
 STEPS = (0.9, 0.5, 0.31, 0.1)
@@ -226,14 +227,32 @@ def test_an_engine_records_the_steps_of_resident_weights_alone(
     assert len(made) == 1
 
 
-def test_adapters_that_differ_by_token_are_not_recorded(tmp_path: Path) -> None:
+def test_the_state_of_adapters_is_their_factors_and_strengths_and_none_where_they_differ_by_token(
+    tmp_path: Path,
+) -> None:
     parts = LoadedParts(find_model(write_tiny_model(tmp_path / "tiny")), torch.device("cpu"), torch.float32)
-    known = Attached(None, "name", "digest", "identity")  # type: ignore[arg-type, call-arg]
-    whole, timed = LoraUse("a", 0.5), LoraUse("a", 0.5, (0.0, 1.0))
-    parts.adaptation = Adaptation(attached={"a": known}, loras=(whole,))
-    assert parts._adapter_state() == (("a at 0.5", "name identity"),)
-    parts.adaptation = Adaptation(attached={"a": known}, loras=(timed,))
-    assert parts._adapter_state() is None
+    path = tmp_path / "a.safetensors"
+    width = HEADS * VIDEO_HEAD
+
+    def write(value: float) -> None:
+        key = "diffusion_model.transformer_blocks.0.attn1.to_q"
+        factors = {"A": torch.full((4, width), value), "B": torch.ones(width, 4)}
+        save_file({f"{key}.lora_{name}.weight": factor for name, factor in factors.items()}, path)
+
+    def state(strength: float = 0.5, span: tuple[float, float] | None = None) -> object:
+        parts.attach([str(path)])
+        parts.adapt([LoraUse(str(path), strength, span)], torch.zeros(1, 3, 4, 2), None)
+        return parts._loras.state()
+
+    write(0.01)
+    first = state()
+    assert first == state()
+    assert first != state(0.50000001)
+    assert state(span=(0.0, 1.0)) is None
+    write(0.02)
+    second = state()
+    write(0.01)  # the old numbers, read again to another place in memory
+    assert len({first, second, state()}) == 3
 
 
 # --- on a device that is not here ------------------------------------------------------------------------

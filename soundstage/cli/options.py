@@ -350,6 +350,7 @@ def request_fields(values: Values) -> Values:
         made = make(given, crop)
         if made:
             fields[key] = made
+    _check_used(given, fields)
     if "lora" in given:
         fields["loras"] = [_lora(text) for text in given["lora"]]
     if "only" in given:
@@ -365,6 +366,23 @@ def request_fields(values: Values) -> Values:
         if key in given:
             fields[f"{key}s"] = _scales(f"--{key.replace('_', '-')}", given[key])
     return fields
+
+
+# Options that are about an input, the request's fields that have one, and how to give one.
+_ABOUT = {
+    "image_mode": (("guides",), "a picture; give one by --image"),
+    "crf": (("guides",), "a picture; give one by --image"),
+    "crop": (("guides", "references", "source"), "a picture or a clip; give one by --image or --video"),
+    "reference_attention": (("references",), "a clip beside; give one by --reference"),
+    "reference_downscale": (("references",), "a clip beside; give one by --reference"),
+}
+
+
+def _check_used(given: Values, fields: Values) -> None:
+    """Refuse options about an input where there is none, which nothing would read."""
+    for name, (inputs, what) in _ABOUT.items():
+        if name in given and not any(key in fields for key in inputs):
+            raise RequestError(f"--{name.replace('_', '-')} is about {what}", field=inputs[0])
 
 
 def _filled(record: str, given: Values) -> Values:

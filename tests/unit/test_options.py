@@ -103,6 +103,12 @@ def test_groups_that_do_not_exist_are_the_requests_to_refuse() -> None:
     [
         ({"span": ["1-2"]}, "--span is about a clip to start from; give it by --video"),
         ({"audio_start": 1.0}, "give it by --audio"),
+        ({"crop": "pad"}, "--crop is about a picture or a clip; give one by --image or --video"),
+        ({"crf": 20, "video": "a.mp4", "denoise": 0.5}, "--crf is about a picture; give one by --image"),
+        (
+            {"reference_attention": 0.5},
+            "--reference-attention is about a clip beside",
+        ),
         ({"video": "a.mp4", "span": ["1 to 2"]}, "START-END in seconds"),
         ({"video": "a.mp4", "canvas": "64"}, "LEFT,TOP,RIGHT,BOTTOM"),
         ({"only": "picture"}, "--only is 'picture'; give one of video, audio"),

@@ -440,7 +440,7 @@ def _paths(name: str, library: Library) -> list[Path]:
     """What a name means: a path first, then an added or a shipped model, then the catalogue."""
     from soundstage.model_set import SHIPPED
 
-    if is_there(Path(name)):
+    if Path(name).is_symlink() or is_there(Path(name)):
         return [Path(name)]
     if name in library.models:
         return library.models[name]

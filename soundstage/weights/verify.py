@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.weights.header import AGAIN, is_there, read_header
+from soundstage.weights.header import AGAIN, checked_size, is_there, read_header
 from soundstage.weights.identify import SUFFIXES, identify
 from soundstage.weights.library import Library
 from soundstage.weights.pull import sha256_of
+
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")  # what weights are called that are not read here
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,23 @@ class Verdict:
 def verify(paths: Iterable[Path], library: Library, *, quick: bool = False) -> Iterator[Verdict]:
     """Check files, and all weights below folders. quick: structure only, without reading their content.
 
-    Hashes seen for the first time are remembered. Raises RequestError for a path that is not there.
+    Hashes seen for the first time are remembered. Raises RequestError for a path that is not there,
+    WeightsError for a folder without weights.
     """
     for path in paths:
-        if not is_there(path):
+        if not (path.is_symlink() or is_there(path)):
             raise RequestError(f"there is no {path}; check the path", field="path")
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and not p.is_dir())
+        files = files if path.is_dir() else [path]
+        if not files:
+            raise WeightsError(f"{path} holds no .safetensors or .gguf file; give a weights file")
         for file in files:
             yield _verdict(file, library, quick)
 
 
 def _verdict(path: Path, library: Library, quick: bool) -> Verdict:
-    size = path.stat().st_size
     problem = _structure_problem(path)
+    size = path.stat().st_size if is_there(path) else 0
     if quick or problem is not None:
         return Verdict(path, size, problem)
     sha256, known = sha256_of(path), library.known_hash(path)
@@ -64,9 +71,10 @@ def _verdict(path: Path, library: Library, quick: bool) -> Verdict:
 
 def _structure_problem(path: Path) -> str | None:
     """What its header says is wrong with it."""
-    if path.suffix not in SUFFIXES:
-        return None
     try:
+        checked_size(path)
+        if path.suffix not in (*SUFFIXES, *PICKLES):
+            return None
         read_header(path)
         return identify(path).refusal
     except WeightsError as error:

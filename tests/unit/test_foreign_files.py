@@ -311,6 +311,19 @@ def test_a_quantized_transformer_in_a_folder_is_the_reason_given(model: Path) ->
         find_model(model)
 
 
+def test_verify_says_what_is_no_weights_file(tmp_path: Path) -> None:
+    library = Library(tmp_path / "models.json")
+    (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04" + bytes(40))
+    (tmp_path / "link.safetensors").symlink_to("gone")
+    (tmp_path / "empty").mkdir()
+    verdicts = verify([tmp_path / "model.ckpt", tmp_path / "link.safetensors"], library)
+    pickle, link = (str(verdict.problem) for verdict in verdicts)
+    assert "is a PyTorch pickle" in pickle
+    assert "is a link to gone, which is not there" in link
+    with pytest.raises(WeightsError, match=r"empty holds no \.safetensors or \.gguf file"):
+        list(verify([tmp_path / "empty"], library))
+
+
 @pytest.mark.parametrize(
     "name", ["x" * 5000, "a\0b", "~nobody/x", "\udce9", "no such", "", "/dev/null", "a\nb"]
 )

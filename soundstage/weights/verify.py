@@ -19,7 +19,6 @@ from soundstage.weights.identify import SUFFIXES, identify
 from soundstage.weights.library import Library
 from soundstage.weights.pull import sha256_of
 
-
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")  # what weights are called that are not read here
 
 

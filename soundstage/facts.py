@@ -11,7 +11,7 @@ from soundstage.inputs import File, Source
 from soundstage.media.probe import Info, probe
 from soundstage.model_set import ModelSet, lora_file
 from soundstage.plan import PassPlan, Snap
-from soundstage.prompts.timeline import Segment, Timeline, parse_timeline
+from soundstage.prompts.timeline import Segment, Timeline, has_plain_bars, parse_timeline
 from soundstage.recipe import Recipe
 from soundstage.recipes import recipe_named
 from soundstage.request import Request
@@ -193,13 +193,19 @@ class Facts:
         """The prompt over the clip, as the last pass shows it."""
         request = self.request
         try:
-            return parse_timeline(
+            read = parse_timeline(
                 request.prompt,
                 num_frames=last.num_frames,
                 fps=last.fps,
                 lengths=request.lengths,
                 relay=request.relay,
             )
+            if request.lengths is None and has_plain_bars(request.prompt):
+                self.notice(
+                    f"the prompt is read as {len(read.segments)} parts that are shown one after the other; "
+                    r"write \| for a bar that is a word"
+                )
+            return read
         except RequestError as problem:
             self.problems.append(problem)
             return Timeline((Segment(request.prompt, 0.0, last.num_frames / last.fps),))

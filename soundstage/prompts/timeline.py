@@ -165,6 +165,12 @@ def parse_timeline(
     return Timeline(parts, words.restored(shared), relay or Relay())
 
 
+def has_plain_bars(prompt: str) -> bool:
+    """Whether a prompt has bars that mark parts, and nothing else that shows they were meant to."""
+    marked = _Words(prompt).marked
+    return "|" in marked and "||" not in marked and "[" not in marked
+
+
 class _Words:
     """A prompt in which only the characters that mark parts are left; the others have stand-ins.
 

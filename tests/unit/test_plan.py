@@ -678,3 +678,11 @@ def test_a_film_to_a_long_sound_is_a_take_of_its_length(model: ModelSet) -> None
         plan_request(Request(prompt="a", audio=ss.Audio(np.zeros((1, 130 * 48_000), np.float32))), model)
     with pytest.raises(RequestError, match=r"made in windows, and audio.file lasts only 25 s"):
         plan_request(Request(prompt="a", audio=song, duration_s=40), model)
+
+
+def test_bars_that_cut_a_prompt_are_told() -> None:
+    (told,) = plan(prompt="cinematic | 35mm | a ball").notices
+    assert told.startswith("the prompt is read as 3 parts that are shown one after the other; write \\| for")
+    for words in ('It reads "A | B".', r"A \| B", "a [1] | b [2]", "In a meadow. || a | b"):
+        assert plan(prompt=words).notices == ()
+    assert plan(prompt="a | b", lengths=(1, 2)).notices == ()

@@ -1,20 +1,29 @@
 # Every target makes its own .venv when there is none. PYTHON chooses the interpreter (3.11 or 3.12).
 PYTHON ?= python3
 BIN := .venv/bin
+RUNTIME := .venv/.runtime
 STAMP := .venv/.installed
+# The tests' three guises: as the machine is, as one with AVX2 only, without fast paths.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
+PLAIN := SOUNDSTAGE_FAST_PATHS=off
+GUISED := tests/unit/test_guises.py
 
 .PHONY: demo test test-full check fix docs nano clean
 
-demo: $(STAMP)  ## make a clip with sound, and its contact sheet, in outputs/
+demo: $(RUNTIME)  ## make a clip with sound, and its contact sheet, in outputs/
 	mkdir -p outputs
 	$(BIN)/soundstage generate "A red ball drops onto a wooden floor, bouncing three times. The camera is static. A thud sounds with each bounce." \
 		--seed 7 --output outputs/demo.mp4 --contact-sheet
 
 test: $(STAMP)  ## under 15 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(AVX2) $(BIN)/python -m pytest $(GUISED)
+	OMP_NUM_THREADS=1 $(PLAIN) $(BIN)/python -m pytest $(GUISED)
 
 test-full: $(STAMP)  ## everything, the slow checks included
 	$(BIN)/python -m pytest
+	$(AVX2) $(BIN)/python -m pytest -m "not slow"
+	$(PLAIN) $(BIN)/python -m pytest -m "not slow"
 
 check: $(STAMP)  ## style, formatting and types
 	$(BIN)/ruff check .
@@ -31,10 +40,17 @@ docs: $(STAMP)  ## write docs/cli.md from the commands' own help
 nano: $(STAMP)  ## train all parts of nano from nothing and install the weights into the package
 	$(BIN)/soundstage nano train all
 
-$(STAMP): pyproject.toml
+# What running needs. Modules are compiled here, not by the first clip.
+$(RUNTIME): pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --compile -e .
+	$(BIN)/python -m compileall -q soundstage
+	touch $(RUNTIME)
+
+# What the tests, the checks and training need besides.
+$(STAMP): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --compile -e ".[dev]"
 	touch $(STAMP)
 
 clean:

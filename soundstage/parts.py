@@ -215,6 +215,7 @@ class LoadedParts:
         residency: Residency = RESIDENT,
         storage: Storage = "full",
     ) -> None:
+        onednn.steady()
         self.model = model
         self.device = device
         self.dtype = dtype

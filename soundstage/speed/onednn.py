@@ -50,6 +50,17 @@ from soundstage.weights.quantize import product_gelu as plain_gelu
 MAX_SCORES = 1 << 19
 MIN_ROWS = 128
 MIN_SCORES = 1 << 16
+# Multiply-adds of a float32 product that oneDNN is worth calling for. Smaller ones are as fast in MKL, which
+# gives the same bits on any number of threads (`steady`); oneDNN may split its sums otherwise.
+MIN_PRODUCT = 1 << 27
+
+
+def steady() -> None:
+    """Have MKL give the same bits on any number of threads, where nothing else is set; before its first use.
+
+    Its branch for this processor stays.
+    """
+    os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:
@@ -92,21 +103,27 @@ FORMATS = (torch.float32, torch.bfloat16)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) times weight (out, in), plus bias (out,) -> (..., out)."""
-    if not (is_plain(x, weight, bias) and weight.is_contiguous()):
+    if not _fits(x, weight, bias):
         return F.linear(x, weight, bias)
     return _product(x.contiguous(), weight, bias)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """GELU (tanh form) of `linear`."""
-    if not (is_plain(x, weight, bias) and weight.is_contiguous()):
+    if not _fits(x, weight, bias):
         return F.gelu(F.linear(x, weight, bias), approximate="tanh")
     return _product(x.contiguous(), weight, bias, "gelu", "tanh")
 
 
+def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    large = x.dtype != torch.float32 or x.numel() * len(weight) >= MIN_PRODUCT
+    return large and is_plain(x, weight, bias) and weight.is_contiguous()
+
+
 def linear_sigmoid_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear_gelu`, the GELU by `gelu_by_rows`."""
-    return gelu_by_rows(linear(x, weight, bias))
+    product = linear(x, weight, bias)
+    return gelu_by_rows(product) if is_plain(x, weight, bias) else F.gelu(product, approximate="tanh")
 
 
 def _product(

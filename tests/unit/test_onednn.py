@@ -38,6 +38,11 @@ def need(dtype: torch.dtype) -> None:
         pytest.skip(f"oneDNN multiplies no {dtype} on this processor; the trial leaves it out")
 
 
+@pytest.fixture(autouse=True)
+def small_products_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "MIN_PRODUCT", 0)
+
+
 def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 

@@ -333,11 +333,19 @@ class LoadedParts:
         Of what reads prompts only names and shapes are looked at: it is built when a prompt is new.
         """
         self._check_text()
+        self._check_codecs(modalities)
         _ = self.transformer
         if "video" in modalities:
             _ = self.video_vae
         if "audio" in modalities:
             _ = self.audio_vae, self.vocoder
+
+    def _check_codecs(self, modalities: Sequence[str]) -> None:
+        """Raise WeightsError or ConfigError if a codec does not fit, before the transformer is read."""
+        wanted: dict[str, tuple[Part, ...]] = {"video": ("video_vae",), "audio": ("audio_vae", "vocoder")}
+        for part in (part for modality in modalities for part in wanted[modality]):
+            if part not in self.__dict__:  # not built yet
+                open_part(builder(part, self._tensors, self._config), self._tensors, part)
 
     def _check_text(self) -> None:
         """Raise WeightsError or ConfigError if the text encoder's files do not fit; reads headers only."""

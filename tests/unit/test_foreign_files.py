@@ -17,6 +17,7 @@ from torch import Tensor
 
 from soundstage.errors import ConfigError, SoundstageError, WeightsError
 from soundstage.model_set import find_model
+from soundstage.parts import LoadedParts
 from soundstage.text.source import check_tokenizer, gemma_files
 from soundstage.weights.foreign import quantizer_in_config
 from soundstage.weights.header import read_header
@@ -296,6 +297,20 @@ def test_a_damaged_file_of_a_model_is_refused_when_it_is_opened(model: Path, cas
     with pytest.raises(SoundstageError, match=sentence) as caught:
         find_model(model)
     assert f"{name}.safetensors" in str(caught.value) or case in ("folder", "dead link", "link in a ring")
+
+
+@pytest.mark.parametrize(("file", "part"), [("video_vae", "video_vae"), ("audio_vae", "vocoder")])
+def test_a_codec_that_does_not_fit_is_found_before_the_transformer_is_read(
+    model: Path, file: str, part: str
+) -> None:
+    path = model / f"{file}.safetensors"
+    metadata, tensors = read_header(path).metadata, load_file(path)
+    lost = next(name for name in sorted(tensors) if name.startswith(part.removeprefix("video_")))
+    save_file({name: value for name, value in tensors.items() if name != lost}, path, metadata)
+    parts = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
+    with pytest.raises(WeightsError, match=f"{path.name} does not fit the {part}: 1 missing"):
+        parts.load(("video", "audio"))
+    assert "transformer" not in parts.__dict__
 
 
 def test_a_quantized_transformer_in_a_folder_is_the_reason_given(model: Path) -> None:

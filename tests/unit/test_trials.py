@@ -13,6 +13,13 @@ from torch import Tensor
 
 from soundstage.speed.trials import Probe, Trial
 
+
+@pytest.fixture(autouse=True)
+def fast_paths_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the tests run with all of them switched off."""
+    monkeypatch.delenv("SOUNDSTAGE_FAST_PATHS", raising=False)
+
+
 ONES = torch.ones(4, 4)
 
 

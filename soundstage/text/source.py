@@ -68,6 +68,8 @@ def open_gemma(path: Path) -> GemmaSource:
 
     Raises ConfigError if it is another model, WeightsError if something is missing or damaged.
     """
+    if path.is_dir():  # it may say itself that it is another model
+        _stored_config(path / "config.json")
     tensors = gemma_tensors(path)
     if path.is_dir():
         config = _folder_config(path / "config.json", tensors)

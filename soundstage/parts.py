@@ -499,8 +499,9 @@ class LoadedParts:
             if num_samples is None
             else math.ceil(num_samples * (MEL_RATE_HZ // MEL_HOP) / OUTPUT_RATE_HZ)
         )
-        pieces = decode_sound(vae, vocoder, latents.float(), num_mels=num_mels)
-        return torch.cat(list(pieces), dim=2)[:, :, :num_samples]
+        with onednn.one_thread(self.device):
+            pieces = list(decode_sound(vae, vocoder, latents.float(), num_mels=num_mels))
+        return torch.cat(pieces, dim=2)[:, :, :num_samples]
 
     def _load(
         self, part: Part, kind: type[Module], dtype: torch.dtype | None = None, storage: Storage = "full"

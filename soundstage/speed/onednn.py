@@ -27,7 +27,8 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -61,6 +62,22 @@ def steady() -> None:
     Its branch for this processor stays.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO")
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Compute on one thread of the CPU, nothing on other devices; then on as many as before.
+
+    oneDNN's convolutions of few channels sum in another order on another number of threads. The sound is a
+    small part of a clip's work, so that it can be made on one, and has the same bits everywhere.
+    """
+    threads = torch.get_num_threads()
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:

@@ -58,3 +58,23 @@ def test_bfloat16_works_on_a_processor_whose_onednn_refuses_it() -> None:
     assert "could not create a primitive descriptor" in refused.stderr
     done = run(CLIP, "bfloat16", "bfloat16", **AVX2)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+SAME = """
+import hashlib
+
+import soundstage as ss
+
+clip = ss.load("nano", device="cpu", dtype="float32").generate("A red ball.", num_frames=9, steps=1, seed=5)
+print(hashlib.sha256(clip.frames.tobytes()).hexdigest(), hashlib.sha256(clip.waveform.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(
+    os.environ.get("SOUNDSTAGE_FAST_PATHS") == "off",
+    reason="PyTorch's own GELU differs at the edges of what each thread takes (docs/processors.md)",
+)
+def test_a_clip_has_the_same_bits_on_one_thread_and_on_two() -> None:
+    one, two = (run(SAME, OMP_NUM_THREADS=count, MKL_NUM_THREADS=count) for count in ("1", "2"))
+    assert one.returncode == 0, one.stderr[-2000:]
+    assert one.stdout == two.stdout

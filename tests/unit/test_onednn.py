@@ -213,3 +213,16 @@ def test_each_machine_and_setting_has_answers_of_its_own(monkeypatch: pytest.Mon
 def test_arithmetic_of_other_formats_is_left_to_pytorch() -> None:
     x = noise(1, 700, 512).double()
     assert torch.equal(RowArithmetic().norm(x, 1e-6), Arithmetic().norm(x, 1e-6))
+
+
+def test_one_thread_is_for_the_cpu_and_for_a_while() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with onednn.one_thread(torch.device("cpu")):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with onednn.one_thread(torch.device("cuda")):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -23,11 +23,12 @@ SHOWN_LETTERS = 100
 
 
 def shown(value: Any, limit: int = SHOWN_LETTERS) -> str:
-    """Return a value as messages show it: its repr, cut in the middle where it is long."""
+    """Return a value as messages show it: its repr in one line, cut in the middle where it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a whole number of too many digits, an object within itself
         return f"a {type(value).__name__} that is too large to show"
+    text = " ".join(text.split()) if "\n" in text else text  # the repr of an array
     half = limit // 2
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]} ({len(text)} letters)"
 

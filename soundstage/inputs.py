@@ -29,6 +29,7 @@ from soundstage.types import OUTPUT_RATE_HZ, Group
 MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of times stay exact
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
+MAX_CHANNELS = 64
 MAX_SENTENCES = 12  # of one message
 Modality = Literal["video", "audio"]
 Crop = Literal["center", "stretch", "pad"]
@@ -76,25 +77,33 @@ def in_memory(value: Any) -> InMemory:
     """An array, a PIL picture or a `Clip` as it is kept. Raises ValueError saying what would be right."""
     if isinstance(value, InMemory):
         return value
-    samples = getattr(value, "waveform", value)
-    if isinstance(samples, np.ndarray) and samples.dtype.kind == "f":
-        _check_finite(samples)
     if hasattr(value, "frames") and hasattr(value, "waveform"):
-        return InMemory(value.frames, value.waveform, value.fps, value.sample_rate_hz)
-    if hasattr(value, "convert") and hasattr(value, "getbands"):
-        return InMemory(_picture(value)[None])
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        made = InMemory(value.frames, value.waveform, value.fps, value.sample_rate_hz)
+    elif hasattr(value, "convert") and hasattr(value, "getbands"):
+        made = InMemory(_picture(value)[None])
+    elif isinstance(value, np.ndarray):
+        made = _array(value)
+    else:
+        raise ValueError(f"{shown(value)} is no media; pass a file's path, an array, a PIL picture or a Clip")
+    for array in (made.frames, made.waveform):
+        if array is not None and 0 in array.shape:
+            raise ValueError(f"{made} holds nothing; pass at least one picture of one pixel, or one sample")
+    if made.waveform is not None:
+        _check_samples(made.waveform)
+    return made
+
+
+def _array(value: NDArray[Any]) -> InMemory:
+    if value.dtype == np.uint8:
         frames = value[None] if value.ndim == 3 else value
-        if frames.ndim == 4 and frames.shape[3] == 3 and len(frames):
+        if frames.ndim == 4 and frames.shape[3] == 3:
             return InMemory(frames)
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim in (1, 2):
+    if value.dtype.kind == "f" and value.ndim in (1, 2):
         return InMemory(None, np.atleast_2d(value).astype(np.float32))
-    if isinstance(value, np.ndarray):
-        raise ValueError(
-            f"an array of {value.dtype} {value.shape} is no picture, clip or sound; pass uint8 (H, W, 3) or "
-            "(F, H, W, 3) in RGB, or float (channels, samples) at 48 kHz"
-        )
-    raise ValueError(f"{value!r} is no media; pass a file's path, an array, a PIL picture or a Clip")
+    raise ValueError(
+        f"an array of {value.dtype} {value.shape} is no picture, clip or sound; pass uint8 (H, W, 3) or "
+        "(F, H, W, 3) in RGB, or float (channels, samples) at 48 kHz"
+    )
 
 
 def _picture(value: Any) -> NDArray[np.uint8]:
@@ -104,7 +113,12 @@ def _picture(value: Any) -> NDArray[np.uint8]:
         raise ValueError(f"this PIL picture cannot be decoded ({error}); is its file complete?") from error
 
 
-def _check_finite(samples: NDArray[Any]) -> None:
+def _check_samples(samples: NDArray[Any]) -> None:
+    if len(samples) > MAX_CHANNELS:
+        raise ValueError(
+            f"the sound's array {samples.shape} would be {len(samples)} channels; pass (channels, samples), "
+            f"at most {MAX_CHANNELS} channels: transpose one of (samples, channels)"
+        )
     wrong = np.count_nonzero(~np.isfinite(samples))
     if wrong:
         raise ValueError(
@@ -246,8 +260,8 @@ class Source:
     (none: all of it); mask, a picture or clip whose white parts are made anew; extend_before_s and
     extend_after_s, new time at the ends; canvas, new room around; denoise, how far the whole is changed,
     0 to 1, from the clip itself. A mask or canvas alone leaves the sound as it is. feather_s: how much of
-    the source at a seam is made anew with an extension. keep_pixels: kept parts are shown as they came, not
-    as the model decodes them. crop: see Guide.
+    the source at a seam is made anew with an extension; of a short source less: half of it is kept.
+    keep_pixels: kept parts are shown as they came, not as the model decodes them. crop: see Guide.
     """
 
     video: Media | None = None

@@ -217,7 +217,9 @@ class Shaping:
                     )
             return [(span.start_s, span.end_s) for span in source.regenerate]
         spans = []
-        feather = round(source.feather_s * fps)
+        ends = (before > 0) + (after > 0)
+        half = (end - before) // (2 * max(1, ends))  # is kept, though whole latents are made anew
+        feather = min(round(source.feather_s * fps), max(0, half - (self.facts.frame_step - 1)))
         if before:
             spans.append((0.0, (before + feather) / fps))
         if after:

@@ -140,6 +140,20 @@ def seconds(stamp: int | None, base: Any) -> float | None:
     return None if stamp is None or base is None else float(stamp * base)
 
 
+def holds_frame(packet: Any) -> bool:
+    """Return whether a packet without bytes stands for a frame that is the one before again (Theora, AVI)."""
+    return packet.size == 0 and packet.pts is not None and packet.stream.type == "video"
+
+
+def signed_duration(packet: Any) -> int:
+    """Return a packet's length in ticks, below 0 where what is cut off at an end is longer than the packet.
+
+    FFmpeg's Ogg reader writes such a length without its sign.
+    """
+    duration = int(packet.duration or 0)
+    return duration - 2**32 if 2**31 <= duration < 2**32 else duration
+
+
 def packets(container: Any, stream: Any, joins: list[float] | None = None) -> Iterator[Any]:
     """Yield the packets of a stream, and at the end the empty one that empties the decoder.
 
@@ -184,7 +198,7 @@ class _SteadyTimes:
         if self.offset:
             packet.dts = stored + self.offset
             packet.pts = None if packet.pts is None else packet.pts + self.offset
-        self.expected = stored + self.offset + (packet.duration or 0)
+        self.expected = stored + self.offset + signed_duration(packet)
         return jumped
 
 
@@ -273,6 +287,8 @@ class Decoder:
     def _decode(self, packet: Any, decode: Callable[[Any], list[Any]]) -> list[Any]:
         import av
 
+        if holds_frame(packet):  # a decoder takes it for the stream's end
+            return []
         try:
             return decode(packet)
         except av.MemoryError:

@@ -28,10 +28,12 @@ from soundstage.media.container import (
     best_stream,
     cause,
     check_is_file,
+    holds_frame,
     only,
     opened,
     packets,
     seconds,
+    signed_duration,
 )
 from soundstage.media.display import Display, display_of
 
@@ -225,12 +227,14 @@ def _constant_rate(head: _Head) -> Fraction:
     usual = Fraction(statistics.median_low(steps)) * head.base
     tick = head.base
     if max(steps) - min(steps) <= 2:
-        near_enough = tick if max(steps) > min(steps) else usual / 200
+        mean = Fraction(head.stamps[-1] - head.stamps[0], len(steps)) * head.base
+        rounding = min(tick / len(steps), usual / 10)  # of the mean: stamps are whole ticks
+        near_enough = tick if max(steps) > min(steps) else max(usual / 200, rounding)
         for rate in stated:
             if abs(1 / rate - usual) <= near_enough:
-                return rate
-        mean = Fraction(head.stamps[-1] - head.stamps[0], len(steps)) * head.base
-        return _standard(1 / mean, Fraction(1, 2000)) or (1 / mean).limit_denominator(1001)
+                return _standard(rate, Fraction(1, 10**6)) or rate
+        near = _standard(1 / mean, max(Fraction(1, 2000), rounding / mean))
+        return near or (1 / mean).limit_denominator(1001)
     near = _standard(1 / usual, max(Fraction(1, 50), tick / usual))
     return near or max(Fraction(1), Fraction(round(1 / usual)))
 
@@ -311,15 +315,15 @@ def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: 
         stored, count = None, 0
         joins: list[float] = []
         for packet in packets(container, stream, joins):
-            if packet.is_corrupt or not packet.size:
-                continue
             dts, pts = packet.dts, packet.pts
+            if packet.is_corrupt or not (packet.size or holds_frame(packet)):
+                continue
             stored = stored if dts is None else dts
             if packet.is_discard:
                 continue
             stamp = dts if pts is None else pts
             shown_s = start_s + count * step_s if stamp is None else stamp * tick_s
-            now = (shown_s, packet.duration * tick_s if packet.duration else step_s)
+            now = (shown_s, signed_duration(packet) * tick_s if packet.duration else step_s)
             last = now if last is None else max(last, now)
             count += 1
         if last is None:

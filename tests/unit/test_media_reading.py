@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,7 +17,7 @@ import pytest
 import soundstage as ss
 from soundstage.errors import MediaError, RequestError
 from soundstage.media.check import picture_notice, sound_notice
-from soundstage.media.container import Decoder
+from soundstage.media.container import Decoder, signed_duration
 from soundstage.media.load import frames_shown, load_frames, load_sound
 from soundstage.media.probe import probe
 from soundstage.media.read import read_metadata
@@ -281,6 +283,40 @@ def test_a_steady_clip_gives_exactly_its_own_frames(tmp_path: Path, suffix: str,
     assert info.fps == pytest.approx(fps, rel=1e-4)
     assert info.num_frames == 40
     assert np.abs(np.array(gray_of(own_frames(path))) - range(20, 220, 5)).max() <= 2
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+@pytest.mark.parametrize("fps", [24.0, 30.0, 60000 / 1001])
+def test_a_few_frames_in_milliseconds_have_their_own_rate(tmp_path: Path, count: int, fps: float) -> None:
+    path = tmp_path / "a.mkv"
+    write_film(path, grays(range(20, 20 + 20 * count, 20)), fps, options=LOSSLESS)
+    info = probe(str(path))
+    assert (info.fps, info.num_frames) == (pytest.approx(fps, rel=1e-9), count)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="PyAV writes no Theora; FFmpeg's program does")
+def test_frames_that_repeat_the_one_before_are_no_damage(tmp_path: Path) -> None:
+    """Theora writes such a frame as a packet without bytes."""
+    path = tmp_path / "a.ogv"
+    parts = [f"color={name}:s=64x64:r=24:d=0.5" for name in ("white", "black", "white")]
+    inputs = [word for part in parts for word in ("-f", "lavfi", "-i", part)]
+    sound = ["-f", "lavfi", "-i", "sine=440:d=1.4583", "-filter_complex", "[0][1][2]concat=n=3"]
+    subprocess.run(
+        ["ffmpeg", "-v", "error", *inputs, *sound, "-c:v", "libtheora", "-c:a", "libvorbis", str(path)],
+        check=True,
+    )
+    info = probe(str(path))
+    assert info.sound_s == pytest.approx(1.4583, abs=0.05)
+    levels = np.array(gray_of(own_frames(path)))
+    assert ((levels > 128) == [i // 12 != 1 for i in range(len(levels))]).all()
+    assert len(levels) > 24
+    assert picture_notice(str(path), 0.0, 1.0) is None
+
+
+def test_a_length_below_nothing_has_its_sign() -> None:
+    """FFmpeg's Ogg reader gives the last packet such a length, and the sound would last for a day."""
+    lengths = [None, 0, 1024, 2**32 - 112]
+    assert [signed_duration(SimpleNamespace(duration=d)) for d in lengths] == [0, 0, 1024, -112]
 
 
 def test_frames_hidden_by_a_cut_are_not_shown(tmp_path: Path) -> None:

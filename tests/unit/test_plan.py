@@ -424,6 +424,22 @@ def test_extensions_are_whole_latents_and_feathered() -> None:
     assert (before.passes[0].source.before, before.passes[0].source.video_made) == (24, ((0, 4),))
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 16, 24, 33])
+def test_an_extension_keeps_half_of_a_short_source(count: int) -> None:
+    for ends in ({"extend_after_s": 0.5}, {"extend_before_s": 0.5}):
+        made = plan(source=ss.Source(film(count), **ends))
+        use = made.passes[0].source
+        kept = [i for i in range(use.before, use.before + count) if not is_made(i, use.video_made)]
+        assert len(kept) >= (count - 8) / 2
+        assert 0 in kept or use.before > 0  # its first latent is one frame
+    both = plan(source=ss.Source(film(49), extend_after_s=0.5, extend_before_s=0.5)).passes[0].source
+    assert sum(not is_made(i, both.video_made) for i in range(both.before, both.before + 49)) >= 16
+
+
+def is_made(frame: int, latents: tuple[tuple[int, int], ...]) -> bool:
+    return any(first <= -(-frame // 8) < end for first, end in latents)
+
+
 def test_what_is_given_whole_is_not_made() -> None:
     silent = plan(source=ss.Source(film(49, silent=True), modalities={"audio"}))
     assert (silent.passes[0].frozen, silent.passes[0].video) == (("video",), NEUTRAL)

@@ -109,7 +109,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     comment = read_metadata(Path(path)).get("comment", "")
     try:
         data = json.loads(comment)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or TAG not in data:
         raise MediaError(f"{path} does not say how it was made; only files saved by soundstage do")

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from soundstage.clip import Clip
 from soundstage.errors import RequestError
@@ -110,6 +110,11 @@ class Engine:
         self._given_cache = cache
         self._turns = Turns(self._seated)
 
+    def __reduce__(self) -> NoReturn:
+        raise RequestError(
+            "an engine can be neither copied nor sent to another process; call ss.load where it is needed"
+        )
+
     @property
     def number_format(self) -> NumberFormat:
         """The format this engine computes in, and why."""
@@ -127,6 +132,7 @@ class Engine:
         Other threads wait until it is done, in the order in which they came.
         """
         request = prompt if isinstance(prompt, Request) else Request(prompt=prompt, **fields)
+        self._turns.check_process()
         with self._turns.lock:
             for event in self.run(request):
                 if isinstance(event, Notice):
@@ -137,8 +143,10 @@ class Engine:
 
     def run(
         self, plan: Plan | Request, *, preview_every: int = 0, handover: Handover | None = None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Do the work, handing over an event at each stage and step; closing the generator stops it.
+
+        It may be closed by another thread, which then waits until the event at work is done.
 
         preview_every: a Preview after every so many steps, 0 for none. handover: what a clip goes on from, of
         `continuous`. A take in windows comes as a Phase "window 1 of 12" and the events of that window, and

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from dataclasses import fields as dataclass_fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
@@ -30,6 +32,7 @@ MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of tim
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
 MAX_CHANNELS = 64
+MAX_SAMPLE = 100.0  # 40 dB above full scale: no float recording, but whole numbers that were not divided
 MAX_SENTENCES = 12  # of one message
 Modality = Literal["video", "audio"]
 Crop = Literal["center", "stretch", "pad"]
@@ -78,7 +81,7 @@ def in_memory(value: Any) -> InMemory:
     if isinstance(value, InMemory):
         return value
     if hasattr(value, "frames") and hasattr(value, "waveform"):
-        made = InMemory(value.frames, value.waveform, value.fps, value.sample_rate_hz)
+        made = _clip(value)
     elif hasattr(value, "convert") and hasattr(value, "getbands"):
         made = InMemory(_picture(value)[None])
     elif isinstance(value, np.ndarray):
@@ -88,22 +91,53 @@ def in_memory(value: Any) -> InMemory:
     for array in (made.frames, made.waveform):
         if array is not None and 0 in array.shape:
             raise ValueError(f"{made} holds nothing; pass at least one picture of one pixel, or one sample")
-    if made.waveform is not None:
-        _check_samples(made.waveform)
     return made
 
 
 def _array(value: NDArray[Any]) -> InMemory:
-    if value.dtype == np.uint8:
-        frames = value[None] if value.ndim == 3 else value
-        if frames.ndim == 4 and frames.shape[3] == 3:
-            return InMemory(frames)
-    if value.dtype.kind == "f" and value.ndim in (1, 2):
-        return InMemory(None, np.atleast_2d(value).astype(np.float32))
+    if _is_picture(value):
+        return InMemory(value[None] if value.ndim == 3 else value)
+    if _is_sound(value):
+        return InMemory(None, _samples(value))
     raise ValueError(
         f"an array of {value.dtype} {value.shape} is no picture, clip or sound; pass uint8 (H, W, 3) or "
         "(F, H, W, 3) in RGB, or float (channels, samples) at 48 kHz"
     )
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether a value is a picture (H, W, 3) or a clip (F, H, W, 3), in bytes."""
+    shaped = isinstance(value, np.ndarray) and value.ndim in (3, 4) and value.shape[-1] == 3
+    return bool(shaped and value.dtype == np.uint8)
+
+
+def _is_sound(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim in (1, 2)
+
+
+def _clip(value: Any) -> InMemory:
+    """What a `Clip`, or what looks like one, holds."""
+    frames, waveform, fps, rate = value.frames, value.waveform, value.fps, value.sample_rate_hz
+    if frames is not None and not (_is_picture(frames) and frames.ndim == 4):
+        raise ValueError(f"the clip's frames are {_told(frames)}; they should be uint8 (F, H, W, 3) in RGB")
+    if waveform is not None and not _is_sound(waveform):
+        raise ValueError(f"the clip's waveform is {_told(waveform)}; it should be float (channels, samples)")
+    if frames is not None and not (isinstance(fps, Real) and 0 < float(fps) < math.inf):
+        raise ValueError(f"the clip's fps is {shown(fps)}; give the frames a second, more than 0")
+    if waveform is not None and not (isinstance(rate, Integral) and int(rate) > 0):
+        raise ValueError(f"the clip's sample_rate_hz is {shown(rate)}; give a whole number above 0")
+    return InMemory(frames, None if waveform is None else _samples(waveform), fps, rate)
+
+
+def _told(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+def _samples(waveform: NDArray[Any]) -> NDArray[np.float32]:
+    """(C, n) float32. Raises ValueError for what is no sound."""
+    samples = np.atleast_2d(waveform)
+    _check_samples(samples)
+    return samples.astype(np.float32)
 
 
 def _picture(value: Any) -> NDArray[np.uint8]:
@@ -123,6 +157,11 @@ def _check_samples(samples: NDArray[Any]) -> None:
     if wrong:
         raise ValueError(
             f"{wrong} of the sound's {samples.size} values are not numbers (NaN or infinity); pass others"
+        )
+    largest = float(np.abs(samples).max(initial=0))
+    if largest > MAX_SAMPLE:
+        raise ValueError(
+            f"the sound's values reach {largest:.6g}; samples lie between -1 and 1, divide by full scale"
         )
 
 

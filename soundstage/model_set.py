@@ -34,6 +34,7 @@ from soundstage.errors import ConfigError, RequestError, WeightsError
 from soundstage.model.config import TextProjectionConfig
 from soundstage.names import listed
 from soundstage.sampling.scales import NEUTRAL
+from soundstage.stamps import file_stamp
 from soundstage.text.source import check_headers, gemma_files, tokenizer_file
 from soundstage.weights.configs import completed, model_config, part_config, upsampler_config
 from soundstage.weights.dtypes import check_dtypes
@@ -240,12 +241,6 @@ def _once(kind: str, path: Path, find: Callable[[Path], str]) -> str:
         written_ns = max(stamp[-2:])
         _digests[key] = _Read(stamp, found, sure=now_ns - written_ns > CLOCK_GRAIN_NS)
     return found
-
-
-def file_stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written or replaced: device, number, size, and its times in ns."""
-    stat = path.stat()
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _digest(path: Path) -> str:

@@ -31,10 +31,11 @@ from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.model_set import ModelSet, file_identity, file_stamp
+from soundstage.model_set import ModelSet, file_identity
 from soundstage.sampling.guidance import Contexts, Pair, Velocity
 from soundstage.speed import cuda, graphs, onednn
 from soundstage.speed.formats import asked_format, choose_format
+from soundstage.stamps import file_stamp
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ
 from soundstage.weights.budget import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
 from soundstage.weights.configs import model_config
@@ -223,6 +224,7 @@ class LoadedParts:
         self.storage = storage
         self.floor = Floor(0)  # one part at a time
         self._text_parts: dict[Part, nn.Module] = {}
+        self._gemma_tensors: PartTensors = {}  # where its layers stay in their files
         self._upsamplers: dict[str, LatentUpsampler] = {}
         self._recorded: graphs.Recorded | None = None
         # On the CPU what is streamed is beside the rest, in the same memory: the rest has nowhere to go.
@@ -299,6 +301,7 @@ class LoadedParts:
         path, num_tokens = self.model.text_path, self.model.defaults.text_tokens
         if self._in_files:
             gemma, tensors = Gemma.open(path, num_tokens=num_tokens)
+            self._gemma_tensors = tensors
             self.floor.add("gemma", self._streamed(gemma.model, tensors, "layers", Residency("disk")))
             return gemma
         gemma = Gemma.load(path, num_tokens=num_tokens, dtype=self.dtype, device=self._home)
@@ -441,7 +444,8 @@ class LoadedParts:
         """Every weight of the parts that were built, from its file where it is in no memory."""
         with Tensors() as files:
             for part, module in self._built_modules():
-                stored = self._tensors.get(cast(Part, part), {})
+                of_part = self._tensors.get(cast(Part, part), {})
+                stored = self._gemma_tensors if part == "text encoder" else of_part
                 for key, weight in (*module.named_parameters(), *module.named_buffers()):
                     if not weight.is_meta:
                         yield f"{part}.{key}", weight

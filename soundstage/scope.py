@@ -204,7 +204,7 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ScopeConfig:
         return ScopeConfig(**source)
     try:
         data = json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{source} is not a JSON file that can be read ({error})") from error
     if not isinstance(data, dict):
         raise RequestError(f"{source} holds a JSON {type(data).__name__}; give an object of parameters")

@@ -8,12 +8,15 @@ half way, closed or forgotten, stops nobody.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
     from soundstage.adapting import Adaptation
@@ -89,18 +92,56 @@ class Seat:
             self.parts.restore(self._adaptation)
 
 
+class Run(Generator[Event, None, None]):
+    """The events of a run. Any thread may close it, also while another one works on the next event.
+
+    It is closed then when that event is done.
+    """
+
+    def __init__(self, events: Generator[Event, None, None]) -> None:
+        self._events, self._mutex = events, threading.RLock()
+
+    def send(self, value: None) -> Event:
+        with self._mutex:
+            return self._events.send(value)
+
+    def throw(self, *error: Any) -> Event:
+        with self._mutex:
+            return self._events.throw(*error)
+
+    def close(self) -> None:
+        """Stop the work. Nothing happens if it is done or stopped already."""
+        with self._mutex:
+            self._events.close()
+
+
 class Turns:
     """Lets one run at a time work. seated: called when a run takes over the parts from another one."""
 
     def __init__(self, seated: Callable[[Seat], None]) -> None:
         self.lock = FairLock()
+        self._process: int | None = None
         self._seated = seated
         self._last: weakref.ref[Seat] | None = None
 
-    def events(self, seat: Seat, work: Generator[Event, None, None]) -> Iterator[Event]:
+    def events(self, seat: Seat, work: Generator[Event, None, None]) -> Run[Event]:
         """Hand over the events of a run; between them other runs may work. Closing it closes the work."""
+        return Run(self._handed_over(seat, work))
+
+    def check_process(self) -> None:
+        """Raise RequestError in a process forked from one that has made runs: its threads are missing here,
+        and whoever waits for them waits for ever."""
+        self._process = self._process or os.getpid()
+        if self._process != os.getpid():
+            raise RequestError(
+                "this engine was used before the process was forked, and its threads are not in this one; "
+                "call ss.load in each process, or fork before the first run"
+            )
+
+    def _handed_over(self, seat: Seat, work: Generator[Event, None, None]) -> Generator[Event, None, None]:
         try:
             while True:
+                self.check_process()
                 with self.lock:
                     self._take(seat)
                     event = next(work, None)

@@ -29,6 +29,7 @@ from soundstage.errors import MediaError, RequestError, WeightsError
 from soundstage.long_take.differences import differences
 from soundstage.long_take.own import OwnFolder
 from soundstage.media.files import NameTakenError, whole_file
+from soundstage.weights.sealed import sealed, unsealed
 
 MANIFEST = "take.json"
 FORMAT = 2
@@ -38,6 +39,14 @@ KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, aske
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return the SHA-256 of JSON-ready facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class LostWindowError(WeightsError):
+    """A finished window that is not there any more, or holds something else. index: which."""
+
+    def __init__(self, sentence: str, index: int) -> None:
+        super().__init__(sentence)
+        self.index = index
 
 
 class WindowStore:
@@ -53,6 +62,7 @@ class WindowStore:
         self._facts: dict[str, Any] = json.loads(json.dumps(facts))
         self._mark = fingerprint(facts)
         self._kept: dict[int, dict[str, Tensor]] = {}
+        self._lost: set[int] = set()
         self._num_bytes = num_bytes
         self._began = time.monotonic()
         self._own: OwnFolder | None = None
@@ -66,7 +76,7 @@ class WindowStore:
         """Whether a window is there and whole. One that is damaged is not, and a notice says so."""
         if index in self._kept:
             return True
-        if self.folder is None or not self._path(index).is_file():
+        if self.folder is None or index in self._lost or not self._path(index).is_file():
             return False
         try:
             self._checked(index)
@@ -82,8 +92,9 @@ class WindowStore:
         """
         if self.folder is None and time.monotonic() - self._began > KEEP_AFTER_S:
             self._move_in()
-        if self.folder is None:
+        if self.folder is None or index in self._lost:
             self._kept[index] = dict(latents)
+        if self.folder is None:
             return
         try:
             self._write(index, latents)
@@ -92,29 +103,26 @@ class WindowStore:
             self.notices.append(f"{error}; window {index + 1} is in memory until the clip is made")
 
     def load(self, index: int) -> dict[str, Tensor]:
-        """Return a window's latents. Raises WeightsError for a file that does not hold what was written."""
+        """Return a window's latents. Raises LostWindowError for one that is not there any more or spoiled."""
         if index in self._kept:
             return self._kept[index]
         try:
             return self._checked(index)
         except ValueError as error:
-            raise WeightsError(
-                f"{self._path(index)} {error}; delete it, and its window is made again"
-            ) from error
+            raise LostWindowError(f"{self._path(index)} {error}; make the clip again", index) from error
+
+    def lose(self, lost: LostWindowError) -> None:
+        """Note that a window which was there is gone: when it is made again it is kept in memory too."""
+        if lost.index not in self._lost:
+            self._lost.add(lost.index)
+            self.notices.append(f"{str(lost).partition(';')[0]}; window {lost.index + 1} is made again")
 
     def _checked(self, index: int) -> dict[str, Tensor]:
         """A window's latents from its file. Raises ValueError saying what is wrong with it."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         try:
-            data = self._path(index).read_bytes()
-            latents: dict[str, Tensor] = load(data)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"cannot be read ({error})") from error
-        if _metadata(data) != self._metadata(index, latents):
-            raise ValueError(f"does not hold this take's window {index + 1} as it was made")
-        return latents
+            return unsealed(self._path(index).read_bytes(), self._facts_of(index))
+        except OSError as error:
+            raise ValueError(f"cannot be read ({error.strerror})") from error
 
     def discard(self) -> None:
         """Delete the folder if it is this program's own: the clip was handed over."""
@@ -162,7 +170,7 @@ class WindowStore:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             mark, version = stored.pop("fingerprint"), stored.pop("format")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RequestError(
                 f"{path} is not the description of a take ({error}); give another folder", field="take"
             ) from error
@@ -213,35 +221,18 @@ class WindowStore:
 
     def _write(self, index: int, latents: Mapping[str, Tensor], folder: Path | None = None) -> None:
         """Raises MediaError."""
-        from safetensors.torch import save
-
-        tensors = {name: x.detach().contiguous().cpu() for name, x in latents.items()}
-        data = save(tensors, self._metadata(index, tensors))
+        data = sealed(latents, self._facts_of(index))
         with whole_file(self._path(index, folder)) as part:
             part.write_bytes(data)
 
-    def _metadata(self, index: int, latents: Mapping[str, Tensor]) -> dict[str, str]:
-        """What tells a window's file: the take, the window, and the hash of the values."""
-        import torch
-
-        digest = hashlib.sha256()
-        for name in sorted(latents):
-            values = latents[name].detach().contiguous().cpu()
-            digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
-            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
-        return {"take": self._mark, "window": str(index), "sha256": digest.hexdigest()}
+    def _facts_of(self, index: int) -> dict[str, str]:
+        """What tells a window's file from others."""
+        return {"take": self._mark, "window": str(index)}
 
     def _path(self, index: int, folder: Path | None = None) -> Path:
         folder = folder or self.folder
         assert folder is not None
         return folder / f"window-{index:03d}.safetensors"
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """What is stored beside the tensors of a safetensors file."""
-    length = int.from_bytes(data[:8], "little")
-    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soundstage.long_take.folder import WindowStore
+from soundstage.long_take.folder import LostWindowError, WindowStore
 from soundstage.long_take.seams import adain, continued_audio, continued_video, fade, first_sample, joined
 from soundstage.long_take.windows import Take, Window, given_frames
 from soundstage.sampling.streams import Stream
@@ -64,8 +64,25 @@ def made_windows(
 ) -> Iterator[Event]:
     """Make every window that the store does not hold yet, handing over the events of each.
 
-    make: runs a window from what it is given (None for the first) and returns its latents.
+    make: runs a window from what it is given (None for the first) and returns its latents. A window that
+    is lost meanwhile, as somebody deleted or spoiled its file, is made again.
     """
+    while True:
+        try:
+            yield from _missing(windows, take, store, make)
+            for window in windows:
+                store.load(window.index)
+            return
+        except LostWindowError as lost:
+            store.lose(lost)
+
+
+def _missing(
+    windows: Sequence[Window],
+    take: Take,
+    store: WindowStore,
+    make: Callable[[Window, Handover | None], Generator[Event, None, Latents]],
+) -> Iterator[Event]:
     for window in windows:
         if window.index in store:
             continue

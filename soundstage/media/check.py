@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 
 from soundstage.inputs import File, InMemory
 from soundstage.media.picture import is_picture
+from soundstage.stamps import known_file
 
 # A stretch of so many pixels is decoded whole, in about a second; of a larger one both ends.
 CHEAP_PIXELS = 3e8
@@ -20,7 +20,7 @@ def picture_notice(file: File, first_s: float, last_s: float) -> str | None:
     """
     if isinstance(file, InMemory) or is_picture(Path(file)):
         return None
-    return _picture_notice(Path(file), *_content(file), first_s, last_s)
+    return _picture_notice(Path(file), *known_file(file), first_s, last_s)
 
 
 def sound_notice(file: File, start_s: float, length_s: float) -> str | None:
@@ -28,19 +28,15 @@ def sound_notice(file: File, start_s: float, length_s: float) -> str | None:
 
     Raises MediaError where it cannot be read.
     """
-    return (
-        None if isinstance(file, InMemory) else _sound_notice(Path(file), *_content(file), start_s, length_s)
-    )
-
-
-def _content(file: str) -> tuple[int, int]:
-    """Return what is another after the file was written again."""
-    stat = os.stat(file)
-    return stat.st_mtime_ns, stat.st_size
+    if isinstance(file, InMemory):
+        return None
+    return _sound_notice(Path(file), *known_file(file), start_s, length_s)
 
 
 @functools.lru_cache(maxsize=256)
-def _picture_notice(path: Path, mtime_ns: int, size: int, first_s: float, last_s: float) -> str | None:
+def _picture_notice(
+    path: Path, absolute: str, stamp: tuple[int, ...], first_s: float, last_s: float
+) -> str | None:
     from soundstage.media.tracks import tracks
     from soundstage.media.video import shown_at
 
@@ -60,7 +56,9 @@ def _picture_notice(path: Path, mtime_ns: int, size: int, first_s: float, last_s
 
 
 @functools.lru_cache(maxsize=256)
-def _sound_notice(path: Path, mtime_ns: int, size: int, start_s: float, length_s: float) -> str | None:
+def _sound_notice(
+    path: Path, absolute: str, stamp: tuple[int, ...], start_s: float, length_s: float
+) -> str | None:
     from soundstage.media.sound import missing_sound_s
 
     missing_s = missing_sound_s(path, start_s, length_s)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from soundstage.errors import MediaError
 from soundstage.media.durations import FRAME_DURATIONS
 from soundstage.pixels import orientation, rgb_pixels
+from soundstage.stamps import known_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,8 +128,7 @@ def picture_info(path: Path) -> PictureInfo:
     MediaError for a file that cannot be read, or has more than 134 megapixels.
     """
     with _reading(path):
-        stat = path.stat()
-        first = _first_picture(path, stat.st_mtime_ns, stat.st_size)
+        first = _first_picture(path, *known_file(path))
     timing = _timing(path)
     if timing is None:
         return first
@@ -260,8 +260,8 @@ def _check_raw(picture: Any, path: Path) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _first_picture(path: Path, mtime_ns: int, size: int) -> PictureInfo:
-    """Return what the first picture is, as a still, in a file of this date and size."""
+def _first_picture(path: Path, absolute: str, stamp: tuple[int, ...]) -> PictureInfo:
+    """Return what the first picture is, as a still."""
     notices: list[str] = []
     with _opened(path) as picture:
         own = picture.size
@@ -334,12 +334,11 @@ def _motion_jpeg(path: Path) -> bool:
 
 def _timing(path: Path) -> _Timing | None:
     with _reading(path):
-        stat = path.stat()
-        return _timing_of(path, stat.st_mtime_ns, stat.st_size)
+        return _timing_of(path, *known_file(path))
 
 
 @functools.lru_cache(maxsize=64)
-def _timing_of(path: Path, mtime_ns: int, size: int) -> _Timing | None:
+def _timing_of(path: Path, absolute: str, stamp: tuple[int, ...]) -> _Timing | None:
     """Return when the frames of an animation are shown; None for a still."""
     find = FRAME_DURATIONS.get(_format(path) or "")
     skipped, durations_s = (0, []) if find is None else find(path)

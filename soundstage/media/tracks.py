@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import statistics
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from soundstage.media.container import (
     signed_duration,
 )
 from soundstage.media.display import Display, display_of
+from soundstage.stamps import known_file
 
 HEAD_PACKETS = 120  # from which the rate is found
 TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked for
@@ -115,15 +115,15 @@ def tracks(path: Path) -> Tracks:
     """Return what a file holds. Raises MediaError for one that holds neither picture nor sound to be read."""
     check_is_file(path)
     try:
-        stat = os.stat(path)
+        known = known_file(path)
     except OSError as error:
         raise MediaError(f"{path} cannot be opened ({cause(error)}); check the name") from error
-    return _tracks(path, os.path.abspath(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return _tracks(path, *known)
 
 
 @functools.lru_cache(maxsize=256)
-def _tracks(path: Path, absolute: str, *content: int) -> Tracks:
-    """content: what is another after the file was written again."""
+def _tracks(path: Path, absolute: str, stamp: tuple[int, ...]) -> Tracks:
+    """absolute, stamp: what is another where the name stands for another file."""
     with opened(path) as container:
         has = {kind: _has(container, kind) for kind in ("video", "audio")}
     unread: list[str] = []

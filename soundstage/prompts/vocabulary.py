@@ -59,7 +59,7 @@ class Vocabulary:
             data = json.loads(path.read_text(encoding="utf-8"))
             examples = {str(kind): tuple(map(str, words)) for kind, words in data["examples"].items()}
             return cls(frozenset(map(str, data["words"])), examples)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{path} is no vocabulary ({error}); delete it, or reinstall the model"
             ) from error

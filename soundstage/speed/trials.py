@@ -5,8 +5,9 @@
         ...                                      # put it on the model
 
 A path is left out, with a debug line that says why, where it fails, gives other numbers or is not faster.
-What was found is kept in a file, by machine, library version and name, so that a later process tries nothing.
-SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
+What was found is kept in the user's cache folder, by machine, library version and name, so that a later
+process tries nothing. No variable moves it: a seed gives the same bits only by the same paths. Of processes
+that try at once, the first to write is right for all. SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from pathlib import Path
 
 import platformdirs
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-VARIABLE, CACHE_VARIABLE, OFF = "SOUNDSTAGE_FAST_PATHS", "SOUNDSTAGE_CACHE", "off"
+VARIABLE, OFF = "SOUNDSTAGE_FAST_PATHS", "off"
+LOCK_S = 10.0  # a record that is locked for longer is left alone
 REPEATS = 5
 MOST_TIME = 0.97  # of the plain way's: nearly equal ways would be chosen by chance
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -71,6 +74,8 @@ class Probe:
         """Return whether a path works and is faster here; never raises for one that fails."""
         if switched_off():
             return False
+        if trial.name not in self.found:  # another process may have found it meanwhile
+            self.found = {**_read(self.path).get(self.machine, {}), **self.found}
         if trial.name not in self.found:
             try:
                 reason = _reason_against(trial)
@@ -79,38 +84,48 @@ class Probe:
                 return False
             if reason is not None:
                 log.debug("%s is left out on %s: %s", trial.name, self.machine, reason)
-            self.found[trial.name] = reason is None
-            self._keep()
+            self.found[trial.name] = self._kept(trial.name, reason is None)
         return self.found[trial.name]
 
-    def _keep(self) -> None:
-        """Write all that is known, others' machines included, in one exchange of the file."""
+    def _kept(self, name: str, taken: bool) -> bool:
+        """Write a finding, and return what holds: what another process wrote first, if one did."""
         if self.path is None:
-            return
-        known = _read(self.path)
-        known[self.machine] = {**known.get(self.machine, {}), **self.found}
-        with suppress(OSError):  # a folder that cannot be written to costs another trial, not the run
+            return taken
+        with suppress(OSError, Timeout, NotImplementedError):  # costs another trial, not the run
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as out:
-                json.dump(known, out)
-            os.replace(out.name, self.path)
+            with FileLock(f"{self.path}.lock", timeout=LOCK_S):
+                known = _read(self.path)
+                here = known.setdefault(self.machine, {})
+                taken = here.setdefault(name, taken)
+                _write(self.path, known)
+        return taken
 
 
 def _file() -> Path:
-    """The record, kept also where no encodings are: a seed gives the same bits only by the same paths."""
-    named = os.environ.get(CACHE_VARIABLE, "")
-    folder = (
-        Path(named) if named and named.lower() != OFF else Path(platformdirs.user_cache_dir("soundstage"))
-    )
-    return folder / "fast-paths.json"
+    return Path(platformdirs.user_cache_dir("soundstage")) / "fast-paths.json"
 
 
 def _read(path: Path | None) -> dict[str, dict[str, bool]]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         known = json.loads(path.read_text()) if path is not None else {}
-        if isinstance(known, dict) and all(isinstance(found, dict) for found in known.values()):
+        if isinstance(known, dict) and all(map(_is_findings, known.values())):
             return known
     return {}
+
+
+def _is_findings(found: object) -> bool:
+    return isinstance(found, dict) and all(isinstance(taken, bool) for taken in found.values())
+
+
+def _write(path: Path, known: dict[str, dict[str, bool]]) -> None:
+    """Exchange the record for another one, whole."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as out:
+        json.dump(known, out)
+    try:
+        os.replace(out.name, path)
+    finally:
+        with suppress(OSError):
+            os.unlink(out.name)
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@
     latents = cache.kept(key, lambda: {"latents": vae.encode(pixels)}, device)["latents"]
 
 A key is made of all that an encoding's bits depend on, so what comes back is what would be computed. Memory
-and folder are bounded: what was used longest ago goes first. Several processes may share the folder. A
-damaged file counts as absent, and a disk that cannot be written to costs a warning, not the run. One context
-of the 22B model is 12.6 MB.
+and folder are bounded: what was used longest ago goes first. Several processes may share the folder. A file
+that is damaged, or another's under its name, counts as absent, and a disk that cannot be written to costs a
+warning, not the run. One context of the 22B model is 12.6 MB.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 
 import platformdirs
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
+
+from soundstage.weights.sealed import sealed, unsealed
 
 FORMAT = 3  # part of every key: raise it when the computation of an encoding changes its bits
 FOLDER_VARIABLE = "SOUNDSTAGE_CACHE"
@@ -138,10 +138,10 @@ class EncodingCache:
             return None
         path = self._path(key)
         try:
-            tensors: Tensors = load(path.read_bytes())
+            tensors = unsealed(path.read_bytes(), {"encoding": key})
         except OSError:
             return None
-        except SafetensorError:
+        except ValueError:
             _delete(path)
             return None
         self._touch(key)
@@ -156,7 +156,7 @@ class EncodingCache:
     def _write(self, key: str, tensors: Tensors) -> None:
         if self.folder is None or _num_bytes(tensors) > self.max_disk_bytes:
             return
-        data = save(tensors)
+        data = sealed(tensors, {"encoding": key})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=PARTIAL)

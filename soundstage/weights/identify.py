@@ -244,7 +244,7 @@ def _gemma_part(name: str) -> str:
 def _model_type(config: Path) -> str | None:
     try:
         value = json.loads(config.read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return str(value)
 
@@ -273,7 +273,9 @@ def _is_distilled(path: Path) -> bool:
         return False
     try:
         config = json.loads(scheduler.read_text())
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(config, dict):
         return False
     return config.get("use_dynamic_shifting") is False and config.get("shift_terminal") is None
 

@@ -89,7 +89,7 @@ class Library:
                 {name: [Path(path) for path in paths] for name, paths in stored["models"].items()},
                 {path: KnownHash(**known) for path, known in stored["hashes"].items()},
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{registry} is damaged ({error}); delete it and add your models again"
             ) from error
@@ -329,7 +329,7 @@ def _of_wangp(home: Path) -> list[Place]:
     folders: Any = None
     try:
         folders = json.loads((home / "wgp_config.json").read_text()).get("checkpoints_paths")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         folders = None
     names = [str(folder) for folder in folders] if isinstance(folders, list) else ["ckpts"]
     return [Place("WanGP", home / name) for name in (*names, "loras") if name != "."]

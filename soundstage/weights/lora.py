@@ -256,12 +256,15 @@ class Adapters:
     def set(self, weights: Mapping[str, float]) -> None:
         """Strength of every adapter; those not named are off. Takes effect at the next forward.
 
-        Raises RequestError for an unknown or fused adapter and for a strength that is not finite.
+        They are added in this order, whichever was made known first: a sum's last bits depend on it. Raises
+        RequestError for an unknown or fused adapter and for a strength that is not finite.
         """
         for name, strength in weights.items():
             self._check(name, strength)
             if self._adapters[name].fused and strength != 0:
                 raise RequestError(f"adapter '{name}' is fused; unfuse it first", field="loras")
+        named = {name: self._adapters[name] for name in weights}
+        self._adapters = {**named, **self._adapters}
         for name, adapter in self._adapters.items():
             adapter.strength = float(weights.get(name, 0.0))
         self._rehook()

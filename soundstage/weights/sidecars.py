@@ -92,7 +92,7 @@ def _weight(file: WeightsFile, layer: str) -> TensorEntry | None:
 def _json(file: WeightsFile, name: str, text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(
             f"{file.path}: '{name}' is not JSON ({error}); get the BF16 or FP8 file"
         ) from error

@@ -122,6 +122,20 @@ def test_a_damaged_file_counts_as_absent(tmp_path: Path, damage: Callable[[bytes
     assert equal(EncodingCache(tmp_path).get("a"), encoding(0))
 
 
+def test_a_changed_bit_and_anothers_file_count_as_absent(tmp_path: Path) -> None:
+    """safetensors takes both: the film would be another one without a word."""
+    EncodingCache(tmp_path).put("a", encoding(0))
+    EncodingCache(tmp_path).put("b", encoding(1))
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    data = second.read_bytes()
+    first.write_bytes(data)
+    second.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    for key in ("a", "b"):
+        assert EncodingCache(tmp_path).get(key) is None
+        assert equal(EncodingCache(tmp_path).kept(key, lambda: encoding(2)), encoding(2))
+        assert equal(EncodingCache(tmp_path).get(key), encoding(2))
+
+
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = EncodingCache(tmp_path / "file")

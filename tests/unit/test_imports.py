@@ -12,7 +12,7 @@ PACKAGE = ROOT / "soundstage"
 
 # From the bottom up; a room may import those before it and itself. Rooms side by side may not mix.
 ORDER: list[set[str]] = [
-    {"bounds", "channels", "errors", "names", "types", "pixels", "__init__"},
+    {"bounds", "channels", "errors", "names", "types", "pixels", "stamps", "__init__"},
     {"finite"},
     {"inputs"},
     {"model"},

@@ -138,3 +138,37 @@ def test_the_page_names_every_field() -> None:
         section = page.split(f"## {record.__name__}\n")[1].split("\n## ")[0]
         for name in record.__dataclass_fields__:
             assert f"`{name}`" in section, f"{record.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"frames": np.zeros((2, 8, 8, 3), np.float32)}, r"frames are float32 \(2, 8, 8, 3\); .* uint8"),
+        ({"frames": np.zeros((2, 8, 8, 4), np.uint8)}, r"frames are uint8 \(2, 8, 8, 4\); .* RGB"),
+        ({"frames": np.zeros((0, 8, 8, 3), np.uint8)}, r"uint8 \(0, 8, 8, 3\) holds nothing"),
+        ({"frames": np.zeros((8, 8, 3), np.uint8)}, r"frames are uint8 \(8, 8, 3\)"),
+        ({"frames": [1, 2]}, "frames are a list"),
+        ({"fps": 0.0}, "fps is 0.0; give"),
+        ({"fps": float("nan")}, "fps is nan; give"),
+        ({"fps": float("inf")}, "fps is inf; give"),
+        ({"waveform": np.zeros((2, 9), np.int16)}, r"waveform is int16 \(2, 9\); .* float"),
+        ({"waveform": np.full((2, 9), np.nan, np.float32)}, "18 of the sound's 18 values are not numbers"),
+        (
+            {"waveform": np.full((2, 9), 32767.0, np.float32)},
+            "values reach 32767; samples lie between -1 and 1",
+        ),
+        ({"sample_rate_hz": 0, "waveform": np.zeros((2, 9), np.float32)}, "sample_rate_hz is 0; give"),
+    ],
+)
+def test_a_clip_that_is_handed_over_is_looked_at(values: dict[str, Any], sentence: str) -> None:
+    right: dict[str, Any] = {"frames": np.zeros((2, 8, 8, 3), np.uint8), "waveform": None, "fps": 24.0}
+    ss.Guide(ss.Clip(**right))
+    with pytest.raises(RequestError, match=sentence):
+        ss.Guide(ss.Clip(**{**right, **values}))
+
+
+@pytest.mark.parametrize("largest", [1e300, 32767.0])
+def test_samples_far_beyond_full_scale_are_refused(largest: float) -> None:
+    ss.Audio(np.full((2, 9), 4.0))
+    with pytest.raises(RequestError, match=r"the sound's values reach .*; samples lie between -1 and 1"):
+        ss.Audio(np.full((2, 9), largest))

@@ -17,10 +17,11 @@ from soundstage.engine import Done, Engine
 from soundstage.errors import NotFiniteError, RequestError
 from soundstage.finite import Watch, finite
 from soundstage.model_set import TRANSFORMER, find_model
+from soundstage.parts import LoadedParts
 from soundstage.weights.budget import Residency
 from soundstage.weights.cache import EncodingCache
 from soundstage.weights.header import read_header
-from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_tiny_model
+from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_text_encoder, write_tiny_model
 
 WIDTH = HEADS * VIDEO_HEAD
 NAN, INF = float("nan"), float("inf")
@@ -81,6 +82,23 @@ def test_a_damaged_weight_is_found_where_weights_are_read_from_their_files(tmp_p
             NotFiniteError, match=r"the weight transformer\.transformer_blocks\.1\.attn1\.to_q"
         ):
             run(stage)
+        parts.close()
+
+
+def test_a_damaged_weight_of_the_text_encoder_is_named(tmp_path: Path) -> None:
+    place = write_tiny_model(tmp_path / "tiny")
+    write_text_encoder(place / "text")
+    file, key = place / "text" / "model.safetensors", "language_model.model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(file)
+    tensors[key][0, 0] = NAN
+    save_file(tensors, file)
+    model = find_model(place)
+    for policy in ("resident", "stream", "disk"):
+        parts = LoadedParts(model, torch.device("cpu"), torch.float32, Residency(policy))  # type: ignore[arg-type]
+        with pytest.raises(
+            NotFiniteError, match=r"text encoder reads it.*weight text encoder\.layers\.1\.mlp\.up_proj"
+        ):
+            run(Engine(model, parts=parts, cache=EncodingCache()))
         parts.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -168,7 +169,10 @@ def test_a_spoiled_window_is_told_and_made_again(tmp_path: Path, spoil: Any) -> 
     (told,) = again.notices
     assert "window-000.safetensors" in told
     assert told.endswith("window 1 is made again")
-    with pytest.raises(WeightsError, match="delete it, and its window is made again"):
+    with pytest.raises(
+        WeightsError,
+        match=r"window-000.safetensors (cannot be read|holds another content).*; make the clip again",
+    ):
         again.load(0)
     again.save(0, LATENTS)
     assert 0 in again
@@ -438,11 +442,43 @@ def test_a_spoiled_window_is_made_again_with_the_same_bits(
     flip(tmp_path / "take" / "window-001.safetensors")
     *events, done = stage.run(asked(tmp_path / "take"))
     (told,) = [event.text for event in events if isinstance(event, Notice)]
-    assert told.endswith("does not hold this take's window 2 as it was made; window 2 is made again")
+    assert told.endswith("holds another content than was written; window 2 is made again")
     assert [e.name for e in events if isinstance(e, Phase) and e.name.startswith("window")] == [
         "window 2 of 3"
     ]
     assert same(done, whole)
+
+
+@pytest.mark.parametrize("how", ["folder deleted", "first deleted", "first spoiled", "all exchanged"])
+def test_windows_that_are_lost_while_a_take_is_made_are_made_again(
+    stage: Engine, whole: Done, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "take"
+    files = [folder / f"window-{index:03d}.safetensors" for index in range(2)]
+    told, done = [], None
+    for event in stage.run(asked(folder)):
+        if isinstance(event, Phase) and event.name == "window 3 of 3":
+            if how == "folder deleted":
+                shutil.rmtree(folder)
+            elif how == "first deleted":
+                files[0].unlink()
+            elif how == "first spoiled":
+                flip(files[0])
+            else:
+                first, second = (file.read_bytes() for file in files)
+                files[0].write_bytes(second)
+                files[1].write_bytes(first)
+        told += [event.text] if isinstance(event, Notice) else []
+        done = event
+    assert same(done, whole)
+    assert any("window 1 is made again" in text for text in told)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "null", "[1]", "{}"])
+def test_a_description_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(RequestError, match=r"take\.json is not the description of a take"):
+        WindowStore(tmp_path, FACTS)
 
 
 def test_two_engines_at_once_in_one_folder_make_the_same_film(whole: Done, tmp_path: Path) -> None:

@@ -31,6 +31,15 @@ def after(seconds: float, result: Tensor = ONES) -> Callable[[], Tensor]:
     return run
 
 
+def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have the user's cache folder elsewhere."""
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda _name: str(folder))
+
+
+def never() -> Tensor:
+    raise AssertionError("it was tried again")
+
+
 def broken() -> Tensor:
     raise RuntimeError("could not create a primitive descriptor")
 
@@ -57,15 +66,11 @@ def test_a_path_is_taken_only_where_it_is_right_and_faster(
 def test_what_was_found_is_kept_by_machine_and_damage_is_absence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOUNDSTAGE_CACHE", str(tmp_path / "new folder"))
+    use_folder(monkeypatch, tmp_path / "new folder")
     quick, broken_path = Trial("quick", after(0.005), after(0)), Trial("broken", after(0.005), broken)
     first = Probe.open("here")
     assert first.takes(quick)
     assert not first.takes(broken_path)
-
-    def never() -> Tensor:
-        raise AssertionError("it was tried again")
-
     later = Probe.open("here")
     assert later.takes(Trial("quick", never, never))
     assert not later.takes(Trial("broken", never, never))
@@ -85,18 +90,51 @@ def test_a_trial_on_the_processors_clock_does_not_count_waiting_and_leaves_the_t
     assert torch.get_num_threads() == before
 
 
-def test_the_record_is_kept_where_encodings_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOUNDSTAGE_CACHE", "off")
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda _name: str(tmp_path))
+@pytest.mark.parametrize("named", ["off", "another folder", ""])
+def test_where_encodings_are_kept_does_not_move_the_record(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of one machine take the same paths, or a seed would give them different bits."""
+    use_folder(monkeypatch, tmp_path)
     assert Probe.open("here").takes(Trial("quick", after(0.005), after(0)))
+    monkeypatch.setenv("SOUNDSTAGE_CACHE", str(tmp_path / named) if named == "another folder" else named)
     assert Probe.open("here").found == {"quick": True}
+
+
+def test_of_processes_that_try_at_once_the_first_is_right_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_folder(monkeypatch, tmp_path)
+    here, there = Probe.open("here"), Probe.open("here")
+    quick, slow = Trial("a path", after(0.005), after(0)), Trial("a path", after(0), after(0.005))
+    late: list[bool] = []
+
+    def while_there_is_tried() -> Tensor:
+        if not late:
+            late.append(here.takes(quick))
+        return ONES
+
+    assert there.takes(Trial("a path", slow.plain, lambda: slow.fast() * while_there_is_tried()))
+    assert late == [True]
+    assert Probe.open("here").found == {"a path": True}
+    assert Probe("here", tmp_path / "fast-paths.json").takes(Trial("a path", never, never))
+
+
+@pytest.mark.parametrize("record", ['{"here": {"a path": "no"}}', '{"here": [1]}', "[]", "null"])
+def test_a_record_that_holds_no_findings_is_absence(
+    record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_folder(monkeypatch, tmp_path)
+    (tmp_path / "fast-paths.json").write_text(record)
+    assert not Probe.open("here").takes(Trial("a path", after(0), after(0.005)))
+    assert Probe.open("here").found == {"a path": False}
 
 
 def test_a_folder_that_cannot_be_written_to_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SOUNDSTAGE_CACHE", str(tmp_path / "file"))
+    use_folder(monkeypatch, tmp_path / "file")
     assert Probe.open("here").takes(Trial("quick", after(0.005), after(0)))
 
 

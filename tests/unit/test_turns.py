@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
+import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -167,6 +169,78 @@ def test_a_run_that_is_left_half_way_stops_nobody(stage: Engine, loras: list[str
         made = list(pool.map(lambda request: finished(stage.run(request)), requests(loras)[:2], timeout=120))
     assert [same(done, wanted) for done, wanted in zip(made, alone, strict=False)] == [True, True]
     assert same(finished(kept), alone[2])
+
+
+def test_loras_of_earlier_requests_change_no_bit(
+    folder: Path, loras: list[str], tmp_path: Path, alone: list[Done]
+) -> None:
+    """Also not by having been read first, where two of them come together."""
+    request = requests(loras)[2]
+    used = stage_of(folder)
+    for path in reversed(loras):
+        finished(used.run(request.model_copy(update={"loras": (ss.Lora(path),)})))
+    assert same(finished(used.run(request)), alone[2])
+
+
+def test_a_run_is_closed_by_another_thread_while_it_works(folder: Path) -> None:
+    """As a server does whose client has gone."""
+    at_work, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Quick):
+        def encode(self, prompts: Any) -> Any:
+            at_work.set()
+            assert go_on.wait(20)
+            return super().encode(prompts)
+
+    stage = stage_of(folder, Waiting)
+    run = stage.run(ss.Request(prompt="a red ball", steps=2))
+    seen: list[Any] = []
+    worker = threading.Thread(target=lambda: seen.extend(run))
+    worker.start()
+    assert at_work.wait(20)
+    closer = threading.Thread(target=run.close)
+    closer.start()
+    go_on.set()
+    closer.join(20)
+    worker.join(20)
+    assert not closer.is_alive()
+    assert not worker.is_alive()
+    assert not any(isinstance(event, Done) for event in seen)
+    assert list(run) == []
+    stage.generate("a red ball", steps=1)
+
+
+def test_an_error_thrown_into_a_run_comes_out_of_it(
+    stage: Engine, loras: list[str], alone: list[Done]
+) -> None:
+    run = stage.run(requests(loras)[1])
+    while not isinstance(next(run), Step):
+        pass
+    with pytest.raises(KeyError, match="mine"):
+        run.throw(KeyError("mine"))
+    assert list(run) == []
+    assert same(finished(stage.run(requests(loras)[0])), alone[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_an_engine_that_was_used_before_a_fork_is_refused_in_the_child(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stage_of(folder)
+    request = ss.Request(prompt="a red ball", steps=1)
+    run = stage.run(request)
+    next(run)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    for use in (lambda: stage.generate(request), lambda: next(run), lambda: next(stage.run(request))):
+        with pytest.raises(RequestError, match=r"before the process was forked.*ss\.load in each process"):
+            use()
+    finished(stage_of(folder).run(request))  # one that was only loaded before goes on
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_engine_is_not_copied(stage: Engine, copied: Callable[[Any], Any]) -> None:
+    with pytest.raises(RequestError, match=r"neither copied nor sent to another process; call ss\.load"):
+        copied(stage)
 
 
 def test_an_error_in_one_run_leaves_the_engine_to_the_others(

@@ -1,0 +1,54 @@
+"""Tensors in a file of safetensors that are believed only if they are what was written.
+
+    data = sealed({"video": latents}, {"window": "3"})
+    unsealed(data, {"window": "3"})["video"]
+
+The file carries the SHA-256 of its values beside what it says it is: safetensors itself notices a file that
+was cut, and neither a bit that changed nor one file under the name of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+
+def sealed(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> bytes:
+    """Return the bytes of a file. facts: what it is, which whoever reads it has to know."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data: bytes = save(kept, {**facts, "sha256": _digest(kept)})
+    return data
+
+
+def unsealed(data: bytes, facts: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors of a file. Raises ValueError, "cannot be read" or "holds another content"."""
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"cannot be read ({error})") from error
+    if _metadata(data) != {**facts, "sha256": _digest(tensors)}:
+        raise ValueError("holds another content than was written")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, formats, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name]
+        digest.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return what is stored beside the tensors."""
+    length = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return found

@@ -47,7 +47,7 @@ def film_length(facts: Facts, fps: float) -> Length:
             f"the clip would last {length.shown / fps:.4g} s; this model makes at most {limit:g} s at once, "
             "so give a shorter duration or fewer frames",
         )
-        made = snap_frames(facts.defaults.num_frames, facts.frame_step)
+        made = snap_frames(int(limit * fps), facts.frame_step)  # what follows is told of the longest there is
         return Length(made, made)
     return length
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from soundstage.conditioning.seams import (
     SEAM_FRAMES,
     SEAM_SAMPLES,
@@ -36,10 +38,25 @@ def tell_changes(facts: Facts, step: PassPlan, shown: int) -> None:
         told.append(f"frames {numbers} of the picture ({seconds} s)")
     if use.audio == "part":
         rate = OUTPUT_RATE_HZ
-        seconds = ", ".join(f"{s.start / rate:.2f} to {s.stop / rate:.2f}" for s in use.audio_seams)
+        own = facts.infos.get("source.audio") or facts.source_info
+        given_s = 0.0 if own is None or own.sound_s is None else own.sound_s - source.start_s
+        end_s = max(shown / step.fps, given_s)  # what is made beyond it is cut off
+        heard = [(s.start / rate, min(s.stop / rate, end_s)) for s in use.audio_seams]
+        seconds = ", ".join(f"{a:.2f} to {b:.2f}" for a, b in heard if a < b)
         told.append(f"{seconds} s of the sound")
     if told:
         facts.notice(f"{' and '.join(told)} are made or faded over; everything else stays as it is")
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the same stretches of time in order, those that overlap or touch as one."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 class Shaping:
@@ -209,13 +226,13 @@ class Shaping:
         assert source is not None
         if source.regenerate:
             for span in source.regenerate:
-                if span.start_s >= (end + after) / fps:
+                if 0 < (end + after) / fps <= span.start_s:
                     self.facts.problem(
                         "source",
                         f"source.regenerate begins at {span.start_s:g} s, but the clip ends at "
                         f"{(end + after) / fps:.4g} s; give an earlier span",
                     )
-            return [(span.start_s, span.end_s) for span in source.regenerate]
+            return _merged((span.start_s, span.end_s) for span in source.regenerate)
         spans = []
         ends = (before > 0) + (after > 0)
         half = (end - before) // (2 * max(1, ends))  # is kept, though whole latents are made anew

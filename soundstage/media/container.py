@@ -9,6 +9,7 @@ Whatever PyAV raises becomes a MediaError that names the file and the cause.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -38,6 +39,8 @@ JOINABLE = ("mpegts", "mpeg")
 JUMP_BACK_S, JUMP_AHEAD_S = 0.5, 10.0
 # Each packet of these is one frame; others have packets that show nothing.
 FRAME_PER_PACKET = ("h264", "hevc", "av1", "libdav1d", "mpeg2video", "mjpeg", "prores", "ffv1")
+# AVI has no times of presentation, and of these FFmpeg does not find them: packets are shown out of order.
+REORDERED = ("h264", "hevc")
 # FFmpeg's own decoders of these leave transparency out.
 TRANSPARENT_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Packets that are held while a place is looked for in a file that cannot seek: a long group of pictures.
@@ -164,6 +167,7 @@ def packets(container: Any, stream: Any, joins: list[float] | None = None) -> It
 
     demuxed = container.demux(stream)
     steady = _SteadyTimes(float(stream.time_base)) if container.format.name in JOINABLE else None
+    unordered = has_no_shown_times(stream)
     while True:
         try:
             packet = next(demuxed, None)
@@ -173,7 +177,14 @@ def packets(container: Any, stream: Any, joins: list[float] | None = None) -> It
             return
         if steady is not None and steady.jumped(packet) and joins is not None:
             joins.append(float(packet.dts * packet.time_base))
+        if unordered:
+            packet.pts = packet.dts
         yield packet
+
+
+def has_no_shown_times(stream: Any) -> bool:
+    """Return whether packets say only when they are decoded; the n-th frame has the n-th of these times."""
+    return bool(stream.container.format.name == "avi" and stream.codec_context.name in REORDERED)
 
 
 class _SteadyTimes:
@@ -267,11 +278,20 @@ class Decoder:
         expected: float | None = None
         clean = False
         decode = _decoder(stream)
-        awaited = _Awaited() if stream.codec_context.name in FRAME_PER_PACKET else None
+        in_order = has_no_shown_times(stream)
+        one_each = stream.codec_context.name in FRAME_PER_PACKET and not in_order
+        awaited = _Awaited() if one_each else None
+        stamps: list[int] = []  # of packets whose time no frame has yet
         for packet in found:
             if awaited is not None:
                 awaited.packet(packet)
-            for frame in self._decode(packet, decode):
+            damaged = self.num_damaged
+            made = self._decode(packet, decode)
+            if in_order and packet.size and packet.dts is not None and self.num_damaged == damaged:
+                heapq.heappush(stamps, packet.dts)
+            for frame in made:
+                if stamps:
+                    frame.pts = heapq.heappop(stamps)
                 # A stream may begin between keyframes, where pictures are made up until the first.
                 clean = clean or not (self.kind == "video" and frame.is_corrupt)
                 stamp = frame.pts if frame.pts is not None else frame.dts

@@ -323,7 +323,8 @@ def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: 
                 continue
             stamp = dts if pts is None else pts
             shown_s = start_s + count * step_s if stamp is None else stamp * tick_s
-            now = (shown_s, signed_duration(packet) * tick_s if packet.duration else step_s)
+            length = signed_duration(packet)  # 1 is what AVI has where its ticks are finer than its frames
+            now = (shown_s, step_s if length in (0, 1) else length * tick_s)
             last = now if last is None else max(last, now)
             count += 1
         if last is None:

@@ -313,6 +313,21 @@ def test_frames_that_repeat_the_one_before_are_no_damage(tmp_path: Path) -> None
     assert picture_notice(str(path), 0.0, 1.0) is None
 
 
+def test_frames_of_an_avi_are_shown_in_order(tmp_path: Path) -> None:
+    """AVI states no times of presentation; H.264 stores its frames in another order."""
+    path = tmp_path / "a.avi"
+    levels = range(20, 220, 5)
+    write_film(
+        path, grays(levels), options={**LOSSLESS, "bf": "3", "b-pyramid": "normal"}, waves=[click(1.0, 1.6)]
+    )
+    info = probe(str(path))
+    assert (info.fps, info.num_frames) == (24, 40)
+    assert np.abs(np.array(gray_of(own_frames(path))) - levels).max() <= 3
+    assert np.abs(np.array(gray_of(load_frames(str(path), [30 / 24, 35 / 24]))) - [170, 195]).max() <= 3
+    assert click_time(*load_sound(str(path))) == pytest.approx(1.0, abs=0.01)
+    assert picture_notice(str(path), 0.0, 1.6) is None
+
+
 def test_a_length_below_nothing_has_its_sign() -> None:
     """FFmpeg's Ogg reader gives the last packet such a length, and the sound would last for a day."""
     lengths = [None, 0, 1024, 2**32 - 112]

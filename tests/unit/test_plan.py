@@ -424,6 +424,23 @@ def test_extensions_are_whole_latents_and_feathered() -> None:
     assert (before.passes[0].source.before, before.passes[0].source.video_made) == (24, ((0, 4),))
 
 
+def test_what_changes_is_told_up_to_the_films_end() -> None:
+    made = plan(source=ss.Source(film(24), regenerate=[ss.Span(0.8, 9.0)]))
+    assert any("to 1.00 s) and 0.77 to 1.00 s of the sound" in notice for notice in made.notices)
+
+
+def test_stretches_that_overlap_are_one() -> None:
+    spans = [ss.Span(0.5, 1.2), ss.Span(0, 1), ss.Span(0.2, 0.4)]
+    parts = plan(source=ss.Source(film(72), regenerate=spans))
+    whole = plan(source=ss.Source(film(72), regenerate=[ss.Span(0, 1.2)]))
+    assert (parts.passes[0].source, parts.notices) == (whole.passes[0].source, whole.notices)
+
+
+def test_a_film_that_is_too_long_has_no_other_fault() -> None:
+    with pytest.raises(RequestError, match=r"makes at most 20 s at once, [^;]*$"):
+        plan(source=ss.Source(film(24 * 21), regenerate=[ss.Span(10, 11)]))
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 24, 33])
 def test_an_extension_keeps_half_of_a_short_source(count: int) -> None:
     for ends in ({"extend_after_s": 0.5}, {"extend_before_s": 0.5}):

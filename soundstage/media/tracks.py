@@ -213,6 +213,8 @@ def _read_head(path: Path, kind: Kind) -> _Head:
                 if packet.pts is not None and not packet.is_discard:
                     stamps.append(packet.pts)
                 if len(stamps) >= HEAD_PACKETS:
+                    if packet.dts is not None:  # of what is shown later, packets are still to come
+                        stamps = [stamp for stamp in stamps if stamp <= packet.dts] or stamps
                     break
         indexed = container.format.name.startswith("mov")
         return _Head(sorted(set(stamps)), stream.time_base, rates, listed_s, guess_s, indexed)
@@ -235,6 +237,11 @@ def _constant_rate(head: _Head) -> Fraction:
                 return _standard(rate, Fraction(1, 10**6)) or rate
         near = _standard(1 / mean, max(Fraction(1, 2000), rounding / mean))
         return near or (1 / mean).limit_denominator(1001)
+    alike = [step for step in steps if abs(step * tick - usual) <= tick]
+    usual = Fraction(sum(alike), len(alike)) * tick
+    for rate in stated:
+        if rate in STANDARD_RATES and abs(1 / rate - usual) <= tick / len(alike):
+            return rate
     near = _standard(1 / usual, max(Fraction(1, 50), tick / usual))
     return near or max(Fraction(1), Fraction(round(1 / usual)))
 

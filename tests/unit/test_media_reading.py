@@ -294,6 +294,19 @@ def test_a_few_frames_in_milliseconds_have_their_own_rate(tmp_path: Path, count:
     assert (info.fps, info.num_frames) == (pytest.approx(fps, rel=1e-9), count)
 
 
+@pytest.mark.parametrize("fps", [24.0, 24000 / 1001, 30.0, 30000 / 1001])
+@pytest.mark.parametrize("lost", [(), (50,)])
+def test_frames_stored_out_of_order_in_milliseconds_have_their_own_rate(
+    tmp_path: Path, fps: float, lost: tuple[int, ...]
+) -> None:
+    """The first packets lack some that are shown before their last; and a lost frame is no other rate."""
+    path = tmp_path / "a.mkv"
+    times = [i / fps for i in range(150) if i not in lost]
+    write_film(path, grays([90] * len(times)), fps, times_s=times, options={"bf": "3", "preset": "ultrafast"})
+    info = probe(str(path))
+    assert (info.fps, info.num_frames) == (pytest.approx(fps, rel=1e-9), 150)
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="PyAV writes no Theora; FFmpeg's program does")
 def test_frames_that_repeat_the_one_before_are_no_damage(tmp_path: Path) -> None:
     """Theora writes such a frame as a packet without bytes."""

@@ -29,6 +29,7 @@ from benchmarks.peak import matmul_gflops_per_s
 from soundstage.model.config import VideoVaeConfig, video_vae_header
 from soundstage.model.streaming import MAX_BYTES, stream_decoder
 from soundstage.model.video_vae import VideoDecoder
+from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape
 from soundstage.weights.layouts import to_diffusers
 
@@ -103,6 +104,8 @@ def load_random(name: str, dtype: torch.dtype, device: str) -> nn.Module:
         prefix = "decoder."
         state = {to_diffusers("video_vae", prefix + k).removeprefix(prefix): v for k, v in state.items()}
     decoder.load_state_dict(state, strict=True, assign=True)
+    if name != "diffusers" and device == "cpu":
+        onednn.apply(decoder, dtype)
     return decoder.eval()
 
 

@@ -263,6 +263,7 @@ class LoadedParts:
     @cached_property
     def video_vae(self) -> VideoVae:
         vae = self._load("video_vae", VideoVae)
+        self._speed_up(vae)
         stored = self._tensors["video_vae"]
         self._manage("video encoder", vae.encoder, below(stored, "encoder."))
         self._manage("video decoder", vae.decoder, below(stored, "decoder."))

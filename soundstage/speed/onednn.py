@@ -6,6 +6,7 @@
     sigmoid    the same, but for the GELU, which is x sigmoid(2u): without AVX-512 tanh is slow.
     attention  by head in groups of queries, where PyTorch's flash kernel does not use the processor's units.
     rows       norms, modulation and rotation in groups of rows that stay in the core's cache; see rows.py.
+    winograd   3x3x3 convolutions in float32 with fewer products; see winograd.py.
 
 Each is tried once on a machine, see trials.py, and what is not faster there is left out. Nothing is put on
 for training: a fast way stands back where gradients or autocast are on, or a tensor is not on the CPU.
@@ -27,8 +28,9 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 
@@ -40,9 +42,11 @@ from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
 from soundstage.model.attention import Attention, torch_attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
+from soundstage.speed import winograd
 from soundstage.speed.formats import ISA_VARIABLES
 from soundstage.speed.rows import RowArithmetic, gelu_by_rows, is_plain
 from soundstage.speed.trials import Probe, Trial, switched_off
+from soundstage.speed.winograd import WinogradConv3d
 from soundstage.weights.quantize import Product, QuantizedLinear
 from soundstage.weights.quantize import product_gelu as plain_gelu
 
@@ -64,20 +68,38 @@ def steady() -> None:
     os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
-@contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
+class _OneThread:
+    """How many callers compute on one thread now, and how many threads there were before the first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._callers, self._before = 0, 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._callers == 0:
+                self._before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self._callers += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._callers -= 1
+            if self._callers == 0:
+                torch.set_num_threads(self._before)
+
+
+_ONE_THREAD = _OneThread()
+
+
+def one_thread(device: torch.device) -> AbstractContextManager[None]:
     """Compute on one thread of the CPU, nothing on other devices; then on as many as before.
 
     oneDNN's convolutions of few channels sum in another order on another number of threads. The sound is a
     small part of a clip's work, so that it can be made on one, and has the same bits everywhere.
+    The number of threads is the process's: of several callers the last one sets it back.
     """
-    threads = torch.get_num_threads()
-    try:
-        if device.type == "cpu":
-            torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return _ONE_THREAD if device.type == "cpu" else nullcontext()
 
 
 def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:
@@ -102,6 +124,10 @@ def put_on(module: nn.Module, names: frozenset[str]) -> None:
                 part.kernel = attention
     if "rows" in names:
         use(module, ROWS)
+    if "winograd" in names:
+        for part in module.modules():
+            if winograd.fits(part):
+                part.__class__ = WinogradConv3d
 
 
 def _exchange_products(module: nn.Module, kind: type[OneDnnLinear]) -> None:
@@ -213,6 +239,7 @@ def _even_share(length: int, most: int) -> int:
 
 WIDTH, TOKENS, HEADS, HEAD_DIM = 768, 256, 4, 64
 ROW_WIDTH, ATTENTION_TOKENS = 1024, 768
+CHANNELS = 128
 EPS = 1e-6
 HELD_BACK = (*ISA_VARIABLES, "ATEN_CPU_CAPABILITY")
 Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # the plain way and the fast one
@@ -232,6 +259,8 @@ def _passing(dtype: torch.dtype) -> frozenset[str]:
         for name, make in (("attention", _attentions), ("rows", _norms))
         if takes(name, partial(make, dtype))
     }
+    if dtype == torch.float32 and takes("winograd", _convolutions):
+        found.add("winograd")
     usual = plain_gelu
     if dtype == torch.float32 and takes("sigmoid", lambda: _products(dtype, plain_gelu, linear_sigmoid_gelu)):
         usual = linear_sigmoid_gelu
@@ -280,6 +309,18 @@ def _attentions(dtype: torch.dtype) -> Pair:
     q, k, v = (_noise(dtype, 1, ATTENTION_TOKENS, HEADS, HEAD_DIM + i)[..., :HEAD_DIM] for i in range(3))
     q, k, v = (t.contiguous() for t in (q, k, v))
     return lambda: torch_attention(q, k, v), lambda: attention_by_head(q, k, v, None)
+
+
+def _convolutions() -> Pair:
+    """A convolution of a decoder's middle."""
+    x, weight = (
+        _noise(torch.float32, *shape) for shape in ((1, CHANNELS, 5, 32, 32), (CHANNELS, CHANNELS, 3, 3, 3))
+    )
+    padded = F.pad(x, (1, 1, 1, 1))[0]
+    return (
+        lambda: F.conv3d(x, weight, padding=winograd.PADDING)[0],
+        lambda: winograd.convolved(padded, weight, None),
+    )
 
 
 def _norms(dtype: torch.dtype) -> Pair:

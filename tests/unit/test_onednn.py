@@ -226,3 +226,18 @@ def test_one_thread_is_for_the_cpu_and_for_a_while() -> None:
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_of_two_callers_on_one_thread_the_last_sets_the_number_back() -> None:
+    cpu, before = torch.device("cpu"), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        first, second = onednn.one_thread(cpu), onednn.one_thread(cpu)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.get_num_threads() == 1
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

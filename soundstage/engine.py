@@ -15,9 +15,11 @@ import math
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from soundstage.bounds import shown
 from soundstage.clip import Clip
 from soundstage.errors import RequestError
 from soundstage.events import Clock, Done, Event, LoraAttached, Notice, Phase, Preview, Step
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from soundstage.sampling.denoise import State
     from soundstage.sampling.guidance import Contexts
     from soundstage.weights.cache import EncodingCache
+
+MOST_GB = 1e9  # what is more is no limit; whole numbers have no end
 
 __all__ = ["Done", "Engine", "Event", "LoraAttached", "Notice", "Phase", "Preview", "Step", "load"]
 
@@ -96,9 +100,7 @@ class Engine:
         parts: Parts | None = None,
         cache: EncodingCache | None = None,
     ) -> None:
-        if memory_gb is not None and memory_gb <= 0:
-            raise RequestError(f"memory is {memory_gb:g} GB; give more than 0", field="memory_gb")
-        self._limit_bytes = math.inf if memory_gb is None else memory_gb * 1e9
+        self._limit_bytes = _limit_bytes(memory_gb)
         self._policy = policy_named(residency)
         self._storage = storage_named(weights)
         self._built: LoadedParts | None = None
@@ -124,6 +126,10 @@ class Engine:
 
     def plan(self, request: Request) -> Plan:
         """What `run` would do. Raises RequestError with all problems of the request."""
+        if not isinstance(request, Request):
+            raise RequestError(
+                f"a {type(request).__name__} was given where a Request is needed; give ss.Request(prompt=...)"
+            )
         return plan_request(request, self.model)
 
     def generate(self, prompt: str | Request, **fields: Any) -> Clip:
@@ -152,6 +158,11 @@ class Engine:
         `continuous`. A take in windows comes as a Phase "window 1 of 12" and the events of that window, and
         so on. Between two events other runs of the engine may go on; each makes the film it makes alone.
         """
+        if not isinstance(preview_every, Integral) or preview_every < 0:
+            raise RequestError(
+                f"preview_every is {preview_every!r}; give a whole number, 0 for no previews",
+                field="preview_every",
+            )
         seat = Seat()
         return self._turns.events(seat, self._work(plan, seat, preview_every, handover))
 
@@ -159,7 +170,7 @@ class Engine:
         self, plan: Plan | Request, seat: Seat, preview_every: int, handover: Handover | None
     ) -> Generator[Event, None, None]:
         """All events of a run, as if it had the engine alone."""
-        plan = self.plan(plan) if isinstance(plan, Request) else plan
+        plan = plan if isinstance(plan, Plan) else self.plan(plan)
         clock = Clock()
         yield clock.phase("load")
         choice = None if self._parts is not None else self.choose(plan)
@@ -395,6 +406,17 @@ class Engine:
             tensors = {"video": found[prompt].video, "audio": found[prompt].audio}
             self._cache.put(keys[prompt], {name: _read(x, parts) for name, x in tensors.items()})
         return found
+
+
+def _limit_bytes(memory_gb: float | None) -> float:
+    """Bytes of a device's memory that may be used. Raises RequestError for what is no number above 0."""
+    if memory_gb is None:
+        return math.inf
+    if isinstance(memory_gb, bool) or not isinstance(memory_gb, Real):
+        raise RequestError(f"memory is {shown(memory_gb)}; give a number of GB", field="memory_gb")
+    if not memory_gb > 0:
+        raise RequestError(f"memory is {memory_gb:g} GB; give more than 0", field="memory_gb")
+    return float(min(memory_gb, MOST_GB)) * 1e9
 
 
 def _notices(store: WindowStore) -> Iterator[Event]:

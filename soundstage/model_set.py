@@ -282,6 +282,10 @@ def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | N
     does not fit, WeightsError for files that are missing, cut short, or of another model.
     """
     if not isinstance(model, str | Path):
+        files = [] if isinstance(model, bytes) or not isinstance(model, Iterable) else list(model)
+        if not files or not all(isinstance(file, str | Path) for file in files):
+            raise RequestError(f"model is {model!r}; give a name, a folder, a file or a list", field="model")
+        model = files
         return _from_files([Path(path) for path in model], text)
     if not str(model):
         raise RequestError("model is ''; give a name, a folder or a weights file", field="model")

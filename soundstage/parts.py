@@ -184,11 +184,13 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        device = torch.empty(0, device=name).device if isinstance(name, str | torch.device) else None
+    except (RuntimeError, AssertionError):
+        device = None
+    if device is None or device.type == "meta":
         raise RequestError(
             f"device is '{name}', which this machine does not have; give 'auto' or 'cpu'", field="device"
-        ) from error
+        )
     return torch.device(name)
 
 

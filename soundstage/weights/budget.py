@@ -97,7 +97,7 @@ def policy_named(name: str) -> Policy | None:
     policy: Policy | None = next((policy for policy in POLICIES if policy == name), None)
     if policy is None:
         raise RequestError(
-            f"residency is '{name}'; give one of {listed(name, ('auto', *POLICIES))}", field="residency"
+            f"residency is '{name}'; give one of {listed(str(name), ('auto', *POLICIES))}", field="residency"
         )
     return policy
 

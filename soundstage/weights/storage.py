@@ -52,7 +52,7 @@ def storage_named(name: str) -> Storage | None:
     storage: Storage | None = next((storage for storage in STORAGES if storage == name), None)
     if storage is None:
         raise RequestError(
-            f"weights is '{name}'; give one of {listed(name, ('auto', *STORAGES))}", field="weights"
+            f"weights is '{name}'; give one of {listed(str(name), ('auto', *STORAGES))}", field="weights"
         )
     return storage
 

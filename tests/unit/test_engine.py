@@ -1,6 +1,7 @@
 """The engine over a whole tiny model: events, repeatability, what it keeps, and what it refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,3 +176,44 @@ def test_the_whole_model_runs_from_its_files(tmp_path: Path) -> None:
     assert red.frames.shape == (9, 64, 64, 3)
     assert red.provenance["latents_sha256"] == again.provenance["latents_sha256"]
     assert red.provenance["latents_sha256"] != blue.provenance["latents_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"memory_gb": float("nan")}, "memory is nan GB; give more than 0"),
+        ({"memory_gb": "8"}, "memory is '?8'?; give a number of GB"),
+        ({"memory_gb": True}, "memory is True; give a number of GB"),
+        ({"residency": None}, "residency is 'None'; give one of auto, "),
+        ({"weights": 8}, "weights is '8'; give one of auto, "),
+        ({"dtype": 32}, "dtype is '32'; give one of auto, "),
+        ({"model": None}, "model is None; give a name"),
+        ({"model": [[]]}, r"model is \[\[\]\]; give a name"),
+        ({"model": []}, r"model is \[\]; give a name"),
+        ({"model": b"nano"}, "model is b'nano'; give a name"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        ss.load(**options)
+
+
+@pytest.mark.parametrize("device", [None, 3.5, "meta", "cuda:99"])
+def test_a_device_that_cannot_compute_is_refused(device: Any) -> None:
+    with pytest.raises(RequestError, match=f"device is '{device}', which this machine does not have"):
+        pick_device(device)
+
+
+def test_a_limit_beyond_all_memory_is_no_limit(folder: Path) -> None:
+    ss.load(folder, memory_gb=10**400).plan(ss.Request(prompt="a"))
+
+
+def test_what_is_no_request_is_refused(stage: Engine) -> None:
+    for use in (stage.plan, lambda given: next(stage.run(given))):
+        with pytest.raises(
+            RequestError, match=r"a str was given where a Request is needed; give ss\.Request"
+        ):
+            use("a red ball")  # type: ignore[operator]
+    for every in (-1, 1.5, "2", None):
+        with pytest.raises(RequestError, match=f"preview_every is {every!r}; give a whole number"):
+            stage.run(ss.Request(prompt="a"), preview_every=every)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import random
 import struct
 import tracemalloc
@@ -573,3 +574,16 @@ def test_a_frame_that_reaches_beyond_the_first_is_cut(tmp_path: Path) -> None:
     frames = list(picture_frames(path))
     assert {frame.shape for frame in frames} == {(64, 96, 3)}
     assert [int(v) for v in frames[1][0, (0, 20), 0]] == pytest.approx([16, 126], abs=2)
+
+
+def test_another_picture_of_the_same_size_and_time_under_a_name_is_read_again(tmp_path: Path) -> None:
+    """As an exchange that keeps the old file's times leaves it."""
+    path = tmp_path / "a.bmp"
+    Image.new("RGB", (16, 8), "red").save(path)
+    before = path.stat()
+    assert picture_info(path).width == 16
+    Image.new("RGB", (8, 16), "blue").save(tmp_path / "b.bmp")
+    os.replace(tmp_path / "b.bmp", path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert picture_info(path).width == 8

@@ -183,6 +183,11 @@ class Engine:
             else:
                 latents = yield from self._take(plan, parts, store, clock, preview_every)
             yield from self._finish(plan, parts, latents, clock, store)
+        except BaseException as error:
+            kept = None if store is None else store.kept()
+            if kept is not None:
+                error.add_note(kept)
+            raise
         finally:
             if store is not None:
                 store.close()

@@ -327,20 +327,24 @@ class Source:
         parts = bool(self.regenerate) or self.mask is not None or extends or self.canvas is not None
         return [
             (self.video is None and self.audio is None, "the source has neither video nor audio; give one"),
-            (not self.modalities, "modalities is empty; say what is made anew: video, audio, or both"),
+            (not self.modalities, "source.modalities is empty; say what is made anew: video, audio, or both"),
             (
                 self.denoise is not None and parts,
-                "denoise changes the whole clip; give it without regenerate, mask, extension and canvas",
+                "source.denoise changes the whole clip; give it without source.regenerate, source.mask, "
+                "source.canvas and an extension",
             ),
-            (extends and bool(self.regenerate), "give either regenerate or an extension, not both at once"),
+            (
+                extends and bool(self.regenerate),
+                "give either source.regenerate or an extension, not both at once",
+            ),
             (
                 extends and self.modalities != BOTH,
-                "an extension makes both picture and sound; leave modalities",
+                "an extension makes both picture and sound; leave source.modalities out",
             ),
             (
                 self.video is not None and self.modalities == BOTH and not parts and self.denoise is None,
-                "nothing of the source would be kept; give regenerate, mask, denoise, an extension, a "
-                "canvas, or the one modality to make anew",
+                "nothing of the source would be kept; give source.regenerate, source.mask, source.denoise, "
+                "source.extend_after_s, source.canvas, or source.modalities with one of the two",
             ),
             (
                 self.video is None
@@ -348,12 +352,12 @@ class Source:
                 and "audio" in self.modalities
                 and not parts
                 and self.denoise is None,
-                "nothing of the source would be kept; give regenerate, an extension or denoise, or leave "
-                "audio out of modalities",
+                "nothing of the source would be kept; give source.regenerate, source.denoise or an "
+                "extension, or leave audio out of source.modalities",
             ),
             (
                 self.video is None and (self.mask is not None or self.canvas is not None),
-                "mask and canvas are for a picture, and the source has no video",
+                "source.mask and source.canvas are for a picture, and the source has no video",
             ),
         ]
 

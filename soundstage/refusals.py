@@ -34,7 +34,7 @@ def check_options(facts: Facts) -> None:
                     f"{listed(name, names)}",
                 )
     if facts.recipe.passes[0].start == "source" and (facts.source is None or facts.source.video is None):
-        facts.problem("source", f"recipe '{facts.recipe.name}' starts from a clip; give source with a video")
+        facts.problem("source", f"recipe '{facts.recipe.name}' starts from a clip; give source.video")
     if not facts.has_video and len(facts.recipe.passes) > 1:
         facts.problem(
             "recipe",
@@ -100,28 +100,28 @@ def check_needs(facts: Facts) -> None:
         if not (request.references and voice):
             facts.problem(
                 "recipe",
-                f"recipe '{facts.recipe.name}' gives a speaker new words; give the clip of the speaker as a "
-                "reference, and its sound as audio of mode 'identity'",
+                f"recipe '{facts.recipe.name}' gives a speaker new words; give references, the clip of the "
+                "speaker, and its sound by audio.file with audio.mode 'identity'",
             )
         elif not request.loras:
             facts.notice(
                 f"recipe '{facts.recipe.name}' is made for a dubbing LoRA, and none is given; without one "
-                "the speaker is hardly followed, so add one to loras"
+                "the speaker is hardly followed, so give one by loras"
             )
         return
     if request.references and "references" not in follows and not any(f.in_context for f in facts.loras):
         facts.notice(
-            "references are given without an in-context LoRA, so they may have little effect; add one to "
-            "loras"
+            "references are given without an in-context LoRA, so they may have little effect; give "
+            "one by loras"
         )
     if voice and "voices" not in follows and not request.loras:
         facts.notice(
-            "a voice is given without an identity LoRA, so it may have little effect; add one to loras"
+            "a voice is given without an identity LoRA, so it may have little effect; give one by loras"
         )
     if any(f.in_context for f in facts.loras) and not request.references:
         facts.notice(
-            "a LoRA is given that was trained to follow a reference clip, and no reference is; add the "
-            "clip to references"
+            "a LoRA is given that was trained to follow a reference clip, and no clip to follow is; "
+            "give references"
         )
 
 
@@ -180,8 +180,8 @@ def check_use(facts: Facts, passes: tuple[PassPlan, ...]) -> None:
         if lora.span is not None and any("identity" in p.kinds for p in passes):
             facts.problem(
                 "loras",
-                f"loras[{i}].span does not go with a voice that guidance pulls to; leave span out, or give "
-                "the audio guidance 0",
+                f"loras[{i}].span does not go with a voice that guidance pulls to; leave span out, or "
+                "set audio.guidance to 0",
             )
         if lora.path not in {use.path for p in passes for use in p.loras}:
             facts.problem("loras", f"loras[{i}]: no pass would use {lora.path}; name its passes")

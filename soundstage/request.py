@@ -277,14 +277,15 @@ def _parse_size(text: str) -> tuple[int, int] | str:
             "height such as 720p or 1080p-portrait"
         )
     size = (int(match[1]), int(match[2]))
-    _check_size(size)
+    _check_size(size, text)
     return size
 
 
-def _check_size(value: Any) -> None:
+def _check_size(value: Any, given: Any = None) -> None:
+    """Raise ValueError for what is no pair of sides. given: what the message shows, else the value."""
     numbers = [v for v in value if isinstance(v, int) and 1 <= v <= MAX_SIDE]
     if len(value) != 2 or len(numbers) != 2:
+        found = shown(tuple(value) if given is None else given)
         raise ValueError(
-            f"size is {shown(tuple(value))}; give (width, height) in pixels, each from 32 to {MAX_SIDE}, "
-            "such as (192, 128)"
+            f"size is {found}; give width and height in pixels, each from 32 to {MAX_SIDE}, such as 192x128"
         )

@@ -132,10 +132,10 @@ class Shaping:
         else:
             frame = round((guide.at or 0.0) * fps)
         if not 0 <= frame <= last:
-            told = f"frame is {guide.frame}" if guide.frame is not None else f"at is {guide.at:g} s"
+            told = f".frame is {guide.frame}" if guide.frame is not None else f".at is {guide.at:g} s"
             self.facts.problem(
                 "guides",
-                f"guides[{i}]: {told}, but the last frame is at {last / fps:.4g} s; give an earlier time "
+                f"guides[{i}]{told}, but the last frame is at {last / fps:.4g} s; give an earlier time "
                 "or 'last'",
             )
             return None
@@ -189,7 +189,8 @@ class Shaping:
             self.facts.problem(
                 "source",
                 f"the clip needs {taken} frames of the source at {fps:g} fps, which has {there} from "
-                f"{source.start_s:g} s on; give a shorter duration, or extend_after_s to go on from it",
+                f"{source.start_s:g} s on; give a shorter duration, or "
+                "source.extend_after_s to go on from it",
             )
             return None
         end = before + min(taken, there)

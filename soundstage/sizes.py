@@ -189,7 +189,7 @@ def _named_size(facts: Facts, name: str) -> Size:
 
 
 def _tell_cut(facts: Facts, where: str, used: Size) -> None:
-    info = facts.infos.get(where)
+    info, record = facts.infos.get(where), where.partition("[")[0].partition(".")[0]
     if info is None or not info.width or not info.height:
         return
     scale = max(used[0] / info.width, used[1] / info.height)
@@ -198,5 +198,5 @@ def _tell_cut(facts: Facts, where: str, used: Size) -> None:
         if share >= TOLD_CUT:
             facts.notice(
                 f"{where} is {info.width}x{info.height} and the film {used[0]}x{used[1]}: "
-                f"{100 * share:.0f} % of its {side} is cut off; crop 'pad' shows all of it"
+                f"{100 * share:.0f} % of its {side} is cut off; {record}.crop 'pad' shows all of it"
             )

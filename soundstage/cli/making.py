@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,9 +217,10 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
         _print_plan(stage, planned, values)
         return
     with results(prompt, planned, values) as named:
-        for snap in planned.snaps:
+        shown = _as_typed(planned, values["context"])
+        for snap in shown.snaps:
             print(f"snapped {snap}", file=sys.stderr)
-        for notice in planned.notices:
+        for notice in shown.notices:
             print(f"notice: {notice}", file=sys.stderr)
         choice = stage.choose(planned)
         if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
@@ -247,7 +248,17 @@ def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:
         found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
         print(json_text(found, indent=2))
     else:
-        print(f"{planned}\nformat    {used}\n{choice}")
+        shown = _as_typed(planned, values["context"])
+        print(f"{shown}\nformat    {used}\n{choice}")
+
+
+def _as_typed(planned: Plan, context: typer.Context) -> Plan:
+    """The plan with snaps and notices that name options as they are typed."""
+    from soundstage.cli.telling import spoken_within
+
+    spoken = spoken_within(context)
+    snaps = tuple(replace(snap, rule=spoken.sentence(snap.rule)) for snap in planned.snaps)
+    return replace(planned, snaps=snaps, notices=tuple(map(spoken.sentence, planned.notices)))
 
 
 def _planned(prompt: str, values: Values) -> tuple[Engine, Plan]:

@@ -305,7 +305,10 @@ OUTPUTS: tuple[Option, ...] = (
 
 
 def with_options(*without: str, outputs: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the table's options, but for those named, as one dict called `values`."""
+    """Give a command the table's options, but for those named, as one dict called `values`.
+
+    The dict also has what called the command, typer's context, as "context".
+    """
     shared = [option for option in (TABLE + OUTPUTS if outputs else TABLE) if option.name not in without]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -322,7 +325,8 @@ def with_options(*without: str, outputs: bool = True) -> Callable[[Callable[...,
         def command(**given: Any) -> None:
             function(**{p.name: given.pop(p.name) for p in own}, values=given)
 
-        parameters = [*kept[:split], *extra, *kept[split:]]
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [context, *kept[:split], *extra, *kept[split:]]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         return command
@@ -425,7 +429,7 @@ def _picture(text: str) -> Values:
     match = _PICTURE.match(text)
     if match is None:
         raise RequestError(
-            f"--image is '{text}'; give PATH[@TIME][:STRENGTH], such as door.png@1.5:0.8", field="guides"
+            f"guides.image is '{text}'; give PATH[@TIME][:STRENGTH], such as door.png@1.5:0.8", field="guides"
         )
     guide: Values = {"image": match["path"]} | _strength(match["strength"])
     time = match["time"]
@@ -457,7 +461,7 @@ def _source(given: Values, crop: Values) -> Values:
     if "remake" in given:
         parts["modalities"] = {_choice("--remake", given["remake"], "video", "audio")}
     if "span" in given:
-        parts["regenerate"] = [_span("--span", text) for text in given["span"]]
+        parts["regenerate"] = [_span("source.regenerate", text) for text in given["span"]]
     if "canvas" in given:
         parts["canvas"] = _canvas(given["canvas"])
     if parts and "video" not in parts:
@@ -483,7 +487,7 @@ def _lora(text: str) -> Values:
             "style.safetensors:0.8",
             field="loras",
         )
-    span = {} if match["span"] is None else {"span": _span("--lora", match["span"])}
+    span = {} if match["span"] is None else {"span": _span("loras", match["span"])}
     groups = _groups(match["groups"].split(",")[1:])
     return {"path": match["path"]} | _strength(match["strength"]) | span | groups
 
@@ -499,11 +503,15 @@ def _groups(words: Sequence[str]) -> Values:
     return {"groups": groups} if groups else {}
 
 
-def _span(flag: str, text: str) -> Values:
+def _span(field: str, text: str) -> Values:
+    """START-END -> a span. field: what a message is about, which the command spells in its own way."""
     match = re.fullmatch(r"\s*([\d.]+)s?\s*-\s*([\d.]+)s?\s*", text)
     if match is None:
-        raise RequestError(f"{flag} has the span '{text}'; give START-END in seconds, such as 1.5-3")
-    return {"start_s": _number(flag, match[1]), "end_s": _number(flag, match[2])}
+        raise RequestError(
+            f"{field} has the span '{text}'; give START-END in seconds, such as 1.5-3",
+            field=field.partition(".")[0],
+        )
+    return {"start_s": _number(field, match[1]), "end_s": _number(field, match[2])}
 
 
 def _canvas(text: str) -> Values:
@@ -529,7 +537,8 @@ def _scales(flag: str, texts: Sequence[str]) -> Values:
 def _assigned(flag: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise RequestError(f"{flag} is '{text}'; give NAME=VALUE, such as stg=1")
+        example = {"--relay": "epsilon=0.5", "--take": "adain=0.2"}.get(flag, "stg=1")
+        raise RequestError(f"{flag} is '{text}'; give NAME=VALUE, such as {example}")
     key = name.strip().replace("-", "_")
     if key == "stg_blocks":
         return key, [int(_number(flag, part)) for part in value.split(",")]
@@ -615,6 +624,8 @@ def translated(words: Sequence[str]) -> list[str]:
             sides[word] = rest.pop(0)
         elif word == "--prompt" and rest:
             out.append(rest.pop(0))
+        elif word in ("--prompt", "--width", "--height"):
+            raise RequestError(f"{word} is given without a value; write it behind it")
         elif word == "--image" and _numbers(rest, 1) >= 2:
             path, frame, strength, *more = (rest.pop(0) for _ in range(1 + min(3, _numbers(rest, 1))))
             out += [word, f"{path}@f{frame}:{strength}", *(["--crf", more[0]] if more else [])]

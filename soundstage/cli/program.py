@@ -70,7 +70,7 @@ class Commands(TyperGroup):
         except BaseException as error:
             signalled = None if interrupts is None else interrupts.code
             if signalled is not None or isinstance(error, (KeyboardInterrupt, typer.Abort)):
-                return telling.tell_interruption(words, signalled or process.INTERRUPTED)
+                return telling.tell_interruption(error, words, signalled or process.INTERRUPTED)
             return telling.tell(error, self, words)
 
     def _exit_code(self, words: Sequence[str], name: str, **extra: Any) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEBUG = "SOUNDSTAGE_DEBUG"
 INTERRUPTION = "interrupted; no partial file is left"
+AT_ONCE = "interrupted before everything was tidied up; the next run removes what is left"
 # A second Ctrl-C within so many seconds is taken for the first one's echo, and lets the tidying up end.
 GRACE_S = 3.0
 # How long one waits for an import to end, and how often it is looked whether it has.
@@ -61,13 +62,13 @@ class Interrupts:
         if self._ended:
             os._exit(code)
         if not self._begun:
-            _leave(code)
+            _leave(code, INTERRUPTION)
         if self.code is None:
             self.code = code
             self._first_s = time.monotonic()
             self._raise_after_imports(number, frame)
         elif time.monotonic() - self._first_s > GRACE_S:
-            _leave(code)
+            _leave(code, AT_ONCE)
 
     def _raise_after_imports(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt now, or look again in a moment where a module is being imported."""
@@ -99,9 +100,9 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, told: str) -> None:
     """End the process at once."""
     try:
-        os.write(2, f"soundstage: {INTERRUPTION}\n".encode())
+        os.write(2, f"soundstage: {told}\n".encode())
     finally:
         os._exit(code)

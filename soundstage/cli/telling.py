@@ -9,6 +9,7 @@ are typed, where Python and JSON users read fields; options.py has the table of 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,9 +58,17 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
     return _print(words, "Fault", _fault_sentence(error), code=process.FAULT)
 
 
-def tell_interruption(words: Sequence[str], code: int) -> int:
-    """Print that a signal ended the work, and return the exit code."""
-    return _print(words, "Interrupted", INTERRUPTION, code=code)
+def tell_interruption(error: BaseException, words: Sequence[str], code: int) -> int:
+    """Print that a signal ended the work and what of it is kept, and return the exit code.
+
+    error: what the signal raised, or what a library has made of that; its notes say what is kept.
+    """
+    kept: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and not kept:
+        kept, cause = list(getattr(cause, "__notes__", ())), cause.__cause__ or cause.__context__
+    told = f"interrupted; {'; '.join(kept)}" if kept else INTERRUPTION
+    return _print(words, "Interrupted", told, code=code)
 
 
 def is_json(words: Sequence[str]) -> bool:
@@ -124,7 +133,7 @@ def _misuse(error: Any, root: Any, words: Sequence[str]) -> tuple[str | None, st
         )
     if kind == "MissingParameter" and param is not None:
         name, what = spelling(param), (param.help or "").rstrip(".")
-        meaning = f" ({what[:1].lower()}{what[1:]})" if what else ""
+        meaning = f" ({_lowered(what)})" if what else ""
         return name, f"{command} needs {name}{meaning}; {see}"
     if isinstance(error, typer.BadParameter) and param is not None:
         name, value = spelling(param), _value(param, words)
@@ -139,7 +148,21 @@ def _misuse(error: Any, root: Any, words: Sequence[str]) -> tuple[str | None, st
             f"{command} has no command '{unknown}'; the commands are {', '.join(near_first(unknown, known))}"
         )
     message = error.format_message().rstrip(".")
+    extra = re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
+    if extra is not None:
+        return None, f"{command} has no use for '{extra[1]}'; {_quoted(ctx)}{see}"
     return getattr(error, "option_name", None), f"{message[:1].lower()}{message[1:]}; {see}"
+
+
+def _quoted(ctx: Any) -> str:
+    """The advice on words that are too many where a command takes a prompt, one word to the shell."""
+    arguments = [] if ctx is None else [spelling(param) for param in ctx.command.get_params(ctx)]
+    return 'put PROMPT within quotation marks, "like this"; ' if "PROMPT" in arguments else ""
+
+
+def _lowered(text: str) -> str:
+    """Help as a part of a sentence: its first letter small, unless it begins with a name in capitals."""
+    return text if text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
 
 
 def _unknown_command(error: Any, ctx: Any) -> str | None:
@@ -184,13 +207,21 @@ def spoken_of(root: Any, words: Sequence[str]) -> Spoken:
     command, _, rest = _command(root, words)
     if command is None:
         return Spoken({}, {})
-    spelled = {param.name: spelling(param) for param in command.params}
     try:
         with command.make_context(command.name or "", list(rest), resilient_parsing=True) as ctx:
-            values = dict(ctx.params)
+            return spoken_within(ctx)
     except Exception:  # the command line may be what is wrong
-        values = {}
-    return Spoken(spelled, values)
+        return Spoken(_spelled(command), {})
+
+
+def spoken_within(ctx: Any) -> Spoken:
+    """Return how the command of a context of click's spells the request's fields."""
+    return Spoken(_spelled(ctx.command), dict(ctx.params))
+
+
+def _spelled(command: Any) -> dict[str, str]:
+    """What is typed for each parameter of a command."""
+    return {param.name: spelling(param) for param in command.params}
 
 
 def _command(root: Any, words: Sequence[str]) -> tuple[Any, Sequence[str], Sequence[str]]:

@@ -124,6 +124,14 @@ class WindowStore:
         except OSError as error:
             raise ValueError(f"cannot be read ({error.strerror})") from error
 
+    def kept(self) -> str | None:
+        """Return the sentence on finished windows that outlast this run, None where there are none."""
+        if self.folder is None:
+            return None
+        count = sum(1 for _ in self.folder.glob("window-*.safetensors"))
+        windows = "1 finished window is" if count == 1 else f"{count} finished windows are"
+        return f"{windows} kept in {self.folder}, and the same request goes on from there" if count else None
+
     def discard(self) -> None:
         """Delete the folder if it is this program's own: the clip was handed over."""
         if self._own is not None:

@@ -9,6 +9,7 @@ Whatever PyAV raises becomes a MediaError that names the file and the cause.
 
 from __future__ import annotations
 
+import codecs
 import heapq
 import itertools
 import os
@@ -30,7 +31,11 @@ FORMATS = """
     mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mulaw mxf nsv nut nuv obu ogg oma pva qcp rm
     shn smjpeg sox swf tak truehd tta voc vc1 vvc w64 wav wsaud wtv wv xwma yuv4mpegpipe
 """.split()  # noqa: SIM905 - a list of 80 lines is no easier to read
-LISTS = "it is of a kind that is not read; lists of other files, as m3u8 and ffconcat, are not followed"
+# What a file that FFmpeg does not know may be, and how lists of other files begin.
+TEXT = "it is text"
+OTHER_KIND = "it is of a kind that is not read"
+LISTS = "it is a list of other files, which is not followed"
+LIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
 # A seek may land after the wanted time, or between two keyframes: then it is tried again so much earlier.
 SEEK_MARGINS_S = (0.5, 12.0)
 NEAR_START_S = 1.0  # from here on it is not worth to seek
@@ -63,9 +68,33 @@ def opened(path: Path) -> Iterator[Any]:
         try:
             container = av.open(name, container_options=options, metadata_errors="replace")
         except av.ArgumentError as error:  # what FFmpeg says of a format that is not in the list
-            raise MediaError(f"{path} cannot be read as a picture, video or sound ({LISTS})") from error
+            raise MediaError(f"{path} cannot be read as a picture, video or sound ({_kind(path)})") from error
+        except av.InvalidDataError as error:
+            if _kind(path) != TEXT:
+                raise
+            raise MediaError(f"{path} cannot be read as a picture, video or sound ({TEXT})") from error
         with container:
             yield container
+
+
+def _kind(path: Path) -> str:
+    """Return what a file is that is no media, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if any(mark in head for mark in LIST_MARKS):
+        return LISTS
+    plain = set(range(32, 256)) - {127} | set(b"\t\n\r\f")
+    return TEXT if plain.issuperset(head) and _is_utf8(head) else OTHER_KIND
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Return whether bytes are UTF-8, the last letter of which may be cut off."""
+    text = codecs.getincrementaldecoder("utf-8")()
+    try:
+        text.decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def check_is_file(path: Path) -> None:

@@ -137,6 +137,8 @@ def _target(path: Path) -> Path:
 def _check_target(path: Path, target: Path) -> None:
     if target.is_dir():
         raise MediaError(f"output is {path}, which is a folder; give the name of a file in it")
+    if target.parent.exists() and not target.parent.is_dir():
+        raise MediaError(f"output is {path}, but {target.parent} is no folder; choose another place")
     if not target.parent.is_dir():
         raise MediaError(f"output is {path}, but there is no folder {target.parent}; make it first")
     if not target.exists():

@@ -50,11 +50,12 @@ class StepCache:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise RequestError(
-                f"cache kind is {shown(self.kind)}; the caches are {listed(self.kind, KINDS)}", field="cache"
+                f"cache is {shown(self.kind)}; the caches are {listed(self.kind, KINDS)}", field="cache"
             )
         if not 0 <= self.threshold < 10:
             raise RequestError(
-                f"cache threshold is {self.threshold:g}; give 0 to 10, such as 0.05", field="cache"
+                f"cache is '{self.kind}:{self.threshold:g}'; give it a threshold of 0 to 10, such as 0.05",
+                field="cache",
             )
         if not 0 <= self.start <= 1:
             raise RequestError(

@@ -894,14 +894,14 @@ def _refusal(plan: PlanLike, sizes: ModelSizes, machine: Machine) -> str:
 
 
 def _shortage(prices: Sequence[Price], machine: Machine) -> str:
-    host, free = min(p.host_bytes for p in prices), f"of which {machine.host_bytes / GB:.1f} are free"
+    host, free = min(p.host_bytes for p in prices), f"of which {machine.host_bytes / GB:.2g} may be used"
     if machine.kind == "cpu":
         return f"it needs at least {host / GB:.1f} GB of memory, {free}"
     device = min(p.device_bytes for p in prices)
     if device > machine.device_bytes:
         return (
             f"it needs at least {device / GB:.1f} GB on {machine.name}, "
-            f"which has {machine.device_bytes / GB:.1f} free"
+            f"of which {machine.device_bytes / GB:.2g} may be used"
         )
     enough = [p for p in prices if p.device_bytes <= machine.device_bytes]
     host = min(p.host_bytes for p in enough)

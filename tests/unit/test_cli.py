@@ -18,6 +18,7 @@ from soundstage.cli import making
 from soundstage.cli.program import GROUPS, app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
+from soundstage.long_take.folder import WindowStore
 from soundstage.media.read import read_media
 from soundstage.model_set import AUDIO_VAE, TRANSFORMER
 from tests.tiny_model import TinyParts, write_tiny_model
@@ -149,7 +150,7 @@ def test_plan_makes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     ("words", "says"),
     [
         (["--size", "cinema"], "--size is 'cinema'; give WIDTHxHEIGHT"),
-        (["--size", "0x0"], "--size is (0, 0); give (width, height)"),
+        (["--size", "0x0"], "--size is '0x0'; give width and height"),
         (["--duration", "-1"], "--duration is -1; give a length in seconds above 0"),
         (["--duration", "1000"], "the clip would last 1000 s; the longest take is 120 s"),
         (["--frames", "0"], "--frames is 0"),
@@ -284,3 +285,89 @@ def test_help_answers_in_under_half_a_second() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "generate" in done.stdout
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 0.5
+
+
+# --- in the words of the command line -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["--video", "{clip}"],
+            "kept; give --span, --mask, --denoise, --extend-after, --canvas, or --remake",
+        ),
+        (["--recipe", "upscale"], "recipe 'upscale' starts from a clip; give --video"),
+        (["--recipe", "dub"], "give --reference, the clip of the speaker, and its sound by --audio with"),
+        (["--image", "{picture}@9"], "TIME of --image is 9 s, but the last frame is at"),
+        (["--cache", "foo"], "--cache is 'foo'; the caches are"),
+        (["--cache", "teacache:99"], "--cache is 'teacache:99'; give it a threshold of 0 to 10"),
+        (["--size", "99999999x3"], "--size is '99999999x3'; give width and height in pixels"),
+        (["--relay", "epsilon"], "give NAME=VALUE, such as epsilon=0.5"),
+        (["--memory", "0.0001"], "of which 0.0001 may be used"),
+        (["red", "ball"], "has no use for 'red ball'; put PROMPT within quotation marks"),
+        (["--prompt"], "--prompt is given without a value"),
+        (["--image", "{text}"], "cannot be read as a picture, video or sound (it is text)"),
+        (["--audio", "{text}"], "cannot be read as a picture, video or sound (it is text)"),
+        (["-o", "{text}/a.mp4"], "note.png is no folder; choose another place"),
+    ],
+)
+def test_refusals_name_what_is_typed(tmp_path: Path, words: list[str], says: str) -> None:
+    from PIL import Image
+
+    files = {"clip": tmp_path / "no.mp4", "picture": tmp_path / "p.png", "text": tmp_path / "note.png"}
+    Image.new("RGB", (64, 64)).save(files["picture"])
+    files["text"].write_text("Dear diary,\n")
+    result = call("generate", PROMPT, *(word.format(**files) for word in words))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+    assert "None" not in result.stderr
+
+
+def test_an_argument_is_named_where_it_stands_for_an_option(tmp_path: Path) -> None:
+    missing = tmp_path / "no.mp4"
+    assert "START-END has the span 'a'; give" in call("retake", missing, "a", PROMPT).stderr
+    told = call("retake", missing, "1-2", PROMPT).stderr
+    assert "there is no file" in told
+    assert "ends at" not in told  # which nobody knows of a clip that is not there
+    assert "needs IMAGE (PATH[@TIME]" in call("keyframe", PROMPT).stderr
+
+
+def test_snaps_and_notices_name_what_is_typed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (300, 64)).save(tmp_path / "wide.png")
+    told = call("plan", PROMPT, "--image", tmp_path / "wide.png").stdout
+    assert "(the shape of --image, at" in told
+    assert "--crop 'pad' shows all of it" in told
+    asked = json.loads(call("plan", PROMPT, "--image", tmp_path / "wide.png", "--json").stdout)
+    assert "the shape of guides[0].image" in json.dumps(asked)
+
+
+def test_show_of_a_picture_asks_for_the_film(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
+    assert "sheet.png is a picture, which does not say" in call("show", tmp_path / "sheet.png").stderr
+
+
+def test_an_interrupted_take_says_where_its_windows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = WindowStore.save
+
+    def interrupted(self: WindowStore, index: int, latents: Any) -> None:
+        if index == 1:
+            raise KeyboardInterrupt
+        save(self, index, latents)
+
+    monkeypatch.setattr(WindowStore, "save", interrupted)
+    tiny = write_tiny_model(tmp_path / "tiny")
+    words = ["generate", PROMPT, "--model", tiny, "--frames", 49, "--size", "64x64", "--steps", 1]
+    words += ["--take", "window_frames=25", "--take", "overlap_frames=16"]
+    kept = call(*words, "--take", f"folder={tmp_path / 'work'}", "-o", tmp_path / "a.mp4")
+    assert kept.exit_code == 130, kept.stderr
+    folder = tmp_path / "work"
+    assert f"interrupted; 1 finished window is kept in {folder}, and the same request goes" in kept.stderr
+    lost = call(*words, "-o", tmp_path / "a.mp4")
+    assert "interrupted; no partial file is left" in lost.stderr

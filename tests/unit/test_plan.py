@@ -239,7 +239,7 @@ def test_negative_prompts_by_modality(model: ModelSet) -> None:
         ({"sampler": "magic"}, "sampler is 'magic'; the samplers are euler"),
         ({"schedule": "magic"}, "schedule is 'magic'; the schedules are"),
         ({"video_scales": {"power": 1}}, "video_scales has no 'power'; it has apg_eta"),
-        ({"recipe": "upscale"}, "recipe 'upscale' starts from a clip; give source with a video"),
+        ({"recipe": "upscale"}, "recipe 'upscale' starts from a clip; give source.video"),
         ({"guides": [{"image": "no.png"}]}, r"guides\[0\].image: there is no file no\.png"),
         ({"audio": {"file": "no.wav"}}, r"audio.file: there is no file no\.wav"),
         ({"audio": {"file": np.zeros((2, 48_000)), "start_s": 2}}, "start_s is 2, but .* lasts 1 s"),
@@ -580,14 +580,14 @@ def test_adapters_and_what_they_follow_miss_each_other_aloud(model: ModelSet, tm
     assert "without an in-context LoRA" in told(references=reference)
     assert "without an in-context LoRA" in told(references=reference, loras=[ss.Lora(style)])
     assert told(references=reference, loras=[ss.Lora(pose)]) == ""
-    assert "was trained to follow a reference clip, and no reference is" in told(loras=[ss.Lora(pose)])
+    assert "was trained to follow a reference clip, and no clip to follow is" in told(loras=[ss.Lora(pose)])
     assert "without an identity LoRA" in told(audio=voice)
     assert told(audio=voice, loras=[ss.Lora(style)]) == ""
     follower = ModelSet("test", model.folder, Defaults(follows=("references", "voices")))
     assert told(follower, references=reference, audio=voice) == ""
     assert "made for a dubbing LoRA" in told(recipe="dub", references=reference, audio=voice)
     for lacking in ({}, {"references": reference}, {"audio": voice}):
-        with pytest.raises(RequestError, match="recipe 'dub' gives a speaker new words; give the clip"):
+        with pytest.raises(RequestError, match="recipe 'dub' gives a speaker new words; give references"):
             told(recipe="dub", **lacking)
 
 
@@ -667,8 +667,8 @@ def test_what_is_cut_off_is_told(model: ModelSet) -> None:
     portrait = np.zeros((192, 128, 3), np.uint8)
     (told,) = planned(small, guides=[ss.Guide(portrait)], size=(192, 128)).notices
     assert told == (
-        "guides[0].image is 128x192 and the film 192x128: 56 % of its height is cut off; crop 'pad' shows "
-        "all of it"
+        "guides[0].image is 128x192 and the film 192x128: 56 % of its height is cut off; "
+        "guides.crop 'pad' shows all of it"
     )
     for crop in ("pad", "stretch"):
         assert planned(small, guides=[ss.Guide(portrait, crop=crop)], size=(192, 128)).notices == ()

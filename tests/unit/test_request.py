@@ -46,7 +46,7 @@ def test_sizes_as_text(text: str, size: object) -> None:
         ({"prompt": " \n"}, "prompt", "prompt is empty; describe"),
         ({"prompt": 3}, "prompt", "prompt is 3; it should be a valid string"),
         ({"size": "cinema"}, "size", "size is 'cinema'; give WIDTHxHEIGHT"),
-        ({"size": (0, 128)}, "size", r"size is \(0, 128\); give \(width, height\)"),
+        ({"size": (0, 128)}, "size", r"size is \(0, 128\); give width and height"),
         ({"size": (1, 2, 3)}, "size", r"size is \(1, 2, 3\)"),
         ({"size": "99999x128"}, "size", "from 32 to 8192"),
         ({"duration_s": -1}, "duration_s", "duration_s is -1; give a length in seconds above 0"),
@@ -111,9 +111,9 @@ def test_a_cache_is_words_or_a_record() -> None:
 @pytest.mark.parametrize(
     ("cache", "says"),
     [
-        ("magcache:0.1", "cache kind is 'magcache'; the caches are teacache, first-block"),
+        ("magcache:0.1", "cache is 'magcache'; the caches are teacache, first-block"),
         ("first-block:lots", "cache is 'first-block:lots', whose threshold is no number"),
-        ("teacache:11", "cache threshold is 11; give 0 to 10"),
+        ("teacache:11", "cache is 'teacache:11'; give it a threshold of 0 to 10"),
         ({"kind": "teacache", "start": 2}, "cache start is 2; give a share of the steps"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_bad_cache_is_refused(cache: Any, says: str) -> None:
         ),
         ({"seed": 2**64}, "seed is 18446744073709551616; give a number that is not beyond"),
         ({"steps": 5_000_000}, "steps is 5000000; give a count between 1 and 1000"),
-        ({"size": (4_000_000, 32)}, r"size is \(4000000, 32\); give \(width, height\) in pixels"),
+        ({"size": (4_000_000, 32)}, r"size is \(4000000, 32\); give width and height in pixels"),
         ({"size": "9" * 5_000}, r"size is '999.*999' \(5002 letters\); give WIDTHxHEIGHT"),
         ({"guides": [{"image": "a.png"}] * 1_000}, "guides is .*; tuple should have at most 256 items"),
         ({"sigmas": [0.5] * 3_000}, "sigmas has 3000 entries; give at most 2000"),

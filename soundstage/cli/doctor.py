@@ -248,7 +248,7 @@ def _needs(machine: Machine, priced: Sequence[Priced]) -> Iterator[Need]:
 def priced_models(
     model: str | None, weights: str, dtype: str, kind: str
 ) -> tuple[tuple[Priced, ...], tuple[str, ...]]:
-    """(the models to price, what is wrong with others): the one named, or those here and the published 22B.
+    """(the models to price, what to know of those here): the one named, or those here and the published 22B.
 
     kind: of the device.
     """
@@ -257,17 +257,21 @@ def priced_models(
 
     storage = storage_named(weights)
     if model is not None:
-        return (_priced(find_model(model), storage, dtype, kind),), ()
+        named = find_model(model)
+        return (_priced(named, storage, dtype, kind),), named.notices
     if storage is not None:
         raise RequestError(
             f"weights is '{weights}', and no model is named; give --model, without which the models here and "
             "the published 22B are priced",
             field="weights",
         )
-    found, problems = [], []
+    found: list[Priced] = []
+    problems: list[str] = []
     for name in _installed():
         try:
-            found.append(_priced(find_model(name), None, dtype, kind))
+            here = find_model(name)
+            found.append(_priced(here, None, dtype, kind))
+            problems += here.notices
         except SoundstageError as error:
             problems.append(f"model {name}: {error}")
     return (*found, *_published(dtype, kind)), tuple(problems)
@@ -316,6 +320,9 @@ def _published(dtype: str, kind: str) -> Iterator[Priced]:
 
         def extra(self, role: str) -> ModelFile:
             return ModelFile(EXTRAS[role][1], Path(role), 0)
+
+        def check_extra(self, role: str) -> None:
+            """Take it that the file is what it should be: it may not be here."""
 
     model = Complete(PUBLISHED, Path(), Defaults())
     full = ModelSizes.published(choose_format(asked_format(dtype), Defaults().dtype, kind).name)

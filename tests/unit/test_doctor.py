@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import soundstage
@@ -79,6 +81,19 @@ def test_added_models_are_priced_and_a_broken_one_is_told(
     assert [one.title for one in priced][:2] == ["nano", "mine"]
     assert len(problems) == 1
     assert problems[0].startswith("model gone: model 'gone' was added with")
+
+
+def test_what_a_models_files_lack_is_told(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            told = dict(file.metadata() or {})
+        config = json.loads(told.get("config", "{}"))
+        if config.get("transformer", {}).pop("norm_eps", None) is not None:
+            save_file(load_file(path), path, told | {"config": json.dumps(config)})
+    result = CliRunner().invoke(app, ["doctor", "--model", str(folder)])
+    assert result.exit_code == 0, result.stderr
+    assert "the stored transformer config lacks norm_eps" in " ".join(result.stdout.split())
 
 
 def test_a_larger_card_streams_less() -> None:

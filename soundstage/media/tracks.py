@@ -36,12 +36,14 @@ from soundstage.media.container import (
 )
 from soundstage.media.display import Display, display_of
 from soundstage.stamps import known_file
+from soundstage.types import JUST_UNDER_HALF
 
 HEAD_PACKETS = 120  # from which the rate is found
 TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked for
 CUT_SOUND_S = 0.1
 MISSING_S = 0.25  # less at the end of a file than its index lists is no damage
 FILLING_S = 0.2  # at most so much of a stream's last packets is not to be heard
+SHORTEST_S = 1e-3  # for which a picture is shown
 MAX_SCANNED_BYTES = 2**27
 MAX_FPS = 1000
 STANDARD_RATES = tuple(
@@ -108,7 +110,12 @@ class Tracks:
 
     @property
     def num_frames(self) -> int:
-        return 0 if self.picture is None else max(1, round(self.picture_s * self.picture.fps))
+        """Frames at the constant rate, so many that the last one is among them."""
+        if self.picture is None:
+            return 0
+        last = self.picture.last_s if self.picture.last_s < self.picture.end_s else self.zero_s
+        nearest = math.floor((last - self.zero_s) * self.picture.fps + JUST_UNDER_HALF)
+        return max(1, round(self.picture_s * self.picture.fps), nearest + 1)
 
 
 def tracks(path: Path) -> Tracks:
@@ -231,9 +238,8 @@ def _constant_rate(head: _Head) -> Fraction:
     if max(steps) - min(steps) <= 2:
         mean = Fraction(head.stamps[-1] - head.stamps[0], len(steps)) * head.base
         rounding = min(tick / len(steps), usual / 10)  # of the mean: stamps are whole ticks
-        near_enough = tick if max(steps) > min(steps) else max(usual / 200, rounding)
         for rate in stated:
-            if abs(1 / rate - usual) <= near_enough:
+            if abs(1 / rate - mean) <= 2 * rounding:
                 return _standard(rate, Fraction(1, 10**6)) or rate
         near = _standard(1 / mean, max(Fraction(1, 2000), rounding / mean))
         return near or (1 / mean).limit_denominator(1001)
@@ -297,8 +303,8 @@ def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> 
     )
     end_s, lost_s = tail.end_s, None
     if head.indexed and head.listed_s is not None:
-        if tail.whole:  # its index knows best how long the last picture is shown
-            end_s = head.listed_s
+        if tail.whole:  # its index knows best how long the last picture is shown, if it is shown at all
+            end_s = head.listed_s if head.listed_s > tail.begin_s + SHORTEST_S else max(end_s, head.listed_s)
         elif head.listed_s - end_s > max(MISSING_S, 2 * step_s):
             lost_s = head.listed_s
     return _End(tail.begin_s, max(end_s, start_s + step_s), lost_s, tail.joined)

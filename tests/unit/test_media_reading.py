@@ -294,6 +294,32 @@ def test_a_few_frames_in_milliseconds_have_their_own_rate(tmp_path: Path, count:
     assert (info.fps, info.num_frames) == (pytest.approx(fps, rel=1e-9), count)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(("fps", "count"), [(25.0, 130), (12.5, 40), (15.0, 60), (7.0, 20)])
+def test_the_last_frame_is_shown_whatever_its_length(
+    tmp_path: Path, suffix: str, fps: float, count: int
+) -> None:
+    """The file states 30 frames per second and, of its last one, a thirtieth."""
+    path = tmp_path / f"a.{suffix}"
+    levels = np.linspace(20, 220, count).round()
+    write_film(path, grays(levels), 30, times_s=[i / fps for i in range(count)], options=LOSSLESS)
+    info = probe(str(path))
+    assert (info.fps, info.num_frames) == (pytest.approx(fps, rel=1e-3), count)
+    assert np.abs(np.array(gray_of(own_frames(path))) - levels).max() <= 3
+
+
+def test_an_index_that_ends_before_the_last_frame_is_not_believed(tmp_path: Path) -> None:
+    """Slides that were stored out of order: the lengths in the index add up to less than what is shown."""
+    path = tmp_path / "a.mp4"
+    write_film(path, grays([20, 70, 120, 170, 220]), 30, times_s=[0, 0.5, 2.0, 2.1, 4.9], options={"bf": "3"})
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.duration * stream.time_base < 4.9
+    info = probe(str(path))
+    assert 4.9 < info.num_frames / info.fps < 5.6
+    assert gray_of(own_frames(path))[-1] == pytest.approx(220, abs=3)
+
+
 @pytest.mark.parametrize("fps", [24.0, 24000 / 1001, 30.0, 30000 / 1001])
 @pytest.mark.parametrize("lost", [(), (50,)])
 def test_frames_stored_out_of_order_in_milliseconds_have_their_own_rate(

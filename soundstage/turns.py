@@ -99,19 +99,19 @@ class Run(Generator[Event, None, None]):
     """
 
     def __init__(self, events: Generator[Event, None, None]) -> None:
-        self._events, self._mutex = events, threading.RLock()
+        self._events, self._lock = events, FairLock()
 
     def send(self, value: None) -> Event:
-        with self._mutex:
+        with self._lock:
             return self._events.send(value)
 
     def throw(self, *error: Any) -> Event:
-        with self._mutex:
+        with self._lock:
             return self._events.throw(*error)
 
     def close(self) -> None:
         """Stop the work. Nothing happens if it is done or stopped already."""
-        with self._mutex:
+        with self._lock:
             self._events.close()
 
 

@@ -200,6 +200,9 @@ def test_a_run_is_closed_by_another_thread_while_it_works(folder: Path) -> None:
     assert at_work.wait(20)
     closer = threading.Thread(target=run.close)
     closer.start()
+    deadline = time.monotonic() + 20
+    while not run._lock._waiting and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        time.sleep(0.001)
     go_on.set()
     closer.join(20)
     worker.join(20)

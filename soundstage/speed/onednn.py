@@ -69,7 +69,11 @@ def steady() -> None:
 
 
 class _OneThread:
-    """How many callers compute on one thread now, and how many threads there were before the first."""
+    """How many callers compute on one thread now, and how many threads there were before the first.
+
+    PyTorch keeps the number for each thread that calls it, and gives a thread that is new the number that was
+    set last by any, so that one which comes in between would go on with one for ever.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -79,14 +83,13 @@ class _OneThread:
         with self._lock:
             if self._callers == 0:
                 self._before = torch.get_num_threads()
-                torch.set_num_threads(1)
             self._callers += 1
+            torch.set_num_threads(1)
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._callers -= 1
-            if self._callers == 0:
-                torch.set_num_threads(self._before)
+            torch.set_num_threads(self._before)
 
 
 _ONE_THREAD = _OneThread()
@@ -97,7 +100,6 @@ def one_thread(device: torch.device) -> AbstractContextManager[None]:
 
     oneDNN's convolutions of few channels sum in another order on another number of threads. The sound is a
     small part of a clip's work, so that it can be made on one, and has the same bits everywhere.
-    The number of threads is the process's: of several callers the last one sets it back.
     """
     return _ONE_THREAD if device.type == "cpu" else nullcontext()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -228,16 +229,21 @@ def test_one_thread_is_for_the_cpu_and_for_a_while() -> None:
         torch.set_num_threads(before)
 
 
-def test_of_two_callers_on_one_thread_the_last_sets_the_number_back() -> None:
+def test_a_thread_that_comes_while_another_computes_on_one_gets_all_back() -> None:
     cpu, before = torch.device("cpu"), torch.get_num_threads()
+    seen: list[int] = []
+
+    def other() -> None:
+        with onednn.one_thread(cpu):
+            seen.append(torch.get_num_threads())
+        seen.append(torch.get_num_threads())
+
     try:
         torch.set_num_threads(2)
-        first, second = onednn.one_thread(cpu), onednn.one_thread(cpu)
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert torch.get_num_threads() == 1
-        second.__exit__(None, None, None)
-        assert torch.get_num_threads() == 2
+        with onednn.one_thread(cpu):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        assert [*seen, torch.get_num_threads()] == [1, 2, 2]
     finally:
         torch.set_num_threads(before)

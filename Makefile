@@ -13,7 +13,7 @@ GUISED := tests/unit/test_guises.py
 demo: $(RUNTIME)  ## make a clip with sound, and its contact sheet, in outputs/
 	mkdir -p outputs
 	$(BIN)/soundstage generate "A red ball drops onto a wooden floor, bouncing three times. The camera is static. A thud sounds with each bounce." \
-		--seed 7 --output outputs/demo.mp4 --contact-sheet
+		--seed 7 --output outputs/demo.mp4 --contact-sheet --force
 
 test: $(STAMP)  ## under 15 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2

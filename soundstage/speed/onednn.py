@@ -25,7 +25,6 @@ Measured on one core, PyTorch 2.13, 1536 tokens of width 1024, in milliseconds, 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import platform
 import threading
@@ -44,7 +43,7 @@ from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
 from soundstage.speed import winograd
 from soundstage.speed.formats import ISA_VARIABLES
-from soundstage.speed.rows import RowArithmetic, gelu_by_rows, is_plain
+from soundstage.speed.rows import RowArithmetic, even_share, gelu_by_rows, is_plain
 from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.speed.winograd import WinogradConv3d
 from soundstage.weights.quantize import Product, QuantizedLinear
@@ -213,7 +212,7 @@ def attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tenso
     """Logits are float32 in both formats; rounded to bfloat16 they would cost 1 % of the result's norm."""
     batch, length, num_heads, head_dim = queries.shape
     num_keys = keys.shape[1]
-    rows = _even_share(length, max(MIN_ROWS, MAX_SCORES // num_keys))
+    rows = even_share(length, max(MIN_ROWS, MAX_SCORES // num_keys))  # a product reorders all the keys
     if bias is not None:
         bias = bias.expand(batch, num_heads, length, num_keys)
     out = torch.empty_like(queries)
@@ -230,11 +229,6 @@ def attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tenso
                 weights = torch.softmax(logits, dim=-1).to(values.dtype)
                 out[sample, chosen, head] = _product(weights, columns[head])
     return out
-
-
-def _even_share(length: int, most: int) -> int:
-    """Size of parts, at most `most`, that leaves no small rest: every product reorders all the keys."""
-    return math.ceil(length / math.ceil(length / most))
 
 
 # --- trials --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Sums are over single rows, so that neither the groups nor the number of threads 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,11 @@ def is_plain(*tensors: Tensor | None) -> bool:
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def even_share(length: int, most: int) -> int:
+    """Return the size of parts, at most `most`, that leaves no small rest."""
+    return math.ceil(length / math.ceil(length / most))
 
 
 def _is_large(x: Tensor, *others: Tensor) -> bool:

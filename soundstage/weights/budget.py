@@ -53,6 +53,8 @@ DECODE_PIECES, DECODE_PIECE_BYTES = 12, 64 * 2**20  # model.streaming.MAX_BYTES
 PIXEL_BYTES = 3 * 12
 # The vocoder in float32: 1920 samples of an audio latent at 48 kHz, 48 channels at the last stage, 6 copies.
 AUDIO_DECODE_BYTES = 1920 * 48 * 4 * 6
+# speed.winograd on a CPU in float32: transformed weights, and tiles of three frames before and after.
+CPU_TILES_BYTES = 2**28
 AUDIO_STRETCH = 600  # latents decoded at once: long_sound.STRETCH_LATENTS with what is read around them
 UPSAMPLER_CHANNELS, UPSAMPLER_UNITS = 1024, 6
 STATES_RESERVE = 1.2e9  # those of 1,024 tokens of Gemma 3 12B
@@ -580,6 +582,8 @@ class _Pricing:
             weights = self._weights_of("decode video")
             alive = decode_bytes(step, self.sizes, self.residency)
             alive += turning_bytes(step, self.sizes, self.residency)
+            if self.machine.kind == "cpu" and self.sizes.item_bytes == 4:
+                alive += min(CPU_TILES_BYTES, 4 * weights)
             flops = decode_flops(step, self.sizes)
             phases.append(self._phase("decode video", weights + alive, self._arriving(weights), flops))
         if "audio" in self.plan.modalities:

@@ -7,9 +7,9 @@ matrices; between them are 36 matrix products.
 Weights are transformed at every call, some output channels at a time, and not kept: they would take 4 times
 their memory. That pays only where enough results share them, which `is_less_work` decides from shapes alone,
 so that a seed gives the same bits.
-Measured in float32 on one core of Zen 4, AVX2, PyTorch 2.13: 9 frames of 64x64 and 128 channels took 0.297 s
-and take 0.154, of 32x32 and 256 0.315 and 0.160, of 16x16 and 512 0.302 and 0.219. The error against float64
-is 2e-6, that of PyTorch's own convolution.
+Measured in float32 on one core of Zen 4, AVX2, PyTorch 2.13: 9 frames of 64x64 and 128 channels took 0.293 s
+and take 0.147, of 32x32 and 256 0.287 and 0.147; 10 frames of 16x24 and 1024 2.00 and 1.07. The error against
+float64 is 2e-6, that of PyTorch's own convolution.
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv 1509.09308).
 """
 
@@ -27,7 +27,7 @@ from soundstage.speed.rows import even_share, is_plain
 KERNEL, PADDING = (3, 3, 3), (0, 1, 1)
 TILE, SIDE = 4, 6  # results and numbers given, along a side of a tile
 MIN_CHANNELS = 32  # fewer leave the products too thin
-MIN_RESULTS = 1536  # that share a transform of the weights, which costs what is saved at some 1,200 of them
+MIN_RESULTS = 1024  # that share a transform of the weights; what it costs is saved at some 800 of them
 MIN_SIDE = 8  # of a frame: below, tiles are mostly edge
 ENOUGH_TILES = 128  # columns of a product; frames with fewer tiles are taken together
 MOST_BYTES = 16 * 2**20  # of transformed input at a time

@@ -472,7 +472,7 @@ def test_what_a_form_lacks_is_named(
     model: Gemma3ForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_single(model, tmp_path / "one.safetensors")
-    with pytest.raises(RequestError, match="storage is '3bit'; give one of full, stored, 4bit"):
+    with pytest.raises(RequestError, match="storage is '3bit'; give one of 4bit, full, stored"):
         load(path, "3bit")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match=r"needs the 'bitsandbytes' extra: pip install"):

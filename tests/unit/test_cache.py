@@ -162,7 +162,7 @@ def test_teacache_sums_changes_through_its_polynomial(transformer: Transformer) 
     ("fields", "sentence"),
     [
         ({"kind": "magcache"}, "the caches are teacache, first-block"),
-        ({"threshold": -1}, "give 0 to 10"),
+        ({"threshold": -1}, "a threshold of 0 to 10"),
         ({"start": 2}, "a share of the steps"),
     ],
 )

@@ -96,7 +96,9 @@ def test_a_timed_lora_goes_with_guides_and_a_voice(stage: Engine, tmp_path: Path
     voice = np.zeros((2, 24_000), np.float32)
     done = made(stage, **fields, audio=ss.Audio(voice, "identity", guidance=0))
     assert torch.isfinite(done.audio_latents).all()
-    with pytest.raises(ss.SoundstageError, match=r"loras\[0\].span does not go with a voice .* guidance 0"):
+    with pytest.raises(
+        ss.SoundstageError, match=r"loras\[0\].span does not go with a voice .* audio\.guidance to 0"
+    ):
         made(stage, **fields, audio=ss.Audio(voice, "identity"))
 
 

@@ -385,6 +385,12 @@ def turning_bytes(step: PassLike, sizes: ModelSizes, residency: Residency) -> fl
     return DECODE_TURNED * frame * step.num_frames if residency.decode == "whole" else 0.0
 
 
+def tiles_bytes(sizes: ModelSizes) -> float:
+    """What convolutions by tiles allocate besides: 4 times the largest weight, up to a bound."""
+    inputs, outputs = 8 * sizes.vae_channels, 32 * sizes.vae_channels
+    return min(CPU_TILES_BYTES, 4 * 27 * inputs * outputs * sizes.item_bytes)
+
+
 def decode_flops(step: PassLike, sizes: ModelSizes) -> float:
     """Operations of the video decoder, by its stages from latents to pixels."""
     t, h, w = VideoShape(step.num_frames, step.height, step.width).latent
@@ -583,7 +589,7 @@ class _Pricing:
             alive = decode_bytes(step, self.sizes, self.residency)
             alive += turning_bytes(step, self.sizes, self.residency)
             if self.machine.kind == "cpu" and self.sizes.item_bytes == 4:
-                alive += min(CPU_TILES_BYTES, 4 * weights)
+                alive += tiles_bytes(self.sizes)
             flops = decode_flops(step, self.sizes)
             phases.append(self._phase("decode video", weights + alive, self._arriving(weights), flops))
         if "audio" in self.plan.modalities:

@@ -12,7 +12,8 @@ Each is tried once on a machine, see trials.py, and what is not faster there is 
 for training: a fast way stands back where gradients or autocast are on, or a tensor is not on the CPU.
 SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
 
-Measured on one core, PyTorch 2.13, 1536 tokens of width 1024, in milliseconds, plain and fast:
+Measured on one core, PyTorch 2.13, 1536 tokens of width 1024, in milliseconds, plain and fast
+(on a machine with other work, so only roughly; the trials decide):
 
                                  AVX2 (Zen 4 held to it), float32
     feed-forward, first layer    224 -> 178     linear and GELU

@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from soundstage.errors import WeightsError
+from soundstage.library.convert_plan import OFFICIAL_PREFIXES
 from soundstage.model.config import transformer_header
 from soundstage.text.pieces import (
     BYTE,
@@ -58,7 +59,6 @@ from soundstage.text.pieces import (
     Piece,
 )
 from soundstage.weights.configs import published_config
-from soundstage.weights.conversion import OFFICIAL_PREFIXES
 from soundstage.weights.header import TensorEntry, header_bytes, laid_out
 from soundstage.weights.layouts import SPIECE, Part, PartTensors, StoredTensor
 from soundstage.weights.load import builder

@@ -12,31 +12,31 @@ TYPE_CHECKING = False  # type checkers take it for that of typing, which takes m
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Audio": "soundstage.inputs",
-    "Canvas": "soundstage.inputs",
+    "Audio": "soundstage.request.inputs",
+    "Canvas": "soundstage.request.inputs",
     "Clip": "soundstage.clip",
     "Continuous": "soundstage.continuous",
     "Done": "soundstage.engine",
     "Engine": "soundstage.engine",
-    "Guide": "soundstage.inputs",
-    "LTXVideoPipeline": "soundstage.pipeline",
-    "Lora": "soundstage.inputs",
+    "Guide": "soundstage.request.inputs",
+    "LTXVideoPipeline": "soundstage.compat.diffusers",
+    "Lora": "soundstage.request.inputs",
     "LoraAttached": "soundstage.engine",
     "Notice": "soundstage.engine",
     "Pacer": "soundstage.continuous",
-    "Pass": "soundstage.recipe",
+    "Pass": "soundstage.request.recipe",
     "Phase": "soundstage.engine",
-    "Plan": "soundstage.plan",
+    "Plan": "soundstage.planning.plan",
     "Preview": "soundstage.engine",
-    "Recipe": "soundstage.recipe",
-    "Reference": "soundstage.inputs",
+    "Recipe": "soundstage.request.recipe",
+    "Reference": "soundstage.request.inputs",
     "Relay": "soundstage.prompts.timeline",
-    "Request": "soundstage.request",
+    "Request": "soundstage.request.request",
     "SoundstageError": "soundstage.errors",
-    "Source": "soundstage.inputs",
-    "Span": "soundstage.inputs",
+    "Source": "soundstage.request.inputs",
+    "Span": "soundstage.request.inputs",
     "Step": "soundstage.engine",
-    "Take": "soundstage.long_take.windows",
+    "Take": "soundstage.request.take",
     "load": "soundstage.engine",
 }
 
@@ -74,16 +74,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from soundstage.clip import Clip
+    from soundstage.compat.diffusers import LTXVideoPipeline
     from soundstage.continuous import Continuous, Pacer
     from soundstage.engine import Done, Engine, LoraAttached, Notice, Phase, Preview, Step, load
     from soundstage.errors import SoundstageError
-    from soundstage.inputs import Audio, Canvas, Guide, Lora, Reference, Source, Span
-    from soundstage.long_take.windows import Take
-    from soundstage.pipeline import LTXVideoPipeline
-    from soundstage.plan import Plan
+    from soundstage.planning.plan import Plan
     from soundstage.prompts.timeline import Relay
-    from soundstage.recipe import Pass, Recipe
-    from soundstage.request import Request
+    from soundstage.request.inputs import Audio, Canvas, Guide, Lora, Reference, Source, Span
+    from soundstage.request.recipe import Pass, Recipe
+    from soundstage.request.request import Request
+    from soundstage.request.take import Take
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.request import Request
+from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ
 
 TAG = "soundstage"  # key of our JSON in a file's "comment" tag
@@ -41,7 +41,7 @@ class Clip:
         overwrite: an existing file is replaced, once the new one is complete; False refuses it. Raises
         MediaError for a name or folder that cannot be written; the clip can then be saved elsewhere.
         """
-        from soundstage.media.files import check_writable
+        from soundstage.files import check_writable
         from soundstage.media.write import write_mp4, write_wav
 
         path = Path(path)
@@ -71,7 +71,7 @@ class Clip:
 
     def contact_sheet(self, path: str | Path, *, overwrite: bool = True) -> Path:
         """Write a PNG of frames over the waveform. overwrite: see `save`. Returns the path."""
-        from soundstage.media.files import check_writable
+        from soundstage.files import check_writable
         from soundstage.media.image import contact_sheet
 
         path = Path(path)

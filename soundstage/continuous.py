@@ -21,15 +21,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from soundstage.clip import Clip
+from soundstage.compat.scope import SEEDS
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError
-from soundstage.long_take.run import Handover, Joint
-from soundstage.long_take.windows import Take, endless_windows, given_frames, window_seed
 from soundstage.media.write import fit_audio
-from soundstage.plan import Plan
-from soundstage.planning import make_plan
-from soundstage.request import Request
-from soundstage.scope import SEEDS
+from soundstage.planning.plan import Plan
+from soundstage.planning.planner import make_plan
+from soundstage.planning.windows import endless_windows, given_frames, window_seed
+from soundstage.rendering.windows import Handover, Joint
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 from soundstage.types import OUTPUT_RATE_HZ
 
 

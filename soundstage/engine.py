@@ -6,7 +6,7 @@
 
 An engine keeps its model, and the prompts and inputs it has encoded, so a second request reads nothing
 from disk; encodings are kept for the next process too. torch is loaded by the first run, not by planning.
-Runs may be made from several threads, or be advanced by turns in one: see turns.py.
+Runs may be made from several threads, or be advanced by turns in one: see rendering/turns.py.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from soundstage.bounds import shown
 from soundstage.clip import Clip
-from soundstage.errors import RequestError
-from soundstage.events import Clock, Done, Event, LoraAttached, Notice, Phase, Preview, Step
-from soundstage.long_take.windows import Take, Window
-from soundstage.model_set import ModelSet, find_model
-from soundstage.plan import PassPlan, Plan
-from soundstage.request import Request
-from soundstage.speed.formats import NumberFormat, asked_format, choose_format
-from soundstage.takes import plan_request
-from soundstage.turns import Seat, Turns
+from soundstage.errors import RequestError, shown
+from soundstage.library.model_files import ModelSet, find_model
+from soundstage.memory.machine import NumberFormat, asked_format, choose_format
+from soundstage.memory.policy import Choice, policy_named
+from soundstage.planning.long_take import plan_request
+from soundstage.planning.plan import PassPlan, Plan
+from soundstage.planning.windows import Window
+from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase, Preview, Step
+from soundstage.rendering.turns import Seat, Turns
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 from soundstage.types import LATENT_CHANNELS
-from soundstage.weights.budget import Choice, policy_named
 from soundstage.weights.storage import storage_named
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from soundstage.long_take.folder import WindowStore
-    from soundstage.long_take.run import Handover
-    from soundstage.materials import Materials
-    from soundstage.parts import LoadedParts, Parts
-    from soundstage.provenance import Place
+    from soundstage.rendering.encoded_inputs import Materials
+    from soundstage.rendering.encoding_cache import EncodingCache
+    from soundstage.rendering.parts import LoadedParts, Parts
+    from soundstage.rendering.provenance import Place
+    from soundstage.rendering.window_store import WindowStore
+    from soundstage.rendering.windows import Handover
     from soundstage.sampling.denoise import State
     from soundstage.sampling.guidance import Contexts
-    from soundstage.weights.cache import EncodingCache
 
 MOST_GB = 1e9  # what is more is no limit; whole numbers have no end
 
@@ -85,7 +85,7 @@ class Engine:
     """One model and all that is kept between requests. Threads may share it: runs take turns.
 
     parts: given by tests and by programs that build the model themselves; None loads them from `model`.
-    cache: of encodings; None is the user's, see weights/cache.py.
+    cache: of encodings; None is the user's, see rendering/encoding_cache.py.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Engine:
     @property
     def number_format(self) -> NumberFormat:
         """The format this engine computes in, and why."""
-        from soundstage.parts import pick_device
+        from soundstage.rendering.parts import pick_device
 
         return choose_format(self._dtype, self.model.defaults.dtype, pick_device(self._device).type)
 
@@ -194,7 +194,7 @@ class Engine:
 
     def _attached(self, plan: Plan, parts: Parts) -> Iterator[Event]:
         """Make the plan's LoRAs known, and report those whose file was not read before."""
-        from soundstage.provenance import lora_paths
+        from soundstage.rendering.provenance import lora_paths
 
         for lora in parts.attach(lora_paths(plan)):
             yield LoraAttached(lora.report)
@@ -209,8 +209,8 @@ class Engine:
     ) -> Generator[Event, None, dict[str, Tensor]]:
         """Make one clip's latents, "<pass>.video" and "<pass>.audio". handover: what it goes on from."""
         from soundstage.conditioning.relay import directed
-        from soundstage.passes import denoised, generator_of, preview, result_of
-        from soundstage.staging import Latents, streams, upsampled
+        from soundstage.rendering.prepare import Latents, streams, upsampled
+        from soundstage.rendering.run import denoised, generator_of, preview, result_of
 
         yield clock.phase("encode")
         prompts = [self._encode(parts, plan, step) for step in plan.passes]
@@ -241,8 +241,8 @@ class Engine:
 
     def _store(self, plan: Plan, place: Place) -> WindowStore:
         """Where finished windows of a take are kept. Raises RequestError for a folder that will not do."""
-        from soundstage.long_take.folder import WindowStore
-        from soundstage.provenance import take_facts
+        from soundstage.rendering.provenance import take_facts
+        from soundstage.rendering.window_store import WindowStore
 
         folder = (plan.request.take or Take()).folder
         return WindowStore(folder, take_facts(plan, self.model, place), num_bytes=_window_bytes(plan, place))
@@ -251,7 +251,7 @@ class Engine:
         self, plan: Plan, parts: Parts, store: WindowStore, clock: Clock, preview_every: int
     ) -> Generator[Event, None, dict[str, Tensor]]:
         """Make the windows of a take that the store does not hold yet, and join all of them."""
-        from soundstage.long_take.run import assembled, made_windows
+        from soundstage.rendering.windows import assembled, made_windows
 
         def make(window: Window, handover: Handover | None) -> Generator[Event, None, dict[str, Tensor]]:
             yield Phase(f"window {window.index + 1} of {len(plan.windows)}")
@@ -277,10 +277,10 @@ class Engine:
         store: WindowStore | None,
     ) -> Iterator[Event]:
         """Decode what was made, put given pictures and sounds in their places, hand over the clip."""
-        from soundstage.long_take.color import ColorMatch
-        from soundstage.materials import Materials
-        from soundstage.output import finished_frames, finished_sound
-        from soundstage.provenance import provenance
+        from soundstage.rendering.color import ColorMatch
+        from soundstage.rendering.decode import finished_frames, finished_sound
+        from soundstage.rendering.encoded_inputs import Materials
+        from soundstage.rendering.provenance import provenance
 
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
         frames = sound = None
@@ -311,7 +311,7 @@ class Engine:
 
         Raises RequestError, with the nearest sizes that fit, if the plan does not fit this machine.
         """
-        from soundstage.parts import DTYPES, choose_residency, pick_device
+        from soundstage.rendering.parts import DTYPES, choose_residency, pick_device
 
         return choose_residency(
             plan,
@@ -327,8 +327,8 @@ class Engine:
 
     def _place(self, choice: Choice | None) -> Place:
         """Where and in which numbers a run will compute."""
-        from soundstage.parts import DTYPES, pick_device
-        from soundstage.provenance import Place
+        from soundstage.rendering.parts import DTYPES, pick_device
+        from soundstage.rendering.provenance import Place
 
         if choice is None:
             assert self._parts is not None
@@ -347,7 +347,7 @@ class Engine:
         return parts
 
     def _house(self, choice: Choice) -> Parts:
-        from soundstage.parts import DTYPES, LoadedParts, pick_device
+        from soundstage.rendering.parts import DTYPES, LoadedParts, pick_device
 
         wanted = choice.residency, choice.weights
         if self._built is None or not self._built.takes(*wanted):
@@ -371,7 +371,7 @@ class Engine:
 
     def _materials(self, parts: Parts, plan: Plan) -> Materials:
         """The plan's inputs, encoded."""
-        from soundstage.materials import Materials
+        from soundstage.rendering.encoded_inputs import Materials
 
         materials = Materials(plan, parts, self._cache)
         materials.prepare()
@@ -379,7 +379,7 @@ class Engine:
 
     @cached_property
     def _cache(self) -> EncodingCache:
-        from soundstage.weights.cache import EncodingCache
+        from soundstage.rendering.encoding_cache import EncodingCache
 
         return self._given_cache or EncodingCache.open()
 
@@ -396,8 +396,8 @@ class Engine:
         """Contexts by prompt. Nothing that reads prompts is built if all of them were encoded before."""
         import torch
 
+        from soundstage.rendering.encoding_cache import content_key
         from soundstage.sampling.guidance import Contexts
-        from soundstage.weights.cache import content_key
 
         reader = parts.identity("text")
         keys = {prompt: content_key("prompt", prompt.strip(), *reader) for prompt in prompts}
@@ -432,8 +432,8 @@ def _notices(store: WindowStore) -> Iterator[Event]:
 
 def _read(context: Tensor | None, parts: Parts) -> Tensor:
     """A context as the text encoder gave it. Raises NotFiniteError if it holds what is not a number."""
-    from soundstage.causes import likely_cause
-    from soundstage.finite import checked
+    from soundstage.rendering.causes import likely_cause
+    from soundstage.rendering.finite import checked
 
     assert context is not None
     return checked(context, "the prompt, as the text encoder reads it,", lambda: likely_cause(parts))

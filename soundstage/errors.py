@@ -9,10 +9,19 @@ SoundstageError
 +-- MissingExtraError a feature needs a package that is not installed
 
 A message says what was asked, what was found, and what to do. The command line prints it as one
-sentence and exits with code 2.
+sentence and exits with code 2. Below the tree stands how a message shows a value, and the known names for an
+unknown one.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+SHOWN_LETTERS = 100
+CUTOFF = 0.6  # of difflib's ratio, from which on a name is near
+NUM_NEAR = 4
 
 
 class SoundstageError(Exception):
@@ -56,3 +65,37 @@ class MissingExtraError(SoundstageError, ImportError):
     def __init__(self, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the '{extra}' extra: pip install 'soundstage[{extra}]'")
         self.extra = extra
+
+
+def shown(value: Any, limit: int = SHOWN_LETTERS) -> str:
+    """Return a value as messages show it: its repr in one line, cut in the middle where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of too many digits, an object within itself
+        return f"a {type(value).__name__} that is too large to show"
+    text = " ".join(text.split()) if "\n" in text else text  # the repr of an array
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]} ({len(text)} letters)"
+
+
+def nearest(name: str, known: Iterable[str], count: int = NUM_NEAR) -> list[str]:
+    """Return the known names that are near a mistyped one, the nearest first; case does not count."""
+    by_key: dict[str, str] = {}
+    for known_name in known:
+        by_key.setdefault(known_name.lower(), known_name)
+    key = name.lower()
+    found = difflib.get_close_matches(key, by_key, n=count, cutoff=CUTOFF)
+    begins = [k for k in by_key if len(key) > 1 and k.startswith(key) and k not in found]
+    return [by_key[k] for k in (*found, *begins)][:count]
+
+
+def near_first(name: str, known: Iterable[str]) -> list[str]:
+    """Return all known names once, those near a mistyped one before the others, which keep their order."""
+    names = list(dict.fromkeys(known))
+    near = nearest(name, names)
+    return [*near, *(other for other in names if other not in near)]
+
+
+def listed(name: str, known: Iterable[str]) -> str:
+    """Return the known names for a message, "fast, pro, hq", those near the mistyped one first."""
+    return ", ".join(near_first(name, known))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from soundstage.clip import Clip
-from soundstage.model_set import SHIPPED
+from soundstage.library.model_files import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "cli.md")]

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from soundstage.library.convert import convert
+from soundstage.library.model_files import AUDIO_VAE, TEXT, TEXT_FILES, TRANSFORMER, VIDEO_VAE
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import (
     AudioVaeConfig,
@@ -33,10 +35,8 @@ from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.model_set import AUDIO_VAE, TEXT, TEXT_FILES, TRANSFORMER, VIDEO_VAE
-from soundstage.parts import LoadedParts
+from soundstage.rendering.parts import LoadedParts
 from soundstage.sampling.guidance import Contexts
-from soundstage.weights.convert import convert
 
 HEADS, VIDEO_HEAD, AUDIO_HEAD = 2, 32, 16
 TEXT_TOKENS = 6

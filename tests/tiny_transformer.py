@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
+from soundstage.lora.files import Layer, Lora, LowRank
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.weights.layouts import to_diffusers
-from soundstage.weights.lora_files import Layer, Lora, LowRank
 
 HEADER = {
     "transformer": transformer_header(

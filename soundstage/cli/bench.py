@@ -20,18 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from soundstage.cli.app import PLAIN, json_text
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 from soundstage.types import VideoShape, audio_latent_length
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from soundstage.memory.offload import Streamed
+    from soundstage.memory.policy import Residency
     from soundstage.model.transformer import Modality, Transformer
     from soundstage.model.video_vae import VideoVae
-    from soundstage.weights.budget import Residency
-    from soundstage.weights.residency import Streamed
     from soundstage.weights.storage import Scheme
 
 app = typer.Typer(**PLAIN)
@@ -133,7 +132,7 @@ def _settings(
     layers: int | None,
     repeats: int,
 ) -> Bench:
-    from soundstage.parts import pick_device
+    from soundstage.rendering.parts import pick_device
 
     chosen = pick_device(device)
     full = chosen.type == "cuda"
@@ -180,7 +179,7 @@ def _peer() -> Callable[[Bench], Iterator[Row]]:
 
 
 def _rows(settings: Bench) -> Iterator[Row]:
-    from soundstage.weights.budget import Residency
+    from soundstage.memory.policy import Residency
 
     for weights in settings.weights:
         yield from measured_steps(settings, weights, Residency(), None)
@@ -245,7 +244,7 @@ def _capped(settings: Bench, weights: str, cap_gb: float) -> Iterator[Row]:
     """Each size under a cap, with as many blocks resident as the budget says."""
     import torch
 
-    from soundstage.weights.budget import CUDA_CONTEXT_BYTES
+    from soundstage.memory.policy import CUDA_CONTEXT_BYTES
 
     total = torch.cuda.get_device_properties(settings.device).total_memory
     for size in settings.sizes:
@@ -262,7 +261,7 @@ def _capped(settings: Bench, weights: str, cap_gb: float) -> Iterator[Row]:
 
 def _residency_under(settings: Bench, weights: str, cap_gb: float, size: tuple[int, int, int]) -> Residency:
     """The most blocks that the budget finds room for, with nothing else on the device."""
-    from soundstage.weights.budget import (
+    from soundstage.memory.policy import (
         CHUNK_TOKENS,
         CUDA_CONTEXT_BYTES,
         FRAGMENTATION,
@@ -328,12 +327,12 @@ def random_transformer(
     """The 22B transformer with this many blocks. The same key has the same values wherever it is."""
     import torch
 
+    from soundstage.memory.offload import chunk_feed_forward, place_streamed
+    from soundstage.memory.stream import HostSource, like, owners_of
     from soundstage.model.config import TransformerConfig, transformer_header
     from soundstage.model.transformer import Transformer
     from soundstage.speed import cuda, graphs
     from soundstage.weights.quantize import quantize
-    from soundstage.weights.residency import chunk_feed_forward, place_streamed
-    from soundstage.weights.stream import HostSource, like, owners_of
 
     config = TransformerConfig.from_header({"transformer": transformer_header(num_layers=layers)})
     with torch.device("meta"):
@@ -359,8 +358,8 @@ def random_transformer(
 
 def reserve_blocks(model: Any, residency: Residency, source: Any) -> dict[str, Tensor]:
     """Host memory for the blocks that will be streamed: a view for each of their keys."""
-    from soundstage.weights.residency import streamed_numbers
-    from soundstage.weights.stream import BlockLayout
+    from soundstage.memory.offload import streamed_numbers
+    from soundstage.memory.stream import BlockLayout
 
     views: dict[str, Tensor] = {}
     for number in streamed_numbers(len(model.transformer_blocks), residency):
@@ -391,9 +390,9 @@ def random_decoder(device: torch.device) -> VideoVae:
     """The video VAE in bfloat16; its encoder stays without values."""
     import torch
 
+    from soundstage.memory.stream import like, owners_of
     from soundstage.model.config import VideoVaeConfig, video_vae_header
     from soundstage.model.video_vae import VideoVae
-    from soundstage.weights.stream import like, owners_of
 
     with torch.device("meta"):
         vae = VideoVae(VideoVaeConfig.from_header({"vae": video_vae_header()}))

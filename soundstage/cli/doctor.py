@@ -19,9 +19,9 @@ from soundstage.errors import RequestError, SoundstageError
 if TYPE_CHECKING:
     import torch
 
-    from soundstage.model_set import ModelSet
-    from soundstage.speed.formats import NumberFormat
-    from soundstage.weights.budget import Machine, ModelSizes
+    from soundstage.library.model_files import ModelSet
+    from soundstage.memory.machine import NumberFormat
+    from soundstage.memory.policy import Machine, ModelSizes
     from soundstage.weights.storage import Storage
 
 app = typer.Typer(**PLAIN)
@@ -129,10 +129,10 @@ def examine(
     """
     import torch
 
-    from soundstage.defaults import Defaults
-    from soundstage.parts import pick_device
-    from soundstage.speed.formats import asked_format, choose_format
-    from soundstage.weights.residency import this_machine
+    from soundstage.memory.machine import asked_format, choose_format
+    from soundstage.memory.offload import this_machine
+    from soundstage.rendering.parts import pick_device
+    from soundstage.request.defaults import Defaults
 
     chosen = pick_device(device)
     machine = this_machine(chosen)
@@ -237,7 +237,7 @@ def _free_disk() -> float:
 
 
 def _needs(machine: Machine, priced: Sequence[Priced]) -> Iterator[Need]:
-    from soundstage.recipes import RECIPES
+    from soundstage.request.recipes import RECIPES
 
     for one in priced:
         for recipe in RECIPES:
@@ -252,7 +252,7 @@ def priced_models(
 
     kind: of the device.
     """
-    from soundstage.model_set import find_model
+    from soundstage.library.model_files import find_model
     from soundstage.weights.storage import storage_named
 
     storage = storage_named(weights)
@@ -279,9 +279,9 @@ def priced_models(
 
 def _installed() -> Iterator[str]:
     """Names of models that are here: shipped, added, and published ones with all they need."""
-    from soundstage.model_set import SHIPPED
-    from soundstage.weights.catalog import MODELS
-    from soundstage.weights.library import Library
+    from soundstage.library.catalog import MODELS
+    from soundstage.library.installed import Library
+    from soundstage.library.model_files import SHIPPED
 
     yield from (name for name, folder in SHIPPED.items() if folder.is_dir())
     library = Library.open()
@@ -296,8 +296,8 @@ def _installed() -> Iterator[str]:
 
 def _priced(model: ModelSet, storage: Storage | None, dtype: str, kind: str) -> Priced:
     """A model that is here, at its own sizes: its usual clip and its longest."""
-    from soundstage.parts import DTYPES, model_sizes
-    from soundstage.speed.formats import asked_format, choose_format
+    from soundstage.memory.machine import asked_format, choose_format
+    from soundstage.rendering.parts import DTYPES, model_sizes
 
     used = choose_format(asked_format(dtype), model.defaults.dtype, kind)
     defaults = model.defaults
@@ -309,10 +309,10 @@ def _priced(model: ModelSet, storage: Storage | None, dtype: str, kind: str) -> 
 
 def _published(dtype: str, kind: str) -> Iterator[Priced]:
     """The published 22B, whether it is here or not, with every file that a recipe may ask for."""
-    from soundstage.defaults import Defaults
-    from soundstage.model_set import EXTRAS, ModelFile, ModelSet
-    from soundstage.speed.formats import asked_format, choose_format
-    from soundstage.weights.budget import ModelSizes
+    from soundstage.library.model_files import EXTRAS, ModelFile, ModelSet
+    from soundstage.memory.machine import asked_format, choose_format
+    from soundstage.memory.policy import ModelSizes
+    from soundstage.request.defaults import Defaults
 
     class Complete(ModelSet):
         def files(self) -> tuple[ModelFile, ...]:
@@ -331,9 +331,9 @@ def _published(dtype: str, kind: str) -> Iterator[Priced]:
 
 
 def _need(machine: Machine, priced: Priced, recipe: str, size: tuple[int, int, int]) -> Need:
-    from soundstage.planning import make_plan
-    from soundstage.request import Request
-    from soundstage.weights.budget import choose_held
+    from soundstage.memory.policy import choose_held
+    from soundstage.planning.planner import make_plan
+    from soundstage.request.request import Request
 
     name, (width, height, num_frames) = priced.held[0].name, size
     words = f"{width}x{height}x{num_frames}"

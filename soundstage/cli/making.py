@@ -19,7 +19,7 @@ from soundstage.errors import RequestError
 if TYPE_CHECKING:
     from soundstage.clip import Clip
     from soundstage.engine import Engine
-    from soundstage.plan import Plan
+    from soundstage.planning.plan import Plan
 
 commands = typer.Typer()
 
@@ -174,7 +174,7 @@ def recipes(
 
     Example: soundstage recipes
     """
-    from soundstage.recipes import listing, recipes_folder
+    from soundstage.request.recipes import listing, recipes_folder
 
     found = listing()
     if as_json:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soundstage.cli.app import PLAIN, json_text, print_table
-from soundstage.errors import RequestError, WeightsError
-from soundstage.names import listed
-from soundstage.weights.catalog import FILES, MODELS, CatalogFile, find, gigabytes
+from soundstage.errors import RequestError, WeightsError, listed
+from soundstage.library.catalog import FILES, MODELS, CatalogFile, find, gigabytes
 from soundstage.weights.header import is_there
 
 if TYPE_CHECKING:
-    from soundstage.weights.identify import Description
-    from soundstage.weights.library import Found, Library
-    from soundstage.weights.lora import AdapterReport, Merge
-    from soundstage.weights.pull import Download
+    from soundstage.library.identify import Description
+    from soundstage.library.installed import Found, Library
+    from soundstage.library.pull import Download
+    from soundstage.lora.adapters import AdapterReport, Merge
 
 INTERRUPTED = 130
 KINDS = {
@@ -51,7 +50,7 @@ def list_models(
 
     Example: soundstage models list --here
     """
-    from soundstage.weights.library import Library
+    from soundstage.library.installed import Library
 
     library = Library.open()
     found = library.find()
@@ -80,8 +79,8 @@ def pull(
 
     What is on this machine already is not fetched again. Example: soundstage models pull ltx-2.3-distilled
     """
-    from soundstage.weights.library import Library, models_folder
-    from soundstage.weights.pull import check_space, plan_pull
+    from soundstage.library.installed import Library, models_folder
+    from soundstage.library.pull import check_space, plan_pull
 
     library = Library.open()
     folder = to or models_folder()
@@ -111,8 +110,8 @@ def add(
 
     Example: soundstage models add transformer.safetensors vae.safetensors audio.safetensors gemma --name mine
     """
-    from soundstage.weights.identify import identify
-    from soundstage.weights.library import Library
+    from soundstage.library.identify import identify
+    from soundstage.library.installed import Library
 
     for path in paths:
         if path.is_file() or name is not None:
@@ -146,7 +145,7 @@ def forget(
 
     Example: soundstage models forget mine
     """
-    from soundstage.weights.library import Library
+    from soundstage.library.installed import Library
 
     Library.open().forget(name)
 
@@ -168,8 +167,8 @@ def verify(
 
     Exit code 2 if one is not. Example: soundstage models verify ltx-2.3-distilled
     """
-    from soundstage.weights.library import Library
-    from soundstage.weights.verify import verify as check
+    from soundstage.library.installed import Library
+    from soundstage.library.verify import verify as check
 
     library = Library.open()
     paths = [path for name in names for path in _paths(name, library)]
@@ -200,7 +199,7 @@ def inspect(
 
     Example: soundstage models inspect ltx-2.3-22b-dev.safetensors
     """
-    from soundstage.weights.identify import identify
+    from soundstage.library.identify import identify
 
     description = identify(file)
     report = _adapter_report(description, model)
@@ -245,9 +244,9 @@ def convert(
     """
     from typing import cast
 
-    from soundstage.weights.conversion import Dtype, Layout
-    from soundstage.weights.convert import convert as write
-    from soundstage.weights.library import Library
+    from soundstage.library.convert import convert as write
+    from soundstage.library.convert_plan import Dtype, Layout
+    from soundstage.library.installed import Library
 
     if len(source) < 2:
         raise RequestError(f"'{source[0]}' has no target; give what to convert, then where to")
@@ -271,8 +270,8 @@ def _merge(texts: list[str]) -> Merge | None:
     """Adapters as --lora spells them."""
     if not texts:
         return None
-    from soundstage.weights.lora import Merge
-    from soundstage.weights.lora_files import read_lora
+    from soundstage.lora.adapters import Merge
+    from soundstage.lora.files import read_lora
 
     loras = []
     for text in texts:
@@ -402,7 +401,7 @@ def _announce(downloads: list[Download], folder: Path) -> None:
 
 
 def _fetch(download: Download, library: Library) -> None:
-    from soundstage.weights.pull import fetch
+    from soundstage.library.pull import fetch
 
     if download.is_here:
         return
@@ -427,7 +426,7 @@ def _made(folder: Path) -> Path:
 
 def _check_model(library: Library, name: str) -> None:
     """Forget a model again that cannot be opened, with the reason."""
-    from soundstage.model_set import find_model
+    from soundstage.library.model_files import find_model
 
     try:
         find_model(name)
@@ -438,7 +437,7 @@ def _check_model(library: Library, name: str) -> None:
 
 def _paths(name: str, library: Library) -> list[Path]:
     """What a name means: a path first, then an added or a shipped model, then the catalogue."""
-    from soundstage.model_set import SHIPPED
+    from soundstage.library.model_files import SHIPPED
 
     if Path(name).is_symlink() or is_there(Path(name)):
         return [Path(name)]
@@ -464,8 +463,8 @@ def _paths(name: str, library: Library) -> list[Path]:
 
 
 def _ask_hub(paths: list[Path], library: Library) -> None:
-    from soundstage.weights.catalog import by_file_name
-    from soundstage.weights.pull import SHA256_LENGTH, plan_pull
+    from soundstage.library.catalog import by_file_name
+    from soundstage.library.pull import SHA256_LENGTH, plan_pull
 
     for path in paths:
         entry = by_file_name(path.name)
@@ -492,10 +491,10 @@ def _adapter_report(description: Description, model: str | None) -> AdapterRepor
         if model is not None:
             raise RequestError(f"--model is for LoRAs, and {description.files[0]} is none of LTX-2.3")
         return None
-    from soundstage.model_set import find_model
-    from soundstage.parts import report_on
-    from soundstage.weights.lora import AdapterReport
-    from soundstage.weights.lora_files import read_lora
+    from soundstage.library.model_files import find_model
+    from soundstage.lora.adapters import AdapterReport
+    from soundstage.lora.files import read_lora
+    from soundstage.rendering.parts import report_on
 
     path = description.files[0]
     if model is None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from soundstage.cli.app import PLAIN, print_table
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 
 if TYPE_CHECKING:
     from soundstage.nano.evaluation.capabilities.case import Maker, StageMaker
@@ -113,9 +112,9 @@ class _Maker:
     @cached_property
     def stage(self) -> StageMaker:
         from soundstage.engine import Engine
-        from soundstage.model_set import find_model
+        from soundstage.library.model_files import find_model
         from soundstage.nano.evaluation.capabilities.case import StageMaker
-        from soundstage.parts import LoadedParts, pick_device, pick_dtype
+        from soundstage.rendering.parts import LoadedParts, pick_device, pick_dtype
 
         model = find_model(self.model)
         device = pick_device("auto")
@@ -263,7 +262,7 @@ def install(
 
     Example: soundstage nano install --output my-nano
     """
-    from soundstage.model_set import SHIPPED
+    from soundstage.library.model_files import SHIPPED
     from soundstage.nano.training import parts
     from soundstage.nano.training.install import install as write_model
 
@@ -284,7 +283,7 @@ def unpack(
 
     Example: soundstage nano unpack
     """
-    from soundstage.model_set import SHIPPED
+    from soundstage.library.model_files import SHIPPED
     from soundstage.nano.training import parts
     from soundstage.nano.training.install import unpack as take_apart
 
@@ -344,9 +343,9 @@ def _codec_report(model: str, num_clips: int, seed: int, as_json: bool) -> str:
 
     import torch
 
-    from soundstage.model_set import find_model
+    from soundstage.library.model_files import find_model
     from soundstage.nano.evaluation.codecs import evaluate_codecs
-    from soundstage.parts import LoadedParts
+    from soundstage.rendering.parts import LoadedParts
 
     loaded = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
     loss = asdict(

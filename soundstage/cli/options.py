@@ -19,8 +19,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 
 Values = dict[str, Any]  # of the table's options, by name
 

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from soundstage.engine import Event, LoraAttached, Notice, Phase, Step
-from soundstage.plan import Plan
+from soundstage.planning.plan import Plan
 
 TAKE = "all windows"
 

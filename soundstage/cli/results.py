@@ -17,8 +17,8 @@ from soundstage.errors import MediaError
 
 if TYPE_CHECKING:
     from soundstage.clip import Clip
-    from soundstage.media.files import Reserved
-    from soundstage.plan import Plan
+    from soundstage.files import Reserved
+    from soundstage.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Results:
             raise MediaError(f"{error}; the clip is kept as {kept(clip, self.path, error)}") from error
 
     def _save_sheet(self, clip: Clip) -> Path:
-        from soundstage.media.files import reserved_name
+        from soundstage.files import reserved_name
 
         if self.force:
             return clip.contact_sheet(self.path.with_suffix(".png"))
@@ -77,7 +77,7 @@ def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
 
     Raises the problem itself where none of them can be written either.
     """
-    from soundstage.media.files import reserved_name
+    from soundstage.files import reserved_name
 
     for folder in (path.parent, Path(), Path(tempfile.gettempdir())):
         try:
@@ -94,7 +94,7 @@ def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
 
     Raises MediaError for a name that could not be written later, and for one that is there without --force.
     """
-    from soundstage.media.files import check_writable, reserved_name
+    from soundstage.files import check_writable, reserved_name
 
     given: Path | None = values["output"]
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
@@ -114,7 +114,7 @@ def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
 
 
 def _unused(path: Path) -> Reserved:
-    from soundstage.media.files import NameTakenError, Reserved
+    from soundstage.files import NameTakenError, Reserved
 
     try:
         return Reserved(path)

@@ -21,8 +21,7 @@ from soundstage.cli import process
 from soundstage.cli.app import json_text
 from soundstage.cli.signals import DEBUG, INTERRUPTION
 from soundstage.cli.spelling import Spoken
-from soundstage.errors import SoundstageError
-from soundstage.names import near_first, nearest
+from soundstage.errors import SoundstageError, near_first, nearest
 
 NUM_SHOWN = 12  # options or commands in one message
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soundstage.inputs import Crop
+from soundstage.types import Crop
 
 LARGE_PIXELS = 2**24  # 16.8 megapixels, twice a frame of 2160p
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from soundstage.inputs import File, InMemory
+from soundstage.files import known_file
+from soundstage.media.in_memory import File, InMemory
 from soundstage.media.picture import is_picture
-from soundstage.stamps import known_file
 
 # A stretch of so many pixels is decoded whole, in about a second; of a larger one both ends.
 CHEAP_PIXELS = 3e8

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.media.files import whole_file
+from soundstage.files import whole_file
 
 COLUMNS = 8
 CELL_WIDTH = 192

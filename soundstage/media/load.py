@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
-from soundstage.inputs import File, InMemory
+from soundstage.media.in_memory import File, InMemory
 from soundstage.media.picture import is_picture, picture_frames
+from soundstage.model.channels import stereo_gains
 from soundstage.types import JUST_UNDER_HALF
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3)

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
+from soundstage.files import known_file
 from soundstage.media.durations import FRAME_DURATIONS
-from soundstage.pixels import orientation, rgb_pixels
-from soundstage.stamps import known_file
+from soundstage.media.pixels import orientation, rgb_pixels
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundstage.inputs import File, InMemory
 from soundstage.media.container import check_is_file
+from soundstage.media.in_memory import File, InMemory
 from soundstage.media.picture import is_picture, picture_info
 
 

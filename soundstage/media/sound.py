@@ -1,6 +1,6 @@
 """Samples of a sound file by their times, as stereo.
 
-Channels are brought to two by the model's own rule, see `soundstage.channels`; rates that change within a
+Channels are brought to two by the model's own rule, see `model/channels.py`; rates that change within a
 stream become the first one; gaps in its times are silence, as before a sound that begins late.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
 from soundstage.media.container import NEAR_START_S, Decoder, Frames, media_errors
 from soundstage.media.tracks import tracks
+from soundstage.model.channels import stereo_gains
 
 Waveform = NDArray[np.float32]
 

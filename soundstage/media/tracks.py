@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MediaError
+from soundstage.files import known_file
 from soundstage.media.container import (
     JOINABLE,
     Decoder,
@@ -35,7 +36,6 @@ from soundstage.media.container import (
     signed_duration,
 )
 from soundstage.media.display import Display, display_of
-from soundstage.stamps import known_file
 from soundstage.types import JUST_UNDER_HALF
 
 HEAD_PACKETS = 120  # from which the rate is found

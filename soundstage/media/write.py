@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.media.files import whole_file
+from soundstage.files import whole_file
 
 if TYPE_CHECKING:
     import av

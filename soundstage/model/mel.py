@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soundstage.channels import stereo_gains
 from soundstage.errors import MediaError
+from soundstage.model.channels import stereo_gains
 from soundstage.model.precision import with_exact_products
 from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ
 
@@ -28,7 +28,7 @@ SINC_ROLLOFF = 0.99  # cutoff as a share of the lower Nyquist frequency
 
 
 def to_stereo(waveform: Tensor) -> Tensor:
-    """Return (B, 2, N) of (B, C, N) by the rule of `soundstage.channels`, in which the model was trained."""
+    """Return (B, 2, N) of (B, C, N) by the rule of `model/channels.py`, in which the model was trained."""
     channels = waveform.shape[1]
     if channels == 2:
         return waveform

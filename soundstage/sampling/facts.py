@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 from soundstage.sampling.schedules import shifted
 
 # res2s ends a little above 0, where a last prediction takes over.

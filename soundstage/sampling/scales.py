@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 
 # What a scale may be, both ends included.
 RANGES: dict[str, tuple[float, float]] = {

@@ -10,8 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 
 Sigmas = tuple[float, ...]
 

@@ -38,12 +38,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from soundstage.memory.machine import ISA_VARIABLES
 from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
 from soundstage.model.attention import Attention, torch_attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
 from soundstage.speed import winograd
-from soundstage.speed.formats import ISA_VARIABLES
 from soundstage.speed.rows import RowArithmetic, even_share, gelu_by_rows, is_plain
 from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.speed.winograd import WinogradConv3d

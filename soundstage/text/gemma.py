@@ -18,8 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 from soundstage.text.four_bit import assign_four_bit
 from soundstage.text.source import check_tokenizer, open_gemma
 from soundstage.weights.dtypes import check_dtypes

@@ -30,8 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundstage.errors import RequestError, WeightsError
-from soundstage.names import listed
+from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.weights.storage import TARGET, Format, Scheme
 
 Per = Literal["tensor", "row"]

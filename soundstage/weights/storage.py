@@ -16,8 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from soundstage.errors import RequestError
-from soundstage.names import listed
+from soundstage.errors import RequestError, listed
 
 if TYPE_CHECKING:
     from soundstage.weights.layouts import PartTensors

@@ -18,8 +18,7 @@ from typer.testing import CliRunner, Result
 from soundstage.cli.main import app
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
-from soundstage.long_take.windows import Take
-from soundstage.model_set import find_model
+from soundstage.library.model_files import find_model
 from soundstage.nano.evaluation.capabilities import SECTIONS
 from soundstage.nano.evaluation.capabilities.case import (
     Case,
@@ -39,8 +38,9 @@ from soundstage.nano.evaluation.capabilities.timing import take_cases
 from soundstage.nano.evaluation.measure import Outcome
 from soundstage.nano.evaluation.report import Report, Spread, Target
 from soundstage.nano.world.scene import Scene
-from soundstage.request import Request
-from soundstage.takes import plan_request
+from soundstage.planning.long_take import plan_request
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 from tests.tiny_model import TinyParts, write_tiny_model
 
 SHORT_TAKE_S = 6.0

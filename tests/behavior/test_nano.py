@@ -10,9 +10,9 @@ import torch
 
 import soundstage as ss
 from soundstage.engine import Done
-from soundstage.model_set import SHIPPED
+from soundstage.library.model_files import SHIPPED
 from soundstage.nano.training.install import OPTIONAL
-from soundstage.parts import LoadedParts
+from soundstage.rendering.parts import LoadedParts
 
 PROMPT = "A red ball rests on a wooden floor. The camera is static. There is no other sound."
 SHORT = {"size": (128, 128), "num_frames": 25, "steps": 6}

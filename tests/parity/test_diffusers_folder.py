@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from soundstage.library.convert import convert
+from soundstage.library.convert_plan import CONNECTOR_PREFIXES
+from soundstage.library.model_files import VIDEO_VAE, find_model
 from soundstage.model.config import VideoVaeConfig, video_vae_header
 from soundstage.model.video_vae import VideoVae
-from soundstage.model_set import VIDEO_VAE, find_model
-from soundstage.parts import LoadedParts
+from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.configs import published_config, stored_config
-from soundstage.weights.conversion import CONNECTOR_PREFIXES
-from soundstage.weights.convert import convert
 from soundstage.weights.diffusers_config import read_diffusers_config, write_diffusers_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import DIFFUSERS_PARTS, to_diffusers

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from soundstage.weights.lora import Adapters
-from soundstage.weights.lora_files import read_lora
+from soundstage.lora.adapters import Adapters
+from soundstage.lora.files import read_lora
 from tests.tiny_transformer import (
     GRID,
     NUM_AUDIO,

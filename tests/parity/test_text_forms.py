@@ -29,8 +29,8 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding, Gemma3TextModel
 
 from soundstage.errors import ConfigError, MissingExtraError, RequestError, WeightsError
-from soundstage.model_set import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, find_model
-from soundstage.parts import LoadedParts
+from soundstage.library.model_files import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, find_model
+from soundstage.rendering.parts import LoadedParts
 from soundstage.text.gemma import Gemma, Storage
 from soundstage.text.pieces import build_tokenizer, read_pieces
 from soundstage.text.source import shaped_config

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from soundstage.cli import bench
 from soundstage.cli.main import app
+from soundstage.memory.policy import Residency
 from soundstage.model import config
-from soundstage.weights.budget import Residency
 
 runner = CliRunner()
 CPU = torch.device("cpu")

@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import RequestError
+from soundstage.memory import policy as budget
+from soundstage.memory.offload import chunk_feed_forward
+from soundstage.memory.policy import Machine, ModelSizes, Residency, Work, choose, price
+from soundstage.memory.stream import BlockLayout
 from soundstage.model import attention
 from soundstage.model.config import TransformerConfig, VideoVaeConfig, transformer_header, video_vae_header
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.types import VideoShape, audio_latent_length
-from soundstage.weights import budget
-from soundstage.weights.budget import Machine, ModelSizes, Residency, Work, choose, price
 from soundstage.weights.configs import published_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import builder
-from soundstage.weights.residency import chunk_feed_forward
-from soundstage.weights.stream import BlockLayout
 from tests.live_bytes import LiveBytes
 
 ROOT = Path(__file__).parents[2]
@@ -179,12 +179,12 @@ import json, sys, torch
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.model.config import TransformerConfig
-from soundstage.weights.budget import Residency
+from soundstage.memory.policy import Residency
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.configs import stored_config
 from soundstage.weights.load import builder, load_part
-from soundstage.weights.residency import load_streamed
+from soundstage.memory.offload import load_streamed
 
 def memory(field):
     with open("/proc/self/status") as file:
@@ -347,7 +347,7 @@ def test_what_cannot_fit_is_refused_with_what_can() -> None:
 
 
 def test_pricing_loads_no_torch() -> None:
-    code = "import sys, soundstage.weights.budget; print('torch' in sys.modules)"
+    code = "import sys, soundstage.memory.policy; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

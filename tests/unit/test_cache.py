@@ -11,14 +11,14 @@ from torch import Tensor
 
 import soundstage as ss
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.defaults import Defaults
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
+from soundstage.library.model_files import EXTRAS, SHIPPED, ModelSet, find_model
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
-from soundstage.model_set import EXTRAS, SHIPPED, ModelSet, find_model
-from soundstage.plan import Plan
-from soundstage.planning import make_plan
+from soundstage.planning.plan import Plan
+from soundstage.planning.planner import make_plan
+from soundstage.request.defaults import Defaults
 from soundstage.sampling import schedules
 from soundstage.sampling.cache import StepCache, StepCaches, measure
 from soundstage.sampling.denoise import denoise
@@ -176,8 +176,8 @@ def test_settings_out_of_range_are_refused(fields: dict[str, object], sentence: 
 
 @pytest.fixture(scope="module")
 def nano() -> Transformer:
-    from soundstage.model_set import find_model
-    from soundstage.parts import LoadedParts
+    from soundstage.library.model_files import find_model
+    from soundstage.rendering.parts import LoadedParts
 
     return LoadedParts(find_model("nano"), torch.device("cpu"), torch.float32).transformer
 

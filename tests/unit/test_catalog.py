@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from soundstage.errors import RequestError
-from soundstage.weights.catalog import FILES, LICENCE_PAGES, MODELS, by_file_name, find, gigabytes
+from soundstage.library.catalog import FILES, LICENCE_PAGES, MODELS, by_file_name, find, gigabytes
 
 
 def test_names_and_places_are_unique() -> None:
@@ -62,6 +62,6 @@ def test_sizes_read_as_people_say_them() -> None:
 
 
 def test_the_catalogue_loads_no_torch() -> None:
-    code = "import sys, soundstage.weights.catalog; print('torch' in sys.modules)"
+    code = "import sys, soundstage.library.catalog; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import soundstage as ss
-import soundstage.parts
+import soundstage.rendering.parts
 from soundstage.cli import making
 from soundstage.cli.program import GROUPS, app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
-from soundstage.long_take.folder import WindowStore
+from soundstage.library.model_files import AUDIO_VAE, TRANSFORMER
 from soundstage.media.read import read_media
-from soundstage.model_set import AUDIO_VAE, TRANSFORMER
+from soundstage.rendering.window_store import WindowStore
 from tests.tiny_model import TinyParts, write_tiny_model
 
 RUN = [sys.executable, "-c", "from soundstage.cli.main import run; run()"]
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def stand_in_text_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soundstage.parts, "LoadedParts", TinyParts)
+    monkeypatch.setattr(soundstage.rendering.parts, "LoadedParts", TinyParts)
 
 
 def call(*words: object) -> Result:
@@ -228,7 +228,8 @@ def test_an_interruption_leaves_no_file(
 
 def test_a_real_interrupt_signal_ends_with_130_and_no_file(folder: Path, tmp_path: Path) -> None:
     script = (
-        "import soundstage.parts, tests.tiny_model as tiny; soundstage.parts.LoadedParts = tiny.TinyParts;"
+        "from soundstage.rendering import parts; from tests.tiny_model import TinyParts;"
+        "parts.LoadedParts = TinyParts;"
         "from soundstage.cli.main import run; run()"
     )
     words = ["generate", PROMPT, "--model", str(folder), "--steps", "1000", "-o", str(tmp_path / "a.mp4")]

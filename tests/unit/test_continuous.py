@@ -11,12 +11,13 @@ import torch
 from soundstage.continuous import Chunk, Continuous, Pacer
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError
-from soundstage.inputs import Audio
-from soundstage.long_take.run import SEAM_SAMPLES, Joint
-from soundstage.long_take.seams import first_sample
-from soundstage.long_take.windows import Take, endless_windows
-from soundstage.model_set import find_model
-from soundstage.request import Request
+from soundstage.library.model_files import find_model
+from soundstage.planning.windows import endless_windows
+from soundstage.rendering.seams import first_sample
+from soundstage.rendering.windows import SEAM_SAMPLES, Joint
+from soundstage.request.inputs import Audio
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 from tests.tiny_model import QuickSound, write_tiny_model
 
 PLAIN = {"size": (32, 32), "steps": 1, "guidance": 1, "stg": 0, "modality_guidance": 1, "seed": 5}

@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.model_set import SHIPPED, find_model
-from soundstage.parts import LoadedParts
-from soundstage.weights import conversion
+from soundstage.library import convert_plan as conversion
+from soundstage.library.convert import convert
+from soundstage.library.convert_plan import OutputFile, Source, open_source, plan_conversion
+from soundstage.library.identify import identify
+from soundstage.library.model_files import SHIPPED, find_model
+from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.configs import published_config, stored_config
-from soundstage.weights.conversion import OutputFile, Source, open_source, plan_conversion
-from soundstage.weights.convert import convert
 from soundstage.weights.header import TensorEntry, read_header
-from soundstage.weights.identify import identify
 from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
 from soundstage.weights.load import builder, load_part
 from tests.tiny_model import write_tiny_model
@@ -278,7 +278,7 @@ def test_an_edit_of_eight_bit_weights_is_rounded_at_random_but_the_same_each_tim
 
 MEASURE = """
 import resource, sys
-from soundstage.weights.convert import convert
+from soundstage.library.convert import convert
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert(sys.argv[1], sys.argv[2], layout=sys.argv[3], dtype=sys.argv[4] or None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

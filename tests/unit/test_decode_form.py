@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from soundstage.model_set import find_model
-from soundstage.parts import LoadedParts
-from soundstage.weights.budget import Residency
+from soundstage.library.model_files import find_model
+from soundstage.memory.policy import Residency
+from soundstage.rendering.parts import LoadedParts
 from tests.tiny_model import write_tiny_model
 
 # Longer than a piece: the streaming decoder hands out several of it.

@@ -16,9 +16,9 @@ import soundstage
 from soundstage.cli import doctor
 from soundstage.cli.main import app
 from soundstage.errors import SoundstageError
-from soundstage.recipes import RECIPES
-from soundstage.weights.budget import Machine
-from soundstage.weights.library import Library
+from soundstage.library.installed import Library
+from soundstage.memory.policy import Machine
+from soundstage.request.recipes import RECIPES
 from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()

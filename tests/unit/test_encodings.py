@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from soundstage.weights.cache import EncodingCache, Tensors, content_key, encodings_folder
+from soundstage.rendering.encoding_cache import EncodingCache, Tensors, content_key, encodings_folder
 
 
 def encoding(seed: int) -> Tensors:

@@ -12,8 +12,8 @@ import soundstage as ss
 from soundstage.clip import read_provenance
 from soundstage.engine import Done, Engine, Phase, Step
 from soundstage.errors import RequestError, WeightsError
-from soundstage.model_set import TRANSFORMER, VIDEO_VAE, find_model
-from soundstage.parts import LoadedParts, pick_device, pick_dtype
+from soundstage.library.model_files import TRANSFORMER, VIDEO_VAE, find_model
+from soundstage.rendering.parts import LoadedParts, pick_device, pick_dtype
 from soundstage.weights.header import read_header
 from tests.tiny_model import TinyParts, write_text_encoder, write_tiny_model
 

@@ -19,11 +19,11 @@ from torch import Tensor
 import soundstage as ss
 from soundstage.engine import Done, Engine, LoraAttached
 from soundstage.errors import ConfigError, WeightsError
-from soundstage.model_set import find_model
-from soundstage.parts import LoadedParts
-from soundstage.plan import LoraUse
+from soundstage.library.model_files import find_model
+from soundstage.planning.plan import LoraUse
+from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.parts import LoadedParts
 from soundstage.text.gemma import Gemma
-from soundstage.weights.cache import EncodingCache
 from tests.tiny_model import HEADS, VIDEO_HEAD, write_text_encoder, write_tiny_model
 
 ASKED: dict[str, Any] = {"prompt": "a red ball", "seed": 3, "modalities": {"video"}, "steps": 1}
@@ -144,8 +144,8 @@ def test_large_files_of_one_structure_are_told_apart(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without reading them: a fine-tune has the size and the header of the model it was made from."""
-    monkeypatch.setattr("soundstage.model_set.MAX_HASHED_BYTES", 1000)
-    monkeypatch.setattr("soundstage.model_set._digests", {})
+    monkeypatch.setattr("soundstage.library.model_files.MAX_HASHED_BYTES", 1000)
+    monkeypatch.setattr("soundstage.library.model_files._digests", {})
     shutil.copytree(folder, tmp_path / "other")
     one, other = (
         LoadedParts(find_model(place), torch.device("cpu"), torch.float32).identity("text")

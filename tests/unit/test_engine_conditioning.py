@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import soundstage as ss
-from soundstage.adapting import Attached
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Done, Engine, Phase, Preview
-from soundstage.materials import Materials
-from soundstage.model_set import EXTRAS, SHIPPED, find_model
-from soundstage.plan import LoraUse
-from soundstage.weights.cache import EncodingCache
+from soundstage.library.model_files import EXTRAS, SHIPPED, find_model
+from soundstage.planning.plan import LoraUse
+from soundstage.rendering.adapting import Attached
+from soundstage.rendering.encoded_inputs import Materials
+from soundstage.rendering.encoding_cache import EncodingCache
 from tests.quick_codecs import QuickCodecs
 from tests.tiny_model import write_tiny_model
 

@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from soundstage.errors import ConfigError, SoundstageError, WeightsError
-from soundstage.model_set import find_model
-from soundstage.parts import LoadedParts
+from soundstage.library.identify import identify
+from soundstage.library.installed import Library
+from soundstage.library.model_files import find_model
+from soundstage.library.verify import verify
+from soundstage.rendering.parts import LoadedParts
 from soundstage.text.source import check_tokenizer, gemma_files
 from soundstage.weights.foreign import quantizer_in_config
 from soundstage.weights.header import read_header
-from soundstage.weights.identify import identify
 from soundstage.weights.layouts import find_gemma, find_parts
-from soundstage.weights.library import Library
-from soundstage.weights.verify import verify
 from tests.tiny_model import write_tiny_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 123\n"

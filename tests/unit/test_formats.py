@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 import soundstage as ss
 from soundstage.cli.main import app
 from soundstage.errors import RequestError
-from soundstage.model_set import find_model
-from soundstage.parts import model_sizes
-from soundstage.speed import formats
-from soundstage.speed.formats import Asked, asked_format, bfloat16_units, choose_format
-from soundstage.weights.budget import ModelSizes
+from soundstage.library.model_files import find_model
+from soundstage.memory import machine as formats
+from soundstage.memory.machine import Asked, asked_format, bfloat16_units, choose_format
+from soundstage.memory.policy import ModelSizes
+from soundstage.rendering.parts import model_sizes
 from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()

@@ -22,9 +22,9 @@ from safetensors.numpy import save_file
 
 import soundstage as ss
 from soundstage.errors import SoundstageError
-from soundstage.model_set import ModelSet, find_model
-from soundstage.request import Request
-from soundstage.takes import plan_request
+from soundstage.library.model_files import ModelSet, find_model
+from soundstage.planning.long_take import plan_request
+from soundstage.request.request import Request
 
 NUM_REQUESTS = 2_000
 MAX_SECONDS = 5.0

@@ -17,19 +17,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from soundstage.engine import Engine
+from soundstage.library.model_files import find_model
+from soundstage.lora.adapters import Adapters
+from soundstage.memory.policy import Residency
 from soundstage.model import block
 from soundstage.model.block import Perturbation
 from soundstage.model.config import TransformerConfig
 from soundstage.model.nag import NegativeText
 from soundstage.model.transformer import Modality, RunTables, Transformer
-from soundstage.model_set import find_model
-from soundstage.parts import LoadedParts
-from soundstage.plan import LoraUse
-from soundstage.request import Request
+from soundstage.planning.plan import LoraUse
+from soundstage.rendering.parts import LoadedParts
+from soundstage.request.request import Request
 from soundstage.speed import graphs
 from soundstage.speed.graphs import MOST, Recorded
-from soundstage.weights.budget import Residency
-from soundstage.weights.lora import Adapters
 from soundstage.weights.quantize import quantize
 from tests.tape import TapeRecorder, Waits
 from tests.tiny_model import HEADS, VIDEO_HEAD, write_text_encoder, write_tiny_model

@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from soundstage.errors import WeightsError
+from soundstage.library.identify import identify
 from soundstage.weights.header import MAX_HEADER_BYTES, read_header
-from soundstage.weights.identify import identify
 
 MUTATIONS = 400
 HOSTILE: list[Any] = [

@@ -10,54 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "soundstage"
 
-# From the bottom up; a room may import those before it and itself. Rooms side by side may not mix.
+# From the bottom up; a room may import those on the levels below and itself. Rooms of one level may not mix.
+# docs/architecture.md prints this list.
 ORDER: list[set[str]] = [
-    {"bounds", "channels", "errors", "names", "types", "pixels", "stamps", "__init__"},
-    {"finite"},
-    {"inputs"},
-    {"model"},
-    {"weights"},  # text loads its own weights
-    {"speed"},
-    {"text"},
-    {"prompts"},
-    {"sampling"},
-    {"conditioning"},
-    {"control"},
-    {"media"},
-    {"long_take"},
-    {"request"},
-    {"scope"},
-    {"defaults"},
-    {"recipe"},
-    {"recipes"},
-    {"model_set"},
-    {"grid"},
-    {"plan"},
-    {"facts"},
-    {"sizes", "lengths"},
-    {"shaping"},
-    {"refusals"},
-    {"readable"},
-    {"planning"},
-    {"takes"},
-    {"adapting"},
-    {"parts"},
-    {"causes"},
-    {"materials"},
-    {"staging"},
-    {"output"},
-    {"passes", "provenance", "turns"},
-    {"clip"},
-    {"events"},
+    {"errors", "types"},
+    {"files", "model", "prompts"},
+    {"media", "sampling", "weights"},
+    {"conditioning", "lora", "memory", "request", "text"},
+    {"library", "speed"},
+    {"clip", "planning"},
+    {"rendering"},
     {"engine"},
-    {"continuous"},
-    {"pipeline"},
-    {"production"},
-    {"training"},
-    {"nano"},
-    {"server"},
-    {"studio"},
-    {"cluster"},
+    {"compat", "training"},
+    {"continuous", "nano"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
@@ -83,7 +48,7 @@ def imported_rooms(tree: ast.AST) -> set[str]:
 
 
 def test_every_room_has_its_place() -> None:
-    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")}
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
     assert rooms <= set(LEVEL), f"give these a place in ORDER: {sorted(rooms - set(LEVEL))}"
 
 
@@ -92,8 +57,9 @@ def test_imports_point_upward_only(path: Path) -> None:
     room = room_of(path)
     if room == "__init__":  # names every public home, but imports it only when asked
         return
-    wrong = {other for other in imported_rooms(ast.parse(path.read_text())) if LEVEL[other] > LEVEL[room]}
-    assert not wrong, f"{room} imports {sorted(wrong)}, which come after it"
+    others = imported_rooms(ast.parse(path.read_text())) - {room}
+    wrong = {other for other in others if LEVEL[other] >= LEVEL[room]}
+    assert not wrong, f"{room} imports {sorted(wrong)}, which are not below it"
 
 
 def test_the_package_never_imports_its_test_references() -> None:
@@ -112,7 +78,7 @@ def test_the_package_never_imports_its_test_references() -> None:
         "import soundstage",
         "import soundstage.cli.main",
         "import soundstage; soundstage.Request(prompt='a')",
-        "import soundstage.plan",
+        "import soundstage.planning.planner",
         "import soundstage.engine",
         "import soundstage.clip",
     ],

@@ -9,8 +9,8 @@ from PIL import Image
 
 import soundstage as ss
 from soundstage.errors import RequestError
-from soundstage.inputs import InMemory
-from soundstage.request import Request
+from soundstage.media.in_memory import InMemory
+from soundstage.request.request import Request
 
 
 @pytest.mark.parametrize(

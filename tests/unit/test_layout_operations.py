@@ -11,17 +11,17 @@ from safetensors.torch import load_file, save_file
 from benchmarks.random_files import lora_file, write_files
 from soundstage.cli.models import add
 from soundstage.errors import WeightsError
-from soundstage.model_set import find_model
-from soundstage.parts import LoadedParts
+from soundstage.library.convert import convert
+from soundstage.library.identify import identify
+from soundstage.library.installed import Library
+from soundstage.library.model_files import find_model
+from soundstage.library.verify import verify
+from soundstage.lora.adapters import Merge
+from soundstage.lora.files import read_lora
+from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.configs import stored_config
-from soundstage.weights.convert import convert
 from soundstage.weights.header import read_header
-from soundstage.weights.identify import identify
 from soundstage.weights.layouts import PARTS, find_parts
-from soundstage.weights.library import Library
-from soundstage.weights.lora import Merge
-from soundstage.weights.lora_files import read_lora
-from soundstage.weights.verify import verify
 from tests.tiny_model import write_tiny_layouts
 
 LAYOUTS = ("official", "bundle", "kijai", "bare", "diffusers")
@@ -154,7 +154,7 @@ def test_a_lora_merged_into_any_layout_gives_the_same_weights(
 def test_a_lora_is_attached_to_any_layout(
     layouts: dict[str, Path], lora: Path, tiny: Path, layout: str
 ) -> None:
-    from soundstage.weights.lora import Adapters
+    from soundstage.lora.adapters import Adapters
 
     model = find_model([layouts[layout]], text=tiny / "text")
     parts = LoadedParts(model, torch.device("cpu"), torch.float32)

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.library.identify import identify, scan
+from soundstage.library.model_files import ModelSet, find_model
 from soundstage.model.config import UpsamplerConfig
 from soundstage.model.upsampler import LatentUpsampler
-from soundstage.model_set import ModelSet, find_model
-from soundstage.parts import LoadedParts
+from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.header import read_header
-from soundstage.weights.identify import identify, scan
 from soundstage.weights.layouts import PARTS, find_gemma, find_parts
 from tests.tiny_model import write_tiny_layouts
 
@@ -311,8 +311,8 @@ def test_a_bundle_may_name_files_that_lie_elsewhere(
 def test_a_large_file_is_known_by_its_size_and_header(
     layouts: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soundstage.model_set.MAX_HASHED_BYTES", 1_000_000)
-    monkeypatch.setattr("soundstage.model_set._digests", {})
+    monkeypatch.setattr("soundstage.library.model_files.MAX_HASHED_BYTES", 1_000_000)
+    monkeypatch.setattr("soundstage.library.model_files._digests", {})
     hashes = find_model([layouts["official"], tiny / "text"]).hashes
     size = layouts["official"].stat().st_size
     assert hashes[layouts["official"].name].startswith(f"{size} bytes, header ")

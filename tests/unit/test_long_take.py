@@ -11,17 +11,18 @@ import torch
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import RequestError, WeightsError
-from soundstage.long_take.color import ColorMatch, from_lab, to_lab
-from soundstage.long_take.folder import WindowStore
-from soundstage.long_take.run import Handover, Latents, assembled, made_windows
-from soundstage.long_take.seams import (
+from soundstage.planning.windows import Window, cut_take, latent_of, plan_windows, window_seed
+from soundstage.rendering.color import ColorMatch, from_lab, to_lab
+from soundstage.rendering.seams import (
     adain,
     continued_audio,
     continued_video,
     fade,
     joined,
 )
-from soundstage.long_take.windows import Take, Window, latent_of, plan_windows, window_seed
+from soundstage.rendering.window_store import WindowStore
+from soundstage.rendering.windows import Handover, Latents, assembled, made_windows
+from soundstage.request.take import Take
 from soundstage.sampling.streams import Stream
 from soundstage.types import audio_latent_length
 
@@ -85,10 +86,10 @@ def test_bad_takes_are_refused() -> None:
         with pytest.raises(RequestError, match=message):
             Take(**fields)
     with pytest.raises(RequestError, match="windows of 25 frames cannot overlap by 24"):
-        Take(window_frames=25, overlap_frames=24).cut(241, FPS, 121)
+        cut_take(Take(window_frames=25, overlap_frames=24), 241, FPS, 121)
     with pytest.raises(RequestError, match="16 frames at 240 fps is too short for sound"):
         windows_of(100, 7, 2, fps=240.0)
-    assert spans(Take().cut(241, FPS, 121)) == [(0, 13), (9, 22), (18, 31)]
+    assert spans(cut_take(Take(), 241, FPS, 121)) == [(0, 13), (9, 22), (18, 31)]
 
 
 def test_a_window_stands_in_time_where_it_stands_in_the_take() -> None:

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.lora.adapters import GROUPS, Adapters, Merge, group_of, merged, rows_of
+from soundstage.lora.files import Layer, Lora, LowRank
+from soundstage.lora.metadata import LoraFacts
+from soundstage.memory.offload import chunk_feed_forward, stream_built
+from soundstage.memory.policy import Residency
 from soundstage.model.config import ConnectorConfig
 from soundstage.model.connector import Connector
 from soundstage.model.transformer import Transformer
-from soundstage.weights.budget import Residency
-from soundstage.weights.lora import GROUPS, Adapters, Merge, group_of, merged, rows_of
-from soundstage.weights.lora_facts import LoraFacts
-from soundstage.weights.lora_files import Layer, Lora, LowRank
 from soundstage.weights.quantize import QuantizedLinear, quantize, quantize_weight
-from soundstage.weights.residency import chunk_feed_forward, stream_built
 from tests.tiny_transformer import (
     HEADER,
     NUM_AUDIO,
@@ -435,7 +435,7 @@ def test_a_converter_merges_into_fp8_files(tmp_path: Path) -> None:
     """A bf16 file merged and quantized in one go, and an fp8 file merged into, are near the plain sum."""
     from safetensors.torch import load_file, save_file
 
-    from soundstage.weights.convert import convert
+    from soundstage.library.convert import convert
 
     model = transformer(torch.bfloat16)
     prefix = "model.diffusion_model."

@@ -12,14 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
-from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Transformer
-from soundstage.model_set import lora_file
-from soundstage.weights.identify import identify
-from soundstage.weights.layouts import to_diffusers
-from soundstage.weights.lora import AdapterReport
-from soundstage.weights.lora_facts import LoraFacts
-from soundstage.weights.lora_files import (
+from soundstage.library.identify import identify
+from soundstage.library.model_files import lora_file
+from soundstage.lora.adapters import AdapterReport
+from soundstage.lora.files import (
     Layer,
     Lora,
     LowRank,
@@ -27,6 +23,10 @@ from soundstage.weights.lora_files import (
     read_lora,
     write_lora,
 )
+from soundstage.lora.metadata import LoraFacts
+from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.transformer import Transformer
+from soundstage.weights.layouts import to_diffusers
 
 KEY = "transformer_blocks.1.attn1.to_q"
 OUT, IN, RANK = 6, 5, 2

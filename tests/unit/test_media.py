@@ -14,7 +14,7 @@ from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
 from soundstage.media.image import shown_frames
 from soundstage.media.read import read_media, read_metadata
-from soundstage.request import Request
+from soundstage.request.request import Request
 
 RATE = 48_000
 

@@ -7,10 +7,10 @@ import pytest
 
 from soundstage.clip import Clip
 from soundstage.errors import MediaError
-from soundstage.inputs import InMemory
+from soundstage.media.in_memory import InMemory
 from soundstage.media.load import compress, load_frames, load_sound
 from soundstage.media.probe import probe
-from soundstage.request import Request
+from soundstage.request.request import Request
 
 RATE = 48_000
 

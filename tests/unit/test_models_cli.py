@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from soundstage.cli.main import app
 from soundstage.errors import ConfigError, RequestError
-from soundstage.model_set import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, find_model
-from soundstage.weights import pull
-from soundstage.weights.catalog import FILES, MODELS, find
-from soundstage.weights.library import Library
+from soundstage.library import pull
+from soundstage.library.catalog import FILES, MODELS, find
+from soundstage.library.installed import Library
+from soundstage.library.model_files import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, find_model
 from tests.hub import Hub
 from tests.tiny_model import write_tiny_model
 

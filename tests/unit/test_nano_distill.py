@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from soundstage.lora.adapters import Adapters
+from soundstage.lora.files import read_lora
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training import distill
@@ -25,8 +27,6 @@ from soundstage.nano.world.scene import draw_scene
 from soundstage.sampling.scales import NEUTRAL
 from soundstage.text.encoder import PromptContext
 from soundstage.types import VideoShape
-from soundstage.weights.lora import Adapters
-from soundstage.weights.lora_files import read_lora
 
 SHAPE = VideoShape(9, 32, 64)
 

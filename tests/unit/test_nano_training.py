@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.library.model_files import SHIPPED
 from soundstage.model.attention import torch_attention
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import AudioVaeConfig, audio_vae_header
 from soundstage.model.statistics import ChannelStatistics
-from soundstage.model_set import SHIPPED
 from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
 from soundstage.nano.training.attention import training_attention
 from soundstage.nano.training.export import export, load_audio_vae, load_vocoder

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
+from soundstage.library.identify import scan
+from soundstage.library.model_files import EXTRAS, SHIPPED
 from soundstage.model.upsampler import upsample_latents
 from soundstage.model.video_vae import VideoVae
-from soundstage.model_set import EXTRAS, SHIPPED
 from soundstage.nano.training import latents, preview, upsamplers
 from soundstage.nano.training.install import OPTIONAL, install
 from soundstage.nano.training.parts import PARTS
@@ -23,7 +24,6 @@ from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import FPS, is_held_out
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
-from soundstage.weights.identify import scan
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import builder, load_part, load_upsampler
 from tests.unit.test_streaming_decode import tiny_vae

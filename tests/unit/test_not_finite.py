@@ -15,11 +15,11 @@ from torch import Tensor
 import soundstage as ss
 from soundstage.engine import Done, Engine
 from soundstage.errors import NotFiniteError, RequestError
-from soundstage.finite import Watch, finite
-from soundstage.model_set import TRANSFORMER, find_model
-from soundstage.parts import LoadedParts
-from soundstage.weights.budget import Residency
-from soundstage.weights.cache import EncodingCache
+from soundstage.library.model_files import TRANSFORMER, find_model
+from soundstage.memory.policy import Residency
+from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.finite import Watch, finite
+from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.header import read_header
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_text_encoder, write_tiny_model
 
@@ -131,7 +131,7 @@ def test_the_step_and_the_stream_are_those_where_it_began(folder: Path) -> None:
 
 def test_flags_that_are_read_late_still_name_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where no step waits for the one before."""
-    monkeypatch.setattr("soundstage.finite._is_ready", lambda _: False)
+    monkeypatch.setattr("soundstage.rendering.finite._is_ready", lambda _: False)
     watch = Watch("refine", lambda: "no idea")
     for step in range(4):
         bad = torch.full((1, 4, 2), NAN if step >= 2 else 1.0)

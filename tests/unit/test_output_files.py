@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import soundstage.media.files as files
+import soundstage.files as files
 from soundstage.cli.results import kept
 from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
-from soundstage.media.files import NameTakenError, Reserved, check_writable, reserved_name, whole_file
+from soundstage.files import NameTakenError, Reserved, check_writable, reserved_name, whole_file
 from soundstage.media.read import read_metadata
-from soundstage.request import Request
+from soundstage.request.request import Request
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names, devices and locks as Linux has them")
 MP4 = (".mp4",)
@@ -178,7 +178,7 @@ def test_a_long_stem_is_cut(tmp_path: Path) -> None:
 
 def test_many_processes_get_many_names(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from soundstage.media.files import reserved_name\n"
+        "import sys, time; from pathlib import Path; from soundstage.files import reserved_name\n"
         "names = [reserved_name(Path(), 'a', '.mp4') for _ in range(20)]\n"
         "print(*(name.path for name in names), flush=True); sys.stdin.read()"
     )
@@ -203,7 +203,7 @@ def test_many_processes_get_many_names(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from soundstage.media.files import whole_file
+from soundstage.files import whole_file
 with whole_file(Path(sys.argv[1])) as part:
     part.write_text("half")
     print(part, flush=True)

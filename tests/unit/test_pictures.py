@@ -17,11 +17,12 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from soundstage.errors import MediaError, RequestError
-from soundstage.inputs import Guide, in_memory
 from soundstage.media import picture
+from soundstage.media.in_memory import in_memory
 from soundstage.media.picture import is_picture, picture_frames, picture_info
+from soundstage.media.pixels import rgb_pixels
 from soundstage.media.probe import probe
-from soundstage.pixels import rgb_pixels
+from soundstage.request.inputs import Guide
 
 COLOURS = np.array([[[220, 20, 20], [20, 200, 20]], [[20, 20, 220], [230, 230, 230]]], np.uint8)
 QUARTERS = COLOURS.repeat(32, 0).repeat(48, 1)  # 96x64

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import soundstage as ss
-import soundstage.parts
+import soundstage.rendering.parts
+from soundstage.compat.diffusers import PipelineOutput
 from soundstage.errors import RequestError
-from soundstage.pipeline import PipelineOutput
 from tests.tiny_model import TinyParts, write_tiny_model
 
 PROMPT = "A red ball bounces."
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ss.LTXVideoPipeline:
-    monkeypatch.setattr(soundstage.parts, "LoadedParts", TinyParts)
+    monkeypatch.setattr(soundstage.rendering.parts, "LoadedParts", TinyParts)
     return ss.LTXVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
 
 

@@ -11,17 +11,17 @@ from safetensors.numpy import save_file
 
 import soundstage as ss
 from soundstage.conditioning.pixels import strided
-from soundstage.defaults import Defaults
 from soundstage.errors import ConfigError, RequestError, WeightsError
-from soundstage.facts import Facts
-from soundstage.grid import snap_frames, snap_side
-from soundstage.model_set import EXTRAS, SHIPPED, ModelSet, find_model
-from soundstage.plan import LoraUse, Plan
-from soundstage.planning import make_plan
-from soundstage.request import Request
+from soundstage.library.model_files import EXTRAS, SHIPPED, ModelSet, find_model
+from soundstage.planning.grid import snap_frames, snap_side
+from soundstage.planning.long_take import plan_request
+from soundstage.planning.plan import LoraUse, Plan
+from soundstage.planning.planner import make_plan
+from soundstage.planning.resolve import Facts
+from soundstage.request.defaults import Defaults
+from soundstage.request.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Scales
-from soundstage.takes import plan_request
 
 
 def plan(defaults: Defaults | None = None, **fields: Any) -> Plan:

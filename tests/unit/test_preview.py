@@ -13,9 +13,9 @@ from torch import Tensor
 
 from soundstage.conditioning.pixels import to_uint8
 from soundstage.errors import WeightsError
+from soundstage.library.identify import scan
 from soundstage.model.preview import LinearPreview, TinyDecoder, TinyVaeConfig
 from soundstage.nano.training import preview as recipe
-from soundstage.weights.identify import scan
 from soundstage.weights.load import load_preview
 from tests.unit.test_streaming_decode import tiny_vae
 

@@ -12,9 +12,9 @@ from huggingface_hub import constants
 from tqdm import tqdm
 
 from soundstage.errors import WeightsError
-from soundstage.weights import pull
-from soundstage.weights.catalog import CatalogFile, find
-from soundstage.weights.pull import check_space, fetch, plan_pull
+from soundstage.library import pull
+from soundstage.library.catalog import CatalogFile, find
+from soundstage.library.pull import check_space, fetch, plan_pull
 from tests.hub import COMMIT, Hub
 
 UPSCALER = find("ltx-2.3-temporal-upscaler-x2-1.0")[0]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import soundstage.parts
+import soundstage.rendering.parts
 from benchmarks.random_files import (
     AUDIO_VAE_FILE,
     GEMMA_FILE,
@@ -31,14 +31,14 @@ from benchmarks.random_files import (
 )
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError, WeightsError
+from soundstage.library.identify import identify
+from soundstage.library.model_files import find_model
+from soundstage.memory.policy import Machine
 from soundstage.model.config import audio_vae_header, transformer_header, video_vae_header, vocoder_header
-from soundstage.model_set import find_model
-from soundstage.request import Request
+from soundstage.request.request import Request
 from soundstage.text.pieces import build_tokenizer, read_pieces
-from soundstage.weights.budget import Machine
 from soundstage.weights.configs import published_config
 from soundstage.weights.header import read_header
-from soundstage.weights.identify import identify
 
 GEMMA = GemmaSizes(
     width=16, num_layers=6, inner=32, num_heads=2, num_kv_heads=1, head_dim=8, rows=420, pieces=400
@@ -151,7 +151,7 @@ def test_the_made_tokenizer_is_read_back_and_joins_letters() -> None:
 def test_values_keep_activations_of_order_one(folder: Path) -> None:
     """A weight times its scale has the deviation fan_in ** -0.5."""
     model = find_model(folder)
-    parts = soundstage.parts.LoadedParts(model, torch.device("cpu"), torch.float32)
+    parts = soundstage.rendering.parts.LoadedParts(model, torch.device("cpu"), torch.float32)
     weight = parts.transformer.get_parameter("transformer_blocks.1.ff.net.0.proj.weight")
     assert float(weight.std()) == pytest.approx(weight.shape[1] ** -0.5, rel=0.02)
     norm = parts.transformer.get_parameter("transformer_blocks.1.attn1.q_norm.weight")
@@ -224,7 +224,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def set_free(num_bytes: float) -> None:
         machine = Machine("the CPU", "cpu", num_bytes)
-        monkeypatch.setattr(soundstage.parts, "this_machine", lambda _: machine)
+        monkeypatch.setattr(soundstage.rendering.parts, "this_machine", lambda _: machine)
 
     return set_free
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from soundstage import recipes
 from soundstage.errors import ConfigError, RequestError
-from soundstage.recipe import Pass, Recipe
-from soundstage.recipes import RECIPES, listing, read_recipe, recipe_named
+from soundstage.request import recipes
+from soundstage.request.recipe import Pass, Recipe
+from soundstage.request.recipes import RECIPES, listing, read_recipe, recipe_named
 from soundstage.sampling.facts import SAMPLERS
 from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED, REFINE

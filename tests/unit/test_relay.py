@@ -19,11 +19,11 @@ from soundstage.conditioning.relay import (
 from soundstage.conditioning.spans import Strength, token_weights
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError
-from soundstage.inputs import Lora, Span
+from soundstage.library.model_files import find_model
 from soundstage.model.attention import Attention, context_bias
-from soundstage.model_set import find_model
 from soundstage.prompts.timeline import Relay, parse_timeline
-from soundstage.request import Request
+from soundstage.request.inputs import Lora, Span
+from soundstage.request.request import Request
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_tiny_model
 
 FPS = 24.0

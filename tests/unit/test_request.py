@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import soundstage as ss
 from soundstage.errors import RequestError
-from soundstage.request import Request
+from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError
+from soundstage.library.model_files import find_model
+from soundstage.memory.offload import Floor, Streamed, Tenant, chunk_feed_forward, stream_built
+from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.model.attention import FeedForward
-from soundstage.model_set import find_model
-from soundstage.parts import choose_residency
-from soundstage.request import Request
-from soundstage.weights.budget import Residency, spread_evenly
-from soundstage.weights.residency import Floor, Streamed, Tenant, chunk_feed_forward, stream_built
+from soundstage.rendering.parts import choose_residency
+from soundstage.request.request import Request
 from tests.tiny_model import TinyParts, write_tiny_model
 
 CPU = torch.device("cpu")

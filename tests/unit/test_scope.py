@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from soundstage.compat.scope import ScopeConfig, bfloat16, read_config, snap_frames, snap_side
 from soundstage.errors import RequestError
 from soundstage.sampling import schedules
-from soundstage.scope import ScopeConfig, bfloat16, read_config, snap_frames, snap_side
 
 
 def config(**fields: Any) -> ScopeConfig:

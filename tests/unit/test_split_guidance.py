@@ -14,11 +14,11 @@ import yaml
 from torch import Tensor
 
 import soundstage as ss
+from soundstage.compat.diffusers import _fields
 from soundstage.engine import Done, Engine
 from soundstage.errors import ConfigError, RequestError
-from soundstage.model_set import find_model
-from soundstage.pipeline import _fields
-from soundstage.recipe import Recipe
+from soundstage.library.model_files import find_model
+from soundstage.request.recipe import Recipe
 from soundstage.sampling.denoise import denoise
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of

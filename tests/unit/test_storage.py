@@ -16,15 +16,15 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import soundstage as ss
-import soundstage.parts
 from soundstage.cli.main import app
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError
-from soundstage.model_set import SHIPPED, find_model
-from soundstage.parts import LoadedParts, model_sizes
-from soundstage.request import Request
-from soundstage.weights.budget import Machine, ModelSizes, Residency, choose_held
-from soundstage.weights.convert import convert
+from soundstage.library.convert import convert
+from soundstage.library.model_files import SHIPPED, find_model
+from soundstage.memory.policy import Machine, ModelSizes, Residency, choose_held
+from soundstage.rendering import parts
+from soundstage.rendering.parts import LoadedParts, model_sizes
+from soundstage.request.request import Request
 from soundstage.weights.quantize import QuantizedLinear, quantize
 from soundstage.weights.storage import STORAGES, Storage, eight_bit, storage_named
 from tests.quick_codecs import QuickCodecs
@@ -48,7 +48,7 @@ class Quick(LoadedParts):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soundstage.parts, "LoadedParts", Quick)
+    monkeypatch.setattr(parts, "LoadedParts", Quick)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the machine's free memory."""
 
     def to(num_bytes: float) -> None:
-        monkeypatch.setattr(soundstage.parts, "this_machine", lambda _: Machine("a CPU", "cpu", num_bytes))
+        monkeypatch.setattr(parts, "this_machine", lambda _: Machine("a CPU", "cpu", num_bytes))
 
     return to
 

@@ -15,17 +15,9 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import WeightsError
-from soundstage.model.block import BlockKeeps, Perturbation
-from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Modality, Transformer
-from soundstage.weights.budget import Residency
-from soundstage.weights.header import read_header
-from soundstage.weights.layouts import find_parts
-from soundstage.weights.load import load_part
-from soundstage.weights.quantize import quantize, targets
-from soundstage.weights.residency import Streamed, load_streamed, stream_built
-from soundstage.weights.storage import TARGET
-from soundstage.weights.stream import (
+from soundstage.memory.offload import Streamed, load_streamed, stream_built
+from soundstage.memory.policy import Residency
+from soundstage.memory.stream import (
     MIN_ELEMENTS,
     BlockLayout,
     BlockStreamer,
@@ -33,6 +25,14 @@ from soundstage.weights.stream import (
     HostSource,
     ThreadLane,
 )
+from soundstage.model.block import BlockKeeps, Perturbation
+from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.transformer import Modality, Transformer
+from soundstage.weights.header import read_header
+from soundstage.weights.layouts import find_parts
+from soundstage.weights.load import load_part
+from soundstage.weights.quantize import quantize, targets
+from soundstage.weights.storage import TARGET
 
 CPU = torch.device("cpu")
 NUM_BLOCKS = 5

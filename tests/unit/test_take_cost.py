@@ -13,15 +13,15 @@ from rich.console import Console
 
 import soundstage.cli.progress as progress
 from soundstage.cli.progress import Progress
-from soundstage.defaults import Defaults
 from soundstage.engine import Notice, Phase, Step
 from soundstage.errors import RequestError
-from soundstage.long_take.windows import Take
-from soundstage.model_set import ModelSet
-from soundstage.plan import Plan
-from soundstage.request import Request
-from soundstage.takes import plan_request
-from soundstage.weights.budget import Machine, ModelSizes, choose, price
+from soundstage.library.model_files import ModelSet
+from soundstage.memory.policy import Machine, ModelSizes, choose, price
+from soundstage.planning.long_take import plan_request
+from soundstage.planning.plan import Plan
+from soundstage.request.defaults import Defaults
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 
 SIZES = ModelSizes.published("bfloat16")
 CARD = Machine("a card", "cuda", 256e9, 80e9, flops_per_s=1e14)

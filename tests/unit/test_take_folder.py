@@ -19,16 +19,16 @@ from safetensors.torch import load_file, save_file
 from soundstage.cli.spelling import Spoken
 from soundstage.engine import Done, Engine, Notice, Phase, Step
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError
-from soundstage.inputs import Audio, Lora
-from soundstage.long_take import folder as folders
-from soundstage.long_take.differences import differences
-from soundstage.long_take.folder import MANIFEST, WindowStore
-from soundstage.long_take.own import OwnFolder
-from soundstage.long_take.windows import Take
+from soundstage.library.model_files import find_model
 from soundstage.media.write import write_wav
-from soundstage.model_set import find_model
-from soundstage.request import Request
-from soundstage.weights.cache import EncodingCache
+from soundstage.rendering import window_store as folders
+from soundstage.rendering.differences import differences
+from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.own_folder import OwnFolder
+from soundstage.rendering.window_store import MANIFEST, WindowStore
+from soundstage.request.inputs import Audio, Lora
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_tiny_model
 
 FACTS = {"request": {"seed": 5, "prompt": "a"}, "device": "cpu"}

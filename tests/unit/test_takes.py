@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from soundstage.defaults import Defaults
 from soundstage.engine import Done, Engine, Phase, Step
 from soundstage.errors import RequestError
-from soundstage.inputs import Audio, Guide, Lora, Span
-from soundstage.long_take.windows import Take
-from soundstage.materials import Materials
-from soundstage.model_set import ModelSet, find_model
-from soundstage.output import finished_frames
+from soundstage.library.model_files import ModelSet, find_model
+from soundstage.planning.long_take import plan_request, window_request
+from soundstage.planning.windows import cut_take
 from soundstage.prompts.timeline import Relay, parse_timeline
-from soundstage.request import Request
-from soundstage.takes import plan_request, window_request
-from soundstage.weights.cache import EncodingCache
+from soundstage.rendering.decode import finished_frames
+from soundstage.rendering.encoded_inputs import Materials
+from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.request.defaults import Defaults
+from soundstage.request.inputs import Audio, Guide, Lora, Span
+from soundstage.request.request import Request
+from soundstage.request.take import Take
 from tests.tiny_model import QuickSound, write_tiny_model
 
 FRAMES, FPS = 57, 50.0
@@ -202,7 +203,7 @@ def test_guides_and_loras_go_to_the_windows_they_fall_in() -> None:
         guides=[Guide(picture), Guide(picture, at=0.7), Guide(picture, at="last"), Guide(picture, frame=-9)],
         loras=[Lora("a.safetensors"), Lora("b.safetensors", span=Span(0.0, 0.3))],
     )
-    windows = TAKE.cut(FRAMES, FPS, 121)
+    windows = cut_take(TAKE, FRAMES, FPS, 121)
     timeline = parse_timeline("a", num_frames=FRAMES, fps=FPS)
     asks = [window_request(asked, w, windows, timeline) for w in windows]
     places = [(w.index, g.at, g.frame) for w, ask in zip(windows, asks, strict=True) for g in ask.guides]
@@ -240,7 +241,7 @@ def test_decoding_holds_pieces_not_the_take_and_large_films_lie_on_disk(
     frames = finished_frames(plan, parts, Materials(plan, parts, EncodingCache()), latents)
     assert len(frames) == 8 * (latent_frames - 1) + 1
     assert parts.most_alive <= 2
-    monkeypatch.setattr("soundstage.output.MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("soundstage.rendering.decode.MAX_BYTES_IN_MEMORY", 0)
     on_disk = finished_frames(plan, parts, Materials(plan, parts, EncodingCache()), latents)
     assert isinstance(on_disk.base if on_disk.base is not None else on_disk, np.memmap)
     assert np.array_equal(on_disk, frames)

@@ -13,7 +13,7 @@ from soundstage.cli import making
 from soundstage.cli.options import TABLE
 from soundstage.cli.program import app
 from soundstage.cli.spelling import Spoken
-from soundstage.names import listed, near_first, nearest
+from soundstage.errors import listed, near_first, nearest
 
 # Fields of a request without an option: they are given in a file or by Python.
 NO_OPTION: set[str] = set()

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from soundstage.lora.adapters import Adapters
 from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
 from soundstage.model.block import Perturbation
 from soundstage.model.modulation import Modulation
 from soundstage.model.nag import NegativeText
 from soundstage.model.rope import RopeTable
-from soundstage.weights.lora import Adapters
 from soundstage.weights.quantize import PLAIN_ROUNDING, Format, Quantized, QuantizedLinear, quantize
 from tests.tiny_transformer import modalities, random_lora, transformer
 

@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import soundstage as ss
-import soundstage.parts
 from soundstage.engine import Done, Engine, Phase, Step
 from soundstage.errors import RequestError
-from soundstage.model_set import TRANSFORMER, find_model
-from soundstage.turns import FairLock
-from soundstage.weights.budget import Machine
-from soundstage.weights.cache import EncodingCache
+from soundstage.library.model_files import TRANSFORMER, find_model
+from soundstage.memory.policy import Machine
+from soundstage.rendering import parts as parts_file
+from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.turns import FairLock
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_text_encoder, write_tiny_model
 
 WIDTH = HEADS * VIDEO_HEAD
@@ -137,7 +137,7 @@ def test_interleaving_would_show_without_turns(
     stage: Engine, loras: list[str], alone: list[Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The requests above do leave something behind that changes another's film."""
-    monkeypatch.setattr("soundstage.turns.Seat.restore", lambda _: None)
+    monkeypatch.setattr("soundstage.rendering.turns.Seat.restore", lambda _: None)
     plain, adapted = (stage.run(request) for request in requests(loras)[:2])
     last: list[Any] = [None, None]
     for pair in zip(plain, adapted, strict=True):
@@ -294,7 +294,7 @@ def test_the_prompt_of_a_run_is_read_with_its_own_loras(tmp_path: Path, folder: 
     tiny = write_tiny_model(tmp_path / "tiny")
     write_text_encoder(tiny / "text")
 
-    class Read(soundstage.parts.LoadedParts):
+    class Read(parts_file.LoadedParts):
         def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
             yield torch.zeros(1, 3, 9, 64, 64)
 
@@ -331,7 +331,7 @@ def test_the_prompt_of_a_run_is_read_with_its_own_loras(tmp_path: Path, folder: 
 def test_every_residency_serves_interleaved_runs(
     folder: Path, loras: list[str], alone: list[Done], policy: str
 ) -> None:
-    from soundstage.weights.budget import Residency
+    from soundstage.memory.policy import Residency
 
     model = find_model(folder)
     parts = Quick(model, torch.device("cpu"), torch.float32, Residency(policy))  # type: ignore[arg-type]
@@ -349,9 +349,9 @@ def test_a_run_whose_parts_another_has_closed_goes_on_with_its_own(
     folder: Path, loras: list[str], alone: list[Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run does not fit beside what the first one has loaded, so the memory plan changes."""
-    monkeypatch.setattr(soundstage.parts, "LoadedParts", Quick)
+    monkeypatch.setattr(parts_file, "LoadedParts", Quick)
     room = [10e9]
-    monkeypatch.setattr(soundstage.parts, "this_machine", lambda _: Machine("the CPU", "cpu", room[0]))
+    monkeypatch.setattr(parts_file, "this_machine", lambda _: Machine("the CPU", "cpu", room[0]))
     shared = Engine(find_model(folder), device="cpu", cache=EncodingCache())
     first = shared.run(requests(loras)[1])
     while not isinstance(next(first), Step):
@@ -498,7 +498,7 @@ def test_an_interrupt_while_waiting_leaves_the_lock_to_the_others(monkeypatch: p
 
     with lock:
         own = SimpleNamespace(Event=Interrupted, Lock=threading.Lock, get_ident=threading.get_ident)
-        monkeypatch.setattr("soundstage.turns.threading", own)
+        monkeypatch.setattr("soundstage.rendering.turns.threading", own)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(wait).result(10)
         assert not lock._waiting

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from soundstage.cli.main import app
 from soundstage.errors import ConfigError
-from soundstage.model_set import SHIPPED
+from soundstage.library.model_files import SHIPPED
 from soundstage.nano.world.captions import caption
 from soundstage.nano.world.scene import draw_scene
 from soundstage.nano.world.vocabulary import vocabulary

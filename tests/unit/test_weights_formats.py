@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soundstage.errors import MissingExtraError, RequestError, WeightsError
+from soundstage.library.convert import convert
+from soundstage.library.identify import identify
 from soundstage.model.config import transformer_header
 from soundstage.weights import gguf as gguf_files
 from soundstage.weights.configs import stored_config
-from soundstage.weights.convert import convert
 from soundstage.weights.header import read_header
-from soundstage.weights.identify import identify
 from soundstage.weights.layouts import find_gemma, find_parts, to_diffusers
 from soundstage.weights.load import builder, load_part
 from soundstage.weights.quantize import QuantizedLinear, quantize_weight

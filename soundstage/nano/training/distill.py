@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundstage.conditioning.positions import audio_positions, video_positions
+from soundstage.lora.adapters import Adapters
+from soundstage.lora.files import Layer, Lora, LowRank, write_lora
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training.attention import use_training_attention
 from soundstage.nano.training.install import GUIDANCE
@@ -42,8 +44,6 @@ from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import builder, load_part
-from soundstage.weights.lora import Adapters
-from soundstage.weights.lora_files import Layer, Lora, LowRank, write_lora
 
 RANK = 32
 NAME = "distilled"

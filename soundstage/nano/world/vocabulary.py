@@ -58,6 +58,6 @@ def _words(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    from soundstage.model_set import SHIPPED
+    from soundstage.library.model_files import SHIPPED
 
     print(write_vocabulary(SHIPPED["nano"]))

@@ -21,12 +21,12 @@ from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
 from soundstage.nano.world.sound import synthesize
-from soundstage.request import Request
+from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE, VideoShape
 
 if TYPE_CHECKING:
     from soundstage.engine import Done, Engine
-    from soundstage.parts import Parts
+    from soundstage.rendering.parts import Parts
 
 NUM_FRAMES = 49
 MAX_DRAWS = 200_000

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 
 from soundstage.clip import Clip
-from soundstage.inputs import Guide, Reference, Source, Span
 from soundstage.nano.evaluation.backdrop import Array, Frames
 from soundstage.nano.evaluation.capabilities.case import (
     Case,
@@ -37,6 +36,7 @@ from soundstage.nano.evaluation.sound import rms_dbfs
 from soundstage.nano.world.captions import names
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.scene import COLORS, Scene
+from soundstage.request.inputs import Guide, Reference, Source, Span
 
 # --- images -----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from soundstage.clip import Clip
-from soundstage.inputs import Audio, Source
 from soundstage.nano.evaluation.capabilities.case import (
     Case,
     Row,
@@ -23,6 +22,7 @@ from soundstage.nano.evaluation.report import Samples, Target
 from soundstage.nano.evaluation.sound import EVENTS, Heard, listen
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.scene import Scene
+from soundstage.request.inputs import Audio, Source
 
 SOUNDING = ("bounce", "blink")
 # What is given starts this late, in turn, and the words say nothing of it: only what is given can tell when.

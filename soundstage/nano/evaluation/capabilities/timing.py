@@ -8,7 +8,6 @@ from itertools import chain
 
 import numpy as np
 
-from soundstage.long_take.windows import Take
 from soundstage.nano.evaluation.backdrop import Array, Frames
 from soundstage.nano.evaluation.capabilities.case import (
     NUM_FRAMES,
@@ -29,6 +28,8 @@ from soundstage.nano.evaluation.measure import Outcome
 from soundstage.nano.evaluation.picture import look
 from soundstage.nano.evaluation.report import Samples, Target
 from soundstage.nano.world.scene import Scene
+from soundstage.planning.windows import cut_take
+from soundstage.request.take import Take
 
 # --- prompts with parts -----------------------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ def _take_case(scene: Scene, length_s: float) -> Case:
     request = request_of(scene, num_frames=num_frames, take=take)
 
     def truth() -> tuple[Shown, ...]:
-        windows = take.cut(num_frames, scene.fps, NUM_FRAMES)
+        windows = cut_take(take, num_frames, scene.fps, NUM_FRAMES)
         return (shown_of(whole, seams=first_new_frames((w.start, w.overlap) for w in windows)),)
 
     return Case(whole, (request,), truth)

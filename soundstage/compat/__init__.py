@@ -1,0 +1,1 @@
+"""Other programs' spellings of this one."""

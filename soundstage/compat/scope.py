@@ -1,0 +1,228 @@
+"""Scope's parameters as a request: its JSON config in, a `Request` out.
+
+Names, defaults, ranges and snapping are those of Daydream Scope's LTX-2.3 plugin; so are the sigmas, which
+it rounds to bfloat16. It knows the distilled model only: one pass at the final size, Euler steps, no
+guidance, no negative prompt.
+
+    config = scope.read_config("scope.json")
+    request = config.request()            # a new seed per call if randomize_seed is on, as it is by default
+
+What a config does not decide about a clip is kept beside it: `realtime_pacing_slack` is for
+`soundstage.continuous`, and `ffn_chunk_size`, which changes memory and no number, is for the model.
+Source: spec of the LTX-2.3 pipelines, section 8; of sampling, section 3.5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from soundstage.errors import RequestError
+from soundstage.request.inputs import Audio, Guide, Lora, Reference, request_error
+from soundstage.request.request import Request
+from soundstage.sampling import schedules
+
+DEFAULT_PROMPT = "a beautiful sunset"
+DEFAULT_SEED = 42
+SEEDS = 2**31
+MIN_FRAMES, MAX_FRAMES = 9, 257
+SIDE_STEP, FRAME_STEP = 32, 8
+DISTILLED_STEPS = 8
+
+Strength = Annotated[float, Field(ge=0, le=1)]
+Schedule = Literal["distilled", "linear", "cosine", "linear_quadratic", "beta"]
+
+
+class ScopeLora(BaseModel):
+    """path: a .safetensors file. scale: its strength."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    scale: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+
+class ScopeConfig(BaseModel):
+    """One config, checked and snapped.
+
+    height, width: pixels, to multiples of 32. num_frames: to 8k + 1, 9 to 257. num_steps: 1 to 20.
+    schedule: "distilled" is the 8-step list, and "linear" at any other count. sigmas: a list of your own
+    instead. frame_rate: of time and sound. realtime_pacing_slack: see continuous.Pacer; 0 is off.
+    randomize_seed: a new seed per request instead of seed, then base_seed, then 42. i2v_image (or
+    first_frame_image) with i2v_strength, video with control_strength, audio_input with audio_mode: inputs.
+    identity_guidance_scale: 0 to 20, of audio_mode "id_lora". prompts: the text of the first item counts.
+
+    Raises RequestError naming each field that does not fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    prompts: str = DEFAULT_PROMPT
+    height: int = 384
+    width: int = 320
+    num_frames: int = 129
+    num_steps: Annotated[int, Field(ge=1, le=20)] = DISTILLED_STEPS
+    schedule: Schedule = "distilled"
+    sigmas: Annotated[tuple[float, ...], Field(min_length=2)] | None = None
+    frame_rate: Annotated[float, Field(gt=0, le=240)] = 24.0
+    realtime_pacing_slack: Annotated[float, Field(ge=0)] = 0.5
+    ffn_chunk_size: Annotated[int, Field(ge=1)] | None = 4096
+    randomize_seed: bool = True
+    seed: Annotated[int, Field(ge=0)] | None = None
+    base_seed: Annotated[int, Field(ge=0)] | None = None
+    i2v_image: Any = None
+    i2v_strength: Strength = 1.0
+    video: Any = None
+    control_strength: Strength = 1.0
+    audio_input: Any = None
+    audio_mode: Literal["driving", "id_lora"] = "driving"
+    identity_guidance_scale: Annotated[float, Field(ge=0, le=20)] = 3.0
+    lora_merge_strategy: Literal["permanent_merge"] = "permanent_merge"
+    loras: tuple[ScopeLora, ...] = ()
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise request_error(error, "a Scope config", list(ScopeConfig.model_fields)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _aliases(cls, data: Any) -> Any:
+        """first_frame_image is i2v_image; null is the default."""
+        values = {key: value for key, value in dict(data).items() if value is not None}
+        if "ffn_chunk_size" in data:  # null switches it off
+            values["ffn_chunk_size"] = data["ffn_chunk_size"]
+        if "first_frame_image" in values:
+            image = values.pop("first_frame_image")
+            if "i2v_image" in values:
+                raise ValueError("both i2v_image and first_frame_image are given; keep one")
+            values["i2v_image"] = image
+        return values
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _prompt(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            if not value:
+                return DEFAULT_PROMPT
+            value = value[0]
+        return value.get("text", DEFAULT_PROMPT) if isinstance(value, Mapping) else value
+
+    @field_validator("height", "width")
+    @classmethod
+    def _side(cls, value: int) -> int:
+        return snap_side(value)
+
+    @field_validator("num_frames")
+    @classmethod
+    def _frames(cls, value: int) -> int:
+        snapped = snap_frames(value)
+        if snapped > MAX_FRAMES:
+            raise ValueError(
+                f"num_frames is {value}, which snaps to {snapped}; give {MIN_FRAMES} to {MAX_FRAMES}"
+            )
+        return snapped
+
+    def request(self, *, prompt: str | None = None, rng: random.Random | None = None) -> Request:
+        """A request for one clip. prompt: instead of the config's. rng: where a random seed comes from."""
+        image, sound = self.i2v_image, self.audio_input
+        guide = None if image is None else Guide(image, frame=0, strength=self.i2v_strength, **_IN_PLACE)
+        reference = (
+            None
+            if self.video is None
+            else Reference(self.video, strength=self.control_strength, crop="stretch")
+        )
+        return Request(
+            prompt=self.prompts if prompt is None else prompt,
+            size=(self.width, self.height),
+            num_frames=self.num_frames,
+            fps=self.frame_rate,
+            seed=self.next_seed(rng),
+            recipe="single",
+            sampler="euler",
+            sigmas=self.noise_levels(),
+            guidance=1.0,
+            stg=0.0,
+            modality_guidance=1.0,
+            rescale=0.0,
+            guides=() if guide is None else (guide,),
+            references=() if reference is None else (reference,),
+            audio=None if sound is None else self._audio(),
+            loras=tuple(Lora(lora.path, lora.scale) for lora in self.loras),
+        )
+
+    def next_seed(self, rng: random.Random | None = None) -> int:
+        """A random one below 2^31, or the config's."""
+        if self.randomize_seed:
+            return (rng or random.SystemRandom()).randrange(SEEDS)
+        return next(seed for seed in (self.seed, self.base_seed, DEFAULT_SEED) if seed is not None)
+
+    def noise_levels(self) -> schedules.Sigmas:
+        """The list that is run: Scope's, in bfloat16. A level that rounding makes equal to the one before is
+        left out, as its step would do nothing."""
+        if self.sigmas is not None:
+            chosen = self.sigmas
+        elif self.schedule == "distilled":
+            chosen = (
+                schedules.DISTILLED if self.num_steps == DISTILLED_STEPS else schedules.linear(self.num_steps)
+            )
+        else:
+            chosen = _SCHEDULES[self.schedule](self.num_steps)
+        rounded = [bfloat16(sigma) for sigma in chosen]
+        falling = [b for a, b in itertools.pairwise(rounded) if b != a]
+        return schedules.check((rounded[0], *falling))
+
+    def _audio(self) -> Audio:
+        if self.audio_mode == "driving":
+            return Audio(self.audio_input, mode="driving")
+        return Audio(self.audio_input, mode="identity", guidance=self.identity_guidance_scale)
+
+
+_IN_PLACE: Any = {"mode": "replace", "crf": 0, "crop": "stretch"}
+_SCHEDULES = {
+    "linear": schedules.linear,
+    "cosine": schedules.cosine,
+    "linear_quadratic": schedules.linear_quadratic,
+    "beta": schedules.scope_beta,
+}
+
+
+def read_config(source: str | Path | Mapping[str, Any]) -> ScopeConfig:
+    """A config from a mapping, or from a JSON file of one.
+
+    Raises RequestError for a file that cannot be read, an unknown name or a value out of range.
+    """
+    if isinstance(source, Mapping):
+        return ScopeConfig(**source)
+    try:
+        data = json.loads(Path(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{source} is not a JSON file that can be read ({error})") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"{source} holds a JSON {type(data).__name__}; give an object of parameters")
+    return ScopeConfig(**data)
+
+
+def snap_side(pixels: int) -> int:
+    """The nearest multiple of 32, at least 32; halves go to the even one: 16 -> 32, 48 -> 64, 80 -> 64."""
+    return max(SIDE_STEP, round(pixels / SIDE_STEP) * SIDE_STEP)
+
+
+def snap_frames(count: int) -> int:
+    """The nearest 8k + 1, at least 9; halves go to the even k: 1 -> 9, 13 -> 17, 125 -> 129."""
+    return FRAME_STEP * max(round((count - 1) / FRAME_STEP), 1) + 1
+
+
+def bfloat16(x: float) -> float:
+    """The nearest bfloat16, ties to even."""
+    bits = struct.unpack("<I", struct.pack("<f", x))[0]
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return float(struct.unpack("<f", struct.pack("<I", rounded))[0])

@@ -1,0 +1,477 @@
+"""A model on disk: which files hold its parts, and what it is used with.
+
+    find_model("nano")                                      # ships with Soundstage
+    find_model("models/mine")                               # a folder, in any layout
+    find_model("ltx-2.3-22b-dev.safetensors", text="gemma") # files, and the folder or file of Gemma 3
+
+A folder of our own layout, a bundle:
+
+    transformer.safetensors   transformer, connectors and text projection
+    video_vae.safetensors     encoder and decoder
+    audio_vae.safetensors     audio VAE and vocoder
+    text/                     a Hugging Face Gemma 3 folder
+    spatial_x2.safetensors    and the other names of EXTRAS: optional
+    bundle.json               optional: {"name": ..., "defaults": {...}} as in recipes.Defaults, and
+                              {"files": [paths]} for a model whose files lie elsewhere
+
+Any other folder is looked through file by file: what a file holds is seen in its header, by
+library/identify.py. Opening a model reads headers only; torch is loaded when the first part is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from soundstage.errors import ConfigError, RequestError, WeightsError, listed
+from soundstage.files import file_stamp
+from soundstage.library.identify import SUFFIXES, Description, scan
+from soundstage.library.installed import Library
+from soundstage.lora.header import read_names
+from soundstage.lora.metadata import LoraFacts, lora_facts
+from soundstage.model.config import TextProjectionConfig
+from soundstage.request.defaults import Defaults
+from soundstage.sampling.scales import NEUTRAL
+from soundstage.text.source import check_headers, gemma_files, tokenizer_file
+from soundstage.weights.configs import completed, model_config, part_config, upsampler_config
+from soundstage.weights.dtypes import check_dtypes
+from soundstage.weights.header import MAX_HEADER_BYTES, is_there, read_header, shards
+from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
+
+SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights"}
+
+TRANSFORMER, VIDEO_VAE, AUDIO_VAE = (
+    "transformer.safetensors",
+    "video_vae.safetensors",
+    "audio_vae.safetensors",
+)
+TEXT = "text"
+TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+# Files beside a model's own that some recipes need: role -> (name in a bundle, what it is).
+EXTRAS = {
+    "distilled": ("distilled_lora.safetensors", "distilled LoRA"),
+    "space-x2": ("spatial_x2.safetensors", "spatial x2 upsampler"),
+    "space-x1.5": ("spatial_x1_5.safetensors", "spatial x1.5 upsampler"),
+    "time-x2": ("temporal_x2.safetensors", "temporal x2 upsampler"),
+    "preview": ("preview_vae.safetensors", "preview VAE"),
+}
+# What the upsamplers among them change, and by how much.
+UPSAMPLED = {"space-x2": ("space", (2, 1)), "space-x1.5": ("space", (3, 2)), "time-x2": ("time", (2, 1))}
+# Beyond this a file is known by its size and header: reading 46 GB for its hash takes minutes.
+MAX_HASHED_BYTES = 1_000_000_000
+
+# The published distilled model: eight fixed steps without guidance.
+DISTILLED = replace(Defaults(), distilled=True, schedule="distilled", steps=8, video=NEUTRAL, audio=NEUTRAL)
+
+# A file that was written so shortly before it was read may be written again without a new time: clocks of
+# file systems tick every few milliseconds, or every two seconds.
+CLOCK_GRAIN_NS = 2_000_000_000
+# Of a file past MAX_HASHED_BYTES, so many pieces of it are hashed, evenly spaced.
+NUM_SAMPLES, SAMPLE_BYTES = 64, 1 << 16
+
+_digests: dict[tuple[str, str], _Read] = {}
+
+
+class _Read(NamedTuple):
+    """What was found in a file, and what the file was then. sure: its time tells it from a later one."""
+
+    stamp: tuple[int, ...]
+    found: str
+    sure: bool
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file of a model. num_bytes is None where the file is missing."""
+
+    part: str
+    path: Path
+    num_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """Where a model's parts are. `defaults` are the sizes, steps and guidance it is made for.
+
+    weights: (what it holds, file) of each file with parts of LTX-2.3. text: the folder or file of Gemma 3.
+    found: extras by role. What is left out is where a bundle has it. notices: what a user should know of the
+    files, found by `check`: config keys that they lack, and what is taken instead.
+    """
+
+    name: str
+    folder: Path
+    defaults: Defaults
+    weights: tuple[tuple[str, Path], ...] = ()
+    text: Path | None = None
+    found: Mapping[str, Path] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            bundle = (("transformer", TRANSFORMER), ("video VAE", VIDEO_VAE), ("audio VAE", AUDIO_VAE))
+            files = tuple((part, self.folder / name) for part, name in bundle)
+            object.__setattr__(self, "weights", files)
+
+    @property
+    def weights_files(self) -> tuple[Path, ...]:
+        """The files with parts of LTX-2.3."""
+        return tuple(path for _, path in self.weights)
+
+    @property
+    def text_path(self) -> Path:
+        """The folder or file of the text encoder."""
+        return self.folder / TEXT if self.text is None else self.text
+
+    def files(self) -> tuple[ModelFile, ...]:
+        """Every file the model needs, present or not."""
+        text = (("text encoder", path) for path in _text_files(self.text_path))
+        return tuple(_model_file(part, path) for part, path in (*self.weights, *text))
+
+    def extra(self, role: str) -> ModelFile:
+        """The file of a role in EXTRAS, present or not."""
+        name, what = EXTRAS[role]
+        return _model_file(what, self.found.get(role, self.folder / name))
+
+    def check(self) -> None:
+        """Check all that headers tell, before any weight is read.
+
+        Raises WeightsError naming every missing file, or the first that is damaged or cut short, is of
+        another model or quantized in a way that is not read, and ConfigError for a config that is incomplete
+        or of another model.
+        """
+        missing = [str(file.path) for file in self.files() if file.num_bytes is None]
+        if missing:
+            raise WeightsError(
+                f"model '{self.name}' lacks {', '.join(missing)}; put the file there or choose another model"
+            )
+        files = [read_header(path) for path in self.weights_files]
+        parts, config = find_parts(files), model_config(files)
+        for part in PARTS:
+            if not parts.get(part):
+                paths = ", ".join(str(path) for path in self.weights_files)
+                raise WeightsError(f"no file of model '{self.name}' holds the {part} (files: {paths})")
+            check_dtypes(parts[part])
+            found = part_config(part, parts, config)
+            if isinstance(found, TextProjectionConfig):
+                check_headers(self.text_path, found.text_width, found.num_states)
+        notices = tuple(f"model '{self.name}': {notice}" for notice in completed(config, parts)[1])
+        object.__setattr__(self, "notices", notices)
+
+    def check_extra(self, role: str) -> None:
+        """Check by its header that the file of a role in EXTRAS, which is there, is what it should be.
+
+        Raises WeightsError or ConfigError, also for an upsampler of another kind.
+        """
+        path = self.extra(role).path
+        if role == "distilled":
+            lora_file(str(path))
+        elif role in UPSAMPLED:
+            file = read_header(path)
+            found, (kind, scale) = upsampler_config(file), UPSAMPLED[role]
+            if (found.kind, found.scale) != (kind, scale):
+                raise WeightsError(
+                    f"{path} is an upsampler of {found.kind} by {found.scale[0]}/{found.scale[1]}, where one "
+                    f"of {kind} by {scale[0]}/{scale[1]} is needed; put the right file there"
+                )
+            check_dtypes({name: StoredTensor(path, name, entry) for name, entry in file.tensors.items()})
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """What each file is known by, under its name within the folder or its own name.
+
+        See `file_digest`.
+        """
+        found: dict[str, str] = {}
+        for file in self.files():
+            if file.num_bytes:
+                name = _short_name(file.path, self.folder)
+                found[str(file.path) if name in found else name] = file_digest(file.path)
+        return found
+
+    @property
+    def contents(self) -> dict[Path, str]:
+        """What is in each of the model's files now, extras included, by `file_identity`."""
+        files = [*self.files(), *(self.extra(role) for role in EXTRAS)]
+        return {file.path: file_identity(file.path) for file in files if file.num_bytes is not None}
+
+    @property
+    def text_identity(self) -> tuple[str, ...]:
+        """What tells the text encoder's files, with the tokenizer beside a single file, from others."""
+        files = _text_files(self.text_path)
+        if self.text_path.is_file():
+            files = [*shards(self.text_path), tokenizer_file(self.text_path.parent)]
+        return tuple(file_identity(path) for path in files if path.is_file())
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; of one past MAX_HASHED_BYTES, its size and the SHA-256 of its header.
+
+    A file that has not changed is read once a process.
+    """
+    return _once("digest", path, _digest)
+
+
+def file_identity(path: Path) -> str:
+    """Return what tells a file's content from any other's: its hash; of a large one, samples, place and time.
+
+    Models of one structure have one size and one header, so these alone do not tell them apart.
+    """
+    stat = path.stat()
+    if stat.st_size <= MAX_HASHED_BYTES:
+        return file_digest(path)
+    return f"{file_digest(path)}, {_once('samples', path, _samples)}, {path.resolve()}, {stat.st_mtime_ns}"
+
+
+def _once(kind: str, path: Path, find: Callable[[Path], str]) -> str:
+    """What `find` says of a file, from memory while the file is certainly the one that was read."""
+    key, stamp, now_ns = (kind, str(path.resolve())), file_stamp(path), time.time_ns()
+    known = _digests.get(key)
+    if known is not None and known.sure and known.stamp == stamp:
+        return known.found
+    found = find(path)
+    if file_stamp(path) == stamp:  # else it was written while it was read
+        written_ns = max(stamp[-2:])
+        _digests[key] = _Read(stamp, found, sure=now_ns - written_ns > CLOCK_GRAIN_NS)
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if size <= MAX_HASHED_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        length = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        header = hashlib.sha256(file.read(min(length, MAX_HEADER_BYTES))).hexdigest()
+        return f"{size} bytes, header {header}"
+
+
+def _samples(path: Path) -> str:
+    """The SHA-256 of NUM_SAMPLES pieces of a file."""
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file:
+        for number in range(NUM_SAMPLES):
+            file.seek(number * max(0, size - SAMPLE_BYTES) // (NUM_SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return f"samples {digest.hexdigest()}"
+
+
+def lora_file(path: str) -> LoraFacts:
+    """What a LoRA's header says of references.
+
+    Raises WeightsError for a file whose header shows that it is no plain LoRA of LTX-2.3, or damaged.
+    """
+    file = read_header(path)
+    read_names(file)
+    return lora_facts(file)
+
+
+def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | None = None) -> ModelSet:
+    """The model of a shipped, added or published name, a folder, a file, or several files and folders.
+
+    text: the folder or file of Gemma 3, if it is neither among them nor next to them. Raises RequestError for
+    what is neither a path nor a name and for a choice that is left open, ConfigError for a bundle.json that
+    does not fit, WeightsError for files that are missing, cut short, or of another model.
+    """
+    if not isinstance(model, str | Path):
+        files = [] if isinstance(model, bytes) or not isinstance(model, Iterable) else list(model)
+        if not files or not all(isinstance(file, str | Path) for file in files):
+            raise RequestError(f"model is {model!r}; give a name, a folder, a file or a list", field="model")
+        model = files
+        return _from_files([Path(path) for path in model], text)
+    if not str(model):
+        raise RequestError("model is ''; give a name, a folder or a weights file", field="model")
+    path = SHIPPED.get(str(model), Path(model))
+    if is_there(path) and path.is_file():
+        return _from_files([path], text)
+    if not path.exists() and str(model) not in SHIPPED:
+        added = Library.open().lookup(str(model))
+        if added is not None:
+            found = find_model(added[0] if len(added) == 1 else added, text=text)
+            return replace(found, name=str(model))
+    if not path.is_dir():
+        if str(model) in SHIPPED:
+            raise WeightsError(f"the weights of '{model}' are not in {path}; reinstall soundstage")
+        known = listed(str(model), [*SHIPPED, *Library.open().names(str(model))])
+        raise RequestError(
+            f"model is '{model}', which is neither a folder, a file nor a known model; give a folder, a "
+            f"weights file or one of: {known}",
+            field="model",
+        )
+    return _from_folder(path, str(model), text)
+
+
+def _from_folder(folder: Path, name: str, text: str | Path | None) -> ModelSet:
+    bundle = _read_bundle(folder / "bundle.json")
+    name = str(bundle.get("name", name))
+    defaults = None
+    if "defaults" in bundle:
+        defaults = Defaults.from_dict(bundle["defaults"], str(folder / "bundle.json"))
+    if "files" in bundle:
+        if not isinstance(bundle["files"], list) or not all(isinstance(p, str) for p in bundle["files"]):
+            raise ConfigError(f'{folder / "bundle.json"}: files is no list of paths; give ["FILE", ...]')
+        found = _from_files([folder / path for path in bundle["files"]], text)
+        return replace(found, name=name, folder=folder, defaults=defaults or found.defaults)
+    if not os.path.lexists(folder / TRANSFORMER) and _has_weights(folder):
+        found = _from_files([folder], text)
+        return replace(found, name=name, defaults=defaults or found.defaults)
+    own = {TRANSFORMER, VIDEO_VAE, AUDIO_VAE, *(file for file, _ in EXTRAS.values())}
+    others = _scan_quietly(path for path in sorted(folder.glob("*.safetensors")) if path.name not in own)
+    model = ModelSet(
+        name,
+        folder,
+        defaults or Defaults(),
+        text=None if text is None else Path(text),
+        found=_extras(others),
+    )
+    model.check()
+    return model
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in SUFFIXES for path in folder.rglob("*"))
+
+
+def _from_files(paths: Sequence[Path], text: str | Path | None) -> ModelSet:
+    """A model from files and folders in any layout."""
+    scanned = [(path, description) for path in paths for description in scan(path)]
+    found = [d for path, d in scanned if _usable(d, named=path.is_file())]
+    holders = _holders(found, [d for _, d in scanned if d.refusal is not None], paths)
+    weights = list(dict.fromkeys(holders.values()))  # Description is compared by identity of its files
+    transformer = holders["transformer"]
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent
+    extras = _extras([*_beside(paths), *found])
+    model = ModelSet(
+        name=paths[0].stem if paths[0].is_file() else paths[0].name,
+        folder=folder,
+        defaults=DISTILLED if transformer.distilled else Defaults(),
+        weights=tuple((_label(d), path) for d in weights for path in d.files),
+        text=_text_path(found, paths, text),
+        found=extras,
+    )
+    model.check()
+    return model
+
+
+def _usable(description: Description, *, named: bool) -> bool:
+    """Whether to look at a checkpoint. One of another version or kind is an error if its file was named."""
+    if description.refusal is not None and named:
+        raise WeightsError(f"{description.refusal}; give the files of an LTX-2.3 model")
+    return description.refusal is None
+
+
+def _holders(
+    found: Iterable[Description], refused: Sequence[Description], paths: Sequence[Path]
+) -> dict[str, Description]:
+    """The checkpoint of each part. Raises RequestError for two of one part, WeightsError for none.
+
+    refused: those that were left out, the likely reason for a part that is missing.
+    """
+    holders: dict[str, Description] = {}
+    for description in found:
+        for part in description.part_names if description.kind == "model" else ():
+            if part in holders:
+                raise RequestError(
+                    f"the {part} is in {holders[part].files[0]} and in {description.files[0]}; give the "
+                    "files to use instead of their folder",
+                    field="model",
+                )
+            holders[part] = description
+    missing = [part for part in PARTS if part not in holders]
+    if missing:
+        left_out = next((f" ({d.refusal})" for d in refused), "")
+        raise WeightsError(
+            f"{', '.join(str(path) for path in paths)} holds no {' and no '.join(missing)}{left_out}; add "
+            "the file that does: a whole LTX-2.3 checkpoint, or transformer, text projection and both VAEs"
+        )
+    return holders
+
+
+def _label(description: Description) -> str:
+    return ", ".join(part.replace("_", " ").replace("vae", "VAE") for part in description.part_names)
+
+
+def _text_path(found: Iterable[Description], paths: Sequence[Path], text: str | Path | None) -> Path:
+    """Gemma's folder or file: as given, among what was found, or next to it."""
+    if text is not None:
+        return Path(text)
+    for description in (*found, *_text_beside(paths)):
+        if description.kind == "text encoder":
+            first = description.files[0]
+            return first.parent if (first.parent / "config.json").is_file() else first
+    raise WeightsError(
+        f"there is no Gemma 3 in or next to {', '.join(str(path) for path in paths)}; "
+        "give its folder or file too (a gemma-3-12b-it folder, or Comfy's gemma_3_12B_it file)"
+    )
+
+
+def _beside(paths: Sequence[Path]) -> list[Description]:
+    """Checkpoints next to named files. A damaged neighbour is nobody's business here."""
+    folders = dict.fromkeys(path.parent for path in paths if path.is_file())
+    return _scan_quietly(file for folder in folders for file in sorted(folder.glob("*.safetensors")))
+
+
+def _text_beside(paths: Sequence[Path]) -> list[Description]:
+    folders = dict.fromkeys(path.parent if path.is_file() else path for path in paths)
+    places = [place for folder in folders for place in sorted(folder.iterdir())]
+    return _scan_quietly(p for p in places if "gemma" in p.name.lower() or p.name.startswith("text"))
+
+
+def _scan_quietly(paths: Iterable[Path]) -> list[Description]:
+    found = []
+    for path in paths:
+        try:
+            found += scan(path)
+        except WeightsError:
+            continue
+    return found
+
+
+def _extras(found: Iterable[Description]) -> dict[str, Path]:
+    """Optional files by role; of two of one role the last, which is the newer version by its name."""
+    extras: dict[str, Path] = {}
+    for description in found:
+        if description.refusal is not None:
+            continue
+        role: str | None = description.role
+        if description.kind == "LoRA" and description.distilled:
+            role = "distilled"
+        if description.kind == "preview VAE":
+            role = "preview"
+        if role is not None:
+            extras[role] = description.files[0]
+    return extras
+
+
+def _text_files(path: Path) -> list[Path]:
+    """What is read of a text encoder: a single file, or a Hugging Face folder's weights and tokenizer."""
+    if path.is_file():
+        return [path]
+    return [path / "config.json", *gemma_files(path), tokenizer_file(path)]
+
+
+def _short_name(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+
+
+def _read_bundle(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        bundle = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not JSON ({error}); restore the file the model came with") from error
+    if not isinstance(bundle, dict):
+        raise WeightsError(f"{path} holds no JSON object; restore the file the model came with")
+    return bundle
+
+
+def _model_file(part: str, path: Path) -> ModelFile:
+    return ModelFile(part, path, path.stat().st_size if path.is_file() else None)

@@ -1,0 +1,1 @@
+"""LoRA files, and their adapters on a model."""

@@ -1,0 +1,315 @@
+"""LoRA files: every spelling in which they are published -> one `Lora`, with our names of the layers.
+
+A LoRA changes a layer's weight W (out, in) by strength * scale * up @ down, with `down` (rank, in), `up`
+(out, rank) and scale = alpha / rank. The file's spelling differs in three places, freely combined:
+
+    prefix    diffusion_model., model.diffusion_model., transformer., base_model.model., connectors.,
+              lora_unet_, lycoris_ (dots are underscores after these two), none; _orig_mod. anywhere
+    module    the published names or diffusers'
+    suffix    lora_A/lora_B, lora_down/lora_up, lora.down/lora.up, _lora.down/_lora.up, `.default` inside
+
+Modules are found by looking up their whole name among those the model has, never by splitting it.
+
+Source: spec of the LTX-2.3 checkpoints, section 9.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from soundstage.errors import WeightsError
+from soundstage.lora.header import PairNames, read_names
+from soundstage.lora.metadata import LoraFacts, lora_facts, metadata_of
+from soundstage.model.config import (
+    ConnectorConfig,
+    TextProjectionConfig,
+    TransformerConfig,
+    transformer_header,
+)
+from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.transformer import Transformer
+from soundstage.weights.header import WeightsFile, read_header
+from soundstage.weights.layouts import PART_PREFIXES, Part, to_diffusers
+from soundstage.weights.read import Tensors
+
+PREFIXES = (
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "connectors.",
+    "lora_unet_",
+    "lycoris_",
+)
+
+
+class Layer(NamedTuple):
+    """A linear layer of the model: `key` is its module's name inside the part."""
+
+    part: Part
+    key: str
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One layer's change, scale * up @ down. down: (rank, in); up: (out, rank), in the file's dtype."""
+
+    down: Tensor
+    up: Tensor
+    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weight it changes, (out, in)."""
+        return self.up.shape[0], self.down.shape[1]
+
+    def delta(self, strength: float = 1.0) -> Tensor:
+        """The change of the weight, (out, in) float32."""
+        return (self.up.float() @ self.down.float()).mul_(self.scale * strength)
+
+    def norm(self) -> float:
+        """Frobenius norm of `delta()`, from rank x rank products only."""
+        up, down = self.up.double(), self.down.double()
+        square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
+        return abs(self.scale) * math.sqrt(square.item())
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA as read from a file, or made in training. layers: what it changes.
+
+    unknown: names of modules in the file that LTX-2.3 does not have. companions: tensors beside the pairs,
+    such as slot embeddings. base_version: of the model it was trained on, None if nothing tells. facts: of
+    the references it was trained with.
+    """
+
+    layers: Mapping[Layer, LowRank]
+    source: str = "a LoRA in memory"
+    unknown: tuple[str, ...] = ()
+    companions: Mapping[str, Tensor] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    base_version: str | None = None
+    facts: LoraFacts = field(default_factory=LoraFacts)
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """Smallest and largest rank. They may differ from layer to layer."""
+        ranks = [pair.rank for pair in self.layers.values()]
+        return min(ranks), max(ranks)
+
+
+def read_lora(path: str | Path, *, values: bool = True) -> Lora:
+    """Read a LoRA in any published spelling; factors in 8 bits are widened to bfloat16, which holds them.
+
+    values: False leaves the factors on the meta device, for those who ask for names, ranks and scales only.
+    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (DoRA, LoKr, ...)
+    or of another model, or holds a pair that is incomplete or misshapen; each names the file and the key.
+    """
+    file = read_header(path)
+    names = read_names(file)
+    alpha_of = _Alphas(file, names.alphas)
+    layers: dict[Layer, LowRank] = {}
+    unknown: list[str] = []
+    spelled: dict[Layer, str] = {}
+    with Tensors() as files:
+        for module, pair in names.pairs.items():
+            layer = find_layer(module)
+            if layer is None:
+                unknown.append(module)
+                continue
+            if layer in spelled:
+                raise WeightsError(
+                    f"{file.path} changes {layer.key} twice, as '{spelled[layer]}' and as '{module}'; "
+                    "get a file with one spelling"
+                )
+            layers[layer] = _low_rank(files if values else None, file, pair, alpha_of.scale(module, pair))
+            spelled[layer] = module
+        companions = {name: files.raw(file.path, name, file.tensors[name]) for name in names.companions}
+    return Lora(
+        layers=layers,
+        source=str(file.path),
+        unknown=tuple(sorted(unknown)),
+        companions=companions,
+        metadata=file.metadata,
+        base_version=_base_version(file, layers, unknown),
+        facts=lora_facts(file),
+    )
+
+
+def write_lora(path: str | Path, lora: Lora, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Write a LoRA as the official trainer does: lora_A/lora_B under diffusion_model., no alpha.
+
+    scale is folded into `up`, since readers exist that ignore alpha. dtype: of the factors. The metadata
+    holds the facts. Written under a temporary name, then renamed.
+    """
+    path = Path(path)
+    tensors = {}
+    for (part, key), pair in lora.layers.items():
+        prefix = "" if part == "text_projection" else "diffusion_model."
+        name = f"{prefix}{_published_prefix(part)}{key}"
+        tensors[f"{name}.lora_A.weight"] = pair.down.detach().to(dtype, copy=True).contiguous()
+        tensors[f"{name}.lora_B.weight"] = (pair.up.detach().float() * pair.scale).to(dtype).contiguous()
+    metadata = {**lora.metadata, **metadata_of(lora.facts), "format": "pt"}
+    unfinished = path.with_name(f"{path.name}.part")
+    save_file({**tensors, **lora.companions}, unfinished, metadata)
+    os.replace(unfinished, path)
+    return path
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+
+def find_layer(name: str) -> Layer | None:
+    """The linear layer that a module's name in a LoRA file means; None for a name LTX-2.3 does not have."""
+    bare = name.replace("_orig_mod.", "")
+    while True:
+        found = _spellings().get(_spelling(bare))
+        if found is not None:
+            number = re.search(r"blocks[._](\d+)[._]", bare)
+            return Layer(found.part, found.key.replace("#", number[1] if number else ""))
+        prefix = next((p for p in PREFIXES if bare.startswith(p)), None)
+        if prefix is None:
+            return None
+        bare = bare.removeprefix(prefix)
+
+
+def _spelling(name: str) -> str:
+    """Dots as underscores, the block's number as #: what all dialects of one name have in common."""
+    return re.sub(r"blocks_\d+_", "blocks_#_", name.replace(".", "_"), count=1)
+
+
+@cache
+def _spellings() -> dict[str, Layer]:
+    """Every linear layer that may carry a LoRA, by its published name and by diffusers'."""
+    header = {"transformer": transformer_header(num_layers=1, connector_num_layers=1)}
+    with torch.device("meta"):
+        modules: dict[Part, nn.Module] = {
+            "transformer": Transformer(TransformerConfig.from_header(header)),
+            "video_connector": Connector(ConnectorConfig.from_header(header, "video")),
+            "audio_connector": Connector(ConnectorConfig.from_header(header, "audio")),
+            "text_projection": FeatureExtractor(TextProjectionConfig.from_header(header, 3840)),
+        }
+    names: dict[str, Layer] = {}
+    for part, module in modules.items():
+        for key, child in module.named_modules():
+            if not isinstance(child, nn.Linear):
+                continue
+            layer = Layer(part, key.replace("blocks.0.", "blocks.#."))
+            diffusers = f"{part}." if part.endswith("_connector") else ""
+            for spelled in (_published_prefix(part) + key, diffusers + to_diffusers(part, key)):
+                assert names.setdefault(_spelling(spelled), layer) == layer, spelled
+    return names
+
+
+def _published_prefix(part: Part) -> str:
+    return next((prefix for prefix, owner in PART_PREFIXES.items() if owner == part), "")
+
+
+# --- tensors ----------------------------------------------------------------------------------------
+
+
+def _low_rank(files: Tensors | None, file: WeightsFile, pair: PairNames, scale: float) -> LowRank:
+    down, up = (_factor(files, file, name) for name in (pair.down, pair.up))
+    return LowRank(down, up, scale)
+
+
+def _factor(files: Tensors | None, file: WeightsFile, name: str) -> Tensor:
+    """A matrix, also where it is written as a convolution of one pixel; without values if files is None."""
+    entry = file.tensors[name]
+    if files is None:
+        return torch.empty(entry.shape[:2], device="meta")
+    stored = files.raw(file.path, name, entry).flatten(1)
+    return stored.bfloat16() if stored.dtype.itemsize == 1 else stored
+
+
+class _Alphas:
+    """scale of a pair: its own alpha tensor over its rank, else by PEFT's settings, else 1."""
+
+    def __init__(self, file: WeightsFile, names: Mapping[str, str]) -> None:
+        self.path = file.path
+        self.settings = _peft_settings(file)
+        self.patterns = self._patterns()
+        with Tensors() as files:
+            self.stored = {
+                module: files.raw(file.path, name, file.tensors[name]).double().item()
+                for module, name in names.items()
+            }
+
+    def scale(self, module: str, pair: PairNames) -> float:
+        if module in self.stored:
+            return self._finite(self.stored[module], f"{module}.alpha") / pair.rank
+        name = next((key for key, pattern in self.patterns.items() if pattern.search(module)), None)
+        if name is not None:
+            alpha = self._finite(self.settings["alpha_pattern"][name], f"alpha_pattern['{name}']")
+        elif self.settings.get("lora_alpha") is not None:
+            alpha = self._finite(self.settings["lora_alpha"], "lora_alpha")
+        else:
+            return 1.0
+        return alpha / (math.sqrt(pair.rank) if self.settings.get("use_rslora") else pair.rank)
+
+    def _finite(self, alpha: Any, name: str) -> float:
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise WeightsError(f"{self.path}: '{name}' is not one finite number but {alpha}; get a good copy")
+        return float(alpha)
+
+    def _patterns(self) -> dict[str, re.Pattern[str]]:
+        """PEFT's alphas by module: the keys are regular expressions."""
+        stored = self.settings.get("alpha_pattern") or {}
+        try:
+            return {key: re.compile(rf"(^|\.){key}$") for key in dict(stored)}
+        except (TypeError, ValueError, re.error) as error:
+            raise WeightsError(
+                f"{self.path} stores an alpha_pattern that is not PEFT's ({error}); get a good copy"
+            ) from error
+
+
+def _peft_settings(file: WeightsFile) -> dict[str, Any]:
+    """PEFT's config: in the metadata, or in adapter_config.json beside a file as PEFT itself writes it.
+
+    diffusers puts the component's name before each setting.
+    """
+    text = file.metadata.get("lora_adapter_metadata")
+    beside = file.path.with_name("adapter_config.json")
+    try:
+        if text is None and file.path.name == "adapter_model.safetensors" and beside.is_file():
+            text = beside.read_text()
+        settings = {} if text is None else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{file.path} stores settings of PEFT that are not JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{file.path} stores settings of PEFT that are not a JSON object; get a good copy")
+    settings = {key.removeprefix("transformer."): value for key, value in settings.items()}
+    if settings.get("use_dora"):
+        raise WeightsError(f"{file.path} holds DoRA (use_dora is set), which is not applied here")
+    return settings
+
+
+# --- the base model ----------------------------------------------------------------------------------
+
+
+def _base_version(file: WeightsFile, layers: Iterable[Layer], unknown: Iterable[str]) -> str | None:
+    """As stored, else by layers that only one version has."""
+    for name in ("model_version", "base_model_version", "ss_base_model_version"):
+        if stored := file.metadata.get(name):
+            return stored
+    if any("caption_projection" in name for name in unknown):
+        return "2.0"
+    if any("to_gate_logits" in layer.key or "prompt_adaln" in layer.key for layer in layers):
+        return "2.3"
+    return None

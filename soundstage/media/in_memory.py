@@ -1,0 +1,138 @@
+"""Pictures, clips and sounds that are given as arrays in place of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundstage.errors import shown
+from soundstage.media.pixels import rgb_pixels
+from soundstage.types import OUTPUT_RATE_HZ
+
+MAX_CHANNELS = 64
+MAX_SAMPLE = 100.0  # 40 dB above full scale: no float recording, but whole numbers that were not divided
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Pixels and samples that are not in a file; equal only to itself.
+
+    frames: (F, H, W, 3) uint8 or None. waveform: (C, n) float32 in [-1, 1] or None. fps: None where the
+    caller did not say, as with a bare array.
+    """
+
+    frames: NDArray[np.uint8] | None
+    waveform: NDArray[np.float32] | None = None
+    fps: float | None = None
+    sample_rate_hz: int = OUTPUT_RATE_HZ
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of the values as they are now: the caller may have changed the array."""
+        digest = hashlib.sha256()
+        for array in (self.frames, self.waveform):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def __str__(self) -> str:
+        shapes = [f"{a.dtype} {a.shape}" for a in (self.frames, self.waveform) if a is not None]
+        return ", ".join(shapes)
+
+
+File = str | InMemory  # what a media field holds after validation
+
+
+def in_memory(value: Any) -> InMemory:
+    """An array, a PIL picture or a `Clip` as it is kept. Raises ValueError saying what would be right."""
+    if isinstance(value, InMemory):
+        return value
+    if hasattr(value, "frames") and hasattr(value, "waveform"):
+        made = _clip(value)
+    elif hasattr(value, "convert") and hasattr(value, "getbands"):
+        made = InMemory(_picture(value)[None])
+    elif isinstance(value, np.ndarray):
+        made = _array(value)
+    else:
+        raise ValueError(f"{shown(value)} is no media; pass a file's path, an array, a PIL picture or a Clip")
+    for array in (made.frames, made.waveform):
+        if array is not None and 0 in array.shape:
+            raise ValueError(f"{made} holds nothing; pass at least one picture of one pixel, or one sample")
+    return made
+
+
+def _array(value: NDArray[Any]) -> InMemory:
+    if _is_picture(value):
+        return InMemory(value[None] if value.ndim == 3 else value)
+    if _is_sound(value):
+        return InMemory(None, _samples(value))
+    raise ValueError(
+        f"an array of {value.dtype} {value.shape} is no picture, clip or sound; pass uint8 (H, W, 3) or "
+        "(F, H, W, 3) in RGB, or float (channels, samples) at 48 kHz"
+    )
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether a value is a picture (H, W, 3) or a clip (F, H, W, 3), in bytes."""
+    shaped = isinstance(value, np.ndarray) and value.ndim in (3, 4) and value.shape[-1] == 3
+    return bool(shaped and value.dtype == np.uint8)
+
+
+def _is_sound(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim in (1, 2)
+
+
+def _clip(value: Any) -> InMemory:
+    """What a `Clip`, or what looks like one, holds."""
+    frames, waveform, fps, rate = value.frames, value.waveform, value.fps, value.sample_rate_hz
+    if frames is not None and not (_is_picture(frames) and frames.ndim == 4):
+        raise ValueError(f"the clip's frames are {_told(frames)}; they should be uint8 (F, H, W, 3) in RGB")
+    if waveform is not None and not _is_sound(waveform):
+        raise ValueError(f"the clip's waveform is {_told(waveform)}; it should be float (channels, samples)")
+    if frames is not None and not (isinstance(fps, Real) and 0 < float(fps) < math.inf):
+        raise ValueError(f"the clip's fps is {shown(fps)}; give the frames a second, more than 0")
+    if waveform is not None and not (isinstance(rate, Integral) and int(rate) > 0):
+        raise ValueError(f"the clip's sample_rate_hz is {shown(rate)}; give a whole number above 0")
+    return InMemory(frames, None if waveform is None else _samples(waveform), fps, rate)
+
+
+def _told(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+def _samples(waveform: NDArray[Any]) -> NDArray[np.float32]:
+    """(C, n) float32. Raises ValueError for what is no sound."""
+    samples = np.atleast_2d(waveform)
+    _check_samples(samples)
+    return samples.astype(np.float32)
+
+
+def _picture(value: Any) -> NDArray[np.uint8]:
+    try:
+        return rgb_pixels(value)
+    except Exception as error:
+        raise ValueError(f"this PIL picture cannot be decoded ({error}); is its file complete?") from error
+
+
+def _check_samples(samples: NDArray[Any]) -> None:
+    if len(samples) > MAX_CHANNELS:
+        raise ValueError(
+            f"the sound's array {samples.shape} would be {len(samples)} channels; pass (channels, samples), "
+            f"at most {MAX_CHANNELS} channels: transpose one of (samples, channels)"
+        )
+    wrong = np.count_nonzero(~np.isfinite(samples))
+    if wrong:
+        raise ValueError(
+            f"{wrong} of the sound's {samples.size} values are not numbers (NaN or infinity); pass others"
+        )
+    largest = float(np.abs(samples).max(initial=0))
+    if largest > MAX_SAMPLE:
+        raise ValueError(
+            f"the sound's values reach {largest:.6g}; samples lie between -1 and 1, divide by full scale"
+        )

@@ -1,0 +1,1 @@
+"""Where weights are while they are not used."""

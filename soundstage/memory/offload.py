@@ -1,0 +1,493 @@
+"""Where a part's weights are while it is used and while it is not: policies, applied from outside.
+
+    resident   on the device, always
+    offload    in host memory; whole parts move to the device for their turn and leave
+    stream     the transformer's blocks in host memory, copied to the device ahead of their use
+    disk       in the files; parts are read for their turn, the transformer's blocks at every step
+    (budget.choose picks one; its `Residency` says which)
+
+A part that is not resident leaves the device without a copy back: its weights never changed, so the host's
+are still there. What moves does not change a bit, so a seed gives the same clip under every policy.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from soundstage.memory.disk import CPU, DiskSource, is_plain, rounded_values
+from soundstage.memory.policy import Machine, Residency, spread_evenly
+from soundstage.memory.stream import (
+    BlockLayout,
+    BlockSource,
+    BlockStreamer,
+    HostMemory,
+    HostSource,
+    Owner,
+    like,
+    owners_of,
+)
+from soundstage.model.attention import FeedForward
+from soundstage.weights.layouts import Part, PartTensors, StoredTensor
+from soundstage.weights.load import eight_bit_layers, open_part
+from soundstage.weights.quantize import DTYPES, Quantized, QuantizedLinear, from_stored, put, scale_of
+from soundstage.weights.read import Tensors
+from soundstage.weights.storage import EightBit, Storage
+
+Module = TypeVar("Module", bound=nn.Module)
+
+TABLES = "scale_shift_table"  # kept in float32, as load.assign does
+
+
+# --- whole parts -------------------------------------------------------------------------------------
+
+
+class Tenant:
+    """Tensors that are on the device for their turn and in host memory between turns.
+
+    modules: built on the CPU, where their tensors then have their home, or on the device, in which case a
+    home is made when they first leave. skip: tensors that a `BlockStreamer` looks after, by `identity`.
+    pin: move a home on the CPU into pinned memory; without it a file that is mapped stays mapped and costs
+    no memory, at a slower copy. bytes_copied: to the device, so far.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        device: torch.device,
+        *,
+        here: bool = False,
+        pin: bool = True,
+        skip: frozenset[tuple[int, str]] = frozenset(),
+    ) -> None:
+        self.device, self.bytes_copied = device, 0
+        self._here = here
+        self._slots = [
+            (owner, name)
+            for module in modules
+            for owner, name in owners_of(module).values()
+            if identity(owner, name) not in skip
+        ]
+        self.num_bytes = sum(owner[name].nbytes for owner, name in self._slots)
+        self._memory: HostMemory | None = None
+        self._home: list[Tensor] | None = None
+        if not here:
+            self._home = [owner[name] for owner, name in self._slots]
+            if pin and device.type == "cuda":
+                self._make_home()
+
+    def arrive(self) -> None:
+        """To the device; nothing if it is there."""
+        if self._here:
+            return
+        assert self._home is not None
+        for (owner, name), tensor in zip(self._slots, self._home, strict=True):
+            owner[name] = like(tensor, tensor.detach().to(self.device, non_blocking=True, copy=True))
+        self.bytes_copied += self.num_bytes
+        self._here = True
+
+    def leave(self) -> None:
+        """Off the device. Nothing is copied, but for a first time."""
+        if not self._here:
+            return
+        if self._home is None:
+            self._make_home()
+        assert self._home is not None
+        for (owner, name), tensor in zip(self._slots, self._home, strict=True):
+            owner[name] = tensor
+        self._here = False
+
+    def _make_home(self) -> None:
+        """Copy all tensors, wherever they are, into one piece of host memory; one of them exists twice."""
+        found = [(owner, name, owner[name].detach()) for owner, name in self._slots]
+        layout = BlockLayout.packed((name, t.dtype, tuple(t.shape)) for _, name, t in found)
+        self._memory = HostMemory(layout.num_bytes, self.device)
+        self._home = []
+        while found:
+            owner, name, tensor = found.pop(0)
+            view = layout.places[len(self._home)].view(self._memory.bytes)
+            view.copy_(tensor)
+            self._home.append(like(owner[name], view))
+            if not self._here:
+                owner[name] = self._home[-1]
+
+
+class FileTenant:
+    """A module whose home is its files: its weights are read when it arrives and forgotten when it leaves.
+
+    module: on the meta device, known to fit. tensors: where its keys are stored. dtype: as for `load_part`.
+    skip: tensors that a `BlockStreamer` looks after, by `identity`. num_bytes_read: from files, so far.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tensors: PartTensors,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        skip: frozenset[tuple[int, str]] = frozenset(),
+    ) -> None:
+        self.num_bytes_read = 0
+        self._device, self._here = device, False
+        self._slots = [
+            (owner, name, tensors[key], _kept_dtype(key, owner[name], dtype))
+            for key, (owner, name) in owners_of(module).items()
+            if key in tensors and identity(owner, name) not in skip
+        ]
+        self.num_bytes = sum(
+            math.prod(owner[name].shape) * kept.itemsize for owner, name, _, kept in self._slots
+        )
+        self._forget()
+
+    def arrive(self) -> None:
+        if self._here:
+            return
+        with Tensors() as files:
+            for owner, name, stored, kept in self._slots:
+                owner[name] = like(owner[name], _read(files, stored, kept).to(self._device))
+                self.num_bytes_read += stored.entry.num_bytes
+        self._here = True
+
+    def leave(self) -> None:
+        if self._here:
+            self._forget()
+            self._here = False
+
+    def _forget(self) -> None:
+        """Leave shapes and dtypes, by which others can tell what will be there."""
+        for owner, name, _, kept in self._slots:
+            owner[name] = like(owner[name], torch.empty(owner[name].shape, dtype=kept, device="meta"))
+
+
+def identity(owner: Owner, name: str) -> tuple[int, str]:
+    """Tells one module's tensor from all others while the module lives."""
+    return id(owner), name
+
+
+class Streamed:
+    """A module whose blocks are streamed; what is not moves as a tenant does."""
+
+    def __init__(
+        self, streamer: BlockStreamer, rest: Tenant | FileTenant, disk: DiskSource | None = None
+    ) -> None:
+        self.streamer, self.rest, self._disk = streamer, rest, disk
+
+    @property
+    def num_bytes_read(self) -> int:
+        """Bytes of weights read from files so far; 0 for a module that was built before."""
+        sources = [self._disk, self.rest if isinstance(self.rest, FileTenant) else None]
+        return sum(int(source.num_bytes_read) for source in sources if source is not None)
+
+    @property
+    def num_bytes(self) -> int:
+        rest: int = self.rest.num_bytes
+        return rest + self.streamer.arena_bytes
+
+    def arrive(self) -> None:
+        self.rest.arrive()
+
+    def leave(self) -> None:
+        self.streamer.release()
+        self.rest.leave()
+
+
+class Floor:
+    """Who is on the device.
+
+    A part that is used arrives; others leave only when room is needed, the least recently used first, so a
+    recipe of two passes moves its transformer once. capacity_bytes: None keeps everyone.
+    """
+
+    def __init__(self, capacity_bytes: int | None = None) -> None:
+        self.capacity_bytes = capacity_bytes
+        self._tenants: dict[str, Tenant | FileTenant | Streamed] = {}
+        self._hooks: dict[str, Any] = {}
+        self._present: list[str] = []  # the least recently used first
+
+    def add(
+        self, name: str, tenant: Tenant | FileTenant | Streamed, *, calls: nn.Module | None = None
+    ) -> None:
+        """calls: a module whose call brings the part, for one that others call."""
+        self.remove(name)
+        self._tenants[name] = tenant
+        if calls is not None:
+            self._hooks[name] = calls.register_forward_pre_hook(lambda *_: self.bring(name))
+
+    def remove(self, name: str) -> None:
+        """Forget a part, home and all; nothing if it is not known."""
+        self._tenants.pop(name, None)
+        hook = self._hooks.pop(name, None)
+        if hook is not None:
+            hook.remove()
+        if name in self._present:
+            self._present.remove(name)
+
+    def close(self) -> None:
+        """Forget all parts, and stop streaming those that are streamed."""
+        for name, tenant in list(self._tenants.items()):
+            self.remove(name)
+            if isinstance(tenant, Streamed):
+                tenant.streamer.close()
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        return tuple(self._present)
+
+    @contextmanager
+    def using(self, name: str, *, working_bytes: int = 0) -> Iterator[None]:
+        """Have a part on the device while the block runs; see `bring`."""
+        self.bring(name, working_bytes=working_bytes)
+        yield
+
+    def bring(self, name: str, *, working_bytes: int = 0) -> None:
+        """Have a part arrive, with room for what its work allocates; nothing for one not added."""
+        if name in self._tenants:
+            self._make_room(name, working_bytes)
+            self._tenants[name].arrive()
+            self._present = [*(other for other in self._present if other != name), name]
+
+    def _make_room(self, name: str, working_bytes: int) -> None:
+        if self.capacity_bytes is None:
+            return
+        room = self.capacity_bytes - self._tenants[name].num_bytes - working_bytes
+        others = [other for other in self._present if other != name]
+        while others and sum(self._tenants[other].num_bytes for other in others) > room:
+            leaving = others.pop(0)
+            self._tenants[leaving].leave()
+            self._present.remove(leaving)
+
+
+# --- streamed blocks ---------------------------------------------------------------------------------
+
+
+def stream_built(
+    module: nn.Module, blocks: Sequence[nn.Module], residency: Residency, device: torch.device
+) -> Streamed:
+    """Apply the policy "stream" to a module built on the CPU, of any dtype and quantization.
+
+    Blocks move to their homes one at a time; the rest moves to the device at once.
+    """
+    source = HostSource(device)
+    for number in streamed_numbers(len(blocks), residency):
+        source.take(number, blocks[number])
+    return place_streamed(module, blocks, source, residency, device)
+
+
+def load_streamed(
+    build: Callable[[], Module],
+    parts: Mapping[Part, PartTensors],
+    part: Part,
+    residency: Residency,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    storage: Storage = "full",
+    blocks: str = "transformer_blocks",
+) -> tuple[Module, Streamed]:
+    """`load.load_part` for the policies "stream" and "disk". blocks: name of the module's list of them.
+
+    Weights go from the files straight to where they stay; on the host there is never more than they and one
+    block. Raises WeightsError as load_part does.
+    """
+    module, tensors = open_part(build, parts, part)
+    place: dict[str, Any] = {"dtype": dtype, "device": device, "storage": storage}
+    placed = stream_from_files(module, tensors, blocks, residency, **place)
+    if isinstance(placed.rest, FileTenant):
+        placed.rest.arrive()
+    return module, placed
+
+
+def stream_from_files(
+    module: nn.Module,
+    tensors: PartTensors,
+    blocks: str,
+    residency: Residency,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    storage: Storage = "full",
+) -> Streamed:
+    """Have the blocks of a module that is on the meta device streamed, from host memory or from its files.
+
+    Under the policy "disk" nothing is read yet; what is not streamed is when the module arrives.
+    """
+    with Tensors() as files:
+        # What has no place in a block's bytes must be where it is used, if nothing else brings it there.
+        _quantize_structure(module, tensors, files, storage, device if residency.policy == "disk" else CPU)
+        listed = list(cast(nn.ModuleList, module.get_submodule(blocks)))
+        numbers = streamed_numbers(len(listed), residency)
+        layouts = {n: BlockLayout.of(listed[n], lambda key, t: _kept_dtype(key, t, dtype)) for n in numbers}
+        disk = DiskSource(layouts, {n: below(tensors, f"{blocks}.{n}.") for n in numbers})
+        if residency.policy == "disk":
+            streamer = BlockStreamer(listed, disk, device=device, num_slots=residency.num_slots)
+            rest = FileTenant(module, tensors, dtype, device, skip=_managed(streamer))
+            return Streamed(streamer, rest, disk)
+        streamed = {f"{blocks}.{n}.{place.key}" for n in numbers for place in layouts[n].places}
+        disk.num_bytes_read += _fill_rest(module, tensors, files, streamed, dtype)
+    host = HostSource(device)
+    for n in numbers:
+        disk.read(n, host.reserve(n, layouts[n]))
+    placed = place_streamed(module, listed, host, residency, device)
+    return Streamed(placed.streamer, placed.rest, disk)
+
+
+def _quantize_structure(
+    module: nn.Module, tensors: PartTensors, files: Tensors, storage: Storage, place: torch.device
+) -> None:
+    """Give layers that are held in 8 bits their module and, at a place, their scales; values come later.
+
+    The scales of a weight that is rounded at load need a first reading of it.
+    """
+    for name, how in eight_bit_layers(module, tensors, storage).items():
+        bias = module.get_submodule(name).bias
+        put(module, name, _without_values(files, tensors[f"{name}.weight"], how, bias, place))
+
+
+def _without_values(
+    files: Tensors, stored: StoredTensor, how: EightBit, bias: Any, place: torch.device
+) -> QuantizedLinear:
+    values = torch.empty(stored.entry.shape, dtype=DTYPES[how.format], device="meta")
+    if not how.kept:
+        scale = scale_of(files.value(stored, torch.float32, CPU), how.format).to(place)
+        return QuantizedLinear(Quantized(values, scale), bias, native=how.native)
+    found, of_input = files.scale(stored), stored.sidecars.get("input_scale")
+    scale = (torch.ones(1, 1) if found is None else found).to(place)  # a plain cast has none
+    input_scale = (
+        None if of_input is None else files.raw(stored.path, *of_input).float().reshape(()).to(place)
+    )
+    return from_stored(values, scale, bias, input_scale=input_scale, native=how.native, name=stored.name)
+
+
+def place_streamed(
+    module: nn.Module,
+    blocks: Sequence[nn.Module],
+    source: BlockSource,
+    residency: Residency,
+    device: torch.device,
+) -> Streamed:
+    """Stream the blocks that a source knows. The rest, if it is not on the device, comes by `arrive`."""
+    streamer = BlockStreamer(blocks, source, device=device, num_slots=residency.num_slots)
+    skip = _managed(streamer)
+    rest = [o[n] for o, n in owners_of(module).values() if identity(o, n) not in skip]
+    here = all(tensor.device.type == device.type for tensor in rest)
+    return Streamed(streamer, Tenant([module], device, here=here, skip=skip))
+
+
+def _managed(streamer: BlockStreamer) -> frozenset[tuple[int, str]]:
+    return frozenset(identity(owner, name) for owner, name in streamer.managed())
+
+
+def streamed_numbers(num_blocks: int, residency: Residency) -> list[int]:
+    kept = spread_evenly(residency.resident_blocks, num_blocks)
+    return [number for number in range(num_blocks) if number not in kept]
+
+
+def _kept_dtype(key: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    if tensor.dtype.itemsize == 1:
+        return tensor.dtype
+    return torch.float32 if TABLES in key else dtype
+
+
+def below(tensors: PartTensors, prefix: str) -> dict[str, StoredTensor]:
+    """Those of a submodule, by its own keys."""
+    return {key.removeprefix(prefix): stored for key, stored in tensors.items() if key.startswith(prefix)}
+
+
+def _fill_rest(
+    module: nn.Module, tensors: PartTensors, files: Tensors, streamed: set[str], dtype: torch.dtype
+) -> int:
+    """Read what is not streamed and not there; returns the bytes read."""
+    num_bytes = 0
+    for key, (owner, name) in owners_of(module).items():
+        if key in tensors and key not in streamed:
+            stored = tensors[key]
+            value = _read(files, stored, _kept_dtype(key, owner[name], dtype))
+            owner[name] = like(owner[name], value)
+            num_bytes += stored.entry.num_bytes
+    return num_bytes
+
+
+def _read(files: Tensors, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
+    """On the CPU; values that are held in 8 bits are as stored, or rounded."""
+    if is_plain(stored, dtype):
+        return files.raw(stored.path, stored.name, stored.entry)
+    return rounded_values(files, stored, dtype) if dtype.itemsize == 1 else files.value(stored, dtype, CPU)
+
+
+# --- feed-forward in pieces --------------------------------------------------------------------------
+
+
+def chunk_feed_forward(module: nn.Module, num_tokens: int | None) -> int:
+    """Have every feed-forward of a module take at most this many tokens at a time; None undoes it.
+
+    The widened tokens, four times the width and twice that on the way, are the largest activation of a
+    block. Each token is computed on its own, so the result is the whole one's up to the rounding of products
+    of another shape. Returns the number of feed-forwards found.
+    """
+    if num_tokens is not None and num_tokens < 1:
+        raise ValueError(f"num_tokens must be at least 1, not {num_tokens}")
+    found = [part for part in module.modules() if isinstance(part, FeedForward)]
+    for part in found:
+        part.__dict__.pop("forward", None)
+        if num_tokens is not None:
+            part.__dict__["forward"] = _in_pieces(part, num_tokens)
+    return len(found)
+
+
+def _in_pieces(part: FeedForward, num_tokens: int) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        if x.shape[1] <= num_tokens:
+            return part.net(x)  # type: ignore[no-any-return]
+        out = torch.empty_like(x)
+        try:
+            for start in range(0, x.shape[1], num_tokens):
+                part.rows = slice(start, start + num_tokens)
+                out[:, part.rows] = part.net(x[:, part.rows])
+        finally:
+            part.rows = None
+        return out
+
+    return forward
+
+
+# --- the machine ---------------------------------------------------------------------------------------
+
+# FLOP/s that are reached, by a part of the name; spec of memory, section 4, and makers' tables.
+RATES = {"H100": 5e14, "H200": 5e14, "A100": 2e14, "5090": 2.5e14, "4090": 1.5e14, "3090": 7e13}
+SMALLER_RATE, CPU_RATE = 5e13, 1e11
+FREE_SHARE = 0.95  # of the host's free memory; the system needs some for itself
+
+
+def this_machine(device: torch.device) -> Machine:
+    """What is free on this machine now, and rates stated for its kind, not measured."""
+    host, process = FREE_SHARE * free_host_bytes(), _process_bytes()
+    if device.type != "cuda":
+        return Machine("the CPU", "cpu", host + process, flops_per_s=CPU_RATE, process_bytes=process)
+    free, _ = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    rate = next((rate for model, rate in RATES.items() if model in name), SMALLER_RATE)
+    own = torch.cuda.memory_reserved(device)  # can be had again
+    return Machine(name, "cuda", host + process, float(free + own), flops_per_s=rate, process_bytes=process)
+
+
+def free_host_bytes() -> float:
+    """Memory that can be had without swapping; half of all of it where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = (line.split() for line in meminfo.read_text().splitlines())
+        free = {line[0]: int(line[1]) * 1024 for line in lines}
+        return float(free.get("MemAvailable:", 0))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 if hasattr(os, "sysconf") else 8e9
+
+
+def _process_bytes() -> float:
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0.0

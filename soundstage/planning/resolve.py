@@ -1,0 +1,218 @@
+"""What a request asks for and what its inputs are, worked out before any weight is read."""
+
+from __future__ import annotations
+
+import math
+
+from soundstage.errors import MediaError, RequestError, SoundstageError
+from soundstage.library.model_files import ModelSet, lora_file
+from soundstage.lora.metadata import LoraFacts
+from soundstage.media.in_memory import File
+from soundstage.media.probe import Info, probe
+from soundstage.planning.grid import frames_at, frames_over
+from soundstage.planning.plan import PassPlan, Snap
+from soundstage.prompts.timeline import Segment, Timeline, has_plain_bars, parse_timeline
+from soundstage.request.defaults import Defaults
+from soundstage.request.inputs import Source
+from soundstage.request.recipe import Recipe
+from soundstage.request.recipes import recipe_named
+from soundstage.request.request import Request
+from soundstage.types import TIME_SCALE
+
+
+class Facts:
+    """What a request asks for and what its inputs are: recipe, size, rate, length.
+
+    Gathers snaps, notices and problems while a plan is worked out; after a problem it goes on with a default.
+    """
+
+    def __init__(self, request: Request, model: ModelSet) -> None:
+        self.request = request
+        self.model = model
+        self.defaults: Defaults = model.defaults
+        self.snaps: list[Snap] = []
+        self.notices: list[str] = []
+        self.problems: list[RequestError] = []
+        self.recipe = self._recipe()
+        self.infos: dict[str, Info] = {}
+        self._probe_inputs()
+        self.loras = self._lora_facts()
+        self.downscale, self.temporal = self._reference_factors()
+        source = request.source
+        self.source: Source | None = source
+        self.source_info = self.infos.get("source.video")
+        self.has_video = "video" in request.modalities
+        self.has_audio = "audio" in request.modalities
+        self.driving = request.audio is not None and request.audio.mode == "driving"
+
+    def raise_problems(self) -> None:
+        if len(self.problems) == 1:
+            raise self.problems[0]
+        if self.problems:
+            raise RequestError("; ".join(str(problem) for problem in self.problems))
+
+    def snap(self, field: str, asked: str, used: str, rule: str) -> None:
+        self.snaps.append(Snap(field, asked, used, rule))
+
+    def notice(self, sentence: str) -> None:
+        """Say what the user should know of a plan that goes on as asked; each sentence once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
+
+    def problem(self, field: str, sentence: str) -> None:
+        if sentence not in (str(problem) for problem in self.problems):
+            self.problems.append(RequestError(sentence, field=field))
+
+    # --- what is asked for and what is there ---------------------------------------------------------------
+
+    def _recipe(self) -> Recipe:
+        try:
+            return recipe_named(self.request.recipe)
+        except SoundstageError as problem:
+            self.problem("recipe", str(problem))
+            return recipe_named("single")
+
+    def _probe_inputs(self) -> None:
+        request = self.request
+        wanted: list[tuple[str, File | None, str]] = []
+        wanted += [(f"guides[{i}].image", g.image, "picture") for i, g in enumerate(request.guides)]
+        wanted += [(f"references[{i}].video", r.video, "picture") for i, r in enumerate(request.references)]
+        wanted += [(f"references[{i}].mask", r.mask, "picture") for i, r in enumerate(request.references)]
+        if request.source is not None:
+            wanted += [("source.video", request.source.video, "picture")]
+            wanted += [("source.audio", request.source.audio, "sound")]
+            wanted += [("source.mask", request.source.mask, "picture")]
+        if request.audio is not None:
+            wanted += [("audio.file", request.audio.file, "sound")]
+        for where, file, kind in wanted:
+            if file is None:
+                continue
+            try:
+                info = probe(file)
+            except MediaError as error:
+                self.problem(where.split(".")[0].split("[")[0], f"{where}: {error}")
+                continue
+            if (info.num_frames == 0) if kind == "picture" else (info.sound_s is None):
+                why = "".join(f"; {notice}" for notice in info.notices)
+                self.problem(where.split(".")[0].split("[")[0], f"{where}: {file} holds no {kind}{why}")
+                continue
+            self.infos[where] = info
+            for notice in info.notices if kind == "picture" else ():
+                self.notice(f"{file}: {notice}")
+        self._check_starts()
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Refuse a file that was cut off where all of it would be taken."""
+        request, source = self.request, self.request.source
+        if source is None or request.duration_s is not None or request.num_frames is not None:
+            return
+        where = "source.audio" if source.video is None else "source.video"
+        info = self.infos.get(where)
+        if info is not None and info.listed_s is not None:
+            there_s = info.num_frames / info.fps if info.fps else info.sound_s or 0.0
+            self.problem(
+                "source",
+                f"{where}: {source.video or source.audio} is incomplete: of its {info.listed_s:.4g} s only "
+                f"{there_s:.4g} s can be read; give the whole file, or a duration within them",
+            )
+
+    def _check_starts(self) -> None:
+        audio, info = self.request.audio, self.infos.get("audio.file")
+        if audio is not None and info is not None and audio.start_s >= (info.sound_s or 0):
+            self.problem(
+                "audio",
+                f"audio.start_s is {audio.start_s:g}, but {audio.file} lasts {info.sound_s:.4g} s; "
+                "begin earlier",
+            )
+
+    def _lora_facts(self) -> list[LoraFacts]:
+        """Return what the file of each of the request's LoRAs says; nothing for one that cannot be read."""
+        found = []
+        for i, lora in enumerate(self.request.loras):
+            try:
+                found.append(lora_file(lora.path))
+            except SoundstageError as error:
+                self.problem("loras", f"loras[{i}]: {error}")
+        return found
+
+    def _reference_factors(self) -> tuple[int, int]:
+        """(downscale, temporal) that the request's LoRAs were trained with; 1 where they do not say."""
+        found = {"downscale": {1}, "temporal": {1}}
+        for facts in self.loras:
+            found["downscale"].add(facts.downscale)
+            found["temporal"].add(facts.temporal)
+        for key, values in found.items():
+            if len(values) > 2:
+                self.problem(
+                    "loras",
+                    f"the LoRAs were trained with different reference factors ({key}: "
+                    f"{', '.join(str(v) for v in sorted(values - {1}))}); use those of one factor",
+                )
+        return max(found["downscale"]), max(found["temporal"])
+
+    # --- rate and time --------------------------------------------------------------------------------------
+
+    def fps(self) -> float:
+        """Frames per second that are made, before thinning."""
+        request, info = self.request, self.source_info
+        own = None if info is None else info.fps
+        if request.fps is not None and own is not None and not math.isclose(request.fps, own, rel_tol=1e-3):
+            self.problem(
+                "fps",
+                f"fps is {request.fps:g}, but the source has {own:g}; leave fps out or convert the source",
+            )
+        fps = request.fps or own or self.recipe.fps or self.defaults.fps
+        return fps * request.thin
+
+    def source_frames(self, fps: float) -> int:
+        """Return how many frames the source has from its start on, or how many its sound lasts."""
+        source, info = self.source, self.source_info
+        sound = self.infos.get("source.audio")
+        if source is not None and info is not None:
+            return frames_at(info, fps, self.made_fps) - round(source.start_s * fps)
+        if source is None or sound is None or sound.sound_s is None or sound.sound_s <= source.start_s:
+            return 0
+        return frames_over(sound.sound_s - source.start_s, fps)
+
+    def extension(self) -> tuple[int, int]:
+        """Frames made before and after the source, in whole latents of every pass."""
+        if self.source is None:
+            return 0, 0
+        before, after = (
+            math.ceil(round(seconds * self.made_fps) / self.frame_step) * self.frame_step
+            for seconds in (self.source.extend_before_s, self.source.extend_after_s)
+        )
+        return before, after
+
+    @property
+    def frame_step(self) -> int:
+        """Frames less one must be a multiple of this, so that every pass has whole latents."""
+        return TIME_SCALE * max(p.time.denominator for p in self.recipe.passes)
+
+    def timeline(self, last: PassPlan) -> Timeline:
+        """The prompt over the clip, as the last pass shows it."""
+        request = self.request
+        try:
+            read = parse_timeline(
+                request.prompt,
+                num_frames=last.num_frames,
+                fps=last.fps,
+                lengths=request.lengths,
+                relay=request.relay,
+            )
+            if request.lengths is None and has_plain_bars(request.prompt):
+                self.notice(
+                    f"the prompt is read as {len(read.segments)} parts that are shown one after the other; "
+                    r"write \| for a bar that is a word"
+                )
+            return read
+        except RequestError as problem:
+            self.problems.append(problem)
+            return Timeline((Segment(request.prompt, 0.0, last.num_frames / last.fps),))
+
+    @property
+    def made_fps(self) -> float:
+        info = self.source_info
+        own = None if info is None else info.fps
+        return (self.request.fps or own or self.recipe.fps or self.defaults.fps) * self.request.thin

@@ -1,0 +1,195 @@
+"""LoRAs on one model, run by run: which files a run reads, and what of them is on.
+
+A file that is written again is another LoRA. The next run reads it; a run that is under way keeps what it
+read, which is given up when no run uses it any more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from torch import Tensor, nn
+
+from soundstage.conditioning.spans import Strength, token_weights
+from soundstage.errors import RequestError, WeightsError
+from soundstage.library.model_files import file_digest, file_identity
+from soundstage.lora.adapters import AdapterReport, Adapters
+from soundstage.lora.files import Lora, read_lora
+from soundstage.types import Group
+from soundstage.weights.layouts import Part, PartTensors
+
+if TYPE_CHECKING:
+    from soundstage.planning.plan import LoraUse
+
+
+@dataclass(frozen=True, eq=False)
+class Attached:
+    """A LoRA that was read. digest, identity: of its file when it was read, see `model_set`."""
+
+    report: AdapterReport
+    path: str
+    digest: str
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """Its name among the adapters."""
+        return _name(self.path, self.identity)
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """What a run has put on the model: the LoRAs it reads by path, and the arguments of its last `adapt`.
+
+    contents: of the model's files when the run began.
+    """
+
+    attached: Mapping[str, Attached] = field(default_factory=dict)
+    loras: tuple[LoraUse, ...] = ()
+    video: Tensor | None = None
+    audio: Tensor | None = None
+    contents: Mapping[Path, str] | None = None
+
+
+class RunLoras:
+    """The LoRAs of a model's runs. modules: what they go on. stored: where the weights are on disk.
+
+    adaptation: of the run that has its turn.
+    """
+
+    def __init__(self, modules: Mapping[Part, nn.Module], stored: Mapping[Part, PartTensors]) -> None:
+        self.adaptation = Adaptation()
+        self._adapters = Adapters(modules, stored=stored)
+        self._newest: dict[str, Attached] = {}  # by path
+        self._used: WeakValueDictionary[str, Attached] = WeakValueDictionary()  # by some run, by name
+        self._numbers: dict[str, int] = {}  # of readings: one that was given up and read again has another
+        self._count = itertools.count()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are in memory."""
+        return tuple(self._adapters.weights)
+
+    def text_identity(self) -> list[str]:
+        """Return what tells the reading of prompts from that without the LoRAs that are on."""
+        loras = self._adapters.active("text")
+        return sorted(f"{self._used[name].identity} at {strength!r}" for name, strength in loras.items())
+
+    def state(self) -> Hashable | None:
+        """Return what a recorded forward depends on: which factors are on and how strongly.
+
+        None for strengths that differ by token, which cannot be recorded.
+        """
+        run = self.adaptation
+        if any(use.span is not None for use in run.loras):
+            return None
+        return tuple(
+            (self._numbers[run.attached[use.path].name], use.strength, tuple(sorted(use.groups.items())))
+            for use in run.loras
+        )
+
+    def attach(self, paths: Sequence[str]) -> list[Attached]:
+        """Make LoRAs known to a run that begins; those whose content was not known before are returned.
+
+        Raises WeightsError for a file that is no LoRA of this model or changes nothing.
+        """
+        known = list(self._newest.values())
+        found = {path: self._newest_of(path) for path in dict.fromkeys(paths)}
+        self.adaptation = replace(self.adaptation, attached=found, loras=(), video=None, audio=None)
+        self._forget_unused()
+        return [lora for lora in found.values() if lora not in known]
+
+    def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
+        """Put these LoRAs on the model and take all others off; see `parts.Parts.adapt`."""
+        run = self.adaptation
+        new = [use.path for use in loras if use.path not in run.attached]
+        attached = {**run.attached, **{path: self._newest_of(path) for path in new}}
+        self.adaptation = replace(run, attached=attached, loras=tuple(loras), video=video, audio=audio)
+        self._put_on()
+
+    def restore(self, adaptation: Adaptation) -> None:
+        """Put on what a run had put on. Raises RequestError for a LoRA that cannot be had any more."""
+        self.adaptation = adaptation
+        for lora in adaptation.attached.values():
+            if lora.name not in self._adapters.weights:
+                self._attach_again(lora)
+        self._put_on()
+
+    def _newest_of(self, path: str) -> Attached:
+        """The LoRA that a file holds now."""
+        file = Path(path)
+        identity = file_identity(file) if file.is_file() else ""  # reading it tells what is wrong
+        known = self._newest.get(path)
+        if known is None or known.identity != identity:
+            known = self._newest[path] = self._read(file, path)
+        return known
+
+    def _read(self, file: Path, path: str) -> Attached:
+        content, identity = _read_whole(file)
+        name = _name(path, identity)
+        known = self._used.get(name)  # by a run that began before the file was changed and changed back
+        if known is None or name not in self._adapters.weights:
+            self._forget_unused()
+            report = self._add(name, content)
+            known = self._used[name] = Attached(report, path, file_digest(file), identity)
+        return known
+
+    def _attach_again(self, lora: Attached) -> None:
+        """Read a LoRA that a run uses, after all that was built was given up."""
+        file = Path(lora.path)
+        if not file.is_file() or file_identity(file) != lora.identity:
+            raise RequestError(
+                f"{lora.path} was written again while this clip was made, and what it held is no longer in "
+                "memory; make the clip again",
+                field="loras",
+            )
+        self._add(lora.name, read_lora(file))
+        self._used[lora.name] = lora
+
+    def _add(self, name: str, content: Lora) -> AdapterReport:
+        self._numbers[name] = next(self._count)
+        return self._adapters.add(name, content)
+
+    def _forget_unused(self) -> None:
+        """Give up LoRAs whose file was written again, once no run that is under way uses them."""
+        for name in self._adapters.weights.keys() - set(self._used):
+            self._adapters.remove(name)
+            del self._numbers[name]
+
+    def _put_on(self) -> None:
+        """Set every adapter's strength, groups and tokens as the run's last `adapt` has them."""
+        run = self.adaptation
+        name_of = {path: lora.name for path, lora in run.attached.items()}
+        timed = {name_of[use.path] for use in run.loras if use.span is not None}
+        self._adapters.set({(n := name_of[u.path]): 1.0 if n in timed else u.strength for u in run.loras})
+        groups = {name_of[use.path]: use.groups for use in run.loras}
+        for name in self._adapters.weights:
+            mute: Mapping[Group, float] = {"text": 0.0} if name in timed else {}
+            self._adapters.set_groups(name, {**groups.get(name, {}), **mute})
+            own = [(u.span or (0, math.inf), u.strength) for u in run.loras if name_of[u.path] == name]
+            spans = [Strength(start, end, strength) for (start, end), strength in own]
+            weights = [
+                None if p is None or name not in timed else token_weights(p, spans)[None, :, None]
+                for p in (run.video, run.audio)
+            ]
+            self._adapters.weigh(name, video=weights[0], audio=weights[1])
+
+
+def _name(path: str, identity: str) -> str:
+    """The name of a LoRA among the adapters: a file that is written again is another one."""
+    return f"{path} {identity}"
+
+
+def _read_whole(file: Path) -> tuple[Lora, str]:
+    """A LoRA and the identity of the file it was read from."""
+    before = file_identity(file) if file.is_file() else ""
+    content = read_lora(file)
+    if file_identity(file) != before:
+        raise WeightsError(f"{file} was written while it was read; wait until it is complete")
+    return content, before

@@ -1,0 +1,151 @@
+"""From latents to the frames and samples of a clip, with what was given shown as it came.
+
+A kept stretch of a source is shown in its own pixels, with a soft seam to what was made; a sound that was
+given is heard in its own samples.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soundstage.conditioning.masks import blend_weights, blended, seam_weights
+from soundstage.conditioning.pixels import to_uint8
+from soundstage.conditioning.seams import Seam
+from soundstage.media.in_memory import File
+from soundstage.media.load import load_sound
+from soundstage.media.write import fit_audio
+from soundstage.rendering.causes import likely_cause
+from soundstage.rendering.finite import checked
+from soundstage.rendering.prepare import video_made
+from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
+
+if TYPE_CHECKING:
+    from soundstage.planning.plan import PassPlan, Plan
+    from soundstage.rendering.color import ColorMatch
+    from soundstage.rendering.encoded_inputs import Materials
+    from soundstage.rendering.parts import Parts
+
+MAX_BYTES_IN_MEMORY = 2**30  # of frames: 17 s of 960x544
+PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
+
+
+@torch.no_grad()
+def finished_frames(
+    plan: Plan, parts: Parts, materials: Materials, latents: Tensor, color: ColorMatch | None = None
+) -> NDArray[np.uint8]:
+    """(F, H, W, 3) uint8 of the plan's last pass. color: takes out a long take's drift."""
+    step, source = plan.passes[-1], plan.request.source
+    keeps = source is not None and source.keep_pixels and step.source is not None
+    if keeps and step.source is not None and step.source.video == "all":
+        return _cut_back(materials.source_pixels(step), plan)
+    frames = _decoded_frames(parts, latents, color)
+    made = video_made(step, materials) if keeps else None
+    if made is not None and step.source is not None:
+        weights = blend_weights(made, step.source.video_seams, step.num_frames, step.source.margins)
+        frames = blended(frames, _placed(materials.source_pixels(step), frames, step), weights)
+    return _cut_back(frames, plan)
+
+
+def _cut_back(frames: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+    """The frames of the result, without those and the pixels that only filled up latents and cells."""
+    width, height = plan.shown_size or (frames.shape[2], frames.shape[1])
+    return frames[: plan.shown_frames : plan.thin, :height, :width]
+
+
+def _decoded_frames(parts: Parts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:
+    """Frames of latents (1, 128, T, h, w), piece by piece into an array, on disk if it is large."""
+    frames_count, height, width = (int(n) for n in latents.shape[2:])
+    shape = (TIME_SCALE * (frames_count - 1) + 1, SPACE_SCALE * height, SPACE_SCALE * width, 3)
+    frames = _room_for(shape)
+    first = 0
+    for pixels in parts.decode_stream(latents):
+        checked(pixels, "the decoded picture", lambda: likely_cause(parts))
+        piece = to_uint8(pixels)
+        frames[first : first + len(piece)] = piece if color is None else color(piece)
+        first += len(piece)
+    return frames
+
+
+def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An array in memory, or in a temporary file that goes with it where memory would be filled by it."""
+    if math.prod(shape) <= MAX_BYTES_IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], step: PassPlan) -> NDArray[np.uint8]:
+    """The source's pixels in their place in time and room; elsewhere the made ones."""
+    assert step.source is not None
+    left, top, right, bottom = step.source.margins
+    whole = frames.copy()
+    height, width = frames.shape[1:3]
+    first = step.source.before
+    whole[first : first + len(pixels), top : height - bottom, left : width - right] = pixels
+    return whole
+
+
+@torch.no_grad()
+def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[np.float32], int]:
+    """(2, n) float32 samples and their rate in Hz."""
+    request, step = plan.request, plan.passes[-1]
+    if plan.driven and request.audio is not None:
+        return _given(request.audio.file, request.audio.start_s, 0.0, plan)
+    source, use = request.source, step.source
+    part = "none" if use is None else use.audio
+    keeps = source is not None and source.keep_pixels and part in ("all", "part")
+    if keeps and source is not None and use is not None:
+        file = source.video if source.audio is None else source.audio
+        assert file is not None
+        samples, rate = _given(file, source.start_s, use.before / step.fps, plan)
+        if part == "all":
+            return samples, rate
+        count = math.ceil(samples.shape[1] * OUTPUT_RATE_HZ / rate)
+        made = _resampled(_decoded(parts, latents, count), OUTPUT_RATE_HZ, rate)
+        return _spliced(made, samples, [seam.scaled(rate / OUTPUT_RATE_HZ) for seam in use.audio_seams]), rate
+    return _decoded(parts, latents, round(plan.duration_s * OUTPUT_RATE_HZ)), OUTPUT_RATE_HZ
+
+
+def _decoded(parts: Parts, latents: Tensor, num_samples: int) -> NDArray[np.float32]:
+    """Exactly num_samples (2, n) at the output's rate."""
+    decoded = parts.decode_audio(latents, num_samples)
+    checked(decoded, "the decoded sound", lambda: likely_cause(parts))
+    return fit_audio(decoded[0].float().cpu().numpy(), num_samples)
+
+
+def _given(file: File, start_s: float, delay_s: float, plan: Plan) -> tuple[NDArray[np.float32], int]:
+    """A file's own samples, after delay_s of silence, for the length of the film.
+
+    Silence follows a sound that ends early; one that is kept to its own end may last longer.
+    """
+    length_s = plan.duration_s
+    samples, rate = load_sound(file, start_s, None if plan.whole_sound else length_s)
+    if rate not in PLAYABLE_HZ:
+        samples, rate = _resampled(samples, rate, OUTPUT_RATE_HZ), OUTPUT_RATE_HZ
+    delayed = np.pad(samples, ((0, 0), (round(delay_s * rate), 0)))
+    count = round(length_s * rate)
+    return fit_audio(delayed, max(count, delayed.shape[1]) if plan.whole_sound else count), rate
+
+
+def _resampled(samples: NDArray[np.float32], rate_hz: int, wanted_hz: int) -> NDArray[np.float32]:
+    from soundstage.model.mel import resample
+
+    moved: NDArray[np.float32] = resample(torch.from_numpy(samples), rate_hz, wanted_hz).numpy()
+    return moved
+
+
+def _spliced(
+    made: NDArray[np.float32], own: NDArray[np.float32], seams: Sequence[Seam]
+) -> NDArray[np.float32]:
+    """Own samples with the made stretches faded in; outside the seams every sample is the own one."""
+    share = seam_weights(seams, own.shape[1])
+    mixed = own + share * (fit_audio(made, own.shape[1]) - own)
+    return np.where(share == 0, own, mixed).astype(np.float32)

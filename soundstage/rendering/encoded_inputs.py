@@ -1,0 +1,268 @@
+"""The inputs of a plan, read and encoded before the passes begin, and kept for the next request.
+
+`prepare` does all the reading and encoding of a plan; the passes then only look up. An input that was
+encoded before, by this run or another, is not decoded again: an encoding is kept by the input's content, all
+that is done to it, and the VAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from soundstage.conditioning.masks import attention_cells, cells_touched
+from soundstage.conditioning.pixels import drawn_out, fit, fit_mask, strided, to_uint8
+from soundstage.library.model_files import file_identity
+from soundstage.media.in_memory import File, InMemory
+from soundstage.media.load import compress, frames_shown, load_sound
+from soundstage.media.probe import probe
+from soundstage.media.write import fit_audio
+from soundstage.planning.grid import heard_s, sample_times
+from soundstage.planning.plan import Condition, PassPlan, Plan
+from soundstage.rendering.causes import likely_cause
+from soundstage.rendering.encoding_cache import EncodingCache, content_key
+from soundstage.rendering.finite import checked
+from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from soundstage.rendering.parts import Encoder, Parts
+
+SPARE_S = 0.1  # of sound beyond the latents wanted, at least one mel window
+READING = "by time"  # how files are read; another way may give other pixels and samples
+DECODERS = ("av", "pillow")  # what reads the files: another version may give other pixels
+
+
+class Materials:
+    """One plan's inputs as latents. All are (1, 128, T, h, w) or (1, 8, T, 16) in the dtype of the run."""
+
+    def __init__(self, plan: Plan, parts: Parts, cache: EncodingCache) -> None:
+        self.plan = plan
+        self.parts = parts
+        self.cache = cache
+        self._used: dict[Hashable, Tensor] = {}
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Read and encode whatever a pass will ask for."""
+        for step in self.plan.passes:
+            for condition in step.conditions:
+                self.condition(condition, step)
+            self.source_mask(step)
+            if step.source is not None and step.source.video != "none":
+                self.source_video(step)
+            if step.audio is not None:
+                self.sound(step)
+                self.identity(step)
+
+    def condition(self, condition: Condition, step: PassPlan) -> Tensor:
+        """Latents of a guide or reference."""
+        request = self.plan.request
+        if condition.kind == "reference":
+            reference = request.references[condition.index]
+            return self._clip(reference.video, condition, step.fps, reference.crop, crf=0)
+        guide = request.guides[condition.index]
+        crf = self.plan.image_crf if guide.crf is None else guide.crf
+        return self._clip(guide.image, condition, step.fps, guide.crop, crf=crf)
+
+    def reference_attention(self, condition: Condition, step: PassPlan) -> Tensor | float:
+        """How much the clip looks at each token of a reference: one value, or (N,)."""
+        mask = self.plan.request.references[condition.index].mask
+        if mask is None:
+            return condition.attention
+        covered = (condition.num_frames - 1) * condition.temporal + 1
+        pixels = _read_mask(mask, step, covered)[strided(covered, condition.temporal)]
+        cells = attention_cells(pixels, condition.height // SPACE_SCALE, condition.width // SPACE_SCALE)
+        return condition.attention * cells
+
+    def source_pixels(self, step: PassPlan) -> NDArray[np.uint8]:
+        """The source's frames as the pass shows them, without what is made around it."""
+        source, use = self.plan.request.source, step.source
+        assert source is not None
+        assert source.video is not None
+        assert use is not None
+        return to_uint8(self._source_pictures(step, self._source_times(step)))
+
+    def source_video(self, step: PassPlan) -> Tensor:
+        """Latents of the source alone, at the size and rate of the pass before its upsamplers."""
+        source, use = self.plan.request.source, step.source
+        assert source is not None
+        assert source.video is not None
+        assert use is not None
+        cut = (use.first_frame, use.num_frames, step.fps, self.plan.fps, self.plan.source_size)
+        key = ("source", _identity(source.video), *self._source_size(step), *cut, source.crop)
+
+        def make() -> Tensor:
+            times = self._source_times(step)
+            whole = (len(times) - 1) // TIME_SCALE * TIME_SCALE + 1
+            return self.parts.encode_video(self._source_pictures(step, times[:whole]))
+
+        return self._get("video", key, make)
+
+    def source_mask(self, step: PassPlan) -> Tensor | None:
+        """(T, h, w) cells of the pass that the source's mask touches."""
+        source, use = self.plan.request.source, step.source
+        if source is None or source.mask is None or use is None or use.video != "part":
+            return None
+        shown, plan = self.plan.shown_size, self.plan
+        if shown is None:
+            return cells_touched(_read_mask(source.mask, step, step.num_frames))
+        width, height = (
+            round(side * of / made)
+            for side, of, made in zip(
+                shown, (step.width, step.height), (plan.width, plan.height), strict=True
+            )
+        )
+        mask = _read_mask(source.mask, replace(step, width=width, height=height), step.num_frames)
+        return cells_touched(torch.nn.functional.pad(mask, (0, step.width - width, 0, step.height - height)))
+
+    def sound(self, step: PassPlan) -> Tensor | None:
+        """Latents (1, 8, T, 16) of the sound that is given, as long as the pass's own; None without one."""
+        request, use = self.plan.request, step.source
+        if self.plan.driven and request.audio is not None:
+            return self._sound(request.audio.file, request.audio.start_s, 0.0, step.audio_tokens)
+        if use is None or use.audio == "none" or request.source is None:
+            return None
+        own = request.source.video if request.source.audio is None else request.source.audio
+        assert own is not None
+        return self._sound(own, request.source.start_s, use.before / step.fps, step.audio_tokens)
+
+    def silence(self, step: PassPlan) -> Tensor:
+        """Latents of no sound."""
+        count = step.audio_tokens
+
+        def make() -> Tensor:
+            samples = torch.zeros(1, 2, _samples_for(count, MEL_RATE_HZ))
+            return self.parts.encode_audio(samples, MEL_RATE_HZ)[:, :, :count]
+
+        return self._get("audio", ("silence", count), make)
+
+    def identity(self, step: PassPlan) -> Tensor | None:
+        """Latents (1, 8, T, 16) of the voice to speak with; None where the pass hears none from the input."""
+        audio = self.plan.request.audio
+        if audio is None or step.identity not in ("input", "soundtrack"):
+            return None
+        count = step.added_audio
+        limit_s = heard_s(step.identity)
+        key = ("voice", _identity(audio.file), audio.start_s, count, limit_s)
+
+        def make() -> Tensor:
+            samples, rate = load_sound(audio.file, audio.start_s, limit_s)
+            samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
+            return self.parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
+
+        return self._get("audio", key, make)
+
+    def _clip(self, file: File, condition: Condition, fps: float, crop: str, *, crf: int) -> Tensor:
+        c = condition
+        cut = (c.num_frames, c.doubled, c.temporal, fps, self.plan.fps)
+        key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf)
+
+        def make() -> Tensor:
+            own_fps = self.plan.fps
+            times = sample_times(probe(file), fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
+            times = [times[i] for i in strided(len(times), c.temporal)][: c.num_frames]
+            frames = frames_shown(file, times, own_fps, (c.width, c.height))
+            if len(times) == 1 and crf:
+                frames = iter([compress(next(frames), crf)])
+            if c.doubled:
+                frames = _first_twice(frames)
+            latents = self.parts.encode_video(fit(frames, c.width, c.height, crop))  # type: ignore[arg-type]
+            return latents[:, :, 1:] if c.doubled else latents
+
+        return self._get("video", key, make)
+
+    def _sound(self, file: File, start_s: float, delay_s: float, count: int) -> Tensor:
+        """A file's sound from start_s on, after delay_s of silence, as `count` latents."""
+        key = ("sound", _identity(file), start_s, delay_s, count)
+
+        def make() -> Tensor:
+            length_s = max(0.1, count / AUDIO_LATENTS_PER_S + SPARE_S - delay_s)
+            samples, rate = load_sound(file, start_s, length_s)
+            delay = torch.zeros(2, round(delay_s * rate))
+            whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
+            needed = _samples_for(count, rate)
+            whole = torch.nn.functional.pad(whole, (0, max(0, needed - whole.shape[1])))[:, :needed]
+            return self.parts.encode_audio(whole[None], rate)[:, :, :count]
+
+        return self._get("audio", key, make)
+
+    def _source_pictures(self, step: PassPlan, times: list[float]) -> Tensor:
+        """The source's frames at these seconds as the VAE takes them, (1, 3, F, h, w)."""
+        source, whole = self.plan.request.source, self.plan.source_size
+        assert source is not None
+        assert source.video is not None
+        width, height = self._source_size(step)
+        frames = frames_shown(source.video, times, self.plan.fps, whole or (width, height))
+        if whole is None:
+            return fit(frames, width, height, source.crop)
+        return fit((drawn_out(frame, *whole) for frame in frames), width, height, "stretch")
+
+    def _source_times(self, step: PassPlan) -> list[float]:
+        """When the source's frames of a pass are shown, in its own seconds."""
+        source, use = self.plan.request.source, step.source
+        assert source is not None
+        assert source.video is not None
+        assert use is not None
+        info = probe(source.video)
+        end = use.first_frame + use.num_frames
+        times = sample_times(info, step.fps, self.plan.fps, end, use.first_frame)
+        return times + times[-1:] * (use.num_frames - len(times))  # its last frame fills up a latent
+
+    def _source_size(self, step: PassPlan) -> tuple[int, int]:
+        """Width and height of the source in a pass, before the upsamplers that follow it."""
+        assert step.source is not None
+        left, top, right, bottom = step.source.margins
+        width, height = step.width - left - right, step.height - top - bottom
+        for role in step.upsample if step.source.video == "start" else ():
+            if role == "space-x2":
+                width, height = width // 2, height // 2
+            elif role == "space-x1.5":
+                width, height = width * 2 // 3, height * 2 // 3
+        return width, height
+
+    def _get(self, encoder: Encoder, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """key: all that the latents depend on besides the encoder and what reads files."""
+        if key not in self._used:
+            name = content_key(key, READING, *map(version, DECODERS), *self.parts.identity(encoder))
+            kept = self.cache.kept(name, lambda: {"latents": self._checked(make())}, self.parts.device)
+            self._used[key] = kept["latents"]
+        return self._used[key]
+
+    def _checked(self, latents: Tensor) -> Tensor:
+        """Latents just encoded. Raises NotFiniteError if they hold what is not a number."""
+        return checked(latents, "an input, as the VAE encodes it,", lambda: likely_cause(self.parts))
+
+
+def _read_mask(file: File, step: PassPlan, num_frames: int) -> Tensor:
+    """A mask over the frames of a pass, (F, H, W) in [0, 1]."""
+    times = sample_times(probe(file), step.fps, step.fps, num_frames)
+    frames = frames_shown(file, times, step.fps)
+    return fit_mask(frames, step.width, step.height, num_frames, "stretch")
+
+
+def _first_twice(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    first = next(frames)
+    yield first
+    yield first
+    yield from frames
+
+
+def _samples_for(count: int, rate_hz: int) -> int:
+    """Samples that encode to at least `count` latents, and to at least one mel window."""
+    return round((count / AUDIO_LATENTS_PER_S + SPARE_S) * rate_hz)
+
+
+def _identity(file: File) -> Hashable:
+    """What tells a file's content from another's."""
+    if isinstance(file, InMemory):
+        return (file.sha256, str(file), file.fps, file.sample_rate_hz)
+    return file_identity(Path(file))

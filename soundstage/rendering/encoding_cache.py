@@ -1,0 +1,210 @@
+"""Encodings kept by what they were made from: a prompt's contexts, the latents of a picture, clip or sound.
+
+    cache = EncodingCache.open()                                 # in memory and in the user's cache folder
+    key = content_key("picture", sha256, "768x512", vae_identity)
+    latents = cache.kept(key, lambda: {"latents": vae.encode(pixels)}, device)["latents"]
+
+A key is made of all that an encoding's bits depend on, so what comes back is what would be computed. Memory
+and folder are bounded: what was used longest ago goes first. Several processes may share the folder. A file
+that is damaged, or another's under its name, counts as absent, and a disk that cannot be written to costs a
+warning, not the run. One context of the 22B model is 12.6 MB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from soundstage.rendering.sealed import sealed, unsealed
+
+FORMAT = 3  # part of every key: raise it when the computation of an encoding changes its bits
+FOLDER_VARIABLE = "SOUNDSTAGE_CACHE"
+OFF = "off"
+MAX_MEMORY_BYTES = 1 << 30
+MAX_DISK_BYTES = 4 << 30
+SUFFIX, PARTIAL = ".safetensors", ".part"
+ABANDONED_S = 3600.0  # a partial file older than this was left by a process that was killed
+
+CPU = torch.device("cpu")
+Tensors = dict[str, Tensor]
+
+
+def content_key(*contents: object) -> str:
+    """A name for all that a result depends on, in order: the input's own bytes, settings, the model.
+
+    Bytes and text count as they are, everything else by its repr.
+    """
+    digest = hashlib.sha256(str(FORMAT).encode())
+    for content in contents:
+        data = content if isinstance(content, bytes) else str(content).encode()
+        digest.update(type(content).__name__.encode() + len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def encodings_folder() -> Path | None:
+    """$SOUNDSTAGE_CACHE, or "encodings" in the user's cache folder; None where the variable says "off"."""
+    named = os.environ.get(FOLDER_VARIABLE, "")
+    if named.lower() == OFF:
+        return None
+    return Path(named) if named else Path(platformdirs.user_cache_dir("soundstage")) / "encodings"
+
+
+class EncodingCache:
+    """Bounded, in host memory and, given a folder, on disk. num_made: results that had to be made.
+
+    The folder is made by the first `put`. What comes out is to be read, not changed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        max_memory_bytes: int = MAX_MEMORY_BYTES,
+        max_disk_bytes: int = MAX_DISK_BYTES,
+    ) -> None:
+        self.folder, self.num_made = folder, 0
+        self.max_memory_bytes, self.max_disk_bytes = max_memory_bytes, max_disk_bytes
+        self._memory: OrderedDict[str, Tensors] = OrderedDict()
+
+    @classmethod
+    def open(cls) -> EncodingCache:
+        """The cache of this user."""
+        return cls(encodings_folder())
+
+    def kept(self, key: str, make: Callable[[], Tensors], device: torch.device = CPU) -> Tensors:
+        """The tensors of a key, made now if they are not kept."""
+        found = self.get(key, device)
+        return self.put(key, make()) if found is None else found
+
+    def get(self, key: str, device: torch.device = CPU) -> Tensors | None:
+        """The tensors of a key on a device, or None. Counts as a use of them."""
+        found = self._memory.get(key)
+        if found is None:
+            found = self._read(key)
+        else:
+            self._touch(key)
+        if found is None:
+            return None
+        self._remember(key, found)
+        return {name: tensor.to(device) for name, tensor in found.items()}
+
+    def put(self, key: str, tensors: Tensors) -> Tensors:
+        """Keep tensors that were made, and return them; others make room.
+
+        One larger than a bound is not kept there.
+        """
+        self.num_made += 1
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        self._remember(key, kept)
+        self._write(key, kept)
+        return tensors
+
+    def clear(self) -> None:
+        """Forget every encoding, on disk too."""
+        self._memory.clear()
+        for path in self._files(SUFFIX):
+            _delete(path)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(_num_bytes(tensors) for tensors in self._memory.values())
+
+    # --- in memory
+
+    def _remember(self, key: str, tensors: Tensors) -> None:
+        if _num_bytes(tensors) > self.max_memory_bytes:
+            return
+        self._memory[key] = tensors
+        self._memory.move_to_end(key)
+        while self.memory_bytes > self.max_memory_bytes:
+            self._memory.popitem(last=False)
+
+    # --- on disk
+
+    def _read(self, key: str) -> Tensors | None:
+        """From bytes, not mapped: another process may delete the file at any time."""
+        if self.folder is None:
+            return None
+        path = self._path(key)
+        try:
+            tensors = unsealed(path.read_bytes(), {"encoding": key})
+        except OSError:
+            return None
+        except ValueError:
+            _delete(path)
+            return None
+        self._touch(key)
+        return tensors
+
+    def _touch(self, key: str) -> None:
+        """Say that a file was used now. One that is gone, or is another user's, stays as it is."""
+        if self.folder is not None:
+            with suppress(OSError):
+                os.utime(self._path(key))
+
+    def _write(self, key: str, tensors: Tensors) -> None:
+        if self.folder is None or _num_bytes(tensors) > self.max_disk_bytes:
+            return
+        data = sealed(tensors, {"encoding": key})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=PARTIAL)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                os.replace(temporary, self._path(key))
+            finally:
+                _delete(Path(temporary))
+        except OSError as error:
+            warnings.warn(
+                f"encodings are not kept in {self.folder} ({error}); name another folder in "
+                f"{FOLDER_VARIABLE}, or '{OFF}'",
+                stacklevel=2,
+            )
+            return
+        self._make_room(self._path(key))
+
+    def _make_room(self, newest: Path) -> None:
+        """Delete what was used longest ago until the rest fits; the newest stays."""
+        files = self._files(SUFFIX)
+        total = sum(stat.st_size for stat in files.values())
+        for path, stat in sorted(files.items(), key=lambda item: item[1].st_mtime_ns):
+            if total <= self.max_disk_bytes:
+                break
+            if path != newest:
+                _delete(path)
+                total -= stat.st_size
+        for path, stat in self._files(PARTIAL).items():
+            if time.time() - stat.st_mtime > ABANDONED_S:
+                _delete(path)
+
+    def _files(self, suffix: str) -> dict[Path, os.stat_result]:
+        found = {}
+        for path in [] if self.folder is None else self.folder.glob(f"*{suffix}"):
+            with suppress(OSError):  # another process made room
+                found[path] = path.stat()
+        return found
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key}{SUFFIX}"
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _num_bytes(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

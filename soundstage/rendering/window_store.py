@@ -1,0 +1,265 @@
+"""Finished windows on disk, so that a take that was stopped goes on where it was.
+
+    take.json               what the take is, and the fingerprint of all that decides its numbers
+    window-000.safetensors  latents of the first window, pass by pass, and the SHA-256 of them
+
+A file is there whole or not at all, and is believed only if it holds what was written. Latents are stored in
+their own format, so a resumed take has the bits of one that was never stopped. Several processes may share a
+folder: as they make the same take, it does not matter whose window is kept.
+
+A take without a folder of its own keeps its windows in memory, and after KEEP_AFTER_S of work in a folder of
+this program's (`own.py`), which goes when the clip was handed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from soundstage.errors import MediaError, RequestError, WeightsError
+from soundstage.files import NameTakenError, whole_file
+from soundstage.rendering.differences import differences
+from soundstage.rendering.own_folder import OwnFolder
+from soundstage.rendering.sealed import sealed, unsealed
+
+MANIFEST = "take.json"
+FORMAT = 2
+KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON-ready facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class LostWindowError(WeightsError):
+    """A finished window that is not there any more, or holds something else. index: which."""
+
+    def __init__(self, sentence: str, index: int) -> None:
+        super().__init__(sentence)
+        self.index = index
+
+
+class WindowStore:
+    """Latents of finished windows by name, in memory or in a folder.
+
+    folder: None keeps them in memory at first. facts: all that decides the take's numbers, JSON-ready.
+    num_bytes: that all windows together will take. notices: sentences for the user, for the caller to take.
+    Raises RequestError for a folder that holds another take, is none, cannot be written or is too full.
+    """
+
+    def __init__(self, folder: str | Path | None, facts: Mapping[str, Any], *, num_bytes: int = 0) -> None:
+        self.notices: list[str] = []
+        self._facts: dict[str, Any] = json.loads(json.dumps(facts))
+        self._mark = fingerprint(facts)
+        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._lost: set[int] = set()
+        self._num_bytes = num_bytes
+        self._began = time.monotonic()
+        self._own: OwnFolder | None = None
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None:
+            self._begin(self.folder)
+        else:
+            self._go_on()
+
+    def __contains__(self, index: int) -> bool:
+        """Whether a window is there and whole. One that is damaged is not, and a notice says so."""
+        if index in self._kept:
+            return True
+        if self.folder is None or index in self._lost or not self._path(index).is_file():
+            return False
+        try:
+            self._checked(index)
+        except ValueError as error:
+            self.notices.append(f"{self._path(index)} {error}; window {index + 1} is made again")
+            return False
+        return True
+
+    def save(self, index: int, latents: Mapping[str, Tensor]) -> None:
+        """Keep a window's latents; on disk under their name only when all is written.
+
+        Where that fails they stay in memory, so that the work goes on, and a notice says so.
+        """
+        if self.folder is None and time.monotonic() - self._began > KEEP_AFTER_S:
+            self._move_in()
+        if self.folder is None or index in self._lost:
+            self._kept[index] = dict(latents)
+        if self.folder is None:
+            return
+        try:
+            self._write(index, latents)
+        except MediaError as error:
+            self._kept[index] = dict(latents)
+            self.notices.append(f"{error}; window {index + 1} is in memory until the clip is made")
+
+    def load(self, index: int) -> dict[str, Tensor]:
+        """Return a window's latents. Raises LostWindowError for one that is not there any more or spoiled."""
+        if index in self._kept:
+            return self._kept[index]
+        try:
+            return self._checked(index)
+        except ValueError as error:
+            raise LostWindowError(f"{self._path(index)} {error}; make the clip again", index) from error
+
+    def lose(self, lost: LostWindowError) -> None:
+        """Note that a window which was there is gone: when it is made again it is kept in memory too."""
+        if lost.index not in self._lost:
+            self._lost.add(lost.index)
+            self.notices.append(f"{str(lost).partition(';')[0]}; window {lost.index + 1} is made again")
+
+    def _checked(self, index: int) -> dict[str, Tensor]:
+        """A window's latents from its file. Raises ValueError saying what is wrong with it."""
+        try:
+            return unsealed(self._path(index).read_bytes(), self._facts_of(index))
+        except OSError as error:
+            raise ValueError(f"cannot be read ({error.strerror})") from error
+
+    def kept(self) -> str | None:
+        """Return the sentence on finished windows that outlast this run, None where there are none."""
+        if self.folder is None:
+            return None
+        count = sum(1 for _ in self.folder.glob("window-*.safetensors"))
+        windows = "1 finished window is" if count == 1 else f"{count} finished windows are"
+        return f"{windows} kept in {self.folder}, and the same request goes on from there" if count else None
+
+    def discard(self) -> None:
+        """Delete the folder if it is this program's own: the clip was handed over."""
+        if self._own is not None:
+            self._own.discard()
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self._own is not None:
+            self._own.close()
+
+    # --- folders
+
+    def _begin(self, folder: Path) -> None:
+        """Make the folder this take's, or see that it is, and that its windows can be written there."""
+        with _refused(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._claim(folder)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        missing = self._num_bytes - sum(path.stat().st_size for path in folder.glob("window-*.safetensors"))
+        free = shutil.disk_usage(folder).free
+        if missing > free:
+            raise RequestError(
+                f"take.folder is {folder}, where {free / 1e6:.0f} MB are free and the windows take "
+                f"{missing / 1e6:.0f} MB; make room or give another folder",
+                field="take",
+            )
+
+    def _claim(self, folder: Path) -> None:
+        """Write what the take is, or compare it with what is there."""
+        path = folder / MANIFEST
+        if not path.exists():
+            if any(folder.glob("window-*.safetensors")):
+                raise RequestError(
+                    f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
+                )
+            told = {"format": FORMAT, "fingerprint": self._mark, **self._facts}
+            with suppress(NameTakenError), whole_file(path, overwrite=False) as part:
+                part.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+        self._compare(path)
+
+    def _compare(self, path: Path) -> None:
+        """Raise RequestError if a folder is another take's, saying what differs."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            mark, version = stored.pop("fingerprint"), stored.pop("format")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RequestError(
+                f"{path} is not the description of a take ({error}); give another folder", field="take"
+            ) from error
+        if mark == self._mark and version == FORMAT:
+            return
+        found = "; ".join(differences(stored, self._facts)) or "it was kept by another version of soundstage"
+        raise RequestError(
+            f"{path.parent} holds the windows of another take: {found}; give another folder, or the same "
+            "request, model and number format to go on",
+            field="take",
+        )
+
+    # --- the program's own folder
+
+    def _go_on(self) -> None:
+        """Use the windows that an earlier run of the same take kept, if there are any."""
+        own = OwnFolder.found(self._mark)
+        if own is None:
+            return
+        try:
+            self._begin(own.path)
+        except RequestError:
+            own.close()  # spoiled: this run keeps its windows elsewhere
+            return
+        self._own, self.folder = own, own.path
+        self.notices.append(f"the take goes on from the windows kept in {own.path}")
+
+    def _move_in(self) -> None:
+        """Write what is in memory to a folder of this program's; if there is none, it stays where it is."""
+        own = OwnFolder.new(self._mark)
+        if own is None:
+            return
+        try:
+            self._begin(own.path)
+            for index, latents in self._kept.items():
+                self._write(index, latents, own.path)
+        except (MediaError, RequestError):
+            own.discard()
+            return
+        self._own, self.folder = own, own.path
+        self._kept.clear()
+        self.notices.append(
+            f"finished windows are kept in {own.path} until the clip is made; if it is stopped, the same "
+            "request goes on from there"
+        )
+
+    # --- files
+
+    def _write(self, index: int, latents: Mapping[str, Tensor], folder: Path | None = None) -> None:
+        """Raises MediaError."""
+        data = sealed(latents, self._facts_of(index))
+        with whole_file(self._path(index, folder)) as part:
+            part.write_bytes(data)
+
+    def _facts_of(self, index: int) -> dict[str, str]:
+        """What tells a window's file from others."""
+        return {"take": self._mark, "window": str(index)}
+
+    def _path(self, index: int, folder: Path | None = None) -> Path:
+        folder = folder or self.folder
+        assert folder is not None
+        return folder / f"window-{index:03d}.safetensors"
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    """What the operating system refuses of a folder, as one sentence."""
+    try:
+        yield
+    except RequestError:  # which is a ValueError too
+        raise
+    except MediaError as error:
+        raise RequestError(
+            f"take.folder is {folder}, which cannot be written ({error}); give another folder", field="take"
+        ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RequestError(
+            f"take.folder is {folder}, which is a file or lies in one; give a folder", field="take"
+        ) from error
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise RequestError(
+            f"take.folder is {folder}, which cannot be written ({told}); give another folder", field="take"
+        ) from error

@@ -1,0 +1,159 @@
+"""Making the windows of a take one after the other, over the one engine, and putting them together.
+
+What makes a window is handed in: a function that runs an ordinary plan and yields its events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soundstage.planning.windows import Window, given_frames
+from soundstage.rendering.seams import adain, continued_audio, continued_video, fade, first_sample, joined
+from soundstage.rendering.window_store import LostWindowError, WindowStore
+from soundstage.request.take import Take
+from soundstage.sampling.streams import Stream
+
+Event = TypeVar("Event")
+Latents = dict[str, Tensor]  # "<pass>.video" (B, C, T, h, w) and "<pass>.audio" (B, C, T, F)
+SEAM_SAMPLES = 2400  # 50 ms; two latents, the least two windows share, hold as much
+Streams = tuple[Stream | None, Stream | None]
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a window is given by those before it. before, first: latents of all passes."""
+
+    take: Take
+    window: Window
+    before: Latents
+    first: Latents
+
+    def continued(self, name: str, streams: Streams) -> Streams:
+        """The streams of a pass with their beginning given. name: of the pass."""
+        video, audio = streams
+        before = self.before.get(f"{name}.video")
+        if video is not None and before is not None:
+            first = self.first[f"{name}.video"][:, :, :1]
+            video = continued_video(
+                video,
+                self.window,
+                before.to(video.clean.device),
+                first.to(video.clean.device),
+                strength=self.take.strength,
+                reference=self.take.reference,
+            )
+        before = self.before.get(f"{name}.audio")
+        if audio is not None and before is not None:
+            audio = continued_audio(
+                audio, self.window, before.to(audio.clean.device), strength=self.take.strength
+            )
+        return video, audio
+
+
+def made_windows(
+    windows: Sequence[Window],
+    take: Take,
+    store: WindowStore,
+    make: Callable[[Window, Handover | None], Generator[Event, None, Latents]],
+) -> Iterator[Event]:
+    """Make every window that the store does not hold yet, handing over the events of each.
+
+    make: runs a window from what it is given (None for the first) and returns its latents. A window that
+    is lost meanwhile, as somebody deleted or spoiled its file, is made again.
+    """
+    while True:
+        try:
+            yield from _missing(windows, take, store, make)
+            for window in windows:
+                store.load(window.index)
+            return
+        except LostWindowError as lost:
+            store.lose(lost)
+
+
+def _missing(
+    windows: Sequence[Window],
+    take: Take,
+    store: WindowStore,
+    make: Callable[[Window, Handover | None], Generator[Event, None, Latents]],
+) -> Iterator[Event]:
+    for window in windows:
+        if window.index in store:
+            continue
+        handover = None
+        if window.index:
+            handover = Handover(take, window, store.load(window.index - 1), store.load(0))
+        latents = yield from make(window, handover)
+        if handover is not None:
+            latents = adjusted(latents, handover.first, take)
+        store.save(window.index, latents)
+
+
+def adjusted(latents: Latents, first: Latents, take: Take) -> Latents:
+    """A later window's latents, its picture brought to the first window's statistics as far as asked."""
+    return {
+        name: adain(x, first[name].to(x.device), take.adain) if name.endswith(".video") else x
+        for name, x in latents.items()
+    }
+
+
+def assembled(windows: Sequence[Window], store: WindowStore, name: str) -> Tensor:
+    """The whole take's latents of one pass and modality, such as "denoise.video", time on axis 2."""
+    audio = name.endswith(".audio")
+    parts = ((w.audio_overlap if audio else w.overlap, store.load(w.index)[name]) for w in windows)
+    return torch.cat(list(joined(parts)), dim=2)
+
+
+class Joint:
+    """What passes from one window of an endless take to the next: latents, and the sound of the seam."""
+
+    def __init__(self, take: Take) -> None:
+        self.take = take
+        self._first: Latents | None = None
+        self._before: Latents = {}
+        self._held: NDArray[np.float32] | None = None
+
+    def handover(self, window: Window) -> Handover | None:
+        """What a window is given; None for the first."""
+        return None if self._first is None else Handover(self.take, window, self._before, self._first)
+
+    def new_part(
+        self,
+        window: Window,
+        latents: Latents,
+        frames: NDArray[np.uint8] | None,
+        waveform: NDArray[np.float32] | None,
+    ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, int]:
+        """Of a window just made, what comes after the window before, and the film's sample where that begins.
+
+        The last SEAM_SAMPLES of sound, decoded without what follows, are held back; the next window's own
+        are faded in over them. latents: of all passes, kept for the next.
+        """
+        self._before = latents if self._first is None else adjusted(latents, self._first, self.take)
+        self._first = self._first or latents
+        if frames is not None:
+            frames = frames[given_frames(window) :]
+        if waveform is None:
+            return frames, None, 0
+        end = first_sample(window.audio_stop) - SEAM_SAMPLES
+        origin = first_sample(window.audio_stop) - first_sample(window.audio_stop - window.audio_start)
+        begin = 0
+        if self._held is not None:
+            begin = first_sample(window.audio_stop - _latents_after_overlap(window)) - SEAM_SAMPLES
+            weights = fade(SEAM_SAMPLES).numpy()
+            seam = slice(begin - origin, begin - origin + SEAM_SAMPLES)
+            waveform = waveform.copy()
+            waveform[:, seam] = self._held + weights * (waveform[:, seam] - self._held)
+        self._held = waveform[:, end - origin : end - origin + SEAM_SAMPLES].copy()
+        return frames, waveform[:, begin - origin : end - origin], begin
+
+
+def _latents_after_overlap(window: Window) -> int:
+    return window.audio_stop - window.audio_start - window.audio_overlap

@@ -1,0 +1,1 @@
+"""What is asked: a request, its inputs, its recipe. Loads no torch."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from soundstage.rendering.encoded_inputs import Materials
+    from soundstage.rendering.encoded_inputs import EncodedInputs
     from soundstage.rendering.encoding_cache import EncodingCache
     from soundstage.rendering.parts import LoadedParts, Parts
     from soundstage.rendering.provenance import Place
@@ -213,27 +213,27 @@ class Engine:
         from soundstage.rendering.run import denoised, generator_of, preview, result_of
 
         yield clock.phase("encode")
-        prompts = [self._encode(parts, plan, step) for step in plan.passes]
-        materials = self._materials(parts, plan)
+        prompts = [self._encode(parts, plan, pass_) for pass_ in plan.passes]
+        inputs = self._inputs(parts, plan)
         made = Latents()
         latents: dict[str, Tensor] = {}
         generator: torch.Generator | None = None
-        for step, (positive, negative) in zip(plan.passes, prompts, strict=True):
-            if step.upsample:
+        for pass_, (positive, negative) in zip(plan.passes, prompts, strict=True):
+            if pass_.upsample:
                 yield clock.phase("upsample")
-            start = upsampled(parts, step, materials, made)
+            start = upsampled(parts, pass_, inputs, made)
             yield clock.phase("denoise")
-            both = streams(parts, step, materials, start)
-            both = both if handover is None else handover.continued(step.name, both)
-            generator = generator_of(parts, step, generator)
+            both = streams(parts, pass_, inputs, start)
+            both = both if handover is None else handover.continued(pass_.name, both)
+            generator = generator_of(parts, pass_, generator)
             state: State | None = None
-            prompt = directed(positive, plan.timeline, step.fps, both)
-            for state in denoised(parts, step, both, prompt, negative, generator):
-                yield Step(step.name, state.step, state.num_steps, state.sigma_next)
+            prompt = directed(positive, plan.timeline, pass_.fps, both)
+            for state in denoised(parts, pass_, both, prompt, negative, generator):
+                yield Step(pass_.name, state.step, state.num_steps, state.sigma_next)
                 if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
-                    yield Preview(step.name, state.step, preview(parts, step, state))
-            made = result_of(step, state)
-            named = ((f"{step.name}.video", made.video), (f"{step.name}.audio", made.audio))
+                    yield Preview(pass_.name, state.step, preview(parts, pass_, state))
+            made = result_of(pass_, state)
+            named = ((f"{pass_.name}.video", made.video), (f"{pass_.name}.audio", made.audio))
             latents.update({name: x for name, x in named if x is not None})
         return latents
 
@@ -279,7 +279,7 @@ class Engine:
         """Decode what was made, put given pictures and sounds in their places, hand over the clip."""
         from soundstage.rendering.color import ColorMatch
         from soundstage.rendering.decode import finished_frames, finished_sound
-        from soundstage.rendering.encoded_inputs import Materials
+        from soundstage.rendering.encoded_inputs import EncodedInputs
         from soundstage.rendering.provenance import provenance
 
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
@@ -288,7 +288,7 @@ class Engine:
             yield clock.phase("decode video")
             take = plan.request.take or Take()
             color = ColorMatch(take.color, plan.windows[0].num_frames) if plan.windows else None
-            frames = finished_frames(plan, parts, Materials(plan, parts, self._cache), video, color)
+            frames = finished_frames(plan, parts, EncodedInputs(plan, parts, self._cache), video, color)
         if audio is not None:
             yield clock.phase("decode audio")
             sound = finished_sound(plan, parts, audio)
@@ -369,13 +369,13 @@ class Engine:
 
     # --- what is encoded
 
-    def _materials(self, parts: Parts, plan: Plan) -> Materials:
+    def _inputs(self, parts: Parts, plan: Plan) -> EncodedInputs:
         """The plan's inputs, encoded."""
-        from soundstage.rendering.encoded_inputs import Materials
+        from soundstage.rendering.encoded_inputs import EncodedInputs
 
-        materials = Materials(plan, parts, self._cache)
-        materials.prepare()
-        return materials
+        inputs = EncodedInputs(plan, parts, self._cache)
+        inputs.prepare()
+        return inputs
 
     @cached_property
     def _cache(self) -> EncodingCache:
@@ -383,10 +383,10 @@ class Engine:
 
         return self._given_cache or EncodingCache.open()
 
-    def _encode(self, parts: Parts, plan: Plan, step: PassPlan) -> tuple[list[Contexts], Contexts | None]:
+    def _encode(self, parts: Parts, plan: Plan, pass_: PassPlan) -> tuple[list[Contexts], Contexts | None]:
         """Contexts of the prompt's segments and, if a pass needs them, of the negative prompts, as a pass
         reads them: its LoRAs may change the connectors."""
-        parts.adapt(step.loras, None, None)
+        parts.adapt(pass_.loras, None, None)
         negatives = [text for text in (plan.video_negative, plan.audio_negative) if text is not None]
         contexts = self._encoded(parts, [*plan.timeline.texts, *negatives])
         negative = _negative(contexts, plan.video_negative, plan.audio_negative) if negatives else None

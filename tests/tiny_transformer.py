@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.lora.files import Layer, Lora, LowRank
+from soundstage.lora.files import Layer, LoraFile, LowRank
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.weights.layouts import to_diffusers
@@ -75,7 +75,7 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 def random_lora(
     model: nn.Module, *, seed: int = 0, rank: int = 3, only: str = "", size: float = 0.02
-) -> Lora:
+) -> LoraFile:
     """A change of every layer whose name holds `only`, with ranks that differ and scales that are not 1."""
     generator = torch.Generator().manual_seed(seed)
     layers = {}
@@ -86,7 +86,7 @@ def random_lora(
         down = torch.randn(r, linear.in_features, generator=generator) * linear.in_features**-0.5
         up = torch.randn(linear.out_features, r, generator=generator) * size
         layers[Layer("transformer", name)] = LowRank(down, up, scale=0.5 + number % 2)
-    return Lora(layers, source=f"lora {seed}")
+    return LoraFile(layers, source=f"lora {seed}")
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

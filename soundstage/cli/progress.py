@@ -50,8 +50,8 @@ class Progress:
         if plan.windows:
             self._take = self._bars.add_task(TAKE, total=plan.num_forwards, start=False)
         self._tasks = {
-            step.name: self._bars.add_task(step.name, total=step.num_steps, start=False)
-            for step in plan.passes
+            pass_.name: self._bars.add_task(pass_.name, total=pass_.num_steps, start=False)
+            for pass_ in plan.passes
         }
 
     def __enter__(self) -> Progress:
@@ -90,8 +90,8 @@ class Progress:
         if self._window is None:
             self._before, self._began = made, time.monotonic()
         self._window, self._made = window, made
-        for step in self._plan.clips[window].passes:
-            self._bars.reset(self._tasks[step.name], start=False, total=step.num_steps)
+        for pass_ in self._plan.clips[window].passes:
+            self._bars.reset(self._tasks[pass_.name], start=False, total=pass_.num_steps)
         if self._take is not None:
             if made == self._before:
                 self._bars.update(self._take, total=self._plan.num_forwards - made)
@@ -108,10 +108,10 @@ class Progress:
     def _forwards(self, event: Step) -> int:
         """Forwards of the take up to a step of the window at work."""
         made = self._made
-        for step in self._plan.clips[self._window or 0].passes:
-            if step.name == event.name:
-                return made + round(step.num_forwards * event.step / event.num_steps)
-            made += step.num_forwards
+        for pass_ in self._plan.clips[self._window or 0].passes:
+            if pass_.name == event.name:
+                return made + round(pass_.num_forwards * event.step / event.num_steps)
+            made += pass_.num_forwards
         return made
 
     def _left(self) -> str:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError, listed
-from soundstage.lora.files import Layer, Lora, LowRank
+from soundstage.lora.files import Layer, LoraFile, LowRank
 from soundstage.lora.metadata import LoraFacts
 from soundstage.model.attention import FeedForward
 from soundstage.types import GROUPS, Group
@@ -88,8 +88,8 @@ class AdapterReport:
     matched: layers it changes. unmatched: names of layers the model does not have. ranks: smallest and
     largest. change: for each group, the norm of the change at strength 1 over the norm of the weights, on
     at most LAYERS_MEASURED layers; None where the weights are neither in memory nor on disk. Factors as in
-    `Lora`. scales: smallest and largest factor that a layer's change has in the file, alpha over rank; where
-    they are not 1 the LoRA is stronger or weaker than its factors alone would be.
+    `LoraFile`. scales: smallest and largest factor that a layer's change has in the file, alpha over rank;
+    where they are not 1 the LoRA is stronger or weaker than its factors alone would be.
     """
 
     source: str
@@ -103,7 +103,7 @@ class AdapterReport:
     scales: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
-    def of(cls, lora: Lora) -> AdapterReport:
+    def of(cls, lora: LoraFile) -> AdapterReport:
         """What a LoRA says without a model: all its layers that LTX-2.3 has count as matched.
 
         Raises WeightsError if it has none.
@@ -221,7 +221,7 @@ class Adapters:
         """Strength of every adapter at run time, 0 for those that are off or fused."""
         return {name: adapter.strength for name, adapter in self._adapters.items()}
 
-    def add(self, name: str, lora: Lora, *, training: bool = False) -> AdapterReport:
+    def add(self, name: str, lora: LoraFile, *, training: bool = False) -> AdapterReport:
         """Make an adapter known, at strength 0. training: its `up` may still be zero, as a new LoRA's is.
 
         Raises WeightsError if it matches no layer, changes nothing, or does not fit a layer, and
@@ -375,7 +375,7 @@ class Adapters:
 
     # --- matching
 
-    def _matched(self, lora: Lora) -> dict[Layer, nn.Linear | QuantizedLinear]:
+    def _matched(self, lora: LoraFile) -> dict[Layer, nn.Linear | QuantizedLinear]:
         found = {layer: module for layer in lora.layers if (module := self._module(layer)) is not None}
         _check_any(lora, found)
         for layer, module in found.items():
@@ -546,7 +546,7 @@ class Merge:
 
     def __init__(
         self,
-        loras: Sequence[tuple[Lora, float]],
+        loras: Sequence[tuple[LoraFile, float]],
         *,
         groups: Mapping[Group, float] | None = None,
         seed: int = 0,
@@ -637,7 +637,7 @@ def _range(values: Iterable[Number]) -> tuple[Number, Number]:
     return min(found), max(found)
 
 
-def _check_any(lora: Lora, found: Iterable[Layer]) -> None:
+def _check_any(lora: LoraFile, found: Iterable[Layer]) -> None:
     if not any(True for _ in found):
         names = [*lora.unknown, *(key for _, key in lora.layers)]
         raise WeightsError(
@@ -646,7 +646,7 @@ def _check_any(lora: Lora, found: Iterable[Layer]) -> None:
         )
 
 
-def _check_shape(lora: Lora, layer: Layer, shape: tuple[int, ...]) -> None:
+def _check_shape(lora: LoraFile, layer: Layer, shape: tuple[int, ...]) -> None:
     """shape: of the model's weight, (out, in)."""
     pair = lora.layers[layer]
     if pair.shape == shape:
@@ -663,7 +663,7 @@ def _check_shape(lora: Lora, layer: Layer, shape: tuple[int, ...]) -> None:
     )
 
 
-def _check_values(lora: Lora, targets: Iterable[Layer], training: bool) -> None:
+def _check_values(lora: LoraFile, targets: Iterable[Layer], training: bool) -> None:
     """Refuse numbers that are not finite, and a LoRA all of whose products are zero."""
     broken, changes = [], training
     for layer in targets:
@@ -684,7 +684,7 @@ def _check_values(lora: Lora, targets: Iterable[Layer], training: bool) -> None:
 
 
 def _changes(
-    lora: Lora,
+    lora: LoraFile,
     targets: Mapping[Layer, nn.Linear | QuantizedLinear],
     stored: Mapping[Part, PartTensors],
 ) -> dict[Group, float | None]:

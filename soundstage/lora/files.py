@@ -1,4 +1,4 @@
-"""LoRA files: every spelling in which they are published -> one `Lora`, with our names of the layers.
+"""LoRA files: every spelling in which they are published -> one `LoraFile`, with our names of the layers.
 
 A LoRA changes a layer's weight W (out, in) by strength * scale * up @ down, with `down` (rank, in), `up`
 (out, rank) and scale = alpha / rank. The file's spelling differs in three places, freely combined:
@@ -91,7 +91,7 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraFile:
     """A LoRA as read from a file, or made in training. layers: what it changes.
 
     unknown: names of modules in the file that LTX-2.3 does not have. companions: tensors beside the pairs,
@@ -114,7 +114,7 @@ class Lora:
         return min(ranks), max(ranks)
 
 
-def read_lora(path: str | Path, *, values: bool = True) -> Lora:
+def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
     """Read a LoRA in any published spelling; factors in 8 bits are widened to bfloat16, which holds them.
 
     values: False leaves the factors on the meta device, for those who ask for names, ranks and scales only.
@@ -141,7 +141,7 @@ def read_lora(path: str | Path, *, values: bool = True) -> Lora:
             layers[layer] = _low_rank(files if values else None, file, pair, alpha_of.scale(module, pair))
             spelled[layer] = module
         companions = {name: files.raw(file.path, name, file.tensors[name]) for name in names.companions}
-    return Lora(
+    return LoraFile(
         layers=layers,
         source=str(file.path),
         unknown=tuple(sorted(unknown)),
@@ -152,7 +152,7 @@ def read_lora(path: str | Path, *, values: bool = True) -> Lora:
     )
 
 
-def write_lora(path: str | Path, lora: Lora, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+def write_lora(path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write a LoRA as the official trainer does: lora_A/lora_B under diffusion_model., no alpha.
 
     scale is folded into `up`, since readers exist that ignore alpha. dtype: of the factors. The metadata

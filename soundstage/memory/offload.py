@@ -49,7 +49,7 @@ TABLES = "scale_shift_table"  # kept in float32, as load.assign does
 # --- whole parts -------------------------------------------------------------------------------------
 
 
-class Tenant:
+class OffloadedModule:
     """Tensors that are on the device for their turn and in host memory between turns.
 
     modules: built on the CPU, where their tensors then have their home, or on the device, in which case a
@@ -119,7 +119,7 @@ class Tenant:
                 owner[name] = self._home[-1]
 
 
-class FileTenant:
+class OffloadedFile:
     """A module whose home is its files: its weights are read when it arrives and forgotten when it leaves.
 
     module: on the meta device, known to fit. tensors: where its keys are stored. dtype: as for `load_part`.
@@ -173,17 +173,17 @@ def identity(owner: Owner, name: str) -> tuple[int, str]:
 
 
 class Streamed:
-    """A module whose blocks are streamed; what is not moves as a tenant does."""
+    """A module whose blocks are streamed; what is not moves as a offloaded does."""
 
     def __init__(
-        self, streamer: BlockStreamer, rest: Tenant | FileTenant, disk: DiskSource | None = None
+        self, streamer: BlockStreamer, rest: OffloadedModule | OffloadedFile, disk: DiskSource | None = None
     ) -> None:
         self.streamer, self.rest, self._disk = streamer, rest, disk
 
     @property
     def num_bytes_read(self) -> int:
         """Bytes of weights read from files so far; 0 for a module that was built before."""
-        sources = [self._disk, self.rest if isinstance(self.rest, FileTenant) else None]
+        sources = [self._disk, self.rest if isinstance(self.rest, OffloadedFile) else None]
         return sum(int(source.num_bytes_read) for source in sources if source is not None)
 
     @property
@@ -199,7 +199,7 @@ class Streamed:
         self.rest.leave()
 
 
-class Floor:
+class OffloadManager:
     """Who is on the device.
 
     A part that is used arrives; others leave only when room is needed, the least recently used first, so a
@@ -208,22 +208,26 @@ class Floor:
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
-        self._tenants: dict[str, Tenant | FileTenant | Streamed] = {}
+        self._offloaded: dict[str, OffloadedModule | OffloadedFile | Streamed] = {}
         self._hooks: dict[str, Any] = {}
         self._present: list[str] = []  # the least recently used first
 
     def add(
-        self, name: str, tenant: Tenant | FileTenant | Streamed, *, calls: nn.Module | None = None
+        self,
+        name: str,
+        offloaded: OffloadedModule | OffloadedFile | Streamed,
+        *,
+        calls: nn.Module | None = None,
     ) -> None:
         """calls: a module whose call brings the part, for one that others call."""
         self.remove(name)
-        self._tenants[name] = tenant
+        self._offloaded[name] = offloaded
         if calls is not None:
             self._hooks[name] = calls.register_forward_pre_hook(lambda *_: self.bring(name))
 
     def remove(self, name: str) -> None:
         """Forget a part, home and all; nothing if it is not known."""
-        self._tenants.pop(name, None)
+        self._offloaded.pop(name, None)
         hook = self._hooks.pop(name, None)
         if hook is not None:
             hook.remove()
@@ -232,10 +236,10 @@ class Floor:
 
     def close(self) -> None:
         """Forget all parts, and stop streaming those that are streamed."""
-        for name, tenant in list(self._tenants.items()):
+        for name, offloaded in list(self._offloaded.items()):
             self.remove(name)
-            if isinstance(tenant, Streamed):
-                tenant.streamer.close()
+            if isinstance(offloaded, Streamed):
+                offloaded.streamer.close()
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -249,19 +253,19 @@ class Floor:
 
     def bring(self, name: str, *, working_bytes: int = 0) -> None:
         """Have a part arrive, with room for what its work allocates; nothing for one not added."""
-        if name in self._tenants:
+        if name in self._offloaded:
             self._make_room(name, working_bytes)
-            self._tenants[name].arrive()
+            self._offloaded[name].arrive()
             self._present = [*(other for other in self._present if other != name), name]
 
     def _make_room(self, name: str, working_bytes: int) -> None:
         if self.capacity_bytes is None:
             return
-        room = self.capacity_bytes - self._tenants[name].num_bytes - working_bytes
+        room = self.capacity_bytes - self._offloaded[name].num_bytes - working_bytes
         others = [other for other in self._present if other != name]
-        while others and sum(self._tenants[other].num_bytes for other in others) > room:
+        while others and sum(self._offloaded[other].num_bytes for other in others) > room:
             leaving = others.pop(0)
-            self._tenants[leaving].leave()
+            self._offloaded[leaving].leave()
             self._present.remove(leaving)
 
 
@@ -300,7 +304,7 @@ def load_streamed(
     module, tensors = open_part(build, parts, part)
     place: dict[str, Any] = {"dtype": dtype, "device": device, "storage": storage}
     placed = stream_from_files(module, tensors, blocks, residency, **place)
-    if isinstance(placed.rest, FileTenant):
+    if isinstance(placed.rest, OffloadedFile):
         placed.rest.arrive()
     return module, placed
 
@@ -328,7 +332,7 @@ def stream_from_files(
         disk = DiskSource(layouts, {n: below(tensors, f"{blocks}.{n}.") for n in numbers})
         if residency.policy == "disk":
             streamer = BlockStreamer(listed, disk, device=device, num_slots=residency.num_slots)
-            rest = FileTenant(module, tensors, dtype, device, skip=_managed(streamer))
+            rest = OffloadedFile(module, tensors, dtype, device, skip=_managed(streamer))
             return Streamed(streamer, rest, disk)
         streamed = {f"{blocks}.{n}.{place.key}" for n in numbers for place in layouts[n].places}
         disk.num_bytes_read += _fill_rest(module, tensors, files, streamed, dtype)
@@ -378,7 +382,7 @@ def place_streamed(
     skip = _managed(streamer)
     rest = [o[n] for o, n in owners_of(module).values() if identity(o, n) not in skip]
     here = all(tensor.device.type == device.type for tensor in rest)
-    return Streamed(streamer, Tenant([module], device, here=here, skip=skip))
+    return Streamed(streamer, OffloadedModule([module], device, here=here, skip=skip))
 
 
 def _managed(streamer: BlockStreamer) -> frozenset[tuple[int, str]]:

@@ -328,11 +328,11 @@ class Work:
     runs: int
 
     @classmethod
-    def of(cls, step: PassLike, text_tokens: int) -> Work:
-        video = step.video_tokens + getattr(step, "added_video", 0)
-        audio = step.audio_tokens + getattr(step, "added_audio", 0)
-        batched = (video + audio) * len(step.kinds) <= MAX_BATCHED_TOKENS
-        num = max(1, len(step.kinds))
+    def of(cls, pass_: PassLike, text_tokens: int) -> Work:
+        video = pass_.video_tokens + getattr(pass_, "added_video", 0)
+        audio = pass_.audio_tokens + getattr(pass_, "added_audio", 0)
+        batched = (video + audio) * len(pass_.kinds) <= MAX_BATCHED_TOKENS
+        num = max(1, len(pass_.kinds))
         return cls(video, audio, text_tokens, num if batched else 1, 1 if batched else num)
 
 
@@ -368,20 +368,20 @@ def activation_bytes(work: Work, sizes: ModelSizes, residency: Residency, kind: 
     return work.batch * (max(peaks) + 4 * audio + contexts) + tables + scratch
 
 
-def decode_bytes(step: PassLike, sizes: ModelSizes, residency: Residency) -> float:
+def decode_bytes(pass_: PassLike, sizes: ModelSizes, residency: Residency) -> float:
     """The most the video decoder allocates besides weights."""
-    frame = sizes.vae_channels * step.width * step.height / 16 * sizes.item_bytes
-    whole = DECODE_WHOLE * frame * step.num_frames + DECODE_NORMED
+    frame = sizes.vae_channels * pass_.width * pass_.height / 16 * sizes.item_bytes
+    whole = DECODE_WHOLE * frame * pass_.num_frames + DECODE_NORMED
     pieces = DECODE_FRAMES * frame + DECODE_PIECES * DECODE_PIECE_BYTES
     alive = whole if residency.decode == "whole" else min(whole, pieces)
-    pixels = step.width * step.height * step.num_frames
+    pixels = pass_.width * pass_.height * pass_.num_frames
     return max(alive, pixels * PIXEL_BYTES) if residency.decode == "whole" else alive + pixels * 3
 
 
-def turning_bytes(step: PassLike, sizes: ModelSizes, residency: Residency) -> float:
+def turning_bytes(pass_: PassLike, sizes: ModelSizes, residency: Residency) -> float:
     """What the convolutions allocate besides, over a whole clip; over pieces it is little."""
-    frame = sizes.vae_channels * step.width * step.height / 16 * sizes.item_bytes
-    return DECODE_TURNED * frame * step.num_frames if residency.decode == "whole" else 0.0
+    frame = sizes.vae_channels * pass_.width * pass_.height / 16 * sizes.item_bytes
+    return DECODE_TURNED * frame * pass_.num_frames if residency.decode == "whole" else 0.0
 
 
 def tiles_bytes(sizes: ModelSizes) -> float:
@@ -390,9 +390,9 @@ def tiles_bytes(sizes: ModelSizes) -> float:
     return min(CPU_TILES_BYTES, 4 * 27 * inputs * outputs * sizes.item_bytes)
 
 
-def decode_flops(step: PassLike, sizes: ModelSizes) -> float:
+def decode_flops(pass_: PassLike, sizes: ModelSizes) -> float:
     """Operations of the video decoder, by its stages from latents to pixels."""
-    t, h, w = VideoShape(step.num_frames, step.height, step.width).latent
+    t, h, w = VideoShape(pass_.num_frames, pass_.height, pass_.width).latent
     b = sizes.vae_channels
     # (latent multiple of t and of h, w; input channels; output channels; how many convolutions)
     stages = [
@@ -456,7 +456,7 @@ class _Pricing:
     held: dict[str, float] = field(default_factory=dict)
 
     def price(self) -> Price:
-        passes = tuple(self._pass(step) for step in self.plan.passes)
+        passes = tuple(self._pass(pass_) for pass_ in self.plan.passes)
         windows = [replace(self, plan=clip) for clip in clips_of(self.plan)]
         phases = _added([phase for window in windows for phase in window._made()]) + self._decode()
         policy = self.residency.policy
@@ -471,7 +471,7 @@ class _Pricing:
 
     def _made(self) -> list[Phase]:
         """The phases of one clip, or of one window of a take, up to its latents."""
-        passes = [self._pass(step) for step in self.plan.passes]
+        passes = [self._pass(pass_) for pass_ in self.plan.passes]
         return [self._encode(), *(self._denoise(p) for p in passes), *self._upsample()]
 
     # Parts on the device.
@@ -548,8 +548,8 @@ class _Pricing:
         flops = 2.0 * weights / sizes.item_bytes * tokens
         return self._phase("encode", self._text() + states, moved, flops)
 
-    def _pass(self, step: PassLike) -> PassPrice:
-        work = Work.of(step, self.plan.text_tokens)
+    def _pass(self, pass_: PassLike) -> PassPrice:
+        work = Work.of(pass_, self.plan.text_tokens)
         activations = activation_bytes(work, self.sizes, self.residency, self.machine.kind)
         machine, from_disk = self.machine, self.residency.policy == "disk"
         rate = machine.disk_bytes_per_s if from_disk else machine.copy_bytes_per_s
@@ -557,8 +557,8 @@ class _Pricing:
         moved = float(sum(streamed)) if len(streamed) > self.residency.num_slots else 0.0
         compute = work.batch * forward_flops(work, self.sizes) / machine.flops_per_s
         return PassPrice(
-            name=f"denoise {step.name}",
-            num_steps=step.num_steps,
+            name=f"denoise {pass_.name}",
+            num_steps=pass_.num_steps,
             device_bytes=self._transformer() + activations,
             activation_bytes=activations,
             moved_bytes=moved * work.runs,
@@ -572,28 +572,28 @@ class _Pricing:
 
     def _upsample(self) -> list[Phase]:
         """One phase for all upsamplers of the plan; the latents they work on are the last pass's."""
-        if not any(getattr(step, "upsample", ()) for step in self.plan.passes):
+        if not any(getattr(pass_, "upsample", ()) for pass_ in self.plan.passes):
             return []
-        step = self.plan.passes[-1]
-        cells = VideoShape(step.num_frames, step.height, step.width).num_tokens
+        pass_ = self.plan.passes[-1]
+        cells = VideoShape(pass_.num_frames, pass_.height, pass_.width).num_tokens
         alive = UPSAMPLER_UNITS * UPSAMPLER_CHANNELS * cells * self.sizes.item_bytes
         weights = self._weights_of("upsample")
         flops = 2.0 * weights / self.sizes.item_bytes * cells
         return [self._phase("upsample", weights + alive, self._arriving(weights), flops)]
 
     def _decode(self) -> list[Phase]:
-        step, phases = _whole(self.plan), []
+        pass_, phases = _whole(self.plan), []
         if "video" in self.plan.modalities:
             weights = self._weights_of("decode video")
-            alive = decode_bytes(step, self.sizes, self.residency)
-            alive += turning_bytes(step, self.sizes, self.residency)
+            alive = decode_bytes(pass_, self.sizes, self.residency)
+            alive += turning_bytes(pass_, self.sizes, self.residency)
             if self.machine.kind == "cpu" and self.sizes.item_bytes == 4:
                 alive += tiles_bytes(self.sizes)
-            flops = decode_flops(step, self.sizes)
+            flops = decode_flops(pass_, self.sizes)
             phases.append(self._phase("decode video", weights + alive, self._arriving(weights), flops))
         if "audio" in self.plan.modalities:
             weights = self._weights_of("decode audio")
-            alive = min(step.audio_tokens, AUDIO_STRETCH) * AUDIO_DECODE_BYTES
+            alive = min(pass_.audio_tokens, AUDIO_STRETCH) * AUDIO_DECODE_BYTES
             phases.append(self._phase("decode audio", weights + alive, self._arriving(weights), 0.0))
         return phases
 
@@ -833,24 +833,26 @@ class _ResizedPlan:
 def _resized(plan: PlanLike, space: float, num_frames: int) -> _ResizedPlan:
     """A plan at another size and length; of a take only the size changes."""
     last, steps = plan.passes[-1], []
-    for step in plan.passes:
-        frames = _frames(step.num_frames * num_frames / last.num_frames)
-        width, height = (_side(side * space) for side in (step.width, step.height))
-        steps.append(_at(step, width, height, frames))
+    for pass_ in plan.passes:
+        frames = _frames(pass_.num_frames * num_frames / last.num_frames)
+        width, height = (_side(side * space) for side in (pass_.width, pass_.height))
+        steps.append(_at(pass_, width, height, frames))
     windows = clips_of(plan) if len(clips_of(plan)) > 1 else ()
     clips = tuple(_resized(clip, space, clip.passes[-1].num_frames) for clip in windows)
     return _ResizedPlan(tuple(steps), plan.text_tokens, tuple(plan.modalities), total_frames(plan), clips)
 
 
-def _longer(step: PassLike, num_frames: int) -> _Resized:
-    return _at(step, step.width, step.height, num_frames)
+def _longer(pass_: PassLike, num_frames: int) -> _Resized:
+    return _at(pass_, pass_.width, pass_.height, num_frames)
 
 
-def _at(step: PassLike, width: int, height: int, num_frames: int) -> _Resized:
-    tokens = VideoShape(num_frames, height, width).num_tokens if step.video_tokens else 0
-    audio = math.ceil(step.audio_tokens * num_frames / step.num_frames)
-    upsample = tuple(getattr(step, "upsample", ()))
-    return _Resized(step.name, width, height, num_frames, tokens, audio, step.kinds, step.num_steps, upsample)
+def _at(pass_: PassLike, width: int, height: int, num_frames: int) -> _Resized:
+    tokens = VideoShape(num_frames, height, width).num_tokens if pass_.video_tokens else 0
+    audio = math.ceil(pass_.audio_tokens * num_frames / pass_.num_frames)
+    upsample = tuple(getattr(pass_, "upsample", ()))
+    return _Resized(
+        pass_.name, width, height, num_frames, tokens, audio, pass_.kinds, pass_.num_steps, upsample
+    )
 
 
 def _side(pixels: float) -> int:

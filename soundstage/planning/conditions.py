@@ -14,7 +14,7 @@ from soundstage.conditioning.seams import (
 )
 from soundstage.planning.grid import audio_edges, frames_at, latents_in, video_edges
 from soundstage.planning.plan import Condition, Part, PassPlan, SourceUse
-from soundstage.planning.resolve import Facts
+from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.sizes import side_step
 from soundstage.request.inputs import Guide, Reference, Source
 from soundstage.request.recipe import Pass
@@ -23,29 +23,29 @@ from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE, VideoShape
 MIN_CLIP = TIME_SCALE  # frames that make one latent of a clip inside the film
 
 
-def tell_changes(facts: Facts, step: PassPlan, shown: int) -> None:
+def tell_changes(resolved: ResolvedRequest, pass_: PassPlan, shown: int) -> None:
     """Tell which frames and seconds of a partly kept clip change. step: the last pass. shown: its frames."""
-    source, use = facts.source, step.source
+    source, use = resolved.source, pass_.source
     if source is None or use is None or not source.keep_pixels:
         return
-    if not (source.regenerate or any(facts.extension())):
+    if not (source.regenerate or any(resolved.extension())):
         return
     told = []
     if use.video == "part":
         frames = [(seam.start, min(seam.stop, shown)) for seam in use.video_seams]
         numbers = ", ".join(f"{a} to {b - 1}" for a, b in frames)
-        seconds = ", ".join(f"{a / step.fps:.2f} to {b / step.fps:.2f}" for a, b in frames)
+        seconds = ", ".join(f"{a / pass_.fps:.2f} to {b / pass_.fps:.2f}" for a, b in frames)
         told.append(f"frames {numbers} of the picture ({seconds} s)")
     if use.audio == "part":
         rate = OUTPUT_RATE_HZ
-        own = facts.infos.get("source.audio") or facts.source_info
+        own = resolved.infos.get("source.audio") or resolved.source_info
         given_s = 0.0 if own is None or own.sound_s is None else own.sound_s - source.start_s
-        end_s = max(shown / step.fps, given_s)  # what is made beyond it is cut off
+        end_s = max(shown / pass_.fps, given_s)  # what is made beyond it is cut off
         heard = [(s.start / rate, min(s.stop / rate, end_s)) for s in use.audio_seams]
         seconds = ", ".join(f"{a:.2f} to {b:.2f}" for a, b in heard if a < b)
         told.append(f"{seconds} s of the sound")
     if told:
-        facts.notice(f"{' and '.join(told)} are made or faded over; everything else stays as it is")
+        resolved.notice(f"{' and '.join(told)} are made or faded over; everything else stays as it is")
 
 
 def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -59,34 +59,34 @@ def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-class Shaping:
-    """Conditions of one pass after another. Problems go to the facts; what has one is left out."""
+class ConditioningPlan:
+    """Conditions of one pass after another. Problems are noted in the resolved request; what has one is left out."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-        self.request = facts.request
-        self.infos = facts.infos
-        self.source = facts.source
+    def __init__(self, resolved: ResolvedRequest) -> None:
+        self.resolved = resolved
+        self.request = resolved.request
+        self.infos = resolved.infos
+        self.source = resolved.source
 
-    def conditions(self, step: Pass, shape: VideoShape, fps: float) -> tuple[Condition, ...]:
-        made = [self._guide(i, guide, step, shape, fps) for i, guide in enumerate(self.request.guides)]
-        if step.references:
+    def conditions(self, pass_: Pass, shape: VideoShape, fps: float) -> tuple[Condition, ...]:
+        made = [self._guide(i, guide, pass_, shape, fps) for i, guide in enumerate(self.request.guides)]
+        if pass_.references:
             made += [self._reference(i, r, shape, fps) for i, r in enumerate(self.request.references)]
         return tuple(condition for condition in made if condition is not None)
 
-    def _guide(self, i: int, guide: Guide, step: Pass, shape: VideoShape, fps: float) -> Condition | None:
+    def _guide(self, i: int, guide: Guide, pass_: Pass, shape: VideoShape, fps: float) -> Condition | None:
         info = self.infos.get(f"guides[{i}].image")
         frame = self._guide_frame(i, guide, shape, fps)
         if info is None or frame is None:
             return None
-        num_frames, available = 1, frames_at(info, fps, self.facts.made_fps)
+        num_frames, available = 1, frames_at(info, fps, self.resolved.made_fps)
         clip = available > 1
         if clip and frame != 0:  # whole latents only, so it begins where a latent does
             frame = (frame - 1) // TIME_SCALE * TIME_SCALE + 1 if frame > 0 else frame
             room = available if guide.at == "before" else min(available, shape.num_frames - frame)
             num_frames = room // TIME_SCALE * TIME_SCALE
             if num_frames < MIN_CLIP:
-                self.facts.problem(
+                self.resolved.problem(
                     "guides",
                     f"guides[{i}]: {guide.image} has {room} frame(s) that fit; a clip inside the film "
                     f"needs at least {MIN_CLIP}, so give a longer clip, an earlier time, or a still",
@@ -99,7 +99,7 @@ class Shaping:
         if guide.at == "before":
             frame = -TIME_SCALE * latents if clip else -1
         mode = guide.mode or ("replace" if frame == 0 and guide.attention == 1 else "guide")
-        if step.guides == "guide":
+        if pass_.guides == "guide":
             mode = "guide"
         cells = (shape.height // SPACE_SCALE) * (shape.width // SPACE_SCALE)
         return Condition(
@@ -125,7 +125,7 @@ class Shaping:
         if guide.at == "last":
             return last
         if guide.frame is not None:
-            rate = fps / self.facts.made_fps  # of this pass to those that are made
+            rate = fps / self.resolved.made_fps  # of this pass to those that are made
             thin = self.request.thin
             asked = guide.frame * thin if guide.frame >= 0 else last / rate + (guide.frame + 1) * thin
             frame = round(asked * rate)
@@ -133,7 +133,7 @@ class Shaping:
             frame = round((guide.at or 0.0) * fps)
         if not 0 <= frame <= last:
             told = f".frame is {guide.frame}" if guide.frame is not None else f".at is {guide.at:g} s"
-            self.facts.problem(
+            self.resolved.problem(
                 "guides",
                 f"guides[{i}]{told}, but the last frame is at {last / fps:.4g} s; give an earlier time "
                 "or 'last'",
@@ -145,17 +145,17 @@ class Shaping:
         info = self.infos.get(f"references[{i}].video")
         if info is None:
             return None
-        downscale = reference.downscale or self.facts.downscale
-        temporal = reference.temporal or self.facts.temporal
+        downscale = reference.downscale or self.resolved.downscale
+        temporal = reference.temporal or self.resolved.temporal
         width, height = shape.width // downscale, shape.height // downscale
         if width % SPACE_SCALE or height % SPACE_SCALE:
-            self.facts.problem(
+            self.resolved.problem(
                 "references",
                 f"references[{i}]: 1/{downscale} of {shape.width}x{shape.height} has no whole latent cells; "
                 f"give sides that are multiples of {SPACE_SCALE * downscale} in every pass that sees it",
             )
             return None
-        covered = min(frames_at(info, fps, self.facts.made_fps), shape.num_frames)
+        covered = min(frames_at(info, fps, self.resolved.made_fps), shape.num_frames)
         # Frame 0, then 1, 1 + temporal, ...: of 16 frames by 2 the ninth is frame 15.
         latents = -(-(covered - 1) // temporal) // TIME_SCALE + 1
         return Condition(
@@ -177,16 +177,16 @@ class Shaping:
 
     # --- source --------------------------------------------------------------------------------------------
 
-    def source_use(self, step: Pass, shape: VideoShape, fps: float, sound: int) -> SourceUse | None:
+    def source_use(self, pass_: Pass, shape: VideoShape, fps: float, sound: int) -> SourceUse | None:
         source = self.source
         if source is None:
             return None
-        before, after = (int(count * step.time) for count in self.facts.extension())
+        before, after = (int(count * pass_.time) for count in self.resolved.extension())
         taken = shape.num_frames - before - after
-        there = self.facts.source_frames(fps)
+        there = self.resolved.source_frames(fps)
         # The last frame fills up a latent; more than that is not there.
-        if self.facts.source_info is not None and (taken >= there + TIME_SCALE or taken < 1):
-            self.facts.problem(
+        if self.resolved.source_info is not None and (taken >= there + TIME_SCALE or taken < 1):
+            self.resolved.problem(
                 "source",
                 f"the clip needs {taken} frames of the source at {fps:g} fps, which has {there} from "
                 f"{source.start_s:g} s on; give a shorter duration, or "
@@ -203,12 +203,12 @@ class Shaping:
         # A sound may go on after its picture.
         samples = max(samples, round(before / fps * OUTPUT_RATE_HZ) + self._source_samples())
         return SourceUse(
-            video=self._video_part(step, source),
-            audio=self._audio_part(step, source),
+            video=self._video_part(pass_, source),
+            audio=self._audio_part(pass_, source),
             first_frame=round(source.start_s * fps),
             num_frames=taken,
             before=before,
-            margins=self._margins(step, shape),
+            margins=self._margins(pass_, shape),
             video_made=video_made,
             audio_made=audio_made,
             video_seams=seams(frames, latent_video_frames(video_made), shape.num_frames, SEAM_FRAMES),
@@ -228,7 +228,7 @@ class Shaping:
         if source.regenerate:
             for span in source.regenerate:
                 if 0 < (end + after) / fps <= span.start_s:
-                    self.facts.problem(
+                    self.resolved.problem(
                         "source",
                         f"source.regenerate begins at {span.start_s:g} s, but the clip ends at "
                         f"{(end + after) / fps:.4g} s; give an earlier span",
@@ -237,7 +237,7 @@ class Shaping:
         spans = []
         ends = (before > 0) + (after > 0)
         half = (end - before) // (2 * max(1, ends))  # is kept, though whole latents are made anew
-        feather = min(round(source.feather_s * fps), max(0, half - (self.facts.frame_step - 1)))
+        feather = min(round(source.feather_s * fps), max(0, half - (self.resolved.frame_step - 1)))
         if before:
             spans.append((0.0, (before + feather) / fps))
         if after:
@@ -246,50 +246,50 @@ class Shaping:
             return spans
         return [(0.0, total / fps)]
 
-    def _video_part(self, step: Pass, source: Source) -> Part:
-        if not self.facts.has_video or source.video is None:
+    def _video_part(self, pass_: Pass, source: Source) -> Part:
+        if not self.resolved.has_video or source.video is None:
             return "none"
         if "video" not in source.modalities:
             return "all"
-        if source.denoise is not None or step.start == "source":
-            return "start" if step.start != "previous" else "none"
-        partial = source.regenerate or source.mask or source.canvas or any(self.facts.extension())
+        if source.denoise is not None or pass_.start == "source":
+            return "start" if pass_.start != "previous" else "none"
+        partial = source.regenerate or source.mask or source.canvas or any(self.resolved.extension())
         return "part" if partial else "none"
 
-    def _audio_part(self, step: Pass, source: Source) -> Part:
-        if not self.facts.has_audio or self.facts.driving or not self._source_sounds():
+    def _audio_part(self, pass_: Pass, source: Source) -> Part:
+        if not self.resolved.has_audio or self.resolved.driving or not self._source_sounds():
             return "none"
         if "audio" not in source.modalities:
             return "all"
-        extends = any(self.facts.extension())
+        extends = any(self.resolved.extension())
         if (source.mask or source.canvas) and not source.regenerate and not extends:
             return "all"
-        if source.denoise is not None or step.start == "source":
-            return "start" if step.start != "previous" else "none"
+        if source.denoise is not None or pass_.start == "source":
+            return "start" if pass_.start != "previous" else "none"
         return "part" if source.regenerate or extends else "none"
 
     def _source_sounds(self) -> bool:
-        own = self.infos.get("source.audio") or self.facts.source_info
+        own = self.infos.get("source.audio") or self.resolved.source_info
         return own is not None and own.sound_s is not None
 
     def _source_samples(self) -> int:
         """Samples of the source's sound at the output's rate."""
-        own = self.infos.get("source.audio") or self.facts.source_info
+        own = self.infos.get("source.audio") or self.resolved.source_info
         assert self.source is not None
         left_s = 0.0 if own is None or own.sound_s is None else own.sound_s - self.source.start_s
         return round(max(0.0, left_s) * OUTPUT_RATE_HZ)
 
-    def _margins(self, step: Pass, shape: VideoShape) -> tuple[int, int, int, int]:
+    def _margins(self, pass_: Pass, shape: VideoShape) -> tuple[int, int, int, int]:
         """Pixels of a pass around the source, in whole latent cells."""
         canvas = None if self.source is None else self.source.canvas
         if canvas is None:
             return 0, 0, 0, 0
-        unit = side_step(self.facts)
-        scale = float(step.space)
+        unit = side_step(self.resolved)
+        scale = float(pass_.space)
         whole = [round(side / unit) * unit for side in (canvas.left, canvas.top, canvas.right, canvas.bottom)]
         left, top, right, bottom = (int(side * scale) for side in whole)
         if left + right >= shape.width or top + bottom >= shape.height or not any(whole):
-            self.facts.problem(
+            self.resolved.problem(
                 "source",
                 f"source.canvas of {canvas.left}, {canvas.top}, {canvas.right}, {canvas.bottom} pixels does "
                 f"not fit {shape.width}x{shape.height} in steps of {unit}; leave room for the source",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from soundstage.errors import MediaError
 from soundstage.media.probe import probe
 from soundstage.planning.grid import cover_frames, frames_over, snap_frames
-from soundstage.planning.resolve import Facts
+from soundstage.planning.resolve import ResolvedRequest
 from soundstage.request.request import Request
 
 SOUND_TOLD = "audio.file lasts"
@@ -28,26 +28,30 @@ class Length:
     whole_sound: bool = False
 
 
-def film_length(facts: Facts, fps: float) -> Length:
+def film_length(resolved: ResolvedRequest, fps: float) -> Length:
     """Return the length of the film at `fps`, before thinning; too long a one is a problem."""
-    request = facts.request
+    request = resolved.request
     asked = request.num_frames is not None or request.duration_s is not None
-    given = None if asked else _given_frames(facts, fps)
+    given = None if asked else _given_frames(resolved, fps)
     if given is not None:
-        length = Length(cover_frames(given, facts.frame_step), given, whole_sound=not facts.extension()[1])
+        length = Length(
+            cover_frames(given, resolved.frame_step), given, whole_sound=not resolved.extension()[1]
+        )
     else:
-        length = _asked(facts, fps)
+        length = _asked(resolved, fps)
         heard = sound_notice(driving_s(request), length.shown / fps)
         if heard:
-            facts.notice(heard)
-    limit = facts.defaults.max_duration_s
+            resolved.notice(heard)
+    limit = resolved.defaults.max_duration_s
     if (length.made - 1) / fps > limit + 1e-9:  # 20 s at 24 fps are 481 frames, 20.04 s
-        facts.problem(
+        resolved.problem(
             "duration_s",
             f"the clip would last {length.shown / fps:.4g} s; this model makes at most {limit:g} s at once, "
             "so give a shorter duration or fewer frames",
         )
-        made = snap_frames(int(limit * fps), facts.frame_step)  # what follows is told of the longest there is
+        made = snap_frames(
+            int(limit * fps), resolved.frame_step
+        )  # what follows is told of the longest there is
         return Length(made, made)
     return length
 
@@ -73,43 +77,43 @@ def sound_notice(sound_s: float, film_s: float) -> str | None:
     return None
 
 
-def _given_frames(facts: Facts, fps: float) -> int | None:
+def _given_frames(resolved: ResolvedRequest, fps: float) -> int | None:
     """Frames of what is given, with what is made before and after it; None where nothing has a length."""
-    source = facts.source
+    source = resolved.source
     if source is None:
-        seconds = driving_s(facts.request)
-        return frames_over(seconds, fps, facts.request.thin) if seconds else None
-    taken = facts.source_frames(fps)
-    if taken < 1 and not {"source.video", "source.audio"} & set(facts.infos):
+        seconds = driving_s(resolved.request)
+        return frames_over(seconds, fps, resolved.request.thin) if seconds else None
+    taken = resolved.source_frames(fps)
+    if taken < 1 and not {"source.video", "source.audio"} & set(resolved.infos):
         return None  # told already
     if taken < 1:
-        facts.problem("source", f"source.start_s is {source.start_s:g}, past the source's end")
+        resolved.problem("source", f"source.start_s is {source.start_s:g}, past the source's end")
         return None
-    return taken + sum(facts.extension())
+    return taken + sum(resolved.extension())
 
 
-def _asked(facts: Facts, fps: float) -> Length:
+def _asked(resolved: ResolvedRequest, fps: float) -> Length:
     """The length that the request names, or the model's own, at the nearest that can be made."""
-    request, step = facts.request, facts.frame_step
+    request, step = resolved.request, resolved.frame_step
     if request.num_frames is not None:
         asked = request.thin * (request.num_frames - 1) + 1
     else:
-        own_s = facts.defaults.num_frames / facts.defaults.fps
+        own_s = resolved.defaults.num_frames / resolved.defaults.fps
         asked = max(1, round((request.duration_s or own_s) * fps))
     used = snap_frames(asked, step)
-    there = _there(facts, fps)
+    there = _there(resolved, fps)
     if there is not None and asked <= there < used:  # all that is given, and not beyond it
         return Length(used, asked)
     if request.duration_s is not None and not math.isclose(used / fps, request.duration_s, rel_tol=1e-9):
         rule = f"{used} frames at {fps:g} fps, {step}k+1"
-        facts.snap("duration", f"{request.duration_s:.4g} s", f"{used / fps:.4g} s", rule)
+        resolved.snap("duration", f"{request.duration_s:.4g} s", f"{used / fps:.4g} s", rule)
     if request.num_frames is not None and used != asked:
-        facts.snap("frames", str(request.num_frames), str((used - 1) // request.thin + 1), f"{step}k+1")
+        resolved.snap("frames", str(request.num_frames), str((used - 1) // request.thin + 1), f"{step}k+1")
     return Length(used, used)
 
 
-def _there(facts: Facts, fps: float) -> int | None:
+def _there(resolved: ResolvedRequest, fps: float) -> int | None:
     """Frames of the source from its start on, with what is made around them; None without a source."""
-    if facts.source is None or facts.source_info is None:
+    if resolved.source is None or resolved.source_info is None:
         return None
-    return facts.source_frames(fps) + sum(facts.extension())
+    return resolved.source_frames(fps) + sum(resolved.extension())

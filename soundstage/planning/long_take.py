@@ -126,7 +126,7 @@ def _problems(request: Request, recipe: Recipe, length_s: float, sound_s: float)
         ),
         (bool(request.references), "references", f"{told}, which cannot see references; make it shorter"),
         (
-            any(step.time != 1 for step in recipe.passes),
+            any(pass_.time != 1 for pass_ in recipe.passes),
             "recipe",
             f"{told}, and recipe '{recipe.name}' changes the frame rate between its passes; use another",
         ),

@@ -370,6 +370,6 @@ def plan_facts(plan: Plan) -> Mapping[str, Any]:
         "thin": plan.thin,
         "negative_prompt": plan.negative_prompt,
         "audio_negative_prompt": plan.audio_negative,
-        "passes": [asdict(step) for step in plan.passes],
+        "passes": [asdict(pass_) for pass_ in plan.passes],
         "windows": [asdict(window) for window in plan.windows],
     }

@@ -1,6 +1,6 @@
 """From a request to its plan: every pass worked out, and every problem found, before any weight is read.
 
-`facts` has what is asked for, `shaping` what is given besides words, `refusals` what would be ignored.
+`resolve` has what is asked for, `conditions` what is given besides words, `checks` what would be ignored.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 from soundstage.errors import RequestError, SoundstageError
 from soundstage.library.model_files import ModelFile, ModelSet, lora_file
 from soundstage.planning.checks import check_needs, check_options, check_trained, check_use, reads_negative
-from soundstage.planning.conditions import Shaping, tell_changes
+from soundstage.planning.conditions import ConditioningPlan, tell_changes
 from soundstage.planning.grid import heard_s, identity_latents, scaled_side
 from soundstage.planning.lengths import film_length
 from soundstage.planning.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.planning.readable import check_readable
-from soundstage.planning.resolve import Facts
+from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.sizes import film_size, tell_cuts
 from soundstage.request.recipe import DISTILLED_LORA, Pass
 from soundstage.request.request import Request
@@ -30,30 +30,30 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
 
     Raises RequestError with every problem, one after the other, "; " between them.
     """
-    facts = Facts(request, model)
-    draft = _Draft(facts)
-    check_options(facts)
-    check_needs(facts)
-    size = film_size(facts)
+    resolved = ResolvedRequest(request, model)
+    draft = _Draft(resolved)
+    check_options(resolved)
+    check_needs(resolved)
+    size = film_size(resolved)
     width, height = size.made
-    fps = facts.fps()
-    length = film_length(facts, fps)
+    fps = resolved.fps()
+    length = film_length(resolved, fps)
     passes = draft.passes(VideoShape(length.made, height, width), fps)
-    tell_cuts(facts, passes[-1], size)
-    tell_changes(facts, passes[-1], length.shown)
-    check_trained(facts, passes)
-    check_use(facts, passes)
-    check_readable(facts, passes)
-    timeline = facts.timeline(passes[-1])
+    tell_cuts(resolved, passes[-1], size)
+    tell_changes(resolved, passes[-1], length.shown)
+    check_trained(resolved, passes)
+    check_use(resolved, passes)
+    check_readable(resolved, passes)
+    timeline = resolved.timeline(passes[-1])
     files = draft.files()
     for notice in model.notices:
-        facts.notice(notice)
-    facts.raise_problems()
+        resolved.notice(notice)
+    resolved.raise_problems()
     negatives = draft.negatives(passes)
     return Plan(
         request=request,
         model=model.name,
-        recipe=facts.recipe.name,
+        recipe=resolved.recipe.name,
         width=passes[-1].width,
         height=passes[-1].height,
         num_frames=passes[-1].num_frames,
@@ -65,12 +65,12 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
         audio_negative=negatives[1],
         text_tokens=model.defaults.text_tokens,
         image_crf=model.defaults.image_crf,
-        snaps=tuple(facts.snaps),
+        snaps=tuple(resolved.snaps),
         passes=passes,
-        audio_pass=facts.recipe.audio_from or passes[-1].name,
-        driven=facts.driving,
+        audio_pass=resolved.recipe.audio_from or passes[-1].name,
+        driven=resolved.driving,
         files=files,
-        notices=tuple(facts.notices),
+        notices=tuple(resolved.notices),
         shown_frames=None if length.shown == length.made else length.shown,
         whole_sound=length.whole_sound,
         shown_size=size.shown,
@@ -81,114 +81,116 @@ def make_plan(request: Request, model: ModelSet) -> Plan:
 class _Draft:
     """The passes of a plan, and what they need."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-        self.shaping = Shaping(facts)
+    def __init__(self, resolved: ResolvedRequest) -> None:
+        self.resolved = resolved
+        self.conditioning = ConditioningPlan(resolved)
 
     def passes(self, shape: VideoShape, fps: float) -> tuple[PassPlan, ...]:
-        return tuple(self._pass(i, step, shape, fps) for i, step in enumerate(self.facts.recipe.passes))
+        return tuple(self._pass(i, pass_, shape, fps) for i, pass_ in enumerate(self.resolved.recipe.passes))
 
-    def _pass(self, i: int, step: Pass, whole: VideoShape, whole_fps: float) -> PassPlan:
+    def _pass(self, i: int, pass_: Pass, whole: VideoShape, whole_fps: float) -> PassPlan:
         shape = VideoShape(
-            int((whole.num_frames - 1) * step.time) + 1,
-            scaled_side(whole.height, step.space),
-            scaled_side(whole.width, step.space),
+            int((whole.num_frames - 1) * pass_.time) + 1,
+            scaled_side(whole.height, pass_.space),
+            scaled_side(whole.width, pass_.space),
         )
-        fps = whole_fps * float(step.time)
-        sound = audio_latent_length(whole.num_frames, whole_fps) if self.facts.has_audio else 0
-        source = self.shaping.source_use(step, shape, fps, sound)
-        conditions = self.shaping.conditions(step, shape, fps) if self.facts.has_video else ()
-        frozen = self._frozen(step, source)
-        video = self._scales("video", i, step, frozen)
-        audio = self._scales("audio", i, step, frozen)
-        identity = self._identity(step)
+        fps = whole_fps * float(pass_.time)
+        sound = audio_latent_length(whole.num_frames, whole_fps) if self.resolved.has_audio else 0
+        source = self.conditioning.source_use(pass_, shape, fps, sound)
+        conditions = self.conditioning.conditions(pass_, shape, fps) if self.resolved.has_video else ()
+        frozen = self._frozen(pass_, source)
+        video = self._scales("video", i, pass_, frozen)
+        audio = self._scales("audio", i, pass_, frozen)
+        identity = self._identity(pass_)
         denoise = self._denoise(i)
-        sampler = self._sampler(i, step)
+        sampler = self._sampler(i, pass_)
         return PassPlan(
-            name=step.name,
+            name=pass_.name,
             width=shape.width,
             height=shape.height,
             num_frames=shape.num_frames,
             fps=fps,
-            video_tokens=shape.num_tokens if self.facts.has_video else 0,
+            video_tokens=shape.num_tokens if self.resolved.has_video else 0,
             audio_tokens=sound,
             added_video=sum(c.tokens for c in conditions),
             added_audio=self._identity_tokens(identity, sound),
-            start="source" if denoise is not None else step.start,
-            upsample=step.upsample if self.facts.has_video else (),
+            start="source" if denoise is not None else pass_.start,
+            upsample=pass_.upsample if self.resolved.has_video else (),
             sampler=sampler,
-            sigmas=self._sigmas(i, step, shape, denoise),
+            sigmas=self._sigmas(i, pass_, shape, denoise),
             video=video,
             audio=audio,
             kinds=passes_needed(
                 [*every(video), *every(audio)],
-                exchange=self.facts.has_video and self.facts.has_audio,
+                exchange=self.resolved.has_video and self.resolved.has_audio,
                 unconditional=SAMPLERS[sampler].needs_negative,
             ),
             frozen=frozen,
             conditions=conditions,
             source=source,
             identity=identity,
-            loras=self._loras(step),
-            seed=self.facts.request.seed if i == 0 else None,
-            cache=self.facts.request.cache if self._is_main(i) else None,
+            loras=self._loras(pass_),
+            seed=self.resolved.request.seed if i == 0 else None,
+            cache=self.resolved.request.cache if self._is_main(i) else None,
         )
 
     def _is_main(self, i: int) -> bool:
         """Whether the request's steps, sampler and guidance are meant for this pass."""
         return i == 0
 
-    def _sampler(self, i: int, step: Pass) -> str:
+    def _sampler(self, i: int, pass_: Pass) -> str:
         try:
-            return sampler_key((self.facts.request.sampler if self._is_main(i) else None) or step.sampler)
+            return sampler_key((self.resolved.request.sampler if self._is_main(i) else None) or pass_.sampler)
         except RequestError as problem:
-            self.facts.problem("sampler", str(problem))
+            self.resolved.problem("sampler", str(problem))
             return "euler"
 
     def _denoise(self, i: int) -> float | None:
-        return self.facts.source.denoise if self.facts.source is not None and i == 0 else None
+        return self.resolved.source.denoise if self.resolved.source is not None and i == 0 else None
 
-    def _sigmas(self, i: int, step: Pass, shape: VideoShape, denoise: float | None) -> schedules.Sigmas:
+    def _sigmas(self, i: int, pass_: Pass, shape: VideoShape, denoise: float | None) -> schedules.Sigmas:
         try:
-            return self._sigma_list(i, step, shape, denoise)
+            return self._sigma_list(i, pass_, shape, denoise)
         except RequestError as problem:
-            self.facts.problem(problem.field or "sigmas", str(problem))
+            self.resolved.problem(problem.field or "sigmas", str(problem))
             return schedules.DISTILLED
 
-    def _sigma_list(self, i: int, step: Pass, shape: VideoShape, denoise: float | None) -> schedules.Sigmas:
-        request, fixed = self.facts.request, step.sigmas
+    def _sigma_list(self, i: int, pass_: Pass, shape: VideoShape, denoise: float | None) -> schedules.Sigmas:
+        request, fixed = self.resolved.request, pass_.sigmas
         if self._is_main(i) and request.sigmas is not None:
             fixed = schedules.check(request.sigmas)
         if fixed is not None:
             return fixed if denoise is None else _cut(fixed, denoise)
         name = (
-            (request.schedule if self._is_main(i) else None) or step.schedule or self.facts.defaults.schedule
+            (request.schedule if self._is_main(i) else None)
+            or pass_.schedule
+            or self.resolved.defaults.schedule
         )
-        count = (request.steps if self._is_main(i) else None) or step.steps or self.facts.defaults.steps
+        count = (request.steps if self._is_main(i) else None) or pass_.steps or self.resolved.defaults.steps
         # The published one-stage recipe uses the 4096-token line at every size.
-        tokens = None if step.all_tokens else self.facts.defaults.schedule_tokens
+        tokens = None if pass_.all_tokens else self.resolved.defaults.schedule_tokens
         if name == "distilled" and denoise is not None:
             return _cut(schedules.named(name, count), denoise)
         return schedules.named(name, count, num_tokens=tokens or shape.num_tokens, denoise=denoise or 1.0)
 
-    def _scales(self, modality: str, i: int, step: Pass, frozen: tuple[str, ...]) -> Guidance | None:
-        if modality not in self.facts.request.modalities:
+    def _scales(self, modality: str, i: int, pass_: Pass, frozen: tuple[str, ...]) -> Guidance | None:
+        if modality not in self.resolved.request.modalities:
             return None
         if modality in frozen:
             return NEUTRAL
-        base: Guidance = getattr(step, modality) or getattr(self.facts.defaults, modality)
-        scales = self._asked_scales(modality, step, base) if self._is_main(i) else base
+        base: Guidance = getattr(pass_, modality) or getattr(self.resolved.defaults, modality)
+        scales = self._asked_scales(modality, pass_, base) if self._is_main(i) else base
         for one in every(scales):
             if one.stg and not one.stg_blocks:
-                self.facts.problem(
+                self.resolved.problem(
                     "stg", f"stg is {one.stg:g}, but this model names no blocks for it; leave stg at 0"
                 )
-        alone = len(self.facts.request.modalities) == 1
+        alone = len(self.resolved.request.modalities) == 1
         return with_words(scales, {"modality": 1.0}, modality) if alone else scales
 
-    def _asked_scales(self, modality: str, step: Pass, base: Guidance) -> Guidance:
+    def _asked_scales(self, modality: str, pass_: Pass, base: Guidance) -> Guidance:
         """The pass's guidance of a modality with what the request says in place."""
-        request = self.facts.request
+        request = self.resolved.request
         asked: dict[str, Any] = {
             "cfg": _first(getattr(request, f"{modality}_guidance"), request.guidance),
             "stg": request.stg,
@@ -198,100 +200,110 @@ class _Draft:
         field = f"{modality}_scales"
         asked.update(getattr(request, field))
         audio = request.audio
-        if audio is not None and self._identity(step) != "none" and modality == "audio":
+        if audio is not None and self._identity(pass_) != "none" and modality == "audio":
             asked.setdefault("identity", audio.guidance)
         try:
             return with_words(base, {k: v for k, v in asked.items() if v is not None}, field)
         except RequestError as problem:
-            self.facts.problem(field, str(problem))
+            self.resolved.problem(field, str(problem))
             return base
 
-    def _frozen(self, step: Pass, source: SourceUse | None) -> tuple[str, ...]:
-        frozen = set(step.freeze)
-        if self.facts.driving:
+    def _frozen(self, pass_: Pass, source: SourceUse | None) -> tuple[str, ...]:
+        frozen = set(pass_.freeze)
+        if self.resolved.driving:
             frozen.add("audio")
         if source is not None:
             frozen |= {name for name in ("video", "audio") if getattr(source, name) == "all"}
-        return tuple(sorted(frozen & self.facts.request.modalities, reverse=True))
+        return tuple(sorted(frozen & self.resolved.request.modalities, reverse=True))
 
-    def _identity(self, step: Pass) -> str:
-        audio = self.facts.request.audio
+    def _identity(self, pass_: Pass) -> str:
+        audio = self.resolved.request.audio
         return (
-            step.identity
-            if audio is not None and audio.mode == "identity" and self.facts.has_audio
+            pass_.identity
+            if audio is not None and audio.mode == "identity" and self.resolved.has_audio
             else "none"
         )
 
     def _identity_tokens(self, identity: str, sound: int) -> int:
-        info = self.facts.infos.get("audio.file")
-        if identity == "none" or info is None or info.sound_s is None or self.facts.request.audio is None:
+        info = self.resolved.infos.get("audio.file")
+        if identity == "none" or info is None or info.sound_s is None or self.resolved.request.audio is None:
             return 0
         if identity == "previous":
             return sound
-        left_s = info.sound_s - self.facts.request.audio.start_s
+        left_s = info.sound_s - self.resolved.request.audio.start_s
         if left_s > heard_s(identity):
-            self.facts.notice(
+            self.resolved.notice(
                 f"the voice lasts {left_s:.4g} s; only its first {heard_s(identity):g} s are heard"
             )
         return identity_latents(left_s, identity)
 
-    def _loras(self, step: Pass) -> tuple[LoraUse, ...]:
+    def _loras(self, pass_: Pass) -> tuple[LoraUse, ...]:
         uses = []
-        for role, strength in step.loras:
+        for role, strength in pass_.loras:
             if role != DISTILLED_LORA:
                 uses.append(LoraUse(role, strength))
-            elif not self.facts.defaults.distilled:
-                uses.append(LoraUse(str(self.facts.model.extra(role).path), strength))
-        for lora in self.facts.request.loras:
+            elif not self.resolved.defaults.distilled:
+                uses.append(LoraUse(str(self.resolved.model.extra(role).path), strength))
+        for lora in self.resolved.request.loras:
             span = None if lora.span is None else (lora.span.start_s, lora.span.end_s)
             if lora.passes is None:
-                used = step.references or not self._in_context(lora.path)
+                used = pass_.references or not self._in_context(lora.path)
             else:
-                used = step.name in lora.passes
+                used = pass_.name in lora.passes
             if used:
                 uses.append(LoraUse(lora.path, lora.strength, span, dict(lora.groups)))
         return tuple(uses)
 
     def _in_context(self, path: str) -> bool:
         try:
-            return bool(self.facts.request.references) and lora_file(path).in_context
+            return bool(self.resolved.request.references) and lora_file(path).in_context
         except SoundstageError:
             return False  # reported already
 
     def negatives(self, passes: tuple[PassPlan, ...]) -> tuple[str | None, str | None]:
         """What each modality is steered away from; None where nothing reads it."""
-        request = self.facts.request
-        shared = _first(request.negative_prompt, self.facts.defaults.negative_prompt)
+        request = self.resolved.request
+        shared = _first(request.negative_prompt, self.resolved.defaults.negative_prompt)
         if not any(reads_negative(passes, m) for m in ("video", "audio")):
             return None, None
         video, audio = (
             _first(t, shared) for t in (request.video_negative_prompt, request.audio_negative_prompt)
         )
         # Beside a driving sound the negative pass reads the prompt: that stream has no text of its own.
-        hears = self.facts.has_audio and not self.facts.driving
-        return (video if self.facts.has_video else None), (audio if hears else None)
+        hears = self.resolved.has_audio and not self.resolved.driving
+        return (video if self.resolved.has_video else None), (audio if hears else None)
 
     def files(self) -> tuple[ModelFile, ...]:
         """Weights that the plan needs; those missing beyond the model's own are problems."""
-        roles = [role for step in self.facts.recipe.passes for role in step.upsample if self.facts.has_video]
-        if not self.facts.defaults.distilled:
+        roles = [
+            role
+            for pass_ in self.resolved.recipe.passes
+            for role in pass_.upsample
+            if self.resolved.has_video
+        ]
+        if not self.resolved.defaults.distilled:
             roles += [
-                role for step in self.facts.recipe.passes for role, _ in step.loras if role == DISTILLED_LORA
+                role
+                for pass_ in self.resolved.recipe.passes
+                for role, _ in pass_.loras
+                if role == DISTILLED_LORA
             ]
-        extras = {role: self.facts.model.extra(role) for role in roles}
+        extras = {role: self.resolved.model.extra(role) for role in roles}
         for role, file in extras.items():
             if file.num_bytes is None:
-                self.facts.problem(
+                self.resolved.problem(
                     "recipe",
-                    f"recipe '{self.facts.recipe.name}' needs the {file.part}, and there is no {file.path}; "
-                    "put the file there or choose another recipe",
+                    f"recipe '{self.resolved.recipe.name}' needs the {file.part}, and there is no "
+                    f"{file.path}; put the file there or choose another recipe",
                 )
                 continue
             try:
-                self.facts.model.check_extra(role)
+                self.resolved.model.check_extra(role)
             except SoundstageError as error:
-                self.facts.problem("recipe", f"recipe '{self.facts.recipe.name}' cannot be used: {error}")
-        return (*self.facts.model.files(), *extras.values())
+                self.resolved.problem(
+                    "recipe", f"recipe '{self.resolved.recipe.name}' cannot be used: {error}"
+                )
+        return (*self.resolved.model.files(), *extras.values())
 
 
 def _cut(fixed: schedules.Sigmas, denoise: float) -> schedules.Sigmas:

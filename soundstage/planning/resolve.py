@@ -20,7 +20,7 @@ from soundstage.request.request import Request
 from soundstage.types import TIME_SCALE
 
 
-class Facts:
+class ResolvedRequest:
     """What a request asks for and what its inputs are: recipe, size, rate, length.
 
     Gathers snaps, notices and problems while a plan is worked out; after a problem it goes on with a default.
@@ -139,9 +139,9 @@ class Facts:
     def _reference_factors(self) -> tuple[int, int]:
         """(downscale, temporal) that the request's LoRAs were trained with; 1 where they do not say."""
         found = {"downscale": {1}, "temporal": {1}}
-        for facts in self.loras:
-            found["downscale"].add(facts.downscale)
-            found["temporal"].add(facts.temporal)
+        for lora in self.loras:
+            found["downscale"].add(lora.downscale)
+            found["temporal"].add(lora.temporal)
         for key, values in found.items():
             if len(values) > 2:
                 self.problem(

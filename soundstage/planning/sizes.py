@@ -9,7 +9,7 @@ from fractions import Fraction
 from soundstage.errors import listed
 from soundstage.planning.grid import snap_side
 from soundstage.planning.plan import PassPlan
-from soundstage.planning.resolve import Facts
+from soundstage.planning.resolve import ResolvedRequest
 from soundstage.request.request import ORIENTATIONS
 from soundstage.types import SPACE_SCALE
 
@@ -35,52 +35,57 @@ class FilmSize:
     source: Size | None = None
 
 
-def film_size(facts: Facts) -> FilmSize:
+def film_size(resolved: ResolvedRequest) -> FilmSize:
     """Return the size of the film: as asked, as its source's, or the model's own in the shape of an input."""
-    own = _source_size(facts)
-    canvas = facts.source is not None and facts.source.canvas is not None
-    if facts.request.size is None and own is not None and not canvas:
-        return _kept(facts, own)
-    return FilmSize(_rounded(facts))
+    own = _source_size(resolved)
+    canvas = resolved.source is not None and resolved.source.canvas is not None
+    if resolved.request.size is None and own is not None and not canvas:
+        return _kept(resolved, own)
+    return FilmSize(_rounded(resolved))
 
 
-def _kept(facts: Facts, own: Size) -> FilmSize:
+def _kept(resolved: ResolvedRequest, own: Size) -> FilmSize:
     """The size of a film that keeps its source's: cells that cover it, cut back to even sides."""
-    step = side_step(facts)
+    step = side_step(resolved)
     width, height = (-(-side // step) * step for side in own)
     if (width, height) == own:
         return FilmSize(own)
     shown = (own[0] + own[0] % 2, own[1] + own[1] % 2)
     if shown != own:
-        facts.snap("size", f"{own[0]}x{own[1]}", f"{shown[0]}x{shown[1]}", "even sides, as H.264 needs")
-    factor = _growth(facts)
+        resolved.snap("size", f"{own[0]}x{own[1]}", f"{shown[0]}x{shown[1]}", "even sides, as H.264 needs")
+    factor = _growth(resolved)
     return FilmSize((width, height), shown, (round(width / factor), round(height / factor)))
 
 
-def _rounded(facts: Facts) -> Size:
-    """The size that is asked for or follows from what is; what it was rounded to goes to the facts' snaps."""
-    step = side_step(facts)
-    if facts.request.size is None and _source_size(facts) is None:
-        leading = _leading_input(facts)
+def _rounded(resolved: ResolvedRequest) -> Size:
+    """Return the size that is asked for or follows from what is; a rounded one is noted in the snaps."""
+    step = side_step(resolved)
+    if resolved.request.size is None and _source_size(resolved) is None:
+        leading = _leading_input(resolved)
         if leading is not None:
-            return _followed(facts, *leading, step)
-    asked = facts.request.size or _source_size(facts) or facts.recipe.resolution or facts.defaults.size
+            return _followed(resolved, *leading, step)
+    asked = (
+        resolved.request.size
+        or _source_size(resolved)
+        or resolved.recipe.resolution
+        or resolved.defaults.size
+    )
     if isinstance(asked, str):
-        asked = _named_size(facts, asked)
+        asked = _named_size(resolved, asked)
     used = (snap_side(asked[0], step), snap_side(asked[1], step))
     if used != tuple(asked):
-        facts.snap("size", f"{asked[0]}x{asked[1]}", f"{used[0]}x{used[1]}", f"multiples of {step}")
+        resolved.snap("size", f"{asked[0]}x{asked[1]}", f"{used[0]}x{used[1]}", f"multiples of {step}")
     return used
 
 
-def side_step(facts: Facts) -> int:
+def side_step(resolved: ResolvedRequest) -> int:
     """Return what sides must be multiples of, so that every pass and reference has whole latent cells."""
     steps = [SPACE_SCALE]
-    for step in facts.recipe.passes:
-        ratio = step.space
-        for name in step.upsample if step.start == "source" else ():
+    for pass_ in resolved.recipe.passes:
+        ratio = pass_.space
+        for name in pass_.upsample if pass_.start == "source" else ():
             ratio /= GROWTH.get(name, Fraction(1))
-        scales = [r.downscale or facts.downscale for r in facts.request.references if step.references]
+        scales = [r.downscale or resolved.downscale for r in resolved.request.references if pass_.references]
         steps.append(math.ceil(SPACE_SCALE * ratio.denominator) * max([1, *scales]))
     return math.lcm(*steps)
 
@@ -98,22 +103,22 @@ def shaped_size(aspect: float, area: int, step: int) -> Size:
     return min(fitting, key=lambda size: _misfit(size, aspect, area))
 
 
-def tell_cuts(facts: Facts, step: PassPlan, size: FilmSize) -> None:
+def tell_cuts(resolved: ResolvedRequest, pass_: PassPlan, size: FilmSize) -> None:
     """Tell of every input that is cut to the shape of the film. step: the last pass."""
-    width, height = step.width, step.height
-    crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(facts.request.guides)]
-    crops += [(f"references[{i}].video", clip.crop) for i, clip in enumerate(facts.request.references)]
-    for where, crop in crops if facts.has_video else ():
+    width, height = pass_.width, pass_.height
+    crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(resolved.request.guides)]
+    crops += [(f"references[{i}].video", clip.crop) for i, clip in enumerate(resolved.request.references)]
+    for where, crop in crops if resolved.has_video else ():
         if crop == "center":
-            _tell_cut(facts, where, (width, height))
+            _tell_cut(resolved, where, (width, height))
     if (
         size.source is None
-        and facts.source is not None
-        and step.source is not None
-        and facts.source.crop == "center"
+        and resolved.source is not None
+        and pass_.source is not None
+        and resolved.source.crop == "center"
     ):
-        left, top, right, bottom = step.source.margins
-        _tell_cut(facts, "source.video", (width - left - right, height - top - bottom))
+        left, top, right, bottom = pass_.source.margins
+        _tell_cut(resolved, "source.video", (width - left - right, height - top - bottom))
 
 
 def _misfit(size: Size, aspect: float, area: int) -> float:
@@ -122,36 +127,36 @@ def _misfit(size: Size, aspect: float, area: int) -> float:
     return shape + AREA_WEIGHT * abs(math.log(width * height / area))
 
 
-def _leading_input(facts: Facts) -> tuple[str, Size] | None:
+def _leading_input(resolved: ResolvedRequest) -> tuple[str, Size] | None:
     """Return the first picture or clip that the film follows, and its size."""
-    request = facts.request
+    request = resolved.request
     names = [f"guides[{i}].image" for i in range(len(request.guides))]
     names += [f"references[{i}].video" for i in range(len(request.references))]
-    for name in names if facts.has_video else ():
-        info = facts.infos.get(name)
+    for name in names if resolved.has_video else ():
+        info = resolved.infos.get(name)
         if info is not None and info.width and info.height:
             return name, (info.width, info.height)
     return None
 
 
-def _followed(facts: Facts, name: str, own: Size, step: int) -> Size:
+def _followed(resolved: ResolvedRequest, name: str, own: Size, step: int) -> Size:
     """Return the size with an input's shape and the area that the film would have without it."""
-    plain = facts.recipe.resolution or facts.defaults.size
-    width, height = _named_size(facts, plain) if isinstance(plain, str) else plain
+    plain = resolved.recipe.resolution or resolved.defaults.size
+    width, height = _named_size(resolved, plain) if isinstance(plain, str) else plain
     aspect = min(WIDEST, max(1 / WIDEST, own[0] / own[1]))
     used = shaped_size(aspect, snap_side(width, step) * snap_side(height, step), step)
     if used != (snap_side(width, step), snap_side(height, step)):
         rule = f"the shape of {name}, at this model's own area, in multiples of {step}"
-        facts.snap("size", f"{own[0]}x{own[1]}", f"{used[0]}x{used[1]}", rule)
+        resolved.snap("size", f"{own[0]}x{own[1]}", f"{used[0]}x{used[1]}", rule)
     return used
 
 
-def _source_size(facts: Facts) -> Size | None:
-    info, source = facts.source_info, facts.source
+def _source_size(resolved: ResolvedRequest) -> Size | None:
+    info, source = resolved.source_info, resolved.source
     if info is None or source is None or info.width == 0:
         return None
     width, height = info.width, info.height
-    factor = _growth(facts)
+    factor = _growth(resolved)
     width, height = round(width * factor), round(height * factor)
     if source.canvas is not None:
         width, height = (
@@ -161,24 +166,24 @@ def _source_size(facts: Facts) -> Size | None:
     return width, height
 
 
-def _growth(facts: Facts) -> Fraction:
+def _growth(resolved: ResolvedRequest) -> Fraction:
     """How many times larger the film is than its source."""
-    first = facts.recipe.passes[0]
+    first = resolved.recipe.passes[0]
     if first.start != "source":
         return Fraction(1)
     return math.prod((GROWTH.get(name, Fraction(1)) for name in first.upsample), start=1 / first.space)
 
 
-def _named_size(facts: Facts, name: str) -> Size:
+def _named_size(resolved: ResolvedRequest, name: str) -> Size:
     """Return the size of a name; of one that the model does not have, its own size and a problem."""
-    defaults = facts.defaults
+    defaults = resolved.defaults
     if name in defaults.presets:
         return defaults.presets[name]
     resolution, _, orientation = name.partition("-")
     resolution = "2160p" if resolution == "4k" else resolution
     if resolution not in defaults.resolutions:
         known = listed(name, [*defaults.presets, *defaults.resolutions])
-        facts.problem("size", f"size is '{name}'; the sizes of this model are {known}, or WIDTHxHEIGHT")
+        resolved.problem("size", f"size is '{name}'; the sizes of this model are {known}, or WIDTHxHEIGHT")
         return defaults.size
     width, height = defaults.resolutions[resolution]
     if orientation == ORIENTATIONS[1]:
@@ -188,15 +193,15 @@ def _named_size(facts: Facts, name: str) -> Size:
     return width, height
 
 
-def _tell_cut(facts: Facts, where: str, used: Size) -> None:
-    info, record = facts.infos.get(where), where.partition("[")[0].partition(".")[0]
+def _tell_cut(resolved: ResolvedRequest, where: str, used: Size) -> None:
+    info, record = resolved.infos.get(where), where.partition("[")[0].partition(".")[0]
     if info is None or not info.width or not info.height:
         return
     scale = max(used[0] / info.width, used[1] / info.height)
     lost = [1 - shown / (side * scale) for shown, side in zip(used, (info.width, info.height), strict=True)]
     for side, share in zip(("width", "height"), lost, strict=True):
         if share >= TOLD_CUT:
-            facts.notice(
+            resolved.notice(
                 f"{where} is {info.width}x{info.height} and the film {used[0]}x{used[1]}: "
                 f"{100 * share:.0f} % of its {side} is cut off; {record}.crop 'pad' shows all of it"
             )

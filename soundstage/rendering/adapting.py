@@ -20,7 +20,7 @@ from soundstage.conditioning.spans import Strength, token_weights
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import file_digest, file_identity
 from soundstage.lora.adapters import AdapterReport, Adapters
-from soundstage.lora.files import Lora, read_lora
+from soundstage.lora.files import LoraFile, read_lora
 from soundstage.types import Group
 from soundstage.weights.layouts import Part, PartTensors
 
@@ -152,7 +152,7 @@ class RunLoras:
         self._add(lora.name, read_lora(file))
         self._used[lora.name] = lora
 
-    def _add(self, name: str, content: Lora) -> AdapterReport:
+    def _add(self, name: str, content: LoraFile) -> AdapterReport:
         self._numbers[name] = next(self._count)
         return self._adapters.add(name, content)
 
@@ -186,7 +186,7 @@ def _name(path: str, identity: str) -> str:
     return f"{path} {identity}"
 
 
-def _read_whole(file: Path) -> tuple[Lora, str]:
+def _read_whole(file: Path) -> tuple[LoraFile, str]:
     """A LoRA and the identity of the file it was read from."""
     before = file_identity(file) if file.is_file() else ""
     content = read_lora(file)

@@ -30,7 +30,7 @@ from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
 if TYPE_CHECKING:
     from soundstage.planning.plan import PassPlan, Plan
     from soundstage.rendering.color import ColorMatch
-    from soundstage.rendering.encoded_inputs import Materials
+    from soundstage.rendering.encoded_inputs import EncodedInputs
     from soundstage.rendering.parts import Parts
 
 MAX_BYTES_IN_MEMORY = 2**30  # of frames: 17 s of 960x544
@@ -39,18 +39,18 @@ PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48
 
 @torch.no_grad()
 def finished_frames(
-    plan: Plan, parts: Parts, materials: Materials, latents: Tensor, color: ColorMatch | None = None
+    plan: Plan, parts: Parts, inputs: EncodedInputs, latents: Tensor, color: ColorMatch | None = None
 ) -> NDArray[np.uint8]:
     """(F, H, W, 3) uint8 of the plan's last pass. color: takes out a long take's drift."""
     step, source = plan.passes[-1], plan.request.source
     keeps = source is not None and source.keep_pixels and step.source is not None
     if keeps and step.source is not None and step.source.video == "all":
-        return _cut_back(materials.source_pixels(step), plan)
+        return _cut_back(inputs.source_pixels(step), plan)
     frames = _decoded_frames(parts, latents, color)
-    made = video_made(step, materials) if keeps else None
+    made = video_made(step, inputs) if keeps else None
     if made is not None and step.source is not None:
         weights = blend_weights(made, step.source.video_seams, step.num_frames, step.source.margins)
-        frames = blended(frames, _placed(materials.source_pixels(step), frames, step), weights)
+        frames = blended(frames, _placed(inputs.source_pixels(step), frames, step), weights)
     return _cut_back(frames, plan)
 
 
@@ -82,13 +82,13 @@ def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], step: PassPlan) -> NDArray[np.uint8]:
+def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], pass_: PassPlan) -> NDArray[np.uint8]:
     """The source's pixels in their place in time and room; elsewhere the made ones."""
-    assert step.source is not None
-    left, top, right, bottom = step.source.margins
+    assert pass_.source is not None
+    left, top, right, bottom = pass_.source.margins
     whole = frames.copy()
     height, width = frames.shape[1:3]
-    first = step.source.before
+    first = pass_.source.before
     whole[first : first + len(pixels), top : height - bottom, left : width - right] = pixels
     return whole
 

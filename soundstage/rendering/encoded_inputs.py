@@ -41,7 +41,7 @@ READING = "by time"  # how files are read; another way may give other pixels and
 DECODERS = ("av", "pillow")  # what reads the files: another version may give other pixels
 
 
-class Materials:
+class EncodedInputs:
     """One plan's inputs as latents. All are (1, 128, T, h, w) or (1, 8, T, 16) in the dtype of the run."""
 
     def __init__(self, plan: Plan, parts: Parts, cache: EncodingCache) -> None:
@@ -53,91 +53,93 @@ class Materials:
     @torch.no_grad()
     def prepare(self) -> None:
         """Read and encode whatever a pass will ask for."""
-        for step in self.plan.passes:
-            for condition in step.conditions:
-                self.condition(condition, step)
-            self.source_mask(step)
-            if step.source is not None and step.source.video != "none":
-                self.source_video(step)
-            if step.audio is not None:
-                self.sound(step)
-                self.identity(step)
+        for pass_ in self.plan.passes:
+            for condition in pass_.conditions:
+                self.condition(condition, pass_)
+            self.source_mask(pass_)
+            if pass_.source is not None and pass_.source.video != "none":
+                self.source_video(pass_)
+            if pass_.audio is not None:
+                self.sound(pass_)
+                self.identity(pass_)
 
-    def condition(self, condition: Condition, step: PassPlan) -> Tensor:
+    def condition(self, condition: Condition, pass_: PassPlan) -> Tensor:
         """Latents of a guide or reference."""
         request = self.plan.request
         if condition.kind == "reference":
             reference = request.references[condition.index]
-            return self._clip(reference.video, condition, step.fps, reference.crop, crf=0)
+            return self._clip(reference.video, condition, pass_.fps, reference.crop, crf=0)
         guide = request.guides[condition.index]
         crf = self.plan.image_crf if guide.crf is None else guide.crf
-        return self._clip(guide.image, condition, step.fps, guide.crop, crf=crf)
+        return self._clip(guide.image, condition, pass_.fps, guide.crop, crf=crf)
 
-    def reference_attention(self, condition: Condition, step: PassPlan) -> Tensor | float:
+    def reference_attention(self, condition: Condition, pass_: PassPlan) -> Tensor | float:
         """How much the clip looks at each token of a reference: one value, or (N,)."""
         mask = self.plan.request.references[condition.index].mask
         if mask is None:
             return condition.attention
         covered = (condition.num_frames - 1) * condition.temporal + 1
-        pixels = _read_mask(mask, step, covered)[strided(covered, condition.temporal)]
+        pixels = _read_mask(mask, pass_, covered)[strided(covered, condition.temporal)]
         cells = attention_cells(pixels, condition.height // SPACE_SCALE, condition.width // SPACE_SCALE)
         return condition.attention * cells
 
-    def source_pixels(self, step: PassPlan) -> NDArray[np.uint8]:
+    def source_pixels(self, pass_: PassPlan) -> NDArray[np.uint8]:
         """The source's frames as the pass shows them, without what is made around it."""
-        source, use = self.plan.request.source, step.source
+        source, use = self.plan.request.source, pass_.source
         assert source is not None
         assert source.video is not None
         assert use is not None
-        return to_uint8(self._source_pictures(step, self._source_times(step)))
+        return to_uint8(self._source_pictures(pass_, self._source_times(pass_)))
 
-    def source_video(self, step: PassPlan) -> Tensor:
+    def source_video(self, pass_: PassPlan) -> Tensor:
         """Latents of the source alone, at the size and rate of the pass before its upsamplers."""
-        source, use = self.plan.request.source, step.source
+        source, use = self.plan.request.source, pass_.source
         assert source is not None
         assert source.video is not None
         assert use is not None
-        cut = (use.first_frame, use.num_frames, step.fps, self.plan.fps, self.plan.source_size)
-        key = ("source", _identity(source.video), *self._source_size(step), *cut, source.crop)
+        cut = (use.first_frame, use.num_frames, pass_.fps, self.plan.fps, self.plan.source_size)
+        key = ("source", _identity(source.video), *self._source_size(pass_), *cut, source.crop)
 
         def make() -> Tensor:
-            times = self._source_times(step)
+            times = self._source_times(pass_)
             whole = (len(times) - 1) // TIME_SCALE * TIME_SCALE + 1
-            return self.parts.encode_video(self._source_pictures(step, times[:whole]))
+            return self.parts.encode_video(self._source_pictures(pass_, times[:whole]))
 
         return self._get("video", key, make)
 
-    def source_mask(self, step: PassPlan) -> Tensor | None:
+    def source_mask(self, pass_: PassPlan) -> Tensor | None:
         """(T, h, w) cells of the pass that the source's mask touches."""
-        source, use = self.plan.request.source, step.source
+        source, use = self.plan.request.source, pass_.source
         if source is None or source.mask is None or use is None or use.video != "part":
             return None
         shown, plan = self.plan.shown_size, self.plan
         if shown is None:
-            return cells_touched(_read_mask(source.mask, step, step.num_frames))
+            return cells_touched(_read_mask(source.mask, pass_, pass_.num_frames))
         width, height = (
             round(side * of / made)
             for side, of, made in zip(
-                shown, (step.width, step.height), (plan.width, plan.height), strict=True
+                shown, (pass_.width, pass_.height), (plan.width, plan.height), strict=True
             )
         )
-        mask = _read_mask(source.mask, replace(step, width=width, height=height), step.num_frames)
-        return cells_touched(torch.nn.functional.pad(mask, (0, step.width - width, 0, step.height - height)))
+        mask = _read_mask(source.mask, replace(pass_, width=width, height=height), pass_.num_frames)
+        return cells_touched(
+            torch.nn.functional.pad(mask, (0, pass_.width - width, 0, pass_.height - height))
+        )
 
-    def sound(self, step: PassPlan) -> Tensor | None:
+    def sound(self, pass_: PassPlan) -> Tensor | None:
         """Latents (1, 8, T, 16) of the sound that is given, as long as the pass's own; None without one."""
-        request, use = self.plan.request, step.source
+        request, use = self.plan.request, pass_.source
         if self.plan.driven and request.audio is not None:
-            return self._sound(request.audio.file, request.audio.start_s, 0.0, step.audio_tokens)
+            return self._sound(request.audio.file, request.audio.start_s, 0.0, pass_.audio_tokens)
         if use is None or use.audio == "none" or request.source is None:
             return None
         own = request.source.video if request.source.audio is None else request.source.audio
         assert own is not None
-        return self._sound(own, request.source.start_s, use.before / step.fps, step.audio_tokens)
+        return self._sound(own, request.source.start_s, use.before / pass_.fps, pass_.audio_tokens)
 
-    def silence(self, step: PassPlan) -> Tensor:
+    def silence(self, pass_: PassPlan) -> Tensor:
         """Latents of no sound."""
-        count = step.audio_tokens
+        count = pass_.audio_tokens
 
         def make() -> Tensor:
             samples = torch.zeros(1, 2, _samples_for(count, MEL_RATE_HZ))
@@ -145,13 +147,13 @@ class Materials:
 
         return self._get("audio", ("silence", count), make)
 
-    def identity(self, step: PassPlan) -> Tensor | None:
+    def identity(self, pass_: PassPlan) -> Tensor | None:
         """Latents (1, 8, T, 16) of the voice to speak with; None where the pass hears none from the input."""
         audio = self.plan.request.audio
-        if audio is None or step.identity not in ("input", "soundtrack"):
+        if audio is None or pass_.identity not in ("input", "soundtrack"):
             return None
-        count = step.added_audio
-        limit_s = heard_s(step.identity)
+        count = pass_.added_audio
+        limit_s = heard_s(pass_.identity)
         key = ("voice", _identity(audio.file), audio.start_s, count, limit_s)
 
         def make() -> Tensor:
@@ -195,34 +197,34 @@ class Materials:
 
         return self._get("audio", key, make)
 
-    def _source_pictures(self, step: PassPlan, times: list[float]) -> Tensor:
+    def _source_pictures(self, pass_: PassPlan, times: list[float]) -> Tensor:
         """The source's frames at these seconds as the VAE takes them, (1, 3, F, h, w)."""
         source, whole = self.plan.request.source, self.plan.source_size
         assert source is not None
         assert source.video is not None
-        width, height = self._source_size(step)
+        width, height = self._source_size(pass_)
         frames = frames_shown(source.video, times, self.plan.fps, whole or (width, height))
         if whole is None:
             return fit(frames, width, height, source.crop)
         return fit((drawn_out(frame, *whole) for frame in frames), width, height, "stretch")
 
-    def _source_times(self, step: PassPlan) -> list[float]:
+    def _source_times(self, pass_: PassPlan) -> list[float]:
         """When the source's frames of a pass are shown, in its own seconds."""
-        source, use = self.plan.request.source, step.source
+        source, use = self.plan.request.source, pass_.source
         assert source is not None
         assert source.video is not None
         assert use is not None
         info = probe(source.video)
         end = use.first_frame + use.num_frames
-        times = sample_times(info, step.fps, self.plan.fps, end, use.first_frame)
+        times = sample_times(info, pass_.fps, self.plan.fps, end, use.first_frame)
         return times + times[-1:] * (use.num_frames - len(times))  # its last frame fills up a latent
 
-    def _source_size(self, step: PassPlan) -> tuple[int, int]:
+    def _source_size(self, pass_: PassPlan) -> tuple[int, int]:
         """Width and height of the source in a pass, before the upsamplers that follow it."""
-        assert step.source is not None
-        left, top, right, bottom = step.source.margins
-        width, height = step.width - left - right, step.height - top - bottom
-        for role in step.upsample if step.source.video == "start" else ():
+        assert pass_.source is not None
+        left, top, right, bottom = pass_.source.margins
+        width, height = pass_.width - left - right, pass_.height - top - bottom
+        for role in pass_.upsample if pass_.source.video == "start" else ():
             if role == "space-x2":
                 width, height = width // 2, height // 2
             elif role == "space-x1.5":
@@ -242,11 +244,11 @@ class Materials:
         return checked(latents, "an input, as the VAE encodes it,", lambda: likely_cause(self.parts))
 
 
-def _read_mask(file: File, step: PassPlan, num_frames: int) -> Tensor:
+def _read_mask(file: File, pass_: PassPlan, num_frames: int) -> Tensor:
     """A mask over the frames of a pass, (F, H, W) in [0, 1]."""
-    times = sample_times(probe(file), step.fps, step.fps, num_frames)
-    frames = frames_shown(file, times, step.fps)
-    return fit_mask(frames, step.width, step.height, num_frames, "stretch")
+    times = sample_times(probe(file), pass_.fps, pass_.fps, num_frames)
+    frames = frames_shown(file, times, pass_.fps)
+    return fit_mask(frames, pass_.width, pass_.height, num_frames, "stretch")
 
 
 def _first_twice(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

@@ -24,10 +24,10 @@ from soundstage.files import file_stamp
 from soundstage.library.model_files import ModelSet, file_identity
 from soundstage.memory.machine import asked_format, choose_format
 from soundstage.memory.offload import (
-    FileTenant,
-    Floor,
+    OffloadedFile,
+    OffloadedModule,
+    OffloadManager,
     Streamed,
-    Tenant,
     below,
     chunk_feed_forward,
     stream_built,
@@ -225,7 +225,7 @@ class LoadedParts:
         self.dtype = dtype
         self.residency = residency
         self.storage = storage
-        self.floor = Floor(0)  # one part at a time
+        self.manager = OffloadManager(0)  # one part at a time
         self._text_parts: dict[Part, nn.Module] = {}
         self._gemma_tensors: PartTensors = {}  # where its layers stay in their files
         self._upsamplers: dict[str, LatentUpsampler] = {}
@@ -253,7 +253,7 @@ class LoadedParts:
             module, tensors = open_part(build, self._tensors, "transformer")
             assert isinstance(module, Transformer)
             placed = self._streamed(module, tensors, "transformer_blocks", self.residency, self.storage)
-            self.floor.add("transformer", placed, calls=module)
+            self.manager.add("transformer", placed, calls=module)
         else:
             module = self._load("transformer", Transformer, storage=self.storage)
             self._manage("transformer", module, self._tensors["transformer"], calls=module)
@@ -272,7 +272,9 @@ class LoadedParts:
         self._manage("video decoder", vae.decoder, below(stored, "decoder."))
         statistics = vae.per_channel_statistics  # upsamplers read it without the rest
         if self._in_files:
-            FileTenant(statistics, below(stored, "per_channel_statistics."), self.dtype, self.device).arrive()
+            OffloadedFile(
+                statistics, below(stored, "per_channel_statistics."), self.dtype, self.device
+            ).arrive()
         statistics.to(self.device)
         return vae
 
@@ -306,15 +308,15 @@ class LoadedParts:
         if self._in_files:
             gemma, tensors = Gemma.open(path, num_tokens=num_tokens)
             self._gemma_tensors = tensors
-            self.floor.add("gemma", self._streamed(gemma.model, tensors, "layers", Residency("disk")))
+            self.manager.add("gemma", self._streamed(gemma.model, tensors, "layers", Residency("disk")))
             return gemma
         gemma = Gemma.load(path, num_tokens=num_tokens, dtype=self.dtype, device=self._home)
         model = gemma.model
         if self._moves and self.residency.text == "stream":
             layers = list(cast(nn.ModuleList, model.get_submodule("layers")))
-            self.floor.add("gemma", stream_built(model, layers, Residency("stream"), self.device))
+            self.manager.add("gemma", stream_built(model, layers, Residency("stream"), self.device))
         elif self._moves:
-            self.floor.add("gemma", Tenant([model], self.device, pin=False))
+            self.manager.add("gemma", OffloadedModule([model], self.device, pin=False))
         return gemma
 
     def text_part(self, part: Part) -> nn.Module:
@@ -386,20 +388,20 @@ class LoadedParts:
         encoder, features = self.text_encoder, []
         with torch.no_grad():
             for prompt in prompts:
-                self.floor.bring("gemma")  # the projection may have taken its place
+                self.manager.bring("gemma")  # the projection may have taken its place
                 features.append(encoder.encode_features([prompt]))
             contexts = [encoder.connect(feature) for feature in features]
         return [Contexts(context.video, context.audio) for context in contexts]
 
     def encode_video(self, pixels: Tensor) -> Tensor:
         vae = self.video_vae
-        self.floor.bring("video encoder")
+        self.manager.bring("video encoder")
         return vae.encode(pixels.to(self.device, self.dtype))
 
     def encode_audio(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:
         sound = resample(to_stereo(waveform.float().to(self.device)), sample_rate_hz, MEL_RATE_HZ)
         vae = self.audio_vae
-        self.floor.bring("audio VAE")
+        self.manager.bring("audio VAE")
         return vae.encode(log_mel(sound)).to(self.dtype)
 
     def upsample(self, role: str, latents: Tensor) -> Tensor:
@@ -472,7 +474,7 @@ class LoadedParts:
         if file.num_bytes is not None:
             return load_preview(file.path, device=self.device)
         vae = self.video_vae
-        self.floor.bring("video decoder")
+        self.manager.bring("video decoder")
         return LinearPreview.fitted(vae)
 
     def preview_video(self, latents: Tensor) -> Tensor:
@@ -480,13 +482,13 @@ class LoadedParts:
 
     def decode_video(self, latents: Tensor) -> Tensor:
         vae = self.video_vae
-        self.floor.bring("video decoder")
+        self.manager.bring("video decoder")
         return vae.decode(latents)
 
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
         vae = self.video_vae
         self._make_room()
-        self.floor.bring("video decoder")
+        self.manager.bring("video decoder")
         if self.residency.decode == "whole":
             return iter((vae.decode(latents),))
         return vae.decode_stream(latents)
@@ -501,7 +503,7 @@ class LoadedParts:
 
     def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
         vae, vocoder = self.audio_vae, self.vocoder
-        self.floor.bring("audio VAE")
+        self.manager.bring("audio VAE")
         num_mels = (
             None
             if num_samples is None
@@ -551,7 +553,7 @@ class LoadedParts:
 
     def close(self) -> None:
         """Stop the threads that stream, and give up all that is built; what is used later is built again."""
-        self.floor.close()
+        self.manager.close()
         for name in (*BUILT, "_encoder_files"):
             vars(self).pop(name, None)
         self._text_parts.clear()
@@ -574,12 +576,12 @@ class LoadedParts:
         calls: nn.Module | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Have the floor move a part, if parts move, or read it from its files for its turn."""
+        """Have the manager move a part, if parts move, or read it from its files for its turn."""
         if self._in_files:
-            tenant = FileTenant(module, stored, dtype or self.dtype, self.device)
-            self.floor.add(name, tenant, calls=calls)
+            offloaded = OffloadedFile(module, stored, dtype or self.dtype, self.device)
+            self.manager.add(name, offloaded, calls=calls)
         elif self._moves:
-            self.floor.add(name, Tenant([module], self.device), calls=calls)
+            self.manager.add(name, OffloadedModule([module], self.device), calls=calls)
 
 
 def report_on(lora: Path, model: ModelSet) -> AdapterReport:

@@ -80,7 +80,7 @@ def input_paths(request: Request) -> list[str]:
 def lora_paths(plan: Plan) -> list[str]:
     """Return the files of all LoRAs of a plan, each once."""
     clips = (plan, *plan.clips)
-    return list(dict.fromkeys(use.path for clip in clips for step in clip.passes for use in step.loras))
+    return list(dict.fromkeys(use.path for clip in clips for pass_ in clip.passes for use in pass_.loras))
 
 
 def _content(path: str) -> str:

@@ -31,16 +31,16 @@ MAX_BATCHED_TOKENS = 16_384
 Streams = tuple["Stream | None", "Stream | None"]
 
 
-def generator_of(parts: Parts, step: PassPlan, last: torch.Generator | None) -> torch.Generator:
+def generator_of(parts: Parts, pass_: PassPlan, last: torch.Generator | None) -> torch.Generator:
     """Return the random numbers of a pass: its own seed's, or those that follow the pass before."""
-    if step.seed is None and last is not None:
+    if pass_.seed is None and last is not None:
         return last
-    return torch.Generator(parts.device).manual_seed(step.seed or 0)
+    return torch.Generator(parts.device).manual_seed(pass_.seed or 0)
 
 
 def denoised(
     parts: Parts,
-    step: PassPlan,
+    pass_: PassPlan,
     both: Streams,
     positive: Contexts,
     negative: Contexts | None,
@@ -51,9 +51,9 @@ def denoised(
     Raises NotFiniteError naming the step at which latents stopped being numbers, at the latest after the
     last.
     """
-    watch = Watch(step.name, lambda: likely_cause(parts))
-    watch.see(0, step.num_steps, **_clean(both))
-    for state in _states(parts, step, both, positive, negative, generator):
+    watch = Watch(pass_.name, lambda: likely_cause(parts))
+    watch.see(0, pass_.num_steps, **_clean(both))
+    for state in _states(parts, pass_, both, positive, negative, generator):
         watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
         yield state
     watch.check()
@@ -62,27 +62,27 @@ def denoised(
 
 def _states(
     parts: Parts,
-    step: PassPlan,
+    pass_: PassPlan,
     both: Streams,
     positive: Contexts,
     negative: Contexts | None,
     generator: torch.Generator,
 ) -> Iterator[State]:
-    sampler = sampler_named(step.sampler)
+    sampler = sampler_named(pass_.sampler)
     positions = [None if s is None else s.positions for s in both]
-    parts.adapt(step.loras, positions[0], positions[1])
-    tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(step.kinds)
+    parts.adapt(pass_.loras, positions[0], positions[1])
+    tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(pass_.kinds)
     guider = Guider(
         CurrentTransformer(parts),
         both,
-        (step.video, step.audio),
+        (pass_.video, pass_.audio),
         positive,
         negative,
         batched=tokens <= MAX_BATCHED_TOKENS,
         unconditional=sampler.needs_unconditional,
-        cache=None if step.cache is None else StepCaches(step.cache, step.sigmas),
+        cache=None if pass_.cache is None else StepCaches(pass_.cache, pass_.sigmas),
     )
-    return denoise(guider, *both, step.sigmas, generator, sampler=sampler)
+    return denoise(guider, *both, pass_.sigmas, generator, sampler=sampler)
 
 
 def _clean(both: Streams) -> dict[str, torch.Tensor | None]:
@@ -91,15 +91,15 @@ def _clean(both: Streams) -> dict[str, torch.Tensor | None]:
     return {"video": found[0], "audio": found[1]}
 
 
-def result_of(step: PassPlan, state: State | None) -> Latents:
+def result_of(pass_: PassPlan, state: State | None) -> Latents:
     """Return the clip's own latents after a pass; a given modality is what was given."""
     assert state is not None, "a pass has at least one step"
-    return cropped(step, state.video, state.audio)
+    return cropped(pass_, state.video, state.audio)
 
 
-def preview(parts: Parts, step: PassPlan, state: State) -> NDArray[np.uint8]:
+def preview(parts: Parts, pass_: PassPlan, state: State) -> NDArray[np.uint8]:
     """Return what the picture would be after a step, (F, H, W, 3)."""
-    latents = cropped(step, state.clean_video, None).video
+    latents = cropped(pass_, state.clean_video, None).video
     assert latents is not None
     with torch.no_grad():
         return to_uint8(parts.preview_video(latents))

@@ -109,13 +109,13 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The object `from_dict` reads, without fields at their defaults."""
         data = _changed(self)
-        data["passes"] = [_changed(step) for step in self.passes]
+        data["passes"] = [_changed(pass_) for pass_ in self.passes]
         return data
 
     def problems(self) -> list[str]:
         """What keeps this list of passes from running; empty for a sound one."""
         found: list[str] = []
-        names = [step.name for step in self.passes]
+        names = [pass_.name for pass_ in self.passes]
         if not names:
             found.append("passes is empty; give at least one")
         if len(set(names)) != len(names):
@@ -124,58 +124,58 @@ class Recipe:
             found.append(
                 f"audio_from is '{self.audio_from}'; the passes are {listed(self.audio_from, names)}"
             )
-        for i, step in enumerate(self.passes):
-            found += [f"pass '{step.name}': {problem}" for problem in _pass_problems(step)]
+        for i, pass_ in enumerate(self.passes):
+            found += [f"pass '{pass_.name}': {problem}" for problem in _pass_problems(pass_)]
             if not found:
-                found += _order_problems(self.passes[i - 1] if i else None, step)
+                found += _order_problems(self.passes[i - 1] if i else None, pass_)
         if not found and (self.passes[-1].space != 1 or self.passes[-1].time != 1) and len(names) > 1:
             found.append(f"the last pass, '{names[-1]}', must run at scale 1")
         return found
 
 
-def _pass_problems(step: Pass) -> list[str]:
+def _pass_problems(pass_: Pass) -> list[str]:
     choices = [
-        ("scale", step.scale, tuple(SCALES)),
-        ("time_scale", step.time_scale, ("1/2", "1")),
-        ("start", step.start, START),
-        ("identity", step.identity, IDENTITY),
-        ("guides", step.guides, ("as asked", "guide")),
+        ("scale", pass_.scale, tuple(SCALES)),
+        ("time_scale", pass_.time_scale, ("1/2", "1")),
+        ("start", pass_.start, START),
+        ("identity", pass_.identity, IDENTITY),
+        ("guides", pass_.guides, ("as asked", "guide")),
     ]
-    choices += [("upsample", name, UPSAMPLERS) for name in step.upsample]
-    choices += [("freeze", name, ("video", "audio")) for name in step.freeze]
+    choices += [("upsample", name, UPSAMPLERS) for name in pass_.upsample]
+    choices += [("freeze", name, ("video", "audio")) for name in pass_.freeze]
     found = [
         f"{key} is '{value}'; give one of {listed(str(value), ok)}"
         for key, value, ok in choices
         if value not in ok
     ]
-    if step.sigmas is not None and (step.steps is not None or step.schedule is not None):
+    if pass_.sigmas is not None and (pass_.steps is not None or pass_.schedule is not None):
         found.append("both sigmas and steps or schedule are given; keep one")
-    if step.sigmas is not None:
+    if pass_.sigmas is not None:
         try:
-            schedules.check(step.sigmas)
+            schedules.check(pass_.sigmas)
         except RequestError as error:
             found.append(str(error))
-    if step.upsample and step.start == "noise":
+    if pass_.upsample and pass_.start == "noise":
         found.append("there is nothing to upsample where a pass starts from noise")
     return found
 
 
-def _order_problems(before: Pass | None, step: Pass) -> list[str]:
+def _order_problems(before: Pass | None, pass_: Pass) -> list[str]:
     """Whether a pass can take over what the one before it leaves."""
-    where = f"pass '{step.name}'"
+    where = f"pass '{pass_.name}'"
     if before is None:
-        if step.start == "previous" or step.freeze or step.identity == "previous":
+        if pass_.start == "previous" or pass_.freeze or pass_.identity == "previous":
             return [f"{where} takes over from a pass before it, but it is the first"]
         return []
-    if step.start != "previous":
+    if pass_.start != "previous":
         return []
     space, time = before.space, before.time
-    for name in step.upsample:
+    for name in pass_.upsample:
         space *= {"space-x2": Fraction(2), "space-x1.5": Fraction(3, 2)}.get(name, Fraction(1))
         time *= 2 if name == "time-x2" else 1
-    if (space, time) != (step.space, step.time):
+    if (space, time) != (pass_.space, pass_.time):
         return [
-            f"{where} runs at scale {step.scale} and time_scale {step.time_scale}, but pass "
+            f"{where} runs at scale {pass_.scale} and time_scale {pass_.time_scale}, but pass "
             f"'{before.name}' and its upsamplers come out at {space} and {time}"
         ]
     return []

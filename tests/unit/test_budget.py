@@ -146,13 +146,13 @@ def test_activations_are_priced_within_ten_per_cent_at_full_size(
         model = Transformer(TransformerConfig.from_header({"transformer": transformer_header(num_layers=2)}))
     model = model.to(torch.bfloat16).requires_grad_(False)
     chunk_feed_forward(model, chunk)
-    step = plan(*size).passes[0]
-    shape = VideoShape(step.num_frames, step.height, step.width)
-    video, audio, tables = on_meta(shape, step.audio_tokens, model)
+    pass_ = plan(*size).passes[0]
+    shape = VideoShape(pass_.num_frames, pass_.height, pass_.width)
+    video, audio, tables = on_meta(shape, pass_.audio_tokens, model)
     with LiveBytes() as live:
         model(video, audio, tables=tables)
     measured = live.peak + held_bytes(tables, video, audio)
-    priced = budget.activation_bytes(Work.of(step, 1024), BF16, Residency(feed_forward_tokens=chunk))
+    priced = budget.activation_bytes(Work.of(pass_, 1024), BF16, Residency(feed_forward_tokens=chunk))
     assert priced == pytest.approx(measured, rel=0.1)
 
 
@@ -161,14 +161,14 @@ def test_activations_are_priced_within_ten_per_cent_at_full_size(
 def test_the_decoder_is_priced_within_ten_per_cent_at_full_size(how: str, size: tuple[int, int, int]) -> None:
     with torch.device("meta"):
         vae = VideoVae(VideoVaeConfig.from_header({"vae": video_vae_header()})).to(torch.bfloat16)
-    step = plan(*size).passes[0]
-    shape = VideoShape(step.num_frames, step.height, step.width)
+    pass_ = plan(*size).passes[0]
+    shape = VideoShape(pass_.num_frames, pass_.height, pass_.width)
     latents = torch.empty(1, 128, *shape.latent, dtype=torch.bfloat16, device="meta")
     with LiveBytes() as live, torch.no_grad():
         for pixels in [vae.decode(latents)] if how == "whole" else vae.decode_stream(latents):
             del pixels
-    pixels_held = 0 if how == "whole" else step.width * step.height * step.num_frames * 3
-    priced = budget.decode_bytes(step, BF16, Residency(decode=how)) - pixels_held  # type: ignore[arg-type]
+    pixels_held = 0 if how == "whole" else pass_.width * pass_.height * pass_.num_frames * 3
+    priced = budget.decode_bytes(pass_, BF16, Residency(decode=how)) - pixels_held  # type: ignore[arg-type]
     assert priced == pytest.approx(live.peak, rel=0.1)
 
 
@@ -380,7 +380,7 @@ def test_a_cpu_decodes_in_pieces_under_every_policy() -> None:
 
 def test_the_whole_decoder_takes_half_of_what_it_took() -> None:
     """18.0 GB with the weights were measured at this size on one H200; diffusers took 14."""
-    step = plan(1344, 768, 121).passes[0]
+    pass_ = plan(1344, 768, 121).passes[0]
     whole = Residency(decode="whole")
-    taken = budget.decode_bytes(step, BF16, whole) + budget.turning_bytes(step, BF16, whole)
+    taken = budget.decode_bytes(pass_, BF16, whole) + budget.turning_bytes(pass_, BF16, whole)
     assert taken + BF16.parts["video_vae"] < 14e9

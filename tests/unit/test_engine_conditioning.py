@@ -21,7 +21,7 @@ from soundstage.engine import Done, Engine, Phase, Preview
 from soundstage.library.model_files import EXTRAS, SHIPPED, find_model
 from soundstage.planning.plan import LoraUse
 from soundstage.rendering.adapting import Attached
-from soundstage.rendering.encoded_inputs import Materials
+from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
 from tests.quick_codecs import QuickCodecs
 from tests.tiny_model import write_tiny_model
@@ -545,7 +545,7 @@ def test_a_dub_encodes_the_speaker_to_the_end(stage: Engine) -> None:
             prompt="a", recipe=recipe, references=[ss.Reference(clip)], audio=ss.Audio(sound, "identity")
         )
         plan = stage.plan(request)
-        return Materials(plan, stage._parts, EncodingCache()).identity(plan.passes[0])
+        return EncodedInputs(plan, stage._parts, EncodingCache()).identity(plan.passes[0])
 
     assert voice(long, "dub").shape[2] == 300
     assert voice(long, "single").shape[2] == 250
@@ -559,9 +559,9 @@ def test_a_strided_reference_reads_its_last_frame(stage: Engine) -> None:
     reference = ss.Reference(clip, temporal=2)
     plan = stage.plan(ss.Request(prompt="a", num_frames=17, references=[reference], **UNGUIDED))
     (condition,) = plan.passes[0].conditions
-    materials = Materials(plan, stage._parts, EncodingCache())
+    inputs = EncodedInputs(plan, stage._parts, EncodingCache())
     wanted = encoded(stage, clip.frames[[0, *range(1, 16, 2)]])
-    assert torch.equal(materials.condition(condition, plan.passes[0]), wanted)
+    assert torch.equal(inputs.condition(condition, plan.passes[0]), wanted)
 
 
 def test_a_clip_of_odd_sides_keeps_every_pixel(stage: Engine) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.lora.adapters import GROUPS, Adapters, Merge, group_of, merged, rows_of
-from soundstage.lora.files import Layer, Lora, LowRank
+from soundstage.lora.files import Layer, LoraFile, LowRank
 from soundstage.lora.metadata import LoraFacts
 from soundstage.memory.offload import chunk_feed_forward, stream_built
 from soundstage.memory.policy import Residency
@@ -178,7 +178,7 @@ def test_connectors_are_adapted_too() -> None:
     connector = Connector(ConnectorConfig.from_header(HEADER, "video")).eval().requires_grad_(False)
     layer = Layer("video_connector", "transformer_1d_blocks.0.attn1.to_v")
     width = connector.config.width
-    lora = Lora({layer: LowRank(torch.randn(2, width), torch.randn(width, 2))})
+    lora = LoraFile({layer: LowRank(torch.randn(2, width), torch.randn(width, 2))})
     features, mask = torch.randn(1, 128, width), torch.ones(1, 128)
     before = connector(features, mask)
     adapters = Adapters({"video_connector": connector})
@@ -522,7 +522,9 @@ def test_an_adapter_that_changes_nothing_is_an_error(plain: Transformer) -> None
     lora = random_lora(plain, only="0.attn1.to_q")
     adapters = Adapters(plain)
     silent = [
-        Lora({layer: LowRank(pair.down, pair.up * up, scale) for layer, pair in lora.layers.items()}, "mute")
+        LoraFile(
+            {layer: LowRank(pair.down, pair.up * up, scale) for layer, pair in lora.layers.items()}, "mute"
+        )
         for up, scale in ((1.0, 0.0), (0.0, 1.0))
     ]
     for mute in silent:
@@ -535,15 +537,17 @@ def test_an_adapter_that_does_not_fit_is_an_error(plain: Transformer) -> None:
     lora = random_lora(plain, only="0.attn1.to_q")
     adapters = Adapters(plain)
     (layer, *_), pair = lora.layers, next(iter(lora.layers.values()))
-    elsewhere = Lora({Layer("transformer", "transformer_blocks.9.ff.net.2"): pair}, "far.safetensors", ("x",))
+    elsewhere = LoraFile(
+        {Layer("transformer", "transformer_blocks.9.ff.net.2"): pair}, "far.safetensors", ("x",)
+    )
     with pytest.raises(WeightsError, match=r"far.safetensors matches no layer .* transformer_blocks.9.ff"):
         adapters.add("a", elsewhere)
-    wide = Lora({layer: LowRank(torch.ones(1, 7), pair.up[:, :1])}, "wide.safetensors")
+    wide = LoraFile({layer: LowRank(torch.ones(1, 7), pair.up[:, :1])}, "wide.safetensors")
     with pytest.raises(
         WeightsError, match=r"wide.safetensors: '.*to_q' is for .* \[128, 7\] .* \[128, 128\]"
     ):
         adapters.add("a", wide)
-    broken = Lora({layer: LowRank(pair.down * math.nan, pair.up)}, "broken.safetensors")
+    broken = LoraFile({layer: LowRank(pair.down * math.nan, pair.up)}, "broken.safetensors")
     with pytest.raises(WeightsError, match=r"broken.safetensors holds numbers that are not finite in .*to_q"):
         adapters.add("a", broken)
     assert adapters.weights == {}

@@ -17,7 +17,7 @@ from soundstage.planning.grid import snap_frames, snap_side
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.plan import LoraUse, Plan
 from soundstage.planning.planner import make_plan
-from soundstage.planning.resolve import Facts
+from soundstage.planning.resolve import ResolvedRequest
 from soundstage.request.defaults import Defaults
 from soundstage.request.request import Request
 from soundstage.sampling import schedules
@@ -530,7 +530,7 @@ def test_the_schedule_is_shifted_for_the_length_the_model_says() -> None:
 
 
 def test_notices_are_in_the_plan_printed_and_told_once(tmp_path: Path) -> None:
-    facts = Facts(Request(prompt="a"), ModelSet("test", tmp_path, Defaults()))
+    facts = ResolvedRequest(Request(prompt="a"), ModelSet("test", tmp_path, Defaults()))
     facts.notice("the picture is cut")
     facts.notice("the picture is cut")
     assert facts.notices == ["the picture is cut"]

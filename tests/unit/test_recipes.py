@@ -44,8 +44,8 @@ def test_shipped_recipes_are_sound_and_round_trip(recipe: Recipe) -> None:
     assert Recipe.from_dict(recipe.to_dict(), "a.yaml") == recipe
     assert recipe.summary
     assert recipe.best_for
-    for step in recipe.passes:
-        assert step.sampler in SAMPLERS
+    for pass_ in recipe.passes:
+        assert pass_.sampler in SAMPLERS
 
 
 def test_shipped_recipes_hold_the_published_numbers() -> None:

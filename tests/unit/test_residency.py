@@ -12,7 +12,13 @@ from torch import nn
 from soundstage.engine import Done, Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import find_model
-from soundstage.memory.offload import Floor, Streamed, Tenant, chunk_feed_forward, stream_built
+from soundstage.memory.offload import (
+    OffloadedModule,
+    OffloadManager,
+    Streamed,
+    chunk_feed_forward,
+    stream_built,
+)
 from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.model.attention import FeedForward
 from soundstage.rendering.parts import choose_residency
@@ -32,95 +38,95 @@ def pointers(module: nn.Module) -> list[int]:
     return [value.data_ptr() for value in module.state_dict().values()]
 
 
-# --- tenants ---------------------------------------------------------------------------------------------
+# --- offloaded ---------------------------------------------------------------------------------------------
 
 
 def test_a_part_moves_to_the_device_and_back_to_the_very_same_memory() -> None:
     module, x = part(), torch.randn(3, 32)
     wanted, home = module(x), pointers(module)
-    tenant = Tenant([module], CPU)
+    offloaded = OffloadedModule([module], CPU)
     for _ in range(2):
-        tenant.arrive()
+        offloaded.arrive()
         assert not set(pointers(module)) & set(home)
         assert torch.equal(module(x), wanted)
-        tenant.leave()
+        offloaded.leave()
         assert pointers(module) == home
-    assert tenant.bytes_copied == 2 * tenant.num_bytes
+    assert offloaded.bytes_copied == 2 * offloaded.num_bytes
 
 
 def test_a_part_built_on_the_device_gets_a_home_when_it_first_leaves() -> None:
     module, x = part(), torch.randn(3, 32)
     wanted, built = module(x), pointers(module)
-    tenant = Tenant([module], CPU, here=True)
-    tenant.arrive()
+    offloaded = OffloadedModule([module], CPU, here=True)
+    offloaded.arrive()
     assert pointers(module) == built
-    tenant.leave()
+    offloaded.leave()
     home = pointers(module)
     assert not set(home) & set(built)
     assert torch.equal(module(x), wanted)
-    tenant.arrive()
+    offloaded.arrive()
     assert torch.equal(module(x), wanted)
-    tenant.leave()
+    offloaded.leave()
     assert pointers(module) == home
 
 
 def test_parameters_stay_parameters_and_buffers_stay_buffers() -> None:
     module = part()
     names = [n for n, _ in module.named_parameters()], [n for n, _ in module.named_buffers()]
-    tenant = Tenant([module], CPU)
-    tenant.arrive()
+    offloaded = OffloadedModule([module], CPU)
+    offloaded.arrive()
     assert ([n for n, _ in module.named_parameters()], [n for n, _ in module.named_buffers()]) == names
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
-# --- the floor -------------------------------------------------------------------------------------------
+# --- the manager -------------------------------------------------------------------------------------------
 
 
-def floor_of(capacity: int | None, **widths: int) -> tuple[Floor, dict[str, Tenant]]:
-    floor, tenants = Floor(capacity), {}
+def manager_of(capacity: int | None, **widths: int) -> tuple[OffloadManager, dict[str, OffloadedModule]]:
+    manager, offloaded = OffloadManager(capacity), {}
     for name, width in widths.items():
-        tenants[name] = Tenant([part(width)], CPU)
-        floor.add(name, tenants[name])
-    return floor, tenants
+        offloaded[name] = OffloadedModule([part(width)], CPU)
+        manager.add(name, offloaded[name])
+    return manager, offloaded
 
 
 def test_parts_leave_only_when_room_is_needed_and_the_least_used_first() -> None:
-    _, sizes = floor_of(None, text=64, vae=16, transformer=64)
+    _, sizes = manager_of(None, text=64, vae=16, transformer=64)
     room = sizes["transformer"].num_bytes + sizes["vae"].num_bytes
-    floor, tenants = floor_of(room, text=64, vae=16, transformer=64)
+    manager, offloaded = manager_of(room, text=64, vae=16, transformer=64)
     for name in ("text", "vae", "transformer", "vae", "transformer"):
-        with floor.using(name):
-            assert name in floor.present
-    assert floor.present == ("vae", "transformer")
+        with manager.using(name):
+            assert name in manager.present
+    assert manager.present == ("vae", "transformer")
     # The second use of both moved nothing.
-    assert tenants["vae"].bytes_copied == tenants["vae"].num_bytes
-    assert tenants["transformer"].bytes_copied == tenants["transformer"].num_bytes
-    with floor.using("vae", working_bytes=room):
-        assert floor.present == ("vae",)
+    assert offloaded["vae"].bytes_copied == offloaded["vae"].num_bytes
+    assert offloaded["transformer"].bytes_copied == offloaded["transformer"].num_bytes
+    with manager.using("vae", working_bytes=room):
+        assert manager.present == ("vae",)
 
 
 def test_without_a_limit_nobody_leaves() -> None:
-    floor, tenants = floor_of(None, text=64, vae=16)
+    manager, offloaded = manager_of(None, text=64, vae=16)
     for name in ("text", "vae", "text", "vae"):
-        with floor.using(name):
+        with manager.using(name):
             pass
-    assert floor.present == ("text", "vae")
-    assert all(tenant.bytes_copied == tenant.num_bytes for tenant in tenants.values())
+    assert manager.present == ("text", "vae")
+    assert all(offloaded.bytes_copied == offloaded.num_bytes for offloaded in offloaded.values())
 
 
 def test_a_part_arrives_when_it_is_called() -> None:
     module, other = part(), part(16)
-    floor = Floor(0)
-    floor.add("text", Tenant([module], CPU), calls=module)
-    floor.add("other", Tenant([other], CPU), calls=other)
+    manager = OffloadManager(0)
+    manager.add("text", OffloadedModule([module], CPU), calls=module)
+    manager.add("other", OffloadedModule([other], CPU), calls=other)
     x = torch.randn(3, 32)
     module(x)
-    assert floor.present == ("text",)
+    assert manager.present == ("text",)
     other(torch.randn(3, 16))
-    assert floor.present == ("other",)
-    floor.remove("text")
+    assert manager.present == ("other",)
+    manager.remove("text")
     module(x)
-    assert floor.present == ("other",)
+    assert manager.present == ("other",)
 
 
 def test_a_streamed_part_gives_its_arena_back_when_it_leaves() -> None:
@@ -128,14 +134,14 @@ def test_a_streamed_part_gives_its_arena_back_when_it_leaves() -> None:
     x = torch.randn(2, 64)
     wanted = nn.Sequential(*blocks)(x)
     placed = stream_built(blocks, list(blocks), Residency("stream", resident_blocks=1), CPU)
-    floor = Floor(0)
-    floor.add("transformer", placed)
-    floor.add("vae", Tenant([part(16)], CPU))
+    manager = OffloadManager(0)
+    manager.add("transformer", placed)
+    manager.add("vae", OffloadedModule([part(16)], CPU))
     for _ in range(2):
-        with floor.using("transformer"):
+        with manager.using("transformer"):
             assert torch.equal(nn.Sequential(*blocks)(x), wanted)
             assert len(placed.streamer._slots) == 2
-        with floor.using("vae"):
+        with manager.using("vae"):
             assert placed.streamer._slots == []
     assert isinstance(placed, Streamed)
     placed.streamer.close()
@@ -207,7 +213,7 @@ def test_a_seed_gives_the_same_clip_under_every_policy(tiny: Path, policy: str) 
         assert torch.equal(getattr(found, name), getattr(wanted, name))
     assert (found.clip.frames == wanted.clip.frames).all()
     assert (found.clip.waveform == wanted.clip.waveform).all()
-    assert (parts.floor.present == ()) == (policy == "resident")
+    assert (parts.manager.present == ()) == (policy == "resident")
     parts.close()
 
 

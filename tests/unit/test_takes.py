@@ -16,7 +16,7 @@ from soundstage.planning.long_take import plan_request, window_request
 from soundstage.planning.windows import cut_take
 from soundstage.prompts.timeline import Relay, parse_timeline
 from soundstage.rendering.decode import finished_frames
-from soundstage.rendering.encoded_inputs import Materials
+from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.request.defaults import Defaults
 from soundstage.request.inputs import Audio, Guide, Lora, Span
@@ -238,11 +238,11 @@ def test_decoding_holds_pieces_not_the_take_and_large_films_lie_on_disk(
     parts = Pieces(stage.model, torch.device("cpu"), torch.float32)
     latents = torch.zeros(1, 128, latent_frames, 1, 1)
     plan = stage.plan(request(take=None, num_frames=9))
-    frames = finished_frames(plan, parts, Materials(plan, parts, EncodingCache()), latents)
+    frames = finished_frames(plan, parts, EncodedInputs(plan, parts, EncodingCache()), latents)
     assert len(frames) == 8 * (latent_frames - 1) + 1
     assert parts.most_alive <= 2
     monkeypatch.setattr("soundstage.rendering.decode.MAX_BYTES_IN_MEMORY", 0)
-    on_disk = finished_frames(plan, parts, Materials(plan, parts, EncodingCache()), latents)
+    on_disk = finished_frames(plan, parts, EncodedInputs(plan, parts, EncodingCache()), latents)
     assert isinstance(on_disk.base if on_disk.base is not None else on_disk, np.memmap)
     assert np.array_equal(on_disk, frames)
 

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.adapters import Adapters
-from soundstage.lora.files import Layer, Lora, LowRank, write_lora
+from soundstage.lora.files import Layer, LoraFile, LowRank, write_lora
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training.attention import use_training_attention
 from soundstage.nano.training.install import GUIDANCE
@@ -74,10 +74,10 @@ class Student(nn.Module):
             torch.zeros(n_out, r) for r, (_, _, n_out) in zip(ranks, layers, strict=True)
         )
 
-    def lora(self) -> Lora:
+    def lora(self) -> LoraFile:
         """Its factors as a LoRA, which shares their memory."""
         pairs = zip(self.layers, self.downs, self.ups, strict=True)
-        return Lora({layer: LowRank(down, up) for layer, down, up in pairs})
+        return LoraFile({layer: LowRank(down, up) for layer, down, up in pairs})
 
 
 def build(weights: Path) -> Student:

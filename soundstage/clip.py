@@ -1,4 +1,4 @@
-"""What an engine returns: pictures, sound, and how they were made."""
+"""A finished clip: pictures, sound, and how they were made."""
 
 from __future__ import annotations
 

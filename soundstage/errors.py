@@ -51,7 +51,8 @@ class MediaError(SoundstageError):
 class NotFiniteError(SoundstageError):
     """Values stopped being numbers while a clip was made.
 
-    stage: the pass, or what was encoded or decoded. step: of the pass, counted from 1; None outside passes.
+    stage: the pass, or what was encoded or decoded.
+    step: the denoising step, counted from 1; None outside passes.
     """
 
     def __init__(self, message: str, *, stage: str, step: int | None = None) -> None:

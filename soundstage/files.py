@@ -1,4 +1,4 @@
-"""Names of results: checked before the work, taken by one process only, there whole or not at all.
+"""Write files whole or not at all, under names that are checked before the work; tell replaced files.
 
 A file is written under a short temporary name in the folder of its own and renamed when complete, so an
 interruption leaves no partial file. The temporary name says which machine and process it belongs to, and
@@ -59,7 +59,7 @@ def check_writable(path: Path, suffixes: tuple[str, ...], *, overwrite: bool = T
 
 @contextmanager
 def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary name in the folder of `path` that becomes `path` if the block ends well, else nothing.
+    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, else remove it.
 
     A symbolic link is followed. overwrite: False raises NameTakenError where the name is there by then.
     Raises MediaError for what the operating system refuses.
@@ -152,7 +152,7 @@ def _check_target(path: Path, target: Path) -> None:
 
 @contextmanager
 def _refusals(path: Path, sentence: str = "output is {path}, but {cause}") -> Iterator[None]:
-    """The operating system's errors as ours."""
+    """Raise the operating system's errors as ours."""
     if "\0" in str(path):
         raise MediaError(f"output is {_short(path)!r}, which no file can be named; leave out the zero byte")
     try:
@@ -219,7 +219,7 @@ def _place(part: Path, target: Path) -> None:
 
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """A new empty file in a folder, locked while it is used and removed afterwards if it is still there."""
+    """Yield a new empty file in a folder, locked while it is used; remove it afterwards if it is there."""
     _sweep(folder)
     path, handle = _locked(folder)
     try:
@@ -288,7 +288,7 @@ def _longest_name(folder: Path) -> int:
 
 
 def _cut(stem: str, num_bytes: int) -> str:
-    """The stem in at most num_bytes, without a broken letter at its end."""
+    """Return the stem in at most num_bytes, without a broken letter at its end."""
     stored = os.fsencode(stem)
     if len(stored) <= num_bytes:
         return stem

@@ -47,7 +47,7 @@ class VideoShape:
 
     @property
     def latent(self) -> tuple[int, int, int]:
-        """(frames, height, width) of the latent grid."""
+        """Return the latent grid, (frames, height, width)."""
         return (
             (self.num_frames - 1) // TIME_SCALE + 1,
             self.height // SPACE_SCALE,

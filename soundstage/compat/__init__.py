@@ -1,1 +1,1 @@
-"""Other programs' spellings of this one."""
+"""Other programs' spellings of the engine: diffusers' pipelines and Scope's configs."""

@@ -1,1 +1,1 @@
-"""What the transformer is told besides text: coordinates, masks, guides, references, frozen parts."""
+"""Conditioning of the transformer besides text: tokens, coordinates, masks, guides, references."""

@@ -1,1 +1,1 @@
-"""Which files there are, and which model they make."""
+"""Models on this machine: find, identify, pull, verify and convert their files."""

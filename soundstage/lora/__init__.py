@@ -1,1 +1,1 @@
-"""LoRA files, and their adapters on a model."""
+"""LoRA files, and their adapters on a model while it runs."""

@@ -1,1 +1,1 @@
-"""Reading and writing video, sound and pictures. PyAV and Pillow are loaded by the files that need them."""
+"""Read and write video, sound and pictures. PyAV and Pillow are loaded by the files that need them."""

@@ -1,4 +1,4 @@
-"""Whether the stretch of a file that will be needed can be read, found before any work is spent on it."""
+"""Check before any work that the needed part of a media file can be read."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def colour_notice(frame: Any) -> str | None:
 
 
 def check_colours(frame: Any, name: str) -> None:
-    """Raise MediaError for a frame whose colours are coded in a way that is not known. name: of the file."""
+    """Raise MediaError for a frame whose colours are coded in a way that is not known. name: the file's."""
     if frame.color_trc in REFUSED_TRANSFERS:
         raise MediaError(_refusal(name, "transfer", REFUSED_TRANSFERS[frame.color_trc]))
     if frame.colorspace in REFUSED_MATRICES:

@@ -1,4 +1,4 @@
-"""How a player shows the frames of a stream: upright, with square pixels, in standard colours, as RGB."""
+"""Show the frames of a video as a player does: upright, with square pixels, in standard colours, as RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long each frame of an animated picture is shown, read from the file's structure without decoding.
+"""Read how long each frame of an animated picture is shown, from the file's structure without decoding.
 
 Each function returns how many pictures of the file come before the first frame, and the seconds of every
 frame; none for a still. A file that is cut short gives the frames that begin before its end.

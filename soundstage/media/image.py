@@ -53,7 +53,7 @@ def contact_sheet(
 
 
 def shown_frames(num_frames: int) -> list[int]:
-    """Indices of the frames on the sheet, evenly from the first to the last."""
+    """Return the indices of the frames on the sheet, evenly from the first to the last."""
     count = min(COLUMNS, num_frames)
     return [round(i * (num_frames - 1) / max(1, count - 1)) for i in range(count)]
 
@@ -73,7 +73,7 @@ def _frame_strip(frames: NDArray[np.uint8], fps: float, width: int) -> NDArray[n
 
 
 def _wave_strip(waveform: NDArray[np.float32], width: int) -> NDArray[np.uint8]:
-    """Each channel's lowest and highest sample under every column of pixels."""
+    """Return each channel's lowest and highest sample under every column of pixels."""
     strip = np.full((WAVE_HEIGHT * len(waveform), width, 3), BACKGROUND, np.uint8)
     edges = np.linspace(0, waveform.shape[1], width + 1).astype(int)
     rows = np.arange(WAVE_HEIGHT)[:, None]

@@ -50,7 +50,10 @@ File = str | InMemory  # what a media field holds after validation
 
 
 def in_memory(value: Any) -> InMemory:
-    """An array, a PIL picture or a `Clip` as it is kept. Raises ValueError saying what would be right."""
+    """Return an array, a PIL picture or a `Clip` as it is kept.
+
+    Raises ValueError that says what would be right.
+    """
     if isinstance(value, InMemory):
         return value
     if hasattr(value, "frames") and hasattr(value, "waveform"):
@@ -79,7 +82,7 @@ def _array(value: NDArray[Any]) -> InMemory:
 
 
 def _is_picture(value: Any) -> bool:
-    """Whether a value is a picture (H, W, 3) or a clip (F, H, W, 3), in bytes."""
+    """Return whether a value is a picture (H, W, 3) or a clip (F, H, W, 3), in bytes."""
     shaped = isinstance(value, np.ndarray) and value.ndim in (3, 4) and value.shape[-1] == 3
     return bool(shaped and value.dtype == np.uint8)
 
@@ -89,7 +92,7 @@ def _is_sound(value: Any) -> bool:
 
 
 def _clip(value: Any) -> InMemory:
-    """What a `Clip`, or what looks like one, holds."""
+    """Return the arrays of a `Clip`, or of an object with the same attributes."""
     frames, waveform, fps, rate = value.frames, value.waveform, value.fps, value.sample_rate_hz
     if frames is not None and not (_is_picture(frames) and frames.ndim == 4):
         raise ValueError(f"the clip's frames are {_told(frames)}; they should be uint8 (F, H, W, 3) in RGB")
@@ -107,7 +110,7 @@ def _told(value: Any) -> str:
 
 
 def _samples(waveform: NDArray[Any]) -> NDArray[np.float32]:
-    """(C, n) float32. Raises ValueError for what is no sound."""
+    """Return samples as (C, n) float32. Raises ValueError for values that are no sound."""
     samples = np.atleast_2d(waveform)
     _check_samples(samples)
     return samples.astype(np.float32)

@@ -30,7 +30,7 @@ def frames_shown(
 ) -> Iterator[Pixels]:
     """Yield the frame (H, W, 3) that a clip or picture shows at each of these seconds, one by one.
 
-    own_fps: of an array that does not state its rate. at_least: width and height that are enough; frames that
+    own_fps: rate of an array that states none. at_least: width and height that are enough; frames that
     are costly to convert may come smaller than they are, but no smaller than that. Only what is asked for is
     decoded and held. Raises MediaError for a file that cannot be read, or is shorter.
     """
@@ -87,7 +87,7 @@ def load_sound(file: File, start_s: float = 0.0, length_s: float | None = None) 
 
 
 def compress(picture: Frames, crf: int) -> Frames:
-    """A picture (H, W, 3) after one frame of H.264, which the model's pictures were trained with.
+    """Return a picture (H, W, 3) after compression as one frame of H.264, as in the model's training.
 
     crf: 0 (returned as it is) to 51. Sides are cut to even ones.
     """

@@ -178,7 +178,7 @@ def _draft_size(picture: Image.Image) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file in Pillow, its header read and its size known to be within the limit."""
+    """Yield the file opened by Pillow, its header read and its size known to be within the limit."""
     from PIL import Image
 
     with _reading(path):
@@ -232,7 +232,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    """One short line."""
+    """Return an error's message as one short line."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     words = " ".join(str(said).split())[:160]
     return words if " " in words else f"{type(error).__name__}{': ' if words else ''}{words}"

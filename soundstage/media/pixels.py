@@ -118,7 +118,7 @@ def _eight_bits(picture: Image.Image, notices: list[str]) -> Image.Image:
 
 
 def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
-    """0 to white -> 0 to 255; what is beyond is clipped, and what is not a number is black."""
+    """Map 0 to white onto 0 to 255; clip values beyond, and show those that are not numbers as black."""
     parts = np.nan_to_num(values.astype(np.float64) / white, nan=0.0, posinf=1.0, neginf=0.0)
     return (np.clip(parts, 0, 1) * 255 + 0.5).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""What a media file holds, as a player would show it, without decoding more than a few frames."""
+"""Read what a media file holds, as a player shows it, without decoding more than a few frames."""
 
 from __future__ import annotations
 

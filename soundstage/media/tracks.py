@@ -74,7 +74,7 @@ class PictureTrack:
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """rate_hz: of its first samples. The rest as of a picture."""
+    """A track of sound, with the fields of a picture's track. rate_hz: rate of its first samples."""
 
     rate_hz: int
     start_s: float
@@ -263,7 +263,7 @@ def _standard(rate: Fraction, within: Fraction) -> Fraction | None:
 
 @dataclass(frozen=True)
 class _Tail:
-    """begin_s, end_s: of the packet that is shown last. whole: the last packet in the index was there.
+    """begin_s, end_s: times of the packet that is shown last. whole: the last packet in the index was there.
 
     joined: see `container.Decoder`.
     """
@@ -276,7 +276,7 @@ class _Tail:
 
 @dataclass(frozen=True)
 class _End:
-    """last_s: when the last packet begins. listed_end_s: of a file that was cut off before it."""
+    """last_s: when the last packet begins. listed_end_s: stated end where the file was cut off before it."""
 
     last_s: float
     end_s: float
@@ -287,7 +287,7 @@ class _End:
 def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> _End:
     """Return where a stream ends.
 
-    step_s: of a packet that states no length.
+    step_s: length of a packet that states none.
     """
     tail = None
     for back in TAIL_S if head.guessed_end_s is not None else ():

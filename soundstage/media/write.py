@@ -33,7 +33,7 @@ Waveform = NDArray[np.float32]
 
 
 def frame_rate(fps: float) -> Fraction:
-    """The exact rate a container stores: 24 -> 24, 23.976 -> 24000/1001, 12.5 -> 25/2."""
+    """Return the exact rate a container stores: 24 -> 24, 23.976 -> 24000/1001, 12.5 -> 25/2."""
     ntsc = round(fps / NTSC) * NTSC
     if fps != round(fps) and abs(float(ntsc) - fps) < 1e-3:
         return ntsc
@@ -41,7 +41,7 @@ def frame_rate(fps: float) -> Fraction:
 
 
 def fit_audio(waveform: Waveform, num_samples: int) -> Waveform:
-    """(2, n) padded with silence or cut at the end to (2, num_samples)."""
+    """Pad samples (2, n) with silence, or cut them at the end, to (2, num_samples)."""
     if waveform.shape[1] >= num_samples:
         return waveform[:, :num_samples]
     return np.pad(waveform, ((0, 0), (0, num_samples - waveform.shape[1])))

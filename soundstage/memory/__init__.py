@@ -1,1 +1,1 @@
-"""Where weights are while they are not used."""
+"""Places of weights while they are not used: device, memory or disk; the device and the number format."""

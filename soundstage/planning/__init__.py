@@ -1,1 +1,1 @@
-"""From a request to its plan. Loads no torch."""
+"""From a request to its plan: passes, sizes, conditions, checks, cost and placement. Loads no torch."""

@@ -60,7 +60,7 @@ def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 class ConditioningPlan:
-    """Conditions of one pass after another. Problems are noted in the resolved request; what has one is left out."""
+    """Conditions of one pass after another. Problems are noted in the resolved request."""
 
     def __init__(self, resolved: ResolvedRequest) -> None:
         self.resolved = resolved

@@ -1,1 +1,1 @@
-"""Prompts before they are encoded: what they ask for, and when."""
+"""Prompts before they are encoded: parts with times, and the words a model knows."""

@@ -98,7 +98,7 @@ class Relay:
                     )
 
     def of_audio(self) -> Relay:
-        """The values for the sound, as those of a Relay."""
+        """Return the values for the sound, as those of a Relay."""
         own = (self.audio_epsilon, self.audio_strength, self.audio_window_scale)
         pictures = (self.epsilon, self.strength, self.window_scale)
         return Relay(*(p if a is None else a for a, p in zip(own, pictures, strict=True)))
@@ -117,7 +117,7 @@ class Timeline:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What is encoded, one prompt per segment."""
+        """Return the prompts to encode, one per segment."""
         return tuple(f"{self.shared} {segment.text}".strip() for segment in self.segments)
 
     @property
@@ -125,7 +125,7 @@ class Timeline:
         return self.segments[-1].end_s
 
     def cut(self, start_s: float, end_s: float) -> Timeline:
-        """The part between two times, counted from its own start."""
+        """Return the part between two times, counted from its own start."""
         inside = [s for s in self.segments if s.start_s < end_s - NEARLY_S and s.end_s > start_s + NEARLY_S]
         moved = (
             Segment(s.text, max(s.start_s, start_s) - start_s, min(s.end_s, end_s) - start_s) for s in inside
@@ -133,7 +133,7 @@ class Timeline:
         return Timeline(tuple(moved), self.shared, self.relay)
 
     def prompt(self) -> str:
-        """A prompt that is read as this timeline, over a clip of its length."""
+        """Return a prompt that is read as this timeline, over a clip of its length."""
         if len(self.segments) == 1 and not _HEADING.search(self.texts[0]):
             return _escaped(self.texts[0])
         spans = [f"[{s.start_s:.9f}s-{s.end_s:.9f}s] {_escaped(s.text)}" for s in self.segments[:-1]]
@@ -166,7 +166,7 @@ def parse_timeline(
 
 
 def has_plain_bars(prompt: str) -> bool:
-    """Whether a prompt has bars that mark parts, and nothing else that shows they were meant to."""
+    """Return whether a prompt has bars that mark parts, and nothing else that shows they were meant to."""
     marked = _Words(prompt).marked
     return "|" in marked and "||" not in marked and "[" not in marked
 
@@ -214,7 +214,7 @@ def _read(
 
 
 def latent_edge_s(index: int, fps: float) -> float:
-    """When latent frame `index` starts, in seconds; the index one past the last gives the clip's end.
+    """Return when latent frame `index` starts, in seconds; the index one past the last gives the clip's end.
 
     The first latent frame is one frame of the picture, every later one eight.
     """

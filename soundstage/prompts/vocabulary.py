@@ -94,13 +94,13 @@ class Vocabulary:
 
 
 def _compound(word: str) -> list[str]:
-    """The parts of a word with hyphens."""
+    """Return the parts of a word with hyphens."""
     parts = re.split(r"-", word)
     return parts if len(parts) > 1 else []
 
 
 def _stem(word: str) -> str:
-    """A word without its ending, alike for all forms of a regular verb or noun."""
+    """Return a word without its ending, alike for all forms of a regular verb or noun."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             word = word.removesuffix(ending)

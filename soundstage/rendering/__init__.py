@@ -1,1 +1,1 @@
-"""From a plan to its events, the last of which is a clip."""
+"""From a plan to its events: inputs encoded, passes run, latents decoded; the last event is a clip."""

@@ -1,1 +1,1 @@
-"""What is asked: a request, its inputs, its recipe. Loads no torch."""
+"""A request: its fields, inputs, recipe and defaults, checked. Loads no torch."""

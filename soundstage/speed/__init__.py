@@ -1,1 +1,1 @@
-"""What makes the plain modules of `model/` fast on the machine at hand, put on them from outside."""
+"""Fast paths put on the plain modules of `model/` from outside, for the machine at hand."""

@@ -92,7 +92,7 @@ class TextEncoder:
         return self.gemma.hidden_states(prompts)
 
     def encode_features(self, prompts: Sequence[str]) -> PromptFeatures:
-        """The stage before the connectors. Only the tokens that there are pass Gemma and the projection."""
+        """Encode prompts up to the connectors. Only tokens that exist pass Gemma and the projection."""
         states, mask = self.gemma.hidden_states(prompts, pad=False)
         missing = self.gemma.num_tokens - mask.shape[1]
         video, audio = (nn.functional.pad(x, (0, 0, 0, missing)) for x in self.projection(states, mask))
@@ -106,7 +106,7 @@ class TextEncoder:
         )
 
     def encode(self, prompts: Sequence[str]) -> PromptContext:
-        """Contexts of prompts. Each is computed on its own, so its bits do not depend on its company."""
+        """Return the contexts of prompts. Each is computed on its own, so its bits do not depend on its company."""
         with torch.no_grad():  # one part after the other, since each may have to be brought for its turn
             features = [self.encode_features([prompt]) for prompt in prompts]
             contexts = [self.connect(feature) for feature in features]

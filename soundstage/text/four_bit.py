@@ -24,7 +24,7 @@ def assign_four_bit(
 ) -> None:
     """Replace a meta model's tensors by stored ones that fit it; its linear layers become 4-bit ones.
 
-    dtype: of everything else, and of what the products are computed in. Raises MissingExtraError without
+    dtype: format of everything else, and of the products. Raises MissingExtraError without
     bitsandbytes.
     """
     package = _package()

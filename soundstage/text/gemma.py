@@ -152,7 +152,7 @@ def _gathered(model: nn.Module, states: Tensor) -> Iterator[None]:
 
 
 def _build(config: Any) -> nn.Module:
-    """A Gemma3TextModel without weights. Its buffers, which no file stores, are computed here."""
+    """Build a Gemma3TextModel without weights. Its buffers, which no file stores, are computed here."""
     from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding, Gemma3TextModel
 
     with torch.device("meta"):

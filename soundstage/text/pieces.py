@@ -37,7 +37,7 @@ class Piece:
 
 
 def read_pieces(data: bytes) -> list[Piece]:
-    """Pieces of a `tokenizer.model`.
+    """Read the pieces of a `tokenizer.model`.
 
     Raises WeightsError for bytes that are none, ConfigError for a model that splits text unlike Gemma's.
     """
@@ -87,7 +87,7 @@ def read_gguf_pieces(path: Path) -> list[Piece]:
 
 
 def build_tokenizer(pieces: Sequence[Piece]) -> Any:
-    """A tokenizers.Tokenizer of these pieces, without BOS. Raises ConfigError for one without <unk>."""
+    """Build a tokenizers.Tokenizer of these pieces, without BOS. Raises ConfigError for one without <unk>."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
     unknown = next((piece.text for piece in pieces if piece.kind == UNKNOWN), None)
@@ -110,7 +110,7 @@ def build_tokenizer(pieces: Sequence[Piece]) -> Any:
 
 
 def _merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
-    """Every way to make a normal piece of two, the highest score first, earlier pieces first among equals."""
+    """Return every way to make a normal piece of two, the highest score first, earlier pieces first among equals."""
     ids = {piece.text: index for index, piece in enumerate(pieces) if piece.kind == NORMAL}
     by_score = sorted(ids, key=lambda text: -pieces[ids[text]].score)
     merges = []
@@ -128,7 +128,7 @@ def _piece(data: bytes) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a protocol buffer's fields: an int, or the bytes of anything else."""
+    """Yield (number, value) of a protocol buffer's fields: an int, or the bytes of anything else."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -150,7 +150,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, the lowest first, and where the next field begins."""
+    """Read a number in groups of seven bits, the lowest first; return it and where the next field begins."""
     value = shift = 0
     while True:
         byte = data[at]

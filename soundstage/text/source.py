@@ -79,7 +79,7 @@ def open_gemma(path: Path) -> GemmaSource:
 
 
 def gemma_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Where the language model's weights are, from the headers of a folder or file.
+    """Return where the language model's weights are, from the headers of a folder or file.
 
     Raises WeightsError if something is missing or damaged, ConfigError for a GGUF file of another model.
     """
@@ -92,7 +92,7 @@ def gemma_tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def gemma_files(folder: Path) -> list[Path]:
-    """The weights of a folder, there or not, as transformers chooses them.
+    """Return the weights of a folder, there or not, as transformers chooses them.
 
     One whole file by its usual name; else the shards that an index lists, or that are numbered; else what
     there is. An index beside a whole file, adapters and other files are left alone. Raises WeightsError for
@@ -123,7 +123,7 @@ def _is_file_name(name: Any) -> bool:
 
 
 def check_headers(path: Path, width: int, num_states: int) -> None:
-    """Whether a folder or file holds all of a Gemma 3 of this width and number of states, by headers.
+    """Return whether a folder or file holds all of a Gemma 3 of this width and number of states, by headers.
 
     The quick check of a text encoder that may not be needed: `Gemma.open` compares it with the model's own
     structure, but has to import transformers. Of config and tokenizer too. Raises WeightsError if something
@@ -164,7 +164,7 @@ def check_headers(path: Path, width: int, num_states: int) -> None:
 
 
 def _check_tokenizer_file(path: Path) -> None:
-    """Whether the tokenizer's file is there and looks like one; reading it whole takes seconds."""
+    """Return whether the tokenizer's file is there and looks like one; reading it whole takes seconds."""
     if path.is_file() and (path.suffix == ".gguf" or SPIECE in read_header(path).tensors):
         return
     file = tokenizer_file(path if path.is_dir() else path.parent)
@@ -191,7 +191,7 @@ def _instead_of_json(start: bytes) -> str:
 
 
 def tokenizer_file(folder: Path) -> Path:
-    """The tokenizer of a text encoder's folder; in a diffusers model it has a folder of its own."""
+    """Return the tokenizer of a text encoder's folder; in a diffusers model it has a folder of its own."""
     places = [
         place / name
         for place in (folder, folder.parent / "tokenizer")
@@ -213,7 +213,7 @@ def shaped_config(path: Path, tensors: Mapping[str, StoredTensor]) -> Any:
 
 
 def _sizes(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
-    """What shapes tell of a config, by transformers' names."""
+    """Return the config values that shapes tell, by transformers' names."""
 
     def shape(key: str, axes: int) -> tuple[int, ...]:
         if key not in tensors:
@@ -252,7 +252,7 @@ def _folder_config(path: Path, tensors: Mapping[str, StoredTensor]) -> Any:
 
 
 def _stored_config(path: Path) -> dict[str, Any]:
-    """The language model's section of a config.json."""
+    """Return the language model's section of a config.json."""
     config = _json(path, ConfigError)
     kind = config.get("model_type")
     if kind not in (TEXT_MODEL, WITH_VISION):
@@ -270,7 +270,7 @@ def _stored_config(path: Path) -> dict[str, Any]:
 
 
 def _check_config(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
-    """The stored config, all of whose sizes are those of the weights. Keys it leaves out have defaults."""
+    """Return the stored config, all of whose sizes are the weights'. Keys it leaves out have defaults."""
     stored, sizes = _stored_config(path), _sizes(path, tensors)
     for key, found in sizes.items():
         if key in stored and stored[key] != found:
@@ -340,7 +340,7 @@ def _built(path: Path, read: Callable[[], list[Piece]]) -> Any:
 
 
 def check_tokenizer(path: Path, tokenizer: Any, config: Any) -> None:
-    """Whether a tokenizer is of the vocabulary that the weights have rows for.
+    """Return whether a tokenizer's vocabulary is the one that the weights have rows for.
 
     Raises ConfigError for another model's. path: for errors.
     """

@@ -16,14 +16,14 @@ from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import AudioVaeConfig, audio_vae_header
 from soundstage.model.statistics import ChannelStatistics
 from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
-from soundstage.nano.training.attention import training_attention
 from soundstage.nano.training.export import export, load_audio_vae, load_vocoder
 from soundstage.nano.training.install import FILES, OPTIONAL, install, unpack
-from soundstage.nano.training.loop import Schedule, Trainer
 from soundstage.nano.training.parts import PARTS, _begin, recipe, train, weights_folder
 from soundstage.nano.training.statistics import fit_statistics
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.scene import draw_scene
+from soundstage.training.attention import training_attention
+from soundstage.training.loop import Schedule, Trainer
 from soundstage.types import OUTPUT_RATE_HZ, VideoShape
 
 SCHEDULE = Schedule(steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)

@@ -28,10 +28,8 @@ from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import Layer, LoraFile, LowRank, write_lora
 from soundstage.model.transformer import Transformer
-from soundstage.nano.training.attention import use_training_attention
 from soundstage.nano.training.install import GUIDANCE
 from soundstage.nano.training.latents import LatentSet
-from soundstage.nano.training.loop import Schedule
 from soundstage.nano.training.transformer import TEXT_TOKENS, load_clips
 from soundstage.nano.world.captions import NEGATIVE, caption
 from soundstage.sampling.guidance import Contexts, Guider
@@ -40,6 +38,8 @@ from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED
 from soundstage.sampling.streams import Stream, draw_noise
 from soundstage.text.encoder import TextEncoder
+from soundstage.training.attention import use_training_attention
+from soundstage.training.loop import Schedule
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts

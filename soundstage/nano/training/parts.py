@@ -15,7 +15,7 @@ from soundstage.errors import RequestError, WeightsError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from soundstage.nano.training.loop import LossFn, Schedule, Trainer
+    from soundstage.training.loop import LossFn, Schedule, Trainer
 
 PARTS = (
     "text",
@@ -149,7 +149,7 @@ def export(part: str) -> int:
 
 
 def _resumed(part: str) -> tuple[Recipe, Any, Trainer]:
-    from soundstage.nano.training.loop import Trainer
+    from soundstage.training.loop import Trainer
 
     chosen = recipe(part)
     model = chosen.build()

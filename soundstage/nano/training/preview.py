@@ -22,10 +22,10 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.nano.training.export import write
 from soundstage.nano.training.latents import build as build_shards
 from soundstage.nano.training.latents import encode_pixels, shard_path, shard_shape
-from soundstage.nano.training.loop import Schedule
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import draw_scene
+from soundstage.training.loop import Schedule
 
 # A quarter of the size: 48x32 of nano's 192x128.
 CONFIG = TinyVaeConfig(widths=(48, 32, 24, 16), patch=1)

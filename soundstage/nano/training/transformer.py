@@ -34,7 +34,6 @@ from soundstage.model.config import (
 )
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Modality, Transformer
-from soundstage.nano.training.attention import use_training_attention
 from soundstage.nano.training.export import write
 from soundstage.nano.training.latents import (
     PICTURES_PER_CLIP,
@@ -49,9 +48,10 @@ from soundstage.nano.training.latents import (
 )
 from soundstage.nano.training.latents import build as build_latents
 from soundstage.nano.training.latents import load as load_latents
-from soundstage.nano.training.loop import Schedule
 from soundstage.nano.world.captions import NEGATIVE, caption, names
 from soundstage.text.gemma import Gemma
+from soundstage.training.attention import use_training_attention
+from soundstage.training.loop import Schedule
 from soundstage.types import VideoShape
 
 NUM_SHARDS = 64

@@ -25,10 +25,10 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.nano.training.export import load_video_vae, write
 from soundstage.nano.training.latents import build as build_shards
 from soundstage.nano.training.latents import encode_pixels, kind_of, shard_path
-from soundstage.nano.training.loop import Schedule
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import FPS, Scene, draw_scene
+from soundstage.training.loop import Schedule
 from soundstage.types import VideoShape
 
 Kind = Literal["x2", "x1.5", "time"]

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from soundstage.model.config import VideoVaeConfig, video_vae_header
 from soundstage.model.video_vae import Conv3d, Downsample, ResBlock, Upsample, VideoVae
 from soundstage.nano.training.export import export
-from soundstage.nano.training.loop import Schedule
 from soundstage.nano.training.statistics import fit_statistics
 from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
+from soundstage.training.loop import Schedule
 from soundstage.types import VideoShape
 
 ENCODER_WIDTH = 16

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from soundstage.nano.training.curves import draw_curves
-from soundstage.nano.training.muon import Muon
+from soundstage.training.curves import draw_curves
+from soundstage.training.muon import Muon
 
 LossFn = Callable[[int], dict[str, Tensor]]
 

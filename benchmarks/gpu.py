@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.transformer_step import Case, inputs, load_random
 from soundstage.model.arithmetic import PLAIN, use
-from soundstage.model.attention import strength_bias, torch_attention
-from soundstage.model.bias import attend, parts_of
+from soundstage.model.attention import strength_bias
+from soundstage.model.bias import Parts, attend_in_parts, parts_of
 from soundstage.model.config import VideoVaeConfig, VocoderConfig, video_vae_header, vocoder_header
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
@@ -180,12 +181,13 @@ def masks(at: Setting) -> Iterator[Line]:
     mask[:, :tokens, tokens:] = mask[:, tokens:, :tokens] = 0
     dense = strength_bias(mask, at.dtype)
     parts = parts_of(dense)
+    assert isinstance(parts, Parts)
     shape = (1, 2 * tokens, at.heads, 128)
-    q, k, v = (torch.randn(shape, device=at.device, dtype=at.dtype) for _ in range(3))
+    q, k, v = (torch.randn(shape, device=at.device, dtype=at.dtype).transpose(1, 2) for _ in range(3))
     yield line(
         f"attention of {2 * tokens} tokens with a mask, in parts",
-        lambda: torch_attention(q, k, v, dense),
-        lambda: attend(torch_attention, q, k, v, parts),
+        lambda: F.scaled_dot_product_attention(q, k, v, dense),
+        lambda: attend_in_parts(F.scaled_dot_product_attention, q, k, v, parts),
         at,
     )
 

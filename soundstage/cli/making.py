@@ -17,7 +17,6 @@ from soundstage.cli.results import results
 from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
-    from soundstage.clip import Clip
     from soundstage.engine import Engine
     from soundstage.planning.plan import Plan
 
@@ -210,7 +209,10 @@ def show(
 
 
 def _make(prompt: str, values: Values, **fixed: Any) -> None:
-    """What every verb does. fixed: values that the verb itself gives."""
+    """Plan and carry out a request, with progress on stderr. fixed: values that the verb itself gives."""
+    from soundstage.cli.progress import Progress
+    from soundstage.engine import Done
+
     stage, planned = _planned(prompt, values | fixed)
     _tell_unknown_words(stage, prompt)
     if values["plan"]:
@@ -225,8 +227,12 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
         choice = stage.choose(planned)
         if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
             print(f"memory {choice.reason}", file=sys.stderr)
-        clip, seconds = _run(stage, planned)
-        named.save(clip, {"seconds": seconds, **clip.provenance}, as_json=values["as_json"])
+        with Progress(planned) as progress:
+            for event in stage.run(planned):
+                progress.show(event)
+        assert isinstance(event, Done)
+        told = {"seconds": event.seconds, **event.clip.provenance}
+        named.save(event.clip, told, as_json=values["as_json"])
 
 
 def _tell_unknown_words(stage: Engine, prompt: str) -> None:
@@ -292,16 +298,3 @@ def _spaced(images: list[str], prompt: str, values: Values) -> list[str]:
 def _at_frame(text: str, frame: int) -> str:
     path, strength = re.fullmatch(r"(.+?)(:-?\d*\.?\d+)?", text).groups()  # type: ignore[union-attr]
     return f"{path}@f{frame}{strength or ''}"
-
-
-def _run(stage: Engine, planned: Plan) -> tuple[Clip, dict[str, float]]:
-    """Carry out a plan with progress on stderr."""
-    from soundstage.cli.progress import Progress
-    from soundstage.engine import Done
-
-    with Progress(planned) as progress:
-        for event in stage.run(planned):
-            progress.show(event)
-            if isinstance(event, Done):
-                return event.clip, event.seconds
-    raise AssertionError("a run ends with Done")

@@ -1,7 +1,7 @@
 """Gated multi-head attention and the feed-forward, as the transformer and the connectors use them.
 
-One kernel signature, `AttentionKernel`, with PyTorch's own as the default; another (flash, context
-parallel) is put in place from outside by setting `Attention.kernel`.
+The kernel is PyTorch's `scaled_dot_product_attention`; another one of the same signature (flash, context
+parallel) is put in its place from outside by setting `Attention.kernel`.
 
 Source: spec of the LTX-2.3 transformer, sections 7 and 9.
 """
@@ -15,22 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.model.arithmetic import PLAIN, Arithmetic
-from soundstage.model.bias import Bias, attend
+from soundstage.model.bias import Bias, Parts, attend_in_parts
 from soundstage.model.rope import Rotation
 
 NORM_EPS = 1e-6
 
-# (queries (B, N, H, d), keys (B, M, H, d), values (B, M, H, d), bias) -> (B, N, H, d). The bias is None
-# or broadcasts to (B, H, N, M) and is added to the logits, which are scaled by 1/sqrt(d).
+# As PyTorch's: (queries (B, H, N, d), keys (B, H, M, d), values (B, H, M, d), bias) -> (B, H, N, d). The bias
+# is None or broadcasts to (B, H, N, M) and is added to the logits, which are scaled by 1/sqrt(d).
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-
-
-def torch_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """PyTorch's scaled dot product attention."""
-    out = F.scaled_dot_product_attention(
-        queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=bias
-    )
-    return out.transpose(1, 2)
 
 
 def strength_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,17 +50,17 @@ def context_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class Attention(nn.Module):
     """Attention from `width` to `context_width`, with normed queries and keys and a gate per head.
 
-    `heads_of` and `finish` split the forward at the place where guidance methods that mix attention
-    results (NAG) have to reach in.
+    Guidance that mixes attention results (NAG) calls `kernel` between `queries_of`, `keys_of` and `values_of`
+    and `finish`, as the forward does.
     """
 
     arithmetic: Arithmetic = PLAIN
+    kernel: AttentionKernel = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, width: int, context_width: int, *, num_heads: int, head_dim: int) -> None:
         super().__init__()
         inner = num_heads * head_dim
         self.num_heads = num_heads
-        self.kernel: AttentionKernel = torch_attention
         self.to_q = nn.Linear(width, inner)
         self.to_k = nn.Linear(context_width, inner)
         self.to_v = nn.Linear(context_width, inner)
@@ -87,49 +79,41 @@ class Attention(nn.Module):
         bias: Bias | None = None,
         keep: bool | Tensor = True,
     ) -> Tensor:
-        """x (B, N, width), context (B, M, context_width) or None for x itself -> (B, N, width).
+        """Attend from x (B, N, width) to a context (B, M, context_width), None for x itself: (B, N, width).
 
         rope rotates the queries, and the keys unless context_rope does. keep=False replaces the result by
         the values (only for x as its own context); a boolean tensor (B, 1, 1) decides per sample.
         """
-        heads = self.heads_of(x, context, rope=rope, context_rope=context_rope, bias=bias, keep=keep)
+        context = x if context is None else context
+        values = self.values_of(context)
+        if keep is False:
+            return self.finish(x, values)
+        queries = self.queries_of(x, rope)
+        keys = self.keys_of(context, rope if context_rope is None else context_rope)
+        if isinstance(bias, Parts):
+            heads = attend_in_parts(self.kernel, queries, keys, values, bias)
+        else:
+            heads = self.kernel(queries, keys, values, bias)
+        if keep is not True:
+            heads = torch.where(keep.unsqueeze(-1), heads, values)
         return self.finish(x, heads)
 
-    def heads_of(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        *,
-        rope: Rotation | None = None,
-        context_rope: Rotation | None = None,
-        bias: Bias | None = None,
-        keep: bool | Tensor = True,
-        queries: Tensor | None = None,
-    ) -> Tensor:
-        """The attention result (B, N, H, d), before the gate. queries: from `queries_of`, if made already."""
-        context = x if context is None else context
-        values = self._split(self.to_v(context))
-        if keep is False:
-            return values
-        queries = self.queries_of(x, rope) if queries is None else queries
-        rotation = rope if context_rope is None else context_rope
-        keys = self.arithmetic.heads(self.to_k(context), self.k_norm, self.num_heads, rotation)
-        heads = attend(self.kernel, queries, keys, values, bias)
-        if keep is True:
-            return heads
-        return torch.where(keep.unsqueeze(-1), heads, values)
-
     def queries_of(self, x: Tensor, rope: Rotation | None = None) -> Tensor:
-        """Queries (B, N, H, d), rotated if a rotation is given."""
-        return self.arithmetic.heads(self.to_q(x), self.q_norm, self.num_heads, rope)
+        """Return queries (B, H, N, d), rotated if a rotation is given."""
+        return self.arithmetic.heads(self.to_q(x), self.q_norm, self.num_heads, rope).transpose(1, 2)
+
+    def keys_of(self, context: Tensor, rope: Rotation | None = None) -> Tensor:
+        """Return keys (B, H, M, d), rotated if a rotation is given."""
+        return self.arithmetic.heads(self.to_k(context), self.k_norm, self.num_heads, rope).transpose(1, 2)
+
+    def values_of(self, context: Tensor) -> Tensor:
+        """Return values (B, H, M, d)."""
+        return self.to_v(context).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
     def finish(self, x: Tensor, heads: Tensor) -> Tensor:
-        """Gate each head by what x asks for and project (B, N, H, d) -> (B, N, width)."""
-        gated = self.arithmetic.gate_heads(heads, self.to_gate_logits(x))
+        """Gate each of the heads (B, H, N, d) by what x asks for, and project them to (B, N, width)."""
+        gated = self.arithmetic.gate_heads(heads.transpose(1, 2), self.to_gate_logits(x))
         return self.to_out[0](gated)  # type: ignore[no-any-return]
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.num_heads, -1)
 
 
 class GeluProjection(nn.Module):

@@ -100,17 +100,15 @@ def picked_keys(x: Tensor, keys: Sequence[slice], dim: int) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
 
 
-def attend(kernel: Kernel, queries: Tensor, keys: Tensor, values: Tensor, bias: Bias | None) -> Tensor:
-    """Run an attention kernel on (B, N, H, d), (B, M, H, d) twice, part by part where the bias has parts."""
-    if not isinstance(bias, Parts):
-        return kernel(queries, keys, values, bias)
+def attend_in_parts(kernel: Kernel, queries: Tensor, keys: Tensor, values: Tensor, bias: Parts) -> Tensor:
+    """Run an attention kernel on (B, H, N, d), (B, H, M, d) twice, part by part of a bias."""
     made = [
         kernel(
-            queries[:, part.queries],
-            picked_keys(keys, part.keys, dim=1),
-            picked_keys(values, part.keys, dim=1),
+            queries[:, :, part.queries],
+            picked_keys(keys, part.keys, dim=2),
+            picked_keys(values, part.keys, dim=2),
             part.bias,
         )
         for part in bias.parts
     ]
-    return torch.cat(made, dim=1)
+    return torch.cat(made, dim=2)

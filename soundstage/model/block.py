@@ -188,11 +188,15 @@ class Block(nn.Module):
         video_rows = audio_rows = None
         if xv is not None and video is not None and video.enabled:
             video_rows = Modulation.of(self.scale_shift_table, video.rows, video.groups)
-            xv = self._attend(xv, video, video_rows, self.attn1, keeps.video_self)
+            h = self._entry(xv, video_rows)
+            h = self.attn1(h, rope=video.rope, bias=video.self_bias, keep=keeps.video_self)
+            xv = self.arithmetic.add_gated(xv, video_rows, SELF_GATE, h)
             xv = self._read(xv, video, video_rows, self.attn2, self.prompt_scale_shift_table)
         if xa is not None and audio is not None and audio.enabled:
             audio_rows = Modulation.of(self.audio_scale_shift_table, audio.rows, audio.groups)
-            xa = self._attend(xa, audio, audio_rows, self.audio_attn1, keeps.audio_self)
+            h = self._entry(xa, audio_rows)
+            h = self.audio_attn1(h, rope=audio.rope, bias=audio.self_bias, keep=keeps.audio_self)
+            xa = self.arithmetic.add_gated(xa, audio_rows, SELF_GATE, h)
             xa = self._read(xa, audio, audio_rows, self.audio_attn2, self.audio_prompt_scale_shift_table)
         if xv is not None and xa is not None and video is not None and audio is not None:
             xv, xa = self._exchange(xv, xa, video, audio, keeps)
@@ -218,13 +222,6 @@ class Block(nn.Module):
 
     def _modulated(self, x: Tensor, rows: Modulation, place: Place) -> Tensor:
         return self.arithmetic.modulated_norms(x, self.eps, rows, (place,))[0]
-
-    def _attend(
-        self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, keep: Keep
-    ) -> Tensor:
-        h = self._entry(x, rows)
-        h = attention(h, rope=stream.rope, bias=stream.self_bias, keep=keep)
-        return self.arithmetic.add_gated(x, rows, SELF_GATE, h)
 
     def _read(
         self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, table: Tensor
@@ -278,16 +275,20 @@ def _steered_heads(
     unwanted: Tensor,
     negative: NegativeText,
 ) -> Tensor:
-    """Heads (B, N, H, d) of the text, steered away from the unwanted one in the samples that ask for it."""
+    """Return heads (B, H, N, d) of the text, steered away from the unwanted text in the samples that ask."""
+
+    def read(queries: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
+        keys, values = attention.keys_of(context), attention.values_of(context)
+        return attention.kernel(queries, keys, values, bias).transpose(1, 2)
+
     queries = attention.queries_of(h)
-    heads = attention.heads_of(h, context, bias=bias, queries=queries)
+    heads = read(queries, context, bias)
     if negative.samples is None:
-        return steered(heads, attention.heads_of(h, unwanted, queries=queries), negative)
+        return steered(heads, read(queries, unwanted), negative).transpose(1, 2)
     chosen = _sample_numbers(tuple(negative.samples), h.device)
-    away = attention.heads_of(
-        h.index_select(0, chosen), unwanted.index_select(0, chosen), queries=queries.index_select(0, chosen)
-    )
-    return heads.index_copy(0, chosen, steered(heads.index_select(0, chosen), away, negative))
+    away = read(queries.index_select(0, chosen), unwanted.index_select(0, chosen))
+    changed = steered(heads.index_select(0, chosen), away, negative)
+    return heads.index_copy(0, chosen, changed).transpose(1, 2)
 
 
 @cache

@@ -93,8 +93,7 @@ class BlockStack:
     blocks: nn.ModuleList
     video: StreamInputs | None
     audio: StreamInputs | None
-    passes: Sequence[Perturbation]
-    device: torch.device
+    keeps: Sequence[BlockKeeps]
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -110,8 +109,7 @@ class BlockStack:
     ) -> tuple[Tensor | None, Tensor | None]:
         """Blocks number `start` up to but not including `stop`."""
         for index in range(start, len(self.blocks) if stop is None else stop):
-            keeps = BlockKeeps.of(self.passes, index, self.device) if self.passes else KEEP_ALL
-            xv, xa = self.blocks[index](xv, xa, self.video, self.audio, keeps)
+            xv, xa = self.blocks[index](xv, xa, self.video, self.audio, self.keeps[index])
         return xv, xa
 
     def entry(self, xv: Tensor | None, xa: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -122,7 +120,7 @@ class BlockStack:
 
 
 class Shortcut(Protocol):
-    """Takes the place of `stack.run`, to leave blocks out; `sampling.cache` has them."""
+    """Run the blocks of a forward, or fewer, in place of the loop over all of them; see `sampling.cache`."""
 
     def __call__(
         self, stack: BlockStack, xv: Tensor | None, xa: Tensor | None
@@ -232,13 +230,26 @@ class Transformer(nn.Module):
             xa = self.audio_patchify_proj(audio.latents.to(dtype))
             audio_inputs = self._inputs(audio, video, tables.audio, self._audio_nets(), dtype)
         device = next(m.latents.device for m in (video, audio) if m is not None)
-        stack = BlockStack(self.transformer_blocks, video_inputs, audio_inputs, _passes(perturbation), device)
-        xv, xa = stack.run(xv, xa) if shortcut is None else shortcut(stack, xv, xa)
+        blocks, all_keeps = self.transformer_blocks, self._keeps(perturbation, device)
+        if shortcut is not None:
+            xv, xa = shortcut(BlockStack(blocks, video_inputs, audio_inputs, all_keeps), xv, xa)
+        else:
+            for block, keeps in zip(blocks, all_keeps, strict=True):
+                xv, xa = block(xv, xa, video_inputs, audio_inputs, keeps)
         if xv is not None and video_inputs is not None:
             xv = self._head(xv, video_inputs, self.scale_shift_table, self.proj_out)
         if xa is not None and audio_inputs is not None:
             xa = self._head(xa, audio_inputs, self.audio_scale_shift_table, self.audio_proj_out)
         return xv, xa
+
+    def _keeps(
+        self, perturbation: Perturbation | Sequence[Perturbation] | None, device: torch.device
+    ) -> list[BlockKeeps]:
+        """Return what each block carries out."""
+        if not perturbation:
+            return [KEEP_ALL] * self.config.num_layers
+        passes = (perturbation,) if isinstance(perturbation, Perturbation) else perturbation
+        return [BlockKeeps.of(passes, index, device) for index in range(self.config.num_layers)]
 
     def _video_nets(self) -> _StreamNets:
         both = self.config.audio is not None
@@ -328,9 +339,3 @@ def _check_tables(tables: RunTables, video: Modality | None, audio: Modality | N
     present = [t for t, m in ((tables.video, video), (tables.audio, audio)) if m is not None]
     if None in present or (len(present) == 2 and any(t is None or t.cross_rope is None for t in present)):
         raise ValueError("the tables were prepared without one of the streams; prepare them with both")
-
-
-def _passes(perturbation: Perturbation | Sequence[Perturbation] | None) -> Sequence[Perturbation]:
-    if perturbation is None:
-        return ()
-    return (perturbation,) if isinstance(perturbation, Perturbation) else perturbation

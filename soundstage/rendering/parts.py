@@ -40,13 +40,13 @@ from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.long_sound import decode_sound
 from soundstage.model.mel import log_mel, resample, to_stereo
 from soundstage.model.preview import LinearPreview, TinyDecoder
-from soundstage.model.transformer import Modality, RunTables, Transformer
+from soundstage.model.transformer import Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.rendering.adapting import Adaptation, Attached, RunLoras
 from soundstage.rendering.finite import finite
-from soundstage.sampling.guidance import Contexts, Pair, Velocity
+from soundstage.sampling.guidance import Contexts, Velocity
 from soundstage.speed import cuda, graphs, onednn
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ
 from soundstage.weights.configs import model_config
@@ -597,20 +597,6 @@ def report_on(lora: Path, model: ModelSet) -> AdapterReport:
     names: tuple[Part, ...] = ("transformer", *TEXT_PARTS)
     modules = {name: open_part(builder(name, stored, config), stored, name)[0] for name in names}
     return Adapters(modules, stored=stored).add(lora.name, read_lora(lora))
-
-
-class CurrentTransformer:
-    """The parts' transformer as it is when it is called, for what outlives a turn: parts that were closed in
-    between build it anew."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables:
-        return self._parts.transformer.prepare(video, audio)
-
-    def __call__(self, video: Modality | None, audio: Modality | None, **how: Any) -> Pair:
-        return self._parts.transformer(video, audio, **how)
 
 
 class _Adapted(Mapping[Part, nn.Module]):

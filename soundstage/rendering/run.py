@@ -10,7 +10,6 @@ import torch
 from soundstage.conditioning.pixels import to_uint8
 from soundstage.rendering.causes import likely_cause
 from soundstage.rendering.finite import Watch
-from soundstage.rendering.parts import CurrentTransformer
 from soundstage.rendering.prepare import Latents, cropped
 from soundstage.sampling.cache import StepCaches
 from soundstage.sampling.denoise import State, denoise
@@ -73,7 +72,7 @@ def _states(
     parts.adapt(pass_.loras, positions[0], positions[1])
     tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(pass_.kinds)
     guider = Guider(
-        CurrentTransformer(parts),
+        lambda: parts.transformer,  # parts that are closed between two steps build it anew
         both,
         (pass_.video, pass_.audio),
         positive,

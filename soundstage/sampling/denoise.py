@@ -85,7 +85,7 @@ def denoise(
     num_steps = len(levels) - 1
     past: deque[Past] = deque(maxlen=MAX_PAST)
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
-        denoised = run.predict(x, sigma, i)
+        denoised = run.settled(denoiser(*x, run.level(sigma), i))
         now = run.moment(x, denoised, sigma, sigma_next, tuple(past))
         past.appendleft(Past(sigma, x, denoised))
         x = sampler.step(now)
@@ -112,16 +112,22 @@ class _Run:
         self._generators: dict[str, torch.Generator] = {}
 
     def start(self, noise: Pair, sigma: float) -> Pair:
-        level = torch.tensor(sigma, dtype=torch.float32, device=self.device)
         made = [
-            None if stream is None or n is None else stream.noised(n, level)
+            None if stream is None or n is None else stream.noised(n, self.level(sigma))
             for stream, n in zip(self.streams, noise, strict=True)
         ]
         return made[0], made[1]
 
-    def predict(self, x: Pair, sigma: float, step: int = 0) -> Pair:
-        level = torch.tensor(sigma, dtype=torch.float32, device=self.device)
-        return self.blend(self._widened(self.denoiser(*x, level, step)))
+    def level(self, sigma: float) -> Tensor:
+        return torch.tensor(sigma, dtype=torch.float32, device=self.device)
+
+    def predict(self, x: Pair, sigma: float) -> Pair:
+        """Return a second prediction within a step, with the kept tokens put back."""
+        return self.settled(self.denoiser(*x, self.level(sigma), 0))
+
+    def settled(self, predicted: Pair) -> Pair:
+        """Put kept tokens back into a prediction, in the dtype that the sampler computes in."""
+        return self.blend(self._widened(predicted))
 
     def moment(
         self, x: Pair, denoised: Pair, sigma: float, sigma_next: float, past: Sequence[Past]
@@ -164,7 +170,7 @@ class _Run:
                 f"the sampler {type(self.sampler).__name__} needs the negative prompt's own prediction, "
                 "which this denoiser does not show; make the Guider with unconditional=True"
             )
-        return self.blend(self._widened(shown))
+        return self.settled(shown)
 
     def _widened(self, values: Pair) -> Pair:
         if not self.sampler.wide:

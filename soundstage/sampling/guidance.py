@@ -8,7 +8,7 @@ Source: the multi-modal guider, spec of LTX-2.3 sampling, section 5.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -93,8 +93,9 @@ class _View:
 
 
 class Guider:
-    """Predicts the clean latents of both streams at a noise level; made anew for every run.
+    """Predict the clean latents of both streams at a noise level; made anew for every run.
 
+    transformer: returns it. It is asked before every forward, for a model that may be loaded again meanwhile.
     negative: may be None where no scale asks for it. A modality without scales is not there. batched:
     make the passes of a step as one batch, or one after the other with less memory; the numbers are the
     same to rounding. nag: the text that `Scales.nag` steers away from; None takes `negative`.
@@ -105,7 +106,7 @@ class Guider:
 
     def __init__(
         self,
-        transformer: Velocity,
+        transformer: Callable[[], Velocity],
         streams: tuple[Stream | None, Stream | None],
         scales: tuple[Guidance | None, Guidance | None],
         positive: Contexts,
@@ -144,23 +145,43 @@ class Guider:
             raise ValueError("the negative prompt's own prediction is asked for, but there is no such prompt")
 
     def __call__(self, video: Tensor | None, audio: Tensor | None, sigma: Tensor, step: int) -> Pair:
-        """Predictions for latents (B, N, D) at a scalar float32 sigma; step counts from 0.
+        """Predict clean latents from latents (B, N, D) at a scalar float32 sigma; step counts from 0.
 
-        A modality that skips this step repeats its last prediction; where all skip, the model rests.
+        A modality that skips this step repeats its last prediction; where all skip, nothing is computed.
         """
-        latents = (video, audio)
         scales = [None if s is None else scales_at(s, float(sigma)) for s in self.scales]
         active = [s is not None and not s.skips(step) for s in scales]
-        if any(active):
-            computing = [s for s, on in zip(scales, active, strict=True) if s is not None and on]
-            kinds = passes_needed(
-                computing, exchange=None not in scales, unconditional=self._shows_unconditional
+        if not any(active):
+            return self._last
+        made: dict[str, Pair] = {}
+        for view, kinds in self._forwards(scales, active):
+            latents = view.cut(0, video), view.cut(1, audio)
+            view.tables = view.tables or self._prepare(view, latents)
+            inputs = self._inputs(view, latents, sigma, kinds, scales, active)
+            velocities = self.transformer()(
+                *inputs,
+                perturbation=[_perturbation(kind, scales) for kind in kinds for _ in range(_batch(latents))],
+                tables=view.tables,
+                shortcut=None if self.cache is None else self.cache.shortcut(kinds[0], float(sigma)),
             )
-            made = self._predict(latents, sigma, kinds, scales, active)
-            self._last = self._guide(made, scales, active)
-            if self._shows_unconditional:
-                self.unconditional = _renewed(self.unconditional, made["uncond"])
+            made.update(_clean(view, inputs, velocities, kinds, like=made.get("cond")))
+        self._last = self._guide(made, scales, active)
+        if self._shows_unconditional:
+            self.unconditional = _renewed(self.unconditional, made["uncond"])
         return self._last
+
+    def _forwards(
+        self, scales: Sequence[Scales | None], active: Sequence[bool]
+    ) -> Iterator[tuple[_View, list[str]]]:
+        """Return the forwards of a step: which tokens each sees, and the passes it makes as one batch."""
+        computing = [s for s, on in zip(scales, active, strict=True) if s is not None and on]
+        kinds = passes_needed(computing, exchange=None not in scales, unconditional=self._shows_unconditional)
+        alike = [kind for kind in kinds if kind != "identity"]
+        yield from (
+            (self._whole, group) for group in ([alike] if self.batched else [[kind] for kind in alike])
+        )
+        if "identity" in kinds:  # fewer tokens, so never in one batch with the others
+            yield self._bare, ["identity"]
 
     def _guide(self, made: dict[str, Pair], scales: Sequence[Scales | None], active: Sequence[bool]) -> Pair:
         guided = list(self._last)
@@ -171,55 +192,22 @@ class Guider:
                 guided[i] = combine(s, cond, **own, running=self._running[i])
         return guided[0], guided[1]
 
-    def _predict(
-        self,
-        latents: Pair,
-        sigma: Tensor,
-        kinds: Sequence[str],
-        scales: Sequence[Scales | None],
-        active: Sequence[bool],
-    ) -> dict[str, Pair]:
-        """Clean predictions of every pass, before they are combined."""
-        alike = [kind for kind in kinds if kind != "identity"]
-        groups = [alike] if self.batched else [[kind] for kind in alike]
-        made: dict[str, Pair] = {}
-        for group in groups:
-            made.update(self._forward(self._whole, latents, sigma, group, scales, active))
-        if "identity" in kinds:  # fewer tokens, so never in one batch with the others
-            view, cond = self._bare, made["cond"]
-            bare = (view.cut(0, latents[0]), view.cut(1, latents[1]))
-            pair = self._forward(view, bare, sigma, ["identity"], scales, active)["identity"]
-            made["identity"] = (view.restored(0, pair[0], cond[0]), view.restored(1, pair[1], cond[1]))
-        return made
-
-    def _forward(
+    def _inputs(
         self,
         view: _View,
         latents: Pair,
         sigma: Tensor,
         kinds: Sequence[str],
         scales: Sequence[Scales | None],
-        active: Sequence[bool],
-    ) -> dict[str, Pair]:
-        """One forward of the transformer for one pass, or several as a batch."""
-        video, audio = (self._inputs(view, i, latents[i], sigma, kinds, scales[i], active[i]) for i in (0, 1))
-        if view.tables is None:
-            view.tables = self._prepare(view, latents)
-        perturbations = [_perturbation(kind, scales) for kind in kinds for _ in range(_batch(latents))]
-        velocities = self.transformer(
-            video,
-            audio,
-            perturbation=perturbations,
-            tables=view.tables,
-            shortcut=None if self.cache is None else self.cache.shortcut(kinds[0], float(sigma)),
+        enabled: Sequence[bool],
+    ) -> tuple[Modality | None, Modality | None]:
+        """Return the transformer's inputs for the passes `kinds` as one batch, each with its own text."""
+        video, audio = (
+            self._modality(view, i, latents[i], sigma, kinds, scales[i], enabled[i]) for i in (0, 1)
         )
-        clean = [_clean(modality, v) for modality, v in zip((video, audio), velocities, strict=True)]
-        return {
-            kind: (_nth(clean[0], n, len(kinds)), _nth(clean[1], n, len(kinds)))
-            for n, kind in enumerate(kinds)
-        }
+        return video, audio
 
-    def _inputs(
+    def _modality(
         self,
         view: _View,
         i: int,
@@ -229,7 +217,7 @@ class Guider:
         scales: Scales | None,
         enabled: bool,
     ) -> Modality | None:
-        """Stream i's part in the passes `kinds` as one batch, each with its own text."""
+        """Return stream i's part in the passes `kinds`."""
         stream = view.streams[i]
         if stream is None or latents is None:
             return None
@@ -273,11 +261,12 @@ class Guider:
         )
 
     def _prepare(self, view: _View, latents: Pair) -> RunTables:
-        """Tables for the whole run, at sigma 1, where a token's timestep is its mask."""
+        """Return tables for the whole run, made at sigma 1, where a token's timestep is its mask."""
         device = next(x.device for x in latents if x is not None)
         one = torch.ones((), device=device)
-        video, audio = (self._inputs(view, i, latents[i], one, ["cond"], None, True) for i in (0, 1))
-        return self.transformer.prepare(video, audio)
+        return self.transformer().prepare(
+            *self._inputs(view, latents, one, ["cond"], (None, None), (True, True))
+        )
 
 
 def _same_lengths(positive: Contexts, negative: Contexts | None) -> bool:
@@ -330,16 +319,29 @@ def _perturbation(kind: str, scales: Sequence[Scales | None]) -> Perturbation:
     return Perturbation(skip_video_self=video, skip_audio_self=audio)
 
 
-def _clean(modality: Modality | None, velocity: Tensor | None) -> Tensor | None:
-    """x - m sigma v per token, in float32, rounded to the dtype of x."""
-    if modality is None or velocity is None:
-        return None
-    x = modality.latents
-    return (x.float() - modality.timesteps.unsqueeze(-1) * velocity.float()).to(x.dtype)
+def _clean(
+    view: _View,
+    inputs: Sequence[Modality | None],
+    velocities: Pair,
+    kinds: Sequence[str],
+    like: Pair | None,
+) -> dict[str, Pair]:
+    """Return the clean predictions of each pass of a forward, x - m sigma v per token, for all tokens.
 
-
-def _nth(x: Tensor | None, n: int, count: int) -> Tensor | None:
-    return None if x is None else x.chunk(count)[n]
+    They are computed in float32 and rounded to the dtype of x. like: predictions that the tokens which the
+    view leaves out are taken from.
+    """
+    found: list[list[Tensor | None]] = []
+    for i, (modality, velocity) in enumerate(zip(inputs, velocities, strict=True)):
+        if modality is None or velocity is None:
+            found.append([None] * len(kinds))
+            continue
+        x = modality.latents
+        clean = (x.float() - modality.timesteps.unsqueeze(-1) * velocity.float()).to(x.dtype)
+        found.append(
+            [view.restored(i, part, None if like is None else like[i]) for part in clean.chunk(len(kinds))]
+        )
+    return dict(zip(kinds, zip(*found, strict=True), strict=True))
 
 
 def _batch(latents: Pair) -> int:

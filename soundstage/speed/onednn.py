@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from soundstage.memory.machine import ISA_VARIABLES
 from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
-from soundstage.model.attention import Attention, torch_attention
+from soundstage.model.attention import Attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
 from soundstage.speed import winograd
@@ -122,7 +122,7 @@ def put_on(module: nn.Module, names: frozenset[str]) -> None:
         _exchange_products(module, KINDS[name])
     if "attention" in names:
         for part in module.modules():
-            if isinstance(part, Attention) and part.kernel is torch_attention:
+            if isinstance(part, Attention) and part.kernel is F.scaled_dot_product_attention:
                 part.kernel = attention
     if "rows" in names:
         use(module, ROWS)
@@ -203,32 +203,32 @@ KINDS: dict[str, type[OneDnnLinear]] = {"products": OneDnnLinear, "sigmoid": Sig
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute scaled dot product attention as `torch_attention` does, by head where there is enough to do."""
-    if queries.shape[1] * keys.shape[1] >= MIN_SCORES and is_plain(queries, keys, values, bias):
+    """Compute attention as PyTorch does, by head where there is enough to do; an `AttentionKernel`."""
+    if queries.shape[2] * keys.shape[2] >= MIN_SCORES and is_plain(queries, keys, values, bias):
         return attention_by_head(queries, keys, values, bias)
-    return torch_attention(queries, keys, values, bias)
+    return F.scaled_dot_product_attention(queries, keys, values, bias)
 
 
 def attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Logits are float32 in both formats; rounded to bfloat16 they would cost 1 % of the result's norm."""
-    batch, length, num_heads, head_dim = queries.shape
-    num_keys = keys.shape[1]
+    batch, num_heads, length, head_dim = queries.shape
+    num_keys = keys.shape[2]
     rows = even_share(length, max(MIN_ROWS, MAX_SCORES // num_keys))  # a product reorders all the keys
     if bias is not None:
         bias = bias.expand(batch, num_heads, length, num_keys)
     out = torch.empty_like(queries)
     for sample in range(batch):
-        columns = values[sample].flatten(1).T.contiguous().view(num_heads, head_dim, num_keys)
+        columns = values[sample].transpose(1, 2).contiguous()  # (H, d, M)
         for head in range(num_heads):
-            q = queries[sample, :, head].float().contiguous() * head_dim**-0.5
-            k = keys[sample, :, head].float().contiguous()
+            q = queries[sample, head].float().contiguous() * head_dim**-0.5
+            k = keys[sample, head].float().contiguous()
             for start in range(0, length, rows):
                 chosen = slice(start, start + rows)
                 logits = _product(q[chosen], k)
                 if bias is not None:
                     logits += bias[sample, head, chosen]
                 weights = torch.softmax(logits, dim=-1).to(values.dtype)
-                out[sample, chosen, head] = _product(weights, columns[head])
+                out[sample, head, chosen] = _product(weights, columns[head])
     return out
 
 
@@ -304,8 +304,8 @@ def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> Pair:
 
 def _attentions(dtype: torch.dtype) -> Pair:
     q, k, v = (_noise(dtype, 1, ATTENTION_TOKENS, HEADS, HEAD_DIM + i)[..., :HEAD_DIM] for i in range(3))
-    q, k, v = (t.contiguous() for t in (q, k, v))
-    return lambda: torch_attention(q, k, v), lambda: attention_by_head(q, k, v, None)
+    q, k, v = (t.contiguous().transpose(1, 2) for t in (q, k, v))
+    return lambda: F.scaled_dot_product_attention(q, k, v), lambda: attention_by_head(q, k, v, None)
 
 
 def _convolutions() -> Pair:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from soundstage.model.attention import Attention, torch_attention
+from soundstage.model.attention import Attention
 
 
 def use_training_attention(module: nn.Module) -> None:
@@ -23,9 +24,9 @@ def use_training_attention(module: nn.Module) -> None:
 
 
 def training_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """An `AttentionKernel` that works in bfloat16; with a bias it is PyTorch's own."""
+    """Compute attention in bfloat16, as an `AttentionKernel`; with a bias by PyTorch's own."""
     if bias is not None:
-        return torch_attention(queries, keys, values, bias)
+        return F.scaled_dot_product_attention(queries, keys, values, bias)
     out: Tensor = _Attention.apply(queries, keys, values)  # type: ignore[no-untyped-call]
     return out
 
@@ -35,7 +36,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        batch, _, num_heads, head_dim = queries.shape
+        batch, num_heads, _, head_dim = queries.shape
         q = _rows(queries * head_dim**-0.5)
         k, v = _rows(keys), _rows(values)
         weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)), dim=-1)
@@ -60,10 +61,10 @@ class _Attention(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(B, N, H, d) -> (B H, N, d) bfloat16."""
-    return x.to(torch.bfloat16).transpose(1, 2).flatten(0, 1)
+    """(B, H, N, d) -> (B H, N, d) bfloat16."""
+    return x.to(torch.bfloat16).flatten(0, 1)
 
 
 def _heads(x: Tensor, batch: int, num_heads: int) -> Tensor:
-    """(B H, N, d) -> (B, N, H, d)."""
-    return x.view(batch, num_heads, *x.shape[1:]).transpose(1, 2)
+    """(B H, N, d) -> (B, H, N, d)."""
+    return x.view(batch, num_heads, *x.shape[1:])

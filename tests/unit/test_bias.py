@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from soundstage.conditioning.positions import video_positions
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.model import bias as biases
-from soundstage.model.attention import strength_bias, torch_attention
-from soundstage.model.bias import Parts, attend, parts_of
+from soundstage.model.attention import strength_bias
+from soundstage.model.bias import Parts, attend_in_parts, parts_of
 from soundstage.model.transformer import Modality, Transformer
 from tests.tiny_transformer import NUM_VIDEO, modalities, transformer
 
@@ -50,20 +51,19 @@ def test_parts_give_the_numbers_of_the_dense_bias(name: str) -> None:
     make, with_bias = CASES[name]
     dense = strength_bias(make(), torch.float32)
     found = parts_of(dense)
-    q, k, v = (noise(2, dense.shape[2], 3, 16 + i)[..., :16] for i in range(3))
+    q, k, v = (noise(2, dense.shape[2], 3, 16 + i)[..., :16].transpose(1, 2) for i in range(3))
     asked: list[tuple[int, int, bool]] = []
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        asked.append((q.shape[1], k.shape[1], bias is not None))
-        return torch_attention(q, k, v, bias)
+        asked.append((q.shape[2], k.shape[2], bias is not None))
+        return F.scaled_dot_product_attention(q, k, v, bias)
 
-    torch.testing.assert_close(
-        attend(kernel, q, k, v, found), torch_attention(q, k, v, dense), rtol=1e-5, atol=1e-6
-    )
     if all(with_bias):
         assert found is dense
         return
     assert isinstance(found, Parts)
+    wanted = F.scaled_dot_product_attention(q, k, v, dense)
+    torch.testing.assert_close(attend_in_parts(kernel, q, k, v, found), wanted, rtol=1e-5, atol=1e-6)
     assert [bias for _, _, bias in asked] == with_bias
     for queries, keys, bias in asked:  # nobody reads what nobody sees
         assert keys <= (mask_keys := dense.shape[3]), (queries, mask_keys, bias)

@@ -21,7 +21,7 @@ from soundstage.memory import policy as budget
 from soundstage.memory.offload import chunk_feed_forward
 from soundstage.memory.policy import Machine, ModelSizes, Residency, Work, choose, price
 from soundstage.memory.stream import BlockLayout
-from soundstage.model import attention
+from soundstage.model.attention import Attention
 from soundstage.model.config import TransformerConfig, VideoVaeConfig, transformer_header, video_vae_header
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.model.video_vae import VideoVae
@@ -101,7 +101,7 @@ def test_operations_are_those_of_the_published_table(size: tuple[int, int, int],
 @pytest.fixture
 def kernels_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention and norms in one kernel each, as a CUDA device runs them."""
-    monkeypatch.setattr(attention, "torch_attention", lambda q, k, v, bias=None: torch.empty_like(q))
+    monkeypatch.setattr(Attention, "kernel", staticmethod(lambda q, k, v, bias=None: torch.empty_like(q)))
     monkeypatch.setattr(F, "rms_norm", lambda x, *_, **__: torch.empty_like(x))
 
 

@@ -53,7 +53,7 @@ def run(transformer, caches, *, scales=(NEUTRAL, NEUTRAL), sigmas=SIGMAS, **opti
         Stream.fresh(audio_positions(5), width=8, dtype=torch.float32),
     )
     positive, negative = (Contexts(torch.randn(1, 4, 64), torch.randn(1, 4, 32)) for _ in range(2))
-    guider = Guider(transformer, streams, scales, positive, negative, cache=caches)
+    guider = Guider(lambda: transformer, streams, scales, positive, negative, cache=caches)
     generator = torch.Generator().manual_seed(0)
     *_, last = denoise(guider, *streams, sigmas, generator, **options)
     return last.video, last.audio
@@ -202,7 +202,7 @@ def test_nano_loses_little_to_a_cache_that_leaves_out_a_third(
             Stream.fresh(video_positions(2, 2, 3, 24.0), width=128, dtype=torch.float32),
             Stream.fresh(audio_positions(9), width=128, dtype=torch.float32),
         )
-        guider = Guider(nano, streams, (NEUTRAL, NEUTRAL), contexts, cache=caches)
+        guider = Guider(lambda: nano, streams, (NEUTRAL, NEUTRAL), contexts, cache=caches)
         *_, last = denoise(guider, *streams, sigmas, torch.Generator().manual_seed(10))
         return last.video, last.audio
 

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 import soundstage as ss
 import soundstage.rendering.parts
-from soundstage.cli import making
 from soundstage.cli.program import GROUPS, app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
@@ -105,13 +104,13 @@ def test_nothing_is_overwritten_unless_forced(
 def test_a_name_taken_during_the_work_loses_no_clip(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = making._run
+    run = Engine.run
 
     def slow(*given: Any) -> Any:
         (tmp_path / "ball.mp4").write_text("another's film")
         return run(*given)
 
-    monkeypatch.setattr(making, "_run", slow)
+    monkeypatch.setattr(Engine, "run", slow)
     words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1)
     result = call(*words, "-o", tmp_path / "ball.mp4")
     assert result.exit_code == 2
@@ -131,7 +130,7 @@ def test_a_failed_run_leaves_no_name_behind(
         raise MediaError("a damaged input")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(making, "_run", failing)
+    monkeypatch.setattr(Engine, "run", failing)
     assert call("generate", PROMPT, "--model", folder, "--contact-sheet").exit_code == 2
     assert list(tmp_path.iterdir()) == []
 

@@ -158,7 +158,9 @@ def run() -> dict[str, object]:
 
 
 def guided(model, run, video, audio, *, steps=(0,), batched=True):  # type: ignore[no-untyped-def]
-    guider = Guider(model, run["streams"], (video, audio), run["positive"], run["negative"], batched=batched)
+    guider = Guider(
+        lambda: model, run["streams"], (video, audio), run["positive"], run["negative"], batched=batched
+    )
     with torch.no_grad():
         return [guider(*run["x"], torch.tensor(0.8), step) for step in steps]
 
@@ -340,12 +342,17 @@ def test_identity_without_a_reference_is_refused(transformer, run) -> None:  # t
 
 def test_the_negative_prediction_cannot_be_shown_without_a_negative_prompt(transformer, run) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="no such prompt"):
-        Guider(transformer, run["streams"], (NEUTRAL, NEUTRAL), run["positive"], unconditional=True)
+        Guider(lambda: transformer, run["streams"], (NEUTRAL, NEUTRAL), run["positive"], unconditional=True)
 
 
 def test_a_guider_shows_its_negative_prediction_when_asked(transformer, run) -> None:  # type: ignore[no-untyped-def]
     guider = Guider(
-        transformer, run["streams"], (NEUTRAL, NEUTRAL), run["positive"], run["negative"], unconditional=True
+        lambda: transformer,
+        run["streams"],
+        (NEUTRAL, NEUTRAL),
+        run["positive"],
+        run["negative"],
+        unconditional=True,
     )
     with torch.no_grad():
         got = guider(*run["x"], torch.tensor(0.8), 0)
@@ -358,7 +365,7 @@ def test_a_guider_shows_its_negative_prediction_when_asked(transformer, run) -> 
 def test_cfg_plus_plus_runs_on_a_guider_that_shows_its_negative_prediction(transformer, run) -> None:  # type: ignore[no-untyped-def]
     def last(unconditional: bool):  # type: ignore[no-untyped-def]
         guider = Guider(
-            transformer,
+            lambda: transformer,
             run["streams"],
             (NEUTRAL, NEUTRAL),
             run["positive"],

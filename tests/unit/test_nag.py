@@ -105,8 +105,14 @@ def test_the_text_attention_of_every_block_is_steered(transformer: Transformer) 
                 table + transformer.prompt_adaln_single(1000 * video.sigma[:, None], torch.float32)[0][:, 0]
             )
             negative = steered_video.negative.context * (1 + rows[:, 1:2]) + rows[:, 0:1]
-            z = [attention.heads_of(x, c) for c in (context, negative)]
-            return attention.finish(x, steered(*z, steered_video.negative))
+            z = [
+                attention.kernel(
+                    attention.queries_of(x), attention.keys_of(c), attention.values_of(c), bias
+                ).transpose(1, 2)
+                for c in (context, negative)
+            ]
+            heads = steered(*z, steered_video.negative)
+            return attention.finish(x, heads.transpose(1, 2))
 
         attention.forward = forward
         return attention, original
@@ -151,7 +157,7 @@ def guided(transformer: Transformer, video: Scales, audio: Scales, **options: ob
     positive, negative, unwanted = (Contexts(torch.randn(1, 4, 64), torch.randn(1, 4, 32)) for _ in range(3))
     x = torch.randn(2, 12, 8), torch.randn(2, 5, 8)
     options.setdefault("nag", unwanted)
-    guider = Guider(transformer, streams, (video, audio), positive, negative, **options)
+    guider = Guider(lambda: transformer, streams, (video, audio), positive, negative, **options)
     return guider(*x, torch.tensor(0.8), 0)
 
 
@@ -202,4 +208,4 @@ def test_nag_without_any_text_is_refused(transformer: Transformer) -> None:
     streams = (None, Stream.fresh(audio_positions(5), width=8, dtype=torch.float32))
     positive = Contexts(None, torch.randn(1, 4, 32))
     with pytest.raises(ValueError, match="audio stream, but there is no text"):
-        Guider(transformer, streams, (None, {1.0: NEUTRAL, 0.5: Scales(nag=11)}), positive)
+        Guider(lambda: transformer, streams, (None, {1.0: NEUTRAL, 0.5: Scales(nag=11)}), positive)

@@ -101,7 +101,7 @@ def test_every_step_is_made_with_the_scales_of_its_level(stage: Engine) -> None:
     stream = Stream.fresh(edges.expand(1, 3, 4, 2), width=128, dtype=torch.float32)
 
     def guider(scales: Guidance) -> Guider:
-        return Guider(parts.transformer, (stream, None), (scales, None), *texts)
+        return Guider(lambda: parts.transformer, (stream, None), (scales, None), *texts)
 
     split_guider = guider(with_words(NEUTRAL, {"cfg": 4, 0.6: {"cfg": 1}}, "video"))
     before, after = guider(Scales(cfg=4)), guider(NEUTRAL)

@@ -123,7 +123,7 @@ class Run:
     negative: Contexts
 
     def guider(self, transformer: Transformer, scales: Scales) -> Guider:
-        return Guider(transformer, self.streams, (scales, scales), self.positive, self.negative)
+        return Guider(lambda: transformer, self.streams, (scales, scales), self.positive, self.negative)
 
 
 class DistillLoss:

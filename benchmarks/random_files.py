@@ -59,7 +59,8 @@ from soundstage.text.pieces import (
     Piece,
 )
 from soundstage.weights.configs import published_config
-from soundstage.weights.header import TensorEntry, header_bytes, laid_out
+from soundstage.weights.entry import TensorEntry
+from soundstage.weights.header import header_bytes, laid_out
 from soundstage.weights.layouts import SPIECE, Part, PartTensors, StoredTensor
 from soundstage.weights.load import builder
 from soundstage.weights.read import TORCH_DTYPES

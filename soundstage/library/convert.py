@@ -40,7 +40,7 @@ from soundstage.library.convert_plan import (
 )
 from soundstage.weights.configs import completed, model_config
 from soundstage.weights.diffusers_config import CLASSES, write_diffusers_config
-from soundstage.weights.header import TensorEntry
+from soundstage.weights.entry import TensorEntry
 from soundstage.weights.layouts import DIFFUSERS_PARTS, DiffusersComponent, Part
 from soundstage.weights.quantize import quantize_weight, rounded
 from soundstage.weights.read import TORCH_DTYPES, Tensors

@@ -21,9 +21,10 @@ from soundstage.errors import WeightsError
 from soundstage.lora.header import lora_refusal
 from soundstage.weights.configs import completed
 from soundstage.weights.diffusers_config import read_diffusers_config
+from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.foreign import quantizer_beside
 from soundstage.weights.gguf import is_packed
-from soundstage.weights.header import TensorEntry, WeightsFile, is_there, read_header, shard_groups, shards
+from soundstage.weights.header import is_there, read_header, shard_groups, shards
 from soundstage.weights.layouts import (
     SPIECE,
     UNUSED,

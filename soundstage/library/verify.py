@@ -17,7 +17,8 @@ from soundstage.errors import RequestError, WeightsError
 from soundstage.library.identify import SUFFIXES, identify
 from soundstage.library.installed import Library
 from soundstage.library.pull import sha256_of
-from soundstage.weights.header import AGAIN, checked_size, is_there, read_header
+from soundstage.weights.entry import AGAIN
+from soundstage.weights.header import checked_size, is_there, read_header
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")  # what weights are called that are not read here
 

@@ -40,7 +40,8 @@ from soundstage.model.config import (
 )
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
-from soundstage.weights.header import WeightsFile, read_header
+from soundstage.weights.entry import WeightsFile
+from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PART_PREFIXES, Part, to_diffusers
 from soundstage.weights.read import Tensors
 

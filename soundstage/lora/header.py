@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from soundstage.errors import WeightsError
+from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.foreign import is_first_ltx, other_model, quantizer_of
-from soundstage.weights.header import TensorEntry, WeightsFile
 from soundstage.weights.layouts import listing
 
 PAIR = re.compile(r"^(?P<module>.+?)[._]lora[._](?P<side>A|B|down|up)(\.\w+?)?(\.weight)?$")

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from soundstage.errors import WeightsError
-from soundstage.weights.header import WeightsFile
+from soundstage.weights.entry import WeightsFile
 
 DOWNSCALE_NAMES = ("reference_downscale_factor", "reference_spatial_scale_factor")
 TEMPORAL_NAME = "reference_temporal_scale_factor"

@@ -106,7 +106,7 @@ class TextEncoder:
         )
 
     def encode(self, prompts: Sequence[str]) -> PromptContext:
-        """Return the contexts of prompts. Each is computed on its own, so its bits do not depend on its company."""
+        """Return the contexts of prompts, each computed alone: its bits do not depend on the others."""
         with torch.no_grad():  # one part after the other, since each may have to be brought for its turn
             features = [self.encode_features([prompt]) for prompt in prompts]
             contexts = [self.connect(feature) for feature in features]

@@ -110,7 +110,7 @@ def build_tokenizer(pieces: Sequence[Piece]) -> Any:
 
 
 def _merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
-    """Return every way to make a normal piece of two, the highest score first, earlier pieces first among equals."""
+    """Return every way to make a normal piece of two; the highest score first, then the earlier pieces."""
     ids = {piece.text: index for index, piece in enumerate(pieces) if piece.kind == NORMAL}
     by_score = sorted(ids, key=lambda text: -pieces[ids[text]].score)
     merges = []

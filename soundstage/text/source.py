@@ -25,8 +25,9 @@ from typing import Any
 from soundstage.errors import ConfigError, SoundstageError, WeightsError
 from soundstage.text.pieces import Piece, build_tokenizer, read_gguf_pieces, read_pieces
 from soundstage.weights.dtypes import check_dtypes
+from soundstage.weights.entry import WeightsFile
 from soundstage.weights.foreign import quantizer_in_config
-from soundstage.weights.header import WeightsFile, read_header, shards
+from soundstage.weights.header import read_header, shards
 from soundstage.weights.layouts import SPIECE, StoredTensor, find_gemma
 
 TEXT_MODEL = "gemma3_text"

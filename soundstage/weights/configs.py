@@ -27,7 +27,7 @@ from soundstage.model.config import (
     vocoder_header,
 )
 from soundstage.weights.diffusers_config import read_diffusers_config
-from soundstage.weights.header import WeightsFile
+from soundstage.weights.entry import WeightsFile
 from soundstage.weights.layouts import Part, PartTensors, is_upsampler
 
 PartConfig = (

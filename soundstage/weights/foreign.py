@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from soundstage.weights.header import WeightsFile
+from soundstage.weights.entry import WeightsFile
 
 # Quantizers by the last word in the names of tensors that only they store, the most telling first.
 _QUANTIZERS: tuple[tuple[re.Pattern[str], str], ...] = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MissingExtraError, WeightsError
-from soundstage.weights.header import AGAIN, BITS, TensorEntry, WeightsFile
+from soundstage.weights.entry import AGAIN, BITS, TensorEntry, WeightsFile
 
 # Files made for ComfyUI flatten some tensors and keep their shape under this key.
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."

@@ -12,24 +12,18 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from soundstage.errors import WeightsError
+from soundstage.files import known_file
+from soundstage.weights.entry import AGAIN, BITS, TensorEntry, WeightsFile
+from soundstage.weights.gguf import read_gguf
 
 MAX_HEADER_BYTES = 100_000_000
-AGAIN = "download or copy it again"
-
-# In the order in which safetensors' own writer sorts tensors, backwards.
-BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
-    "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
-    "U32": 32, "I32": 32, "F32": 32,
-    "U64": 64, "I64": 64, "F64": 64,
-}  # fmt: skip
-
+HEADERS_KEPT = 64  # of 5 MB at most in a 22B model, so that no file is parsed twice in a row
 # What people hand us instead of a safetensors file: how it begins, and what to say.
 LOOKALIKES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "is a PyTorch pickle (.pt, .ckpt), which can run code when opened; get the .safetensors"),
@@ -38,60 +32,6 @@ LOOKALIKES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
     (b"<", "is a web page, not weights; download it again, logged in if the model is gated"),
 )
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor of a file. dtype as safetensors spells it, BF16, F32, F8_E4M3, or a GGUF block format, Q8_0.
-
-    offset: of its first byte in the file. packed_bytes: its size, of a GGUF block format only.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int = 0
-    packed_bytes: int | None = None
-
-    @property
-    def num_params(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def num_bytes(self) -> int:
-        return self.num_params * BITS[self.dtype] // 8 if self.packed_bytes is None else self.packed_bytes
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A safetensors or GGUF file whose header has been checked against its size."""
-
-    path: Path
-    metadata: dict[str, str]
-    tensors: dict[str, TensorEntry]
-
-    @cached_property
-    def config(self) -> dict[str, Any] | None:
-        """The model config stored with the weights, or None; raises WeightsError if it is not JSON."""
-        text = self.metadata.get("config")
-        if text is None:
-            return None
-        try:
-            config = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise WeightsError(f"{self.path} stores a config that is not JSON ({error}); {AGAIN}") from error
-        if not isinstance(config, dict):
-            raise WeightsError(f"{self.path} stores a config that is not a JSON object; {AGAIN}")
-        return config
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one tensor, for small ones: markers and embedded files."""
-        entry = self.tensors[name]
-        try:
-            with self.path.open("rb") as file:
-                file.seek(entry.offset)
-                return file.read(entry.num_bytes)
-        except OSError as error:
-            raise WeightsError(f"{self.path} cannot be read ({error.strerror}); check the file") from error
 
 
 # One checkpoint in several files: model-00001-of-00005.safetensors, model-00001-of-00005.gguf.
@@ -123,31 +63,35 @@ def shards(path: Path) -> list[Path]:
 
 
 def read_header(path: str | Path) -> WeightsFile:
-    """Read and check the header of a safetensors or GGUF file.
+    """Read and check the header of a safetensors or GGUF file; one that did not change is not read again.
 
     Raises WeightsError for a file that is missing, of another kind, damaged, or cut short, and
     MissingExtraError for a GGUF file without the package that reads it.
     """
     path = Path(path)
-    size = checked_size(path)
+    checked_size(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(32)
-            if start.startswith(b"GGUF"):
-                from soundstage.weights.gguf import read_gguf  # it reads headers with a package of its own
-
-                return read_gguf(path)
-            length = int.from_bytes(start[:8], "little")
-            if start[8:9] != b"{" or not 2 <= length <= MAX_HEADER_BYTES:
-                raise WeightsError(f"{path} {_lookalike(start)}")
-            if 8 + length > size:
-                raise WeightsError(f"{path} is cut short within its header ({size:,} bytes); {AGAIN}")
-            file.seek(8)
-            text = file.read(length)
+        return _read_header(path, *known_file(path))
     except OSError as error:
         raise WeightsError(
             f"{path} cannot be read ({error.strerror}); check the file and its rights"
         ) from error
+
+
+@lru_cache(maxsize=HEADERS_KEPT)
+def _read_header(path: Path, absolute: str, stamp: tuple[int, ...]) -> WeightsFile:
+    """Read a header. absolute, stamp: see `known_file`; they differ for another file of the same name."""
+    with path.open("rb") as file:
+        start, size = file.read(32), os.fstat(file.fileno()).st_size
+        if start.startswith(b"GGUF"):
+            return read_gguf(path)
+        length = int.from_bytes(start[:8], "little")
+        if start[8:9] != b"{" or not 2 <= length <= MAX_HEADER_BYTES:
+            raise WeightsError(f"{path} {_lookalike(start)}")
+        if 8 + length > size:
+            raise WeightsError(f"{path} is cut short within its header ({size:,} bytes); {AGAIN}")
+        file.seek(8)
+        text = file.read(length)
     return _parsed(path, text, size)
 
 

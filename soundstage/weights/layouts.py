@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from soundstage.errors import WeightsError
+from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.foreign import other_model, quantizer_of
-from soundstage.weights.header import TensorEntry, WeightsFile, shard_groups
+from soundstage.weights.header import shard_groups
 from soundstage.weights.sidecars import Sidecars, check_declared, is_sidecar, sidecars
 
 Part = Literal[

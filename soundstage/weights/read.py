@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from soundstage.errors import WeightsError
+from soundstage.weights.entry import AGAIN, TensorEntry
 from soundstage.weights.gguf import block_bytes, decode_blocks, is_packed
-from soundstage.weights.header import AGAIN, TensorEntry
 from soundstage.weights.layouts import StoredTensor
 
 TORCH_DTYPES: dict[str, torch.dtype] = {

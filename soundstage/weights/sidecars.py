@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from soundstage.errors import WeightsError
-from soundstage.weights.header import TensorEntry, WeightsFile
+from soundstage.weights.entry import TensorEntry, WeightsFile
 
 # By the name in a file, the name here.
 NAMES = {

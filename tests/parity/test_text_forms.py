@@ -34,7 +34,7 @@ from soundstage.rendering.parts import LoadedParts
 from soundstage.text.gemma import Gemma, Storage
 from soundstage.text.pieces import build_tokenizer, read_pieces
 from soundstage.text.source import shaped_config
-from soundstage.weights.header import TensorEntry
+from soundstage.weights.entry import TensorEntry
 from soundstage.weights.layouts import StoredTensor
 from soundstage.weights.load import check_fit
 from soundstage.weights.quantize import QuantizedLinear

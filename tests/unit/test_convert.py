@@ -26,7 +26,8 @@ from soundstage.library.identify import identify
 from soundstage.library.model_files import SHIPPED, find_model
 from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.configs import published_config, stored_config
-from soundstage.weights.header import TensorEntry, read_header
+from soundstage.weights.entry import TensorEntry
+from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
 from soundstage.weights.load import builder, load_part
 from tests.tiny_model import write_tiny_model

@@ -17,7 +17,7 @@ from soundstage.library.model_files import lora_file
 from soundstage.lora.adapters import AdapterReport
 from soundstage.lora.files import (
     Layer,
-    Lora,
+    LoraFile,
     LowRank,
     find_layer,
     read_lora,
@@ -425,7 +425,7 @@ def test_a_gate_tells_the_base_version(tmp_path: Path) -> None:
 
 
 def test_a_written_lora_has_the_official_names_and_reads_back(tmp_path: Path) -> None:
-    lora = Lora(
+    lora = LoraFile(
         {
             Layer("transformer", KEY): LowRank(DOWN, UP, scale=0.5),
             Layer("video_connector", "transformer_1d_blocks.0.attn1.to_v"): LowRank(DOWN, UP),

@@ -50,11 +50,11 @@ class CatalogFile:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is several files; they are pulled and found together."""
+        """Return whether it is several files; they are pulled and found together."""
         return self.path == "*"
 
     def matches(self, path: str) -> bool:
-        """Whether a file of the repository belongs to it."""
+        """Return whether a file of the repository belongs to it."""
         if self.is_folder:
             return PurePosixPath(path).suffix in (".safetensors", ".json", ".model", ".jinja")
         return fnmatchcase(path, self.path)
@@ -75,7 +75,7 @@ def _official(stem: str, kind: Kind, num_bytes: int, holds: str, purpose: str, *
 
 
 def _split(stem: str, kind: Kind, folder: str, gigabytes: float, holds: str, purpose: str) -> CatalogFile:
-    """One of the files that ComfyUI users have."""
+    """Return one of the files that ComfyUI users have."""
     dtype = next((d for mark, d in _SPLIT_DTYPES.items() if mark in stem), "BF16")
     return CatalogFile(
         stem,
@@ -94,7 +94,7 @@ _SPLIT_DTYPES = {"mxfp8": "MXFP8", "fp8": "FP8"}
 
 
 def _transformers() -> tuple[CatalogFile, ...]:
-    """The transformer alone, by Kijai: three models in six storage forms."""
+    """Return the transformer alone, by Kijai: three models in six storage forms."""
     forms = {
         "bf16": (42.0, "as published"),
         "fp8_scaled": (24.0, "half the size, one scale per weight"),
@@ -149,7 +149,7 @@ def _first_generation(name: str, kind: str, num_bytes: int, purpose: str) -> Cat
 
 
 def _ic_lora(name: str, tag: str, num_bytes: int, purpose: str, *, gated: bool = False) -> CatalogFile:
-    """In-context LoRAs by Lightricks. tag: the file name's end, * where it is not known."""
+    """Return the entry of an in-context LoRA by Lightricks. tag: the file name's end, * if unknown."""
     stem = f"ltx-2.3-22b-ic-lora-{name.lower()}"
     return CatalogFile(
         f"{stem}-{tag.removesuffix('-0.9')}" if tag.startswith("x") else stem,
@@ -513,7 +513,7 @@ _BY_NAME = {file.name.lower(): file for file in FILES}
 
 
 def find(name: str) -> tuple[CatalogFile, ...]:
-    """The files of a model's or a file's name, with or without its ending, in any case.
+    """Return the files of a model's or a file's name, with or without its ending, in any case.
 
     Raises RequestError for a name that is not published, with the nearest ones.
     """
@@ -532,7 +532,7 @@ def find(name: str) -> tuple[CatalogFile, ...]:
 
 
 def by_file_name(file_name: str) -> CatalogFile | None:
-    """The single-file entry that a file on disk is a download of, by its name alone."""
+    """Return the single-file entry that a file on disk is a download of, by its name alone."""
     for file in FILES:
         pattern = PurePosixPath(file.path).name
         if not file.is_folder and pattern not in _SHARED_NAMES and fnmatchcase(file_name, pattern):

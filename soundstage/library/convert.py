@@ -117,7 +117,7 @@ def _check_target(target: Path, outputs: Sequence[OutputFile], source: Source, l
 
 
 def _write(path: Path, output: OutputFile, edit: Edit | None, wrote: Callable[[int], None]) -> None:
-    """One file, whole or not at all."""
+    """Write one file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
     try:
@@ -153,7 +153,7 @@ def _pieces(tensors: Tensors, item: Item, edit: Edit | None) -> Iterator[tuple[s
 
 
 def _edited(tensors: Tensors, item: Item, edit: Edit) -> Tensor | None:
-    """The weight after the edit; None if it stays as it is."""
+    """Return the weight after the edit; None if it stays as it is."""
     stored = item.stored
     quantized = stored.entry.dtype not in ("BF16", "F16", "F32", "F64")
     value = tensors.value(stored, torch.float32 if quantized else TORCH_DTYPES[stored.entry.dtype], CPU)
@@ -212,7 +212,7 @@ TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json",
 def _write_companions(
     target: Path, source: Source, outputs: Sequence[OutputFile], layout: Layout
 ) -> list[Path]:
-    """The bundle's defaults, the text encoder and the upsamplers, and what diffusers wants beside weights."""
+    """Write bundle defaults, text encoder, upsamplers, and what diffusers wants beside weights."""
     texts: dict[Path, Any] = {}
     if source.bundle:
         texts[Path("bundle.json")] = dict(source.bundle)
@@ -244,7 +244,7 @@ def _copy(path: Path, target: Path) -> Path:
 
 
 def _copies(source: Source, layout: Layout) -> Iterator[tuple[Path, Path]]:
-    """Files taken along as they are, and where to. A text encoder in a single file stays where it is."""
+    """Yield the files that are copied, and where to. A text encoder in a single file stays in place."""
     for path in source.extras:
         yield path, Path("latent_upscale_models" if layout == "kijai" else ".") / path.name
     if source.text is None:

@@ -1,4 +1,4 @@
-"""What a conversion writes, worked out from headers alone: the files, their tensors, their headers.
+"""Plan a conversion from headers alone: the files, their tensors, their headers.
 
 `open_source` reads the headers of what there is; `plan_conversion` gives the files of another layout or
 dtype.
@@ -77,7 +77,7 @@ SECTIONS: dict[Part, str] = {
 
 @dataclass(frozen=True)
 class Source:
-    """What is converted. config: stored sections. metadata: of the headers, without config and format.
+    """What is converted. config: stored sections. metadata: the headers', without config and format.
 
     text: folder of a text encoder to take along. bundle: the content of a bundle.json.
     """
@@ -140,7 +140,7 @@ class OutputFile:
 
 
 def open_source(paths: Sequence[str | Path]) -> Source:
-    """Headers of files and folders. Raises WeightsError for damaged files and those of another model."""
+    """Return the headers of files and folders. Raises WeightsError for damaged or foreign files."""
     places = [Path(path) for path in paths]
     bundle = _bundle(places[0])
     places += [places[0] / path for path in bundle.pop("files", ())]
@@ -181,7 +181,7 @@ def _bundle(folder: Path) -> dict[str, Any]:
 
 
 def _metadata(files: Iterable[WeightsFile]) -> dict[str, str]:
-    """What headers say beyond the config, the first file's word first."""
+    """Return what headers say beyond the config, the first file's word first."""
     found: dict[str, str] = {}
     for file in files:
         for key, value in file.metadata.items():
@@ -199,7 +199,7 @@ def _text_folder(found: Iterable[Description]) -> Path | None:
 
 
 def plan_conversion(source: Source, layout: Layout, dtype: Dtype | None) -> list[OutputFile]:
-    """The files that `convert` would write, from headers alone. Raises RequestError."""
+    """Return the files that `convert` would write, from headers alone. Raises RequestError."""
     if layout not in get_args(Layout):
         raise RequestError(
             f"layout is '{layout}'; give one of {listed(layout, get_args(Layout))}", field="layout"
@@ -245,7 +245,7 @@ def _plan_diffusers(source: Source, dtype: Dtype | None) -> list[OutputFile]:
 
 
 def _shards(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
-    """In order, each of at most SHARD_BYTES."""
+    """Split tensors, in order, into shards of at most SHARD_BYTES."""
     group: list[Item] = []
     size = 0
     for item in items:
@@ -289,14 +289,14 @@ def _item(part: Part, key: str, stored: StoredTensor, dtype: Dtype | None, name:
 
 
 def _is_target(key: str) -> bool:
-    """Whether a transformer's tensor is the weight of a layer that may be 8-bit."""
+    """Return whether a transformer's tensor is the weight of a layer that may be 8-bit."""
     return key.endswith(".weight") and TARGET.match(key.removesuffix(".weight")) is not None
 
 
 def _file_metadata(
     source: Source, parts: Sequence[Part], items: Iterable[Item], layout: Layout
 ) -> dict[str, str]:
-    """The sections of a file's parts, what the source says of itself, and which layers are quantized."""
+    """Return a file's metadata: its parts' sections, the source's own, and the quantized layers."""
     wanted = {SECTIONS[part] for part in parts if part in source.parts}
     order = [*dict.fromkeys(SECTIONS.values()), *source.config]
     if "transformer" in wanted:  # with what belongs to no part: the scheduler

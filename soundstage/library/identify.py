@@ -1,4 +1,4 @@
-"""What a file or folder of weights is, told from headers alone: parts, version, dtypes, whether it runs here.
+"""Identify a file or folder of weights from headers alone: parts, version, dtypes, whether it runs here.
 
     identify("ltx-2.3-22b-dev.safetensors")      # one checkpoint, or a folder as a whole
     scan("ComfyUI/models")                       # every checkpoint below a folder
@@ -64,8 +64,9 @@ class PartSummary:
 class Description:
     """One checkpoint. parts: in order of size. version: "2.3.0" as stored, "2.3" if told from the names.
 
-    num_scales: of quantized weights. metadata: of the header, without the config. config: its sections.
-    distilled: by the file's or folder's name or its scheduler; no tensor tells. role: of an upsampler.
+    num_scales: count of quantized weights' scales. metadata: the header's, without the config.
+    config: its sections.
+    distilled: by the file's or folder's name or its scheduler; no tensor tells. role: an upsampler's.
     refusal: why it cannot be used, or None. notices: config keys that it lacks, and what is taken instead.
     """
 
@@ -167,7 +168,7 @@ def _described(group: Sequence[WeightsFile]) -> Description:
 
 
 def _quantizer_beside(file: WeightsFile, weights: Mapping[str, TensorEntry]) -> str | None:
-    """What the config.json next to a text encoder or diffusers component says of its quantization."""
+    """Return what the config.json next to a text encoder or diffusers component says of its quantization."""
     if not is_gemma(weights) and diffusers_component(weights) is None:
         return None
     found = quantizer_beside(file.path)
@@ -309,7 +310,7 @@ def _summary(part: str, entries: Iterable[TensorEntry]) -> PartSummary:
 
 
 def _together(folder: Path, found: Sequence[Description]) -> Description:
-    """A folder of checkpoints as one: of what it says, what all of the model's files agree on."""
+    """Return a folder of checkpoints as one, with the facts that all of its model files share."""
     models = [description for description in found if description.kind == "model"]
     layouts = {description.layout.split()[0] for description in models}
     return Description(

@@ -1,4 +1,4 @@
-"""What of LTX-2.3 is on this machine, and where: downloads, added files and folders, other programs' folders.
+"""Find what of LTX-2.3 is on this machine, and where: downloads, added files and folders, other programs' folders.
 
     library = Library.open()
     library.add([Path("~/ComfyUI")])                          # a folder to look through
@@ -156,7 +156,7 @@ class Library:
         return list(unique.values())
 
     def find(self) -> dict[str, list[Found]]:
-        """Where published files are, by catalogue name; complete ones first."""
+        """Return where published files are, by catalogue name; complete ones first."""
         found: dict[str, list[Found]] = {}
         for label, path in self._candidates():
             for entry in _entries(path):
@@ -164,7 +164,7 @@ class Library:
         return {name: sorted(copies, key=lambda copy: not copy.complete) for name, copies in found.items()}
 
     def lookup(self, name: str) -> tuple[Path, ...] | None:
-        """The files of an added model or of one in the catalogue; None for a name that is neither.
+        """Return the files of an added model or of one in the catalogue; None for a name that is neither.
 
         Raises RequestError if the catalogue has it and this machine does not, WeightsError if an added
         model's file is gone.
@@ -183,7 +183,7 @@ class Library:
         return self._published(name, entries)
 
     def names(self, asked: str) -> list[str]:
-        """Names of added models, then of published ones; published files only where near the asked name."""
+        """Return names of added models, then published ones; published files only near the asked name."""
         return [*self.models, *MODELS, *nearest(asked, (entry.name for entry in FILES))]
 
     def _published(self, name: str, entries: Sequence[CatalogFile]) -> tuple[Path, ...]:
@@ -216,7 +216,7 @@ class Library:
 
 
 def models_folder() -> Path:
-    """Where downloads go."""
+    """Return where downloads go."""
     return Path(platformdirs.user_data_dir("soundstage")) / "models"
 
 
@@ -233,7 +233,7 @@ def _first(here: dict[str, list[Found]], entry: CatalogFile) -> Path | None:
 
 
 def _text_encoder(here: dict[str, list[Found]], entries: Sequence[CatalogFile]) -> Path | None:
-    """The set's own form of Gemma, or any other that runs."""
+    """Return the set's own form of Gemma, or any other that runs."""
     wanted = [entry for entry in entries if entry.kind == "text encoder"]
     if not wanted:
         return None
@@ -249,7 +249,7 @@ def _found(entry: CatalogFile, path: Path, label: str) -> Found:
 
 
 def _entries(path: Path) -> list[CatalogFile]:
-    """The catalogue's entries that a path is, by its name; a folder of many files, by its repository's."""
+    """Return the catalogue's entries that a path is, by its name or its repository's."""
     if path.is_file():
         entry = by_file_name(path.name)
         own = [e for e in FILES if not e.is_folder and str(path).endswith(f"{e.repository}/{path.name}")]
@@ -288,7 +288,7 @@ def _wangp() -> list[Place]:
 
 
 def _inside(place: Place) -> list[Place]:
-    """An added folder, and where it keeps models elsewhere if it is another program's."""
+    """Return an added folder, and where it keeps models elsewhere if it is another program's."""
     return [*_of_comfyui(place.folder), *_of_wangp(place.folder), place]
 
 
@@ -298,7 +298,7 @@ def _homes(variable: str, names: Sequence[str]) -> list[Path]:
 
 
 def _of_comfyui(home: Path) -> list[Place]:
-    """Its models folder, and those of its extra_model_paths.yaml."""
+    """Return ComfyUI's models folder, and those of its extra_model_paths.yaml."""
     if not (home / "models").is_dir():
         return []
     folders = [home / "models", *_extra_model_paths(home / "extra_model_paths.yaml")]
@@ -322,7 +322,7 @@ def _extra_model_paths(path: Path) -> Iterator[Path]:
 
 
 def _of_wangp(home: Path) -> list[Place]:
-    """Its checkpoint folders, by its settings file, and its LoRAs."""
+    """Return WanGP's checkpoint folders, by its settings file, and its LoRAs."""
     if not (home / "ckpts").is_dir() and not (home / "wgp_config.json").is_file():
         return []
     folders: Any = None
@@ -335,7 +335,7 @@ def _of_wangp(home: Path) -> list[Place]:
 
 
 def _hub_cache() -> Path:
-    """Where huggingface_hub keeps what other programs fetched."""
+    """Return where huggingface_hub keeps what other programs fetched."""
     if "HF_HUB_CACHE" in os.environ:
         return Path(os.environ["HF_HUB_CACHE"])
     home = os.environ.get("HF_HOME") or Path(

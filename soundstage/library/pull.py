@@ -42,12 +42,12 @@ class Download:
 
     @property
     def part(self) -> Path:
-        """Where its bytes gather; another version of the file has another name."""
+        """Return where its bytes gather; another version of the file has another name."""
         return self.target.with_name(f"{self.target.name}.{self.etag[:16]}.part")
 
     @property
     def is_here(self) -> bool:
-        """Whether a file of this name and size is in place. Its content is not read."""
+        """Return whether a file of this name and size is in place. Its content is not read."""
         return self.target.is_file() and self.target.stat().st_size == self.num_bytes
 
     @property
@@ -58,7 +58,7 @@ class Download:
 
 
 def plan_pull(entries: Sequence[CatalogFile], folder: Path) -> list[Download]:
-    """Every file of some entries, as it is on the hub now; goes to folder/<owner>/<repository>/<path>.
+    """Return every file of some entries, as it is on the hub now; goes to folder/<owner>/<repository>/<path>.
 
     Raises WeightsError if the hub does not have one, wants its licence accepted first, or does not answer.
     """
@@ -227,5 +227,5 @@ def _endpoint() -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Return the folder, or the nearest one above it that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())

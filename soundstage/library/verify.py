@@ -1,4 +1,4 @@
-"""Whether files on this machine are whole: their structure, and their content by hash.
+"""Verify that files on this machine are whole: their structure, and their content by hash.
 
     for verdict in verify([Path("models")], library): print(verdict)
 
@@ -70,7 +70,7 @@ def _verdict(path: Path, library: Library, quick: bool) -> Verdict:
 
 
 def _structure_problem(path: Path) -> str | None:
-    """What its header says is wrong with it."""
+    """Return what its header says is wrong with it."""
     try:
         checked_size(path)
         if path.suffix not in (*SUFFIXES, *PICKLES):

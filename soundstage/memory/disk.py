@@ -58,11 +58,11 @@ class DiskSource:
 
 
 def is_plain(stored: StoredTensor, dtype: torch.dtype) -> bool:
-    """Whether a tensor has in the file the bytes it is kept as; 8-bit values are kept without their scale."""
+    """Return whether a tensor is kept with the bytes of the file; 8-bit values without their scale."""
     same = TORCH_DTYPES.get(stored.entry.dtype) == dtype and not stored.shift
     return same and (stored.scale is None or dtype.itemsize == 1)
 
 
 def rounded_values(files: Tensors, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
-    """The values of a weight, on the CPU, that is rounded at load: e4m3 or int8. Its scales are known."""
+    """Return a weight's values on the CPU, rounded at load to e4m3 or int8. Its scales are known."""
     return quantize_rows(files.value(stored, torch.float32, CPU), FORMATS[dtype]).values

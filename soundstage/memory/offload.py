@@ -1,4 +1,4 @@
-"""Where a part's weights are while it is used and while it is not: policies, applied from outside.
+"""Move a part's weights to the device for its use and away after it: policies, applied from outside.
 
     resident   on the device, always
     offload    in host memory; whole parts move to the device for their turn and leave
@@ -182,7 +182,7 @@ class Streamed:
 
     @property
     def num_bytes_read(self) -> int:
-        """Bytes of weights read from files so far; 0 for a module that was built before."""
+        """Return bytes of weights read from files so far; 0 for a module that was built before."""
         sources = [self._disk, self.rest if isinstance(self.rest, OffloadedFile) else None]
         return sum(int(source.num_bytes_read) for source in sources if source is not None)
 
@@ -471,7 +471,7 @@ FREE_SHARE = 0.95  # of the host's free memory; the system needs some for itself
 
 
 def this_machine(device: torch.device) -> Machine:
-    """What is free on this machine now, and rates stated for its kind, not measured."""
+    """Return what is free on this machine now, and rates stated for its kind, not measured."""
     host, process = FREE_SHARE * free_host_bytes(), _process_bytes()
     if device.type != "cuda":
         return Machine("the CPU", "cpu", host + process, flops_per_s=CPU_RATE, process_bytes=process)

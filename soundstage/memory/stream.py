@@ -203,7 +203,7 @@ class Place:
     num_bytes: int
 
     def view(self, memory: Tensor) -> Tensor:
-        """This tensor in a flat uint8 memory."""
+        """Return this tensor in a flat uint8 memory."""
         return memory[self.offset : self.offset + self.num_bytes].view(self.dtype).view(self.shape)
 
 
@@ -252,7 +252,7 @@ class BlockSource(Protocol):
         ...
 
     def at_home(self, block: int) -> Tensor | None:
-        """The block's bytes where they live, or None if they are in no memory."""
+        """Return the block's bytes where they live, or None if they are in no memory."""
         ...
 
 
@@ -292,7 +292,7 @@ class HostSource:
         self._buffers: dict[int, HostMemory] = {}
 
     def reserve(self, block: int, layout: BlockLayout) -> Tensor:
-        """The new buffer of a block, to be filled by the caller."""
+        """Return the new buffer of a block, to be filled by the caller."""
         memory = HostMemory(layout.num_bytes, self._device)
         self.pinned = self.pinned and memory.pinned
         self.layouts[block], self._buffers[block] = layout, memory
@@ -321,7 +321,7 @@ Owner = dict[str, Any]  # a module's own dictionary of parameters or of buffers
 
 
 def owners_of(module: nn.Module) -> dict[str, tuple[Owner, str]]:
-    """For each state-dict key, the dictionary that holds the tensor and its name there.
+    """Return for each state-dict key the dictionary that holds the tensor, and its name there.
 
     Exchanging a tensor there costs no more than a dictionary write and works between devices.
     """
@@ -436,12 +436,12 @@ class BlockStreamer:
         self.copies.close()
 
     def managed(self) -> list[tuple[Owner, str]]:
-        """The tensors that are streamed, as places in modules; all others are the caller's to place."""
+        """Return the streamed tensors, as places in modules; the caller places all others."""
         return [(owner, name) for bound in self._homes.values() for owner, name, _ in bound]
 
     @property
     def bytes_per_pass(self) -> int:
-        """Bytes copied each time all blocks run once; none if the slots hold them all."""
+        """Return bytes copied each time all blocks run once; none if the slots hold them all."""
         return (
             0 if len(self.order) <= self.num_slots else sum(x.num_bytes for x in self.source.layouts.values())
         )
@@ -529,13 +529,13 @@ class BlockStreamer:
         self._staging[turn] = (staging, torch.cuda.current_stream().record_event())
 
     def _views(self, slot: _Slot, number: int) -> list[tuple[Owner, str, Tensor]]:
-        """What to put into the block's modules while it is in this slot; made once."""
+        """Return what to put into the block's modules while it is in this slot; made once."""
         if number not in slot.views:
             slot.views[number] = self._bound(number, lambda place: place.view(slot.memory))
         return slot.views[number]
 
     def _home_views(self, number: int) -> list[tuple[Owner, str, Tensor]]:
-        """What a block has while it does not run: the tensors of its home, or shapes without values."""
+        """Return a block's tensors while it does not run: those of its home, or shapes without values."""
         memory = self.source.at_home(number)
         if memory is None:
             return self._bound(number, lambda p: torch.empty(p.shape, dtype=p.dtype, device="meta"))

@@ -1,1 +1,1 @@
-"""Weights files: what is in them, what it is called here, and how it gets into a module."""
+"""Weights files: what they hold, its names here, and its way into a module."""

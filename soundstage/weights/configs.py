@@ -78,7 +78,7 @@ _REGISTERS = "connector_num_learnable_registers"
 
 
 def stored_config(files: Sequence[WeightsFile]) -> dict[str, Any]:
-    """The sections of all files' configs, and of config.json next to files of a diffusers folder.
+    """Return the sections of all files' configs, and of config.json next to files of a diffusers folder.
 
     Raises WeightsError if two files disagree on one.
     """
@@ -103,7 +103,7 @@ def model_config(files: Sequence[WeightsFile]) -> dict[str, Any]:
 
 
 def published_config() -> dict[str, Any]:
-    """The 22B model's config, for split files of third parties, many of which store none.
+    """Return the 22B model's config, for split files of third parties, many of which store none.
 
     Weights of any other size then fail on their shapes.
     """
@@ -116,7 +116,7 @@ def published_config() -> dict[str, Any]:
 
 
 def completed(config: Header, parts: Mapping[Part, PartTensors]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A config with its missing keys filled in, and a notice for each section that lacked some.
+    """Return a config with its missing keys filled in, and a notice for each section that lacked some.
 
     parts: the tensors, from which the number of registers is read. Keys that only the file can know are
     left missing.
@@ -141,7 +141,7 @@ def completed(config: Header, parts: Mapping[Part, PartTensors]) -> tuple[dict[s
 
 
 def _section(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | None:
-    """A section of a config; None where there is none to fill, or where it is damaged."""
+    """Return a section of a config; None where there is none to fill, or where it is damaged."""
     found: Any = config
     for name in path:
         if not isinstance(found, dict):
@@ -153,7 +153,7 @@ def _section(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | No
 
 
 def part_config(part: Part, parts: Mapping[Part, PartTensors], config: Header) -> PartConfig:
-    """A part's dimensions, by the config and by what only the tensors tell.
+    """Return a part's dimensions, by the config and by what only the tensors tell.
 
     A transformer file may hold one stream only; the text projection's width gives the number of the text
     encoder's layers. Raises ConfigError for a config that is incomplete or not of LTX-2.3.
@@ -196,7 +196,7 @@ def _check_layers(num_layers: int, key: str, tensors: PartTensors, prefix: str) 
 
 
 def upsampler_config(file: WeightsFile) -> UpsamplerConfig:
-    """A latent upsampler's dimensions, by its config and, where that lacks a key, by its layers' names.
+    """Return a latent upsampler's dimensions, by its config or, for missing keys, its layers' names.
 
     Raises WeightsError for a file that is no latent upsampler, ConfigError for one that does not say which.
     """

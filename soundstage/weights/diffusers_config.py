@@ -166,7 +166,7 @@ def _transformer_section(theirs: Config) -> Config:
 
 
 def _connector_keys(theirs: Config) -> Config:
-    """What the connectors' folder knows of section "transformer"."""
+    """Return what the connectors' folder knows of section "transformer"."""
     fixed = {key: value for key, value in transformer_header().items() if "connector" in key}
     section = {**fixed, **_ours(theirs, _CONNECTORS)}
     if "connector_rope_base_seq_len" in theirs:
@@ -175,7 +175,7 @@ def _connector_keys(theirs: Config) -> Config:
 
 
 def _vae_section(theirs: Config) -> Config:
-    """The block lists are the 2.3 ones; the widths are read off the first stage of each half."""
+    """Return the video VAE's section: the block lists of 2.3, the widths of each half's first stage."""
     section = video_vae_header()
     for half, channels in (("encoder", "block_out_channels"), ("decoder", "decoder_block_out_channels")):
         if channels in theirs:
@@ -189,9 +189,9 @@ def _vae_section(theirs: Config) -> Config:
 
 
 def write_diffusers_config(component: DiffusersComponent, config: Config, num_states: int) -> Config:
-    """The config.json of a component, from an official file's sections.
+    """Return the config.json of a component, from an official file's sections.
 
-    num_states: of the text encoder, for the connectors: the official file stores it in a shape only.
+    num_states: the text encoder's number, for the connectors: the official file has it in a shape only.
     """
     theirs: Config = {"_class_name": CLASSES[component]}
     match component:

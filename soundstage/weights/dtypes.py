@@ -1,4 +1,4 @@
-"""Which dtypes weights may be stored in, checked from headers. Loads no torch."""
+"""Check from headers the dtypes that weights are stored in. Loads no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people hand us that is made for another model or by another quantizer, told by names and dtypes.
+"""Recognise files made for another model or by another quantizer, by names and dtypes.
 
 Only for the sentence that refuses it: what a file is called here is never read. Loads no torch.
 """
@@ -65,7 +65,7 @@ FIRST_LTX_WIDTH = 2048  # of LTX-Video 0.9 with 2 billion parameters
 
 
 def quantizer_of(file: WeightsFile) -> tuple[str, str] | None:
-    """Which quantizer wrote a file and the name that tells it; None for formats read here and for none."""
+    """Return the quantizer that wrote a file and the tensor that tells it; None if it is read here."""
     by_last_word = {name.rpartition(".")[2]: name for name in file.tensors if "." in name}
     for pattern, quantizer in _QUANTIZERS:
         for word, name in by_last_word.items():
@@ -89,7 +89,7 @@ def _comfy_format(file: WeightsFile, name: str) -> str | None:
 
 
 def quantizer_in_config(config: Any) -> str | None:
-    """The quantizer that the content of a config.json names; None for one without."""
+    """Return the quantizer that the content of a config.json names; None for one without."""
     stored = config.get("quantization_config") if isinstance(config, Mapping) else None
     if not isinstance(stored, Mapping):
         return None
@@ -100,7 +100,7 @@ def quantizer_in_config(config: Any) -> str | None:
 
 
 def quantizer_beside(path: Path) -> str | None:
-    """The quantizer that the config.json next to a file names; None if there is none or it is damaged."""
+    """Return the quantizer that the config.json beside a file names; None without one or a damaged one."""
     try:
         return quantizer_in_config(json.loads((path.parent / "config.json").read_text()))
     except (OSError, ValueError, RecursionError):
@@ -108,7 +108,7 @@ def quantizer_beside(path: Path) -> str | None:
 
 
 def other_model(names: Iterable[str]) -> str | None:
-    """The model that most of these names of tensors belong to; None for LTX's and for unknown ones."""
+    """Return the model that most of these names of tensors belong to; None for LTX's and for unknown ones."""
     names = list(names)
     names = names[:: -(-len(names) // LOOKED_AT) or 1]
     for pattern, model in _MODELS:
@@ -118,7 +118,7 @@ def other_model(names: Iterable[str]) -> str | None:
 
 
 def is_first_ltx(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a LoRA is one of LTX-Video 0.9 (2B). shapes: by tensor name."""
+    """Return whether a LoRA is one of LTX-Video 0.9 (2B). shapes: by tensor name."""
     if any("audio" in name for name in shapes):
         return False
     queries = (shape for name, shape in shapes.items() if _FIRST_LTX.search(name) and len(shape) == 2)

@@ -17,12 +17,12 @@ ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 
 
 def is_packed(dtype: str) -> bool:
-    """Whether a tensor's dtype is a GGUF block format."""
+    """Return whether a tensor's dtype is a GGUF block format."""
     return dtype not in BITS
 
 
 def read_gguf(path: Path) -> WeightsFile:
-    """The header of a GGUF file. Raises WeightsError for one that is damaged or cut short."""
+    """Return the header of a GGUF file. Raises WeightsError for one that is damaged or cut short."""
     gguf = _package()
     try:
         reader = gguf.GGUFReader(path)
@@ -38,7 +38,7 @@ def read_gguf(path: Path) -> WeightsFile:
 
 
 def _fields(gguf: Any, reader: Any) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """The metadata that are single values, and the shapes of flattened tensors by name."""
+    """Return the metadata that are single values, and the shapes of flattened tensors by name."""
     metadata, shapes = {}, {}
     for key, field in reader.fields.items():
         if key.startswith(ORIGINAL_SHAPE):
@@ -57,14 +57,14 @@ def _entry(tensor: Any, shape: tuple[int, ...] | None) -> TensorEntry:
 
 
 def decode_blocks(data: Any, dtype: str) -> Any:
-    """Bytes (n,) uint8 of whole blocks -> their values, (num_values,) float32, both numpy arrays."""
+    """Return bytes (n,) uint8 of whole blocks -> their values, (num_values,) float32, both numpy arrays."""
     gguf = _package()
     kind = gguf.GGMLQuantizationType[dtype]
     return gguf.dequantize(data.reshape(-1, block_bytes(dtype)), kind).reshape(-1)
 
 
 def block_bytes(dtype: str) -> int:
-    """Bytes of one block of a format."""
+    """Return bytes of one block of a format."""
     gguf = _package()
     return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]][1])
 

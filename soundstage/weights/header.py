@@ -39,7 +39,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def shard_groups(files: Iterable[WeightsFile]) -> list[list[WeightsFile]]:
-    """Files by the checkpoint they are shards of; a file that is no shard stands alone.
+    """Return files by the checkpoint they are shards of; a file that is no shard stands alone.
 
     Raises WeightsError naming the first shard that is not among the files.
     """
@@ -54,7 +54,7 @@ def shard_groups(files: Iterable[WeightsFile]) -> list[list[WeightsFile]]:
 
 
 def shards(path: Path) -> list[Path]:
-    """All files of the checkpoint that a file is a shard of; the file alone if it is none."""
+    """Return all files of the checkpoint that a file is a shard of; the file alone if it is none."""
     match = _SHARD.search(path.stem)
     if match is None:
         return [path]
@@ -96,7 +96,7 @@ def _read_header(path: Path, absolute: str, stamp: tuple[int, ...]) -> WeightsFi
 
 
 def checked_size(path: Path) -> int:
-    """Bytes of a file that is there. Raises WeightsError for what is none, saying what it is instead."""
+    """Return the size of a file in bytes. Raises WeightsError that says what stands in its place."""
     try:
         found = path.stat()
     except FileNotFoundError as error:
@@ -118,7 +118,7 @@ def checked_size(path: Path) -> int:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads anywhere. Raises WeightsError for one that cannot be asked for, as a long name."""
+    """Return whether a path exists. Raises WeightsError for one the system refuses, such as a long name."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -130,7 +130,7 @@ def is_there(path: Path) -> bool:
 
 
 def shortened(text: str) -> str:
-    """A name or path as a message can hold it: nothing unprintable, and not longer than a few lines."""
+    """Return a name or path as messages show it: without unprintable characters, a few lines long."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown if len(shown) <= 300 else f"{shown[:200]}... ({len(text):,} characters)"
 

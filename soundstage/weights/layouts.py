@@ -98,7 +98,7 @@ Place = tuple[Part, str]
 
 
 def locate(name: str) -> Place | None:
-    """The part a name of official spelling belongs to and its key there; None if LTX-2.3 has no such name.
+    """Return the part of a name in official spelling and its key there; None for an unknown name.
 
     A prefix is stripped once: `vocoder.vocoder.conv_pre.weight` is `vocoder.conv_pre.weight` of the vocoder.
     """
@@ -129,7 +129,7 @@ class Spelling:
 
 
 def spelling_of(tensors: Mapping[str, TensorEntry]) -> Spelling:
-    """The spelling of a checkpoint, seen in the names and ranks of its tensors."""
+    """Return the spelling of a checkpoint, seen in the names and ranks of its tensors."""
     names = tensors.keys()
     component = diffusers_component(tensors)
     if component is not None:
@@ -142,7 +142,7 @@ def spelling_of(tensors: Mapping[str, TensorEntry]) -> Spelling:
 
 
 def _is_audio_vae(tensors: Mapping[str, TensorEntry]) -> bool:
-    """Pictures of sound have two axes, so their convolutions have four."""
+    """Return whether weights are a sound VAE's: pictures of sound have two axes, their convolutions four."""
     convs = (tensors.get(f"{half}.conv_in.conv.weight") for half in ("encoder", "decoder"))
     return any(conv is not None and len(conv.shape) == 4 for conv in convs)
 
@@ -164,7 +164,7 @@ _CONNECTOR_PREFIXES: dict[str, Part] = {
 
 
 def diffusers_component(tensors: Collection[str]) -> DiffusersComponent | None:
-    """The folder of a diffusers model that a checkpoint's names belong to; None for other spellings."""
+    """Return the folder of a diffusers model that a checkpoint is from; None for other spellings."""
 
     def has(*starts: str) -> bool:
         return any(_without_model_prefix(name).startswith(starts) for name in tensors)
@@ -196,7 +196,7 @@ def _locate_diffusers(component: DiffusersComponent, name: str) -> Place | None:
 
 
 def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTensor]]:
-    """All tensors of some files by part and key; a part that no file has is absent.
+    """Return all tensors of some files by part and key; a part that no file has is absent.
 
     Raises WeightsError for a file of another model version or kind, a tensor that belongs to no part, and
     a key that two files have.
@@ -225,7 +225,7 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
 
 
 def merged(group: Iterable[WeightsFile]) -> dict[str, TensorEntry]:
-    """The tensors of a checkpoint's shards. A name that two shards have is found by `find_parts`."""
+    """Return the tensors of a checkpoint's shards. A name that two shards have is found by `find_parts`."""
     return {name: entry for file in group for name, entry in file.tensors.items()}
 
 
@@ -238,7 +238,7 @@ def _add(tensors: dict[str, StoredTensor], key: str, stored: StoredTensor, part:
 
 
 def _weights(file: WeightsFile) -> Iterator[tuple[str, StoredTensor]]:
-    """A file's tensors by name, each with what is stored for its quantization.
+    """Yield a file's tensors by name, each with what is stored for its quantization.
 
     Raises WeightsError for a scale without its weight and for a quantization that is not read here.
     """
@@ -258,7 +258,7 @@ def _check_quantizers(files: Iterable[WeightsFile]) -> None:
 
 
 def quantizer_refusal(file: WeightsFile) -> str | None:
-    """Why a file that another quantizer wrote is not read, and what to use in its place; None for others."""
+    """Return why a file of another quantizer is not read and what to use instead; None for others."""
     found = quantizer_of(file)
     if found is None:
         return None
@@ -287,7 +287,7 @@ _LORA = re.compile(r"(lora_|\.lora\.|_lora\.|dora_scale|hada_w|lokr_|\.oft_|\.di
 
 
 def is_lora(names: Collection[str]) -> bool:
-    """Whether a checkpoint is an adapter of any kind, by the names that only adapters have."""
+    """Return whether a checkpoint is an adapter of any kind, by the names that only adapters have."""
     return any(_LORA.search(name) for name in names)
 
 
@@ -318,7 +318,7 @@ def other_version(tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str
 
 
 def _is_first_ltx(tensors: Collection[str]) -> bool:
-    """A transformer of pictures alone that projects its captions."""
+    """Return whether it is a transformer of pictures alone that projects its captions."""
     has_captions = any(name.endswith("caption_projection.linear_1.weight") for name in tensors)
     return has_captions and not any("audio" in name for name in tensors)
 
@@ -330,7 +330,7 @@ _VIDEO_TABLE = re.compile(r"(^|\.)transformer_blocks\.\d+\.scale_shift_table$")
 
 
 def listing(names: Iterable[str]) -> str:
-    """The first few names in order, and how many more there are."""
+    """Return the first few names in order, and how many more there are."""
     ordered = sorted(names)
     shown = ", ".join(ordered[:NAMES_SHOWN])
     rest = len(ordered) - NAMES_SHOWN
@@ -368,14 +368,14 @@ _LLAMA_CPP_BLOCK = re.compile(r"^blk\.(\d+)\.(\w+)\.weight$")
 
 
 def is_gemma(names: Collection[str]) -> bool:
-    """Whether a checkpoint's names are those of a Gemma language model, in any spelling."""
+    """Return whether a checkpoint's names are those of a Gemma language model, in any spelling."""
     return any(name.endswith(("embed_tokens.weight", "token_embd.weight")) for name in names) or any(
         name.startswith(GEMMA_PREFIXES) and ".layers." in name for name in names
     )
 
 
 def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
-    """The language model's tensors in files of Gemma 3, by their names in transformers' Gemma3TextModel.
+    """Return the language model's tensors in files of Gemma 3, by their names in Gemma3TextModel.
 
     Raises WeightsError for a tensor that Gemma 3 does not have, and for one that two files have.
     """

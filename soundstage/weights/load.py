@@ -57,7 +57,7 @@ MODULES: Mapping[type, Callable[[Any], nn.Module]] = {
 
 
 def builder(part: Part, parts: Mapping[Part, PartTensors], config: Header) -> Callable[[], nn.Module]:
-    """What makes a part's module, see `configs.part_config`, whose errors it raises."""
+    """Return what makes a part's module, see `configs.part_config`, whose errors it raises."""
     found = part_config(part, parts, config)
     make: Callable[[Any], nn.Module] = MODULES[type(found)]
     return lambda: make(found)
@@ -87,7 +87,7 @@ def load_part(
 def open_part(
     build: Callable[[], Module], parts: Mapping[Part, PartTensors], part: Part
 ) -> tuple[Module, PartTensors]:
-    """A part's module on the meta device and where its weights are, known to fit; reads none of them.
+    """Return a part's module on the meta device and where its weights are, known to fit; reads none of them.
 
     Raises WeightsError as `load_part` does.
     """
@@ -111,7 +111,7 @@ def open_part(
 def load_upsampler(
     path: Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
 ) -> LatentUpsampler:
-    """A latent upsampler from its file, for inference.
+    """Return a latent upsampler from its file, for inference.
 
     Raises ConfigError for a file that does not say which one it is, WeightsError for one that does not fit.
     """
@@ -129,7 +129,7 @@ def load_upsampler(
 def load_preview(
     path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> TinyDecoder:
-    """The decoder of a tiny preview VAE from its file, for inference; an encoder in it is left alone.
+    """Return the decoder of a tiny preview VAE from its file, for inference; an encoder in it is left alone.
 
     Raises WeightsError for a file of another layout, or one that does not fit it.
     """
@@ -202,7 +202,7 @@ def _read_eight_bit(
 
 
 def eight_bit_layers(module: nn.Module, tensors: PartTensors, storage: Storage) -> dict[str, EightBit]:
-    """The linear layers of a module that are held in 8 bits, by name."""
+    """Return the linear layers of a module that are held in 8 bits, by name."""
     found = {}
     for name, layer in module.named_modules():
         stored = tensors.get(f"{name}.weight") if isinstance(layer, nn.Linear) else None

@@ -60,7 +60,7 @@ class Quantized(NamedTuple):
         return "tensor" if self.scale.numel() == 1 else "row"
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(out, in); values are exact in every dtype, only the product with the scale is rounded.
+        """Return the weight (out, in); only the product with the scale is rounded.
 
         In place with a wider scale: PyTorch computes in float32 and rounds once, with no copy between.
         """
@@ -88,7 +88,7 @@ def quantize_rows(weight: Tensor, format: Format) -> Quantized:
 
 
 def scale_of(wide: Tensor, format: Format, per: Per = "row") -> Tensor:
-    """The scale that `quantize_weight` gives a float32 weight, the same bits on every device.
+    """Return the scale that `quantize_weight` gives a float32 weight, the same bits on every device.
 
     CUDA divides by a number as by a product with its reciprocal, which is off by a bit in half of all scales
     of e4m3. A weight that is rounded on the host and one that is rounded on the device would then differ. It
@@ -216,13 +216,13 @@ class QuantizedLinear(nn.Module):
         return F.gelu(self(x), approximate="tanh")
 
     def _weight(self, x: Tensor) -> Tensor:
-        """The weight in x's dtype; one of its own where a backward pass will need it."""
+        """Return the weight in x's dtype; one of its own where a backward pass will need it."""
         keeps = torch.is_grad_enabled() and x.requires_grad
         rounding = PLAIN_ROUNDING if keeps else self.rounding
         return rounding.weight(self.quantized, x.dtype)
 
     def _is_native(self, x: Tensor) -> bool:
-        """Whether this product is one of 8-bit numbers."""
+        """Return whether this product is one of 8-bit numbers."""
         if not self.native or x.requires_grad:
             return False
         return self.weight.dtype == torch.int8 or (
@@ -230,7 +230,7 @@ class QuantizedLinear(nn.Module):
         )
 
     def _fp8_product(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out). The bias is added within the product where the device can."""
+        """Return (n, in) -> (n, out). The bias is added within the product where the device can."""
         x8, x_scale = self.rounding.activations(x, "fp8", self.input_scale)
         within = self.bias is not None and self.bias.dtype == torch.bfloat16 == x.dtype
         within = within and has_fp8_product(x.device, bias=True)
@@ -245,7 +245,7 @@ class QuantizedLinear(nn.Module):
         return product if within or self.bias is None else product.add_(self.bias)
 
     def _int8_product(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out), each token rounded with its own scale."""
+        """Return (n, in) -> (n, out), each token rounded with its own scale."""
         x8, x_scale = self.rounding.activations(x, "int8")
         missing = LEAST_ROWS - len(x8)
         padded = F.pad(x8, (0, 0, 0, missing)) if missing > 0 else x8
@@ -259,7 +259,7 @@ def _fits_fp8_product(weight: Tensor) -> bool:
 
 @cache
 def has_fp8_product(device: torch.device, *, bias: bool = False) -> bool:
-    """Whether the device multiplies e4m3 with a scale per row: tried once, on a small product.
+    """Return whether the device multiplies e4m3 with a scale per row: tried once, on a small product.
 
     bias: and adds one within. False on the CPU, where PyTorch's is slower than casting.
     """
@@ -286,7 +286,7 @@ def from_stored(
     native: bool = True,
     name: str = "weight",
 ) -> QuantizedLinear:
-    """A layer around a weight as a file stores it, with no dequantizing.
+    """Return a layer around a weight as a file stores it, with no dequantizing.
 
     weight: (out, in) e4m3 or int8. scale: float32, one number or one per row; None is 1, which a plain
     cast has. input_scale: one number; exactly 1 is a placeholder, and activations are then scaled by what
@@ -315,7 +315,7 @@ def from_stored(
 
 
 def targets(module: nn.Module, skip: Sequence[str] = ()) -> dict[str, nn.Linear]:
-    """The linear layers of a model that may be 8-bit, by name.
+    """Return the linear layers of a model that may be 8-bit, by name.
 
     skip: patterns of names to leave out, such as `transformer_blocks.0.*`.
     """
@@ -352,7 +352,7 @@ def quantize(module: nn.Module, scheme: Scheme, *, skip: Sequence[str] = (), per
 
 
 def quantized_linear(linear: nn.Linear, scheme: Scheme, per: Per = "row") -> QuantizedLinear:
-    """One layer, quantized; its bias is shared."""
+    """Return one layer, quantized; its bias is shared."""
     format: Format = "fp8" if scheme.startswith("fp8") else "int8"
     weight = quantize_weight(linear.weight, format, per)
     bias = None if linear.bias is None else linear.bias.detach()
@@ -373,7 +373,7 @@ def _check_scheme(scheme: str) -> None:
 
 @dataclass(frozen=True)
 class LayerError:
-    """Relative errors by norm: of the weights, and of the layers' results on the activations of a run."""
+    """Relative errors by norm: the weights', and the layers' results' on the activations of a run."""
 
     weight: float
     output: float
@@ -387,7 +387,7 @@ def quantization_error(
     skip: Sequence[str] = (),
     per: Per = "row",
 ) -> dict[str, LayerError]:
-    """What quantizing would cost, by part of a block: attn1, ff, audio_to_video_attn, ...
+    """Return what quantizing would cost, by part of a block: attn1, ff, audio_to_video_attn, ...
 
     run: calls the module as it is, once or more; each layer's quantized twin then sees the layer's inputs.
     The module is left unchanged, and only one twin exists at a time.

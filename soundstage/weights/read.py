@@ -56,7 +56,7 @@ class Tensors:
         self._stack.close()
 
     def raw(self, path: Path, name: str, entry: TensorEntry) -> Tensor:
-        """A tensor in the dtype and shape it is stored in; of a GGUF block format its bytes, (n,) uint8."""
+        """Return a tensor as it is stored; in a GGUF block format its bytes, (n,) uint8."""
         data = torch.empty(entry.num_bytes, dtype=torch.uint8)
         self.read_into(path, entry.offset, data)
         if is_packed(entry.dtype):
@@ -76,7 +76,7 @@ class Tensors:
             done += count
 
     def value(self, stored: StoredTensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A weight in full: scaled if it is quantized, in the dtype asked for, on the device."""
+        """Return a weight in full: scaled if it is quantized, in the dtype asked for, on the device."""
         if is_packed(stored.entry.dtype):
             return _decoded(self.raw(stored.path, stored.name, stored.entry), stored, dtype).to(device)
         if device.type == "cpu":
@@ -121,7 +121,7 @@ class Tensors:
             target.copy_(values + stored.shift if stored.shift else values)
 
     def scale(self, stored: StoredTensor) -> Tensor | None:
-        """() or (rows, 1) float32; None for a weight without one. Raises WeightsError if it is no scale."""
+        """Return a weight's scale, () or (rows, 1) float32, or None. Raises WeightsError for a bad one."""
         if stored.scale is None:
             return None
         entry = stored.sidecars["weight_scale"][1]
@@ -135,7 +135,7 @@ class Tensors:
     def quantized(
         self, stored: StoredTensor, device: torch.device
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """A quantized weight as it is stored: values, its scale, and the scale of its layer's input."""
+        """Return a quantized weight as stored: values, their scale, the scale of the layer's input."""
         values = self.raw(stored.path, stored.name, stored.entry).to(device)
         scale, of_input = self.scale(stored), stored.sidecars.get("input_scale")
         input_scale = None if of_input is None else self.raw(stored.path, *of_input).float().reshape(())
@@ -146,7 +146,7 @@ class Tensors:
         )
 
     def pieces(self, path: Path, name: str, entry: TensorEntry, size: int) -> Iterator[bytes]:
-        """The stored bytes of a tensor, at most `size` at a time."""
+        """Yield the stored bytes of a tensor, at most `size` at a time."""
         file = self._file(path)
         for start in range(0, entry.num_bytes, size):
             file.seek(entry.offset + start)
@@ -212,7 +212,7 @@ class WideE4m3:
 
 
 def _decoded(data: Tensor, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
-    """A tensor of a GGUF block format, some blocks at a time."""
+    """Return a tensor of a GGUF block format, some blocks at a time."""
     kind, value = stored.entry.dtype, torch.empty(stored.entry.num_params, dtype=dtype)
     step = CHUNK // 16 // block_bytes(kind) * block_bytes(kind)
     done = 0

@@ -1,4 +1,4 @@
-"""What files store next to a quantized weight: its scales and markers, by every name they go by.
+"""Sidecars of a quantized weight in its file: its scales and markers, by every name they go by.
 
 file                      weight             next to it
 official fp8              F8_E4M3            weight_scale, input_scale: one F32 number each
@@ -39,7 +39,7 @@ def is_sidecar(name: str) -> bool:
 
 
 def sidecars(file: WeightsFile) -> dict[str, dict[str, tuple[str, TensorEntry]]]:
-    """All sidecars of a file by the name of their weight. Raises WeightsError for one without its weight."""
+    """Return a file's sidecars by the name of their weight. Raises WeightsError for one without a weight."""
     found: dict[str, dict[str, tuple[str, TensorEntry]]] = {}
     for name, entry in file.tensors.items():
         module, _, last = name.rpartition(".")
@@ -84,7 +84,7 @@ def _declarations(file: WeightsFile) -> dict[str, dict[str, Any]]:
 
 
 def _weight(file: WeightsFile, layer: str) -> TensorEntry | None:
-    """The declared layer may lack the file's prefix."""
+    """Return the weight of a declared layer, whose name may lack the file's prefix; None without one."""
     names = (f"{prefix}{layer}.weight" for prefix in ("", "model.diffusion_model.", "diffusion_model."))
     return next((file.tensors[name] for name in names if name in file.tensors), None)
 

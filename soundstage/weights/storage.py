@@ -1,4 +1,4 @@
-"""How the transformer's weights are held in memory: the words of `weights=`, and what each does to a file.
+"""Storage of the transformer's weights in memory: the words of `weights=`, and what each does to a file.
 
     word                  layers of TARGET                             products
     full                  in the run's dtype                           in that dtype
@@ -57,9 +57,9 @@ def storage_named(name: str) -> Storage | None:
 
 
 def eight_bit(storage: Storage, key: str, dtype: str) -> EightBit | None:
-    """How a linear layer's weight is held in 8 bits; None for one that is not.
+    """Return how a linear layer's weight is held in 8 bits; None for one that is not.
 
-    key: of the weight, with its ending. dtype: as the file names it.
+    key: the weight's, with its ending. dtype: as the file names it.
     """
     name, stored = key.removesuffix(".weight"), KEPT.get(dtype)
     if storage == "full" or name == key:
@@ -74,7 +74,7 @@ def eight_bit(storage: Storage, key: str, dtype: str) -> EightBit | None:
 
 
 def stored_formats(tensors: PartTensors) -> tuple[Format, ...]:
-    """The 8-bit formats that a part's files hold layers in."""
+    """Return the 8-bit formats that a part's files hold layers in."""
     found = (eight_bit("stored", key, stored.entry.dtype) for key, stored in tensors.items())
     return tuple(sorted({how.format for how in found if how is not None}))
 
@@ -92,7 +92,7 @@ def check_storage(tensors: PartTensors, storage: Storage) -> None:
 
 
 def candidates(tensors: PartTensors) -> tuple[Storage, ...]:
-    """What "auto" may be for a transformer, the first that fits: 8 bits only where the file or memory say so.
+    """Return what "auto" may be for a transformer, best first: 8 bits only if file or memory ask for it.
 
     A file in 8 bits is held as it is, which changes no number.
     """

@@ -25,7 +25,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from soundstage.errors import RequestError
-from soundstage.request.inputs import Audio, Guide, Lora, Reference, request_error
+from soundstage.fields.messages import request_error
+from soundstage.request.inputs import Audio, Guide, Lora, Reference
 from soundstage.request.request import Request
 from soundstage.sampling import schedules
 
@@ -91,7 +92,7 @@ class ScopeConfig(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise request_error(error, "a Scope config", list(ScopeConfig.model_fields)) from None
+            raise request_error(error, ScopeConfig, "a Scope config") from None
 
     @model_validator(mode="before")
     @classmethod

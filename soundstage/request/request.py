@@ -23,9 +23,11 @@ from pydantic import (
 )
 
 from soundstage.errors import RequestError, listed, shown
+from soundstage.fields.bounds import check_fields
+from soundstage.fields.messages import request_error
+from soundstage.fields.record import unit
 from soundstage.media.in_memory import InMemory
 from soundstage.prompts.timeline import Relay
-from soundstage.request.bounds import check_fields
 from soundstage.request.inputs import (
     BOTH,
     MAX_FRAMES,
@@ -37,16 +39,19 @@ from soundstage.request.inputs import (
     Modalities,
     Reference,
     Source,
-    request_error,
 )
 from soundstage.request.take import Take
+from soundstage.sampling import schedules
 from soundstage.sampling.cache import StepCache
+from soundstage.sampling.facts import SAMPLERS
 
 ORIENTATIONS = ("landscape", "portrait", "square")
 MAX_STEPS = 1000
 MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 256, 16, 64
 
-Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=100)]
+Sigma = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE), unit("pixels")]
 
 
 def _words(value: Any) -> Any:
@@ -59,78 +64,96 @@ _PRESET = re.compile(rf"([0-9]{{1,6}}p|4k)(-({'|'.join(ORIENTATIONS)}))?")
 
 
 class Request(BaseModel):
-    """One film, or one silent picture, or one sound.
+    """What to make: a film, a silent picture or a sound.
 
-    prompt: what to show and let hear; with "|" or times, what when (see prompts.timeline). lengths: a weight
-    per part of a prompt with "|". relay: how sharply parts follow each other. negative_prompt: what to steer
-    away from, used only where guidance is on; video_negative_prompt and audio_negative_prompt override it
-    in one modality.
-
-    size: (width, height) in pixels, "192x128", "landscape", "portrait", "square", or a height with one of
-    them, "720p" (landscape), "1080p-portrait". duration_s or num_frames: length; not both. fps: frames per
-    second. thin: make this many times the frames and keep every thin-th, for smoother motion. seed: 0 to
-    2^63 - 1, fixes every random number.
-
-    recipe: which list of passes. steps, schedule, sigmas, sampler: of the first pass; sigmas is a noise
-    list of your own instead of steps and schedule. guidance: pull towards the prompt in both modalities,
-    1 = off; video_guidance and audio_guidance override it in one. stg: pull away from a pass without
-    self-attention, 0 = off. modality_guidance: pull towards picture and sound that fit each other, 1 = off.
-    rescale: 0 to 1, evens out the contrast that guidance adds. video_scales and audio_scales: any field of
-    sampling.scales.Scales by name, for one modality; they win over all others. A noise level among the names
-    holds what changes from there down: {"cfg": 2, 0.9875: {"cfg": 1}}. cache: leave blocks out on
-    steps of the first pass that change little, "first-block" or "teacache" with a threshold,
-    "first-block:0.1", or a sampling.cache.StepCache.
-
-    guides, references, source, audio, loras: see request/inputs.py. take: how a clip longer than the model
-    makes at once is cut into windows and joined, see request/take.py. modalities: what to make.
-    allow_unfit: make what the model is known to fail at, such as frames far larger than it was trained on.
-
-    Raises RequestError with one sentence per bad field.
+    Options of sampling go to the recipe's first pass. Raises RequestError with one sentence per bad field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     prompt: str
+    """What to show and let hear; with parts divided by | or times in brackets, what when."""
     negative_prompt: str | None = None
+    """What to steer away from, where guidance is on. Left out, the model's own text."""
     video_negative_prompt: str | None = None
+    """What to steer away from in the picture alone."""
     audio_negative_prompt: str | None = None
-    size: tuple[int, int] | str | None = None
-    duration_s: float | None = None
-    num_frames: int | None = None
-    fps: float | None = None
+    """What to steer away from in the sound alone."""
+    size: tuple[Side, Side] | str | None = None
+    """Width and height in pixels, such as 192x128; or landscape, portrait, square, or a height such as 720p
+    or 1080p-portrait. Sides snap to multiples of 32. Left out, the recipe's or the model's own."""
+    duration_s: Annotated[float, Field(gt=0, le=MAX_SECONDS, examples=[2.0]), unit("seconds")] | None = None
+    """Length of the clip in time. Left out, the model's own."""
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES, examples=[49]), unit("frames")] | None = None
+    """Length of the clip in frames, instead of in time; snaps to 8k + 1."""
+    fps: Annotated[float, Field(ge=1, le=240, examples=[24]), unit("frames per second")] | None = None
+    """Frame rate of the result. Left out, the recipe's or the model's own."""
     thin: Annotated[int, Field(ge=1, le=4)] = 1
-    seed: int = 10
-    steps: int | None = None
-    schedule: str | None = None
-    sigmas: Annotated[tuple[float, ...], Field(max_length=MAX_STEPS + 1)] | None = None
-    sampler: str | None = None
+    """Make this many times the frames and keep every n-th of them, for smoother motion; 1 keeps all."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 10
+    """Fixes all random numbers: the same seed gives the same film."""
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, examples=[30]), unit("steps")] | None = None
+    """Number of denoising steps. Left out, the recipe's or the model's own."""
+    schedule: Annotated[str, Field(examples=list(schedules.NAMES))] | None = None
+    """How noise falls over the steps. Left out, the recipe's or the model's own."""
+    sigmas: Annotated[tuple[Sigma, ...], Field(max_length=MAX_STEPS + 1)] | None = None
+    """Noise levels that fall to 0, instead of a schedule and a number of steps."""
+    sampler: Annotated[str, Field(examples=list(SAMPLERS))] | None = None
+    """How one denoising step is taken. Left out, the recipe's."""
     guidance: Scale | None = None
+    """Pull towards the prompt in picture and sound; 1 is off. Left out, the recipe's or the model's own for
+    each."""
     video_guidance: Scale | None = None
+    """Pull towards the prompt in the picture alone; 1 is off."""
     audio_guidance: Scale | None = None
+    """Pull towards the prompt in the sound alone; 1 is off."""
     stg: Scale | None = None
+    """Pull away from a prediction made without self-attention; 0 is off. Left out, the recipe's or the
+    model's own."""
     modality_guidance: Scale | None = None
-    rescale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Pull towards picture and sound that fit each other; 1 is off. Left out, the recipe's or the model's
+    own."""
+    rescale: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How far the contrast that guidance adds is taken back; 0 leaves it. Left out, the recipe's or the
+    model's own."""
     video_scales: ScaleFields = {}
+    """Any guidance values of the picture by name, which win over all other options. A noise level among the
+    names holds what changes from there down: {"cfg": 2, "0.9875": {"cfg": 1}}."""
     audio_scales: ScaleFields = {}
+    """Any guidance values of the sound by name, likewise."""
     cache: StepCache | None = None
+    """Leave out blocks on steps that change little: first-block or teacache, with a threshold if it is not
+    0.05, such as first-block:0.1. Faster, at a measured loss."""
     guides: Annotated[tuple[Guide, ...], Field(max_length=MAX_GUIDES)] = ()
+    """Pictures and clips that the result shows at given times."""
     references: Annotated[tuple[Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
+    """Clips that the result follows from beside, as in-context LoRAs use them."""
     source: Source | None = None
+    """A clip to start from, and what of it is made anew."""
     audio: Audio | None = None
+    """A sound that leads the result."""
     loras: Annotated[tuple[Lora, ...], Field(max_length=MAX_LORAS)] = ()
+    """Adapters of the transformer."""
     lengths: tuple[float, ...] | None = None
+    """A weight for each part of a prompt divided by |, which says how long it lasts. Left out, all last
+    alike."""
     relay: Relay | None = None
+    """How sharply the parts of a prompt follow each other."""
     take: Take | None = None
+    """How a clip longer than the model makes at once is cut into windows and joined."""
     modalities: Modalities = BOTH
+    """What to make: video, audio or both."""
     recipe: str = "single"
+    """How it is made: the name of a recipe, or a .yaml file with one."""
     allow_unfit: bool = False
+    """Make what the model is known to fail at, such as frames far larger than it was trained on."""
 
     def __init__(self, /, **data: Any) -> None:
         check_fields(data)
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise request_error(error, "Request", list(Request.model_fields), Request) from None
+            raise request_error(error, Request, "a request") from None
 
     @field_validator("prompt")
     @classmethod
@@ -152,46 +175,6 @@ class Request(BaseModel):
     @classmethod
     def _cache(cls, value: Any) -> Any:
         return StepCache.parse(value) if isinstance(value, str) else value
-
-    @field_validator("duration_s")
-    @classmethod
-    def _duration(cls, value: float | None) -> float | None:
-        if value is not None and not 0 < value <= MAX_SECONDS:
-            raise ValueError(
-                f"duration_s is {value:g}; give a length in seconds above 0, such as 2.0, and up to "
-                f"{MAX_SECONDS:g}"
-            )
-        return value
-
-    @field_validator("num_frames")
-    @classmethod
-    def _frames(cls, value: int | None) -> int | None:
-        if value is not None and not 1 <= value <= MAX_FRAMES:
-            raise ValueError(
-                f"num_frames is {value}; give a count of 8k + 1 frames, such as 49, up to {MAX_FRAMES}"
-            )
-        return value
-
-    @field_validator("fps")
-    @classmethod
-    def _fps(cls, value: float | None) -> float | None:
-        if value is not None and not 1 <= value <= 240:
-            raise ValueError(f"fps is {value:g}; give frames per second between 1 and 240, such as 24")
-        return value
-
-    @field_validator("seed")
-    @classmethod
-    def _seed(cls, value: int) -> int:
-        if not 0 <= value < 2**63:
-            raise ValueError(f"seed is {value}; give a whole number from 0 to 2^63 - 1")
-        return value
-
-    @field_validator("steps")
-    @classmethod
-    def _steps(cls, value: int | None) -> int | None:
-        if value is not None and not 1 <= value <= MAX_STEPS:
-            raise ValueError(f"steps is {value}; give a count between 1 and {MAX_STEPS}, such as 30")
-        return value
 
     @field_validator("modalities")
     @classmethod

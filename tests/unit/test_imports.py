@@ -14,6 +14,7 @@ PACKAGE = ROOT / "soundstage"
 # docs/architecture.md prints this list.
 ORDER: list[set[str]] = [
     {"errors", "types"},
+    {"fields"},
     {"files", "model", "prompts"},
     {"media", "sampling", "weights"},
     {"conditioning", "lora", "memory", "request", "text"},

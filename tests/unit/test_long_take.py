@@ -79,9 +79,9 @@ def test_seeds_differ_and_the_first_is_the_requests() -> None:
 
 def test_bad_takes_are_refused() -> None:
     for fields, message in (
-        ({"strength": 2.0}, "take strength is 2"),
-        ({"window_frames": 20}, "take window_frames is 20"),
-        ({"overlap_frames": 12}, "take overlap_frames is 12"),
+        ({"strength": 2.0}, "strength is 2; give a number from 0 to 1"),
+        ({"window_frames": 20}, "window_frames is 20; give 8k"),
+        ({"overlap_frames": 12}, "overlap_frames is 12; give a whole number of frames"),
     ):
         with pytest.raises(RequestError, match=message):
             Take(**fields)

@@ -75,8 +75,8 @@ def test_an_item_of_several_is_shown_as_it_was_typed() -> None:
         (["retake", "none.mp4", "1-2", "A ball."], "soundstage: VIDEO: there is no file none.mp4"),
         (["dub", "none.mp4", "A voice."], "soundstage: VIDEO: there is no file none.mp4"),
         (["a2v", "none.wav", "A ball."], "soundstage: AUDIO: there is no file none.wav"),
-        (["keyframe", "A ball.", "a.png:3"], "soundstage: STRENGTH of IMAGE is 3.0"),
-        (["extend", "none.mp4", "A ball.", "--after", "-1"], "soundstage: --after is -1.0; it should be"),
+        (["keyframe", "A ball.", "a.png:3"], "soundstage: STRENGTH of IMAGE is 3;"),
+        (["extend", "none.mp4", "A ball.", "--after", "-1"], "soundstage: --after is -1; give"),
         (["generate", " "], "soundstage: PROMPT is empty"),
     ],
 )

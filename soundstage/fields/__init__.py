@@ -1,0 +1,1 @@
+"""Records of fields: checked in one way, and described beside each field. Loads no torch."""

@@ -1,0 +1,88 @@
+"""What pydantic found, as one RequestError of one sentence for each finding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from soundstage.errors import RequestError, listed, near_first, shown
+from soundstage.fields.describe import field_help, field_names
+
+MAX_SENTENCES = 12  # of one message
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of")
+_UNION_MEMBERS = ("float", "constrained-float", "literal", "str", "int")  # as pydantic names them in a place
+
+
+def request_error(error: ValidationError, owner: type, what: str | None = None) -> RequestError:
+    """Return one error with a sentence for each finding.
+
+    owner: the class that refused. what: what messages call it; None is the name of the class.
+    """
+    known = field_names(owner)
+    sentences, fields = [], []
+    for item in error.errors():
+        loc = list(item["loc"])
+        if loc and isinstance(loc[0], int):  # a positional argument
+            loc[0] = known[loc[0]] if loc[0] < len(known) else f"argument {loc[0] + 1}"
+        path = _path(loc[:-2] if loc[-1:] == ["[key]"] else loc)
+        fields.append(str(loc[0]) if loc else "")
+        sentences.append(_sentence(path, item, owner, what or owner.__name__))
+    unique = list(dict.fromkeys(sentences))
+    more = [f"and {len(unique) - MAX_SENTENCES} more"] if len(unique) > MAX_SENTENCES else []
+    return RequestError(
+        "; ".join([*unique[:MAX_SENTENCES], *more]), field=(fields[0] or None) if len(unique) == 1 else None
+    )
+
+
+def _path(loc: Sequence[Any]) -> str:
+    """("guides", 0, "strength") -> "guides[0].strength", without pydantic's names of union members."""
+    text = ""
+    while len(loc) > 1 and isinstance(loc[-1], int):  # a member of a set or list of plain values
+        loc = loc[:-1]
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]" if text else ""
+        elif part and part[0].islower() and "[" not in part and part not in _UNION_MEMBERS:
+            text += f".{part}" if text else part
+    return text
+
+
+def _sentence(path: str, item: Any, owner: type, what: str) -> str:
+    nested = "." in path or "[" in path
+    if item["type"] == "value_error":
+        message = str(item["ctx"]["error"])
+        return f"{path}: {message}" if nested else message
+    if item["type"] in ("missing", "missing_argument"):
+        return f"{path or what} is missing; give one"
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        place, _, name = path.rpartition(".")
+        fields = listed(name, field_names(owner, _plain(place)))
+        if nested:
+            return f"{path} is not a field; the fields of {place} are {fields}"
+        return f"'{path}' is not a field of {what}; the fields are {fields}"
+    verb = "has" if item["loc"][-1:] == ("[key]",) else "is"  # a mapping has keys
+    given = item["input"]
+    value = f"{given:.15g}" if isinstance(given, float) else shown(given)
+    return f"{path} {verb} {value}; {_wanted(path, item, owner)}"
+
+
+def _wanted(path: str, item: Any, owner: type) -> str:
+    if item["type"] in OUT_OF_RANGE:
+        return f"give {field_help(owner, _plain(path)).wanted}"
+    if item["type"] == "literal_error":
+        return f"it should be {_choices(str(item['input']), item['ctx']['expected'])}"
+    wanted: str = item["msg"].partition(", unable to parse")[0]
+    return (wanted[0].lower() + wanted[1:]).replace("input should", "it should")
+
+
+def _choices(value: str, expected: str) -> str:
+    """pydantic's "'a', 'b' or 'c'" with the choices near a value first."""
+    *most, last = (f"'{name}'" for name in near_first(value, re.findall(r"'([^']*)'", expected)))
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"\[\d+\]", "", path)

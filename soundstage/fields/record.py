@@ -1,0 +1,51 @@
+"""Frozen records whose fields are checked when they are made. Loads no torch.
+
+A field's meaning is the string below it; its range and unit are in its type:
+
+    @record
+    class Span:
+        start_s: Annotated[float, Field(ge=0), unit("seconds")]
+        "Where the span begins, from the start of the clip."
+
+`field_help` (describe.py) reads both.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any, TypeVar, dataclass_transform
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, ValidationError
+
+from soundstage.fields.bounds import check_fields
+from soundstage.fields.messages import request_error
+
+Record = TypeVar("Record", bound=type)
+
+
+def unit(name: str) -> Any:
+    """Return the part of a field's type that names its unit, such as "seconds"."""
+    return Field(json_schema_extra={"unit": name})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: Record) -> Record:
+    """Make a class a frozen dataclass that raises one RequestError for all values that do not fit."""
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
+    checked: Callable[..., None] = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, *args: Any, **fields: Any) -> None:
+        names = list(made.__dataclass_fields__)
+        check_fields({**dict(zip(names, args, strict=False)), **fields})
+        try:
+            checked(self, *args, **fields)
+        except ValidationError as error:
+            raise request_error(error, made) from None
+
+    made.__init__ = init
+    return made  # type: ignore[no-any-return]

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.lora.files import Layer, LoraFile, LowRank
 from soundstage.lora.metadata import LoraFacts
-from soundstage.model.attention import FeedForward
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.quantize import Product, Quantized, QuantizedLinear, quantize_weight, rounded
@@ -431,10 +430,10 @@ class Adapters:
             self._hooks[layer] = module.register_forward_hook(self._hook(layer))
 
     def _hook(self, layer: Layer) -> Any:
-        feed_forward = self._feed_forward(layer)
+        owner = self._owner(layer)
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            piece = None if feed_forward is None else feed_forward.rows
+            piece = None if owner is None else getattr(owner.forward, "rows", None)
             product: Product = getattr(module, "product", F.linear)  # the layer's own, where it has another
             for name, adapter in self._adapters.items():
                 strength = adapter.at(layer) if layer in adapter.pairs else 0.0
@@ -453,11 +452,10 @@ class Adapters:
 
         return add
 
-    def _feed_forward(self, layer: Layer) -> FeedForward | None:
-        """The feed-forward that a layer is part of, which may take its tokens in pieces."""
+    def _owner(self, layer: Layer) -> nn.Module | None:
+        """Return the feed-forward that a layer is part of. Its forward has `rows` if it works in pieces."""
         owner, is_inside, _ = layer.key.partition(".net.")
-        module = self.modules[layer.part].get_submodule(owner) if is_inside else None
-        return module if isinstance(module, FeedForward) else None
+        return self.modules[layer.part].get_submodule(owner) if is_inside else None
 
 
 def _branch(

@@ -442,24 +442,28 @@ def chunk_feed_forward(module: nn.Module, num_tokens: int | None) -> int:
     for part in found:
         part.__dict__.pop("forward", None)
         if num_tokens is not None:
-            part.__dict__["forward"] = _in_pieces(part, num_tokens)
+            part.__dict__["forward"] = _InPieces(part, num_tokens)
     return len(found)
 
 
-def _in_pieces(part: FeedForward, num_tokens: int) -> Callable[[Tensor], Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        if x.shape[1] <= num_tokens:
-            return part.net(x)  # type: ignore[no-any-return]
+class _InPieces:
+    """The forward of a feed-forward, in pieces. rows: the tokens that are computed now, None for all."""
+
+    def __init__(self, part: FeedForward, num_tokens: int) -> None:
+        self.part, self.num_tokens = part, num_tokens
+        self.rows: slice | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape[1] <= self.num_tokens:
+            return self.part.net(x)  # type: ignore[no-any-return]
         out = torch.empty_like(x)
         try:
-            for start in range(0, x.shape[1], num_tokens):
-                part.rows = slice(start, start + num_tokens)
-                out[:, part.rows] = part.net(x[:, part.rows])
+            for start in range(0, x.shape[1], self.num_tokens):
+                self.rows = slice(start, start + self.num_tokens)
+                out[:, self.rows] = self.part.net(x[:, self.rows])
         finally:
-            part.rows = None
+            self.rows = None
         return out
-
-    return forward
 
 
 # --- the machine ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ their products, so that one place can be exchanged for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,19 +60,11 @@ class Arithmetic:
         return (heads * (2 * torch.sigmoid(logits)).unsqueeze(-1)).flatten(2)
 
     def linear_gelu(self, linear: nn.Module, x: Tensor) -> Tensor:
-        """Return GELU (tanh form) of a linear layer's result, by the layer's own `gelu` if it has one."""
-        gelu: Callable[[Tensor], Tensor] | None = getattr(linear, "gelu", None)
-        if gelu is not None and not watched(linear):
-            return gelu(x)
+        """Return GELU (tanh form) of a linear layer's result."""
         return F.gelu(linear(x), approximate="tanh")
 
 
 PLAIN = Arithmetic()
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether a module's call does more than its forward: an adapter changes what comes out, say."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def use(module: nn.Module, arithmetic: Arithmetic) -> int:

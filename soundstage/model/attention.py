@@ -128,12 +128,7 @@ class GeluProjection(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between.
-
-    rows: which of its tokens are at work, where it is made to take them in pieces; None is all.
-    """
-
-    rows: slice | None = None
+    """Two linear layers, four times as wide between."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use, watched
+from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
 from soundstage.model.attention import Attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import RopeTable, Rotation
+from soundstage.speed.layers import watched
 from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.weights.quantize import (
     DTYPES,

@@ -44,6 +44,7 @@ from soundstage.model.attention import Attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
 from soundstage.speed import winograd
+from soundstage.speed.layers import LayerArithmetic
 from soundstage.speed.rows import RowArithmetic, even_share, gelu_by_rows, is_plain
 from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.speed.winograd import WinogradConv3d
@@ -120,6 +121,7 @@ def put_on(module: nn.Module, names: frozenset[str]) -> None:
     """Put on the named ways, tried or not."""
     for name in KINDS.keys() & names:
         _exchange_products(module, KINDS[name])
+        use(module, LAYERS)
     if "attention" in names:
         for part in module.modules():
             if isinstance(part, Attention) and part.kernel is F.scaled_dot_product_attention:
@@ -140,7 +142,7 @@ def _exchange_products(module: nn.Module, kind: type[OneDnnLinear]) -> None:
             part.__class__ = kind
 
 
-ROWS = RowArithmetic()
+LAYERS, ROWS = LayerArithmetic(), RowArithmetic()
 FORMATS = (torch.float32, torch.bfloat16)
 
 # --- products ------------------------------------------------------------------------------------------

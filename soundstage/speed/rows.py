@@ -15,9 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import Arithmetic, Place, watched
+from soundstage.model.arithmetic import Place
 from soundstage.model.modulation import Modulation, spread
 from soundstage.model.rope import Rotation
+from soundstage.speed.layers import LayerArithmetic, watched
 
 GROUP_BYTES = 512 * 1024  # of float32 values: half of a usual core's own cache
 MIN_NUMBERS = 1 << 18
@@ -46,7 +47,7 @@ def _is_large(x: Tensor, *others: Tensor) -> bool:
     return x.numel() >= MIN_NUMBERS and is_plain(x, *others)
 
 
-class RowArithmetic(Arithmetic):
+class RowArithmetic(LayerArithmetic):
     """The same numbers up to rounding: norms are float32 inside, in both formats."""
 
     def norm(self, x: Tensor, eps: float) -> Tensor:

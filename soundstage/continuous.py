@@ -8,7 +8,7 @@
 Chunks are the windows of a long take whose end is not known (`continues`), each given the end of the one
 before; or, as in Scope, clips of their own that know nothing of each other. The seed of each is new where
 `randomize_seed` is on. `Pacer` keeps the maker from running ahead of whoever watches.
-Source: spec of the LTX-2.3 pipelines, section 8.
+Source of the pace: docs/scope.md, "Pacing".
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ guidance, no negative prompt.
 
 What a config does not decide about a clip is kept beside it: `realtime_pacing_slack` is for
 `soundstage.continuous`, and `ffn_chunk_size`, which changes memory and no number, is for the model.
-Source: spec of the LTX-2.3 pipelines, section 8; of sampling, section 3.5.
+Source: docs/scope.md; docs/model/sampling.md, "Schedules".
 """
 
 from __future__ import annotations

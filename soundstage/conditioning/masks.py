@@ -82,7 +82,7 @@ def blend_weights(
     In time it follows the seams, and falls over SEAM_FRAMES where a cell is made in one latent and kept in
     the next. In space the cells around it are taken along, so that made pixels are never mixed with old
     ones. The margins (left, top, right, bottom, in pixels) are made at all times.
-    Source of the blending: spec of the LTX-2.3 pipelines, section 3.6.
+    Source of the blending: docs/model/conditioning.md, "Masks and time".
     """
     held = torch.cat([made[:1], made[1:].repeat_interleave(TIME_SCALE, dim=0)])[:num_frames]
     faded = held.clone()

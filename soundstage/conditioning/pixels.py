@@ -1,6 +1,6 @@
 """Pictures and clips as the video VAE takes them: fitted to the size, in [-1, 1].
 
-Source: preprocessing of the LTX-2.3 pipelines, spec section 4. Scaling is bilinear without antialiasing,
+Source: docs/model/conditioning.md, "Preparing pictures and clips". Scaling is bilinear without antialiasing,
 as the model's conditioning pictures were scaled in training.
 """
 
@@ -61,7 +61,7 @@ def drawn_out(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.u
 def strided(count: int, step: int) -> list[int]:
     """Return which of `count` frames a reference keeps: frame 0, then 1, 1 + step, 1 + 2 step, ...
 
-    Source: spec of the LTX-2.3 pipelines, section 3.4.
+    Source: docs/model/conditioning.md, "References".
     """
     return [0, *range(1, count, step)][:count]
 

@@ -1,7 +1,7 @@
 """Coordinates of tokens: half-open intervals in seconds (time) and pixels (height, width), float32.
 
 Both latent grids are causal: the first latent covers one frame (or one mel step), every later one a
-whole group. Source: spec of the LTX-2.3 transformer, section 4; numbers held by
+whole group. Source: docs/model/transformer.md, "Positions"; numbers held by
 tests/parity/test_transformer.py.
 """
 
@@ -70,7 +70,7 @@ def guide_positions(
 
     Space is the clip's. Every latent covers 8 frames, but for the first of a guide at frame 0, which is
     causal as the clip's own. still: the guide is one pixel frame, so its interval is one frame long:
-    [8, 9) at frame 8, [-1, 0) at frame -1. Source: spec of the LTX-2.3 pipelines, section 3.2.
+    [8, 9) at frame 8, [-1, 0) at frame -1. Source: docs/model/conditioning.md, "Guides".
     """
     bounds = _intervals(latent_frames, device)
     frames = _causal(bounds, TIME_SCALE) if frame == 0 else bounds * TIME_SCALE
@@ -95,7 +95,7 @@ def reference_positions(
 
     downscale: a cell of the reference covers so many of the clip's on each side. temporal: the reference
     is every temporal-th frame (0, 1, 1 + S, ...); 2 gives [0, 1), [1, 17), [17, 33) frames.
-    Source: spec of the LTX-2.3 pipelines, section 3.4.
+    Source: docs/model/conditioning.md, "References".
     """
     positions = video_positions(latent_frames, latent_height, latent_width, fps, device=device)
     frames = _causal(_intervals(latent_frames, device), TIME_SCALE) * temporal - (temporal - 1)
@@ -107,7 +107,7 @@ def reference_positions(
 def identity_positions(num_latents: int, *, device: torch.device | str | None = None) -> Tensor:
     """(1, 1, N, 2) intervals of a voice sample that ends 0.04 s before the clip begins.
 
-    Source: spec of the LTX-2.3 pipelines, section 3.7.
+    Source: docs/model/conditioning.md, "Voices".
     """
     positions = audio_positions(num_latents, device=device)
     gap = MEL_FRAMES_PER_LATENT * MEL_HOP / MEL_RATE_HZ

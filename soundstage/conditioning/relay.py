@@ -10,8 +10,8 @@ The penalty of a segment at distance d from its middle, in latent frames:
     C = strength * max(d - w, 0)^2 / (2 sigma^2),    w = max(L / 2 - 2, 0) * window_scale,
     sigma = 1 / ln(1 / epsilon),                     L the segment's length
 
-Source: Prompt Relay (arXiv 2604.10030), spec of techniques, section 1. Two choices differ from the
-published nodes. Distances are taken from the middle of a token's time, not from its start, so that the
+Source: Prompt Relay (arXiv 2604.10030); docs/model/conditioning.md, "Timed prompts". Two choices differ from
+the published nodes. Distances are taken from the middle of a token's time, not from its start, so that the
 first frame of a segment is not torn between two. And only differences between segments count, as they do
 in a softmax: the nearest segment has the bias 0, so that no token is left with words that are all damped
 and bfloat16 loses nothing.

@@ -3,7 +3,7 @@
 One mechanism serves every use. A token has a clean value, a mask (1: made, 0: kept, between: let go that
 far), a start and a position. Putting in place changes clean values and masks of the clip's own tokens;
 adding puts tokens behind them, which attend and are attended to and are dropped after the pass.
-Source: spec of the LTX-2.3 pipelines, sections 3 and 5.
+Source: docs/model/conditioning.md, "Tokens".
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Tokens:
         """(1, N, N) in [0, 1], or None where every token sees every other fully.
 
         The first added group with an attention below 1 begins the matrix; groups after that do not see
-        those before them. Source: spec of the LTX-2.3 pipelines, section 3.5.
+        those before them. Source: docs/model/conditioning.md, "Attention strength".
         """
         own = self.clean.shape[1]
         count, matrix = own, None

@@ -4,7 +4,7 @@ Plain data. `FILES` holds single downloads; `MODELS` names the sets of them that
 `soundstage models pull ltx-2.3-distilled` and `soundstage generate --model ltx-2.3-distilled` mean the same.
 
 Sizes are bytes. Exact ones are published; the others are rounded, and a pull learns the true size from the
-hub before it begins. Source: spec of the checkpoints, section 1.
+hub before it begins. Source: docs/model/checkpoints.md, "Published files".
 """
 
 from __future__ import annotations

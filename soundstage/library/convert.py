@@ -302,7 +302,7 @@ def _model_index(has_text: bool) -> dict[str, Any]:
 
 
 def _scheduler(distilled: bool) -> dict[str, Any]:
-    """Published settings. Source: spec of the checkpoints, section 5."""
+    """Published settings. Source: docs/model/checkpoints.md, "diffusers folders"."""
     return {
         "_class_name": "FlowMatchEulerDiscreteScheduler",
         "base_shift": 0.95,

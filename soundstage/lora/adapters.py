@@ -12,7 +12,7 @@ A layer without an active adapter has no hook, so strength 0 is the model withou
 Adapters belong to groups, which have multipliers of their own: `video` and `audio` are the streams, `a2v`
 and `v2a` the attention between them (into video, into audio), `text` the connectors and projections.
 
-Source: spec of the LTX-2.3 checkpoints, section 9; of memory, section 5; of techniques, section 2.
+Source: docs/model/checkpoints.md, "LoRA files"; docs/model/memory.md, "LoRA under low precision".
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ A LoRA changes a layer's weight W (out, in) by strength * scale * up @ down, wit
 
 Modules are found by looking up their whole name among those the model has, never by splitting it.
 
-Source: spec of the LTX-2.3 checkpoints, section 9.
+Source: docs/model/checkpoints.md, "LoRA files".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A plan refuses here, before any weight is read. Loads no torch.
 
-Source: spec of the LTX-2.3 checkpoints, section 9.
+Source: docs/model/checkpoints.md, "LoRA files".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the header of a LoRA file says, read without loading torch or any tensor.
 
-Source: spec of the LTX-2.3 checkpoints, section 9.
+Source: docs/model/checkpoints.md, "LoRA metadata".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Inputs of a request as arrays: pictures, stretches of clips, sounds.
 
-Source of the preprocessing: spec of the LTX-2.3 pipelines, section 4.
+Source: docs/model/conditioning.md, "Preparing pictures and clips".
 """
 
 from __future__ import annotations

@@ -468,7 +468,7 @@ class _InPieces:
 
 # --- the machine ---------------------------------------------------------------------------------------
 
-# FLOP/s that are reached, by a part of the name; spec of memory, section 4, and makers' tables.
+# FLOP/s that are reached, by a part of the name. Source: docs/model/memory.md, "Rates".
 RATES = {"H100": 5e14, "H200": 5e14, "A100": 2e14, "5090": 2.5e14, "4090": 1.5e14, "3090": 7e13}
 SMALLER_RATE, CPU_RATE = 5e13, 1e11
 FREE_SHARE = 0.95  # of the host's free memory; the system needs some for itself

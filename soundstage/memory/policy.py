@@ -8,7 +8,7 @@ Loads no torch. Activations are counted in "units", copies of all tokens at the 
 are those of model/block.py as it is written, and tests hold them: at full size against the bytes alive on the
 meta device, and on the CPU against the memory of a process.
 
-Source of the cost model: spec of LTX-2.3 memory, sections 1, 2 and 4.
+Source of the cost model: docs/model/memory.md, "Bytes", "Activations" and "Cost".
 """
 
 from __future__ import annotations

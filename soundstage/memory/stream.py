@@ -13,7 +13,7 @@ Two events per slot order the work: a block waits until its slot is filled, a sl
 before it in that slot has computed. The host waits for neither on a CUDA device. On the CPU the same code
 runs with a worker thread in place of the copy stream, which is how it is tested.
 
-Source of the design: spec of LTX-2.3 memory, section 3.
+Source of the design: docs/model/memory.md, "Streaming".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The kernel is PyTorch's `scaled_dot_product_attention`; another one of the same signature (flash, context
 parallel) is put in its place from outside by setting `Attention.kernel`.
 
-Source: spec of the LTX-2.3 transformer, sections 7 and 9.
+Source: docs/model/transformer.md, "Attention".
 """
 
 from __future__ import annotations

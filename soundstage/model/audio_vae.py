@@ -4,7 +4,7 @@ T = ceil(M / 4) going in, M = 4T - 3 coming out. Time is dim 2 and causal on bot
 frames up to 4i, mel frame m sees latents up to ceil(m / 4). No attention, no learned norm. Checkpoint names
 are the attribute names (`encoder.down.0.block.1.conv2.conv.weight`, ...).
 
-Source of the structure: the LTX-2.3 audio VAE; numbers held by tests/parity/test_audio_vae.py.
+Source: docs/model/audio.md, "Audio VAE"; numbers held by tests/parity/test_audio_vae.py.
 """
 
 from __future__ import annotations

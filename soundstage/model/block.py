@@ -3,7 +3,7 @@
 A block holds only the modules of the streams its model has. What all blocks of a forward share (tables,
 modulation rows, text) comes in as one `StreamInputs` per stream.
 
-Source: spec of the LTX-2.3 transformer, section 8.
+Source: docs/model/transformer.md, "Block".
 """
 
 from __future__ import annotations

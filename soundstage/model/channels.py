@@ -12,7 +12,7 @@ def stereo_gains(num_channels: int) -> Gains:
 
     Mono is heard on both sides at its own level. 5.1 (L, R, C, LFE, Ls, Rs) and 7.1 (..., Lb, Rb) are folded
     down without their LFE and divided by the sum of the gains, 2.414 and 3.121, so that nothing clips. Other
-    layouts become their mean on both sides. Source: data preparation of LTX-2.3, audio spec section 1.
+    layouts become their mean on both sides. Source: docs/model/audio.md, "Waveform".
     """
     if num_channels == 2:
         return (1.0, 0.0), (0.0, 1.0)

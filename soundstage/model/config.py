@@ -3,6 +3,8 @@
 A checkpoint's safetensors metadata holds one JSON document under "config" with a section per part.
 Each dataclass here is one section; `from_header` raises ConfigError naming the first key that is
 missing or that describes a model we do not build.
+
+Source: docs/model/checkpoints.md, "Config".
 """
 
 from __future__ import annotations

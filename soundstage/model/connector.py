@@ -4,7 +4,7 @@ FeatureExtractor: all layers of the encoder -> one vector per token and stream. 
 -> a context of full length, in which learned registers stand where there is no token. Neither depends
 on the noise level, so a prompt's contexts are computed once.
 
-Source: spec of the LTX-2.3 text side, sections 4 and 5; numbers held by tests/parity/test_connector.py.
+Source: docs/model/text.md, "Features" and "Connectors"; numbers held by tests/parity/test_connector.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ surroundings at most. Each stretch is made with that much around it, which is th
 Beyond the first and last mel frame the vocoder's convolutions read zeros. A log-mel of zero is loud, and so a
 silent clip began and ended with a click. Here the sound is made with its first and last mel frame held for
 EDGE_MELS on either side, which are cut off: see docs/decoding.md.
-Source of the reaches: spec of the LTX-2.3 audio path, sections 2, 5 and 6. Held by
+Source of the reaches: docs/model/audio.md, "Reaches". Held by
 tests/unit/test_long_sound.py.
 """
 

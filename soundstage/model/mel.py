@@ -42,7 +42,7 @@ def resample(
     """(..., N) -> (..., ceil(N * to_hz / from_hz)) by a Hann-windowed sinc.
 
     edges: what stands beyond both ends, zeros ("constant") or the outermost sample ("replicate").
-    Source: the "sinc_interp_hann" default of torchaudio, which the model's training data went through.
+    Source: docs/model/audio.md, "Resampling".
     """
     if from_hz == to_hz:
         return waveform

@@ -3,7 +3,7 @@
 Many tokens share one timestep (all of a clip's, but for conditioning frames), so rows are computed once
 per group of equal timesteps and spread to the tokens where they are used.
 
-Source: spec of the LTX-2.3 transformer, section 6.
+Source: docs/model/transformer.md, "Modulation".
 """
 
 from __future__ import annotations

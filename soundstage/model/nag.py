@@ -2,7 +2,7 @@
 
 For distilled models, which run without a second, negative pass. The same queries read both texts; the
 result is pushed away from what the negative text gave, kept from growing, and mixed back.
-Source: Chen et al. 2025; constants and order as in the spec of LTX-2.3 techniques, section 2.
+Source: Chen et al. 2025; constants and order: docs/model/sampling.md, "NAG".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ convolutions and, in each block, the frame before, so it is causal. `LinearPrevi
 map from a cell's 128 numbers to a patch of colours, fitted to what the model's own decoder makes.
 Both have `decode`, which gives pixels as `VideoVae.decode` does, but smaller and, the linear one, fewer.
 
-Source of the structure: spec of the LTX-2.3 video VAE, section 11.
+Source of the structure: docs/model/video-vae.md, "Tiny preview decoder".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The heads of a stream share one table: head h owns entries h*r .. (h+1)*r - 1 of it, r = head_dim / 2,
 so different heads rotate at different frequencies.
 
-Source: spec of the LTX-2.3 transformer, section 5; numbers held by tests/parity/test_transformer.py.
+Source: docs/model/transformer.md, "Rotary embedding"; numbers held by tests/parity/test_transformer.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ branch. Pieces run depth first, from latents to pixels, and are cut wherever a s
 `max_bytes` of them; so what is alive is a piece per stage and two frames per convolution.
 
 A clip that fits in one piece runs through the ordinary modules and gives their bits.
-Source of the technique: spec of the LTX-2.3 video VAE, section 6.
+Source of the technique: docs/model/video-vae.md, "Streaming".
 """
 
 from __future__ import annotations

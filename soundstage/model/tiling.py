@@ -6,7 +6,7 @@ hides a difference; with `exact` each tile also reads every cell that its result
 the whole to rounding, at a multiple of the work. `streaming` cuts time alone and costs nothing; tiles are
 for frames whose width is too much by itself.
 
-Source: spec of the LTX-2.3 video VAE, sections 4 and 5.
+Source: docs/model/video-vae.md, "Reach" and "Tiles".
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ step. At the published size they cost as much as 150 more video tokens.
 Weights may be in bfloat16; the scale-and-shift tables stay in float32 and are cast where they are used.
 Timesteps, positions and angles are float32 throughout.
 
-Source: spec of the LTX-2.3 transformer; numbers held by tests/parity/test_transformer.py.
+Source: docs/model/transformer.md, "Dimensions" and "Precision"; numbers held by
+tests/parity/test_transformer.py.
 """
 
 from __future__ import annotations

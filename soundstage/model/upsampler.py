@@ -4,7 +4,7 @@
 Convolutions are plain (zeros on every side, not causal) and GroupNorm spans the whole clip, so a clip must
 pass in one piece: tiles or chunks give another result. Checkpoint names are the attribute names.
 
-Source of the structure: the LTX-2.3 latent upsamplers; numbers held by tests/parity/test_upsampler.py.
+Source: docs/model/video-vae.md, "Upsamplers"; numbers held by tests/parity/test_upsampler.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ F = 8(F' - 1) + 1. The encoder is causal in time (latent k sees pixel frames up 
 not. All normalisation is PixelNorm, which has no parameters, so a frame's neighbours matter only
 through the convolutions. Checkpoint names are the attribute names (`conv_in.conv.weight`, ...).
 
-Source of the structure: spec of the LTX-2.3 conv VAE; numbers held by tests/parity/test_video_vae.py.
+Source: docs/model/video-vae.md, "Structure" and "Building blocks"; numbers held by
+tests/parity/test_video_vae.py.
 """
 
 from __future__ import annotations

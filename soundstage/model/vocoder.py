@@ -7,7 +7,7 @@ names (`vocoder.resblocks.0.acts1.0.upsample.filter`, `mel_stft.mel_basis`, ...)
 The vocoder runs in float32, whatever its weights were stored in: over a hundred convolutions in series lose
 40 to 90 % on spectral measures in bfloat16.
 
-Source of the structure: the LTX-2.3 vocoder; numbers held by tests/parity/test_vocoder.py.
+Source: docs/model/audio.md, "Vocoder"; numbers held by tests/parity/test_vocoder.py.
 """
 
 from __future__ import annotations

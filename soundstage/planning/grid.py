@@ -54,7 +54,7 @@ def audio_edges(num_latents: int) -> list[tuple[float, float]]:
 def latents_in(spans: list[tuple[float, float]], edges: list[tuple[float, float]]) -> tuple[Range, ...]:
     """Ranges of latents that a span touches: those that end after its start and start before its end.
 
-    Source: the temporal region mask, spec of the LTX-2.3 pipelines, section 3.6.
+    Source: docs/model/conditioning.md, "Masks and time".
     """
     touched = [any(end > a and start < b for a, b in spans) for start, end in edges]
     ranges: list[Range] = []

@@ -12,7 +12,7 @@ that lets it end where the take's sound ends at that time, and its times are mov
 60 ms, to what they are in the take. So every latent of either stream belongs to one place, and no sound is
 lost or doubled.
 
-Source of the overlap: the looping sampler, spec of the LTX-2.3 pipelines, section 7.1, which has no sound.
+Source of the overlap: the looping sampler, docs/model/conditioning.md, "Long takes", which has no sound.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Words that hold throughout stand before "||", before the first time, or before t
 put in front of every segment's words, so that each is a whole description on its own.
 
 Shares are cut at latent frames, where the picture can change; times are kept as they are. Pure data.
-Source of the syntax and of the sharing by largest remainder: Prompt Relay, spec of techniques, section 1.
+Source of the syntax and of the sharing: docs/model/conditioning.md, "Timed prompts".
 """
 
 from __future__ import annotations

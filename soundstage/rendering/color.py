@@ -2,7 +2,7 @@
 
 Mean and deviation of each channel of Lab, followed slowly over a window's length, are moved to what they
 were over the first window. Slow means that a bright subject which comes in stays bright; what is taken out
-is drift. Source: per-channel statistics in Lab, spec of techniques, section 8.
+is drift. Source: docs/model/conditioning.md, "Long takes".
 """
 
 from __future__ import annotations

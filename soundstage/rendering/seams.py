@@ -98,7 +98,7 @@ def appended(stream: Stream, tokens: Tensor, positions: Tensor, strength: float)
 def adain(latents: Tensor, like: Tensor, factor: float) -> Tensor:
     """Latents with the mean and deviation of others, channel by channel, `factor` of the way.
 
-    Both (B, C, ...), any length. Source: spec of the LTX-2.3 pipelines, section 7.4.
+    Both (B, C, ...), any length. Source: docs/model/conditioning.md, "Long takes".
     """
     if factor == 0:
         return latents

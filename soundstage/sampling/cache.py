@@ -7,7 +7,7 @@ stream that changed more; every guidance pass has its own memory, and a new run 
 first-block: the first block is always run; the sign is how far what it adds has moved since the last full
 forward. teacache: no block is run; the sign is the sum, since the last full forward, of the changes of
 what the first block would read. Both are relative sums of magnitudes.
-Source: first-block caching and TeaCache (Liu et al. 2024), as in the spec of LTX-2.3 memory, section 9.
+Source: TeaCache (Liu et al. 2024); docs/model/sampling.md, "Step caches".
 """
 
 from __future__ import annotations

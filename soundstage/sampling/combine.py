@@ -2,7 +2,7 @@
 
 C is the positive pass, U the negative prompt's, T the one without self-attention, M the one without
 exchange, N the one without the reference. All arithmetic is float32.
-Source: spec of LTX-2.3 sampling, sections 5.1 and 5.2.
+Source: docs/model/sampling.md, "Guidance".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one denoising loop, for every recipe: a generator that hands over its state after each step.
 
 Progress, preview and cancel belong to the caller: closing the generator ends the work.
-Source of the step: spec of LTX-2.3 sampling, section 2.
+Source: docs/model/sampling.md, "Masked step".
 """
 
 from __future__ import annotations

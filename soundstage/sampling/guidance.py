@@ -3,7 +3,7 @@
 All passes see the same noisy latents. "cond" has the prompt, "uncond" the negative prompt, "perturbed"
 replaces self-attention by its values in some blocks (STG), "isolated" cuts the attention between picture
 and sound, "identity" lacks the tokens of a reference. `combine` makes one prediction of them.
-Source: the multi-modal guider, spec of LTX-2.3 sampling, section 5.1.
+Source: docs/model/sampling.md, "Guidance".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ second prediction, fresh noise, the steps before) comes in as a `Moment`, so it 
 
 D is the guided, mask-blended prediction, n standard normal noise. Coefficients are Python floats; they are
 worked out from the list, not from rounded tensors.
-Source: spec of LTX-2.3 sampling, section 4; numbers held by tests/unit/test_samplers.py.
+Source: docs/model/sampling.md, "Samplers"; numbers held by tests/unit/test_samplers.py.
 """
 
 from __future__ import annotations

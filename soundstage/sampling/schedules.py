@@ -37,7 +37,7 @@ def ltx2(steps: int, num_tokens: int = MAX_TOKENS, *, terminal: float | None = T
     num_tokens: video tokens. The published one-stage recipes pass none and get 4096 at every size; the
     line is not clamped at either end. terminal: the last value before 0, reached by stretching 1 - sigma
     (None: no stretch).
-    Returns steps + 1 values. Source: LTX-2 token-shift scheduler.
+    Returns steps + 1 values. Source: docs/model/sampling.md, "Schedules".
     """
     _check_steps(steps)
     if steps == 1:  # the stretch would divide 0 by 0

@@ -1,7 +1,7 @@
 """The tokens of one modality over a run: what is kept, what is made, and how noise enters.
 
 B samples, N tokens, D = 128 features. mask m is 1 where a token is generated and 0 where it is kept.
-Source: spec of LTX-2.3 sampling, sections 1 and 2.
+Source: docs/model/sampling.md, "Flow" and "Masked step".
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def draw_noise(
     """Standard normal noise in token layout and latent dtype: video first, then audio.
 
     A frozen stream takes its draw all the same, so that freezing one does not change the other's noise;
-    an absent one takes none. Source: order of draws, spec of the LTX-2.3 pipelines, section 2.
+    an absent one takes none. Source: docs/model/sampling.md, "Order of draws".
     """
     return _draw(video, generator), _draw(audio, generator)
 

@@ -4,7 +4,7 @@ The language model is transformers' own; it is built, checked and filled as ever
 that does not fit is named key by key. Nothing but the language model is read of files that also hold a vision
 tower, and each weight is read once, into its place.
 
-Source: spec of the LTX-2.3 text side, sections 1 to 3; held by tests/parity/test_text_encoder.py.
+Source: docs/model/text.md, "Tokens" and "Hidden states"; held by tests/parity/test_text_encoder.py.
 """
 
 from __future__ import annotations

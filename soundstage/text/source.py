@@ -9,7 +9,7 @@
 A file that stores no config is of Gemma 3 12B or of its proportions: what shapes do not tell (windows, rotary
 bases, eps) is published. Names of weights are translated in weights/layouts.py, as for every part.
 
-Source: spec of the LTX-2.3 text side, section 1.
+Source: docs/model/text.md, "Gemma 3".
 """
 
 from __future__ import annotations

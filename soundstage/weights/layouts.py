@@ -13,6 +13,8 @@ by stripping one prefix. diffusers has renamed modules; tables here go both ways
 
 Which spelling a file has is seen in its names, never in its own name or folder. Shards of one checkpoint
 are looked at together. The text encoder is no part of these files; `find_gemma` knows its spellings.
+
+Source: docs/model/checkpoints.md, "Tensors" and "diffusers folders".
 """
 
 from __future__ import annotations

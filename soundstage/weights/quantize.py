@@ -13,7 +13,7 @@ Cast on use gives W = values * scale rounded to the activations' dtype: bit for 
 file without quantization gives. The 8-bit products also round the activations, each token with a scale of
 its own. Keys of a quantized layer are those of published scaled files: `weight`, `weight_scale`, `bias`.
 
-Only the layers of the list in the spec of the checkpoints, section 7a, are ever 8-bit: queries, keys,
+Only the layers listed in docs/model/checkpoints.md, "8-bit weights", are ever 8-bit: queries, keys,
 values and outputs of all attention, and both feed-forward layers, inside `transformer_blocks`. Gates,
 timestep networks, in and out projections, norms, tables and the connectors stay as they are.
 """

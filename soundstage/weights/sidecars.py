@@ -5,6 +5,8 @@ official fp8              F8_E4M3            weight_scale, input_scale: one F32 
 Comfy fp8, int8           F8_E4M3, I8        the same, or a scale per row; comfy_quant: U8, a JSON text
 older Comfy fp8           F8_E4M3            scale_weight, scale_input; scaled_fp8 once in the file
 plain cast                F8_E4M3            nothing
+
+Source: docs/model/checkpoints.md, "8-bit weights".
 """
 
 from __future__ import annotations

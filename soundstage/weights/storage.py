@@ -25,7 +25,7 @@ Format = Literal["fp8", "int8"]
 Scheme = Literal["fp8", "fp8-cast", "int8", "int8-dynamic"]
 Storage = Literal["full", "stored", Scheme]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
-# The layers that are ever 8-bit; spec of the checkpoints, section 7a.
+# The layers that are ever 8-bit. Source: docs/model/checkpoints.md, "8-bit weights".
 TARGET = re.compile(
     r"(^|.*\.)transformer_blocks\.\d+\."
     r"((audio_)?attn[12]|audio_to_video_attn|video_to_audio_attn|(audio_)?ff)"

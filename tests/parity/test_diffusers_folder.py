@@ -134,7 +134,7 @@ def test_at_full_size_diffusers_has_the_keys_and_shapes_we_write(component: Any)
 
 
 def test_the_published_model_has_the_published_diffusers_config() -> None:
-    """Source: spec of the checkpoints, section 5."""
+    """Source: docs/model/checkpoints.md, "diffusers folders"."""
     vae = write_diffusers_config("vae", published_config(), 49)
     assert vae["block_out_channels"] == [256, 512, 1024, 1024]
     assert vae["decoder_block_out_channels"] == [256, 512, 512, 1024]

@@ -299,7 +299,7 @@ def test_as_many_blocks_stay_as_the_memory_holds(policy: Any) -> None:
 
 
 def test_blocks_on_the_card_are_near_the_published_table() -> None:
-    """Spec of memory, section 4: 8-bit blocks that stay, at 6,144 tokens."""
+    """8-bit blocks that stay, at 6,144 tokens. Source: docs/model/memory.md, "Cost"."""
     found = {gb: choose(plan(768, 512, 121), FP8, card(gb)).residency.resident_blocks for gb in (8, 12, 16)}
     assert all(abs(found[gb] - wanted) <= 3 for gb, wanted in {8: 8, 12: 19, 16: 29}.items())
 

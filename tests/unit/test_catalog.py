@@ -51,7 +51,7 @@ def test_a_wrong_name_is_answered_with_near_ones() -> None:
 
 
 def test_published_sizes_agree_with_their_ranks() -> None:
-    """Two figures of the spec against each other: bytes per rank of a LoRA on video attention and ff."""
+    """Bytes per rank of a LoRA: docs/model/checkpoints.md, "Published files"."""
     for name, rank in (("union-control", 64), ("motion-track-control", 32)):
         size = find(f"ltx-2.3-22b-ic-lora-{name}")[0].num_bytes
         assert 0 <= size - 10_223_616 * rank < 200_000

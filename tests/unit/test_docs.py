@@ -8,7 +8,7 @@ from pathlib import Path
 from soundstage.cli.reference import reference
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:

@@ -519,7 +519,7 @@ def test_a_length_that_is_all_of_the_source_is_all_of_it(stage: Engine) -> None:
 
 
 def test_beside_a_driving_sound_the_negative_pass_reads_the_prompt_in_the_audio_stream(stage: Engine) -> None:
-    """The stream has no negative text of its own. Source: spec of LTX-2.3 sampling, section 5.1."""
+    """The stream has no negative text of its own. Source: docs/model/sampling.md, "Guidance"."""
     asked = {**UNGUIDED, "guidance": 3, "audio": ss.Audio(film(9).waveform), "num_frames": 9}
     plan = stage.plan(ss.Request(prompt="a red ball", **asked))
     assert plan.passes[0].kinds == ("cond", "uncond")

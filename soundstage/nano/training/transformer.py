@@ -1,6 +1,6 @@
 """Recipe of nano's transformer, its connectors and its text projection, trained together.
 
-Flow matching as in the spec of training: x_sigma = (1 - sigma) x0 + sigma noise, the target is
+Flow matching as in docs/model/sampling.md, "Flow": x_sigma = (1 - sigma) x0 + sigma noise, the target is
 noise - x0, sigma from the shifted logit-normal law. What a step asks of a sample is drawn too: both
 streams noised alike, each at its own level, or one given clean (picture for sound, sound for picture),
 a clean first frame, a clean stretch of time; so one model serves every way of conditioning. One prompt
@@ -216,11 +216,11 @@ class Draw:
 def draw_sigma(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     """Logit-normal noise levels in (0, 1), shifted; one in ten uniform.
 
-    The law of the spec of training, section 2, but for the shift by nano's few tokens and for the stretch,
-    which would undo a large shift. A token holds 32x32 pixels of 8 frames in 128 channels, so that place and
-    colour of a subject can be read from the noised tokens up to 0.9: what words decide is learned above that,
-    where the law as it stands puts one sample in forty. Most have the shift SHIFT, the others MIDDLE_SHIFT,
-    for detail.
+    The law of docs/model/sampling.md, "Training levels", but for the shift by nano's few tokens and for the
+    stretch, which would undo a large shift. A token holds 32x32 pixels of 8 frames in 128 channels, so that
+    place and colour of a subject can be read from the noised tokens up to 0.9: what words decide is learned
+    above that, where the law as it stands puts one sample in forty. Most have the shift SHIFT, the others
+    MIDDLE_SHIFT, for detail.
     """
     shift = np.where(rng.random(count) < 0.3, MIDDLE_SHIFT, SHIFT)
     y = 1 / (1 + np.exp(-(rng.standard_normal(count) + shift)))

@@ -1,4 +1,4 @@
-"""Find what of LTX-2.3 is on this machine, and where: downloads, added files and folders, other programs' folders.
+"""Find what of LTX-2.3 is on this machine, and where: downloads, added files, other programs' folders.
 
     library = Library.open()
     library.add([Path("~/ComfyUI")])                          # a folder to look through

@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 from soundstage.cli.reference import reference
+from soundstage.library.catalog import find
+from soundstage.model.tiling import DECODER_REACH
+from soundstage.sampling.schedules import DISTILLED, REFINE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,3 +29,15 @@ def test_every_make_target_in_the_docs_exists() -> None:
     for page in PAGES:
         named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), flags=re.M))
         assert named <= targets, f"{page.name} names {named - targets}"
+
+
+def test_pages_about_the_model_have_the_figures_of_the_code() -> None:
+    lists = [", ".join(f"{sigma:g}" for sigma in sigmas) for sigmas in (DISTILLED, REFINE)]
+    names = ("22b-dev", "22b-distilled-1.1", "22b-distilled-lora-384-1.1", "temporal-upscaler-x2-1.0")
+    sizes = [f"{find(f'ltx-2.3-{name}')[0].num_bytes:,}" for name in names]
+    reach = " | ".join(map(str, DECODER_REACH))
+    figures = {"sampling": lists, "checkpoints": sizes, "video-vae": [f"| decoder | {reach} |"]}
+    for page, wanted in figures.items():
+        text = (ROOT / "docs" / "model" / f"{page}.md").read_text()
+        missing = [figure for figure in wanted if figure not in text]
+        assert not missing, f"{page}.md has not {missing}"

@@ -18,7 +18,7 @@ from soundstage.cli.options import TABLE
 # A verb that takes one file for several fields: options it lacks -> its argument that fills their fields.
 SHARED = {"reference": "video", "audio": "video"}
 # Records whose fields are given as NAME=VALUE, or that only a part of which has options.
-_OPEN = ("relay", "take", "video_scales", "audio_scales")
+_OPEN = ("relay", "take", "cache", "video_scales", "audio_scales")
 _VERBS = "is|are|has|have|holds|hold|names|changes|asks|was|does|must|needs"
 _ASKS = "leave out|leave|give|raise|lower|drop|keep"
 

@@ -143,11 +143,12 @@ def _range(node: Node) -> str:
     above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
     if low is not None and high is not None:
         text = f"from {_shown(low)} to {_shown(high)}"
+    elif low is not None and below is not None:
+        text = f"from {_shown(low)} to below {_shown(below)}"
     else:
         ends = [
             "" if low is None else f"{_shown(low)} or more",
             "" if above is None else f"above {_shown(above)}",
-            "" if below is None else f"below {_shown(below)}",
             "" if high is None else f"up to {_shown(high)}",
         ]
         text = " and ".join(filter(None, ends))

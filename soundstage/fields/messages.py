@@ -74,6 +74,8 @@ def _wanted(path: str, item: Any, owner: type) -> str:
         return f"give {field_help(owner, _plain(path)).wanted}"
     if item["type"] == "literal_error":
         return f"it should be {_choices(str(item['input']), item['ctx']['expected'])}"
+    if item["type"] == "tuple_type":
+        return "it should be a list"
     wanted: str = item["msg"].partition(", unable to parse")[0]
     return (wanted[0].lower() + wanted[1:]).replace("input should", "it should")
 

@@ -23,8 +23,12 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from soundstage.errors import RequestError
+from soundstage.fields.record import record
 from soundstage.types import TIME_SCALE
 
 NEARLY_S = 1e-6  # times closer than this are the same
@@ -71,31 +75,27 @@ class Segment:
     end_s: float
 
 
-@dataclass(frozen=True)
+Bleed = Annotated[float, Field(ge=1e-6, le=0.99)]
+Hold = Annotated[float, Field(ge=0, le=10)]
+WindowScale = Annotated[float, Field(ge=0, le=4)]
+
+
+@record
 class Relay:
-    """How sharply one segment's words end and the next ones' begin.
+    """How sharply the parts of a prompt follow each other."""
 
-    epsilon: in (0, 1), how much neighbours bleed in; up to 0.1 is a cut, from 0.5 a soft blend. strength:
-    0 (no effect) to 10. window_scale: 0 to 4, of the stretch in which a segment is heard in full. audio_*:
-    for the sound; None is the picture's. Raises RequestError for values outside these ranges.
-    """
-
-    epsilon: float = 1e-3
-    strength: float = 1.0
-    window_scale: float = 1.0
-    audio_epsilon: float | None = None
-    audio_strength: float | None = None
-    audio_window_scale: float | None = None
-
-    def __post_init__(self) -> None:
-        for prefix in ("", "audio_"):
-            for name, low, high in (("epsilon", 1e-6, 0.99), ("strength", 0, 10), ("window_scale", 0, 4)):
-                value = getattr(self, prefix + name)
-                if value is not None and not low <= value <= high:
-                    raise RequestError(
-                        f"relay {prefix + name} is {value:g}; give a number from {low:g} to {high:g}",
-                        field="relay",
-                    )
+    epsilon: Bleed = 1e-3
+    """How much neighbouring parts bleed into each other: up to 0.1 is a cut, from 0.5 on a soft blend."""
+    strength: Hold = 1.0
+    """How strongly words are held to their part; 0 has no effect."""
+    window_scale: WindowScale = 1.0
+    """Length of the time in which a part is heard in full, as a multiple of the usual."""
+    audio_epsilon: Bleed | None = None
+    """How much neighbouring parts bleed into each other in the sound. Left out, as in the picture."""
+    audio_strength: Hold | None = None
+    """How strongly words are held to their part in the sound. Left out, as in the picture."""
+    audio_window_scale: WindowScale | None = None
+    """Length of the time in which a part is heard in full in the sound. Left out, as in the picture."""
 
     def of_audio(self) -> Relay:
         """Return the values for the sound, as those of a Relay."""

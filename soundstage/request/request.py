@@ -174,7 +174,7 @@ class Request(BaseModel):
     @field_validator("cache", mode="before")
     @classmethod
     def _cache(cls, value: Any) -> Any:
-        return StepCache.parse(value) if isinstance(value, str) else value
+        return StepCache.from_text(value) if isinstance(value, str) else value
 
     @field_validator("modalities")
     @classmethod

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from soundstage.errors import RequestError, listed, shown
+from pydantic import Field
+
+from soundstage.fields.record import record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,59 +27,31 @@ if TYPE_CHECKING:
 
     Pair = tuple[Tensor | None, Tensor | None]
 
-KINDS = ("first-block", "teacache")
 # Float32 copies of a level lie this close to it.
 ROUNDING = 1e-6
 
 
-@dataclass(frozen=True)
+@record
 class StepCache:
-    """Settings of a cache. Raises RequestError for a value outside its range.
-
-    kind: "first-block" or "teacache". threshold: the sign below which blocks are left out; more is faster
-    and further off, 0 leaves out none. start: the share of steps, from the first, that are always made in
-    full, at least one; the last step always is. coefficients: a polynomial, highest power first, that
-    turns teacache's change into the change to expect of the result; the default takes it as it is.
-    """
+    """Settings of a step cache."""
 
     kind: Literal["first-block", "teacache"] = "first-block"
-    threshold: float = 0.05
-    start: float = 0.15
+    """What tells that little has changed: first-block looks at what the first block adds, teacache at what
+    the first block would read, and runs none."""
+    threshold: Annotated[float, Field(ge=0, lt=10)] = 0.05
+    """The change below which blocks are left out: more is faster and further off, 0 leaves out none."""
+    start: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """The share of steps, from the first, that are always made in full, at least one. The last step always
+    is."""
     coefficients: tuple[float, ...] = (1.0, 0.0)
+    """A polynomial, highest power first, that turns the change teacache sees into the change to expect of the
+    result; the default takes it as it is."""
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise RequestError(
-                f"cache is {shown(self.kind)}; the caches are {listed(self.kind, KINDS)}", field="cache"
-            )
-        if not 0 <= self.threshold < 10:
-            raise RequestError(
-                f"cache is '{self.kind}:{self.threshold:g}'; give it a threshold of 0 to 10, such as 0.05",
-                field="cache",
-            )
-        if not 0 <= self.start <= 1:
-            raise RequestError(
-                f"cache start is {self.start:g}; give a share of the steps, 0 to 1", field="cache"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> StepCache:
-        """From "first-block" or "teacache", with ":" and a threshold if not the default one.
-
-        Raises RequestError for another name and for a threshold that is no number from 0 to 10.
-        """
-        kind, colon, threshold = text.strip().lower().replace("_", "-").partition(":")
-        if not colon:
-            return cls(kind)  # type: ignore[arg-type]  # checked when it is made
-        try:
-            return cls(kind, float(threshold))  # type: ignore[arg-type]
-        except ValueError as error:
-            if isinstance(error, RequestError):
-                raise
-            raise RequestError(
-                f"cache is {shown(text)}, whose threshold is no number; give it as first-block:0.05",
-                field="cache",
-            ) from None
+    @staticmethod
+    def from_text(text: str) -> dict[str, str]:
+        """Return the fields of "first-block" or "teacache", or of one with a threshold, "teacache:0.1"."""
+        kind, _, threshold = text.strip().lower().replace("_", "-").partition(":")
+        return {"kind": kind, "threshold": threshold} if ":" in text else {"kind": kind}
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, float]:
         """(above, up to): the noise levels of a list at which blocks may be left out; none if not rising."""

@@ -3,69 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, fields, replace
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from soundstage.errors import RequestError, listed
+from soundstage.fields.record import record
 
-# What a scale may be, both ends included.
-RANGES: dict[str, tuple[float, float]] = {
-    "cfg": (0, 100),
-    "stg": (0, 100),
-    "modality": (0, 100),
-    "rescale": (0, 1),
-    "skip_step": (0, 1000),
-    "identity": (0, 20),
-    "apg_eta": (-10, 10),
-    "apg_norm": (0, 1e6),
-    "apg_momentum": (-0.99, 0.99),
-    "nag": (0, 100),
-    "nag_alpha": (0, 1),
-    "nag_tau": (0.01, 100),
-}
+Pull = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@record
 class Scales:
-    """Guidance of one modality; the defaults are neutral, which is one positive pass and nothing else.
+    """Guidance of one modality. The defaults are neutral: one positive pass and nothing else."""
 
-    cfg: pull away from the negative prompt (1 = off). stg: pull away from the pass whose self-attention
-    is replaced by its values in `stg_blocks` (0 = off). modality: pull away from the pass in which
-    picture and sound do not hear each other (1 = off). rescale: how far, 0 to 1, the result's standard
-    deviation returns to that of the positive pass. skip_step: k > 0 computes this modality only on steps
-    divisible by k + 1 and repeats its last prediction between them.
-
-    identity: pull away from the pass without the reference's tokens, on the tokens that are made (0 =
-    off; 3 is usual for an identity voice). cfg_star: shrink the negative prediction first, to what the
-    positive one contains of it. apg_eta, apg_norm, apg_momentum: projected guidance of the cfg pull: its
-    share along the positive prediction (1 keeps all, 0 none, which keeps colours from burning), a limit
-    on its length (0 = none), and how much of the last step's pull is carried on (0 = none; usual is
-    below 0). nag: steer away from a negative text inside text attention, at no further pass (0 = off; 11
-    is usual), with nag_alpha the share of it that is used and nag_tau how much longer a result may get.
-
-    Raises RequestError for a value outside RANGES.
-    """
-
-    cfg: float = 1.0
-    stg: float = 0.0
+    cfg: Pull = 1.0
+    """Pull away from the negative prompt; 1 is off."""
+    stg: Pull = 0.0
+    """Pull away from a prediction whose self-attention is replaced by its values in some blocks; 0 is off."""
     stg_blocks: tuple[int, ...] = ()
-    modality: float = 1.0
-    rescale: float = 0.0
-    skip_step: int = 0
-    identity: float = 0.0
+    """The transformer blocks whose self-attention is replaced, counted from 0."""
+    modality: Pull = 1.0
+    """Pull away from a prediction in which picture and sound do not hear each other; 1 is off."""
+    rescale: Share = 0.0
+    """How far the standard deviation of the result returns to that of the positive prediction."""
+    skip_step: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Compute this modality only on every (k + 1)-th step and repeat its last prediction between; 0 computes
+    it on all."""
+    identity: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Pull away from a prediction without the reference's tokens; 0 is off, 3 is usual for a voice."""
     cfg_star: bool = False
-    apg_eta: float = 1.0
-    apg_norm: float = 0.0
-    apg_momentum: float = 0.0
-    nag: float = 0.0
-    nag_alpha: float = 0.25
-    nag_tau: float = 2.5
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise RequestError(f"{name} is {value:g}; give a value from {low:g} to {high:g}", field=name)
+    """Shrink the negative prediction first, to what the positive one contains of it."""
+    apg_eta: Annotated[float, Field(ge=-10, le=10)] = 1.0
+    """Share of the cfg pull along the positive prediction that is kept: 1 is all, 0 is none, which keeps
+    colours from burning."""
+    apg_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Limit on the length of the cfg pull; 0 is none."""
+    apg_momentum: Annotated[float, Field(ge=-0.99, le=0.99)] = 0.0
+    """How much of the last step's cfg pull is carried on; 0 is none, and usual values are below 0."""
+    nag: Pull = 0.0
+    """Steer away from a negative text inside text attention, at no further forward; 0 is off, 11 is usual."""
+    nag_alpha: Share = 0.25
+    """Share of nag's result that is used."""
+    nag_tau: Annotated[float, Field(ge=0.01, le=100)] = 2.5
+    """How much longer than the positive result nag's may get."""
 
     def skips(self, step: int) -> bool:
         """Whether step number `step`, from 0, repeats the last prediction."""
@@ -165,21 +148,10 @@ def _replaced(scales: Scales, words: Mapping[Any, Any], where: str) -> Scales:
             f"{where} has no {', '.join(map(repr, unknown))}; it has {listed(unknown[0], sorted(known))}, "
             "and noise levels"
         )
-    for key, value in words.items():
-        if not _fits(key, value):
-            wanted = "a list of whole numbers" if key == "stg_blocks" else "a number"
-            raise RequestError(f"{where}: {key} is {value!r}; give {wanted}")
-    blocks = {"stg_blocks": tuple(words["stg_blocks"])} if "stg_blocks" in words else {}
     try:
-        return replace(scales, **{**words, **blocks})
+        return replace(scales, **words)
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from None
-
-
-def _fits(key: str, value: Any) -> bool:
-    if key == "stg_blocks":
-        return isinstance(value, (list, tuple)) and all(isinstance(block, int) for block in value)
-    return isinstance(value, (int, float))
 
 
 def _differences(old: Scales, new: Scales) -> dict[str | float, Any]:

@@ -161,9 +161,9 @@ def test_teacache_sums_changes_through_its_polynomial(transformer: Transformer) 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"kind": "magcache"}, "the caches are teacache, first-block"),
-        ({"threshold": -1}, "a threshold of 0 to 10"),
-        ({"start": 2}, "a share of the steps"),
+        ({"kind": "magcache"}, "kind is 'magcache'; it should be 'teacache' or 'first-block'"),
+        ({"threshold": -1}, "threshold is -1; give a number from 0 to below 10"),
+        ({"start": 2}, "start is 2; give a number from 0 to 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(fields: dict[str, object], sentence: str) -> None:

@@ -101,7 +101,7 @@ def test_split_scales_change_after_a_number_of_steps() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("cfg", -1), ("rescale", 1.2), ("nag_tau", 0), ("identity", 21)])
 def test_a_scale_out_of_range_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(RequestError, match=f"{name} is .* give a value from") as caught:
+    with pytest.raises(RequestError, match=f"{name} is .* give a number from") as caught:
         Scales(**{name: value})
     assert caught.value.field == name
 

@@ -143,7 +143,7 @@ def test_the_plan_tells_the_times_and_refuses_what_cannot_be_read(stage: Engine)
     assert json.loads(plan.to_json())["timeline"]["segments"][1]["text"] == "b"
     with pytest.raises(RequestError, match="1 lengths are given for a prompt of 2 segments"):
         stage.plan(Request(prompt="a | b", num_frames=17, lengths=(2,)))
-    with pytest.raises(RequestError, match="relay epsilon is 2"):
+    with pytest.raises(RequestError, match=r"relay\.epsilon is 2; give a number from 1e-06 to 0\.99"):
         Request(prompt="a | b", relay={"epsilon": 2})
 
 

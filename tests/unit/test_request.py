@@ -111,10 +111,10 @@ def test_a_cache_is_words_or_a_record() -> None:
 @pytest.mark.parametrize(
     ("cache", "says"),
     [
-        ("magcache:0.1", "cache is 'magcache'; the caches are teacache, first-block"),
-        ("first-block:lots", "cache is 'first-block:lots', whose threshold is no number"),
-        ("teacache:11", "cache is 'teacache:11'; give it a threshold of 0 to 10"),
-        ({"kind": "teacache", "start": 2}, "cache start is 2; give a share of the steps"),
+        ("magcache:0.1", "cache.kind is 'magcache'; it should be 'teacache' or 'first-block'"),
+        ("first-block:lots", "cache.threshold is 'lots'; it should be a valid number"),
+        ("teacache:11", "cache.threshold is '11'; give a number from 0 to below 10"),
+        ({"kind": "teacache", "start": 2}, "cache.start is 2; give a number from 0 to 1"),
     ],
 )
 def test_a_bad_cache_is_refused(cache: Any, says: str) -> None:

@@ -110,7 +110,7 @@ def test_a_part_is_cut_and_counted_from_its_own_start() -> None:
 
 def test_the_sound_takes_the_pictures_relay_unless_told_otherwise() -> None:
     assert Relay(epsilon=0.1, audio_strength=2).of_audio() == Relay(epsilon=0.1, strength=2)
-    with pytest.raises(RequestError, match="relay audio_epsilon is 1"):
+    with pytest.raises(RequestError, match="audio_epsilon is 1; give"):
         Relay(audio_epsilon=1.0)
 
 

@@ -104,8 +104,8 @@ def _json(data: Any) -> str:
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """What `Clip.save` wrote into a file. Raises MediaError for a file that holds none."""
+    from soundstage.media.container import read_metadata
     from soundstage.media.picture import is_picture
-    from soundstage.media.read import read_metadata
 
     if is_picture(Path(path)):
         raise MediaError(f"{path} is a picture, which does not say how it was made; give the film itself")

@@ -58,6 +58,10 @@ def evaluate(
             "own clips after them.",
         ),
     ] = False,
+    text: Annotated[
+        bool,
+        typer.Option("--text", help="Measure how well the text encoder reads captions, and nothing else."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the clips, an overview and the report.")
     ] = None,
@@ -70,7 +74,10 @@ def evaluate(
     from soundstage.nano.evaluation.report import PROMPTS
 
     if codecs and not section:
-        print(_codec_report(model, prompts or NUM_PROMPTS, seed, as_json))
+        _print_numbers(_codec_losses(model, prompts or NUM_PROMPTS, seed), as_json)
+        return
+    if text:
+        _print_numbers(_text_scores(model, prompts), as_json)
         return
     names = _sections(section or [PROMPTS])
     if output is not None:
@@ -336,9 +343,8 @@ def sample(
     print(path)
 
 
-def _codec_report(model: str, num_clips: int, seed: int, as_json: bool) -> str:
-    """What a model's codecs lose on held-out clips, as lines or JSON."""
-    import json
+def _codec_losses(model: str, num_clips: int, seed: int) -> dict[str, float]:
+    """Measure what a model's codecs lose on held-out clips."""
     from dataclasses import asdict
 
     import torch
@@ -348,10 +354,26 @@ def _codec_report(model: str, num_clips: int, seed: int, as_json: bool) -> str:
     from soundstage.rendering.parts import LoadedParts
 
     loaded = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
-    loss = asdict(
-        evaluate_codecs(loaded.video_vae, loaded.audio_vae, loaded.vocoder, num_clips=num_clips, seed=seed)
-    )
-    return json.dumps(loss) if as_json else "\n".join(f"{name}: {value}" for name, value in loss.items())
+    codecs = loaded.video_vae, loaded.audio_vae, loaded.vocoder
+    return asdict(evaluate_codecs(*codecs, num_clips=num_clips, seed=seed))
+
+
+def _text_scores(model: str, num_scenes: int | None) -> dict[str, float]:
+    """Measure how a model's text encoder reads captions."""
+    import torch
+
+    from soundstage.library.model_files import find_model
+    from soundstage.nano.evaluation.text import NUM_SCENES, measure_text
+    from soundstage.rendering.parts import LoadedParts
+
+    loaded = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
+    return measure_text(loaded.text_encoder.gemma, num_scenes or NUM_SCENES)
+
+
+def _print_numbers(numbers: dict[str, float], as_json: bool) -> None:
+    import json
+
+    print(json.dumps(numbers) if as_json else "\n".join(f"{name}: {x}" for name, x in numbers.items()))
 
 
 def _kept(clips: Clips, scenes: list[Scene], folder: Path) -> Clips:

@@ -675,9 +675,3 @@ class Making(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, translated(args))
-
-
-def model_names(given: Sequence[Path | str]) -> str | list[str]:
-    """--model's values as `soundstage.load` takes them: one name, or several files."""
-    names = [str(name) for name in given]
-    return names[0] if len(names) == 1 else names

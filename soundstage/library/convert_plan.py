@@ -272,15 +272,12 @@ def _items(
 def _item(part: Part, key: str, stored: StoredTensor, dtype: Dtype | None, name: str) -> Item:
     entry, owner = stored.entry, name.removesuffix("weight")
     format: Format | None = dtype if dtype in ("fp8", "int8") else None
-    is_target = (
-        part == "transformer" and TARGET.match(key.removesuffix(".weight")) and key.endswith(".weight")
-    )
     kept = dtype is None and not is_packed(entry.dtype)
     if kept or (format is not None and entry.dtype == FORMATS[format][0]):
         sidecars = {f"{owner}{suffix}": place for suffix, place in stored.sidecars.items()}
         entries = {name: entry} | {side: place[1] for side, place in sidecars.items()}
         return Item(part, key, stored, entries, sidecars=sidecars)
-    if format is not None and is_target:
+    if format is not None and part == "transformer" and is_target(key):
         scale = TensorEntry("F32", () if format == "fp8" else (entry.shape[0], 1))
         quantized = TensorEntry(FORMATS[format][0], entry.shape)
         return Item(part, key, stored, {name: quantized, f"{owner}weight_scale": scale}, format)
@@ -288,7 +285,7 @@ def _item(part: Part, key: str, stored: StoredTensor, dtype: Dtype | None, name:
     return Item(part, key, stored, {name: cast})
 
 
-def _is_target(key: str) -> bool:
+def is_target(key: str) -> bool:
     """Return whether a transformer's tensor is the weight of a layer that may be 8-bit."""
     return key.endswith(".weight") and TARGET.match(key.removesuffix(".weight")) is not None
 

@@ -1,4 +1,4 @@
-"""LoRAs applied to a built model from outside: at run time, fused for a while, or merged for good.
+"""LoRAs applied to a built model from outside: at run time, or merged for good.
 
     adapters = Adapters(transformer)
     print(adapters.add("style", read_lora("style.safetensors")))   # the report
@@ -184,7 +184,6 @@ class _Adapter:
     strength: float = 0.0
     groups: dict[Group, float] = field(default_factory=dict)
     tokens: dict[Stream, Tensor] = field(default_factory=dict)
-    fused: bool = False
 
     def at(self, layer: Layer, strength: float | None = None) -> float:
         strength = self.strength if strength is None else strength
@@ -213,11 +212,10 @@ class Adapters:
         self.dtype, self._stored = dtype, stored or {}
         self._adapters: dict[str, _Adapter] = {}
         self._hooks: dict[Layer, Any] = {}
-        self._pristine: dict[Layer, tuple[Tensor, Tensor | None]] = {}
 
     @property
     def weights(self) -> dict[str, float]:
-        """Strength of every adapter at run time, 0 for those that are off or fused."""
+        """Strength of every adapter at run time, 0 for those that are off."""
         return {name: adapter.strength for name, adapter in self._adapters.items()}
 
     def add(self, name: str, lora: LoraFile, *, training: bool = False) -> AdapterReport:
@@ -255,12 +253,10 @@ class Adapters:
         """Strength of every adapter; those not named are off. Takes effect at the next forward.
 
         They are added in this order, whichever was made known first: a sum's last bits depend on it. Raises
-        RequestError for an unknown or fused adapter and for a strength that is not finite.
+        RequestError for an unknown adapter and for a strength that is not finite.
         """
         for name, strength in weights.items():
             self._check(name, strength)
-            if self._adapters[name].fused and strength != 0:
-                raise RequestError(f"adapter '{name}' is fused; unfuse it first", field="loras")
         named = {name: self._adapters[name] for name in weights}
         self._adapters = {**named, **self._adapters}
         for name, adapter in self._adapters.items():
@@ -270,7 +266,7 @@ class Adapters:
     def set_groups(self, name: str, groups: Mapping[Group, float]) -> None:
         """Multipliers of an adapter's groups, on top of its strength; 1 for groups not named.
 
-        Raises RequestError for an unknown adapter or group. A fused adapter keeps those it was fused with.
+        Raises RequestError for an unknown adapter or group.
         """
         for group, multiplier in groups.items():
             self._check(name, multiplier)
@@ -302,75 +298,10 @@ class Adapters:
         self._known(name).tokens = tokens
 
     def remove(self, name: str) -> None:
-        """Forget an adapter. Raises RequestError for an unknown or fused one."""
-        if self._known(name).fused:
-            raise RequestError(f"adapter '{name}' is fused; unfuse it first", field="loras")
+        """Forget an adapter. Raises RequestError for an unknown one."""
+        self._known(name)
         del self._adapters[name]
         self._rehook()
-
-    def clear(self) -> None:
-        """Forget all adapters; the model is as it was, unfused too."""
-        self.unfuse()
-        self._adapters.clear()
-        self._rehook()
-
-    # --- fused
-
-    def fuse(
-        self, weights: Mapping[str, float], *, keep: torch.device | str | None = None, seed: int = 0
-    ) -> None:
-        """Add adapters to the weights themselves, in place, for runs without any cost per step.
-
-        keep: where the weights as they were wait for `unfuse`, say "cpu" to spare a GPU; beside themselves
-        unless given. seed: of the random rounding of 8-bit weights. Adapters fused before are unfused
-        first; the fused ones are off at run time, all others go on. Groups count, weights of tokens do not.
-        Whoever keeps copies of the weights, a streamer say, must be told to forget them. Raises
-        RequestError for an unknown adapter, a strength that is not finite, and weights in no memory.
-        """
-        for name, strength in weights.items():
-            self._check(name, strength)
-        self.unfuse()
-        changed = self._changes(weights)
-        for layer in changed:
-            module = self._module(layer)
-            if module is not None and module.weight.is_meta:
-                raise RequestError(
-                    f"adapters {', '.join(weights)} cannot be fused: the weight of {layer.key} is in no "
-                    "memory, it comes from disk at every step; set their strengths instead",
-                    field="loras",
-                )
-        for layer, changes in changed.items():
-            module = self._module(layer)
-            assert module is not None
-            self._pristine[layer] = _copy_of(module, keep)
-            generator = _generator(seed, layer, module.weight.device)
-            _write(module, merged(_stored(module), changes, generator=generator))
-        for name in weights:
-            self._adapters[name].fused = True
-            self._adapters[name].strength = 0.0
-        self._rehook()
-
-    def unfuse(self) -> None:
-        """Restore the weights byte by byte. The adapters stay known, at strength 0."""
-        for layer, (weight, scale) in self._pristine.items():
-            module: Any = self._module(layer)
-            with torch.no_grad():
-                module.weight.copy_(weight)
-                if scale is not None:
-                    module.weight_scale.copy_(scale)
-        self._pristine.clear()
-        for adapter in self._adapters.values():
-            adapter.fused = False
-
-    def _changes(self, weights: Mapping[str, float]) -> dict[Layer, list[tuple[LowRank, float]]]:
-        """What is to be added to each layer."""
-        changes: dict[Layer, list[tuple[LowRank, float]]] = {}
-        for name, strength in weights.items():
-            adapter = self._adapters[name]
-            for layer, pair in adapter.pairs.items():
-                if (at := adapter.at(layer, strength)) != 0:
-                    changes.setdefault(layer, []).append((pair, at))
-        return changes
 
     # --- matching
 
@@ -606,28 +537,6 @@ def _generator(seed: int, layer: Layer, device: torch.device) -> torch.Generator
 
 def _stored(module: nn.Linear | QuantizedLinear) -> Tensor | Quantized:
     return module.quantized if isinstance(module, QuantizedLinear) else module.weight
-
-
-def _copy_of(
-    module: nn.Linear | QuantizedLinear, place: torch.device | str | None
-) -> tuple[Tensor, Tensor | None]:
-    """Weight and scale, at another place or beside themselves."""
-    scale = module.weight_scale if isinstance(module, QuantizedLinear) else None
-    return (
-        module.weight.detach().to(device=place, copy=True),
-        None if scale is None else scale.to(device=place, copy=True),
-    )
-
-
-@torch.no_grad()
-def _write(module: nn.Linear | QuantizedLinear, weight: Tensor | Quantized) -> None:
-    """In place: whoever holds the tensor, a streamer say, holds the new values."""
-    if isinstance(module, QuantizedLinear):
-        assert isinstance(weight, Quantized)
-        module.replace_weight(weight)
-    else:
-        assert isinstance(weight, Tensor)
-        module.weight.copy_(weight)
 
 
 def _range(values: Iterable[Number]) -> tuple[Number, Number]:

@@ -77,6 +77,12 @@ def opened(path: Path) -> Iterator[Any]:
             yield container
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the container's tags, without decoding. Raises MediaError for a file that is no media file."""
+    with opened(path) as container:
+        return dict(container.metadata)
+
+
 def _kind(path: Path) -> str:
     """Return what a file is that is no media, by its first bytes."""
     with path.open("rb") as file:

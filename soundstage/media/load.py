@@ -44,11 +44,6 @@ def frames_shown(
         yield from video_frames(Path(file), times_s, at_least)
 
 
-def load_frames(file: File, times_s: Sequence[float], own_fps: float = 24.0) -> Frames:
-    """Return the frames of `frames_shown` as one array (F, H, W, 3)."""
-    return np.stack(list(frames_shown(file, times_s, own_fps)))
-
-
 def _array_frames(file: InMemory, times_s: Sequence[float], own_fps: float) -> Iterator[Pixels]:
     if file.frames is None:
         raise MediaError("the array holds no picture; pass frames (F, H, W, 3)")

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,11 @@ from soundstage.memory.stream import (
     owners_of,
 )
 from soundstage.model.attention import FeedForward
-from soundstage.weights.layouts import Part, PartTensors, StoredTensor
-from soundstage.weights.load import eight_bit_layers, open_part
+from soundstage.weights.layouts import PartTensors, StoredTensor
+from soundstage.weights.load import eight_bit_layers
 from soundstage.weights.quantize import DTYPES, Quantized, QuantizedLinear, from_stored, put, scale_of
 from soundstage.weights.read import Tensors
 from soundstage.weights.storage import EightBit, Storage
-
-Module = TypeVar("Module", bound=nn.Module)
 
 TABLES = "scale_shift_table"  # kept in float32, as load.assign does
 
@@ -200,17 +197,15 @@ class Streamed:
 
 
 class OffloadManager:
-    """Who is on the device.
+    """Have one part on the device at a time: one that is used arrives, and the one before leaves.
 
-    A part that is used arrives; others leave only when room is needed, the least recently used first, so a
-    recipe of two passes moves its transformer once. capacity_bytes: None keeps everyone.
+    A recipe of two passes moves its transformer once. present: the name of the part that is there.
     """
 
-    def __init__(self, capacity_bytes: int | None = None) -> None:
-        self.capacity_bytes = capacity_bytes
+    def __init__(self) -> None:
+        self.present: str | None = None
         self._offloaded: dict[str, OffloadedModule | OffloadedFile | Streamed] = {}
         self._hooks: dict[str, Any] = {}
-        self._present: list[str] = []  # the least recently used first
 
     def add(
         self,
@@ -231,8 +226,8 @@ class OffloadManager:
         hook = self._hooks.pop(name, None)
         if hook is not None:
             hook.remove()
-        if name in self._present:
-            self._present.remove(name)
+        if self.present == name:
+            self.present = None
 
     def close(self) -> None:
         """Forget all parts, and stop streaming those that are streamed."""
@@ -241,32 +236,14 @@ class OffloadManager:
             if isinstance(offloaded, Streamed):
                 offloaded.streamer.close()
 
-    @property
-    def present(self) -> tuple[str, ...]:
-        return tuple(self._present)
-
-    @contextmanager
-    def using(self, name: str, *, working_bytes: int = 0) -> Iterator[None]:
-        """Have a part on the device while the block runs; see `bring`."""
-        self.bring(name, working_bytes=working_bytes)
-        yield
-
-    def bring(self, name: str, *, working_bytes: int = 0) -> None:
-        """Have a part arrive, with room for what its work allocates; nothing for one not added."""
-        if name in self._offloaded:
-            self._make_room(name, working_bytes)
-            self._offloaded[name].arrive()
-            self._present = [*(other for other in self._present if other != name), name]
-
-    def _make_room(self, name: str, working_bytes: int) -> None:
-        if self.capacity_bytes is None:
+    def bring(self, name: str) -> None:
+        """Have a part arrive; nothing for one not added."""
+        if name not in self._offloaded:
             return
-        room = self.capacity_bytes - self._offloaded[name].num_bytes - working_bytes
-        others = [other for other in self._present if other != name]
-        while others and sum(self._offloaded[other].num_bytes for other in others) > room:
-            leaving = others.pop(0)
-            self._offloaded[leaving].leave()
-            self._present.remove(leaving)
+        if self.present not in (None, name):
+            self._offloaded[self.present].leave()
+        self._offloaded[name].arrive()
+        self.present = name
 
 
 # --- streamed blocks ---------------------------------------------------------------------------------
@@ -283,30 +260,6 @@ def stream_built(
     for number in streamed_numbers(len(blocks), residency):
         source.take(number, blocks[number])
     return place_streamed(module, blocks, source, residency, device)
-
-
-def load_streamed(
-    build: Callable[[], Module],
-    parts: Mapping[Part, PartTensors],
-    part: Part,
-    residency: Residency,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
-    storage: Storage = "full",
-    blocks: str = "transformer_blocks",
-) -> tuple[Module, Streamed]:
-    """`load.load_part` for the policies "stream" and "disk". blocks: name of the module's list of them.
-
-    Weights go from the files straight to where they stay; on the host there is never more than they and one
-    block. Raises WeightsError as load_part does.
-    """
-    module, tensors = open_part(build, parts, part)
-    place: dict[str, Any] = {"dtype": dtype, "device": device, "storage": storage}
-    placed = stream_from_files(module, tensors, blocks, residency, **place)
-    if isinstance(placed.rest, OffloadedFile):
-        placed.rest.arrive()
-    return module, placed
 
 
 def stream_from_files(

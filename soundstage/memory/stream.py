@@ -353,9 +353,6 @@ class _Slot:
     views: dict[int, list[tuple[Owner, str, Tensor]]] = field(default_factory=dict)
 
 
-Patch = Callable[[Tensor], None]  # changes a matrix in place, on the copy lane, each time it is copied
-
-
 class BlockStreamer:
     """Streams some of `blocks`, which run in order, over and over, on `device`.
 
@@ -381,7 +378,6 @@ class BlockStreamer:
         self.slot_bytes = max((layout.num_bytes for layout in source.layouts.values()), default=0)
         self.num_slots = min(num_slots, len(self.order))
         self._slots: list[_Slot] = []
-        self._patches: dict[int, dict[str, Patch]] = {}
         self._owners = {number: owners_of(blocks[number]) for number in self.order}
         self._homes = {number: self._home_views(number) for number in self.order}
         self._staging: list[tuple[HostMemory, Any]] = []
@@ -402,18 +398,6 @@ class BlockStreamer:
             block.register_forward_pre_hook(lambda *_: self._enter(number)),
             block.register_forward_hook(lambda *_: self._leave(number), always_call=True),
         ]
-
-    def patch(self, patches: dict[int, dict[str, Patch]]) -> None:
-        """Change matrices on their way to the device, LoRA factors say; {} ends it. By block, then key.
-
-        Their homes stay as they are. Raises KeyError for a matrix that is not streamed.
-        """
-        for number, by_key in patches.items():
-            known = {place.key for place in self.source.layouts[number].places}
-            if not set(by_key) <= known:
-                raise KeyError(f"block {number} streams no {sorted(set(by_key) - known)}")
-        self._patches = patches
-        self.forget()
 
     def forget(self) -> None:
         """Copy every block again before its next use, after its home was changed."""
@@ -512,8 +496,6 @@ class BlockStreamer:
             self._copy_staged(number, layout, memory)
         else:
             self.source.read(number, memory)
-        for key, change in self._patches.get(number, {}).items():
-            change(next(place for place in layout.places if place.key == key).view(memory))
 
     def _copy_staged(self, number: int, layout: BlockLayout, memory: Tensor) -> None:
         """Through one of two pinned buffers, so that one is read into while the other is copied from."""

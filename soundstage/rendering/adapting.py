@@ -71,11 +71,6 @@ class RunLoras:
         self._numbers: dict[str, int] = {}  # of readings: one that was given up and read again has another
         self._count = itertools.count()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Those that are in memory."""
-        return tuple(self._adapters.weights)
-
     def text_identity(self) -> list[str]:
         """Return what tells the reading of prompts from that without the LoRAs that are on."""
         loras = self._adapters.active("text")

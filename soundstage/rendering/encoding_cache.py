@@ -110,12 +110,6 @@ class EncodingCache:
         self._write(key, kept)
         return tensors
 
-    def clear(self) -> None:
-        """Forget every encoding, on disk too."""
-        self._memory.clear()
-        for path in self._files(SUFFIX):
-            _delete(path)
-
     @property
     def memory_bytes(self) -> int:
         return sum(_num_bytes(tensors) for tensors in self._memory.values())

@@ -225,7 +225,7 @@ class LoadedParts:
         self.dtype = dtype
         self.residency = residency
         self.storage = storage
-        self.manager = OffloadManager(0)  # one part at a time
+        self.manager = OffloadManager()
         self._text_parts: dict[Part, nn.Module] = {}
         self._gemma_tensors: PartTensors = {}  # where its layers stay in their files
         self._upsamplers: dict[str, LatentUpsampler] = {}

@@ -77,16 +77,6 @@ def bound_at(scales: BinnedScales, sigma: float) -> float:
     return min(reaching) if reaching else max(scales)
 
 
-def split_scales(sigmas: Sequence[float], step: int, before: Scales, after: Scales) -> BinnedScales:
-    """`before` on the first `step` steps of a list, `after` on the rest: split-sigma guidance.
-
-    Raises ValueError where either would have no step.
-    """
-    if not 1 <= step < len(sigmas) - 1:
-        raise ValueError(f"the split is after step {step}; choose between 1 and {len(sigmas) - 2}")
-    return {sigmas[0]: before, sigmas[step]: after}
-
-
 def every(scales: Guidance | None) -> tuple[Scales, ...]:
     """All scales a run may use for a modality."""
     if scales is None:

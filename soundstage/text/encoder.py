@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from soundstage.errors import ConfigError
 from soundstage.model.config import Header
 from soundstage.model.connector import Connector, FeatureExtractor
-from soundstage.text.gemma import Gemma, Storage
+from soundstage.text.gemma import Gemma
 from soundstage.weights.layouts import Part, PartTensors
 from soundstage.weights.load import builder, load_part
 
@@ -68,9 +68,8 @@ class TextEncoder:
         num_tokens: int,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
-        storage: Storage = "full",
     ) -> TextEncoder:
-        """gemma: its folder or file; storage: see Gemma.load. tensors, config: of the connectors' files.
+        """gemma: its folder or file. tensors, config: of the connectors' files.
 
         num_tokens: S. Raises ConfigError or WeightsError for parts that are missing or do not fit.
         """
@@ -84,7 +83,7 @@ class TextEncoder:
         assert isinstance(projection, FeatureExtractor)
         assert isinstance(video, Connector)
         assert isinstance(audio, Connector)
-        language_model = Gemma.load(gemma, num_tokens=num_tokens, dtype=dtype, device=device, storage=storage)
+        language_model = Gemma.load(gemma, num_tokens=num_tokens, dtype=dtype, device=device)
         return cls(language_model, projection, video, audio)
 
     def hidden_states(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -13,19 +13,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from soundstage.errors import RequestError, listed
-from soundstage.text.four_bit import assign_four_bit
 from soundstage.text.source import check_tokenizer, open_gemma
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.layouts import PartTensors
 from soundstage.weights.load import assign, check_fit
-
-Storage = Literal["full", "stored", "4bit"]
 
 
 class Gemma:
@@ -49,22 +45,15 @@ class Gemma:
         num_tokens: int,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
-        storage: Storage = "full",
     ) -> Gemma:
         """Read Gemma 3 from any of the forms in source.py, with or without its vision tower.
 
-        storage: how linear layers are kept: "full" in dtype; "stored" leaves 8-bit weights as they are and
-        casts them on use; "4bit" rounds them to 4 bits with bitsandbytes. Raises ConfigError if it is another
-        model, WeightsError if a file is missing or does not fit.
+        Every weight is turned into dtype. Raises ConfigError if it is another model, WeightsError if a file
+        is missing or does not fit.
         """
-        if storage not in get_args(Storage):
-            raise RequestError(f"storage is '{storage}'; give one of {listed(storage, get_args(Storage))}")
         gemma, tensors = cls.open(path, num_tokens=num_tokens)
         model, device = gemma.model, torch.device(device)
-        if storage == "4bit":
-            assign_four_bit(model, tensors, dtype, device)
-        else:
-            assign(model, tensors, dtype, device, storage)
+        assign(model, tensors, dtype, device)
         model.to(device).requires_grad_(False)
         return gemma
 

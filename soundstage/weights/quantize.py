@@ -21,7 +21,6 @@ timestep networks, in and out projections, norms, tables and the connectors stay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal, NamedTuple
@@ -195,12 +194,6 @@ class QuantizedLinear(nn.Module):
     def quantized(self) -> Quantized:
         return Quantized(self.weight, self.weight_scale)
 
-    @torch.no_grad()
-    def replace_weight(self, weight: Quantized) -> None:
-        """Overwrite the weight in place; format and scales must be of the same kind."""
-        self.weight.copy_(weight.values)
-        self.weight_scale.copy_(weight.scale)
-
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), in x's dtype."""
         if not self._is_native(x):
@@ -369,50 +362,3 @@ def _check_scheme(scheme: str) -> None:
     known = ("fp8", "fp8-cast", "int8", "int8-dynamic")
     if scheme not in known:
         raise RequestError(f"quantize is '{scheme}'; give one of {listed(scheme, known)}", field="quantize")
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """Relative errors by norm: the weights', and the layers' results' on the activations of a run."""
-
-    weight: float
-    output: float
-
-
-def quantization_error(
-    module: nn.Module,
-    scheme: Scheme,
-    run: Callable[[], object],
-    *,
-    skip: Sequence[str] = (),
-    per: Per = "row",
-) -> dict[str, LayerError]:
-    """Return what quantizing would cost, by part of a block: attn1, ff, audio_to_video_attn, ...
-
-    run: calls the module as it is, once or more; each layer's quantized twin then sees the layer's inputs.
-    The module is left unchanged, and only one twin exists at a time.
-    """
-    _check_scheme(scheme)
-    squares: dict[str, Tensor] = {}  # (weight, output) x (error, total)
-
-    def watch(name: str, linear: nn.Linear) -> Callable[..., None]:
-        def compare(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            twin = quantized_linear(linear, scheme, per)
-            pairs = (twin.quantized.dequantize(), linear.weight), (twin(inputs[0]), output)
-            rows = [[(a.double() - b.double()).square().sum(), b.double().square().sum()] for a, b in pairs]
-            part = name.split("transformer_blocks.")[-1].split(".")[1]
-            squares[part] = squares.get(part, 0) + torch.tensor(rows)
-
-        return compare
-
-    handles = [
-        linear.register_forward_hook(watch(name, linear)) for name, linear in targets(module, skip).items()
-    ]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    errors = {part: (sums[:, 0] / sums[:, 1]).sqrt().tolist() for part, sums in squares.items()}
-    return {part: LayerError(*values) for part, values in sorted(errors.items())}

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from soundstage.cli.main import app
-from soundstage.media.read import read_media
 from soundstage.nano.evaluation.picture import look
 from soundstage.nano.evaluation.sound import listen
 from tests.examples import Example, commands
+from tests.media_read import read_media
 
 # What a prompt says -> the background and the colour that the meter must see.
 PLACES = {"wooden floor": "wood", "at night": "night", "fog": "fog"}

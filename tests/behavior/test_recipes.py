@@ -23,7 +23,6 @@ from typer.testing import CliRunner, Result
 import soundstage as ss
 from soundstage.cli.main import app
 from soundstage.cli.making import UPSCALE_PROMPT
-from soundstage.media.read import Media, read_media
 from soundstage.nano.evaluation.capabilities.case import Recode, StageMaker
 from soundstage.nano.evaluation.capabilities.compare import bicubic, changes, psnr, step_ratio
 from soundstage.nano.evaluation.sound import rms_dbfs
@@ -32,6 +31,7 @@ from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BACKGROUNDS, FPS, Scene, Subject
 from soundstage.nano.world.sound import synthesize
 from soundstage.types import OUTPUT_RATE_HZ, VideoShape
+from tests.media_read import Media, read_media
 
 SIZE, STEPS = 128, 6
 KEPT_DB = 35.0

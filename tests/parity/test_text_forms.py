@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,16 +27,15 @@ from torch.utils._pytree import tree_flatten
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding, Gemma3TextModel
 
-from soundstage.errors import ConfigError, MissingExtraError, RequestError, WeightsError
+from soundstage.errors import ConfigError, WeightsError
 from soundstage.library.model_files import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, find_model
 from soundstage.rendering.parts import LoadedParts
-from soundstage.text.gemma import Gemma, Storage
+from soundstage.text.gemma import Gemma
 from soundstage.text.pieces import build_tokenizer, read_pieces
 from soundstage.text.source import shaped_config
 from soundstage.weights.entry import TensorEntry
 from soundstage.weights.layouts import StoredTensor
 from soundstage.weights.load import check_fit
-from soundstage.weights.quantize import QuantizedLinear
 from tests.tiny_model import TEXT_LAYERS, TEXT_WIDTH, write_tiny_model
 
 WIDTH, LAYERS, LENGTH = 32, 8, 24
@@ -368,8 +366,8 @@ def write_gguf(model: Gemma3ForCausalLM, path: Path, *, packed: bool = False) ->
     return path
 
 
-def load(path: Path, storage: Storage = "full") -> Gemma:
-    return Gemma.load(path, num_tokens=64, storage=storage)
+def load(path: Path) -> Gemma:
+    return Gemma.load(path, num_tokens=64)
 
 
 @pytest.mark.parametrize(
@@ -431,16 +429,9 @@ def distance(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize("scales", [True, False])
-def test_fp8_weights_are_near_and_the_same_kept_or_cast(
-    model: Gemma3ForCausalLM, wanted: Tensor, tmp_path: Path, scales: bool
-) -> None:
+def test_fp8_weights_are_near(model: Gemma3ForCausalLM, wanted: Tensor, tmp_path: Path, scales: bool) -> None:
     path = write_single(model, tmp_path / "fp8.safetensors", fp8=True, scales=scales)
-    full, kept = load(path), load(path, "stored")
-    states = full.hidden_states(FORM_PROMPTS)[0]
-    assert 0 < distance(states, wanted) < 0.5
-    assert torch.equal(kept.hidden_states(FORM_PROMPTS)[0], states)
-    assert sum(isinstance(layer, QuantizedLinear) for layer in kept.model.modules()) == 7 * LAYERS
-    assert not any(isinstance(layer, QuantizedLinear) for layer in full.model.modules())
+    assert 0 < distance(load(path).hidden_states(FORM_PROMPTS)[0], wanted) < 0.5
 
 
 def test_gguf_blocks_are_near(model: Gemma3ForCausalLM, wanted: Tensor, tmp_path: Path) -> None:
@@ -459,24 +450,7 @@ def test_loading_holds_the_weights_and_little_more(tmp_path: Path) -> None:
     assert weights <= bytes_alive.peak < weights + layer
 
 
-def test_four_bits_are_near(model: Gemma3ForCausalLM, wanted: Tensor, tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes", reason="needs the bitsandbytes extra")
-    path = write_single(model, tmp_path / "one.safetensors")
-    gemma = load(path, "4bit")
-    assert 0 < distance(gemma.hidden_states(FORM_PROMPTS)[0], wanted) < 0.9
-    up = gemma.model.get_parameter("layers.0.mlp.up_proj.weight")
-    assert up.nbytes * 4 == model.model.get_parameter("layers.0.mlp.up_proj.weight").nbytes
-
-
-def test_what_a_form_lacks_is_named(
-    model: Gemma3ForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_single(model, tmp_path / "one.safetensors")
-    with pytest.raises(RequestError, match="storage is '3bit'; give one of 4bit, full, stored"):
-        load(path, "3bit")  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(MissingExtraError, match=r"needs the 'bitsandbytes' extra: pip install"):
-        load(path, "4bit")
+def test_what_a_form_lacks_is_named(model: Gemma3ForCausalLM, tmp_path: Path) -> None:
     bare = text_state(model, "model.")
     save_file(bare, tmp_path / "bare.safetensors")
     with pytest.raises(WeightsError, match=r"carries no tokenizer \('spiece_model'\)"):

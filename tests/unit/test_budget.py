@@ -184,7 +184,7 @@ from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.configs import stored_config
 from soundstage.weights.load import builder, load_part
-from soundstage.memory.offload import load_streamed
+from tests.streamed import load_streamed
 
 def memory(field):
     with open("/proc/self/status") as file:

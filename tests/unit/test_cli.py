@@ -18,8 +18,8 @@ from soundstage.cli.program import GROUPS, app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
 from soundstage.library.model_files import AUDIO_VAE, TRANSFORMER
-from soundstage.media.read import read_media
 from soundstage.rendering.window_store import WindowStore
+from tests.media_read import read_media
 from tests.tiny_model import TinyParts, write_tiny_model
 
 RUN = [sys.executable, "-c", "from soundstage.cli.main import run; run()"]

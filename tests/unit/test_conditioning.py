@@ -26,11 +26,11 @@ from soundstage.conditioning.positions import (
 from soundstage.conditioning.seams import Seam, frames_in, latent_samples, latent_video_frames, seams
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.media.in_memory import InMemory
-from soundstage.media.load import load_frames
 from soundstage.media.probe import Info
 from soundstage.planning.grid import audio_edges, latents_in, sample_times, video_edges
 from soundstage.sampling.streams import draw_noise
 from soundstage.types import Crop
+from tests.media_read import load_frames
 
 
 def frames_of(positions: torch.Tensor, fps: float) -> list[list[float]]:

@@ -204,7 +204,7 @@ def test_eight_bit_files_load_to_nearly_the_same_weights(
         changed.add(key)
         assert (after[key] - value).abs().max() <= bound * value.abs().max(), key
     described = identify(tmp_path / "small.safetensors")
-    targets = {key for key in before if conversion._is_target(key)}
+    targets = {key for key in before if conversion.is_target(key)}
     assert targets <= changed
     assert described.num_scales == len(targets)
     kept = transformer_of(tmp_path / "small.safetensors", storage="stored")

@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from soundstage.errors import SoundstageError
-from soundstage.media.load import load_frames, load_sound
+from soundstage.media.load import load_sound
 from soundstage.media.probe import probe
+from tests.media_read import load_frames
 
 NUM_FILES = 400
 FRAMES, SIZE = 12, (64, 48)

@@ -11,7 +11,7 @@ from soundstage.sampling.combine import RunningPull
 from soundstage.sampling.denoise import denoise
 from soundstage.sampling.guidance import Contexts, Guider, combine
 from soundstage.sampling.samplers import EulerCfgPlusPlus
-from soundstage.sampling.scales import NEUTRAL, Scales, passes_needed, scales_at, split_scales
+from soundstage.sampling.scales import NEUTRAL, Scales, passes_needed, scales_at
 from soundstage.sampling.schedules import REFINE
 from soundstage.sampling.streams import Stream
 
@@ -88,15 +88,13 @@ def test_scales_by_noise_level_split_after_two_steps() -> None:
     assert scales_at({0.5: Scales(cfg=4)}, 0.9).cfg == 4
 
 
-def test_split_scales_change_after_a_number_of_steps() -> None:
-    """Also for the float32 copies of the levels the loop hands over, some of which are rounded up."""
+def test_scales_change_at_a_level_whose_float32_is_rounded_up() -> None:
+    """The loop hands over float32 copies of the levels."""
     distilled = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
-    split = split_scales(distilled, 2, Scales(cfg=2), NEUTRAL)
+    split = {1.0: Scales(cfg=2), 0.9875: NEUTRAL}
     levels = [float(sigma) for sigma in torch.tensor(distilled[:-1])]
     assert levels[2] > distilled[2]
     assert [scales_at(split, sigma).cfg for sigma in levels] == [2, 2, 1, 1, 1, 1, 1, 1]
-    with pytest.raises(ValueError, match="between 1 and 7"):
-        split_scales(distilled, 8, Scales(cfg=2), NEUTRAL)
 
 
 @pytest.mark.parametrize(("name", "value"), [("cfg", -1), ("rescale", 1.2), ("nag_tau", 0), ("identity", 21)])

@@ -1,4 +1,4 @@
-"""Adapters, fused weights and merged weights are the same sum, and go without a trace."""
+"""Adapters and merged weights are the same sum, and adapters go without a trace."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def adapters_on(model: Transformer, count: int = 1, **options: Any) -> Adapters:
     return adapters
 
 
+def clear(adapters: Adapters) -> None:
+    for name in adapters.weights:
+        adapters.remove(name)
+
+
 def by_hand(weights: dict[str, float], groups: dict[str, float] | None = None) -> Transformer:
     """The oracle: a float32 model whose weights were added to with plain products."""
     model = transformer()
@@ -101,7 +106,7 @@ def test_strength_zero_is_the_model_without_bit_for_bit(plain: Transformer) -> N
     adapters.set({"a": 0.0})
     assert_same(velocities(plain), before)
     adapters.set({"a": 1.0})
-    adapters.clear()
+    clear(adapters)
     assert_same(velocities(plain), before)
     assert adapters.weights == {}
     assert not any(child._forward_hooks for child in plain.modules())
@@ -113,7 +118,7 @@ def test_weights_change_between_steps_without_a_trace_of_the_step_before(plain: 
     for weights in ({"a": 1.0}, {"a": 0.3, "b": 0.7}, {"a": 1.0}):
         adapters.set(weights)
         results.append(velocities(plain))
-    adapters.clear()
+    clear(adapters)
     assert_same(results[0], results[2])
     assert_near(results[1], velocities(by_hand({"a": 0.3, "b": 0.7})), 1e-5)
 
@@ -125,7 +130,7 @@ def test_the_weights_of_the_model_are_untouched(plain: Transformer) -> None:
     velocities(plain)
     assert list(plain.state_dict()) == list(before)
     assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
-    adapters.clear()
+    clear(adapters)
 
 
 def test_groups_multiply_the_strength(plain: Transformer) -> None:
@@ -134,7 +139,7 @@ def test_groups_multiply_the_strength(plain: Transformer) -> None:
     adapters.set({"a": 0.9})
     adapters.set_groups("a", groups)
     found = velocities(plain)
-    adapters.clear()
+    clear(adapters)
     assert_near(found, velocities(by_hand({"a": 0.9}, groups)), 1e-5)
 
 
@@ -143,7 +148,7 @@ def test_a_group_at_zero_is_not_even_watched(plain: Transformer) -> None:
     adapters.set({"a": 1.0})
     adapters.set_groups("a", {"audio": 0.0})
     assert not any(child._forward_hooks for child in plain.modules())
-    adapters.clear()
+    clear(adapters)
 
 
 def test_every_layer_has_a_group_and_rows(plain: Transformer) -> None:
@@ -185,17 +190,14 @@ def test_connectors_are_adapted_too() -> None:
     report = adapters.add("a", lora)
     assert (report.matched, set(report.change)) == (1, {"text"})
     adapters.set({"a": 1.0})
-    after = connector(features, mask)
-    adapters.fuse({"a": 1.0})
-    assert relative_error(after, before) > 1e-3
-    assert relative_error(connector(features, mask), after) < 1e-5
+    assert relative_error(connector(features, mask), before) > 1e-3
 
 
 def test_streamed_blocks_take_adapters_as_resident_ones_do(plain: Transformer) -> None:
     adapters = adapters_on(plain, 2)
     adapters.set({"a": 1.0, "b": 0.5})
     wanted = velocities(plain)
-    adapters.clear()
+    clear(adapters)
     model = transformer()
     residency = Residency("stream", resident_blocks=0, num_slots=1)
     placed = stream_built(model, list(model.transformer_blocks), residency, torch.device("cpu"))
@@ -219,7 +221,7 @@ def test_tokens_at_weight_one_change_nothing_and_at_zero_remove_the_adapter(plai
     assert_near(velocities(plain), before, 1e-5)
     adapters.weigh("a")
     assert_same(velocities(plain), whole)
-    adapters.clear()
+    clear(adapters)
 
 
 def test_equal_weights_of_all_tokens_are_a_strength(plain: Transformer) -> None:
@@ -227,7 +229,7 @@ def test_equal_weights_of_all_tokens_are_a_strength(plain: Transformer) -> None:
     adapters.set({"a": 1.0})
     adapters.weigh("a", video=torch.full((1, NUM_VIDEO, 1), 0.3), audio=torch.full((1, NUM_AUDIO, 1), 0.3))
     found = velocities(plain)
-    adapters.clear()
+    clear(adapters)
     assert_near(found, velocities(by_hand({"a": 0.3})), 1e-5)
 
 
@@ -249,7 +251,7 @@ def test_a_layer_changes_exactly_the_tokens_that_are_weighed(plain: Transformer,
     assert torch.equal(found[:, 5:], before[:, 5:])
     torch.testing.assert_close(found[:, :4], whole[:, :4], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found[:, 4], (before + whole)[:, 4] / 2, atol=1e-6, rtol=1e-5)
-    adapters.clear()
+    clear(adapters)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_what_tokens_share_is_applied_at_their_mean(plain: Transformer) -> None:
     adapters.set({"a": 1.0})
     adapters.weigh("a", video=torch.cat([torch.ones(1, 6, 1), torch.zeros(1, 18, 1)], dim=1))
     torch.testing.assert_close(linear(text), wanted, atol=1e-6, rtol=1e-5)
-    adapters.clear()
+    clear(adapters)
 
 
 def test_feed_forwards_in_pieces_keep_each_tokens_weight(plain: Transformer) -> None:
@@ -296,7 +298,7 @@ def test_feed_forwards_in_pieces_keep_each_tokens_weight(plain: Transformer) -> 
     chunk_feed_forward(plain, 5)
     in_pieces = velocities(plain)
     chunk_feed_forward(plain, None)
-    adapters.clear()
+    clear(adapters)
     assert_near(in_pieces, whole, 1e-5)
 
 
@@ -308,58 +310,17 @@ def test_weights_of_another_number_of_tokens_are_refused(plain: Transformer) -> 
     adapters.weigh("a", video=torch.ones(1, 5, 1))
     with pytest.raises(ValueError, match=r"'a' has video weights of shape \[1, 5, 1\], but 'patchify_proj'"):
         velocities(plain)
-    adapters.clear()
-
-
-# --- fused ------------------------------------------------------------------------------------------
-
-
-@DTYPES
-def test_fused_is_the_adapter_within_rounding_and_unfused_is_the_model_byte_by_byte(
-    dtype: torch.dtype,
-) -> None:
-    model = transformer(dtype)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    untouched = velocities(model)
-    adapters = adapters_on(model, 3)
-    weights = {"a": 0.8, "b": -0.5, "c": 1.3}
-    adapters.set(weights)
-    at_run_time = velocities(model)
-    adapters.fuse(weights)
-    assert adapters.weights == dict.fromkeys("abc", 0.0)
-    fused = velocities(model)
-    assert_near(fused, at_run_time, TOLERANCE[dtype])
-    assert_near(fused, velocities(by_hand(weights)), TOLERANCE[dtype])
-    adapters.fuse({"a": 1.0})  # starts from the weights as they were
-    adapters.unfuse()
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert_same(velocities(model), untouched)
-
-
-def test_fused_and_run_time_adapters_add_up() -> None:
-    model = transformer()
-    adapters = adapters_on(model, 2)
-    adapters.fuse({"a": 0.8}, keep="cpu")
-    adapters.set({"b": 0.5})
-    assert_near(velocities(model), velocities(by_hand({"a": 0.8, "b": 0.5})), 1e-5)
-    with pytest.raises(RequestError, match="'a' is fused; unfuse it first"):
-        adapters.set({"a": 1.0})
-    with pytest.raises(RequestError, match="'a' is fused"):
-        adapters.remove("a")
-    adapters.clear()
-    assert_same(velocities(model), velocities(transformer()))
+    clear(adapters)
 
 
 @pytest.mark.parametrize("scheme", ["fp8", "int8", "int8-dynamic"])
 def test_adapters_on_8_bit_layers(scheme: Any) -> None:
-    """At run time the sum is exact; fused it is rounded again; unfused not a bit is left."""
     model = transformer()
     quantize(model, scheme)
     wide = transformer()  # what the 8-bit weights stand for
     for name, child in model.named_modules():
         if isinstance(child, QuantizedLinear):
             linears(wide)[name].weight.data = child.quantized.dequantize()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
     adapters, reference = Adapters(model), Adapters(wide)
     lora = random_lora(wide, only="attn")
     adapters.add("a", lora)
@@ -369,13 +330,6 @@ def test_adapters_on_8_bit_layers(scheme: Any) -> None:
     wanted = velocities(wide)
     exact = scheme != "int8-dynamic"  # which also rounds activations
     assert_near(velocities(model), wanted, 1e-5 if exact else 0.05)
-    adapters.fuse({"a": 1.0}, seed=3)
-    assert_near(velocities(model), wanted, 0.15 if scheme == "fp8" else 0.05)
-    again = {key: value.clone() for key, value in model.state_dict().items()}
-    adapters.fuse({"a": 1.0}, seed=3)
-    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
-    adapters.unfuse()
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 # --- merged -----------------------------------------------------------------------------------------
@@ -507,15 +461,13 @@ def test_the_report_tells_what_matches_and_how_much_it_changes(plain: Transforme
         assert words in text
 
 
-def test_where_weights_are_in_no_memory_the_change_is_unknown_and_nothing_is_fused() -> None:
+def test_where_weights_are_in_no_memory_the_change_is_unknown() -> None:
     with torch.device("meta"):
         model = Transformer(transformer().config)
     adapters = Adapters(model)
     report = adapters.add("a", random_lora(transformer(), only="attn1.to_q"))
     assert report.change == {"video": None, "audio": None}
     assert "video ?" in str(report)
-    with pytest.raises(RequestError, match=r"cannot be fused: .*to_q.* is in no memory"):
-        adapters.fuse({"a": 1.0})
 
 
 def test_an_adapter_that_changes_nothing_is_an_error(plain: Transformer) -> None:

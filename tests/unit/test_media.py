@@ -12,9 +12,10 @@ from PIL import Image
 import soundstage.media.write as write
 from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
+from soundstage.media.container import read_metadata
 from soundstage.media.image import shown_frames
-from soundstage.media.read import read_media, read_metadata
 from soundstage.request.request import Request
+from tests.media_read import read_media
 
 RATE = 48_000
 

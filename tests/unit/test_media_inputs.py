@@ -8,9 +8,10 @@ import pytest
 from soundstage.clip import Clip
 from soundstage.errors import MediaError
 from soundstage.media.in_memory import InMemory
-from soundstage.media.load import compress, load_frames, load_sound
+from soundstage.media.load import compress, load_sound
 from soundstage.media.probe import probe
 from soundstage.request.request import Request
+from tests.media_read import load_frames
 
 RATE = 48_000
 

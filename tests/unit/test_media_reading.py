@@ -17,10 +17,9 @@ import pytest
 import soundstage as ss
 from soundstage.errors import MediaError, RequestError
 from soundstage.media.check import picture_notice, sound_notice
-from soundstage.media.container import Decoder, signed_duration
-from soundstage.media.load import frames_shown, load_frames, load_sound
+from soundstage.media.container import Decoder, read_metadata, signed_duration
+from soundstage.media.load import frames_shown, load_sound
 from soundstage.media.probe import probe
-from soundstage.media.read import read_metadata
 from soundstage.media.tracks import tracks
 from tests.media_files import (
     RATE_HZ,
@@ -35,6 +34,7 @@ from tests.media_files import (
     tone,
     write_film,
 )
+from tests.media_read import load_frames
 
 LOSSLESS = {"crf": "4", "g": "12"}
 NAMES = {(220, 20, 20): "r", (20, 200, 20): "g", (20, 20, 220): "b", (230, 230, 230): "w"}

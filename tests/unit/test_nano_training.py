@@ -16,7 +16,7 @@ from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import AudioVaeConfig, audio_vae_header
 from soundstage.model.statistics import ChannelStatistics
 from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
-from soundstage.nano.training.export import export, load_audio_vae, load_vocoder
+from soundstage.nano.training.export import export, load_audio_vae, load_exported
 from soundstage.nano.training.install import FILES, OPTIONAL, install, unpack
 from soundstage.nano.training.parts import PARTS, _begin, recipe, train, weights_folder
 from soundstage.nano.training.statistics import fit_statistics
@@ -229,7 +229,7 @@ def test_folded_vocoder_takes_log_mel_and_keeps_silence(tmp_path: Path) -> None:
     with torch.no_grad():
         trained = model.vocoder(height)
         vocoder.finish(model, tmp_path)
-        loaded = load_vocoder(tmp_path)
+        loaded = load_exported(tmp_path, "vocoder")
         made = loaded.vocoder(height + vocoder.FLOOR)
         silent = loaded(torch.full((1, 2, 17, 64), vocoder.FLOOR))
     assert (made - trained).abs().max() < 0.02 * trained.abs().max()  # bfloat16 weights

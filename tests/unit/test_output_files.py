@@ -16,7 +16,7 @@ from soundstage.cli.results import kept
 from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
 from soundstage.files import NameTakenError, Reserved, check_writable, reserved_name, whole_file
-from soundstage.media.read import read_metadata
+from soundstage.media.container import read_metadata
 from soundstage.request.request import Request
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names, devices and locks as Linux has them")

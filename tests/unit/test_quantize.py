@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.quantization import quantization_error
 from soundstage.errors import RequestError, WeightsError
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
@@ -17,7 +18,6 @@ from soundstage.weights.quantize import (
     QuantizedLinear,
     from_stored,
     has_fp8_product,
-    quantization_error,
     quantize,
     quantize_weight,
     rounded,

@@ -82,51 +82,33 @@ def test_parameters_stay_parameters_and_buffers_stay_buffers() -> None:
 # --- the manager -------------------------------------------------------------------------------------------
 
 
-def manager_of(capacity: int | None, **widths: int) -> tuple[OffloadManager, dict[str, OffloadedModule]]:
-    manager, offloaded = OffloadManager(capacity), {}
-    for name, width in widths.items():
-        offloaded[name] = OffloadedModule([part(width)], CPU)
-        manager.add(name, offloaded[name])
-    return manager, offloaded
-
-
-def test_parts_leave_only_when_room_is_needed_and_the_least_used_first() -> None:
-    _, sizes = manager_of(None, text=64, vae=16, transformer=64)
-    room = sizes["transformer"].num_bytes + sizes["vae"].num_bytes
-    manager, offloaded = manager_of(room, text=64, vae=16, transformer=64)
-    for name in ("text", "vae", "transformer", "vae", "transformer"):
-        with manager.using(name):
-            assert name in manager.present
-    assert manager.present == ("vae", "transformer")
-    # The second use of both moved nothing.
+def test_a_part_that_is_used_arrives_and_the_one_before_leaves() -> None:
+    manager = OffloadManager()
+    offloaded = {name: OffloadedModule([part(width)], CPU) for name, width in (("text", 64), ("vae", 16))}
+    for name, one in offloaded.items():
+        manager.add(name, one)
+    for name in ("text", "text", "vae", "vae", "text"):
+        manager.bring(name)
+        assert manager.present == name
+    assert offloaded["text"].bytes_copied == 2 * offloaded["text"].num_bytes
     assert offloaded["vae"].bytes_copied == offloaded["vae"].num_bytes
-    assert offloaded["transformer"].bytes_copied == offloaded["transformer"].num_bytes
-    with manager.using("vae", working_bytes=room):
-        assert manager.present == ("vae",)
-
-
-def test_without_a_limit_nobody_leaves() -> None:
-    manager, offloaded = manager_of(None, text=64, vae=16)
-    for name in ("text", "vae", "text", "vae"):
-        with manager.using(name):
-            pass
-    assert manager.present == ("text", "vae")
-    assert all(offloaded.bytes_copied == offloaded.num_bytes for offloaded in offloaded.values())
+    manager.bring("another")
+    assert manager.present == "text"
 
 
 def test_a_part_arrives_when_it_is_called() -> None:
     module, other = part(), part(16)
-    manager = OffloadManager(0)
+    manager = OffloadManager()
     manager.add("text", OffloadedModule([module], CPU), calls=module)
     manager.add("other", OffloadedModule([other], CPU), calls=other)
     x = torch.randn(3, 32)
     module(x)
-    assert manager.present == ("text",)
+    assert manager.present == "text"
     other(torch.randn(3, 16))
-    assert manager.present == ("other",)
+    assert manager.present == "other"
     manager.remove("text")
     module(x)
-    assert manager.present == ("other",)
+    assert manager.present == "other"
 
 
 def test_a_streamed_part_gives_its_arena_back_when_it_leaves() -> None:
@@ -134,15 +116,15 @@ def test_a_streamed_part_gives_its_arena_back_when_it_leaves() -> None:
     x = torch.randn(2, 64)
     wanted = nn.Sequential(*blocks)(x)
     placed = stream_built(blocks, list(blocks), Residency("stream", resident_blocks=1), CPU)
-    manager = OffloadManager(0)
+    manager = OffloadManager()
     manager.add("transformer", placed)
     manager.add("vae", OffloadedModule([part(16)], CPU))
     for _ in range(2):
-        with manager.using("transformer"):
-            assert torch.equal(nn.Sequential(*blocks)(x), wanted)
-            assert len(placed.streamer._slots) == 2
-        with manager.using("vae"):
-            assert placed.streamer._slots == []
+        manager.bring("transformer")
+        assert torch.equal(nn.Sequential(*blocks)(x), wanted)
+        assert len(placed.streamer._slots) == 2
+        manager.bring("vae")
+        assert placed.streamer._slots == []
     assert isinstance(placed, Streamed)
     placed.streamer.close()
 
@@ -213,7 +195,7 @@ def test_a_seed_gives_the_same_clip_under_every_policy(tiny: Path, policy: str) 
         assert torch.equal(getattr(found, name), getattr(wanted, name))
     assert (found.clip.frames == wanted.clip.frames).all()
     assert (found.clip.waveform == wanted.clip.waveform).all()
-    assert (parts.manager.present == ()) == (policy == "resident")
+    assert (parts.manager.present is None) == (policy == "resident")
     parts.close()
 
 

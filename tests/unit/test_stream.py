@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import WeightsError
-from soundstage.memory.offload import Streamed, load_streamed, stream_built
+from soundstage.memory.offload import Streamed, stream_built
 from soundstage.memory.policy import Residency
 from soundstage.memory.stream import (
     MIN_ELEMENTS,
@@ -33,6 +33,7 @@ from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import load_part
 from soundstage.weights.quantize import quantize, targets
 from soundstage.weights.storage import TARGET
+from tests.streamed import load_streamed
 
 CPU = torch.device("cpu")
 NUM_BLOCKS = 5
@@ -246,25 +247,6 @@ def test_between_passes_the_model_has_its_true_weights() -> None:
     assert all(torch.equal(value, wanted[key]) for key, value in model.state_dict().items())
     placed.streamer.close()
     assert torch.equal(velocities(model), velocities(made()))
-
-
-def test_factors_are_applied_on_the_way_and_the_homes_stay() -> None:
-    """A LoRA put on each copy gives what fusing it into a resident model gives."""
-    key, down, up = "attn1.to_q.weight", torch.randn(4, 64), torch.randn(64, 4)
-    fused = made()
-    for number in (1, 3):
-        fused.transformer_blocks[number].get_parameter(key).data.add_(up @ down, alpha=0.5)
-    model, plain = made(), velocities(made())
-    streamer = streamed(model, resident=0).streamer
-    assert torch.equal(velocities(model), plain)
-    streamer.patch({n: {key: lambda weight: weight.add_(up @ down, alpha=0.5)} for n in (1, 3)})
-    for _ in range(2):  # not twice on the same copy either
-        assert torch.equal(velocities(model), velocities(fused))
-    streamer.patch({})
-    assert torch.equal(velocities(model), plain)
-    with pytest.raises(KeyError, match="block 0 streams no"):
-        streamer.patch({0: {"attn1.to_q.bias": lambda weight: weight}})
-    streamer.close()
 
 
 def test_an_adapter_attached_to_a_streamed_block_stays_on_the_device() -> None:

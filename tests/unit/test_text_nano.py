@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
+from soundstage.cli.program import app
 from soundstage.nano.evaluation.text import linear_probe, mean_states
 from soundstage.nano.training.text import (
     BOS,
@@ -118,3 +121,12 @@ def test_a_linear_probe_finds_what_is_there_and_guesses_what_is_not() -> None:
     features = torch.randn(400, 12, generator=generator)
     assert linear_probe(features, features[:, :4].argmax(dim=1), 300) > 0.85
     assert linear_probe(features, torch.randint(4, (400,), generator=generator), 300) < 0.45
+
+
+def test_the_command_line_measures_the_shipped_text_encoder() -> None:
+    result = CliRunner().invoke(app, ["nano", "evaluate", "--text", "--prompts", "40", "--json"])
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads(result.stdout)
+    assert 1 < scores["perplexity, seen combinations"] < 5
+    assert scores["left action, all states"] > 0.7
+    assert scores["nearest wording is the twin"] > 0.4

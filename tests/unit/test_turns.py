@@ -419,7 +419,7 @@ def test_a_lora_written_again_is_read_again_and_a_run_under_way_keeps_the_old_on
     del begun
     finished(ask(shared))
     assert shared._parts is not None
-    assert len(shared._parts._loras.names) == 1  # the old one is in no memory any more
+    assert len(shared._parts._loras._adapters.weights) == 1  # the old one is in no memory any more
 
 
 def test_a_model_file_replaced_under_an_engine_is_read_again(tmp_path: Path) -> None:

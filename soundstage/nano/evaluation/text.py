@@ -24,6 +24,8 @@ SHAPE = VideoShape(49, 128, 192)
 FIRST_SEED = 2**31  # training draws below
 BATCH = 16
 RIDGE = 10.0
+NUM_SCENES = 600
+TRAIN_SHARE = 5  # scenes the probes are fitted to, for each one they are tested on
 
 FACTS: dict[str, tuple[tuple[str, ...], Callable[[Subject], str]]] = {
     "color": (tuple(COLORS), lambda s: s.color),
@@ -32,12 +34,15 @@ FACTS: dict[str, tuple[tuple[str, ...], Callable[[Subject], str]]] = {
 }
 
 
-def measure_text(gemma: Gemma, *, num_train: int = 3000, num_test: int = 600) -> dict[str, float]:
-    """Perplexities, shares of right answers of the probes, and the share of wordings that find their twin.
+def measure_text(gemma: Gemma, num_scenes: int = NUM_SCENES) -> dict[str, float]:
+    """Return perplexities, the probes' shares of right answers, and how often a wording finds its twin.
 
-    num_train, num_test: two-subject scenes that the linear maps are fitted to and tested on.
+    num_scenes: how many scenes the probes are tested on; they are fitted to TRAIN_SHARE times as many. The
+    other two questions take fewer.
     """
-    return _surprise(gemma) | _probe(gemma, num_train, num_test) | _twins(gemma)
+    surprise = _surprise(gemma, max(1, num_scenes // 3))
+    answers = _probe(gemma, TRAIN_SHARE * num_scenes, num_scenes)
+    return surprise | answers | _twins(gemma, max(2, num_scenes // 2))
 
 
 def _scenes(count: int, *, held_out: bool = False, pairs: bool = False, skip: int = 0) -> list[Scene]:
@@ -46,7 +51,7 @@ def _scenes(count: int, *, held_out: bool = False, pairs: bool = False, skip: in
     return list(islice(wanted, count))
 
 
-def _surprise(gemma: Gemma, count: int = 200) -> dict[str, float]:
+def _surprise(gemma: Gemma, count: int) -> dict[str, float]:
     found = {}
     for name, held_out in (("seen combinations", False), ("held-out combinations", True)):
         scenes = _scenes(count, held_out=held_out)
@@ -117,7 +122,7 @@ def linear_probe(features: Tensor, answers: Tensor, num_train: int) -> float:
     return float((guesses == answers[num_train:]).double().mean())
 
 
-def _twins(gemma: Gemma, count: int = 300) -> dict[str, float]:
+def _twins(gemma: Gemma, count: int) -> dict[str, float]:
     """How often the nearest of `count` second wordings is that of the same scene; and mean cosines."""
     scenes = _scenes(count, held_out=True, skip=20_000)
     sides = [mean_states(gemma, [caption(s, wording, full=True) for s in scenes]) for wording in (4, 5)]

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.video_vae import VideoVae
-from soundstage.model.vocoder import Vocoder
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, find_parts
@@ -49,21 +48,19 @@ def write(tensors: Mapping[str, Tensor], sections: dict[str, Any], path: Path) -
 
 def load_video_vae(folder: Path) -> VideoVae:
     """The exported video VAE of a weights folder, float32."""
-    return _load(folder, "video-vae", "video_vae")  # type: ignore[return-value]
+    return load_exported(folder, "video_vae")  # type: ignore[return-value]
 
 
 def load_audio_vae(folder: Path) -> AudioVae:
     """The exported audio VAE of a weights folder, float32."""
-    return _load(folder, "audio-vae", "audio_vae")  # type: ignore[return-value]
+    return load_exported(folder, "audio_vae")  # type: ignore[return-value]
 
 
-def load_vocoder(folder: Path) -> Vocoder:
-    """The exported vocoder of a weights folder, float32."""
-    return _load(folder, "vocoder", "vocoder")  # type: ignore[return-value]
+def load_exported(folder: Path, part: Part) -> nn.Module:
+    """Read a part of a weights folder, float32.
 
-
-def _load(folder: Path, file: str, part: Part) -> nn.Module:
-    """Raises WeightsError for a missing or damaged file, or keys that do not fit."""
-    files = [read_header(folder / f"{file}.safetensors")]
+    Raises WeightsError for a missing or damaged file, or keys that do not fit.
+    """
+    files = [read_header(folder / f"{part.replace('_', '-')}.safetensors")]
     parts = find_parts(files)
     return load_part(builder(part, parts, stored_config(files)), parts, part, dtype=torch.float32)

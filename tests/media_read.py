@@ -1,7 +1,8 @@
-"""Read a video file back: frames, sound, rate and tags."""
+"""Read a media file back whole: frames, sound, rate and tags."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.media.container import opened
+from soundstage.media.container import read_metadata
+from soundstage.media.in_memory import File
+from soundstage.media.load import frames_shown
 from soundstage.media.sound import sound_samples
 from soundstage.media.tracks import tracks
 from soundstage.media.video import video_frames
@@ -29,12 +32,6 @@ class Media:
     metadata: dict[str, str]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the container's tags, without decoding. Raises MediaError for a file that is no media file."""
-    with opened(path) as container:
-        return dict(container.metadata)
-
-
 def read_media(path: Path) -> Media:
     """Return all that a player would show and play of a file.
 
@@ -51,3 +48,8 @@ def read_media(path: Path) -> Media:
         sample_rate_hz=rate,
         metadata=read_metadata(path),
     )
+
+
+def load_frames(file: File, times_s: Sequence[float], own_fps: float = 24.0) -> NDArray[np.uint8]:
+    """Return the frames of `frames_shown` as one array (F, H, W, 3)."""
+    return np.stack(list(frames_shown(file, times_s, own_fps)))

@@ -1,4 +1,4 @@
-"""Which latents a mask in pixels or a range of time touches, and how kept pixels meet made ones.
+"""The latents that a mask in pixels or a range of time touches, and the blending of kept and made pixels.
 
 Latent frame 0 holds pixel frame 0, latent frame k the frames 8k - 7 to 8k. A cell is 32 pixels on a side.
 """
@@ -19,7 +19,7 @@ from soundstage.types import SPACE_SCALE, TIME_SCALE
 
 
 def made_frames(count: int, ranges: Sequence[tuple[int, int]]) -> Tensor:
-    """(count,) float32, 1 within any [first, end)."""
+    """Return (count,) float32, 1 within any [first, end)."""
     made = torch.zeros(count)
     for first, end in ranges:
         made[first:end] = 1
@@ -33,9 +33,9 @@ def made_cells(
     margins: tuple[int, int, int, int] = (0, 0, 0, 0),
     touched: Tensor | None = None,
 ) -> Tensor:
-    """(T, h, w) float32 in [0, 1]: 1 where a cell is made anew, 0 where it is kept.
+    """Return (T, h, w) float32 in [0, 1]: 1 where a cell is made anew, 0 where it is kept.
 
-    Within the ranges of latent frames, the cells `touched` (T, h, w) by a mask, or all of them; and, at all
+    Made are, within the ranges of latent frames, the cells `touched` (T, h, w) by a mask, or all; and, at all
     times, the cells in the margins (left, top, right, bottom, in pixels).
     """
     frames, height, width = grid
@@ -49,14 +49,14 @@ def made_cells(
 
 
 def cells_touched(pixels: Tensor) -> Tensor:
-    """A mask (F, H, W) in [0, 1] -> (T, h, w): the largest value in each latent's box of pixels."""
+    """Return the largest value of a mask (F, H, W) in [0, 1] in each latent's box of pixels, (T, h, w)."""
     space = F.max_pool2d(pixels[:, None], SPACE_SCALE)[:, 0]
     groups = torch.unflatten(space[1:], 0, (-1, TIME_SCALE)).amax(dim=1) if len(space) > 1 else space[:0]
     return torch.cat([space[:1], groups])
 
 
 def attention_cells(pixels: Tensor, height: int, width: int) -> Tensor:
-    """A mask (F, H, W) -> (T * height * width,): its mean over each latent's box of frames and pixels."""
+    """Return a mask's (F, H, W) mean over each latent's box of frames and pixels, (T * height * width,)."""
     space = F.interpolate(pixels[:, None], size=(height, width), mode="area")[:, 0]
     groups = torch.unflatten(space[1:], 0, (-1, TIME_SCALE)).mean(dim=1) if len(space) > 1 else space[:0]
     return torch.cat([space[:1], groups]).flatten()
@@ -77,11 +77,11 @@ def seam_weights(seams: Sequence[Seam], total: int) -> NDArray[np.float32]:
 def blend_weights(
     made: Tensor, seams: Sequence[Seam], num_frames: int, margins: tuple[int, int, int, int] = (0, 0, 0, 0)
 ) -> Tensor:
-    """(T, h, w) of made cells in [0, 1] -> (F, h, w): the share of the made picture in each cell and frame.
+    """Return the share of the made picture in each cell and frame, (F, h, w), from made cells (T, h, w).
 
     In time it follows the seams, and falls over SEAM_FRAMES where a cell is made in one latent and kept in
-    the next. In space the cells around it are taken along, so that made pixels are never mixed with old
-    ones. The margins (left, top, right, bottom, in pixels) are made at all times.
+    the next. In space it includes the cells around it, so that made pixels are never mixed with old ones.
+    The margins (left, top, right, bottom, in pixels) are made at all times.
     Source of the blending: docs/model/conditioning.md, "Masks and time".
     """
     held = torch.cat([made[:1], made[1:].repeat_interleave(TIME_SCALE, dim=0)])[:num_frames]
@@ -97,7 +97,7 @@ def blend_weights(
 
 
 def blended(made: NDArray[np.uint8], kept: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:
-    """Frames (F, H, W, 3) with the kept ones shown where weights (F, h, w) are 0, bit for bit."""
+    """Blend frames (F, H, W, 3): the kept ones, bit for bit, where weights (F, h, w) are 0."""
     height, width = made.shape[1:3]
     shown = kept.copy()
     for i, weight in enumerate(weights):

@@ -46,7 +46,7 @@ def fit_mask(
 
 
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
-    """(1, 3, F, H, W) in about [-1, 1] -> (F, H, W, 3)."""
+    """Return pixels (1, 3, F, H, W) in about [-1, 1] as uint8 frames (F, H, W, 3)."""
     scaled = pixels[0].float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     array: NDArray[np.uint8] = scaled.permute(1, 2, 3, 0).contiguous().cpu().numpy()
     return array
@@ -59,7 +59,7 @@ def drawn_out(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.u
 
 
 def strided(count: int, step: int) -> list[int]:
-    """Return which of `count` frames a reference keeps: frame 0, then 1, 1 + step, 1 + 2 step, ...
+    """Return the numbers of the frames of `count` that a reference keeps: 0, 1, 1 + step, 1 + 2 step, ...
 
     Source: docs/model/conditioning.md, "References".
     """
@@ -67,7 +67,7 @@ def strided(count: int, step: int) -> list[int]:
 
 
 def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what `prepare` makes of each frame (1, H, W, 3), joined; repeated ones are done once.
+    """Return the results of `prepare` for each frame (1, H, W, 3), joined; repeated frames are done once.
 
     The results go into one growing block: small tensors left among large ones that come and go would keep
     their memory from being used again (1.4 GB for 65 frames of 1080p).
@@ -88,7 +88,7 @@ def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tenso
 
 
 def _scaled(pixels: Tensor, width: int, height: int, crop: Crop) -> Tensor:
-    """(F, H, W, C) -> (F, height, width, C) float32."""
+    """Scale pixels (F, H, W, C) to (F, height, width, C) float32."""
     own_height, own_width = pixels.shape[1:3]
     ratios = (height / own_height, width / own_width)
     if crop == "stretch":

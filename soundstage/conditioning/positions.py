@@ -23,7 +23,7 @@ def video_positions(
     *,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """(1, 3, N, 2) intervals [start, end) of a clip's tokens, in (frame, row, column) order.
+    """Return intervals [start, end) of a clip's tokens, (1, 3, N, 2), in (frame, row, column) order.
 
     Axes: time in seconds, height and width in pixels. At 24 fps the first latent frame covers
     [0, 1/24), the second [1/24, 9/24).
@@ -37,7 +37,7 @@ def video_positions(
 
 
 def audio_positions(num_latents: int, *, shift: int = 0, device: torch.device | str | None = None) -> Tensor:
-    """(1, 1, N, 2) intervals [start, end) in seconds: [0, .01), [.01, .05), [.05, .09), ...
+    """Return intervals [start, end) in seconds, (1, 1, N, 2): [0, .01), [.01, .05), [.05, .09), ...
 
     shift: index of the first latent.
     """
@@ -46,13 +46,13 @@ def audio_positions(num_latents: int, *, shift: int = 0, device: torch.device | 
 
 
 def _intervals(count: int, device: torch.device | str | None) -> Tensor:
-    """(count, 2): [k, k + 1)."""
+    """Return intervals [k, k + 1), (count, 2)."""
     start = torch.arange(count, dtype=torch.float32, device=device)
     return torch.stack([start, start + 1], dim=-1)
 
 
 def _causal(latent: Tensor, scale: int) -> Tensor:
-    """Latent bounds -> bounds in units of which the first latent holds one and the others `scale`."""
+    """Convert latent bounds to units of which the first latent holds one and the others `scale`."""
     return (latent * scale + 1 - scale).clamp(min=0)
 
 
@@ -66,7 +66,7 @@ def guide_positions(
     still: bool,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """(1, 3, N, 2) intervals of guide tokens that begin at pixel frame `frame`, negative before the clip.
+    """Return intervals (1, 3, N, 2) of guide tokens from pixel frame `frame` on, negative before the clip.
 
     Space is the clip's. Every latent covers 8 frames, but for the first of a guide at frame 0, which is
     causal as the clip's own. still: the guide is one pixel frame, so its interval is one frame long:
@@ -91,9 +91,9 @@ def reference_positions(
     temporal: int = 1,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """(1, 3, N, 2) intervals of a reference clip's tokens, which lie over the clip itself.
+    """Return intervals (1, 3, N, 2) of a reference clip's tokens, which lie over the clip itself.
 
-    downscale: a cell of the reference covers so many of the clip's on each side. temporal: the reference
+    downscale: cells of the clip that a cell of the reference covers, on each side. temporal: the reference
     is every temporal-th frame (0, 1, 1 + S, ...); 2 gives [0, 1), [1, 17), [17, 33) frames.
     Source: docs/model/conditioning.md, "References".
     """
@@ -105,7 +105,7 @@ def reference_positions(
 
 
 def identity_positions(num_latents: int, *, device: torch.device | str | None = None) -> Tensor:
-    """(1, 1, N, 2) intervals of a voice sample that ends 0.04 s before the clip begins.
+    """Return intervals (1, 1, N, 2) of a voice sample that ends 0.04 s before the clip begins.
 
     Source: docs/model/conditioning.md, "Voices".
     """
@@ -115,7 +115,7 @@ def identity_positions(num_latents: int, *, device: torch.device | str | None = 
 
 
 def _with_time(positions: Tensor, seconds: Tensor) -> Tensor:
-    """Positions (1, 3, N, 2) with the intervals (T, 2) of their latent frames in place of their time."""
+    """Replace the time of positions (1, 3, N, 2) by the intervals (T, 2) of their latent frames."""
     per_frame = positions.shape[2] // seconds.shape[0]
     positions[:, 0] = seconds.repeat_interleave(per_frame, dim=0)
     return positions

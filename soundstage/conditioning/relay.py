@@ -1,8 +1,8 @@
-"""Prompt Relay: every token hears the words of its own time.
+"""Prompt Relay: every token attends to the words of its own time.
 
 Each segment of a `Timeline` is encoded on its own, and the contexts are put one after the other along the
-text axis. A bias on the logits of the attention to the text lets a token read mostly the segment whose
-time it stands in; the same for the picture and the sound, from the tokens' own times. The negative prompt
+text axis. A bias on the logits of text attention makes a token read mostly the segment of its own time, the
+same for picture and sound. The negative prompt
 has no bias.
 
 The penalty of a segment at distance d from its middle, in latent frames:
@@ -32,7 +32,7 @@ from soundstage.types import TIME_SCALE
 
 
 def latent_time(seconds: Tensor, fps: float) -> Tensor:
-    """Seconds -> latent frames: 0 to 1 within the first frame, then one more every eight frames.
+    """Convert seconds to latent frames: 0 to 1 within the first frame, then one more every eight frames.
 
     Negative times (references before the clip) count as 0.
     """
@@ -41,14 +41,14 @@ def latent_time(seconds: Tensor, fps: float) -> Tensor:
 
 
 def penalty(distance: Tensor, length: Tensor | float, relay: Relay) -> Tensor:
-    """C >= 0 at a distance from a segment's middle; both in latent frames, broadcast together."""
+    """Return C >= 0 at a distance from a segment's middle; both in latent frames, broadcast together."""
     window = (torch.as_tensor(length) / 2 - 2).clamp(min=0) * relay.window_scale
     sigma = 1 / math.log(1 / relay.epsilon)
     return relay.strength * (distance.abs() - window).clamp(min=0) ** 2 / (2 * sigma**2)
 
 
 def segment_bias(positions: Tensor, segments: Sequence[Segment], fps: float, relay: Relay) -> Tensor:
-    """How little each token hears of each segment: (N, num segments), 0 for the nearest, else below.
+    """Return each token's bias against each segment: (N, num segments), 0 for the nearest, else below.
 
     positions: (1, A, N, 2), seconds on the first axis.
     """
@@ -62,23 +62,24 @@ def segment_bias(positions: Tensor, segments: Sequence[Segment], fps: float, rel
 
 
 def relay_bias(positions: Tensor, timeline: Timeline, fps: float, text_tokens: int, *, audio: bool) -> Tensor:
-    """The bias on the text attention of one stream, (1, N, num segments * text_tokens) float32."""
+    """Return the bias of one stream's text attention, (1, N, num segments * text_tokens) float32."""
     relay = timeline.relay.of_audio() if audio else timeline.relay
     bias = segment_bias(positions, timeline.segments, fps, relay)
     return bias.repeat_interleave(text_tokens, dim=1).unsqueeze(0)
 
 
 def join_contexts(contexts: Sequence[Tensor]) -> Tensor:
-    """Contexts (B, S, W) of the segments -> (B, num segments * S, W)."""
+    """Join contexts (B, S, W) of the segments to (B, num segments * S, W)."""
     return torch.cat(list(contexts), dim=1)
 
 
 def directed(
     segments: Sequence[Contexts], timeline: Timeline, fps: float, streams: Sequence[Stream | None]
 ) -> Contexts:
-    """One prompt for a pass: contexts of a timeline's segments, in order, and the biases of its streams.
+    """Return one prompt for a pass: the contexts of a timeline's segments, and the biases of its streams.
 
-    streams: video and audio, or None. fps: of the pass. A single segment has no bias and is as it came.
+    streams: video and audio, or None. fps: the pass's frame rate. A single segment is returned as it is,
+    without a bias.
     """
     if len(segments) == 1:
         return segments[0]

@@ -1,7 +1,7 @@
-"""Where what is made meets what is kept, in frames and in samples: which of them change, and how they fade.
+"""Seams between made and kept frames and samples: which of them change, and how they fade.
 
-Made are whole latents, 8 frames or 40 ms; of these only what was asked for is shown in full, and the rest is
-where the made picture or sound fades in. So no more of a clip changes than its latents need. Pure data.
+Whole latents are made, 8 frames or 40 ms. Only the frames that were asked for are shown in full; in the rest
+the made picture or sound fades in. So no more of a clip changes than its latents need. Pure data.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ SEAM_SAMPLES = 1440  # 30 ms
 
 @dataclass(frozen=True)
 class Seam:
-    """One stretch that changes, in frames or samples: all of [first, end), fading in over [start, first) and
-    out over [end, stop)."""
+    """Hold a stretch that changes, in frames or samples.
+
+    All of [first, end) changes; it fades in over [start, first) and out over [end, stop).
+    """
 
     start: int
     first: int
@@ -36,11 +38,11 @@ class Seam:
 
 
 def seams(asked: Sequence[Range], made: Sequence[Range], total: int, least: int) -> tuple[Seam, ...]:
-    """Return where made frames or samples meet kept ones.
+    """Return the seams between made and kept frames or samples.
 
-    asked: what was asked to change. made: what whole latents make of it. The fades lie in what is made
-    without having been asked, and are at least `least` long. total: the length; where a stretch
-    reaches it, nothing follows and nothing fades.
+    asked: the ranges that were asked to change. made: the ranges that whole latents make for them. The fades
+    lie in the part that is made without being asked for, and are at least `least` long. total: the length;
+    a stretch that reaches it does not fade there.
     """
     found = []
     for first, end in asked:

@@ -13,7 +13,7 @@ from soundstage.errors import RequestError
 
 @dataclass(frozen=True)
 class Strength:
-    """A strength from start_s up to end_s, in seconds from the start of the clip."""
+    """Hold a strength from start_s up to end_s, in seconds from the start of the clip."""
 
     start_s: float
     end_s: float
@@ -27,7 +27,7 @@ class Strength:
 
 
 def token_weights(positions: Tensor, spans: Sequence[Strength]) -> Tensor:
-    """One weight per token, (N,) float32: the strength of the span its middle falls in, 0 outside all.
+    """Return a weight per token, (N,) float32: the strength of the span that holds its middle, else 0.
 
     positions: (1, A, N, 2), seconds on the first axis; reference tokens before the clip get 0. Where spans
     overlap, the later one in the list holds.

@@ -19,12 +19,12 @@ Grid = tuple[int, int, int]  # latent frames, height, width
 
 
 def to_tokens(latents: Tensor) -> Tensor:
-    """(1, C, T, h, w) -> (1, N, C) in (frame, row, column) order."""
+    """Return latents (1, C, T, h, w) as tokens (1, N, C) in (frame, row, column) order."""
     return latents.flatten(2).transpose(1, 2)
 
 
 def from_tokens(tokens: Tensor, grid: Grid) -> Tensor:
-    """(1, N, C) -> (1, C, T, h, w); tokens beyond the grid, which were added, are dropped."""
+    """Return tokens (1, N, C) as latents (1, C, T, h, w); added tokens, beyond the grid, are dropped."""
     frames, height, width = grid
     own = tokens[:, : frames * height * width]
     return own.transpose(1, 2).reshape(1, tokens.shape[2], *grid)
@@ -32,8 +32,11 @@ def from_tokens(tokens: Tensor, grid: Grid) -> Tensor:
 
 @dataclass
 class Added:
-    """Tokens beside the clip. attention: how much the clip and they look at each other, a scalar or one
-    value per token; is_reference: identity guidance leaves them out of its own pass."""
+    """Hold tokens beside the clip.
+
+    attention: the weight of attention between the clip and them, a scalar or one value per token.
+    is_reference: identity guidance leaves them out of its own pass.
+    """
 
     clean: Tensor
     mask: float
@@ -44,10 +47,10 @@ class Added:
 
 @dataclass
 class Tokens:
-    """The clip's own tokens and those added so far.
+    """Hold the clip's own tokens and those added so far.
 
-    clean, start: (1, N, C). mask: (1, N, 1) float32. positions: (1, A, N, 2). start: what is mixed with
-    noise at first; zeros for a start from noise alone.
+    clean, start: (1, N, C). mask: (1, N, 1) float32. positions: (1, A, N, 2). start: the latents that are
+    mixed with noise at first; zeros for a start from noise alone.
     """
 
     clean: Tensor
@@ -58,27 +61,27 @@ class Tokens:
 
     @classmethod
     def fresh(cls, positions: Tensor, width: int, dtype: torch.dtype) -> Tokens:
-        """Tokens that are all made, from noise."""
+        """Return tokens that are all made, from noise."""
         count, device = positions.shape[2], positions.device
         zeros = torch.zeros(1, count, width, dtype=dtype, device=device)
         return cls(zeros, zeros.clone(), torch.ones(1, count, 1, device=device), positions)
 
     def begin(self, start: Tensor) -> None:
-        """Start from latents (1, N, C); a token that nothing else touches has them as clean value too."""
+        """Start from latents (1, N, C), which are also the clean value of tokens that nothing else sets."""
         self.start = start.to(self.start)
         self.clean = self.start.clone()
 
     def keep(self, clean: Tensor, made: Tensor) -> None:
-        """Keep latents (1, N, C) wherever `made` (1, N, 1) is 0, and let go of them as far as it is not.
+        """Keep latents (1, N, C) where `made` (1, N, 1) is 0, in part where it is between 0 and 1.
 
-        Where everything is made, the clean value stays what it was.
+        Where all is made, the clean value stays as it was.
         """
         kept = (made < 1).to(self.clean.device)
         self.clean = torch.where(kept, clean.to(self.clean), self.clean)
         self.mask = self.mask * made.to(self.mask)
 
     def replace(self, latents: Tensor, first: int, strength: float) -> None:
-        """Put latents (1, n, C) in place from token `first` on; the start is left as it is."""
+        """Put latents (1, n, C) in place from token `first` on; the start stays as it is."""
         end = first + latents.shape[1]
         if end > self.clean.shape[1]:
             raise ValueError(
@@ -91,7 +94,7 @@ class Tokens:
         self.added.append(added)
 
     def stream(self, *, frozen: bool = False) -> Stream:
-        """What the loop takes. frozen: everything is given."""
+        """Return the stream for the denoising loop. frozen: all tokens are given."""
         clean = torch.cat([self.clean, *(a.clean.to(self.clean) for a in self.added)], dim=1)
         start = torch.cat(
             [self.start, *(torch.zeros_like(a.clean).to(self.start) for a in self.added)], dim=1
@@ -115,7 +118,7 @@ class Tokens:
         return torch.cat(flags).to(self.clean.device)
 
     def _attention(self) -> Tensor | None:
-        """(1, N, N) in [0, 1], or None where every token sees every other fully.
+        """Return (1, N, N) in [0, 1], or None where every token attends to every other fully.
 
         The first added group with an attention below 1 begins the matrix; groups after that do not see
         those before them. Source: docs/model/conditioning.md, "Attention strength".
@@ -134,7 +137,7 @@ class Tokens:
 
 
 def _with_group(matrix: Tensor, own: int, size: int, attention: Tensor | float) -> Tensor:
-    """The matrix with a group that sees itself, the clip as far as `attention`, and no other group."""
+    """Add a group to the matrix that attends to itself, to the clip by `attention`, and to no other group."""
     count = matrix.shape[0]
     grown = matrix.new_zeros(count + size, count + size)
     grown[:count, :count] = matrix

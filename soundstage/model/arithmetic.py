@@ -1,9 +1,9 @@
 """The arithmetic between a block's matrix products, in PyTorch's plain operators.
 
-What is written here is the meaning, and the oracle of every faster way. A faster way is a subclass that a
-room above puts on a built model from outside, with `use`: it computes some of these methods with kernels of
-its own where shapes and formats allow, and leaves the rest to this class. Models call nothing else between
-their products, so that one place can be exchanged for all.
+`Arithmetic` is the definition, and the oracle of every faster way. A faster way is a subclass that `speed/`
+puts on a built model from outside, with `use`. It computes some of these methods with its own kernels where
+shapes and formats allow, and leaves the rest to this class. Models call nothing else between their products,
+so that all of it can be exchanged in one place.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from soundstage.model.rope import Rotation, rotate
 
 
 class Place(NamedTuple):
-    """Row numbers of a modulation: x * (1 + scale) + shift."""
+    """Name the rows of a modulation that make x * (1 + scale) + shift."""
 
     scale: int
     shift: int
 
 
 class Arithmetic:
-    """Plain PyTorch, on any device, for inference and training."""
+    """Compute in plain PyTorch, on any device, for inference and training."""
 
     def norm(self, x: Tensor, eps: float) -> Tensor:
-        """Divide by the root mean square of the last axis, without a weight; same shape."""
+        """Divide by the root mean square of the last axis, without a weight; the shape stays."""
         return F.rms_norm(x, x.shape[-1:], eps=eps)
 
     def modulated_norms(
@@ -51,7 +51,7 @@ class Arithmetic:
         return torch.addcmul(x, gate if keep is None else gate * keep, h)
 
     def heads(self, x: Tensor, norm: nn.RMSNorm, num_heads: int, rotation: Rotation | None) -> Tensor:
-        """Norm projected queries or keys (B, N, inner), split into heads and rotate: (B, N, H, d)."""
+        """Norm projected queries or keys (B, N, inner), split them into heads and rotate: (B, N, H, d)."""
         split = norm(x).view(*x.shape[:-1], num_heads, -1)
         return split if rotation is None else rotate(split, rotation)
 
@@ -68,7 +68,7 @@ PLAIN = Arithmetic()
 
 
 def use(module: nn.Module, arithmetic: Arithmetic) -> int:
-    """Have all parts of a module compute with this arithmetic; returns how many there are."""
+    """Set the arithmetic of all parts of a module; return how many there are."""
     users = [part for part in module.modules() if isinstance(getattr(part, "arithmetic", None), Arithmetic)]
     for part in users:
         part.__dict__["arithmetic"] = arithmetic  # hides the class's own

@@ -26,7 +26,7 @@ AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def strength_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Self-attention mask (B, N, M) in [0, 1] -> bias (B, 1, N, M): log of the mask, lowest where <= 0.
+    """Return the bias (B, 1, N, M) of a self-attention mask (B, N, M) in [0, 1]: its log, lowest where <= 0.
 
     A weight of 0.5 halves what a token contributes before normalisation.
     """
@@ -36,7 +36,7 @@ def strength_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def context_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Text mask -> bias that broadcasts to (B, H, N, S).
+    """Return the bias of a text mask, which broadcasts to (B, H, N, S).
 
     mask: (B, S) for all tokens alike or (B, N, S). Integers and booleans say which text tokens are seen;
     floating point is added to the logits as it is.
@@ -48,7 +48,7 @@ def context_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention from `width` to `context_width`, with normed queries and keys and a gate per head.
+    """Attend from `width` to `context_width`, with normed queries and keys and a gate per head.
 
     Guidance that mixes attention results (NAG) calls `kernel` between `queries_of`, `keys_of` and `values_of`
     and `finish`, as the forward does.
@@ -111,7 +111,7 @@ class Attention(nn.Module):
         return self.to_v(context).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
     def finish(self, x: Tensor, heads: Tensor) -> Tensor:
-        """Gate each of the heads (B, H, N, d) by what x asks for, and project them to (B, N, width)."""
+        """Multiply each of the heads (B, H, N, d) by its gate, made from x, and project to (B, N, width)."""
         gated = self.arithmetic.gate_heads(heads.transpose(1, 2), self.to_gate_logits(x))
         return self.to_out[0](gated)  # type: ignore[no-any-return]
 
@@ -128,7 +128,7 @@ class GeluProjection(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between."""
+    """Apply two linear layers with GELU between, four times as wide there."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

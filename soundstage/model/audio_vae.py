@@ -26,17 +26,17 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 def patchify_audio(latents: Tensor) -> Tensor:
-    """(B, 8, T, 16) -> tokens (B, T, 128); feature index is channel * 16 + row."""
+    """Return latents (B, 8, T, 16) as tokens (B, T, 128); the feature index is channel * 16 + row."""
     return latents.transpose(1, 2).flatten(2)
 
 
 def unpatchify_audio(tokens: Tensor, latent_channels: int = 8) -> Tensor:
-    """Inverse of `patchify_audio`."""
+    """Undo `patchify_audio`."""
     return torch.unflatten(tokens, 2, (latent_channels, -1)).transpose(1, 2)
 
 
 class CausalConv(nn.Module):
-    """3x3 convolution that keeps the size; zeros stand before the first frame, and on both mel sides."""
+    """Convolve 3x3 and keep the size: zeros before the first frame and on both mel sides."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class CausalConv(nn.Module):
 
 
 class PointConv(nn.Module):
-    """1x1 convolution, nested as the checkpoint nests every convolution."""
+    """Convolve 1x1, nested as the checkpoint nests every convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double both axes and drop the first frame, which stands alone: frames L -> 2L - 1."""
+    """Double both axes and drop the first frame, which has no pair: frames L -> 2L - 1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, then a change of scale where there is another level to go to."""
+    """Apply residual blocks at one resolution, then change the scale if another level follows."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Level(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Log-mel (B, 2, M, 64) to the means of the latents, not yet normalised, (B, 8, ceil(M / 4), 16)."""
+    """Encode log-mel (B, 2, M, 64) as means of latents, not yet normalised, (B, 8, ceil(M / 4), 16)."""
 
     def __init__(self, config: AudioVaeConfig) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class AudioEncoder(nn.Module):
         return self.posterior(mel)[:, : self.latent_channels]
 
     def posterior(self, mel: Tensor) -> Tensor:
-        """(B, 16, ceil(M / 4), 16): the means and, last, their log-variances (for training)."""
+        """Return the means and then their log-variances, (B, 16, ceil(M / 4), 16), for training."""
         x = self.conv_in(mel)
         for level in self.down:
             x = level(x)
@@ -159,7 +159,7 @@ class AudioEncoder(nn.Module):
 
 
 class AudioDecoder(nn.Module):
-    """Denormalised latents (B, 8, T, 16) to log-mel (B, 2, 4T - 3, 64)."""
+    """Decode denormalised latents (B, 8, T, 16) to log-mel (B, 2, 4T - 3, 64)."""
 
     def __init__(self, config: AudioVaeConfig) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class AudioDecoder(nn.Module):
 
 
 class AudioVae(nn.Module):
-    """Encoder, decoder and the statistics they share, one pair per (channel, row) of a latent."""
+    """Hold encoder, decoder and their statistics, one pair per (channel, row) of a latent."""
 
     def __init__(self, config: AudioVaeConfig) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class AudioVae(nn.Module):
 
     @with_exact_products
     def encode(self, mel: Tensor) -> Tensor:
-        """Log-mel (B, 2, M, 64) -> normalised latents (B, 8, ceil(M / 4), 16).
+        """Encode log-mel (B, 2, M, 64) as normalised latents (B, 8, ceil(M / 4), 16).
 
         Raises ValueError for another number of channels or bins.
         """
@@ -209,7 +209,7 @@ class AudioVae(nn.Module):
 
     @with_exact_products
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, 8, T, 16) -> log-mel (B, 2, 4T - 3, 64)."""
+        """Decode normalised latents (B, 8, T, 16) to log-mel (B, 2, 4T - 3, 64)."""
         features = patchify_audio(latents).transpose(1, 2)
         means = self.per_channel_statistics.denormalize(features).transpose(1, 2)
         return self.decoder(unpatchify_audio(means, self.config.latent_channels))  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ LEAST_ROWS = 64
 
 
 class Part(NamedTuple):
-    """Some queries, the keys they see as runs, and what is added to their logits, (B or 1, 1, n or 1, M)."""
+    """Hold some queries, the runs of keys they see, and the bias of their logits, (B or 1, 1, n or 1, M)."""
 
     queries: slice
     keys: tuple[slice, ...]
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """A bias in parts, in the order of the queries. dense: the same, (B or 1, 1, N, M)."""
+    """Hold a bias in parts, in the order of the queries, and as one tensor `dense` (B or 1, 1, N, M)."""
 
     parts: tuple[Part, ...]
     dense: Tensor
@@ -74,7 +74,7 @@ def _parts(bias: Tensor) -> tuple[Part, ...]:
 
 
 def _runs(rows: Tensor) -> list[tuple[int, int, bool]]:
-    """Runs of rows (N, M), and whether all of a run are equal; short ones are joined with neighbours."""
+    """Return runs of rows (N, M) as (start, stop, all equal); short ones are joined with their neighbours."""
     changes = (rows[1:] != rows[:-1]).any(dim=1).nonzero().flatten().tolist()
     edges = [0, *(change + 1 for change in changes), rows.shape[0]]
     runs: list[tuple[int, int, bool]] = []
@@ -88,14 +88,14 @@ def _runs(rows: Tensor) -> list[tuple[int, int, bool]]:
 
 
 def _slices(seen: Tensor) -> tuple[slice, ...]:
-    """The runs of True in (M,)."""
+    """Return the runs of True in (M,)."""
     flags = torch.cat([seen.new_zeros(1), seen, seen.new_zeros(1)]).to(torch.int8)
     edges = (flags[1:] != flags[:-1]).nonzero().flatten().tolist()
     return tuple(slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def picked_keys(x: Tensor, keys: Sequence[slice], dim: int) -> Tensor:
-    """The entries of an axis that lie in the slices; a view if it is one."""
+    """Return the entries of an axis that lie in the slices; a view where there is one slice."""
     pieces = [x.narrow(dim, run.start, run.stop - run.start) for run in keys]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
 

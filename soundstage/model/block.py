@@ -1,7 +1,7 @@
-"""One transformer block: both streams, step by step, and the attention between them.
+"""One transformer block: self-attention, text, the attention between the streams, and feed-forward.
 
-A block holds only the modules of the streams its model has. What all blocks of a forward share (tables,
-modulation rows, text) comes in as one `StreamInputs` per stream.
+A block holds only the modules of the streams its model has. The inputs that all blocks of a forward share
+(tables, modulation rows, text) come as one `StreamInputs` per stream.
 
 Source: docs/model/transformer.md, "Block".
 """
@@ -37,7 +37,7 @@ NUM_CROSS_ROWS = 4
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What one guidance pass leaves out, as sets of block numbers; None means every block.
+    """Say in which blocks a guidance pass leaves attention out, as sets of block numbers; None is all blocks.
 
     skip_video_self, skip_audio_self: self-attention is replaced by its values (STG).
     skip_audio_to_video, skip_video_to_audio: the attention between the streams adds nothing.
@@ -50,7 +50,7 @@ class Perturbation:
 
     @classmethod
     def stg(cls, blocks: Sequence[int] | None, *, video: bool = True, audio: bool = True) -> Perturbation:
-        """Spatio-temporal guidance: no self-attention in `blocks`, for the streams that are guided."""
+        """Leave self-attention out in `blocks` for the guided streams (spatio-temporal guidance)."""
         skip = None if blocks is None else frozenset(blocks)
         return cls(
             skip_video_self=skip if video else frozenset(), skip_audio_self=skip if audio else frozenset()
@@ -58,7 +58,7 @@ class Perturbation:
 
     @classmethod
     def isolated(cls) -> Perturbation:
-        """Modality isolation: the streams do not see each other."""
+        """Leave the attention between the streams out everywhere (modality isolation)."""
         return cls(skip_audio_to_video=None, skip_video_to_audio=None)
 
 
@@ -67,7 +67,7 @@ Keep = bool | Tensor  # True, False, or per sample: bool (B, 1, 1)
 
 @dataclass(frozen=True)
 class BlockKeeps:
-    """What one block carries out; the complement of a Perturbation, for a batch."""
+    """Say which attention one block computes for a batch: the complement of its perturbations."""
 
     video_self: Keep = True
     audio_self: Keep = True
@@ -76,7 +76,7 @@ class BlockKeeps:
 
     @classmethod
     def of(cls, passes: Sequence[Perturbation], block: int, device: torch.device | None = None) -> BlockKeeps:
-        """passes: one for the whole batch, or one per sample."""
+        """Return what block number `block` computes. passes: one for the whole batch, or one per sample."""
 
         def keep(skips: Sequence[frozenset[int] | None]) -> Keep:
             kept = [blocks is not None and block not in blocks for blocks in skips]
@@ -94,7 +94,7 @@ class BlockKeeps:
 
 @cache
 def _keep_mask(kept: tuple[bool, ...], device: torch.device | None) -> Tensor:
-    """(B, 1, 1). Kept, for a copy to the device makes the host wait, and every block of every step asks.
+    """Return (B, 1, 1) on the device, made once: a copy makes the host wait, and every block needs it.
 
     Never given up: a recorded step (speed/graphs.py) reads the memory it has found.
     """
@@ -107,10 +107,10 @@ KEEP_ALL = BlockKeeps()
 
 @dataclass
 class StreamInputs:
-    """One stream's part in a forward, the same for all blocks.
+    """Hold one stream's inputs to the blocks, the same for all of a forward.
 
     rows: (B, G, 9, D), and the timestep they come from, (B, G, D), for the head. groups: (N,) the group
-    of each token, None if there is one. context_rows: (B, 1, 2, D).
+    of each token, None for a single group. context_rows: (B, 1, 2, D).
     cross_rows: (B, G or 1, 4, D), with cross_groups; cross_gate: (B, 1, 1, D); None without the other
     stream. enabled=False: the stream only serves as keys and values of the other. negative: text to steer
     away from, None for none.
@@ -132,7 +132,7 @@ class StreamInputs:
     negative: NegativeText | None = None
 
     def cross_modulation(self, table: Tensor) -> tuple[Modulation, Modulation]:
-        """table (5, D) -> modulation of the first four rows, and the gate, one row, of the fifth."""
+        """Return the modulation by a table's first four rows, and the gate by its fifth. table: (5, D)."""
         assert self.cross_rows is not None
         assert self.cross_gate is not None
         modulation = Modulation.of(table[:NUM_CROSS_ROWS], self.cross_rows, self.cross_groups)
@@ -140,7 +140,7 @@ class StreamInputs:
 
 
 def shift_table(num_rows: int, width: int) -> nn.Parameter:
-    """Random rows, (num_rows, width)."""
+    """Return random rows, (num_rows, width)."""
     table = torch.empty(num_rows, width)
     if not table.is_meta:  # drawing on the meta device imports torch's compiler, 0.8 s of every start
         table.normal_(std=width**-0.5)
@@ -184,7 +184,7 @@ class Block(nn.Module):
         audio: StreamInputs | None,
         keeps: BlockKeeps = KEEP_ALL,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """xv (B, Nv, Dv) and xa (B, Na, Da) -> the same shapes. A stream is None in both places or none."""
+        """Update xv (B, Nv, Dv) and xa (B, Na, Da). An absent stream is None in x and in its inputs."""
         video_rows = audio_rows = None
         if xv is not None and video is not None and video.enabled:
             video_rows = Modulation.of(self.scale_shift_table, video.rows, video.groups)
@@ -209,7 +209,7 @@ class Block(nn.Module):
     def entry(
         self, xv: Tensor | None, xa: Tensor | None, video: StreamInputs | None, audio: StreamInputs | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What self-attention would read of both streams, (B, N, D); None for one that is not enabled."""
+        """Return the input of self-attention of both streams, (B, N, D); None for one that is not enabled."""
         hv = ha = None
         if xv is not None and video is not None and video.enabled:
             hv = self._entry(xv, Modulation.of(self.scale_shift_table, video.rows, video.groups))
@@ -226,7 +226,7 @@ class Block(nn.Module):
     def _read(
         self, x: Tensor, stream: StreamInputs, rows: Modulation, attention: Attention, table: Tensor
     ) -> Tensor:
-        """Text cross-attention. The context is modulated by sigma, so its keys change at every step."""
+        """Attend to the text. The context is modulated by sigma, so its keys change at every step."""
         h = self._modulated(x, rows, TEXT)
         text = Modulation.of(table, stream.context_rows)
         context = text.apply(stream.context, scale=CONTEXT.scale, shift=CONTEXT.shift)
@@ -241,7 +241,7 @@ class Block(nn.Module):
     def _exchange(
         self, xv: Tensor, xa: Tensor, video: StreamInputs, audio: StreamInputs, keeps: BlockKeeps
     ) -> tuple[Tensor, Tensor]:
-        """Attention between the streams; both directions read the state before either is updated."""
+        """Attend between the streams; both directions read the state before either is updated."""
         to_video = video.enabled and keeps.audio_to_video is not False
         to_audio = audio.enabled and keeps.video_to_audio is not False
         if not (to_video or to_audio):
@@ -293,11 +293,11 @@ def _steered_heads(
 
 @cache
 def _sample_numbers(samples: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept on the device as `_keep_mask` is."""
+    """Return the numbers on the device, made once as `_keep_mask` is."""
     with torch.inference_mode(False):
         return torch.tensor(samples, device=device)
 
 
 def _some(keep: Keep) -> Tensor | None:
-    """The samples that are changed, if not all are."""
+    """Return the mask of the samples that are changed, None if all are."""
     return keep if isinstance(keep, Tensor) else None

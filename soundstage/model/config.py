@@ -21,7 +21,7 @@ Header = Mapping[str, Any]
 
 
 def take(section: Header, key: str, part: str) -> Any:
-    """The value of a key that must be there."""
+    """Return the value of a required key."""
     if not isinstance(section, Mapping):
         raise ConfigError(
             f"the {part} config holds {section!r:.60} where '{key}' is looked for; it is damaged"
@@ -34,7 +34,7 @@ def take(section: Header, key: str, part: str) -> Any:
 
 
 def expect(section: Header, part: str, **fixed: Any) -> None:
-    """Check keys whose value is fixed in LTX-2.3; a key that is absent or differs is an error."""
+    """Check keys whose value is fixed in LTX-2.3; raise for one that is absent or differs."""
     for key, wanted in fixed.items():
         found = take(section, key, part)
         if found != wanted:
@@ -45,7 +45,7 @@ MAX_WHOLE = 1 << 20  # no size, count or rate of a model is above
 
 
 def whole(section: Header, key: str, part: str) -> int:
-    """The value of a key that must be there and be a whole number from 1 up."""
+    """Return the value of a required key: a whole number from 1 up."""
     return _whole(take(section, key, part), key, part)
 
 
@@ -56,7 +56,7 @@ def _whole(value: Any, key: str, part: str) -> int:
 
 
 def number(section: Header, key: str, part: str) -> float:
-    """The value of a key that must be there and be a number above 0."""
+    """Return the value of a required key: a number above 0."""
     return _number(take(section, key, part), key, part)
 
 
@@ -67,17 +67,17 @@ def _number(value: Any, key: str, part: str) -> float:
 
 
 def numbers(section: Header, key: str, part: str) -> tuple[float, ...]:
-    """The value of a key that must be there and be a list of numbers above 0."""
+    """Return the value of a required key: a list of numbers above 0."""
     return tuple(_number(value, key, part) for value in listed(section, key, part))
 
 
 def wholes(section: Header, key: str, part: str) -> tuple[int, ...]:
-    """The value of a key that must be there and be a list of whole numbers from 1 up."""
+    """Return the value of a required key: a list of whole numbers from 1 up."""
     return tuple(_whole(value, key, part) for value in listed(section, key, part))
 
 
 def listed(section: Header, key: str, part: str) -> list[Any]:
-    """The value of a key that must be there and be a list that is not empty."""
+    """Return the value of a required key: a list that is not empty."""
     value = take(section, key, part)
     if not isinstance(value, list | tuple) or not value:
         raise ConfigError(f"the {part} config has {key}={_shown(value)}; a list is needed")
@@ -85,7 +85,7 @@ def listed(section: Header, key: str, part: str) -> list[Any]:
 
 
 def one_of(section: Header, key: str, part: str, known: Sequence[Any]) -> Any:
-    """The value of a key that must be there and be one of those that are built."""
+    """Return the value of a required key: one of the values that are supported."""
     value = take(section, key, part)
     if not any(value == other and type(value) is type(other) for other in known):
         names = ", ".join(map(repr, known))
@@ -107,7 +107,7 @@ STRIDES: dict[BlockKind, tuple[int, int, int]] = {"space": (1, 2, 2), "time": (2
 
 @dataclass(frozen=True)
 class VaeBlock:
-    """One entry of the block lists: `count` residual blocks, or a change of scale.
+    """Hold one entry of the block lists: `count` residual blocks, or a change of scale.
 
     count: residual blocks of a "res" entry. multiplier: factor on the channel count going down, or
     its inverse going up.
@@ -120,7 +120,7 @@ class VaeBlock:
 
 @dataclass(frozen=True)
 class VideoVaeConfig:
-    """Video VAE, encoder and decoder. Both lists are in the order in which data meets them."""
+    """Hold the structure of the video VAE. Both block lists are in the order of computation."""
 
     latent_channels: int
     patch_size: int
@@ -163,7 +163,7 @@ class VideoVaeConfig:
 
     @property
     def decoder_width(self) -> int:
-        """Channels at the decoder's bottleneck."""
+        """Return the number of channels at the decoder's bottleneck."""
         width = self.decoder_base_channels
         for block in self.decoder_blocks:
             width *= block.multiplier
@@ -171,7 +171,7 @@ class VideoVaeConfig:
 
 
 def _vae_block(entry: Any, suffix: str) -> VaeBlock:
-    """entry: [name, {"num_layers" or "multiplier": number}]; older nano files have [name, number]."""
+    """Read an entry [name, {"num_layers" or "multiplier": number}], or [name, number] of older nano files."""
     part = "video VAE"
     if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
         raise ConfigError(f"the {part} config lists {_shown(entry)} as a block; [name, settings] is needed")
@@ -212,14 +212,14 @@ DECODER_BLOCKS_2_3: list[tuple[str, int]] = [
 
 
 def stored_blocks(blocks: Sequence[tuple[str, int]]) -> list[list[Any]]:
-    """A block list as official files store it. Other loaders take a bare number for layers only."""
+    """Return a block list as official files store it. Other loaders take a bare number for layers only."""
     return [[name, {"num_layers" if name == "res_x" else "multiplier": value}] for name, value in blocks]
 
 
 def video_vae_header(
     *, encoder_base_channels: int = 128, decoder_base_channels: int = 128, latent_channels: int = 128
 ) -> dict[str, Any]:
-    """Section "vae" of the 2.3 structure at any width; the defaults are the published model's."""
+    """Return section "vae" of the 2.3 structure at any width; the defaults are the published model's."""
     return {
         "_class_name": "CausalVideoAutoencoder",
         "dims": 3,
@@ -243,13 +243,13 @@ def video_vae_header(
 
 
 def expect_if_present(section: Header, part: str, **fixed: Any) -> None:
-    """Check keys that published 2.3 files may omit, in which case they hold the value given here."""
+    """Check keys that published 2.3 files may omit; an absent key has the value given here."""
     expect({**fixed, **section}, part, **fixed)
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """One of the transformer's two streams.
+    """Hold the sizes of one of the transformer's two streams.
 
     max_positions: per axis, the coordinate mapped to the end of the rotary range; seconds for time,
     pixels for height and width. The text context has the stream's own width.
@@ -268,10 +268,10 @@ class StreamConfig:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The diffusion transformer. A stream that is None has no modules at all.
+    """Hold the structure of the diffusion transformer. A stream that is None has no modules.
 
     timestep_scale: factor on sigma before the sinusoid. cross_gate_scale: the same for the gates of
-    the attention between the streams. cross_timestep: what drives the scale and shift of that
+    the attention between the streams. cross_timestep: the source of the scale and shift of that
     attention, the stream's own per-token timesteps ("own", official code since 2026-05-28) or the other
     stream's sigma ("other", the first 2.3 release); no file records it.
     """
@@ -310,7 +310,7 @@ class TransformerConfig:
 
 
 def _check_transformer_structure(section: Header) -> None:
-    """Refuse what the weights' shapes would not reveal, and the structures of LTX-2.0 and 2.5."""
+    """Refuse differences that the weights' shapes would not show, and the structures of LTX-2.0 and 2.5."""
     expect(
         section,
         "transformer",
@@ -367,7 +367,7 @@ def _stream(section: Header, prefix: str, *, axes: int) -> StreamConfig:
 
 @dataclass(frozen=True)
 class ConnectorConfig:
-    """One connector: text features of one stream -> that stream's context, both `width` wide.
+    """Hold the structure of a connector, from text features to a stream's context, both `width` wide.
 
     max_position: the token index mapped to the end of the rotary range.
     """
@@ -417,7 +417,7 @@ class ConnectorConfig:
 
 @dataclass(frozen=True)
 class TextProjectionConfig:
-    """From the text encoder's stacked hidden states to one feature vector per token and stream.
+    """Hold the sizes of the projections from the text encoder's hidden states to features of each stream.
 
     text_width: hidden size of the text encoder. num_states: its layers + 1 (the embedding counts).
     """
@@ -429,8 +429,10 @@ class TextProjectionConfig:
 
     @classmethod
     def from_header(cls, config: Header, in_features: int) -> TextProjectionConfig:
-        """Read section "transformer". in_features: columns of the projections, text_width * num_states;
-        the number of text encoder layers is stored nowhere else.
+        """Read section "transformer".
+
+        in_features: columns of the projections, text_width * num_states. The number of text encoder layers
+        is stored nowhere else.
         """
         part = "transformer"
         section = take(config, part, "checkpoint")
@@ -463,7 +465,7 @@ def transformer_header(
     max_positions: tuple[int, int, int] = (20, 2048, 2048),
     connector_max_position: int = 4096,
 ) -> dict[str, Any]:
-    """Section "transformer" of the 2.3 structure at any width; the defaults are the 22B model's.
+    """Return section "transformer" of the 2.3 structure at any width; the defaults are the 22B model's.
 
     caption_channels: hidden size of the text encoder. channels: latent channels of both streams. The
     connectors have the heads of their streams.
@@ -527,7 +529,7 @@ def transformer_header(
 
 @dataclass(frozen=True)
 class AudioVaeConfig:
-    """Audio VAE: stereo log-mel pictures <-> latents of 1/4 the frames and 1/4 the mel bins.
+    """Hold the structure of the audio VAE. Latents have 1/4 of the frames and 1/4 of the mel bins.
 
     base_channels: width at full resolution. channel_multipliers: one per level, on base_channels.
     """
@@ -567,7 +569,7 @@ class AudioVaeConfig:
 
     @property
     def latent_bins(self) -> int:
-        """Mel rows of a latent: every level but the last halves them."""
+        """Return the number of mel rows of a latent: every level but the last halves them."""
         return int(self.mel_bins // 2 ** (len(self.channel_multipliers) - 1))
 
 
@@ -579,7 +581,7 @@ def _check_mel_front_end(params: Header, preprocessing: Header) -> None:
 
 
 def audio_vae_header(*, base_channels: int = 128, mel_bins: int = MEL_BINS) -> dict[str, Any]:
-    """Section "audio_vae" of the 2.3 structure at any width; the defaults are the published model's."""
+    """Return section "audio_vae" of the 2.3 structure at any width; the defaults are those published."""
     return {
         "model": {
             "params": {
@@ -622,7 +624,9 @@ def audio_vae_header(*, base_channels: int = 128, mel_bins: int = MEL_BINS) -> d
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """One mel-to-waveform generator. Stage i multiplies the length by upsample_rates[i] and halves channels.
+    """Hold the structure of a mel-to-waveform generator.
+
+    Stage i multiplies the length by upsample_rates[i] and halves the channels.
 
     dilations: one list per entry of block_kernels. clamp_output: bound the waveform to [-1, 1].
     """
@@ -636,13 +640,13 @@ class GeneratorConfig:
 
     @property
     def hop(self) -> int:
-        """Samples made of one mel frame."""
+        """Return the number of samples made of one mel frame."""
         return prod(self.upsample_rates)
 
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """Base generator, then bandwidth extension: a second generator on the log-mel of the first's output.
+    """Hold the base generator and the bandwidth extension, a second generator on the log-mel of its output.
 
     bwe_hop, bwe_window, bwe_bins: the mel between them, in samples, samples and bands.
     """
@@ -729,7 +733,7 @@ def _generator(section: Header, part: str) -> GeneratorConfig:
 
 
 def vocoder_header(*, base_channels: int = 1536, bwe_channels: int = 512) -> dict[str, Any]:
-    """Section "vocoder" of the 2.3 structure at any width; the defaults are the published model's.
+    """Return section "vocoder" of the 2.3 structure at any width; the defaults are the published model's.
 
     The widths are the initial channels of the two generators, multiples of 64 and 32.
     """
@@ -774,7 +778,7 @@ SPATIAL_SCALES: dict[float, tuple[int, int]] = {0.75: (3, 4), 1.5: (3, 2), 2.0: 
 
 @dataclass(frozen=True)
 class UpsamplerConfig:
-    """A latent upsampler of one axis kind.
+    """Hold the structure of a latent upsampler, in space or in time.
 
     scale: numerator and denominator of the change of height and width ("space"), or (2, 1) ("time").
     rational: keys and blur of the rational resampler; such a file may still scale by a whole number.
@@ -828,7 +832,7 @@ def upsampler_header(
     latent_channels: int = 128,
     blocks_per_stage: int = 4,
 ) -> dict[str, Any]:
-    """Config of a 2.3 upsampler file: space x2, space x1.5 or time x2. mid_channels None: as published."""
+    """Return the config of a 2.3 upsampler file for one kind of scaling. mid_channels None: as published."""
     return {
         "_class_name": "LatentUpsampler",
         "in_channels": latent_channels,

@@ -1,8 +1,8 @@
 """From the text encoder's hidden states to the contexts that the transformer reads.
 
-FeatureExtractor: all layers of the encoder -> one vector per token and stream. Connector: those vectors
--> a context of full length, in which learned registers stand where there is no token. Neither depends
-on the noise level, so a prompt's contexts are computed once.
+`FeatureExtractor` makes one vector per token and stream from all layers of the encoder. `Connector` makes a
+context of full length from these vectors, with learned registers at the positions without a token. Neither
+depends on the noise level, so a prompt's contexts are computed once.
 
 Source: docs/model/text.md, "Features" and "Connectors"; numbers held by tests/parity/test_connector.py.
 """
@@ -31,10 +31,10 @@ class FeatureExtractor(nn.Module):
         self.audio_aggregate_embed = nn.Linear(in_features, config.audio_width)
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden_states: (B, S, text_width, num_states); mask: (B, S), non-zero for real tokens.
+        """Return video features (B, S, Dv) and audio features (B, S, Da).
 
-        Returns video features (B, S, Dv) and audio features (B, S, Da). Padding gets the projections' bias,
-        without computing it: of 1024 positions a prompt fills about a hundred.
+        hidden_states: (B, S, text_width, num_states). mask: (B, S), non-zero for real tokens. Padding
+        gets the projections' bias, without computing it: of 1024 positions a prompt fills about a hundred.
         """
         valid = mask.bool()
         tokens = hidden_states[valid]  # (n, text_width, num_states)
@@ -68,7 +68,7 @@ class ConnectorBlock(nn.Module):
 
 
 class Connector(nn.Module):
-    """Bidirectional blocks over the tokens of a prompt and the registers that fill it up."""
+    """Apply bidirectional blocks to a prompt's tokens and the registers that fill it up."""
 
     arithmetic: Arithmetic = PLAIN
 
@@ -79,7 +79,9 @@ class Connector(nn.Module):
         self.transformer_1d_blocks = nn.ModuleList(ConnectorBlock(config) for _ in range(config.num_layers))
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """features (B, S, D), mask (B, S), non-zero for real tokens -> context (B, S, D), all of it valid.
+        """Return a context (B, S, D), all of it valid, from features (B, S, D).
+
+        mask: (B, S), non-zero for real tokens.
 
         Raises ValueError if S is not a multiple of the number of registers.
         """
@@ -97,7 +99,7 @@ class Connector(nn.Module):
         return self.arithmetic.norm(x, NORM_EPS)
 
     def _fill(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Move the real tokens to the front, in order; put register p mod R at every position p left."""
+        """Move the real tokens to the front, in order, and put register p mod R at each other position p."""
         length, num_registers = features.shape[1], self.config.num_registers
         if length % num_registers:
             raise ValueError(

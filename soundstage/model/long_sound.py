@@ -41,7 +41,7 @@ def decode_sound(
     num_mels: int | None = None,
     stretch: int = STRETCH_LATENTS,
 ) -> Iterator[Tensor]:
-    """Normalised latents (B, 8, T, 16) -> sound (B, 2, n) at 48 kHz in [-1, 1], piece by piece, in order.
+    """Decode normalised latents (B, 8, T, 16) to pieces of sound (B, 2, n) at 48 kHz in [-1, 1], in order.
 
     num_mels: mel frames to make into sound, each 10 ms; None is the 4T - 3 that the latents give. The last
     one is held for at most 80 ms where more are asked for. stretch: latents made at a time. The pieces join
@@ -58,7 +58,7 @@ def decode_sound(
 
 
 def held_edges(mel: Tensor, num_mels: int) -> Tensor:
-    """Log-mel (B, 2, n, 64) cut or held at its end to num_mels, with EDGE_MELS more at either end."""
+    """Return log-mel (B, 2, n, 64) cut or held at its end to num_mels, with EDGE_MELS more at either end."""
     mel = mel[:, :, :num_mels]
     after = EDGE_MELS + num_mels - mel.shape[2]
     first, last = mel[:, :, :1], mel[:, :, -1:]
@@ -66,7 +66,9 @@ def held_edges(mel: Tensor, num_mels: int) -> Tensor:
 
 
 def _mels(audio_vae: AudioVae, latents: Tensor, stretch: int) -> Iterator[Tensor]:
-    """Log-mel (B, 2, n, 64) of each stretch. Latent i > 0 makes mel frames 4i - 3 to 4i, latent 0 frame 0."""
+    """Yield log-mel (B, 2, n, 64) of each stretch.
+
+    Latent i > 0 makes mel frames 4i - 3 to 4i, latent 0 makes frame 0."""
     for part in _stretches(latents.shape[2], stretch, audio_decoder_reach(audio_vae.config), 0):
         mel = audio_vae.decode(latents[:, :, part.read])
         first = 0 if part.crop.start == 0 else MELS_PER_LATENT * part.crop.start - MELS_PER_LATENT + 1
@@ -75,14 +77,14 @@ def _mels(audio_vae: AudioVae, latents: Tensor, stretch: int) -> Iterator[Tensor
 
 @dataclass(frozen=True)
 class Stretch:
-    """read: what is taken of the whole. crop: what of that counts."""
+    """Hold which part of the whole is read, and which part of the result is kept (crop)."""
 
     read: slice
     crop: slice
 
 
 def _stretches(length: int, size: int, before: int, after: int, margin: int = 0) -> Iterator[Stretch]:
-    """Stretches of the whole. margin: what lies before and behind it, to read but not to keep."""
+    """Return the stretches of a whole. margin: how much each reads before and behind what it keeps."""
     for start in range(0, length, size):
         stop = min(start + size, length)
         first, last = max(-margin, start - before), min(length + margin, stop + after)
@@ -90,7 +92,9 @@ def _stretches(length: int, size: int, before: int, after: int, margin: int = 0)
 
 
 def audio_decoder_reach(config: AudioVaeConfig) -> int:
-    """Latents before its own that a mel frame depends on. Every convolution looks two frames back."""
+    """Return how many latents before its own a mel frame depends on.
+
+    Every convolution reads two frames back."""
     convs_per_level = 2 * (config.num_res_blocks + 1)
     frames = 2.0 * (1 + 4)  # the first convolution and the two blocks of the middle
     for level in range(len(config.channel_multipliers)):
@@ -101,14 +105,14 @@ def audio_decoder_reach(config: AudioVaeConfig) -> int:
 
 
 def vocoder_reach(config: VocoderConfig) -> int:
-    """Mel frames to each side of its own that a sample depends on, both generators and what is between."""
+    """Return how many mel frames on each side of its own a sample depends on, in the whole vocoder."""
     inner = config.base.hop // config.bwe_hop  # frames of the mel between per frame of the first
     between = config.bwe_window / config.base.hop
     return math.ceil(_generator_reach(config.base) + between + _generator_reach(config.bwe) / inner) + 1
 
 
 def _generator_reach(config: GeneratorConfig) -> float:
-    """In mel frames. A stage's reach is its widest block's, at the rate the stage has arrived at."""
+    """Return a generator's reach in mel frames: for each stage that of its widest block, at its rate."""
     frames, rate = 3.0, 1
     for upsample, kernel in zip(config.upsample_rates, config.upsample_kernels, strict=True):
         rate *= upsample

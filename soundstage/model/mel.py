@@ -39,9 +39,9 @@ def to_stereo(waveform: Tensor) -> Tensor:
 def resample(
     waveform: Tensor, from_hz: int, to_hz: int, *, edges: Literal["constant", "replicate"] = "constant"
 ) -> Tensor:
-    """(..., N) -> (..., ceil(N * to_hz / from_hz)) by a Hann-windowed sinc.
+    """Resample (..., N) to (..., ceil(N * to_hz / from_hz)) by a Hann-windowed sinc.
 
-    edges: what stands beyond both ends, zeros ("constant") or the outermost sample ("replicate").
+    edges: the samples beyond both ends, zeros ("constant") or the outermost sample ("replicate").
     Source: docs/model/audio.md, "Resampling".
     """
     if from_hz == to_hz:
@@ -57,7 +57,7 @@ def resample(
 
 
 def _sinc_kernel(step: int, phases: int) -> Tensor:
-    """One filter per output phase, (phases, 1, step + 2 * margin), in float32."""
+    """Return one filter per output phase, (phases, 1, step + 2 * margin), in float32."""
     cutoff = SINC_ROLLOFF * min(step, phases)
     margin = math.ceil(SINC_ZEROS * step / cutoff)
     taps = torch.arange(-margin, margin + step, dtype=torch.float64) / step
@@ -68,7 +68,7 @@ def _sinc_kernel(step: int, phases: int) -> Tensor:
 
 
 def mel_filters(num_bins: int, num_freqs: int, nyquist_hz: float) -> Tensor:
-    """Triangular bands on the Slaney mel scale, each of unit area: (num_freqs, num_bins).
+    """Return triangular bands on the Slaney mel scale, each of unit area: (num_freqs, num_bins).
 
     In float32 throughout: the reference's rounding of the band edges is part of what the model has seen.
     """
@@ -99,7 +99,7 @@ def _mel_to_hz(mel: Tensor) -> Tensor:
 
 @with_exact_products
 def log_mel(waveform: Tensor) -> Tensor:
-    """Sound at 16 kHz (B, 2, N) in [-1, 1] -> natural-log mel magnitudes (B, 2, 1 + N // 160, 64), float32.
+    """Return natural-log mel magnitudes (B, 2, 1 + N // 160, 64), float32, of sound (B, 2, N) at 16 kHz.
 
     The floor is ln(1e-5) = -11.51. Raises MediaError for fewer than 513 samples.
     """

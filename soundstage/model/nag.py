@@ -16,11 +16,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NegativeText:
-    """What a stream is steered away from.
+    """Hold the text that a stream is steered away from, and how strongly.
 
-    context: (B or 1, S, D) from the connector, like the positive one; no bias applies to it. scale: how far
-    away, 1 is not at all. alpha: 0 to 1, how much of the result is used. tau: the most times longer it may
-    be than the positive result. samples: numbers of the batch's samples it applies to; None is all.
+    context: (B or 1, S, D) from the connector, like the positive one; no bias applies to it. scale: the
+    strength, 1 changes nothing. alpha: the share of the result that is used, 0 to 1. tau: the limit of its
+    length, in lengths of the positive result. samples: numbers of the samples it applies to; None is all.
     """
 
     context: Tensor
@@ -34,7 +34,7 @@ class NegativeText:
 
 
 def steered(positive: Tensor, negative: Tensor, text: NegativeText) -> Tensor:
-    """Attention results (B, N, H, d), before the head gates, of both texts -> the steered one.
+    """Return the steered attention result (B, N, H, d), before the head gates, from those of both texts.
 
     G = scale Z+ - (scale - 1) Z-, shortened to tau times the length of Z+ where it is longer, then
     alpha G + (1 - alpha) Z+. Lengths are sums of magnitudes over all heads of a token, in float32.
@@ -49,5 +49,5 @@ def steered(positive: Tensor, negative: Tensor, text: NegativeText) -> Tensor:
 
 
 def _length(heads: Tensor) -> Tensor:
-    """(B, N, H, d) -> (B, N, 1, 1)."""
+    """Return the sum of magnitudes of each token: (B, N, H, d) -> (B, N, 1, 1)."""
     return heads.abs().sum(dim=(-2, -1), keepdim=True)

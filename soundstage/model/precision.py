@@ -35,7 +35,7 @@ def _settings() -> tuple[Any, ...]:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Compute float32 products within in float32.
+    """Compute float32 products in float32 within the context.
 
     The settings are the process's: they are set by the first to enter and restored by the last to leave, so
     that threads and nested uses do not restore each other's.

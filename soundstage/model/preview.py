@@ -31,14 +31,14 @@ PATCH = 4
 
 
 class Bound(nn.Module):
-    """3 tanh(x / 3): latents of a noisy step stay within what was trained on."""
+    """Apply 3 tanh(x / 3): latents of a noisy step stay within the range that was trained on."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
 class MemoryBlock(nn.Module):
-    """A residual block that sees the same place in the frame before; nothing before the first."""
+    """Apply a residual block that also reads the frame before; zeros before the first."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,14 +51,14 @@ class MemoryBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
-        """(batch * T, C, H, W), frames of a clip together."""
+        """Update frames (batch * T, C, H, W), those of a clip together."""
         clips = torch.unflatten(x, 0, (batch, -1))
         before = F.pad(clips, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1].flatten(0, 1)
         return F.relu(x + self.conv(torch.cat([x, before], dim=1)))
 
 
 class GrowTime(nn.Module):
-    """Two frames of each."""
+    """Make two frames of each."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -70,7 +70,10 @@ class GrowTime(nn.Module):
 
 @dataclass(frozen=True)
 class TinyVaeConfig:
-    """widths: of the three stages and of what follows them. patch: pixels a side of an output cell.
+    """Hold the structure of a tiny VAE's decoder.
+
+    widths: channels of the three stages and of the layers after them. patch: side of an output cell, in
+    pixels.
 
     The decoder makes 8 patch pixels a side of a latent cell: patch 4 is full size, 1 a quarter of it.
     """
@@ -81,7 +84,7 @@ class TinyVaeConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> TinyVaeConfig:
-        """By the shapes of a file's tensors, under the names of `TinyDecoder`; there is no other config.
+        """Read the structure from the shapes of a file's tensors, under the names of `TinyDecoder`.
 
         Raises WeightsError for a file of another layout.
         """
@@ -98,7 +101,7 @@ class TinyVaeConfig:
 
 
 class TinyDecoder(nn.Module):
-    """Published names: `decoder.N` by place in the sequence."""
+    """Decode latents to small pictures. Published names: `decoder.N` by place in the sequence."""
 
     def __init__(self, config: TinyVaeConfig) -> None:
         super().__init__()
@@ -117,9 +120,9 @@ class TinyDecoder(nn.Module):
         self.decoder = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, 128, T, h, w) -> colours (B, 3, 8T - 7, 8 patch h, 8 patch w), about [0, 1].
+        """Return colours (B, 3, 8T - 7, 8 patch h, 8 patch w) of normalised latents (B, 128, T, h, w).
 
-        Not clamped, for training.
+        They are about [0, 1], not clamped, for training.
         """
         batch = latents.shape[0]
         x = latents.transpose(1, 2).flatten(0, 1)
@@ -130,13 +133,13 @@ class TinyDecoder(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents of any dtype -> pixels as `forward` makes them, in [-1, 1]."""
+        """Decode latents of any dtype to the pixels of `forward`, in [-1, 1]."""
         colours: Tensor = self(latents.to(next(self.parameters()).dtype))
         return colours.clamp(0, 1).mul(2).sub(1)
 
 
 class LinearPreview(nn.Module):
-    """One linear map per cell: 4x4 colours of its 32x32 pixels, one frame per latent."""
+    """Apply one linear map per cell, to 4x4 colours for its 32x32 pixels, one frame per latent."""
 
     def __init__(self, latent_channels: int = LATENT_CHANNELS) -> None:
         super().__init__()
@@ -144,7 +147,7 @@ class LinearPreview(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, 128, T, h, w) -> pixels (B, 3, T, 4h, 4w) in [-1, 1]."""
+        """Decode normalised latents (B, 128, T, h, w) to pixels (B, 3, T, 4h, 4w) in [-1, 1]."""
         weight = self.linear.weight
         patches: Tensor = self.linear(latents.to(weight.dtype).movedim(1, -1))
         batch, num_frames, height, width, _ = patches.shape
@@ -155,7 +158,7 @@ class LinearPreview(nn.Module):
     @classmethod
     @torch.no_grad()
     def fitted(cls, vae: VideoVae, latents: Tensor | None = None) -> LinearPreview:
-        """The map that least squares find between stills and what the model's decoder makes of them.
+        """Fit the map, by least squares, to stills that the model's decoder decodes.
 
         latents: normalised stills (n, 128, 1, h, w); None draws random ones, which need no data.
         """
@@ -178,7 +181,7 @@ class LinearPreview(nn.Module):
 
 
 def _random_stills(channels: int) -> Tensor:
-    """(FIT_STILLS, channels, 1, FIT_CELLS, FIT_CELLS) of unit variance; the same every time."""
+    """Return latents (FIT_STILLS, channels, 1, FIT_CELLS, FIT_CELLS) of unit variance, always the same."""
     generator = torch.Generator().manual_seed(0)
     common: Tensor = torch.randn(FIT_STILLS, channels, 1, 1, 1, generator=generator)
     own: Tensor = torch.randn(FIT_STILLS, channels, 1, FIT_CELLS, FIT_CELLS, generator=generator)

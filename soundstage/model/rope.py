@@ -17,20 +17,20 @@ from torch import Tensor
 
 
 class RopeTable(NamedTuple):
-    """cos and sin, each (B, N, H, r) with r half the head dimension. B may be 1 for any batch."""
+    """Hold cos and sin, each (B, N, H, r) with r half the head dimension. B may be 1 for any batch."""
 
     cos: Tensor
     sin: Tensor
 
     def rotation(self, dtype: torch.dtype) -> Rotation:
-        """The table in the form and dtype of what it rotates."""
+        """Return the table as a Rotation in a dtype."""
         cos, sin = self.cos.to(dtype), self.sin.to(dtype)
         whole = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
         return Rotation(*(table.contiguous() for table in whole))  # one axis alone leaves it strided
 
 
 class Rotation(NamedTuple):
-    """A RopeTable stretched to whole heads, each (B, N, H, 2r); sines of the first half are negated.
+    """Hold a RopeTable for whole heads, each (B, N, H, 2r); sines of the first half are negated.
 
     Twice the memory, and half the time: rotating works on whole rows instead of pieces of r entries.
     """
@@ -40,7 +40,7 @@ class Rotation(NamedTuple):
 
 
 def frequencies(count: int, theta: float, device: torch.device | str | None = None) -> Tensor:
-    """(count,) float32, from pi/2 to theta * pi/2, geometric.
+    """Return (count,) float32, from pi/2 to theta * pi/2, geometric.
 
     Powers and product are float64 with one cast at the end; float32 powers differ in most entries.
     """
@@ -51,11 +51,11 @@ def frequencies(count: int, theta: float, device: torch.device | str | None = No
 def rope_table(
     positions: Tensor, *, width: int, num_heads: int, max_positions: Sequence[float], theta: float
 ) -> RopeTable:
-    """Table for intervals (B, A, N, 2), float32; each interval stands at its middle.
+    """Return the table for intervals (B, A, N, 2), float32, each at its middle.
 
-    width: of the rotated vectors, all heads together. max_positions: (A,), the coordinate of each axis
+    width: size of the rotated vectors, all heads together. max_positions: (A,), the coordinate of each axis
     that maps to 1. Coordinates run from -1 to 1 and angles are frequency-major, axis-minor; entries
-    that the axes do not fill stand in front and do not rotate.
+    that the axes do not fill come first and do not rotate.
     """
     axes = positions.shape[1]
     if axes != len(max_positions):

@@ -1,4 +1,4 @@
-"""Mean and spread of the latents, stored beside both VAEs: what turns encoder means into latents."""
+"""Mean and spread of the latents, stored beside both VAEs: from encoder means to latents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ChannelStatistics(nn.Module):
-    """Mean and standard deviation of each latent channel over the training set."""
+    """Hold the mean and standard deviation of each latent channel over the training set."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -21,11 +21,11 @@ class ChannelStatistics(nn.Module):
         return mean.to(like).view(shape), std.to(like).view(shape)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """(B, C, ...) encoder means -> latents of about unit variance."""
+        """Return latents of about unit variance from encoder means (B, C, ...)."""
         mean, std = self._vectors(x)
         return (x - mean) / std
 
     def denormalize(self, x: Tensor) -> Tensor:
-        """Inverse of `normalize`."""
+        """Undo `normalize`."""
         mean, std = self._vectors(x)
         return x * std + mean

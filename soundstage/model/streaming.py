@@ -41,18 +41,18 @@ Pieces = Iterator[tuple[Tensor, bool]]  # (B, C, n, H, W) in order, and whether 
 
 
 class Layer:
-    """A module that remembers. growth: bytes it makes of a byte."""
+    """Apply a module to a clip in pieces, keeping what later pieces need. growth: bytes out for a byte in."""
 
     growth = 1.0
 
     def __call__(self, x: Tensor, last: bool) -> Tensor | None:
-        """A piece (B, C, n, H, W) and whether it ends the clip -> the frames that are ready, if any."""
+        """Take a piece (B, C, n, H, W) and whether it is the last; return the frames that are ready."""
         raise NotImplementedError
 
 
 @torch.no_grad()
 def decode_stream(vae: VideoVae, latents: Tensor, *, max_bytes: int = MAX_BYTES) -> Iterator[Tensor]:
-    """Normalised latents (B, 128, T, h, w) -> pixels (B, 3, n, 32h, 32w) piece by piece, in order.
+    """Decode normalised latents (B, 128, T, h, w) to pieces of pixels (B, 3, n, 32h, 32w), in order.
 
     The pieces' frames sum to 8(T - 1) + 1 and equal those of `vae.decode` to rounding; n varies.
     """
@@ -63,7 +63,7 @@ def decode_stream(vae: VideoVae, latents: Tensor, *, max_bytes: int = MAX_BYTES)
 
 @torch.no_grad()
 def stream_decoder(decoder: VideoDecoder, x: Tensor, *, max_bytes: int = MAX_BYTES) -> Iterator[Tensor]:
-    """The decoder alone, on denormalised latents: `decoder(x)` in pieces."""
+    """Apply the decoder alone to denormalised latents, in pieces."""
     yield from _decoded(decoder, iter([(x, True)]), max_bytes)
 
 
@@ -76,7 +76,7 @@ def _decoded(decoder: VideoDecoder, pieces: Pieces, max_bytes: int) -> Iterator[
 
 @torch.no_grad()
 def encode_stream(vae: VideoVae, chunks: Iterable[Tensor], *, max_bytes: int = MAX_BYTES) -> Tensor:
-    """Pixels (B, 3, n, H, W) in [-1, 1], chunk by chunk, -> normalised latents (B, 128, T, H/32, W/32).
+    """Encode chunks of pixels (B, 3, n, H, W) in [-1, 1] as normalised latents (B, 128, T, H/32, W/32).
 
     Chunks may be of any length; together they have 8(T - 1) + 1 frames. Equals `vae.encode` of the whole to
     rounding. Raises ValueError for sizes that do not fit the latent grid.
@@ -90,7 +90,7 @@ def encode_stream(vae: VideoVae, chunks: Iterable[Tensor], *, max_bytes: int = M
 
 
 def _checked(chunks: Iterable[Tensor]) -> Pieces:
-    """Mark the last chunk, which takes looking one ahead, and refuse sizes off the grid."""
+    """Mark the last chunk, by reading one ahead, and refuse sizes off the grid."""
     waiting: Tensor | None = None
     num_frames = 0
     for chunk in chunks:
@@ -107,7 +107,7 @@ def _checked(chunks: Iterable[Tensor]) -> Pieces:
 
 
 def _flow(stage: Layer, pieces: Pieces, max_bytes: int) -> Pieces:
-    """Run a stage over pieces cut so that what it makes of each stays under max_bytes."""
+    """Run a stage over pieces that are cut so that its result for each stays under max_bytes."""
     for x, last in pieces:
         for piece, ends in _cut(x, last, int(max_bytes / stage.growth)):
             out = stage(piece, ends)
@@ -116,7 +116,7 @@ def _flow(stage: Layer, pieces: Pieces, max_bytes: int) -> Pieces:
 
 
 def _cut(x: Tensor, last: bool, max_bytes: int) -> Pieces:
-    """Runs of whole frames of up to max_bytes, one frame at least."""
+    """Cut x into runs of whole frames of up to max_bytes, one frame at least."""
     num_frames = x.shape[2]
     frame_bytes = x.numel() // num_frames * x.element_size()
     step = max(1, max_bytes // frame_bytes)
@@ -134,7 +134,7 @@ def _stage(block: nn.Module) -> Layer:
 
 
 class _Conv(Layer):
-    """A convolution that goes on from the last two frames it was given."""
+    """Convolve a clip in pieces, each with the last two frames before it."""
 
     def __init__(self, conv: Conv3d) -> None:
         self.conv = conv
@@ -149,12 +149,12 @@ class _Conv(Layer):
         return self._on(x, last)
 
     def _margins(self, last: bool) -> tuple[int, int]:
-        """Frames before a piece, where those of the past go or copies of its first, and after it."""
+        """Return how many frames go before a piece, of the past or copies of its first, and after it."""
         before, after = self.conv.margins
         return before if self.past is None else 2, after if last else 0
 
     def _on(self, padded: Tensor, last: bool) -> Tensor | None:
-        """Convolve a piece with its margins, and keep the two frames that the next goes on from."""
+        """Convolve a piece with its margins, and keep the two frames that the next one needs."""
         if self.past is not None:
             padded[:, :, :2] = self.past
         self.past = None if last else padded[:, :, -2:].clone()  # a view would keep all of it
@@ -162,7 +162,7 @@ class _Conv(Layer):
 
 
 class _Head(_Conv):
-    """A convolution of PixelNorm and SiLU."""
+    """Apply PixelNorm, SiLU and a convolution in pieces."""
 
     def __call__(self, x: Tensor, last: bool) -> Tensor | None:
         if self.past is None and last:
@@ -171,7 +171,7 @@ class _Head(_Conv):
 
 
 class _ResBlock(Layer):
-    """A residual block; frames of x whose branch is not there yet wait in `skip`."""
+    """Apply a residual block in pieces. skip: frames of x whose branch is not computed yet."""
 
     def __init__(self, block: ResBlock) -> None:
         self.conv1, self.conv2 = _Head(block.conv1), _Head(block.conv2)
@@ -200,7 +200,7 @@ class _Res(Layer):
 
 
 class _Up(Layer):
-    """Upsample; the frame that doubling time drops is dropped once."""
+    """Upsample in pieces; the frame that doubling time drops is dropped once."""
 
     def __init__(self, block: Upsample) -> None:
         self.block = block
@@ -220,7 +220,7 @@ class _Up(Layer):
 
 
 class _Down(Layer):
-    """Downsample; the first frame gets its twin once, and a frame without a partner waits for it."""
+    """Downsample in pieces; the first frame is doubled once, a frame without a partner is kept."""
 
     def __init__(self, block: Downsample) -> None:
         self.block = block

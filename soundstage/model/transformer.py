@@ -46,7 +46,7 @@ __all__ = ["BlockStack", "Modality", "Perturbation", "RunTables", "Shortcut", "S
 
 @dataclass
 class Modality:
-    """One stream's inputs. B samples, N tokens, S text tokens, A axes (3 for video, 1 for audio).
+    """Hold one stream's inputs: B samples, N tokens, S text tokens, A axes (3 for video, 1 for audio).
 
     latents: (B, N, 128). sigma: (B,) in [0, 1]. timesteps: (B, N), denoise mask times sigma.
     positions: (B or 1, A, N, 2), see conditioning.positions. context: (B, S, D) from the connector.
@@ -68,7 +68,9 @@ class Modality:
 
 @dataclass(frozen=True)
 class StreamTables:
-    """What one stream keeps over a run. cross_rope: time only, for the attention between the streams."""
+    """Hold what stays over a run for one stream.
+
+    cross_rope: by time only, for the attention between the streams."""
 
     rope: Rotation
     cross_rope: Rotation | None
@@ -78,7 +80,10 @@ class StreamTables:
 
 @dataclass(frozen=True)
 class RunTables:
-    """Valid while positions, attention masks and denoise masks stay, for any batch if made for one sample.
+    """Hold the tables of both streams for a run.
+
+    They are valid while positions, attention masks and denoise masks stay, for any batch if made for one
+    sample.
 
     Make them at a sigma above 0: at 0 all timesteps are 0 and masks cannot be told apart.
     """
@@ -89,7 +94,7 @@ class RunTables:
 
 @dataclass(frozen=True)
 class BlockStack:
-    """The blocks of one forward with what they share: (B, N, D) of both streams in and out."""
+    """Hold the blocks of one forward with their shared inputs: (B, N, D) of both streams in and out."""
 
     blocks: nn.ModuleList
     video: StreamInputs | None
@@ -101,20 +106,20 @@ class BlockStack:
 
     @property
     def enabled(self) -> tuple[bool, bool]:
-        """Which streams the blocks update."""
+        """Return which streams the blocks update."""
         video, audio = self.video, self.audio
         return video is not None and video.enabled, audio is not None and audio.enabled
 
     def run(
         self, xv: Tensor | None, xa: Tensor | None, start: int = 0, stop: int | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Blocks number `start` up to but not including `stop`."""
+        """Run blocks number `start` up to but not including `stop`."""
         for index in range(start, len(self.blocks) if stop is None else stop):
             xv, xa = self.blocks[index](xv, xa, self.video, self.audio, self.keeps[index])
         return xv, xa
 
     def entry(self, xv: Tensor | None, xa: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What the first block's self-attention would read; see `Block.entry`."""
+        """Return the input of the first block's self-attention; see `Block.entry`."""
         first = self.blocks[0]
         assert isinstance(first, Block)
         return first.entry(xv, xa, self.video, self.audio)
@@ -129,7 +134,7 @@ class Shortcut(Protocol):
 
 
 class Transformer(nn.Module):
-    """Both streams, or one of them. Attribute names are the published state-dict keys."""
+    """Predict velocities of both streams, or of one. Attribute names are the published state-dict keys."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -156,14 +161,14 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of activations; read from a norm, which is never quantized."""
+        """Return the dtype of activations, read from a norm, which is never quantized."""
         for name, parameter in self.named_parameters():
             if name.endswith("q_norm.weight"):
                 return parameter.dtype
         raise AssertionError("a transformer has at least one block")
 
     def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables:
-        """Tables for a run. The batch may be smaller than that of the forwards if it broadcasts."""
+        """Return tables for a run. The batch may be smaller than that of the forwards if it broadcasts."""
         both = video is not None and audio is not None
         limits = [s.max_positions[0] for s in (self.config.video, self.config.audio) if s is not None]
         longest_s = max(limits)
@@ -214,7 +219,7 @@ class Transformer(nn.Module):
         tables: RunTables | None = None,
         shortcut: Shortcut | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Velocities (B, N, 128) of both streams; None for one that is absent or not enabled.
+        """Return velocities (B, N, 128) of both streams; None for one that is absent or not enabled.
 
         perturbation: one for all samples, or a sequence with one per sample. tables: from `prepare`; made
         here if not given. shortcut: runs the blocks, or fewer, in place of all of them.
@@ -246,7 +251,7 @@ class Transformer(nn.Module):
     def _keeps(
         self, perturbation: Perturbation | Sequence[Perturbation] | None, device: torch.device
     ) -> list[BlockKeeps]:
-        """Return what each block carries out."""
+        """Return which attention each block computes."""
         if not perturbation:
             return [KEEP_ALL] * self.config.num_layers
         passes = (perturbation,) if isinstance(perturbation, Perturbation) else perturbation
@@ -278,7 +283,7 @@ class Transformer(nn.Module):
         nets: _StreamNets,
         dtype: torch.dtype,
     ) -> StreamInputs:
-        """Everything the blocks need of a stream, at this step's noise level."""
+        """Return a stream's inputs to the blocks, at this step's noise level."""
         scale = self.config.timestep_scale
         timesteps = scale * tables.groups.gather(own.timesteps.float())
         rows, embedded = nets.rows(timesteps, dtype)
@@ -305,7 +310,7 @@ class Transformer(nn.Module):
         return inputs
 
     def _head(self, x: Tensor, inputs: StreamInputs, table: Tensor, project: nn.Module) -> Tensor | None:
-        """(B, N, D) -> velocities (B, N, 128)."""
+        """Return velocities (B, N, 128) of tokens (B, N, D)."""
         if not inputs.enabled:
             return None
         modulation = Modulation.of(table, inputs.embedded_timestep.unsqueeze(2), inputs.groups)
@@ -314,7 +319,7 @@ class Transformer(nn.Module):
 
 
 class _StreamNets(NamedTuple):
-    """The modulation networks of one stream; the cross ones exist only next to another stream."""
+    """Hold the modulation networks of one stream; the cross ones exist only with another stream."""
 
     rows: AdaLN
     context_rows: AdaLN
@@ -323,7 +328,7 @@ class _StreamNets(NamedTuple):
 
 
 def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """The bias of a text mask; None for one in which every text token is seen, looked at once."""
+    """Return the bias of a text mask; None where every text token is seen. Each mask is looked at once."""
     if mask is None or mask.is_floating_point():
         return None if mask is None else context_bias(mask, dtype)
     version = 0 if mask.is_inference() else mask._version

@@ -20,7 +20,7 @@ NORM_GROUPS = 32
 
 
 class ResBlock(nn.Module):
-    """Convolve, norm, activate, twice; the second activation comes after the sum."""
+    """Convolve, norm and activate twice; the second activation comes after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ResBlock(nn.Module):
 
 
 class ShuffleSpace(nn.Module):
-    """Frames (N, C * scale^2, H, W) -> (N, C, scale * H, scale * W)."""
+    """Move channels into space: (N, C * scale^2, H, W) -> (N, C, scale * H, scale * W)."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class ShuffleSpace(nn.Module):
 
 
 class ShuffleTime(nn.Module):
-    """(B, 2C, T, H, W) -> (B, C, 2T - 1, H, W); the first frame stands alone, so its twin is dropped."""
+    """Move channels into time: (B, 2C, T, H, W) -> (B, C, 2T - 1, H, W), without the first frame's twin."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, 1, (-1, 2)).transpose(2, 3).flatten(2, 3)[:, :, 1:]
 
 
 class BlurDown(nn.Module):
-    """Binomial 5x5 blur of each channel, keeping every `stride`-th pixel; stride 1 changes nothing."""
+    """Blur each channel by a binomial 5x5 and keep every `stride`-th pixel; stride 1 changes nothing."""
 
     kernel: Tensor
 
@@ -72,7 +72,7 @@ class BlurDown(nn.Module):
 
 
 class RationalResampler(nn.Module):
-    """Frames (N, C, H, W) scaled by num / den on each side, sizes rounded up."""
+    """Scale frames (N, C, H, W) by num / den on each side, sizes rounded up."""
 
     def __init__(self, channels: int, num: int, den: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class LatentUpsampler(nn.Module):
         self.final_conv = nn.Conv3d(width, config.latent_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Denormalised latents (B, 128, T, H, W) -> denormalised (B, 128, T', H', W').
+        """Upsample denormalised latents (B, 128, T, H, W) to (B, 128, T', H', W').
 
         T' = 2T - 1 for "time"; H' = ceil(H * num / den), and W' likewise, for "space".
         """
@@ -126,5 +126,5 @@ class LatentUpsampler(nn.Module):
 
 
 def upsample_latents(latents: Tensor, upsampler: LatentUpsampler, statistics: ChannelStatistics) -> Tensor:
-    """Normalised latents to normalised latents, through the space the upsampler was trained in."""
+    """Upsample normalised latents, which are denormalised for the upsampler and normalised again."""
     return statistics.normalize(upsampler(statistics.denormalize(latents)))

@@ -33,15 +33,15 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 def _inverse_size(x: Tensor) -> Tensor:
-    """What `pixel_norm` multiplies by: (B, 1, T, H, W)."""
+    """Return the factor of `pixel_norm`, (B, 1, T, H, W)."""
     return torch.rsqrt(x.square().mean(dim=1, keepdim=True) + NORM_EPS)
 
 
 def activated(x: Tensor, before: int = 0, after: int = 0) -> Tensor:
     """Return SiLU of PixelNorm, with copies of the first and last frame around: (B, C, before+T+after, H, W).
 
-    Without gradients it is made in place, some frames at a time: what is alive is x and the result, and a
-    piece of what lies between stays in a CPU's cache.
+    Without gradients it is computed in place, some frames at a time: only x and the result are held, and the
+    values between stay in a CPU's cache.
     """
     if torch.is_grad_enabled() and x.requires_grad:
         made = F.silu(pixel_norm(x))
@@ -59,7 +59,7 @@ def activated(x: Tensor, before: int = 0, after: int = 0) -> Tensor:
 
 
 def _cuts(x: Tensor) -> Iterator[slice]:
-    """Runs of frames of up to PIECE_BYTES, one at least."""
+    """Return runs of frames of up to PIECE_BYTES, one at least."""
     frames = x.shape[2]
     most = PIECE_BYTES["cpu" if x.device.type == "cpu" else "cuda"]
     step = max(1, most * frames // (x.numel() * x.element_size()))
@@ -68,19 +68,19 @@ def _cuts(x: Tensor) -> Iterator[slice]:
 
 
 def _added(h: Tensor, x: Tensor) -> Tensor:
-    """h + x, in place of h where nothing needs it again."""
+    """Return h + x, in place of h where h is not needed again."""
     return h + x if torch.is_grad_enabled() and (h.requires_grad or x.requires_grad) else h.add_(x)
 
 
 def patchify(x: Tensor, size: int) -> Tensor:
-    """(B, C, T, H, W) -> (B, C*size*size, T, H/size, W/size); the width offset is the slower index."""
+    """Pack (B, C, T, H, W) as (B, C*size*size, T, H/size, W/size); the width offset is the slower index."""
     b, c, t, h, w = x.shape
     x = x.view(b, c, t, h // size, size, w // size, size)
     return x.permute(0, 1, 6, 4, 2, 3, 5).reshape(b, c * size * size, t, h // size, w // size)
 
 
 def unpatchify(x: Tensor, size: int) -> Tensor:
-    """Inverse of `patchify`."""
+    """Undo `patchify`."""
     b, c, t, h, w = x.shape
     x = x.view(b, c // (size * size), size, size, t, h, w)
     return x.permute(0, 1, 4, 5, 3, 6, 2).reshape(b, c // (size * size), t, h * size, w * size)
@@ -95,7 +95,7 @@ def space_to_depth(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
 
 
 def depth_to_space(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """Inverse of `space_to_depth`."""
+    """Undo `space_to_depth`."""
     b, c, t, h, w = x.shape
     st, sh, sw = stride
     x = x.view(b, c // (st * sh * sw), st, sh, sw, t, h, w)
@@ -103,11 +103,11 @@ def depth_to_space(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
 
 
 class Conv3d(nn.Module):
-    """3x3x3 convolution that keeps the size, replicating frames in time.
+    """Convolve 3x3x3 and keep the size, replicating frames in time.
 
-    causal: two copies of the first frame in front; otherwise one copy at each end.
+    causal: two copies of the first frame in front; otherwise one copy at each end. activate: the function
+    that `of_activated` applies to its input.
     A single frame needs only the sum of the three time taps, a 2-D convolution at a third of the work.
-    activate: what `of_activated` reads its input through.
     """
 
     activate: Activate = staticmethod(activated)
@@ -133,7 +133,7 @@ class Conv3d(nn.Module):
 
     @property
     def margins(self) -> tuple[int, int]:
-        """Frames that are repeated before and after a clip."""
+        """Return how many frames are repeated before and after a clip."""
         return (2, 0) if self.causal else (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,13 +181,15 @@ class ResStage(nn.Module):
 
 
 def _one_by_one(stages: nn.ModuleList) -> Iterator[nn.Module]:
-    """The blocks of all stages in order: a stage that is called would keep what it was given to its end."""
+    """Yield the blocks of all stages in order.
+
+    A stage that is called as a whole would keep its input alive to its end."""
     for stage in stages:
         yield from stage.res_blocks if isinstance(stage, ResStage) else (stage,)
 
 
 class Downsample(nn.Module):
-    """Convolve and pack, plus a skip that packs the input and averages groups of channels."""
+    """Convolve and pack, and add a skip that packs the input and averages groups of channels."""
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: tuple[int, int, int], *, padding: str
@@ -210,7 +212,7 @@ class Downsample(nn.Module):
         return self.pack(h, x)
 
     def pack(self, h: Tensor, x: Tensor) -> Tensor:
-        """What was convolved and what it came from, frames paired -> their packed sum."""
+        """Return the packed sum of a convolution's result and its input, frames paired."""
         skip = torch.unflatten(space_to_depth(x, self.stride), 1, (-1, self.group)).mean(dim=2)
         return space_to_depth(h, self.stride) + skip
 
@@ -232,7 +234,7 @@ class Upsample(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Pixels to the means of the latent distribution (not yet normalised), (B, 128, T', H', W')."""
+    """Encode pixels as means of latents, not yet normalised, (B, 128, T', H', W')."""
 
     def __init__(self, config: VideoVaeConfig) -> None:
         super().__init__()
@@ -251,7 +253,7 @@ class VideoEncoder(nn.Module):
         return self.posterior(x)[:, : self.latent_channels]
 
     def posterior(self, x: Tensor) -> Tensor:
-        """(B, 129, T', H', W'): the means and, last, their one shared log-variance (for training)."""
+        """Return the means and then their one shared log-variance, (B, 129, T', H', W'), for training."""
         x = self.conv_in(patchify(x, self.patch_size))
         for block in _one_by_one(self.down_blocks):
             x = block(x)
@@ -265,7 +267,7 @@ def _encoder_block(block: VaeBlock, width: int, padding: str) -> nn.Module:
 
 
 class VideoDecoder(nn.Module):
-    """Denormalised latents to pixels, about [-1, 1], not clamped."""
+    """Decode denormalised latents to pixels, about [-1, 1], not clamped."""
 
     def __init__(self, config: VideoVaeConfig) -> None:
         super().__init__()
@@ -292,7 +294,7 @@ class VideoDecoder(nn.Module):
 
 
 class VideoVae(nn.Module):
-    """Encoder, decoder and the statistics they share."""
+    """Hold encoder, decoder and their statistics."""
 
     def __init__(self, config: VideoVaeConfig) -> None:
         super().__init__()
@@ -302,7 +304,7 @@ class VideoVae(nn.Module):
         self.per_channel_statistics = ChannelStatistics(config.latent_channels)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 8k+1, H, W) in [-1, 1] -> normalised latents (B, 128, k+1, H/32, W/32).
+        """Encode (B, 3, 8k+1, H, W) in [-1, 1] as normalised latents (B, 128, k+1, H/32, W/32).
 
         Raises ValueError for sizes that do not fit the latent grid.
         """
@@ -312,11 +314,11 @@ class VideoVae(nn.Module):
         return self.per_channel_statistics.normalize(self.encoder(pixels))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents -> pixels (B, 3, 8(T-1)+1, 32H, 32W), about [-1, 1], not clamped."""
+        """Decode normalised latents to pixels (B, 3, 8(T-1)+1, 32H, 32W), about [-1, 1], not clamped."""
         return self.decoder(self.per_channel_statistics.denormalize(latents))  # type: ignore[no-any-return]
 
     def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
-        """`decode` in pieces of whole frames, in order, in memory that does not grow with length.
+        """Decode in pieces of whole frames, in order, in memory that does not grow with length.
 
         Each piece is (B, 3, n, 32H, 32W), for inference only; `streaming` says how.
         """
@@ -325,7 +327,7 @@ class VideoVae(nn.Module):
         return decode_stream(self, latents)
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Tensor:
-        """`encode` of a clip that comes in chunks (B, 3, n, H, W) of any lengths, 8k+1 frames in all."""
+        """Encode a clip given in chunks (B, 3, n, H, W) of any lengths, 8k+1 frames in all."""
         from soundstage.model.streaming import encode_stream
 
         return encode_stream(self, chunks)

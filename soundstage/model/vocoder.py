@@ -35,7 +35,9 @@ FILTER_BLOCK = 16
 
 
 def kaiser_sinc_filter() -> Tensor:
-    """Low-pass of an activation at twice the rate: 12 taps, cutoff 1/4, transition 0.3, sum 1; (1, 1, 12)."""
+    """Return the low-pass of an activation at twice the rate, (1, 1, 12).
+
+    12 taps, cutoff 1/4, transition 0.3, sum 1."""
     half_width = 0.3
     attenuation = 2.285 * (FILTER_TAPS // 2 - 1) * math.pi * 4 * half_width + 7.95
     beta = 0.1102 * (attenuation - 8.7)
@@ -45,7 +47,7 @@ def kaiser_sinc_filter() -> Tensor:
 
 
 class Filter(nn.Module):
-    """A filter that the checkpoint stores with every activation, always the same."""
+    """Hold the filter that the checkpoint stores with every activation, always the same."""
 
     filter: Tensor
 
@@ -56,7 +58,7 @@ class Filter(nn.Module):
 
 
 class SnakeBeta(nn.Module):
-    """x + sin^2(a x) / b per channel; the logarithms of a and b are stored."""
+    """Apply x + sin^2(a x) / b per channel; the logarithms of a and b are stored."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class SnakeBeta(nn.Module):
 
 
 class Activation(nn.Module):
-    """SnakeBeta at twice the sampling rate, so that the harmonics it makes do not fold back; (B, C, L) kept.
+    """Apply SnakeBeta at twice the sampling rate, so that its harmonics do not fold back; (B, C, L) stays.
 
     Both resamplings share one 12-tap filter across channels. A depthwise convolution does one multiply-add
     per load; a product with a banded matrix over blocks of samples does more arithmetic and is 2 to 3 times
@@ -90,7 +92,9 @@ class Activation(nn.Module):
 
 
 def _double_rate(x: Tensor, taps: Tensor) -> Tensor:
-    """(..., L) -> (..., 2L). Even outputs read x[i-3 .. i+2] with the odd taps, odd ones x[i-2 .. i+3]."""
+    """Double the rate: (..., L) -> (..., 2L).
+
+    Even outputs read x[i-3 .. i+2] with the odd taps, odd ones x[i-2 .. i+3]."""
     taps = 2 * taps.flatten().flip(0)
     rows = FILTER_BLOCK + 6
     bands = torch.stack([_banded(taps[0::2], rows, 1), _banded(taps[1::2], rows, 1, offset=1)], dim=-1)
@@ -101,7 +105,7 @@ def _double_rate(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def _halve_rate(x: Tensor, taps: Tensor) -> Tensor:
-    """(..., 2L) -> (..., L): every second sample of x filtered, from x[2i-5 .. 2i+6]."""
+    """Halve the rate: (..., 2L) -> (..., L), every second sample of x filtered, from x[2i-5 .. 2i+6]."""
     rows = 2 * FILTER_BLOCK + 10
     length = x.shape[-1] // 2
     x = _repeat_edges(x, 5, 5 + 2 * (-length % FILTER_BLOCK))
@@ -110,13 +114,13 @@ def _halve_rate(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def _repeat_edges(x: Tensor, left: int, right: int) -> Tensor:
-    """Replicate padding of the last axis; several times faster than F.pad on a CPU."""
+    """Repeat the edges of the last axis; several times faster than F.pad on a CPU."""
     edges = x.shape[:-1]
     return torch.cat([x[..., :1].expand(*edges, left), x, x[..., -1:].expand(*edges, right)], dim=-1)
 
 
 def _banded(taps: Tensor, rows: int, stride: int, offset: int = 0) -> Tensor:
-    """(rows, FILTER_BLOCK) of zeros with the taps down each column, from row `offset + column * stride`."""
+    """Return (rows, FILTER_BLOCK) with the taps down each column, from row `offset + column * stride`."""
     matrix = taps.new_zeros(rows, FILTER_BLOCK)
     diagonal = (stride * FILTER_BLOCK + 1, FILTER_BLOCK)
     matrix.as_strided((FILTER_BLOCK, len(taps)), diagonal, offset * FILTER_BLOCK).copy_(taps)
@@ -124,7 +128,7 @@ def _banded(taps: Tensor, rows: int, stride: int, offset: int = 0) -> Tensor:
 
 
 class AmpBlock(nn.Module):
-    """Residual pairs of convolutions, the first of each pair dilated; (B, C, L) kept. Not causal."""
+    """Apply residual pairs of convolutions, the first of each pair dilated; (B, C, L) stays. Not causal."""
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -145,7 +149,7 @@ class AmpBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Log-mel (B, 2, M, bins) -> sound (B, 2, hop * M)."""
+    """Make sound (B, 2, hop * M) from log-mel (B, 2, M, bins)."""
 
     def __init__(self, config: GeneratorConfig, mel_bins: int) -> None:
         super().__init__()
@@ -176,7 +180,7 @@ class Generator(nn.Module):
 
 
 class CausalStft(nn.Module):
-    """Magnitudes (rows, 257, N / hop) of sound (rows, N), each frame ending with its own samples.
+    """Return magnitudes (rows, 257, N / hop) of sound (rows, N), each frame ending with its own samples.
 
     The windowed Fourier basis is stored with the weights, cosines first; its inverse too, unused.
     """
@@ -200,7 +204,7 @@ class CausalStft(nn.Module):
 
 
 def _fourier_basis(window: int) -> Tensor:
-    """Rows of cos and then -sin under a periodic Hann window, (window + 2, 1, window)."""
+    """Return rows of cos and then -sin under a periodic Hann window, (window + 2, 1, window)."""
     time = torch.arange(window, dtype=torch.float64)
     angles = 2 * math.pi / window * torch.outer(torch.arange(window // 2 + 1, dtype=torch.float64), time)
     basis = torch.cat([angles.cos(), -angles.sin()]) * torch.hann_window(window, dtype=torch.float64)
@@ -208,7 +212,7 @@ def _fourier_basis(window: int) -> Tensor:
 
 
 class MelStft(nn.Module):
-    """Sound (B, 2, N) -> log-mel (B, 2, N / hop, bins), causal, for bandwidth extension."""
+    """Return log-mel (B, 2, N / hop, bins) of sound (B, 2, N), causal, for bandwidth extension."""
 
     mel_basis: Tensor
 
@@ -227,7 +231,7 @@ class MelStft(nn.Module):
 
 
 class Vocoder(nn.Module):
-    """Base generator, bandwidth extension, and the fixed mel between them."""
+    """Make sound by a base generator and bandwidth extension, with a fixed mel between them."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -238,7 +242,7 @@ class Vocoder(nn.Module):
 
     @with_exact_products
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mel (B, 2, M, 64) -> sound (B, 2, 480 M) at 48 kHz in [-1, 1], in the dtype of the weights.
+        """Return sound (B, 2, 480 M) at 48 kHz in [-1, 1] from log-mel (B, 2, M, 64), in the weights' dtype.
 
         Raises WeightsError when the weights are of a half-width type; load them into float32.
         """

@@ -1,12 +1,12 @@
-"""Step caches: leaving most blocks out on steps that change little, at a measured loss. Off by default.
+"""Step caches: leave most blocks out on steps that change little, at a measured loss. Off by default.
 
-From step to step the blocks add much the same to the tokens. A cache keeps what they added and, while a
-sign says that little has changed, adds it again. One decision is made for both streams together, from the
-stream that changed more; every guidance pass has its own memory, and a new run starts with none.
+From step to step the blocks add much the same to the tokens. A cache keeps their sum and adds it again while
+a measure, the sign, says that little has changed. One decision is made for both streams, from the one that
+changed more. Every guidance pass has its own memory, and a new run starts with none.
 
-first-block: the first block is always run; the sign is how far what it adds has moved since the last full
-forward. teacache: no block is run; the sign is the sum, since the last full forward, of the changes of
-what the first block would read. Both are relative sums of magnitudes.
+first-block: the first block is always run; the sign is the change of what it adds since the last full
+forward. teacache: no block is run; the sign is the sum, since the last full forward, of the changes of the
+first block's input. Both are relative sums of magnitudes.
 Source: TeaCache (Liu et al. 2024); docs/model/sampling.md, "Step caches".
 """
 
@@ -33,7 +33,7 @@ ROUNDING = 1e-6
 
 @record
 class StepCache:
-    """Settings of a step cache."""
+    """Hold the settings of a step cache."""
 
     kind: Literal["first-block", "teacache"] = "first-block"
     """What tells that little has changed: first-block looks at what the first block adds, teacache at what
@@ -54,7 +54,7 @@ class StepCache:
         return {"kind": kind, "threshold": threshold} if ":" in text else {"kind": kind}
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, float]:
-        """(above, up to): the noise levels of a list at which blocks may be left out; none if not rising."""
+        """Return (above, up to), the noise levels at which blocks may be left out; none if not rising."""
         steps = len(sigmas) - 1
         return sigmas[-2], sigmas[min(steps, max(1, round(self.start * steps)))]
 
@@ -63,7 +63,7 @@ class StepCache:
 
 
 class StepCaches:
-    """The caches of one run, one for each guidance pass, and the count of what they left out.
+    """Hold the caches of one run, one for each guidance pass, and the number of blocks left out.
 
     sigmas: the list of the run. A second prediction within a step counts by its own level.
     """
@@ -77,11 +77,11 @@ class StepCaches:
 
     @property
     def share_left_out(self) -> float:
-        """Of all blocks of all forwards, 0 to 1."""
+        """Return the share of blocks left out, over all forwards, 0 to 1."""
         return self.blocks_left_out / max(1, self.blocks_in_all)
 
     def shortcut(self, kind: str, sigma: float) -> Shortcut:
-        """What a forward of the pass `kind` at a level gives to the transformer."""
+        """Return the shortcut for a forward of the pass `kind` at a noise level."""
         memory = self._memories.setdefault(kind, _Memory())
         may_skip = self._lowest + ROUNDING < sigma <= self._highest + ROUNDING
         run = _first_block if self.settings.kind == "first-block" else _teacache
@@ -98,7 +98,7 @@ class StepCaches:
 
 
 class _Memory:
-    """One pass's: the sign it compares with, what the blocks added, and the changes summed up."""
+    """Keep for one pass the sign it compares with, the blocks' last sum, and the summed changes."""
 
     def __init__(self) -> None:
         self.forget((False, False))
@@ -113,7 +113,7 @@ class _Memory:
 def _first_block(
     settings: StepCache, memory: _Memory, may_skip: bool, stack: BlockStack, x: Pair
 ) -> tuple[Pair, int]:
-    """The streams after all blocks, and how many blocks were left out."""
+    """Return the streams after all blocks, and the number of blocks left out."""
     first = stack.run(*x, 0, 1)
     sign = _minus(first, x)
     if may_skip and memory.sign is not None and memory.added is not None:
@@ -147,7 +147,7 @@ def _polynomial(coefficients: Sequence[float], x: float) -> float:
 
 
 def _change(new: Pair, old: Pair) -> float:
-    """The larger of the two streams' sums of |new - old| over sums of |old|."""
+    """Return the larger of the two streams' sums of |new - old| over sums of |old|."""
     changes = [0.0]
     for a, b in zip(new, old, strict=True):
         if a is not None and b is not None:
@@ -167,8 +167,11 @@ def _plus(a: Pair, b: Pair) -> Pair:
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What a cache costs and saves. video_error, audio_error: the length of the difference over that of the
-    exact latents, None for an absent stream. share_left_out: of all blocks, 0 to 1."""
+    """Tell the error that a cache makes and the work it saves.
+
+    video_error, audio_error: the norm of the difference over that of the exact latents, None for an absent
+    stream. share_left_out: the share of all blocks, 0 to 1.
+    """
 
     video_error: float | None
     audio_error: float | None

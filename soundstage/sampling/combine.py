@@ -1,4 +1,4 @@
-"""How the passes of a step become one guided prediction: formulas over predictions of the clean latents.
+"""From the passes of a step to one guided prediction: formulas over predictions of the clean latents.
 
 C is the positive pass, U the negative prompt's, T the one without self-attention, M the one without
 exchange, N the one without the reference. All arithmetic is float32.
@@ -17,13 +17,13 @@ TINY = 1e-8
 
 
 class RunningPull:
-    """The CFG pull carried on from step to step, for one modality of one run."""
+    """Carry the CFG pull on from step to step, for one modality of one run."""
 
     def __init__(self) -> None:
         self._last: Tensor | None = None
 
     def add(self, pull: Tensor, momentum: float) -> Tensor:
-        """The pull plus `momentum` times the last result."""
+        """Return the pull plus `momentum` times the last result."""
         self._last = pull if self._last is None else momentum * self._last + pull
         return self._last
 
@@ -38,12 +38,12 @@ def combine(
     identity: Tensor | None = None,
     running: RunningPull | None = None,
 ) -> Tensor:
-    """One modality's guided prediction (B, N, D), in the dtype of `cond`.
+    """Return one modality's guided prediction (B, N, D), in the dtype of `cond`.
 
     C + (cfg - 1)(C - U) + stg (C - T) + (modality - 1)(C - M) + identity (C - N), then scaled so that its
     standard deviation goes `rescale` of the way back to that of C. A pass that was not made adds nothing.
     The deviation is unbiased and taken over all tokens of a sample. (C - U) is shaped first as `apg_*` and
-    `cfg_star` say; running: what momentum remembers, needed where apg_momentum is not 0.
+    `cfg_star` say. running: the pull of the steps before, needed where apg_momentum is not 0.
     """
     c = cond.float()
     guided = c
@@ -64,7 +64,7 @@ def combine(
 
 
 def negative_pull(scales: Scales, c: Tensor, u: Tensor, running: RunningPull | None = None) -> Tensor:
-    """C - U, with U shrunk (CFG-zero-star) and the difference remembered, limited and projected (APG)."""
+    """Return C - U, with U shrunk (CFG-zero-star) and the result carried on, limited and projected (APG)."""
     pull = c - (zero_star(c, u) if scales.cfg_star else u)
     if scales.apg_momentum != 0:
         if running is None:
@@ -79,12 +79,12 @@ def negative_pull(scales: Scales, c: Tensor, u: Tensor, running: RunningPull | N
 
 
 def zero_star(c: Tensor, u: Tensor) -> Tensor:
-    """U times <C, U> / (|U|^2 + 1e-8), per sample. Source: CFG-Zero*, Fan et al. 2025."""
+    """Return U times <C, U> / (|U|^2 + 1e-8), per sample. Source: CFG-Zero*, Fan et al. 2025."""
     return along(c, u)
 
 
 def along(x: Tensor, direction: Tensor) -> Tensor:
-    """The part of x along a direction, per sample: (<x, d> / (|d|^2 + 1e-8)) d."""
+    """Return the part of x along a direction, per sample: (<x, d> / (|d|^2 + 1e-8)) d."""
     dims = _sample(x)
     inner = (x * direction).sum(dim=dims, keepdim=True)
     return inner / (direction.square().sum(dim=dims, keepdim=True) + TINY) * direction

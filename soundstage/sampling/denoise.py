@@ -1,4 +1,4 @@
-"""The one denoising loop, for every recipe: a generator that hands over its state after each step.
+"""The one denoising loop, for every recipe: a generator that yields its state after each step.
 
 Progress, preview and cancel belong to the caller: closing the generator ends the work.
 Source: docs/model/sampling.md, "Masked step".
@@ -23,7 +23,7 @@ MAX_PAST = 2
 
 
 class Denoiser(Protocol):
-    """Predicts clean latents (B, N, D) of both streams at a scalar sigma; `guidance.Guider` is one.
+    """Predict clean latents (B, N, D) of both streams at a scalar sigma; `guidance.Guider` is one.
 
     step counts from 0; a sampler's second prediction within a step says 0, as the published loop does.
     """
@@ -33,7 +33,7 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class UnconditionalDenoiser(Denoiser, Protocol):
-    """A denoiser that also shows what the negative prompt alone predicted in its last call."""
+    """Predict as a Denoiser, and show the negative prompt's own prediction of the last call."""
 
     @property
     def unconditional(self) -> Pair: ...
@@ -41,11 +41,11 @@ class UnconditionalDenoiser(Denoiser, Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """After a step. step counts from 1 to num_steps. Tensors are (B, N, D), None for an absent stream.
+    """Hold the state after a step. Tensors are (B, N, D), None for an absent stream.
 
-    video, audio: latents at sigma_next. clean_video, clean_audio: the prediction the step was made with,
-    which a preview can show. num_steps is one more than the list's with a sampler that ends on a
-    prediction of its own (res2s).
+    step: counts from 1 to num_steps. video, audio: latents at sigma_next. clean_video, clean_audio: the
+    prediction the step was made with, which a preview can show. num_steps: one more than the list's
+    with a sampler that ends on a prediction of its own (res2s).
     """
 
     step: int
@@ -72,8 +72,8 @@ def denoise(
     """Noise both streams to the first sigma and take every step of the list.
 
     generator: seeded by the caller, on the streams' device; gives the video noise, then the audio noise.
-    sampler: see `samplers.SAMPLERS`. noise_seed: for the noise a sampler adds on the way; None is the
-    generator's own seed. The sampler decides how far from it its draws begin.
+    sampler: see `samplers.SAMPLERS`. noise_seed: seed of the noise that a sampler adds at its steps, to which
+    the sampler adds an offset of its own; None is the generator's seed.
     Each step: predict the clean latents, put kept tokens back, step with the global sigma. Tokens with
     mask 0 stay equal to their clean latents, bit for bit, with every sampler.
     Raises ValueError for a sampler that needs the negative prompt's prediction and a denoiser without it.
@@ -94,7 +94,7 @@ def denoise(
 
 
 class _Run:
-    """What a sampler may call during one run."""
+    """Offer a sampler the functions it may call during one run."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class _Run:
         )
 
     def blend(self, values: Pair) -> Pair:
-        """Kept tokens put back, in the dtype of the values."""
+        """Put kept tokens back, in the dtype of the values."""
         blended = [
             None if stream is None or value is None else stream.blended(value)
             for stream, value in zip(self.streams, values, strict=True)
@@ -153,7 +153,7 @@ class _Run:
         return blended[0], blended[1]
 
     def noise(self, purpose: str) -> Pair:
-        """Fresh noise, video first; each purpose has its own generator. Frozen streams take their draw."""
+        """Draw fresh noise, video first, also for frozen streams; each purpose has its own generator."""
         if purpose not in self._generators:
             seed = self.sampler.noise_seed(self.seed, purpose)
             self._generators[purpose] = torch.Generator(self.device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What samplers there are and what they cost: plain data for plans, help and documents, without torch.
+"""The samplers and their costs: plain data for plans, help and documents, without torch.
 
 The samplers themselves are in `samplers`; a test holds the two lists and the counts together.
 """
@@ -31,11 +31,14 @@ def _er_sde_levels(sigmas: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class SamplerFacts:
-    """summary: what it is for. levels: those that are stepped through, for a list as the caller gave it.
+    """Describe a sampler for plans, help and documents.
+
+    summary: its use in a few words. levels: makes the levels that are stepped through from a caller's list.
     twice: each step but the one to 0 makes a second prediction, halfway in log sigma. A prediction is one
     forward per guidance pass. stochastic: it adds noise of its own, drawn from a second seed.
-    needs_negative: the negative prompt's pass is made at every step, whatever the guidance. source: where
-    its formula comes from."""
+    needs_negative: the negative prompt's pass is made at every step, whatever the guidance. source: the
+    origin of its formula.
+    """
 
     summary: str
     levels: Callable[[Sequence[float]], tuple[float, ...]] = tuple
@@ -83,7 +86,7 @@ _ALIASES = {"res-2s": "res2s"}
 
 
 def sampler_key(name: str) -> str:
-    """The sampler's own name for a name as users of other tools write it (euler_ancestral, res_2s).
+    """Return a sampler's own name for a name as other tools write it (euler_ancestral, res_2s).
 
     Raises RequestError listing the samplers.
     """
@@ -95,7 +98,7 @@ def sampler_key(name: str) -> str:
 
 
 def predictions(name: str, sigmas: Sequence[float]) -> tuple[tuple[float, int], ...]:
-    """(noise level, step) of every prediction a sampler asks for on a list, in their order.
+    """Return (noise level, step) of every prediction a sampler asks for on a list, in order.
 
     A second prediction within a step says step 0, as the published loop does.
     """

@@ -1,6 +1,6 @@
 """Guided prediction of the clean latents, from up to five forward passes a step.
 
-All passes see the same noisy latents. "cond" has the prompt, "uncond" the negative prompt, "perturbed"
+All passes read the same noisy latents. "cond" has the prompt, "uncond" the negative prompt, "perturbed"
 replaces self-attention by its values in some blocks (STG), "isolated" cuts the attention between picture
 and sound, "identity" lacks the tokens of a reference. `combine` makes one prediction of them.
 Source: docs/model/sampling.md, "Guidance".
@@ -29,7 +29,7 @@ STREAMS = ("video", "audio")
 
 
 class Velocity(Protocol):
-    """What guidance needs of a transformer; `model.transformer.Transformer` is one."""
+    """Predict velocities, as `model.transformer.Transformer` does."""
 
     def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables: ...
 
@@ -46,7 +46,7 @@ class Velocity(Protocol):
 
 @dataclass(frozen=True)
 class Contexts:
-    """A prompt as the two streams see it, (B or 1, S, W) each; None for a stream that is absent.
+    """Hold a prompt's contexts for the two streams, (B or 1, S, W) each; None for an absent stream.
 
     The streams may have different prompts: take `video` of one and `audio` of another. video_bias,
     audio_bias: (B or 1, N, S) added to the logits of text attention, such as a prompt's spans in time;
@@ -59,14 +59,14 @@ class Contexts:
     audio_bias: Tensor | None = None
 
     def of(self, stream: int) -> tuple[Tensor | None, Tensor | None]:
-        """(context, bias) of stream 0, video, or 1, audio."""
+        """Return (context, bias) of stream 0, video, or 1, audio."""
         return ((self.video, self.video_bias), (self.audio, self.audio_bias))[stream]
 
 
 class _View:
-    """The streams as a pass sees them, all tokens or without a reference's, and their tables.
+    """Hold the streams with all tokens, or without those of a reference, and their tables.
 
-    kept: per stream (N,) bool, which tokens are seen; None for all.
+    kept: per stream (N,) bool, the tokens that are there; None for all.
     """
 
     def __init__(self, streams: tuple[Stream | None, Stream | None], *, reference: bool = True) -> None:
@@ -78,12 +78,12 @@ class _View:
         self.tables: RunTables | None = None
 
     def cut(self, i: int, x: Tensor | None) -> Tensor | None:
-        """Stream i's tokens that are seen, of (B, N, ...)."""
+        """Return stream i's tokens that are there, of (B, N, ...)."""
         kept = self.kept[i]
         return x if x is None or kept is None else x[:, kept]
 
     def restored(self, i: int, x: Tensor | None, like: Tensor | None) -> Tensor | None:
-        """(B, N, D) with the seen tokens from x and the others from `like`."""
+        """Return (B, N, D) with the tokens that are there from x and the others from `like`."""
         kept = self.kept[i]
         if x is None or like is None or kept is None:
             return x
@@ -95,12 +95,12 @@ class _View:
 class Guider:
     """Predict the clean latents of both streams at a noise level; made anew for every run.
 
-    transformer: returns it. It is asked before every forward, for a model that may be loaded again meanwhile.
+    transformer: a function that returns it, called before every forward, for a model that is loaded again.
     negative: may be None where no scale asks for it. A modality without scales is not there. batched:
     make the passes of a step as one batch, or one after the other with less memory; the numbers are the
     same to rounding. nag: the text that `Scales.nag` steers away from; None takes `negative`.
     unconditional: make the negative pass at every step and show its prediction, for CFG++ samplers.
-    cache: leaves blocks out on steps that change little; passes are then made one after the other.
+    cache: leaves blocks out on steps that change little; the passes are then not batched.
     Raises ValueError for guidance whose text or reference is missing.
     """
 
@@ -173,7 +173,7 @@ class Guider:
     def _forwards(
         self, scales: Sequence[Scales | None], active: Sequence[bool]
     ) -> Iterator[tuple[_View, list[str]]]:
-        """Return the forwards of a step: which tokens each sees, and the passes it makes as one batch."""
+        """Yield the forwards of a step: the tokens that each reads, and the passes it makes as one batch."""
         computing = [s for s, on in zip(scales, active, strict=True) if s is not None and on]
         kinds = passes_needed(computing, exchange=None not in scales, unconditional=self._shows_unconditional)
         alike = [kind for kind in kinds if kind != "identity"]
@@ -233,7 +233,7 @@ class Guider:
         )
 
     def _text(self, i: int, kind: str) -> tuple[Tensor, Tensor | None]:
-        """A pass's context and bias; without a negative one the positive serves."""
+        """Return a pass's context and bias; the positive ones where there is no negative one."""
         context, bias = self.positive.of(i)
         if kind == "uncond" and self.negative is not None and self.negative.of(i)[0] is not None:
             context, bias = self.negative.of(i)
@@ -244,7 +244,7 @@ class Guider:
     def _negative_text(
         self, i: int, kinds: Sequence[str], scales: Scales | None, batch: int
     ) -> NegativeText | None:
-        """What NAG steers stream i from, in the passes that have the positive prompt."""
+        """Return the text that NAG steers stream i away from, in the passes that have the positive prompt."""
         if scales is None or scales.nag == 0 or self.nag is None:
             return None
         chosen = [n for n, kind in enumerate(kinds) if kind != "uncond"]
@@ -270,7 +270,7 @@ class Guider:
 
 
 def _same_lengths(positive: Contexts, negative: Contexts | None) -> bool:
-    """Whether the texts of both prompts can lie in one batch."""
+    """Return whether the texts of both prompts fit in one batch."""
     if negative is None:
         return True
     pairs = [(positive.of(i)[0], negative.of(i)[0]) for i in (0, 1)]
@@ -278,12 +278,12 @@ def _same_lengths(positive: Contexts, negative: Contexts | None) -> bool:
 
 
 def _renewed(old: Pair, new: Pair) -> Pair:
-    """new, but old for a stream that rested."""
+    """Return new, but old for a stream that was not computed."""
     return old[0] if new[0] is None else new[0], old[1] if new[1] is None else new[1]
 
 
 def _stacked(biases: Sequence[Tensor | None], batch: int, num_tokens: int, num_texts: int) -> Tensor | None:
-    """Biases (B or 1, N, S) of several passes as one batch; 0 for a pass without. None if none has one."""
+    """Join biases (B or 1, N, S) of several passes to a batch; 0 for a pass without, None if none has one."""
     some = next((bias for bias in biases if bias is not None), None)
     if some is None:
         return None
@@ -292,7 +292,7 @@ def _stacked(biases: Sequence[Tensor | None], batch: int, num_tokens: int, num_t
 
 
 def _repeated(modality: Modality, times: int) -> Modality:
-    """A modality with its batch repeated, but for the context, which differs by pass already."""
+    """Repeat the batch of a modality, but not the context, which has every pass already."""
     if times == 1:
         return modality
     mask = modality.attention_mask

@@ -1,4 +1,4 @@
-"""Samplers: how a step goes from one noise level to the next, given the prediction of the clean latents.
+"""Samplers: from one noise level to the next, given the prediction of the clean latents.
 
 A sampler is a frozen record of settings with one method, `step`; what it may use beside the prediction (a
 second prediction, fresh noise, the steps before) comes in as a `Moment`, so it keeps no state of its own.
@@ -30,7 +30,7 @@ NOISE_SEED_OFFSET = 10_000
 
 @dataclass(frozen=True)
 class Past:
-    """A step that was taken: the latents it started from and its blended prediction."""
+    """Hold an earlier step: its latents at the start and its blended prediction."""
 
     sigma: float
     x: Pair
@@ -39,7 +39,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Moment:
-    """One step to take, of both streams together; a tensor is None for an absent stream.
+    """Hold the inputs of one step of both streams; a tensor is None for an absent stream.
 
     x, denoised: (B, N, D). sigma, sigma_next: levels of the list. past: earlier steps, the newest first.
     predict: another blended prediction, of latents at a level. noise: standard normal noise for a purpose
@@ -59,31 +59,33 @@ class Moment:
 
 
 class Sampler(Protocol):
-    """wide: predictions are blended in float32 and not rounded before the step. needs_unconditional: the
+    """Take steps from level to level.
+
+    wide: predictions are blended in float32 and not rounded before the step. needs_unconditional: the
     negative prompt's own prediction is made at every step."""
 
     wide: ClassVar[bool]
     needs_unconditional: ClassVar[bool]
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, ...]:
-        """The levels that are stepped through, for a list as the caller gave it."""
+        """Return the levels that are stepped through, for a list as the caller gave it."""
         ...
 
     def noise_seed(self, seed: int, purpose: str) -> int:
-        """The seed of the noise drawn for a purpose, for a run whose start has this seed."""
+        """Return the seed of the noise for a purpose, in a run that starts from this seed."""
         ...
 
     def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """One stream's noise."""
+        """Draw one stream's noise."""
         ...
 
     def step(self, now: Moment) -> Pair:
-        """Latents at `now.sigma_next`, in the dtype of `now.x`."""
+        """Return latents at `now.sigma_next`, in the dtype of `now.x`."""
         ...
 
 
 class _Plain:
-    """The usual answers: the list as it is, noise as it is drawn."""
+    """Give a sampler its defaults: the list as it is, noise as it is drawn."""
 
     wide: ClassVar[bool] = True
     needs_unconditional: ClassVar[bool] = False
@@ -99,7 +101,7 @@ class _Plain:
 
 
 def each(function: Callable[..., Tensor], *pairs: Pair) -> Pair:
-    """A function of one stream's tensors applied to both streams; an absent stream stays absent."""
+    """Apply a function of one stream's tensors to both streams; an absent stream stays absent."""
     made = [
         None if any(x is None for x in tensors) else function(*tensors)
         for tensors in zip(*pairs, strict=True)
@@ -116,12 +118,12 @@ def _added(x: Pair, factor: float, other: Pair) -> Pair:
 
 
 def _as(like: Pair, values: Pair) -> Pair:
-    """values in the dtypes of like."""
+    """Return values in the dtypes of `like`."""
     return each(lambda a, b: b.to(a.dtype), like, values)
 
 
 def euler(x: Tensor, denoised: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
-    """x + (x - D) / sigma * (sigma_next - sigma).
+    """Return x + (x - D) / sigma * (sigma_next - sigma).
 
     The arithmetic is float32 (or wider), but the slope is rounded to x's dtype before it is used: the
     published trajectories in bfloat16 carry both roundings. Raises ValueError at sigma 0, where the
@@ -135,7 +137,7 @@ def euler(x: Tensor, denoised: Tensor, sigma: Tensor | float, sigma_next: Tensor
 
 @dataclass(frozen=True)
 class Euler(_Plain):
-    """Straight steps along the slope at their start; the published default."""
+    """Step straight along the slope at the start of a step; the published default."""
 
     wide: ClassVar[bool] = False
 
@@ -151,9 +153,9 @@ class Euler(_Plain):
 
 @dataclass(frozen=True)
 class EulerAncestral(_Plain):
-    """Steps down further than the next level and adds fresh noise, in the form for rectified flows.
+    """Step below the next level and add fresh noise, in the form for rectified flows.
 
-    eta: 0 (plain Euler) to 1. s_noise: how much of the noise is added.
+    eta: 0 (plain Euler) to 1. s_noise: factor of the noise.
     """
 
     eta: float = 1.0
@@ -174,7 +176,7 @@ class EulerAncestral(_Plain):
 
 @dataclass(frozen=True)
 class GradientEstimation(_Plain):
-    """Euler with the slope carried on by its change since the last step; gamma 1 is plain Euler."""
+    """Step as Euler, with the slope carried on by its change since the last step; gamma 1 is Euler."""
 
     gamma: float = 2.0
 
@@ -196,10 +198,10 @@ def _slope(x: Pair, denoised: Pair, sigma: float) -> Pair:
 
 @dataclass(frozen=True)
 class ErSde(_Plain):
-    """Extended reverse-time SDE solver, in terms of lambda = sigma / (1 - sigma).
+    """Step by the extended reverse-time SDE solver, in terms of lambda = sigma / (1 - sigma).
 
-    stages: 1 uses this step's prediction, 2 and 3 also how predictions changed over the last one and two
-    steps. s_noise: how much of the noise is added.
+    stages: 1 uses this step's prediction, 2 and 3 also the change of predictions over the last one and two
+    steps. s_noise: factor of the noise.
     """
 
     stages: int = 3
@@ -222,7 +224,7 @@ class ErSde(_Plain):
         return _as(now.x, now.blend(_added(x, spread, now.noise("step"))))
 
     def _bends(self, now: Moment, here: float, there: float) -> list[tuple[float, Pair]]:
-        """(factor, derivative of the prediction) of the second and third stage, where the past allows."""
+        """Return (factor, derivative of the prediction) of the second and third stage, if possible."""
         if self.stages < 2 or not now.past:
             return []
         levels = [here, *(_lambda(past.sigma) for past in now.past[:2])]
@@ -248,7 +250,7 @@ def _lambda(sigma: float) -> float:
 
 
 def _er_scale(noise: float) -> float:
-    """The noise scaling function of the solver's authors."""
+    """Return the noise scaling function of the solver's authors."""
     return noise * (math.exp(noise**0.3) + 10)
 
 
@@ -258,10 +260,10 @@ def _divided(new: Pair, old: Pair, gap: float) -> Pair:
 
 @dataclass(frozen=True)
 class Res2s(_Plain):
-    """Second-order exponential steps with noise, two predictions each, in float64.
+    """Take second-order exponential steps with noise, two predictions each, in float64.
 
-    eta: 0 to 1, the share of each level that is fresh noise. seed: of that noise; the published value is
-    fixed, so that all runs and passes add the same noise. None goes with the seed of the run.
+    eta: the share of each level that is fresh noise, 0 to 1. seed: seed of that noise. The published value
+    is fixed, so that all runs and passes add the same noise; None is the seed of the run.
     The last level is replaced by 0.0011 and 0: one more prediction from there is the result.
     """
 
@@ -278,7 +280,7 @@ class Res2s(_Plain):
         return first + NOISE_SEED_OFFSET if purpose == "substep" else first
 
     def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """float64 noise of mean 0 and deviation 1, over all and then over each sample."""
+        """Draw float64 noise of mean 0 and deviation 1, over all and then over each sample."""
         noise = torch.randn(like.shape, generator=generator, dtype=torch.float64, device=like.device)
         noise = (noise - noise.mean()) / noise.std()
         return (noise - noise.mean(dim=(-2, -1), keepdim=True)) / noise.std(dim=(-2, -1), keepdim=True)
@@ -306,7 +308,7 @@ class Res2s(_Plain):
         return _as(now.x, self._noised(now, anchor, x, now.sigma_next, "step"))
 
     def _noised(self, now: Moment, anchor: Pair, x: Pair, level: float, purpose: str) -> Pair:
-        """A step from anchor (at now.sigma) to x (at level) with a share of its noise made fresh."""
+        """Make a share of the noise fresh in a step from anchor (at now.sigma) to x (at level)."""
         fresh = min(level * self.eta, 0.9999 * level)
         if fresh == 0:
             return x
@@ -331,9 +333,9 @@ def _phi2(z: float) -> float:
 
 @dataclass(frozen=True)
 class EulerCfgPlusPlus(_Plain):
-    """CFG++: the guided prediction is kept, but the noise is the negative prompt's own.
+    """Step by CFG++: from the guided prediction and the noise that the negative prompt predicts.
 
-    eta: 0 is deterministic ("euler-cfg-pp"), 1 ancestral. s_noise: how much of the noise is added. With
+    eta: 0 is deterministic ("euler-cfg-pp"), 1 ancestral. s_noise: factor of the noise. With
     the same prediction for both prompts and eta 0 it is plain Euler.
     """
 
@@ -374,5 +376,5 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def sampler_named(name: str) -> Sampler:
-    """A sampler with its published settings. Raises RequestError listing the samplers."""
+    """Return a sampler with its published settings. Raises RequestError listing the samplers."""
     return SAMPLERS[sampler_key(name)]

@@ -1,4 +1,4 @@
-"""How strongly each kind of guidance pulls on one modality: plain data, without torch."""
+"""The strength of each kind of guidance for one modality: plain data, without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @record
 class Scales:
-    """Guidance of one modality. The defaults are neutral: one positive pass and nothing else."""
+    """Hold the guidance of one modality. The defaults are neutral: one positive pass and nothing else."""
 
     cfg: Pull = 1.0
     """Pull away from the negative prompt; 1 is off."""
@@ -51,7 +51,7 @@ class Scales:
     """How much longer than the positive result nag's may get."""
 
     def skips(self, step: int) -> bool:
-        """Whether step number `step`, from 0, repeats the last prediction."""
+        """Return whether step number `step`, from 0, repeats the last prediction."""
         return step % (self.skip_step + 1) != 0
 
 
@@ -67,25 +67,25 @@ ROUNDING = 1e-6
 
 
 def scales_at(scales: Guidance, sigma: float) -> Scales:
-    """The scales that apply at a noise level; above the largest bound the largest bound's."""
+    """Return the scales at a noise level; above the largest bound those of the largest bound."""
     return scales if isinstance(scales, Scales) else scales[bound_at(scales, sigma)]
 
 
 def bound_at(scales: BinnedScales, sigma: float) -> float:
-    """The bound whose scales apply at a noise level."""
+    """Return the bound whose scales apply at a noise level."""
     reaching = [bound for bound in scales if bound >= sigma - ROUNDING]
     return min(reaching) if reaching else max(scales)
 
 
 def every(scales: Guidance | None) -> tuple[Scales, ...]:
-    """All scales a run may use for a modality."""
+    """Return all scales that a run may use for a modality."""
     if scales is None:
         return ()
     return (scales,) if isinstance(scales, Scales) else tuple(scales.values())
 
 
 def with_words(base: Guidance, words: Mapping[Any, Any], where: str) -> Guidance:
-    """`base` with what words say in place: {"cfg": 2, 0.9875: {"cfg": 1}}.
+    """Return `base` changed by words: {"cfg": 2, 0.9875: {"cfg": 1}}.
 
     A name is a field of Scales, at every level. A number above 0 and up to 1, or its digits, is a noise
     level: what it holds changes from there down, on top of what changed above it. where: for messages.
@@ -110,7 +110,7 @@ def with_words(base: Guidance, words: Mapping[Any, Any], where: str) -> Guidance
 
 
 def words_of(scales: Guidance) -> dict[str | float, Any]:
-    """What `with_words` makes these scales of, from NEUTRAL."""
+    """Return the words from which `with_words` makes these scales, starting from NEUTRAL."""
     if isinstance(scales, Scales):
         return _differences(NEUTRAL, scales)
     words: dict[str | float, Any] = {}
@@ -123,7 +123,7 @@ def words_of(scales: Guidance) -> dict[str | float, Any]:
 
 
 def level_of(key: Any) -> float | None:
-    """The noise level that a key is; None for a name."""
+    """Return the noise level that a key states; None for a name."""
     try:
         return float(key)
     except (TypeError, ValueError):
@@ -145,7 +145,7 @@ def _replaced(scales: Scales, words: Mapping[Any, Any], where: str) -> Scales:
 
 
 def _differences(old: Scales, new: Scales) -> dict[str | float, Any]:
-    """Fields of `new` that `old` has otherwise, as plain values."""
+    """Return the fields of `new` that differ from `old`, as plain values."""
     before, after = asdict(old), asdict(new)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in after.items() if v != before[k]}
 
@@ -153,11 +153,11 @@ def _differences(old: Scales, new: Scales) -> dict[str | float, Any]:
 def passes_needed(
     active: Sequence[Scales], *, exchange: bool, unconditional: bool = False
 ) -> tuple[str, ...]:
-    """Forward passes of one step, in their order: "cond", then those that some modality pulls from.
+    """Return the forward passes of one step in order: "cond", then those that some modality pulls from.
 
     "uncond" has the negative prompt, "perturbed" skips self-attention, "isolated" has no exchange between
     picture and sound, "identity" lacks the reference's tokens. active: scales of the modalities this step
-    computes. exchange: whether both modalities are there; where one is alone it is isolated already.
+    computes. exchange: both modalities are there; one alone is isolated already.
     unconditional: "uncond" is made even where nothing pulls from it, for samplers that use it (CFG++).
     """
     passes = ["cond"]

@@ -32,7 +32,7 @@ MAX_LEVELS = 100_000  # of the whole list that a part is taken from
 
 
 def ltx2(steps: int, num_tokens: int = MAX_TOKENS, *, terminal: float | None = TERMINAL) -> Sigmas:
-    """The schedule of the dev models: uniform times shifted toward noise for long sequences.
+    """Return the schedule of the dev models: uniform times shifted toward noise for long sequences.
 
     num_tokens: video tokens. The published one-stage recipes pass none and get 4096 at every size; the
     line is not clamped at either end. terminal: the last value before 0, reached by stretching 1 - sigma
@@ -52,7 +52,7 @@ def ltx2(steps: int, num_tokens: int = MAX_TOKENS, *, terminal: float | None = T
 
 
 def linear_quadratic(steps: int, *, threshold: float = 0.025) -> Sigmas:
-    """Half the steps fall linearly from 1 to 1 - threshold, the rest quadratically to 0.
+    """Fall linearly from 1 to 1 - threshold over half the steps, then quadratically to 0.
 
     Returns steps + 1 values; 8 steps give `DISTILLED`. Source: the Movie Gen schedule as LTX-2 uses it.
     """
@@ -72,24 +72,24 @@ def linear_quadratic(steps: int, *, threshold: float = 0.025) -> Sigmas:
 
 
 def linear(steps: int) -> Sigmas:
-    """Equal steps from 1 to 0: steps + 1 values."""
+    """Return equal steps from 1 to 0: steps + 1 values."""
     _check_steps(steps)
     return (*(1 - i / steps for i in range(steps)), 0.0)
 
 
 def cosine(steps: int) -> Sigmas:
-    """A quarter of a cosine, slow at first: steps + 1 values."""
+    """Return a quarter of a cosine, slow at first: steps + 1 values."""
     _check_steps(steps)
     return (*(math.cos(math.pi * i / (2 * steps)) for i in range(steps)), 0.0)
 
 
 def shifted(time: float, shift: float = BETA_SHIFT) -> float:
-    """A uniform time in (0, 1] moved toward noise by a logit shift."""
+    """Move a uniform time in (0, 1] toward noise by a logit shift."""
     return math.exp(shift) / (math.exp(shift) + 1 / time - 1)
 
 
 def beta(steps: int) -> Sigmas:
-    """Times dense near both ends, by the quantiles of a beta distribution, then shifted toward noise.
+    """Return times dense near both ends, quantiles of a beta distribution, shifted toward noise.
 
     Quantiles are rounded to a table of 10000 levels, and a level that comes twice is kept once, so that
     1000 steps give 998 levels. Source: the beta schedule of LTX-2.
@@ -101,7 +101,7 @@ def beta(steps: int) -> Sigmas:
 
 
 def scope_beta(steps: int) -> Sigmas:
-    """What Scope calls its beta schedule: steps + 1 values, lower than those of `beta`, not shifted.
+    """Return the list that Scope calls beta: steps + 1 values, lower than those of `beta`, not shifted.
 
     Its function is no distribution (it reaches 1 near 0.7), so that half the steps lie under 0.4. It is
     here to repeat Scope's clips; choose `beta` for the published one.
@@ -111,12 +111,12 @@ def scope_beta(steps: int) -> Sigmas:
 
 
 def beta_quantile(share: float, a: float, b: float) -> float:
-    """The x in [0, 1] below which a beta distribution has this share. Exact to 1e-12."""
+    """Return the x in [0, 1] below which a beta distribution has this share, to 1e-12."""
     return _bisect(lambda x: beta_distribution(x, a, b), share)
 
 
 def beta_distribution(x: float, a: float, b: float) -> float:
-    """The share of a beta distribution below x: the regularised incomplete beta function.
+    """Return the share of a beta distribution below x: the regularised incomplete beta function.
 
     By the power series about 0, which converges like 2^-k up to the middle; beyond it by symmetry.
     Source: DLMF 8.17.7 and 8.17.4.
@@ -128,7 +128,7 @@ def beta_distribution(x: float, a: float, b: float) -> float:
 
 
 def _scope_distribution(x: float) -> float:
-    """Scope's series, clamped: it has a factor (1 - x)^(b - 1) more, and 1 where 1 / a belongs."""
+    """Return Scope's series, clamped: it has a factor (1 - x)^(b - 1) more, and 1 in place of 1 / a."""
     if not 0 < x < 1:
         return min(max(x, 0.0), 1.0)
     scale = math.gamma(2 * BETA) / math.gamma(BETA) ** 2
@@ -138,7 +138,7 @@ def _scope_distribution(x: float) -> float:
 
 
 def _beta_series(x: float, a: float, b: float) -> float:
-    """The sum over k >= 1 of (1 - b)(2 - b)...(k - b) / k! * x^k / (a + k), to 1e-12 or 199 terms."""
+    """Sum (1 - b)(2 - b)...(k - b) / k! * x^k / (a + k) over k >= 1, to 1e-12 or 199 terms."""
     total, product = 0.0, 1.0
     for k in range(1, 200):
         product *= (k - b) / k * x
@@ -150,7 +150,7 @@ def _beta_series(x: float, a: float, b: float) -> float:
 
 
 def _bisect(rising: Callable[[float], float], target: float) -> float:
-    """Where a rising function of [0, 1] reaches a value."""
+    """Return the x at which a rising function on [0, 1] reaches a value."""
     if target <= 0 or target >= 1:
         return min(max(target, 0.0), 1.0)
     low, high = 0.0, 1.0
@@ -164,7 +164,7 @@ def _bisect(rising: Callable[[float], float], target: float) -> float:
 
 
 def named(name: str, steps: int, *, num_tokens: int = MAX_TOKENS, denoise: float = 1.0) -> Sigmas:
-    """The list called `name`, one of NAMES (underscores are read as dashes).
+    """Return the list called `name`, one of NAMES (underscores are read as dashes).
 
     num_tokens: used by "ltx2" only. denoise: below 1, the last `steps` steps of a longer list of
     floor(steps / denoise), which starts from a partly noised clip at full step density; 1 is the whole
@@ -210,7 +210,7 @@ def _distilled(steps: int, denoise: float) -> Sigmas:
 
 
 def check(sigmas: Sequence[float]) -> Sigmas:
-    """A caller's own list, checked: at least two values, falling, within (0, 1], and 0 at the end.
+    """Check a caller's own list: at least two values, falling, within (0, 1], and 0 at the end.
 
     Raises RequestError naming the first rule broken.
     """
@@ -230,7 +230,7 @@ def check(sigmas: Sequence[float]) -> Sigmas:
 
 
 def partial(full: Sigmas, steps: int | None = None, *, strength: float | None = None) -> Sigmas:
-    """The end of a list, for denoising a latent that is only partly noised.
+    """Return the end of a list, to denoise a latent that is only partly noised.
 
     Either the last `steps` steps, or by `strength` in (0, 1] that share of the steps, at least one.
     Raises RequestError for a value outside these, ValueError unless exactly one is given.
@@ -254,7 +254,7 @@ def partial(full: Sigmas, steps: int | None = None, *, strength: float | None = 
 
 
 def split(full: Sigmas, step: int) -> tuple[Sigmas, Sigmas]:
-    """A list cut after a number of steps; both parts hold the level of the cut.
+    """Cut a list after a number of steps; both parts hold the level of the cut.
 
     The first part does not end at 0: it is for running the second one on with other settings and no new
     noise. Raises RequestError where either part would have no step.

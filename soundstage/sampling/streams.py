@@ -1,4 +1,4 @@
-"""The tokens of one modality over a run: what is kept, what is made, and how noise enters.
+"""The tokens of one modality over a run: kept ones, made ones, and their noise.
 
 B samples, N tokens, D = 128 features. mask m is 1 where a token is generated and 0 where it is kept.
 Source: docs/model/sampling.md, "Flow" and "Masked step".
@@ -16,7 +16,7 @@ from soundstage.model.transformer import Modality
 
 @dataclass(frozen=True)
 class Stream:
-    """What does not change while a modality is denoised.
+    """Hold all that does not change while a modality is denoised.
 
     clean: (B, N, D) latents that kept tokens hold, in the dtype of the run. mask: (B, N, 1) float32 in
     [0, 1]. positions: (B or 1, A, N, 2). initial: (B, N, D) latents to start from besides noise; None is
@@ -35,7 +35,7 @@ class Stream:
 
     @classmethod
     def fresh(cls, positions: Tensor, *, width: int, batch: int = 1, dtype: torch.dtype) -> Stream:
-        """Tokens that are all to be generated, with nothing kept."""
+        """Return a stream of which all tokens are made."""
         num_tokens, device = positions.shape[2], positions.device
         return cls(
             clean=torch.zeros(batch, num_tokens, width, dtype=dtype, device=device),
@@ -44,7 +44,7 @@ class Stream:
         )
 
     def noised(self, noise: Tensor, sigma: Tensor | float) -> Tensor:
-        """The start: kept tokens clean, the others noise mixed with the initial latents at sigma.
+        """Return the start: kept tokens clean, the others noise mixed with the initial latents at sigma.
 
         (1 - m) c + m ((1 - sigma) y + sigma n), in float32, rounded once. A frozen stream is its clean
         latents; the noise it was drawn is not used.
@@ -57,7 +57,7 @@ class Stream:
         return ((1 - self.mask) * clean + self.mask * mixed).to(self.clean.dtype)
 
     def blended(self, denoised: Tensor) -> Tensor:
-        """m D + (1 - m) c: a prediction with its kept tokens put back, in the dtype of D.
+        """Put kept tokens back into a prediction: m D + (1 - m) c, in the dtype of D.
 
         Tokens with mask 0 are their clean latents even where D is not finite.
         """
@@ -69,7 +69,7 @@ class Stream:
         return torch.where(self.mask == 0, clean, mixed).to(denoised.dtype)
 
     def without_reference(self) -> Stream:
-        """The stream with its reference tokens taken away; itself if it has none."""
+        """Return the stream without its reference tokens; itself if it has none."""
         if self.reference is None:
             return self
         kept = ~self.reference
@@ -84,7 +84,7 @@ class Stream:
         )
 
     def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """((B,), (B, N)) float32: the stream's own noise level and that of each token, m times sigma."""
+        """Return the stream's noise level (B,) and that of each token (B, N), m times sigma, in float32."""
         batch = self.clean.shape[0]
         if self.frozen:
             zeros = torch.zeros(batch, self.clean.shape[1], device=self.clean.device)
@@ -92,7 +92,7 @@ class Stream:
         return sigma.float().expand(batch), self.mask[..., 0] * sigma
 
     def at(self, latents: Tensor, sigma: Tensor, context: Tensor, *, enabled: bool = True) -> Modality:
-        """The transformer's input for latents (B, N, D) at a scalar sigma, with a context (B, S, W)."""
+        """Return the transformer's input for latents (B, N, D) at a scalar sigma. context: (B, S, W)."""
         own, tokens = self.levels(sigma)
         return Modality(
             latents=latents,
@@ -108,7 +108,7 @@ class Stream:
 def draw_noise(
     video: Stream | None, audio: Stream | None, generator: torch.Generator
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Standard normal noise in token layout and latent dtype: video first, then audio.
+    """Draw standard normal noise in token layout and latent dtype: video first, then audio.
 
     A frozen stream takes its draw all the same, so that freezing one does not change the other's noise;
     an absent one takes none. Source: docs/model/sampling.md, "Order of draws".

@@ -53,7 +53,7 @@ def _kernels() -> Any:
 
 
 class _Fits:
-    """Which tensors a kernel may take: on its device, of one format, watched by nobody."""
+    """Decide which tensors a kernel may take: on its device, in one format, without gradients or autocast."""
 
     def __init__(self, device_type: str, most_columns: int) -> None:
         self.device_type, self.most_columns = device_type, most_columns
@@ -71,7 +71,7 @@ class _Fits:
 
 
 class Fused(Arithmetic):
-    """`Arithmetic` by fused kernels. on: names of the methods that use them."""
+    """Compute `Arithmetic` by fused kernels. on: names of the methods that use them."""
 
     METHODS = ("modulated_norms", "add_gated", "heads", "gate_heads", "linear_gelu")
 
@@ -120,7 +120,7 @@ class Fused(Arithmetic):
         return made
 
     def linear_gelu(self, linear: nn.Module, x: Tensor) -> Tensor:
-        """GELU within the product, by cuBLASLt, for a layer of full weights that no adapter watches."""
+        """Compute GELU within the product, by cuBLASLt, for a layer of full weights without hooks."""
         if "linear_gelu" not in self.on or not isinstance(linear, nn.Linear) or watched(linear):
             return super().linear_gelu(linear, x)
         if linear.bias is None or not self._fits(x[..., :1], linear.weight[:1, :1], linear.bias[:1]):
@@ -142,12 +142,12 @@ class Fused(Arithmetic):
 
 
 def _per_sample(keep: Tensor | None, x: Tensor) -> bool:
-    """Whether `keep` is one of a sample each, in the form that the kernel reads."""
+    """Return whether `keep` has one entry for each sample, in the form that the kernel reads."""
     return keep is None or (keep.numel() == x.shape[0] and keep.is_contiguous() and keep.device == x.device)
 
 
 class _Kept(NamedTuple):
-    """Activations that were rounded last. key: tells the numbers they were rounded from."""
+    """Hold the activations that were rounded last. key: identifies the numbers they were rounded from."""
 
     key: tuple[object, ...]
     storage: weakref.ref[Any]
@@ -155,7 +155,7 @@ class _Kept(NamedTuple):
 
 
 class FusedRounding(Rounding):
-    """`Rounding` by fused kernels. on: names of the methods that use them.
+    """Compute `Rounding` by fused kernels. on: names of the methods that use them.
 
     Queries, keys and values read the same activations: these are rounded once, and forgotten with them.
     Weights that are cast on use all go into one buffer, on each stream.
@@ -196,7 +196,7 @@ class FusedRounding(Rounding):
         return made
 
     def _buffer(self, values: Tensor, dtype: torch.dtype) -> Tensor:
-        """Memory of the shape of a weight, the same for all: work on one stream is done in order."""
+        """Return a buffer in the shape of a weight, the same for all: work on one CUDA stream is in order."""
         stream = torch.cuda.current_stream(values.device).cuda_stream if values.is_cuda else 0
         key = (values.device, stream, dtype)
         if key not in self._buffers or self._buffers[key].numel() < values.numel():
@@ -219,7 +219,7 @@ class FusedRounding(Rounding):
 
 
 def speed_up(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """Put on a transformer what is faster on this device; returns the names, sorted.
+    """Put the paths that are faster on this device on a transformer; return their names, sorted.
 
     model: as it will be used, 8-bit layers in place. Trials take its own widths; on a device that was tried
     before they are not made again.
@@ -247,7 +247,7 @@ def speed_up(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tupl
 
 
 def put_on(layers: Iterable[QuantizedLinear], rounding: Rounding) -> None:
-    """Have 8-bit layers round in this way."""
+    """Set the rounding of 8-bit layers."""
     for layer in layers:
         layer.__dict__["rounding"] = rounding  # hides the class's own
 
@@ -258,14 +258,14 @@ Paths = TypeVar("Paths", Fused, FusedRounding)
 def _taken(
     probe: Probe, names: Mapping[str, str], make: Callable[[Paths], dict[str, Runs]], fused: Paths
 ) -> list[str]:
-    """Return the methods that a device takes. names: of their trials, which are made only if one is new."""
+    """Return the methods that a device takes. names: the trials' names; they are run only if one is new."""
     runs = {} if all(name in probe.found for name in names.values()) else make(fused)
     trials = {method: Trial(name, *runs.get(method, _NO_RUNS)) for method, name in names.items()}
     return [method for method, trial in trials.items() if probe.takes(trial)]
 
 
 class Runs(NamedTuple):
-    """A method by plain operators and by kernels, on the same numbers."""
+    """Hold a method by plain operators and by kernels, on the same numbers."""
 
     plain: Callable[[], Tensor]
     fast: Callable[[], Tensor]
@@ -286,7 +286,7 @@ def _machine(device: torch.device) -> str:
 
 
 class _Shape(NamedTuple):
-    """Sizes of a model's widest attention."""
+    """Hold the sizes of a model's widest attention."""
 
     width: int
     num_heads: int
@@ -306,7 +306,7 @@ class _Shape(NamedTuple):
 
 
 class _Noise:
-    """Random numbers, the same every time."""
+    """Draw random numbers, the same every time."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
@@ -317,7 +317,7 @@ class _Noise:
 
 
 def _trials(fused: Fused, shape: _Shape, noise: _Noise) -> dict[str, Runs]:
-    """Every method of `Fused` on tokens of a model's widths."""
+    """Return every method of `Fused` on tokens of a model's widths, to be tried."""
     width, num_heads, head_dim = shape
     x, h, q = (noise(1, TRIAL_TOKENS, n) for n in (width, width, num_heads * head_dim))
     rows = Modulation(noise(1, 1, 3, width))
@@ -338,7 +338,7 @@ def _trials(fused: Fused, shape: _Shape, noise: _Noise) -> dict[str, Runs]:
 
 
 def _rounding_trials(fused: FusedRounding, width: int, noise: _Noise) -> dict[str, Runs]:
-    """Every method of `FusedRounding` on tokens and a weight of a width."""
+    """Return every method of `FusedRounding` on tokens and a weight of a width, to be tried."""
     x = noise(TRIAL_TOKENS, width)
     weights = {format: quantize_weight(noise(1024, width), format) for format in DTYPES}
     sums = (noise(TRIAL_TOKENS, 1024) * 1000).to(torch.int32)

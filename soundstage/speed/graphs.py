@@ -1,4 +1,4 @@
-"""A step's forward recorded as a CUDA graph: the host launches one thing instead of eight thousand.
+"""A step's forward recorded as a CUDA graph: one launch by the host instead of eight thousand.
 
     recorded = record_steps(transformer, device, state)
 
@@ -36,9 +36,9 @@ log = logging.getLogger("soundstage.speed")
 def record_steps(
     transformer: Transformer, device: torch.device, state: Callable[[], Hashable | None]
 ) -> Recorded | None:
-    """Have a transformer's steps recorded on a CUDA device; None, and nothing, elsewhere.
+    """Put recording on a transformer on a CUDA device; return None, and do nothing, elsewhere.
 
-    transformer: whose weights stay where they are. state: see `Recorded`.
+    transformer: its weights must stay where they are. state: see `Recorded`.
     """
     if device.type != "cuda" or switched_off():
         return None
@@ -48,13 +48,13 @@ def record_steps(
 
 
 class Recorder(Protocol):
-    """Runs a function once while recording it. Returns its results and what runs it again in their place."""
+    """Run a function once while recording it; return its results and a function that computes them again."""
 
     def record(self, run: Callable[[], Velocities]) -> tuple[Velocities, Callable[[], object]]: ...
 
 
 class CudaRecorder:
-    """CUDA's own; all recordings share one pool of memory, since one runs at a time."""
+    """Record CUDA graphs; all share one pool of memory, since one runs at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -71,7 +71,9 @@ class CudaRecorder:
 
 @dataclass
 class _Recording:
-    """inputs: the recording's own tensors. given: (tensor, version) last copied into each, for the tables."""
+    """Hold a recorded forward.
+
+    inputs: the recording's own tensors. given: (tensor, version) last copied into each, for the tables."""
 
     inputs: list[Tensor]
     given: list[tuple[Tensor, int] | None]
@@ -80,9 +82,9 @@ class _Recording:
 
 
 class Recorded:
-    """The forward of a transformer, replayed where it can be.
+    """Replay the forward of a transformer where that is possible.
 
-    state: what of the adapters a forward depends on; None says that it cannot be recorded now.
+    state: returns the state of the adapters that a forward depends on; None if it cannot be recorded now.
     num_replayed: forwards that were replayed so far.
     """
 
@@ -104,7 +106,7 @@ class Recorded:
         tables: RunTables | None = None,
         shortcut: Shortcut | None = None,
     ) -> Velocities:
-        """As Transformer.forward."""
+        """Return what Transformer.forward does."""
         tables = tables or self._prepare(video, audio)
         tree = (video, audio, tables)
         inputs, state = list(_tensors(tree)), self._state()
@@ -122,12 +124,12 @@ class Recorded:
         return self._replayed(recording, inputs)
 
     def forget(self) -> None:
-        """Give up all recordings and their memory."""
+        """Drop all recordings and their memory."""
         self._recordings.clear()
         self._seen.clear()
 
     def _may_record(self, key: Hashable) -> bool:
-        """Whether a forward of this kind has been before, so that all it needs is there."""
+        """Return whether a forward of this kind has run before, so that all its kernels are ready."""
         if key in self._seen:
             return self._seen[key]
         self._seen[key] = True
@@ -165,7 +167,7 @@ class Recorded:
 
 
 def _recordable(inputs: Sequence[Tensor]) -> bool:
-    """Whether all inputs are on one device, with no gradients to keep and no autocast to decide formats."""
+    """Return whether all inputs are on one device, without gradients and autocast."""
     devices = {x.device for x in inputs}
     watched = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     return len(devices) == 1 and not watched and not torch.is_autocast_enabled(next(iter(devices)).type)
@@ -175,7 +177,7 @@ def _recordable(inputs: Sequence[Tensor]) -> bool:
 
 
 def _parts(tree: Any) -> list[Any] | None:
-    """What a node holds, None for a leaf."""
+    """Return the parts of a node, None for a leaf."""
     if is_dataclass(tree) and not isinstance(tree, type):
         return [getattr(tree, field.name) for field in fields(tree)]
     return list(tree) if isinstance(tree, tuple | list) else None
@@ -190,7 +192,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def _form(tree: Any) -> str:
-    """All of a tree but its tensors' values, in a string."""
+    """Return all of a tree but its tensors' values, as a string."""
     if isinstance(tree, Tensor):
         return f"{tuple(tree.shape)} {tree.dtype} {tree.device}"
     parts = _parts(tree)
@@ -199,7 +201,7 @@ def _form(tree: Any) -> str:
 
 
 def _rebuilt(tree: Any, tensors: Iterator[Tensor]) -> Any:
-    """The tree with its tensors exchanged, in order."""
+    """Return the tree with its tensors exchanged, in order."""
     if isinstance(tree, Tensor):
         return next(tensors)
     parts = _parts(tree)

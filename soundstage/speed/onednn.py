@@ -62,7 +62,7 @@ MIN_PRODUCT = 1 << 27
 
 
 def steady() -> None:
-    """Have MKL give the same bits on any number of threads, where nothing else is set; before its first use.
+    """Make MKL give the same bits on any number of threads, unless the variable is set; before its first use.
 
     Its branch for this processor stays.
     """
@@ -70,7 +70,7 @@ def steady() -> None:
 
 
 class _OneThread:
-    """How many callers compute on one thread now, and how many threads there were before the first.
+    """Count the callers that compute on one thread now, and keep the number of threads before the first.
 
     PyTorch keeps the number for each thread that calls it, and gives a thread that is new the number that was
     set last by any, so that one which comes in between would go on with one for ever.
@@ -106,7 +106,7 @@ def one_thread(device: torch.device) -> AbstractContextManager[None]:
 
 
 def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:
-    """Put on a built model what is faster on this CPU in a format; return the names of what was put on.
+    """Put the ways that are faster on this CPU in a format on a built model; return their names.
 
     The module may be on the meta device, its weights streamed or read later: only what computes is changed.
     """
@@ -118,7 +118,7 @@ def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:
 
 
 def put_on(module: nn.Module, names: frozenset[str]) -> None:
-    """Put on the named ways, tried or not."""
+    """Put the named ways on a module, tried or not."""
     for name in KINDS.keys() & names:
         _exchange_products(module, KINDS[name])
         use(module, LAYERS)
@@ -149,14 +149,14 @@ FORMATS = (torch.float32, torch.bfloat16)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., in) times weight (out, in), plus bias (out,) -> (..., out)."""
+    """Return x (..., in) times weight (out, in), plus bias (out,): (..., out)."""
     if not _fits(x, weight, bias):
         return F.linear(x, weight, bias)
     return _product(x.contiguous(), weight, bias)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """GELU (tanh form) of `linear`."""
+    """Return GELU (tanh form) of `linear`."""
     if not _fits(x, weight, bias):
         return F.gelu(F.linear(x, weight, bias), approximate="tanh")
     return _product(x.contiguous(), weight, bias, "gelu", "tanh")
@@ -168,7 +168,7 @@ def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def linear_sigmoid_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`linear_gelu`, the GELU by `gelu_by_rows`."""
+    """Return `linear_gelu`, with the GELU by `gelu_by_rows`."""
     product = linear(x, weight, bias)
     return gelu_by_rows(product) if is_plain(x, weight, bias) else F.gelu(product, approximate="tanh")
 
@@ -176,12 +176,12 @@ def linear_sigmoid_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -
 def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = "none", form: str = ""
 ) -> Tensor:
-    """oneDNN's product. All contiguous: for others it takes a reference kernel, a hundred times slower."""
+    """Multiply by oneDNN. All contiguous: for others it takes a reference kernel, a hundred times slower."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], form)  # type: ignore[no-any-return]
 
 
 class OneDnnLinear(nn.Linear):
-    """nn.Linear through `linear`. gelu: GELU (tanh form) of the layer's result."""
+    """Multiply by `linear`, as nn.Linear does. gelu: GELU (tanh form) of the layer's result."""
 
     product = staticmethod(linear)
     product_gelu = staticmethod(linear_gelu)
@@ -194,7 +194,7 @@ class OneDnnLinear(nn.Linear):
 
 
 class SigmoidLinear(OneDnnLinear):
-    """The same with the other GELU."""
+    """Multiply as OneDnnLinear does, with the other GELU."""
 
     product_gelu = staticmethod(linear_sigmoid_gelu)
 
@@ -212,7 +212,10 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
 
 
 def attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Logits are float32 in both formats; rounded to bfloat16 they would cost 1 % of the result's norm."""
+    """Compute attention head by head, in groups of queries.
+
+    Logits are float32 in both formats; rounded to bfloat16 they would cost 1 % of the result's norm.
+    """
     batch, num_heads, length, head_dim = queries.shape
     num_keys = keys.shape[2]
     rows = even_share(length, max(MIN_ROWS, MAX_SCORES // num_keys))  # a product reorders all the keys
@@ -245,7 +248,7 @@ Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # the plain way and th
 
 
 def _passing(dtype: torch.dtype) -> frozenset[str]:
-    """The ways that are faster here; of the two that take products, the faster one."""
+    """Return the ways that are faster here; of the two for products, the faster one."""
     probe = Probe.open(_machine())
 
     def takes(name: str, make: Callable[[], Pair]) -> bool:
@@ -271,7 +274,7 @@ def _passing(dtype: torch.dtype) -> frozenset[str]:
 
 
 def _machine() -> str:
-    """All that decides which kernels are there: processor, library and the variables that hold them back."""
+    """Return all that decides which kernels are used: processor, library and limiting variables."""
     held = [f"{name}={os.environ[name]}" for name in HELD_BACK if name in os.environ]
     capability = torch.backends.cpu.get_cpu_capability()
     return ", ".join((f"cpu {_processor()}", capability, f"torch {torch.__version__}", *held))
@@ -279,7 +282,7 @@ def _machine() -> str:
 
 @cache
 def _processor() -> str:
-    """The processor's name and a digest of its features, where the system says them."""
+    """Return the processor's name and a digest of its features, where the system states them."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return platform.processor() or platform.machine()
@@ -295,7 +298,7 @@ def _noise(dtype: torch.dtype, *shape: int) -> Tensor:
 
 
 def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> Pair:
-    """A feed-forward with the usual GELU and with another."""
+    """Return a feed-forward with the usual GELU and with another."""
     inner = 4 * WIDTH
     x, weight = _noise(dtype, TOKENS, WIDTH), _noise(dtype, inner, WIDTH) * WIDTH**-0.5
     back, bias = _noise(dtype, WIDTH, inner), _noise(dtype, inner)
@@ -311,7 +314,7 @@ def _attentions(dtype: torch.dtype) -> Pair:
 
 
 def _convolutions() -> Pair:
-    """A convolution of a decoder's middle."""
+    """Return a convolution of the decoder's middle, plain and by Winograd."""
     x, weight = (
         _noise(torch.float32, *shape) for shape in ((1, CHANNELS, 5, 32, 32), (CHANNELS, CHANNELS, 3, 3, 3))
     )
@@ -323,7 +326,7 @@ def _convolutions() -> Pair:
 
 
 def _norms(dtype: torch.dtype) -> Pair:
-    """A modulated norm, and heads normed and rotated."""
+    """Return a modulated norm and rotated heads, plain and by rows."""
     shape = 1, ATTENTION_TOKENS, HEADS, ROW_WIDTH // HEADS
     x, rows = _noise(dtype, *shape).flatten(2), Modulation(_noise(dtype, 1, 1, 2, ROW_WIDTH))
     turns, norm = (

@@ -27,7 +27,7 @@ GELU_CUBE, GELU_LINE = 0.07135481282, 1.595769122  # 2 sqrt(2/pi) times 0.044715
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether tensors are for inference on the CPU in one format, without autograd and autocast."""
+    """Return whether tensors are for inference on the CPU in one format, without autograd and autocast."""
     given = [t for t in tensors if t is not None]
     return (
         given[0].dtype in FORMATS
@@ -43,12 +43,12 @@ def even_share(length: int, most: int) -> int:
 
 
 def _is_large(x: Tensor, *others: Tensor) -> bool:
-    """Whether x is worth taking in groups."""
+    """Return whether x is large enough for groups."""
     return x.numel() >= MIN_NUMBERS and is_plain(x, *others)
 
 
 class RowArithmetic(LayerArithmetic):
-    """The same numbers up to rounding: norms are float32 inside, in both formats."""
+    """Compute the same numbers up to rounding: norms are float32 inside, in both formats."""
 
     def norm(self, x: Tensor, eps: float) -> Tensor:
         if not _is_large(x):
@@ -92,7 +92,7 @@ class RowArithmetic(LayerArithmetic):
 
 
 def gelu_by_rows(x: Tensor) -> Tensor:
-    """GELU (tanh form) as x sigmoid(2u), in place. x (..., D): float32, contiguous, nobody else's."""
+    """Return GELU (tanh form) as x sigmoid(2u), in place. x (..., D): float32, contiguous, not shared."""
     flat = x.view(-1, x.shape[-1])
     for rows in _groups(*flat.shape):
         part = flat[rows]
@@ -102,20 +102,20 @@ def gelu_by_rows(x: Tensor) -> Tensor:
 
 
 def _groups(num_rows: int, width: int) -> Iterator[slice]:
-    """Slices over rows whose float32 values fit GROUP_BYTES."""
+    """Return slices over rows whose float32 values fit GROUP_BYTES."""
     size = max(1, GROUP_BYTES // (4 * width))
     return (slice(start, start + size) for start in range(0, num_rows, size))
 
 
 class _Buffer:
-    """Memory for one group of rows (n, D), used again for each."""
+    """Hold memory for one group of rows (n, D), used again for each."""
 
     def __init__(self, rows: Tensor) -> None:
         first = next(_groups(*rows.shape), slice(0, 0))
         self._memory = torch.empty(min(first.stop, len(rows)), rows.shape[1])
 
     def normed(self, rows: Tensor, eps: float) -> Tensor:
-        """Rows (n, D) over their root mean square, float32; valid until the next call."""
+        """Return rows (n, D) over their root mean square, float32; valid until the next call."""
         out = self._memory[: len(rows)]
         wide = rows if rows.dtype == torch.float32 else out.copy_(rows)
         squares = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
@@ -123,9 +123,9 @@ class _Buffer:
 
 
 class _Modulated(NamedTuple):
-    """One place of a modulation, on its way to out (B, N, D).
+    """Hold one place of a modulation and its result `out` (B, N, D).
 
-    scale, shift: (B, N or 1, D) float32; scale has its 1 already.
+    scale, shift: (B, N or 1, D) float32; scale includes its 1.
     """
 
     out: Tensor
@@ -151,7 +151,7 @@ class _Modulated(NamedTuple):
 
 
 class _Turn(NamedTuple):
-    """A rotation of one sample, (N, H, 2r) each; see model/rope.py."""
+    """Hold the rotation of one sample, (N, H, 2r) each; see model/rope.py."""
 
     cos: Tensor
     sin: Tensor

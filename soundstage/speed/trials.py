@@ -1,13 +1,13 @@
-"""Which fast paths a machine takes: each is tried once beside the plain way it stands for.
+"""The fast paths that a machine takes: each is tried once beside its plain twin.
 
     probe = Probe.open("cpu AVX2, torch 2.13.0")
     if probe.takes(Trial("linear and gelu, float32", plain, fast)):
         ...                                      # put it on the model
 
 A path is left out, with a debug line that says why, where it fails, gives other numbers or is not faster.
-What was found is kept in the user's cache folder, by machine, library version and name, so that a later
-process tries nothing. No variable moves it: a seed gives the same bits only by the same paths. Of processes
-that try at once, the first to write is right for all. SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
+Findings are kept in the user's cache folder, by machine, library version and name, so that a later process
+tries nothing. No variable moves it: a seed gives the same bits only by the same paths. If several processes
+try at once, the first finding that is written holds for all. SOUNDSTAGE_FAST_PATHS=off leaves all out.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ log = logging.getLogger("soundstage.speed")
 
 @dataclass(frozen=True)
 class Trial:
-    """A fast path and its plain twin on the same small inputs; both return one tensor.
+    """Hold a fast path and its plain twin on the same small inputs; both return one tensor.
 
-    name: with the number format. tolerance: of the difference, by norm; None is the format's. alone: time it
-    on one thread by the processor's own clock, so that other work and the number of threads do not decide.
+    name: includes the number format. tolerance: limit of the difference, by norm; None is the format's.
+    alone: time it on one thread by the processor's own clock, so that other work and the number of threads
+    do not decide.
     """
 
     name: str
@@ -52,13 +53,13 @@ class Trial:
 
 
 def switched_off() -> bool:
-    """Whether the environment asks for the plain ways alone."""
+    """Return whether the environment asks for the plain ways alone."""
     return os.environ.get(VARIABLE, "").lower() == OFF
 
 
 @dataclass
 class Probe:
-    """What was found on a machine. machine: its name with library versions. path: None keeps it in memory."""
+    """Hold the findings on a machine. machine: its name and versions. path: None keeps them in memory."""
 
     machine: str
     path: Path | None = None
@@ -88,7 +89,7 @@ class Probe:
         return self.found[trial.name]
 
     def _kept(self, name: str, taken: bool) -> bool:
-        """Write a finding, and return what holds: what another process wrote first, if one did."""
+        """Write a finding and return the one that holds: another process's, if it wrote first."""
         if self.path is None:
             return taken
         with suppress(OSError, Timeout, NotImplementedError):  # costs another trial, not the run
@@ -118,7 +119,7 @@ def _is_findings(found: object) -> bool:
 
 
 def _write(path: Path, known: dict[str, dict[str, bool]]) -> None:
-    """Exchange the record for another one, whole."""
+    """Replace the record as a whole."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as out:
         json.dump(known, out)
     try:
@@ -130,7 +131,7 @@ def _write(path: Path, known: dict[str, dict[str, bool]]) -> None:
 
 @torch.no_grad()
 def _reason_against(trial: Trial) -> str | None:
-    """Return why a path is not taken, or None. Any error counts: these are libraries' private corners."""
+    """Return why a path is not taken, or None. Any error counts: these are private functions of libraries."""
     try:
         wanted = trial.plain()
         made = trial.fast()
@@ -148,7 +149,7 @@ def _reason_against(trial: Trial) -> str | None:
 
 
 def _seconds(trial: Trial, device: torch.device) -> tuple[float, float]:
-    """Return the best of a few runs of both ways, taken by turns."""
+    """Return the shortest times of both ways, out of a few runs in alternation."""
     clock, threads = (time.thread_time if trial.alone else time.perf_counter), torch.get_num_threads()
     best = [float("inf"), float("inf")]
     try:

@@ -43,7 +43,7 @@ def _launch(block: int) -> dict[str, Any]:
 
 @triton.jit
 def _row_of(rows, groups, batch, token, stride_b, stride_g, GROUPS: tl.constexpr):
-    """Address of a token's rows: those of its group, or of all tokens."""
+    """Return the address of a token's rows: those of its group, or of all tokens."""
     group = tl.load(groups + token).to(tl.int64) if GROUPS else 0
     return rows + batch * stride_b + group * stride_g
 
@@ -96,7 +96,7 @@ def modulated_norms(
 
 
 def _shared(x: Tensor, axis: int) -> int:
-    """Stride of an axis, 0 where one entry serves all."""
+    """Return the stride of an axis, 0 where one entry is shared by all."""
     return 0 if x.shape[axis] == 1 else x.stride(axis)
 
 

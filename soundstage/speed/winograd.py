@@ -1,8 +1,8 @@
 """3x3x3 convolutions of the video VAE on the CPU by Winograd's minimal filtering over height and width.
 
 A tile of 4 x 4 results takes 36 products for each pair of channels instead of 144. The three taps in time are
-summed as they are. What is given is brought into the products' domain, and the results out of it, by small
-matrices; between them are 36 matrix products.
+summed as they are. Small matrices bring the input into the products' domain and the results out of it;
+between them are 36 matrix products.
 
 Weights are transformed at every call, some output channels at a time, and not kept: they would take 4 times
 their memory. That pays only where enough results share them, which `is_less_work` decides from shapes alone,
@@ -56,7 +56,7 @@ RESULTS: Matrix = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0),
 
 
 class WinogradConv3d(nn.Conv3d):
-    """nn.Conv3d of kernel 3, stride 1 and padding (0, 1, 1), by tiles where that is less work."""
+    """Convolve as nn.Conv3d of kernel 3, stride 1 and padding (0, 1, 1), by tiles where that is less work."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not is_less_work(x, self.weight, self.bias):
@@ -67,7 +67,7 @@ class WinogradConv3d(nn.Conv3d):
 
 
 def fits(module: nn.Module) -> bool:
-    """Whether a layer is of the kind that `WinogradConv3d` computes."""
+    """Return whether a layer is of the kind that `WinogradConv3d` computes."""
     return (
         type(module) is nn.Conv3d
         and module.kernel_size == KERNEL
@@ -78,7 +78,7 @@ def fits(module: nn.Module) -> bool:
 
 
 def is_less_work(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether tiles are less work than PyTorch's own way, for x (B, C, T, H, W)."""
+    """Return whether tiles are less work than PyTorch's own way, for x (B, C, T, H, W)."""
     frames, height, width = x.shape[2:]
     return (
         x.dtype == torch.float32
@@ -103,7 +103,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """Write into `out` what x, in whole tiles, gives with some of the output channels' weights."""
+    """Write the results for x, in whole tiles, with some of the output channels' weights into `out`."""
     taps = _transformed_weight(weight)
     for top in range(0, out.shape[2], (rows := _rows(x))):
         part = x[:, :, top : top + rows + 2]
@@ -123,7 +123,7 @@ def _rows(x: Tensor) -> int:
 
 
 def _windows(x: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
-    """Yield the first result frame and what each tap in time reads, (36, C, columns).
+    """Yield the first result frame and the input of each tap in time, (36, C, columns).
 
     A column is one tile of one frame. Frames of few tiles are taken together.
     """
@@ -180,6 +180,6 @@ def _place(made: Tensor, target: Tensor, first: int, width: int) -> None:
 
 @cache
 def _both_ways(matrix: Matrix) -> Tensor:
-    """Return the matrix that does to rows and columns of a tile, laid out flat, what `matrix` does to one."""
+    """Return the matrix that applies `matrix` to both rows and columns of a tile, laid out flat."""
     one = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(one, one).float()

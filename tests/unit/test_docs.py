@@ -7,7 +7,6 @@ from pathlib import Path
 
 from soundstage.cli.reference import reference
 from soundstage.library.catalog import find
-from soundstage.model.tiling import DECODER_REACH
 from soundstage.sampling.schedules import DISTILLED, REFINE
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +34,7 @@ def test_pages_about_the_model_have_the_figures_of_the_code() -> None:
     lists = [", ".join(f"{sigma:g}" for sigma in sigmas) for sigmas in (DISTILLED, REFINE)]
     names = ("22b-dev", "22b-distilled-1.1", "22b-distilled-lora-384-1.1", "temporal-upscaler-x2-1.0")
     sizes = [f"{find(f'ltx-2.3-{name}')[0].num_bytes:,}" for name in names]
-    reach = " | ".join(map(str, DECODER_REACH))
-    figures = {"sampling": lists, "checkpoints": sizes, "video-vae": [f"| decoder | {reach} |"]}
+    figures = {"sampling": lists, "checkpoints": sizes}
     for page, wanted in figures.items():
         text = (ROOT / "docs" / "model" / f"{page}.md").read_text()
         missing = [figure for figure in wanted if figure not in text]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,31 @@ def test_frames_come_as_soon_as_no_later_latent_can_change_them(vae: VideoVae) -
     finally:
         del statistics.denormalize  # the method of the class again
     assert asked == 15
+
+
+def reached(run: Callable[[Tensor], Tensor], x: Tensor, dim: int, at: int) -> tuple[int, int]:
+    """Return the first and last point of a result along an axis that change with the input at one place."""
+    other = x.clone()
+    other.select(dim, at).add_(1)
+    change = (run(other) - run(x)).abs().movedim(dim, 0).flatten(1).amax(dim=1)
+    places = change.nonzero().flatten().tolist()
+    return places[0], places[-1]
+
+
+def test_results_depend_on_no_more_than_the_reach(vae: VideoVae) -> None:
+    """In latents, as the page about the model has it: before, after, to each side."""
+    page = (ROOT / "docs" / "model" / "video-vae.md").read_text()
+    assert "| decoder | 14 | 14 | 16 |" in page
+    first, last = reached(vae.decode, noise(1, 8, 45, 1, 1), 2, 22)
+    left, right = reached(vae.decode, noise(1, 8, 1, 1, 45), 4, 22)
+    assert (math.ceil(first / 8), math.ceil(last / 8)) == (22 - 14, 22 + 14)
+    assert (left // 32, right // 32) == (22 - 16, 22 + 16)
+    assert re.search(r"\| encoder \| 27 \| 0: .* \| 15 \|", page)
+    first, last = reached(vae.encode, noise(1, 3, 8 * 60 + 1, 32, 32), 2, 8 * 20 - 7)
+    left, right = reached(vae.encode, noise(1, 3, 1, 32, 32 * 45), 4, 32 * 22)
+    assert first == 20
+    assert 20 + 20 < last <= 20 + 27
+    assert (left, right) == (22 - 15, 22 + 13)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (17,), (9, 8), (1,) * 17, (4, 3, 10)])

@@ -149,7 +149,7 @@ def test_the_file_is_a_lora_that_makes_the_student(loss: DistillLoss, tmp_path: 
     state = loss._data_state(run, torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted = loss._stepped(run, state)
-        loss.adapters.clear()
+        loss.adapters.set({})
         bare = _stepped(loss.transformer, run, state)
         distill.finish(student, tmp_path)
         lora = read_lora(tmp_path / "distilled.safetensors")

@@ -16,18 +16,18 @@ _HOMES = {
     "Canvas": "soundstage.request.inputs",
     "Clip": "soundstage.clip",
     "Continuous": "soundstage.continuous",
-    "Done": "soundstage.engine",
+    "Done": "soundstage.rendering.events",
     "Engine": "soundstage.engine",
     "Guide": "soundstage.request.inputs",
     "LTXVideoPipeline": "soundstage.compat.diffusers",
     "Lora": "soundstage.request.inputs",
-    "LoraAttached": "soundstage.engine",
-    "Notice": "soundstage.engine",
+    "LoraAttached": "soundstage.rendering.events",
+    "Notice": "soundstage.rendering.events",
     "Pacer": "soundstage.continuous",
     "Pass": "soundstage.request.recipe",
-    "Phase": "soundstage.engine",
+    "Phase": "soundstage.rendering.events",
     "Plan": "soundstage.planning.plan",
-    "Preview": "soundstage.engine",
+    "Preview": "soundstage.rendering.events",
     "Recipe": "soundstage.request.recipe",
     "Reference": "soundstage.request.inputs",
     "Relay": "soundstage.prompts.timeline",
@@ -35,7 +35,7 @@ _HOMES = {
     "SoundstageError": "soundstage.errors",
     "Source": "soundstage.request.inputs",
     "Span": "soundstage.request.inputs",
-    "Step": "soundstage.engine",
+    "Step": "soundstage.rendering.events",
     "Take": "soundstage.request.take",
     "load": "soundstage.engine",
 }
@@ -76,10 +76,11 @@ if TYPE_CHECKING:
     from soundstage.clip import Clip
     from soundstage.compat.diffusers import LTXVideoPipeline
     from soundstage.continuous import Continuous, Pacer
-    from soundstage.engine import Done, Engine, LoraAttached, Notice, Phase, Preview, Step, load
+    from soundstage.engine import Engine, load
     from soundstage.errors import SoundstageError
     from soundstage.planning.plan import Plan
     from soundstage.prompts.timeline import Relay
+    from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step
     from soundstage.request.inputs import Audio, Canvas, Guide, Lora, Reference, Source, Span
     from soundstage.request.recipe import Pass, Recipe
     from soundstage.request.request import Request

@@ -22,12 +22,13 @@ from typing import Any
 
 from soundstage.clip import Clip
 from soundstage.compat.scope import SEEDS
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.media.write import fit_audio
 from soundstage.planning.plan import Plan
 from soundstage.planning.planner import make_plan
 from soundstage.planning.windows import endless_windows, given_frames, window_seed
+from soundstage.rendering.events import Done
 from soundstage.rendering.windows import Handover, Joint
 from soundstage.request.request import Request
 from soundstage.request.take import Take

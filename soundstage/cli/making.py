@@ -211,7 +211,7 @@ def show(
 def _make(prompt: str, values: Values, **fixed: Any) -> None:
     """Plan and carry out a request, with progress on stderr. fixed: values that the verb itself gives."""
     from soundstage.cli.progress import Progress
-    from soundstage.engine import Done
+    from soundstage.rendering.events import Done
 
     stage, planned = _planned(prompt, values | fixed)
     _tell_unknown_words(stage, prompt)

@@ -17,8 +17,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from soundstage.engine import Event, LoraAttached, Notice, Phase, Step
 from soundstage.planning.plan import Plan
+from soundstage.rendering.events import Event, LoraAttached, Notice, Phase, Step
 
 TAKE = "all windows"
 

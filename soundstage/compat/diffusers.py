@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from soundstage.engine import Done, Engine, Step, load
+from soundstage.engine import Engine, load
 from soundstage.errors import RequestError, listed
+from soundstage.rendering.events import Done, Step
 from soundstage.request.inputs import Guide, Lora
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ, Group

@@ -22,7 +22,6 @@ from soundstage.conditioning.seams import Seam
 from soundstage.media.in_memory import File
 from soundstage.media.load import load_sound
 from soundstage.media.write import fit_audio
-from soundstage.rendering.causes import likely_cause
 from soundstage.rendering.finite import checked
 from soundstage.rendering.prepare import video_made
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
@@ -67,7 +66,7 @@ def _decoded_frames(parts: Parts, latents: Tensor, color: ColorMatch | None) -> 
     frames = _room_for(shape)
     first = 0
     for pixels in parts.decode_stream(latents):
-        checked(pixels, "the decoded picture", lambda: likely_cause(parts))
+        checked(pixels, "the decoded picture", parts)
         piece = to_uint8(pixels)
         frames[first : first + len(piece)] = piece if color is None else color(piece)
         first += len(piece)
@@ -117,7 +116,7 @@ def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[n
 def _decoded(parts: Parts, latents: Tensor, num_samples: int) -> NDArray[np.float32]:
     """Exactly num_samples (2, n) at the output's rate."""
     decoded = parts.decode_audio(latents, num_samples)
-    checked(decoded, "the decoded sound", lambda: likely_cause(parts))
+    checked(decoded, "the decoded sound", parts)
     return fit_audio(decoded[0].float().cpu().numpy(), num_samples)
 
 

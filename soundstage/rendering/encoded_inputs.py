@@ -26,7 +26,6 @@ from soundstage.media.probe import probe
 from soundstage.media.write import fit_audio
 from soundstage.planning.grid import heard_s, sample_times
 from soundstage.planning.plan import Condition, PassPlan, Plan
-from soundstage.rendering.causes import likely_cause
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.finite import checked
 from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE
@@ -235,13 +234,12 @@ class EncodedInputs:
         """key: all that the latents depend on besides the encoder and what reads files."""
         if key not in self._used:
             name = content_key(key, READING, *map(version, DECODERS), *self.parts.identity(encoder))
-            kept = self.cache.kept(name, lambda: {"latents": self._checked(make())}, self.parts.device)
-            self._used[key] = kept["latents"]
-        return self._used[key]
 
-    def _checked(self, latents: Tensor) -> Tensor:
-        """Latents just encoded. Raises NotFiniteError if they hold what is not a number."""
-        return checked(latents, "an input, as the VAE encodes it,", lambda: likely_cause(self.parts))
+            def latents() -> dict[str, Tensor]:
+                return {"latents": checked(make(), "an input, as the VAE encodes it,", self.parts)}
+
+            self._used[key] = self.cache.kept(name, latents, self.parts.device)["latents"]
+        return self._used[key]
 
 
 def _read_mask(file: File, pass_: PassPlan, num_frames: int) -> Tensor:

@@ -1,19 +1,24 @@
-"""Notice values that are not numbers before a film is made of them, and say where they came from.
+"""Find values that are not numbers before they reach the clip, and tell the likely cause.
 
 Not-a-number and infinity spread: one such weight makes black frames and a sound that no encoder takes. Values
-are looked at by their sum, which is finite only if all of them are: one number for each step and stream.
+are looked at by their sum, which is finite only if all of them are: one number per step and modality.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from soundstage.errors import NotFiniteError
 
+if TYPE_CHECKING:
+    from soundstage.rendering.parts import Parts
+
 SHOWN = {"video": "picture", "audio": "sound"}
+# A LoRA that changes the weights by more than their own size is not one that was trained.
+LARGEST_CHANGE = 1.0
 
 
 def finite(values: Tensor) -> bool:
@@ -22,30 +27,31 @@ def finite(values: Tensor) -> bool:
 
 
 def _flag(values: Tensor) -> Tensor:
-    """(), True if all values are finite; on their device."""
+    """Return (), True if all values are finite; it stays on their device."""
     return torch.isfinite(values.detach().sum(dtype=torch.float32) if _sums(values) else values.float().sum())
 
 
 def _sums(values: Tensor) -> bool:
-    """Whether PyTorch adds up this format by itself; it does not for 8 bits."""
+    """Return whether PyTorch adds up values in this format; it does not for 8 bits."""
     return values.dtype.itemsize > 1
 
 
 def _is_ready(values: Tensor) -> bool:
-    """Whether the values are there without waiting."""
+    """Return whether the values can be read without waiting for a device."""
     return values.device.type == "cpu"
 
 
 class Watch:
-    """Watches the latents of one pass.
+    """Checks the latents of one pass after each of its steps.
 
     Flags stay on the device until `check`, so that no step waits for the one before it. On a CPU there is
-    nothing to wait for, and they are read at once. name: of the pass. cause: called when something is found,
-    returns the likely cause and what to do.
+    nothing to wait for, and they are read at once.
+
+    name: the pass's name. parts: asked for the likely cause when something is found.
     """
 
-    def __init__(self, name: str, cause: Callable[[], str]) -> None:
-        self._name, self._cause = name, cause
+    def __init__(self, name: str, parts: Parts) -> None:
+        self._name, self._parts = name, parts
         self._steps: list[tuple[int, int]] = []
         self._flags: list[dict[str, Tensor]] = []
 
@@ -66,11 +72,38 @@ class Watch:
             if broken:
                 when = f"after step {step} of {num_steps}" if step else "before its first step"
                 told = f"pass '{self._name}', {when}: the latents of {' and '.join(broken)} are not numbers"
-                raise NotFiniteError(f"{told}; {self._cause()}", stage=self._name, step=step)
+                raise NotFiniteError(f"{told}; {likely_cause(self._parts)}", stage=self._name, step=step)
 
 
-def checked(values: Tensor, what: str, cause: Callable[[], str]) -> Tensor:
-    """Return the values. Raises NotFiniteError, "<what> is not a number", if some are not finite."""
+def checked(values: Tensor, what: str, parts: Parts) -> Tensor:
+    """Return the values. Raises NotFiniteError, "<what> holds values that are not numbers", if some are not.
+
+    parts: the parts that made them, asked for the likely cause.
+    """
     if not finite(values):
-        raise NotFiniteError(f"{what} holds values that are not numbers; {cause()}", stage=what)
+        raise NotFiniteError(f"{what} holds values that are not numbers; {likely_cause(parts)}", stage=what)
     return values
+
+
+def likely_cause(parts: Parts) -> str:
+    """Return why values stopped being numbers, as far as can be found out, and what to do."""
+    damaged = parts.damaged()
+    if damaged is not None:
+        return f"the weight {damaged} holds such values: its file is damaged, get a good copy"
+    run = parts.adaptation
+    used = {use.path: use.strength for use in run.loras if use.strength}
+    for path, strength in used.items():
+        change = max((abs(c or 0.0) for c in run.attached[path].report.change.values()), default=0.0)
+        if change * abs(strength) > LARGEST_CHANGE:
+            return (
+                f"the LoRA {path} at strength {strength:g} changes the weights by "
+                f"{change * abs(strength):.3g} times their size: give a lower strength, or another file"
+            )
+    if used:
+        return f"it may be the LoRA {', '.join(used)}: give a lower strength, or leave it out"
+    if parts.storage != "full":
+        return f"it may be the weights held as {parts.storage}: try weights 'full'"
+    return (
+        "numbers grew beyond what the format holds: give less guidance, or try dtype 'float32' and weights "
+        "'full'"
+    )

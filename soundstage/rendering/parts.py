@@ -44,8 +44,8 @@ from soundstage.model.transformer import Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.rendering.adapting import Adaptation, Attached, RunLoras
 from soundstage.rendering.finite import finite
+from soundstage.rendering.loras import Adaptation, Attached, RunLoras
 from soundstage.sampling.guidance import Contexts, Velocity
 from soundstage.speed import cuda, graphs, onednn
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ

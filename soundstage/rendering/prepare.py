@@ -34,6 +34,11 @@ class Latents:
     video: Tensor | None = None
     audio: Tensor | None = None
 
+    def named(self, name: str) -> dict[str, Tensor]:
+        """Return those that are made as "<name>.video" and "<name>.audio"."""
+        found = {f"{name}.video": self.video, f"{name}.audio": self.audio}
+        return {key: latents for key, latents in found.items() if latents is not None}
+
 
 def streams(
     parts: Parts, pass_: PassPlan, inputs: EncodedInputs, before: Latents

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from soundstage.rendering.adapting import Attached
+    from soundstage.rendering.loras import Attached
     from soundstage.rendering.parts import Parts
 
 

@@ -1,104 +1,178 @@
-"""One pass of a plan on the parts of a model: its random numbers, its steps, its result."""
+"""A run: a plan becomes a stream of events, and the last event is the clip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from soundstage.conditioning.pixels import to_uint8
-from soundstage.rendering.causes import likely_cause
-from soundstage.rendering.finite import Watch
-from soundstage.rendering.prepare import Latents, cropped
-from soundstage.sampling.cache import StepCaches
-from soundstage.sampling.denoise import State, denoise
-from soundstage.sampling.guidance import Contexts, Guider
-from soundstage.sampling.samplers import sampler_named
+from soundstage.clip import Clip
+from soundstage.rendering.color import ColorMatch
+from soundstage.rendering.decode import finished_frames, finished_sound
+from soundstage.rendering.encoded_inputs import EncodedInputs
+from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
+from soundstage.rendering.parts import LoadedParts, Parts
+from soundstage.rendering.passes import latents_of_passes
+from soundstage.rendering.provenance import Place, lora_paths, provenance, take_facts
+from soundstage.rendering.window_store import WindowStore
+from soundstage.rendering.windows import Handover, assembled, made_windows
+from soundstage.request.take import Take
+from soundstage.types import LATENT_CHANNELS, OUTPUT_RATE_HZ
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from soundstage.library.model_files import ModelSet
+    from soundstage.memory.policy import Choice
+    from soundstage.planning.plan import Plan
+    from soundstage.planning.windows import Window
+    from soundstage.rendering.turns import RunState
 
-    from soundstage.planning.plan import PassPlan
-    from soundstage.rendering.parts import Parts
-    from soundstage.sampling.streams import Stream
-
-# Passes of a step run as one batch up to this many tokens, one after the other beyond it.
-MAX_BATCHED_TOKENS = 16_384
-
-Streams = tuple["Stream | None", "Stream | None"]
+Latents = dict[str, Tensor]  # "<pass>.video" and "<pass>.audio"
 
 
-def generator_of(parts: Parts, pass_: PassPlan, last: torch.Generator | None) -> torch.Generator:
-    """Return the random numbers of a pass: its own seed's, or those that follow the pass before."""
-    if pass_.seed is None and last is not None:
-        return last
-    return torch.Generator(parts.device).manual_seed(pass_.seed or 0)
+class Renderer:
+    """Renders plans with one model, and keeps its parts and encodings for the next run.
 
-
-def denoised(
-    parts: Parts,
-    pass_: PassPlan,
-    both: Streams,
-    positive: Contexts,
-    negative: Contexts | None,
-    generator: torch.Generator,
-) -> Iterator[State]:
-    """Hand over the state after each step of a pass.
-
-    Raises NotFiniteError naming the step at which latents stopped being numbers, at the latest after the
-    last.
+    choose: returns where the weights of a plan will be. given: parts that the caller has built; None builds
+    them as chosen. cache: None is the user's own.
     """
-    watch = Watch(pass_.name, lambda: likely_cause(parts))
-    watch.see(0, pass_.num_steps, **_clean(both))
-    for state in _states(parts, pass_, both, positive, negative, generator):
-        watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
-        yield state
-    watch.check()
-    parts.check_files()
+
+    def __init__(
+        self,
+        model: ModelSet,
+        device: torch.device,
+        dtype: torch.dtype,
+        choose: Callable[[Plan], Choice],
+        *,
+        given: Parts | None = None,
+        cache: EncodingCache | None = None,
+    ) -> None:
+        self.built: LoadedParts | None = None
+        self.process_bytes: float | None = None  # the process's memory besides weights, before it had any
+        self._model, self._device, self._dtype = model, device, dtype
+        self._choose, self._given = choose, given
+        self._cache = cache or EncodingCache.open()
+
+    def render(
+        self, plan: Plan, state: RunState, *, preview_every: int = 0, handover: Handover | None = None
+    ) -> Generator[Event, None, None]:
+        """Make the clip of a plan; yield an event at each stage and step.
+
+        state: is told which parts the run uses. preview_every: a Preview after every so many steps, 0 for
+        none. handover: what the clip goes on from.
+        """
+        clock = Clock()
+        yield clock.phase("load")
+        choice = None if self._given is not None else self._choose(plan)
+        store = self._store(plan, choice) if plan.windows else None
+        with nullcontext() if store is None else store:
+            parts = self.parts(choice)
+            state.begin(parts, self._use)
+            parts.renew()
+            parts.load(plan.modalities)
+            for lora in parts.attach(lora_paths(plan)):
+                yield LoraAttached(lora.report)
+            if store is None:
+                latents = yield from latents_of_passes(
+                    plan, parts, self._cache, clock, preview_every, handover
+                )
+            else:
+                latents = yield from self._take(plan, parts, store, clock, preview_every)
+            done = yield from self._finish(plan, parts, latents, clock)
+            try:
+                yield done
+            finally:  # the clip was handed over, whether or not the caller asks for more
+                if store is not None:
+                    store.discard()
+
+    def _take(
+        self, plan: Plan, parts: Parts, store: WindowStore, clock: Clock, preview_every: int
+    ) -> Generator[Event, None, Latents]:
+        """Make the windows of a take that the store does not hold yet, and join all of them."""
+
+        def make(window: Window, handover: Handover | None) -> Generator[Event, None, Latents]:
+            yield Phase(f"window {window.index + 1} of {len(plan.windows)}")
+            clip = plan.clips[window.index]
+            return (yield from latents_of_passes(clip, parts, self._cache, clock, preview_every, handover))
+
+        for event in made_windows(plan.windows, _take_of(plan), store, make):
+            yield from _notices(store)
+            yield event
+        yield from _notices(store)
+        names = [_final(plan, kind) for kind in plan.modalities]
+        return {name: assembled(plan.windows, store, name).to(parts.device) for name in names}
+
+    def _finish(
+        self, plan: Plan, parts: Parts, latents: Latents, clock: Clock
+    ) -> Generator[Event, None, Done]:
+        """Decode latents, put given pictures and sounds in their places, and return the clip."""
+        video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
+        frames = sound = None
+        if video is not None:
+            yield clock.phase("decode video")
+            color = ColorMatch(_take_of(plan).color, plan.windows[0].num_frames) if plan.windows else None
+            frames = finished_frames(plan, parts, EncodedInputs(plan, parts, self._cache), video, color)
+        if audio is not None:
+            yield clock.phase("decode audio")
+            sound = finished_sound(plan, parts, audio)
+        parts.check_files()
+        waveform, rate = (None, OUTPUT_RATE_HZ) if sound is None else sound
+        told = provenance(plan, self._model, parts, video, audio)
+        clip = Clip(frames, waveform, plan.fps / plan.thin, told, sample_rate_hz=rate)
+        return Done(clip, video, audio, clock.stop(), latents)
+
+    # --- the parts in use
+
+    def parts(self, choice: Choice | None) -> Parts:
+        """Return the parts where a choice has them; those of an earlier choice stay as long as it fits them.
+
+        choice: None where the caller has built the parts.
+        """
+        if choice is None:
+            assert self._given is not None
+            return self._given
+        wanted = choice.residency, choice.weights
+        if self.built is None or not self.built.takes(*wanted):
+            if self.built is not None:
+                self.built.close()
+            self.process_bytes = self.process_bytes or choice.process_bytes
+            self.built = LoadedParts(self._model, self._device, self._dtype, *wanted)
+        return self.built
+
+    def _use(self, parts: Parts) -> None:
+        """Make a run's parts the ones in use again; those that another run has built make room."""
+        if parts is self._given or parts is self.built:
+            return
+        assert isinstance(parts, LoadedParts)
+        if self.built is not None:
+            self.built.close()
+        self.built = parts
+
+    def _store(self, plan: Plan, choice: Choice | None) -> WindowStore:
+        """Return the store of a take's windows. Raises RequestError for a folder that cannot hold them."""
+        if choice is None:
+            assert self._given is not None
+            place = Place(self._given.device, self._given.dtype, self._given.storage)
+        else:
+            place = Place(self._device, self._dtype, choice.weights)
+        tokens = sum(p.video_tokens + p.audio_tokens for clip in plan.clips for p in clip.passes)
+        num_bytes = tokens * LATENT_CHANNELS * place.dtype.itemsize
+        return WindowStore(_take_of(plan).folder, take_facts(plan, self._model, place), num_bytes=num_bytes)
 
 
-def _states(
-    parts: Parts,
-    pass_: PassPlan,
-    both: Streams,
-    positive: Contexts,
-    negative: Contexts | None,
-    generator: torch.Generator,
-) -> Iterator[State]:
-    sampler = sampler_named(pass_.sampler)
-    positions = [None if s is None else s.positions for s in both]
-    parts.adapt(pass_.loras, positions[0], positions[1])
-    tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(pass_.kinds)
-    guider = Guider(
-        lambda: parts.transformer,  # parts that are closed between two steps build it anew
-        both,
-        (pass_.video, pass_.audio),
-        positive,
-        negative,
-        batched=tokens <= MAX_BATCHED_TOKENS,
-        unconditional=sampler.needs_unconditional,
-        cache=None if pass_.cache is None else StepCaches(pass_.cache, pass_.sigmas),
-    )
-    return denoise(guider, *both, pass_.sigmas, generator, sampler=sampler)
+def _take_of(plan: Plan) -> Take:
+    return plan.request.take or Take()
 
 
-def _clean(both: Streams) -> dict[str, torch.Tensor | None]:
-    """What a pass is given: kept tokens, and what it starts from."""
-    found = [None if s is None else s.clean if s.initial is None else s.clean + s.initial for s in both]
-    return {"video": found[0], "audio": found[1]}
+def _notices(store: WindowStore) -> Iterator[Event]:
+    """Yield the sentences that a store has for the user, each once."""
+    while store.notices:
+        yield Notice(store.notices.pop(0))
 
 
-def result_of(pass_: PassPlan, state: State | None) -> Latents:
-    """Return the clip's own latents after a pass; a given modality is what was given."""
-    assert state is not None, "a pass has at least one step"
-    return cropped(pass_, state.video, state.audio)
-
-
-def preview(parts: Parts, pass_: PassPlan, state: State) -> NDArray[np.uint8]:
-    """Return what the picture would be after a step, (F, H, W, 3)."""
-    latents = cropped(pass_, state.clean_video, None).video
-    assert latents is not None
-    with torch.no_grad():
-        return to_uint8(parts.preview_video(latents))
+def _final(plan: Plan, kind: str) -> str:
+    """Return the name of the latents that become the clip."""
+    return f"{plan.passes[-1].name}.video" if kind == "video" else f"{plan.audio_pass}.audio"

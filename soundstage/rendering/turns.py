@@ -1,9 +1,9 @@
-"""Runs that share one engine take turns: each does its work up to its next event, and then the next in line.
+"""Let runs that share one engine take turns: a turn is the work up to a run's next event.
 
-The parts of a model hold what the run at work has put on them, LoRAs above all. When another run gets its
+The parts of a model hold what the current run has put on them, LoRAs above all. When another run gets its
 turn, that is exchanged for its own. So runs in several threads, or several generators advanced by turns in
-one thread, each make exactly the film they make alone. Nothing is held between events: a run that is left
-half way, closed or forgotten, stops nobody.
+one thread, each make exactly the film they make alone. No lock is held between events: a run that is left
+half way, closed or forgotten, stops no other run.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
-    from soundstage.rendering.adapting import Adaptation
+    from soundstage.rendering.loras import Adaptation
     from soundstage.rendering.parts import Parts
 
 Event = TypeVar("Event")
 
 
 class FairLock:
-    """A lock that goes to those who wait in the order in which they came; a thread may take it repeatedly.
+    """Lock that goes to waiting threads in the order in which they came; a thread may take it repeatedly.
 
-    With Python's own a thread that works without a pause takes it again before anyone who waits for it.
+    With Python's own, a thread that works without a pause takes it again before any thread that waits.
     """
 
     def __init__(self) -> None:
@@ -74,63 +74,85 @@ class FairLock:
         self._release()  # it was handed over just now
 
 
-class Seat:
-    """What a run has set up on the parts, kept while others have their turn. parts: None until it has any."""
+class RunState:
+    """What one run has put on the parts of a model, kept while other runs have their turns."""
 
     def __init__(self) -> None:
-        self.parts: Parts | None = None
+        self._parts: Parts | None = None
         self._adaptation: Adaptation | None = None
+        self._use: Callable[[Parts], None] | None = None
+
+    def begin(self, parts: Parts, use: Callable[[Parts], None]) -> None:
+        """Note the parts of a run. use: makes them the parts in use again, after another run had others."""
+        self._parts, self._use = parts, use
 
     def keep(self) -> None:
         """Remember what is on the parts now."""
-        if self.parts is not None:
-            self._adaptation = self.parts.adaptation
+        if self._parts is not None:
+            self._adaptation = self._parts.adaptation
 
     def restore(self) -> None:
-        """Put it back. Raises RequestError if it cannot be had any more."""
-        if self.parts is not None and self._adaptation is not None:
-            self.parts.restore(self._adaptation)
+        """Put what was remembered on the parts again. Raises RequestError where a file of it is gone."""
+        if self._parts is None or self._use is None:
+            return
+        self._use(self._parts)
+        if self._adaptation is not None:
+            self._parts.restore(self._adaptation)
 
 
 class Run(Generator[Event, None, None]):
-    """The events of a run. Any thread may close it, also while another one works on the next event.
+    """The events of one run, each made in a turn of its own.
 
-    It is closed then when that event is done.
+    begin: called in the first turn, returns the work. Any thread may close a run, also while another thread
+    works on its next event; it is closed when that event is done.
     """
 
-    def __init__(self, events: Generator[Event, None, None]) -> None:
-        self._events, self._lock = events, FairLock()
+    def __init__(self, turns: Turns, begin: Callable[[RunState], Generator[Event, None, None]]) -> None:
+        self._turns, self._begin = turns, begin
+        self._state = RunState()
+        self._work: Generator[Event, None, None] | None = None
+        self._lock = FairLock()
 
     def send(self, value: None) -> Event:
         with self._lock:
-            return self._events.send(value)
+            try:
+                self._turns.check_process()
+                with self._turns.lock:
+                    self._turns.pass_to(self._state)
+                    if self._work is None:
+                        self._work = self._begin(self._state)
+                    event = self._work.send(value)
+                    self._state.keep()
+                    return event
+            except BaseException:
+                self.close()
+                raise
 
     def throw(self, *error: Any) -> Event:
-        with self._lock:
-            return self._events.throw(*error)
+        self.close()
+        return super().throw(*error)
 
     def close(self) -> None:
         """Stop the work. Nothing happens if it is done or stopped already."""
         with self._lock:
-            self._events.close()
+            if self._work is None:
+                self._work = _nothing()
+            self._work.close()
 
 
 class Turns:
-    """Lets one run at a time work. seated: called when a run takes over the parts from another one."""
+    """The order in which the runs of one engine work: one at a time, in the order in which they ask."""
 
-    def __init__(self, seated: Callable[[Seat], None]) -> None:
+    def __init__(self) -> None:
         self.lock = FairLock()
         self._process: int | None = None
-        self._seated = seated
-        self._last: weakref.ref[Seat] | None = None
-
-    def events(self, seat: Seat, work: Generator[Event, None, None]) -> Run[Event]:
-        """Hand over the events of a run; between them other runs may work. Closing it closes the work."""
-        return Run(self._handed_over(seat, work))
+        self._last: weakref.ref[RunState] | None = None
 
     def check_process(self) -> None:
-        """Raise RequestError in a process forked from one that has made runs: its threads are missing here,
-        and whoever waits for them waits for ever."""
+        """Raise RequestError in a process forked from one that has made runs.
+
+        The threads of those runs are missing here, and waiting for one of them would never end.
+        """
         self._process = self._process or os.getpid()
         if self._process != os.getpid():
             raise RequestError(
@@ -138,23 +160,15 @@ class Turns:
                 "call ss.load in each process, or fork before the first run"
             )
 
-    def _handed_over(self, seat: Seat, work: Generator[Event, None, None]) -> Generator[Event, None, None]:
-        try:
-            while True:
-                self.check_process()
-                with self.lock:
-                    self._take(seat)
-                    event = next(work, None)
-                    seat.keep()
-                if event is None:
-                    return
-                yield event
-        finally:
-            work.close()
-
-    def _take(self, seat: Seat) -> None:
-        if self._last is not None and self._last() is seat:
+    def pass_to(self, state: RunState) -> None:
+        """Give the turn to a run: exchange what the run before has put on the parts for its own."""
+        if self._last is not None and self._last() is state:
             return
-        self._last = None  # if it fails, the next one starts from the ground
-        self._seated(seat)
-        self._last = weakref.ref(seat)
+        self._last = None  # if restoring fails, the next turn restores again
+        state.restore()
+        self._last = weakref.ref(state)
+
+
+def _nothing() -> Generator[Any, None, None]:
+    """Yield no event: the work of a run that was closed before its first turn."""
+    yield from ()

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -137,8 +138,18 @@ class WindowStore:
         if self._own is not None:
             self._own.discard()
 
+    def __enter__(self) -> None:
+        """Use the store for one run."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and (told := self.kept()) is not None:
+            error.add_note(told)
+        self.close()
+
     def close(self) -> None:
-        """Let others use the folder."""
+        """Let other runs use the folder."""
         if self._own is not None:
             self._own.close()
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import soundstage as ss
-from soundstage.engine import Done
 from soundstage.library.model_files import SHIPPED
 from soundstage.nano.training.install import OPTIONAL
+from soundstage.rendering.events import Done
 from soundstage.rendering.parts import LoadedParts
 
 PROMPT = "A red ball rests on a wooden floor. The camera is static. There is no other sound."

@@ -250,8 +250,9 @@ def test_the_first_frame_is_the_picture_as_the_vae_makes_it(
     free = desk.generate("grid")
     led = desk.generate("grid", "--image", f"{pictures['grid']}:1")
     picture = np.array(Image.open(pictures["grid"]))[None]
-    assert engine._built is not None
-    coded = StageMaker(engine, engine._built).through_vae(Recode(picture))
+    assert engine._renderer is not None
+    assert engine._renderer.built is not None
+    coded = StageMaker(engine, engine._renderer.built).through_vae(Recode(picture))
     seen = psnr(pixels(led)[:1], coded)
     assert seen > 26
     assert seen > psnr(pixels(free)[:1], coded) + 5

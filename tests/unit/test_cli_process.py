@@ -21,8 +21,8 @@ RUN = [sys.executable, "-c", "from soundstage.cli.main import run; run()"]
 TINY = [
     sys.executable,
     "-c",
-    "from soundstage.rendering import parts; from tests.tiny_model import TinyParts;"
-    "parts.LoadedParts = TinyParts;"
+    "from soundstage.rendering import run; from tests.tiny_model import TinyParts;"
+    "run.LoadedParts = TinyParts;"
     "from soundstage.cli.main import run; run()",
 ]
 BARE = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

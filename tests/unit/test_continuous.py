@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from soundstage.continuous import Chunk, Continuous, Pacer
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import find_model
 from soundstage.planning.windows import endless_windows
+from soundstage.rendering.events import Done
 from soundstage.rendering.seams import first_sample
 from soundstage.rendering.windows import SEAM_SAMPLES, Joint
 from soundstage.request.inputs import Audio

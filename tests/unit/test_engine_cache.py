@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import soundstage as ss
-from soundstage.engine import Done, Engine, LoraAttached
+from soundstage.engine import Engine
 from soundstage.errors import ConfigError, WeightsError
 from soundstage.library.model_files import find_model
 from soundstage.planning.plan import LoraUse
+from soundstage.rendering.encoded_prompts import encoded_prompts
 from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Done, LoraAttached
 from soundstage.rendering.parts import LoadedParts
 from soundstage.text.gemma import Gemma
 from tests.tiny_model import HEADS, VIDEO_HEAD, write_text_encoder, write_tiny_model
@@ -293,7 +295,7 @@ def test_each_pass_reads_the_prompt_with_its_own_loras(folder: Path, tmp_path: P
     (step,) = plan.passes
     contexts = []
     for loras in ((), (LoraUse(path, 1.0),), ()):
-        positive, _ = stage._encode(parts, plan, replace(step, loras=loras))
+        positive, _ = encoded_prompts(parts, plan, replace(step, loras=loras), EncodingCache())
         contexts.append(positive[0].video)
     assert equal(contexts[0], contexts[2])
     assert not equal(contexts[0], contexts[1])

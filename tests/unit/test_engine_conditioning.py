@@ -17,12 +17,13 @@ from torch import Tensor
 
 import soundstage as ss
 from soundstage.conditioning.pixels import fit, to_uint8
-from soundstage.engine import Done, Engine, Phase, Preview
+from soundstage.engine import Engine
 from soundstage.library.model_files import EXTRAS, SHIPPED, find_model
 from soundstage.planning.plan import LoraUse
-from soundstage.rendering.adapting import Attached
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Done, Phase, Preview
+from soundstage.rendering.loras import Attached
 from tests.quick_codecs import QuickCodecs
 from tests.tiny_model import write_tiny_model
 

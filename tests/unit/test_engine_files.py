@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 import soundstage as ss
 from soundstage.clip import read_provenance
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.library.model_files import EXTRAS, find_model
 from soundstage.model.config import UpsamplerConfig
 from soundstage.model.upsampler import LatentUpsampler
+from soundstage.rendering.events import Done
 from tests.quick_codecs import QuickCodecs
 from tests.tiny_model import write_tiny_model
 

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import soundstage as ss
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import NotFiniteError, RequestError
 from soundstage.library.model_files import TRANSFORMER, find_model
 from soundstage.memory.policy import Residency
 from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Done
 from soundstage.rendering.finite import Watch, finite
 from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.header import read_header
@@ -129,10 +130,12 @@ def test_the_step_and_the_stream_are_those_where_it_began(folder: Path) -> None:
     assert "numbers grew beyond what the format holds" in str(error.value)
 
 
-def test_flags_that_are_read_late_still_name_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_that_are_read_late_still_name_the_first_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a GPU, where no step waits for the one before."""
     monkeypatch.setattr("soundstage.rendering.finite._is_ready", lambda _: False)
-    watch = Watch("refine", lambda: "no idea")
+    watch = Watch("refine", stage_of(folder)._parts)
     for step in range(4):
         bad = torch.full((1, 4, 2), NAN if step >= 2 else 1.0)
         watch.see(step, 3, video=torch.ones(1, 4, 2), audio=bad)

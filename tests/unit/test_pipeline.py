@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import soundstage as ss
-import soundstage.rendering.parts
 from soundstage.compat.diffusers import PipelineOutput
 from soundstage.errors import RequestError
 from tests.tiny_model import TinyParts, write_tiny_model
@@ -24,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ss.LTXVideoPipeline:
-    monkeypatch.setattr(soundstage.rendering.parts, "LoadedParts", TinyParts)
+    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", TinyParts)
     return ss.LTXVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
 
 

@@ -29,12 +29,13 @@ from benchmarks.random_files import (
     sentencepiece_model,
     write_files,
 )
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.identify import identify
 from soundstage.library.model_files import find_model
 from soundstage.memory.policy import Machine
 from soundstage.model.config import audio_vae_header, transformer_header, video_vae_header, vocoder_header
+from soundstage.rendering.events import Done
 from soundstage.request.request import Request
 from soundstage.text.pieces import build_tokenizer, read_pieces
 from soundstage.weights.configs import published_config
@@ -195,7 +196,8 @@ def test_every_policy_makes_the_same_clip_text_and_all(folder: Path, resident: D
 
 def test_on_disk_nothing_stays_but_the_part_that_was_used_last(folder: Path) -> None:
     _, engine = made(folder, "disk")
-    parts = engine._built
+    assert engine._renderer is not None
+    parts = engine._renderer.built
     assert parts is not None
     assert parts.manager.present == "vocoder"
     gemma, transformer = parts.text_encoder.gemma.model, parts.transformer
@@ -239,7 +241,7 @@ def test_the_engine_takes_what_fits_and_stays_with_it(folder: Path, free: Callab
     less = engine.choose(plan)
     assert less.residency.policy == "disk"
     assert less.price.host_bytes <= everything.price.host_bytes * 0.95
-    assert engine._house(less) is engine._house(engine.choose(plan))
+    assert engine._rendering().parts(less) is engine._rendering().parts(engine.choose(plan))
     free(10e9)
     assert engine.choose(plan).residency == less.residency
     free(1e6)

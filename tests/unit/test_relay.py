@@ -17,11 +17,12 @@ from soundstage.conditioning.relay import (
     segment_bias,
 )
 from soundstage.conditioning.spans import Strength, token_weights
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import find_model
 from soundstage.model.attention import Attention, context_bias
 from soundstage.prompts.timeline import Relay, parse_timeline
+from soundstage.rendering.events import Done
 from soundstage.request.inputs import Lora, Span
 from soundstage.request.request import Request
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_tiny_model

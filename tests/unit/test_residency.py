@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import find_model
 from soundstage.memory.offload import (
@@ -21,6 +21,7 @@ from soundstage.memory.offload import (
 )
 from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.model.attention import FeedForward
+from soundstage.rendering.events import Done
 from soundstage.rendering.parts import choose_residency
 from soundstage.request.request import Request
 from tests.tiny_model import TinyParts, write_tiny_model

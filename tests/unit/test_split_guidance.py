@@ -15,9 +15,10 @@ from torch import Tensor
 
 import soundstage as ss
 from soundstage.compat.diffusers import _fields
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import ConfigError, RequestError
 from soundstage.library.model_files import find_model
+from soundstage.rendering.events import Done
 from soundstage.request.recipe import Recipe
 from soundstage.sampling.denoise import denoise
 from soundstage.sampling.guidance import Contexts, Guider

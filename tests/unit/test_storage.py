@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 
 import soundstage as ss
 from soundstage.cli.main import app
-from soundstage.engine import Done, Engine
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.convert import convert
 from soundstage.library.model_files import SHIPPED, find_model
 from soundstage.memory.policy import Machine, ModelSizes, Residency, choose_held
 from soundstage.rendering import parts
+from soundstage.rendering.events import Done
 from soundstage.rendering.parts import LoadedParts, model_sizes
 from soundstage.request.request import Request
 from soundstage.weights.quantize import QuantizedLinear, quantize
@@ -48,7 +49,7 @@ class Quick(LoadedParts):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "LoadedParts", Quick)
+    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", Quick)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,9 @@ def made(
     stage = ss.load(model, device="cpu", weights=weights, residency=residency, dtype=dtype)
     *_, done = stage.run(Request(prompt="A red ball bounces.", **{**FIELDS, **fields}))
     assert isinstance(done, Done)
-    assert stage._built is not None
-    stage._built.close()
+    assert stage._renderer is not None
+    assert stage._renderer.built is not None
+    stage._renderer.built.close()
     return done
 
 
@@ -224,10 +226,10 @@ def test_a_plan_that_changes_how_weights_are_held_builds_the_model_anew(
     free(10e9)
     stage = Engine(find_model("nano"), device="cpu")
     plan = stage.plan(Request(prompt="A red ball bounces.", **FIELDS))
-    first = stage._house(stage.choose(plan))
-    assert stage._house(stage.choose(plan)) is first
+    first = stage._rendering().parts(stage.choose(plan))
+    assert stage._rendering().parts(stage.choose(plan)) is first
     stage._storage = "int8"
-    assert stage._house(stage.choose(plan)).storage == "int8"
+    assert stage._rendering().parts(stage.choose(plan)).storage == "int8"
 
 
 @pytest.mark.parametrize("weights", [word for word in STORAGES if word != "stored"])

@@ -13,12 +13,12 @@ from rich.console import Console
 
 import soundstage.cli.progress as progress
 from soundstage.cli.progress import Progress
-from soundstage.engine import Notice, Phase, Step
 from soundstage.errors import RequestError
 from soundstage.library.model_files import ModelSet
 from soundstage.memory.policy import Machine, ModelSizes, choose, price
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.plan import Plan
+from soundstage.rendering.events import Notice, Phase, Step
 from soundstage.request.defaults import Defaults
 from soundstage.request.request import Request
 from soundstage.request.take import Take

@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soundstage.cli.spelling import Spoken
-from soundstage.engine import Done, Engine, Notice, Phase, Step
+from soundstage.engine import Engine
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError
 from soundstage.library.model_files import find_model
 from soundstage.media.write import write_wav
 from soundstage.rendering import window_store as folders
 from soundstage.rendering.differences import differences
 from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Done, Notice, Phase, Step
 from soundstage.rendering.own_folder import OwnFolder
 from soundstage.rendering.window_store import MANIFEST, WindowStore
 from soundstage.request.inputs import Audio, Lora

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from soundstage.engine import Done, Engine, Phase, Step
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.planning.long_take import plan_request, window_request
@@ -18,6 +18,7 @@ from soundstage.prompts.timeline import Relay, parse_timeline
 from soundstage.rendering.decode import finished_frames
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Done, Phase, Step
 from soundstage.request.defaults import Defaults
 from soundstage.request.inputs import Audio, Guide, Lora, Span
 from soundstage.request.request import Request

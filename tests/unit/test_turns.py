@@ -24,12 +24,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import soundstage as ss
-from soundstage.engine import Done, Engine, Phase, Step
+from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import TRANSFORMER, find_model
 from soundstage.memory.policy import Machine
 from soundstage.rendering import parts as parts_file
 from soundstage.rendering.encoding_cache import EncodingCache
+from soundstage.rendering.events import Done, Phase, Step
 from soundstage.rendering.turns import FairLock
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_text_encoder, write_tiny_model
 
@@ -137,7 +138,7 @@ def test_interleaving_would_show_without_turns(
     stage: Engine, loras: list[str], alone: list[Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The requests above do leave something behind that changes another's film."""
-    monkeypatch.setattr("soundstage.rendering.turns.Seat.restore", lambda _: None)
+    monkeypatch.setattr("soundstage.rendering.turns.RunState.restore", lambda _: None)
     plain, adapted = (stage.run(request) for request in requests(loras)[:2])
     last: list[Any] = [None, None]
     for pair in zip(plain, adapted, strict=True):
@@ -349,14 +350,15 @@ def test_a_run_whose_parts_another_has_closed_goes_on_with_its_own(
     folder: Path, loras: list[str], alone: list[Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run does not fit beside what the first one has loaded, so the memory plan changes."""
-    monkeypatch.setattr(parts_file, "LoadedParts", Quick)
+    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", Quick)
     room = [10e9]
     monkeypatch.setattr(parts_file, "this_machine", lambda _: Machine("the CPU", "cpu", room[0]))
     shared = Engine(find_model(folder), device="cpu", cache=EncodingCache())
     first = shared.run(requests(loras)[1])
     while not isinstance(next(first), Step):
         pass
-    before = shared._built
+    assert shared._renderer is not None
+    before = shared._renderer.built
     assert before is not None
     assert before.residency.policy == "resident"
     second_plan = shared.plan(requests(loras)[0])
@@ -364,14 +366,14 @@ def test_a_run_whose_parts_another_has_closed_goes_on_with_its_own(
     second = shared.run(second_plan)
     while not isinstance(next(second), Step):
         pass
-    assert shared._built is not before
-    assert shared._built is not None
-    assert shared._built.residency.policy == "disk"
+    assert shared._renderer.built is not before
+    assert shared._renderer.built is not None
+    assert shared._renderer.built.residency.policy == "disk"
     assert not vars(before).get("transformer")  # its memory was given up
     assert same(finished(first), alone[1])
-    assert shared._built is before
+    assert shared._renderer.built is before
     assert same(finished(second), alone[0])
-    shared._built.close()
+    shared._renderer.built.close()
 
 
 def test_a_lora_that_is_gone_when_its_run_goes_on_is_told(

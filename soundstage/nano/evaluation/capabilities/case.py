@@ -25,7 +25,8 @@ from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE, VideoShape
 
 if TYPE_CHECKING:
-    from soundstage.engine import Done, Engine
+    from soundstage.engine import Engine
+    from soundstage.rendering.events import Done
     from soundstage.rendering.parts import Parts
 
 NUM_FRAMES = 49
@@ -187,7 +188,7 @@ class StageMaker:
 
     def clip(self, request: Request) -> Shown:
         """The clip of a request, with the overrides."""
-        from soundstage.engine import Done
+        from soundstage.rendering.events import Done
 
         if request.recipe == "single" and self.overrides:
             fields = {name: getattr(request, name) for name in request.model_fields_set}

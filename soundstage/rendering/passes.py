@@ -1,0 +1,120 @@
+"""The passes of a plan: its encoded inputs become latents, pass by pass and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from soundstage.conditioning.pixels import to_uint8
+from soundstage.conditioning.relay import directed
+from soundstage.rendering.encoded_inputs import EncodedInputs
+from soundstage.rendering.encoded_prompts import encoded_prompts
+from soundstage.rendering.events import Clock, Event, Preview, Step
+from soundstage.rendering.finite import Watch
+from soundstage.rendering.prepare import Latents, cropped, streams, upsampled
+from soundstage.sampling.cache import StepCaches
+from soundstage.sampling.denoise import State, denoise
+from soundstage.sampling.guidance import Contexts, Guider
+from soundstage.sampling.samplers import sampler_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from soundstage.planning.plan import PassPlan, Plan
+    from soundstage.rendering.encoding_cache import EncodingCache
+    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.windows import Handover
+    from soundstage.sampling.streams import Stream
+
+# The forward passes of a step run as one batch up to this many tokens, one after the other beyond it.
+MAX_BATCHED_TOKENS = 16_384
+
+Streams = tuple["Stream | None", "Stream | None"]
+
+
+def latents_of_passes(
+    plan: Plan,
+    parts: Parts,
+    cache: EncodingCache,
+    clock: Clock,
+    preview_every: int = 0,
+    handover: Handover | None = None,
+) -> Generator[Event, None, dict[str, Tensor]]:
+    """Make the latents of one clip; return those of every pass as "<pass>.video" and "<pass>.audio".
+
+    handover: what the clip goes on from. Raises NotFiniteError naming the step after which latents were not
+    numbers, at the latest after the last step of the pass.
+    """
+    yield clock.phase("encode")
+    prompts = [encoded_prompts(parts, plan, pass_, cache) for pass_ in plan.passes]
+    inputs = EncodedInputs(plan, parts, cache)
+    inputs.prepare()
+    made = Latents()
+    latents: dict[str, Tensor] = {}
+    generator: torch.Generator | None = None
+    for pass_, (positive, negative) in zip(plan.passes, prompts, strict=True):
+        if pass_.upsample:
+            yield clock.phase("upsample")
+        start = upsampled(parts, pass_, inputs, made)
+        yield clock.phase("denoise")
+        both = streams(parts, pass_, inputs, start)
+        both = both if handover is None else handover.continued(pass_.name, both)
+        generator = _generator(parts, pass_, generator)
+        watch = Watch(pass_.name, parts)
+        watch.see(0, pass_.num_steps, **_given(both))
+        guider = _guider(parts, pass_, both, directed(positive, plan.timeline, pass_.fps, both), negative)
+        sampler = sampler_named(pass_.sampler)
+        for state in denoise(guider, *both, pass_.sigmas, generator, sampler=sampler):
+            watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
+            yield Step(pass_.name, state.step, state.num_steps, state.sigma_next)
+            if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
+                yield Preview(pass_.name, state.step, _preview(parts, pass_, state))
+        watch.check()
+        parts.check_files()
+        made = cropped(pass_, state.video, state.audio)
+        latents.update(made.named(pass_.name))
+    return latents
+
+
+def _guider(
+    parts: Parts, pass_: PassPlan, both: Streams, positive: Contexts, negative: Contexts | None
+) -> Guider:
+    """Put a pass's LoRAs on the model, and return its guided prediction."""
+    positions = [None if s is None else s.positions for s in both]
+    parts.adapt(pass_.loras, positions[0], positions[1])
+    tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(pass_.kinds)
+    return Guider(
+        lambda: parts.transformer,  # parts that are closed between two steps build it anew
+        both,
+        (pass_.video, pass_.audio),
+        positive,
+        negative,
+        batched=tokens <= MAX_BATCHED_TOKENS,
+        unconditional=sampler_named(pass_.sampler).needs_unconditional,
+        cache=None if pass_.cache is None else StepCaches(pass_.cache, pass_.sigmas),
+    )
+
+
+def _generator(parts: Parts, pass_: PassPlan, last: torch.Generator | None) -> torch.Generator:
+    """Return the random numbers of a pass: from its own seed, or those that follow the pass before."""
+    if pass_.seed is None and last is not None:
+        return last
+    return torch.Generator(parts.device).manual_seed(pass_.seed or 0)
+
+
+def _given(both: Streams) -> dict[str, Tensor | None]:
+    """Return the values a pass begins with: kept tokens, and the latents it starts from."""
+    found = [None if s is None else s.clean if s.initial is None else s.clean + s.initial for s in both]
+    return {"video": found[0], "audio": found[1]}
+
+
+def _preview(parts: Parts, pass_: PassPlan, state: State) -> NDArray[np.uint8]:
+    """Return the predicted picture after a step, (F, H, W, 3)."""
+    latents = cropped(pass_, state.clean_video, None).video
+    assert latents is not None
+    with torch.no_grad():
+        return to_uint8(parts.preview_video(latents))

@@ -2,8 +2,7 @@
 
 Each segment of a `Timeline` is encoded on its own, and the contexts are put one after the other along the
 text axis. A bias on the logits of text attention makes a token read mostly the segment of its own time, the
-same for picture and sound. The negative prompt
-has no bias.
+same for picture and sound. The negative prompt has no bias.
 
 The penalty of a segment at distance d from its middle, in latent frames:
 
@@ -12,9 +11,9 @@ The penalty of a segment at distance d from its middle, in latent frames:
 
 Source: Prompt Relay (arXiv 2604.10030); docs/model/conditioning.md, "Timed prompts". Two choices differ from
 the published nodes. Distances are taken from the middle of a token's time, not from its start, so that the
-first frame of a segment is not torn between two. And only differences between segments count, as they do
-in a softmax: the nearest segment has the bias 0, so that no token is left with words that are all damped
-and bfloat16 loses nothing.
+first frame of a segment does not lie between two. And only differences between segments count, as in a
+softmax: the nearest segment has the bias 0, so that no token has all its words damped, and bfloat16 loses
+nothing.
 """
 
 from __future__ import annotations

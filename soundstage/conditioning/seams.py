@@ -14,8 +14,8 @@ from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE
 
 Range = tuple[int, int]  # [first, end)
 
-# The shortest fades between kept and made frames and samples. In them the model's rendering of what is kept
-# goes over into what is kept; longer ones show no smaller jump on nano, and change more of the clip.
+# The shortest fades between kept and made frames and samples. In them the model's rendering of the kept part
+# fades into the kept part itself; longer fades make no smaller jump on nano and change more of the clip.
 SEAM_FRAMES = 3
 SEAM_SAMPLES = 1440  # 30 ms
 

@@ -1,8 +1,8 @@
-"""The tokens of one modality while a pass is prepared: what is kept, what is put in place, what is added.
+"""The tokens of one modality while a pass is prepared: kept, put in place, or added.
 
-One mechanism serves every use. A token has a clean value, a mask (1: made, 0: kept, between: let go that
-far), a start and a position. Putting in place changes clean values and masks of the clip's own tokens;
-adding puts tokens behind them, which attend and are attended to and are dropped after the pass.
+One mechanism serves every use. A token has a clean value, a mask (1: made, 0: kept, between: in part), a
+start and a position. Putting in place changes clean values and masks of the clip's own tokens; adding puts
+tokens behind them, which attend and are attended to and are dropped after the pass.
 Source: docs/model/conditioning.md, "Tokens".
 """
 

@@ -1,8 +1,8 @@
 """Audio VAE: stereo log-mel (B, 2, M, 64) <-> normalised latents (B, 8, T, 16), 25 latents a second.
 
-T = ceil(M / 4) going in, M = 4T - 3 coming out. Time is dim 2 and causal on both sides: latent i sees mel
-frames up to 4i, mel frame m sees latents up to ceil(m / 4). No attention, no learned norm. Checkpoint names
-are the attribute names (`encoder.down.0.block.1.conv2.conv.weight`, ...).
+T = ceil(M / 4) for the encoder, M = 4T - 3 for the decoder. Time is dim 2 and causal in both: latent i
+depends on mel frames up to 4i, mel frame m on latents up to ceil(m / 4). No attention, no learned norm.
+Checkpoint names are the attribute names (`encoder.down.0.block.1.conv2.conv.weight`, ...).
 
 Source: docs/model/audio.md, "Audio VAE"; numbers held by tests/parity/test_audio_vae.py.
 """
@@ -171,7 +171,7 @@ class AudioDecoder(nn.Module):
         for i in reversed(range(len(widths))):
             levels.append(Level(width, widths[i], config.num_res_blocks + 1, upsample=i > 0))
             width = widths[i]
-        # The checkpoint numbers levels by resolution, finest first; data meets them the other way round.
+        # The checkpoint numbers levels by resolution, finest first; they are computed in reverse.
         self.up = nn.ModuleList(reversed(levels))
         self.conv_out = CausalConv(width, 2)
 

@@ -1,9 +1,10 @@
-"""Attention with a bias, in parts that need none.
+"""Attention with a bias, in parts of which most need none.
 
-A bias costs attention its fastest kernels: twice the time for all tokens, though most rows of most biases add
-nothing, and what a row may not see need not be computed. `parts_of` reads a bias once per run and cuts it
-into runs of tokens that see the same. Where the bias is zero wherever a run sees, it is computed without one,
-on the keys it sees; the others with the bias of the keys that any of them sees. The dense bias is the oracle.
+With a bias, attention cannot use its fastest kernels and takes twice the time, though most rows of most
+biases add nothing, and masked keys need not be computed. `parts_of` reads a bias once per run and cuts it
+into runs of tokens with the same mask. A run whose bias is 0 on all keys that it may read is computed on
+these keys without a bias; other runs with the bias of the keys that any of their tokens may read. The dense
+bias is the oracle.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Parts that are worth their calls; what is left over is computed together.
+# Limits of the parts that are worth their own call; other rows are computed together.
 MOST_PARTS = 8
 LEAST_ROWS = 64
 
@@ -63,7 +64,7 @@ def _parts(bias: Tensor) -> tuple[Part, ...]:
     for start, stop, alike in _runs(rows):
         seen = (rows[start] > lowest) if alike else (rows[start:stop] > lowest).any(dim=0)
         keys = _slices(seen)
-        if not keys:  # sees nothing: softmax makes of the dense bias what it makes
+        if not keys:  # all keys are masked: softmax decides, as with the dense bias
             keys = (slice(0, count),)
         chosen = rows[start : start + 1] if alike else rows[start:stop]
         picked = picked_keys(chosen, keys, dim=1)

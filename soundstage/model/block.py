@@ -96,7 +96,7 @@ class BlockKeeps:
 def _keep_mask(kept: tuple[bool, ...], device: torch.device | None) -> Tensor:
     """Return (B, 1, 1) on the device, made once: a copy makes the host wait, and every block needs it.
 
-    Never given up: a recorded step (speed/graphs.py) reads the memory it has found.
+    It is never freed: a recorded step (speed/graphs.py) reads its memory.
     """
     with torch.inference_mode(False):
         return torch.tensor(kept, device=device).view(-1, 1, 1)

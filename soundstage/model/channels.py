@@ -1,4 +1,4 @@
-"""The one rule by which sound of any number of channels becomes stereo, the model's own. No torch."""
+"""The model's rule that turns sound of any number of channels into stereo. No torch."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""Audio latents to sound, stretch by stretch: the numbers of the whole, in memory that does not grow.
+"""Audio latents to sound, stretch by stretch: the same numbers as at once, in memory that does not grow.
 
-The audio decoder and the vocoder are convolutions throughout, so a sample depends on a second or two of its
-surroundings at most. Each stretch is made with that much around it, which is then cut off.
+The audio decoder and the vocoder consist of convolutions, so a sample depends on at most a second or two of
+its surroundings. Each stretch is made with its surroundings, which are then cut off.
 
-Beyond the first and last mel frame the vocoder's convolutions read zeros. A log-mel of zero is loud, and so a
-silent clip began and ended with a click. Here the sound is made with its first and last mel frame held for
-EDGE_MELS on either side, which are cut off: see docs/decoding.md.
-Source of the reaches: docs/model/audio.md, "Reaches". Held by
-tests/unit/test_long_sound.py.
+Beyond the first and last mel frame the vocoder's convolutions read zeros. A log-mel of zero is loud, so a
+silent clip would begin and end with a click. The first and last mel frame are therefore repeated EDGE_MELS
+times on either side, and the sound of these is cut off: see docs/decoding.md.
+Source of the reaches: docs/model/audio.md, "Reaches". Held by tests/unit/test_long_sound.py.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from soundstage.types import AUDIO_LATENTS_PER_S, MEL_HOP, MEL_RATE_HZ
 # Sound up to this long is made at once, as one call of the modules would.
 STRETCH_LATENTS = 20 * AUDIO_LATENTS_PER_S
 MELS_PER_LATENT = MEL_RATE_HZ // MEL_HOP // AUDIO_LATENTS_PER_S
-EDGE_MELS = 16  # 160 ms; what lies farther out changes the edge by less than 1/1000 in nano
+EDGE_MELS = 16  # 160 ms; more changes the edge by less than 1/1000 in nano
 # 80 ms. T latents make 4T - 3 mel frames, up to 50 ms less than the film they are for.
 MAX_HELD_MELS = 8
 

@@ -1,4 +1,4 @@
-"""The way in for sound: channels, resampling to 16 kHz, log-mel pictures for the audio VAE.
+"""Input sound: channels, resampling to 16 kHz, log-mel pictures for the audio VAE.
 
 waveform (B, C, N) in [-1, 1] -> stereo -> 16 kHz -> log-mel (B, 2, M, 64), M = 1 + N // 160, in float32.
 Nothing is normalised in loudness. All values are those of the LTX-2.3 audio front end; numbers are held by

@@ -1,7 +1,7 @@
 """Normalised attention guidance (NAG): steering away from a negative text inside text attention.
 
-For distilled models, which run without a second, negative pass. The same queries read both texts; the
-result is pushed away from what the negative text gave, kept from growing, and mixed back.
+For distilled models, which run without a negative pass. The same queries attend to both texts. The positive
+result is moved away from the negative one, limited in length, and mixed back.
 Source: Chen et al. 2025; constants and order: docs/model/sampling.md, "NAG".
 """
 

@@ -1,8 +1,8 @@
 """Float32 products that are float32, whatever the process has set.
 
-cuDNN rounds the inputs of float32 convolutions to TF32 unless it is told not to, and a program around us may
-have allowed the same, or bfloat16, for matrix products (`torch.set_float32_matmul_precision`). Pictures do
-not mind; the sound parts are over a hundred layers in series and lose 4 % of the result's norm, for no time
+cuDNN rounds the inputs of float32 convolutions to TF32 by default, and the calling program may have allowed
+the same, or bfloat16, for matrix products (`torch.set_float32_matmul_precision`). In pictures this does not
+show; the sound parts have over a hundred layers in series and lose 4 % of the result's norm, for no time
 gained (measured on one H200; docs/gpu.md).
 """
 

@@ -129,7 +129,7 @@ class TinyDecoder(nn.Module):
         for layer in self.decoder:
             x = layer(x, batch) if isinstance(layer, MemoryBlock) else layer(x)
         frames = torch.unflatten(F.pixel_shuffle(x, self.config.patch), 0, (batch, -1))
-        return frames[:, 7:].transpose(1, 2)  # the first latent stands for one frame, made last of its eight
+        return frames[:, 7:].transpose(1, 2)  # the first latent is one frame, the last of its eight
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

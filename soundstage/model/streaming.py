@@ -1,12 +1,12 @@
-"""The video VAE over pieces of a clip: the numbers of the whole, in memory that does not grow with length.
+"""The video VAE over pieces of a clip: the same numbers as at once, in memory that does not grow with length.
 
-Nothing but the convolutions mixes frames, so each keeps the last two frames it was given and goes on from
-them with the next piece. The decoder's convolutions look one frame ahead as well: they hand out a frame when
-the next one has come, and the last one at the end, against a copy of itself. Residual sums wait for their
-branch. Pieces run depth first, from latents to pixels, and are cut wherever a stage would make more than
-`max_bytes` of them; so what is alive is a piece per stage and two frames per convolution.
+Only the convolutions mix frames, so each keeps its last two input frames for the next piece. The decoder's
+convolutions also read one frame ahead: they return a frame when the next one has come, and the last one at
+the end, with a copy of itself after it. Residual sums are delayed until their branch is computed. Pieces run
+depth first, from latents to pixels, and are cut where a stage would make more than `max_bytes`. So the memory
+in use is a piece per stage and two frames per convolution.
 
-A clip that fits in one piece runs through the ordinary modules and gives their bits.
+A clip that fits in one piece runs through the ordinary modules and has their bits.
 Source of the technique: docs/model/video-vae.md, "Streaming".
 """
 
@@ -33,8 +33,8 @@ from soundstage.types import SPACE_SCALE, TIME_SCALE
 if TYPE_CHECKING:
     from soundstage.model.video_vae import VideoDecoder, VideoVae
 
-# What one stage may hand to the next in one piece. A frame of the decoder's last stage is 33 MB at 1088x1920
-# in bfloat16; larger pieces gain little speed and cost their size once per stage.
+# The most that a stage passes to the next in one piece. A frame of the decoder's last stage is 33 MB at
+# 1088x1920 in bfloat16; larger pieces gain little speed and cost their size once per stage.
 MAX_BYTES = 64 * 2**20
 
 Pieces = Iterator[tuple[Tensor, bool]]  # (B, C, n, H, W) in order, and whether it is the last

@@ -1,8 +1,8 @@
 """The audio-video diffusion transformer: noisy tokens of both streams -> their velocities.
 
-A run calls `prepare` once and `forward` at every step. What does not change over the steps is in the
-tables: rotary tables, attention biases, and which tokens share a timestep. Text keys and values are not
-among them: the context is scaled and shifted by sigma before the projections, so they change at every
+A run calls `prepare` once and `forward` at every step. The tables hold all that stays the same over the
+steps: rotary tables, attention biases, and groups of tokens that share a timestep. Text keys and values are
+not among them: the context is scaled and shifted by sigma before the projections, so they change at every
 step. At the published size they cost as much as 150 more video tokens.
 
 Weights may be in bfloat16; the scale-and-shift tables stay in float32 and are cast where they are used.
@@ -328,7 +328,7 @@ class _StreamNets(NamedTuple):
 
 
 def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return the bias of a text mask; None where every text token is seen. Each mask is looked at once."""
+    """Return the bias of a text mask; None where no text token is masked. Each mask is checked once."""
     if mask is None or mask.is_floating_point():
         return None if mask is None else context_bias(mask, dtype)
     version = 0 if mask.is_inference() else mask._version
@@ -337,7 +337,7 @@ def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if _whole_masks[mask][1] else context_bias(mask, dtype)
 
 
-# By mask: the version that was looked at, and whether it was whole.
+# By mask: the version that was checked, and whether it was whole.
 _whole_masks: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
 
 

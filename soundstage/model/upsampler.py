@@ -2,7 +2,7 @@
 
 "space": height and width by 2, or by 3/2 through a shuffle up and a blurred step down. "time": T -> 2T - 1.
 Convolutions are plain (zeros on every side, not causal) and GroupNorm spans the whole clip, so a clip must
-pass in one piece: tiles or chunks give another result. Checkpoint names are the attribute names.
+be upsampled as a whole: tiles or chunks give another result. Checkpoint names are the attribute names.
 
 Source: docs/model/video-vae.md, "Upsamplers"; numbers held by tests/parity/test_upsampler.py.
 """

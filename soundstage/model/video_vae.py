@@ -1,8 +1,8 @@
 """Video VAE: pixels (B, 3, F, H, W) in [-1, 1] <-> normalised latents (B, 128, F', H/32, W/32).
 
-F = 8(F' - 1) + 1. The encoder is causal in time (latent k sees pixel frames up to 8k); the decoder is
-not. All normalisation is PixelNorm, which has no parameters, so a frame's neighbours matter only
-through the convolutions. Checkpoint names are the attribute names (`conv_in.conv.weight`, ...).
+F = 8(F' - 1) + 1. The encoder is causal in time (latent k depends on pixel frames up to 8k); the decoder is
+not. All normalisation is PixelNorm, which has no parameters, so frames are mixed only by the convolutions.
+Checkpoint names are the attribute names (`conv_in.conv.weight`, ...).
 
 Source: docs/model/video-vae.md, "Structure" and "Building blocks"; numbers held by
 tests/parity/test_video_vae.py.
@@ -20,10 +20,10 @@ from soundstage.model.config import STRIDES, VaeBlock, VideoVaeConfig
 from soundstage.model.statistics import ChannelStatistics
 
 NORM_EPS = 1e-8
-# Of what is normed at once: little enough for a processor's cache, enough to keep a device busy.
+# Size of a piece that is normed at once: it fits a processor's cache and keeps a device busy.
 PIECE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 
-# (x (B, C, T, H, W), frames before, frames after) -> as `activated`, whose place a faster one can take.
+# (x (B, C, T, H, W), frames before, frames after) -> as `activated`, which a faster function can replace.
 Activate = Callable[[Tensor, int, int], Tensor]
 
 
@@ -206,7 +206,7 @@ class Downsample(nn.Module):
         elif x.shape[2] == 1:  # twins give twins: convolve one of them
             h = self.conv(x).expand(-1, -1, 2, -1, -1)
             x = x.expand(-1, -1, 2, -1, -1)
-        else:  # the first frame stands alone: give it a twin to be packed with
+        else:  # the first frame has no pair: pack it with a copy of itself
             x = torch.cat([x[:, :, :1], x], dim=2)
             h = self.conv(x)
         return self.pack(h, x)

@@ -1,7 +1,7 @@
 """Vocoder: stereo log-mel (B, 2, M, 64) -> sound (B, 2, 480 M) at 48 kHz in [-1, 1].
 
-A base generator makes 16 kHz sound; bandwidth extension takes the log-mel of that, makes what lies above
-with a second generator, and adds it to the first sound brought to 48 kHz. Checkpoint names are the attribute
+A base generator makes 16 kHz sound. Bandwidth extension makes the higher frequencies with a second generator,
+from the log-mel of that sound, and adds them to it at 48 kHz. Checkpoint names are the attribute
 names (`vocoder.resblocks.0.acts1.0.upsample.filter`, `mel_stft.mel_basis`, ...).
 
 The vocoder runs in float32, whatever its weights were stored in: over a hundred convolutions in series lose

@@ -87,7 +87,7 @@ class StepCaches:
         run = _first_block if self.settings.kind == "first-block" else _teacache
 
         def shortcut(stack: BlockStack, xv: Tensor | None, xa: Tensor | None) -> Pair:
-            if memory.enabled != stack.enabled:  # a stream that rested has added nothing
+            if memory.enabled != stack.enabled:  # the blocks did not update the other stream
                 memory.forget(stack.enabled)
             made, left_out = run(self.settings, memory, may_skip, stack, (xv, xa))
             self.blocks_in_all += len(stack)

@@ -18,7 +18,7 @@ from torch import Tensor
 from soundstage.sampling.samplers import Euler, Moment, Pair, Past, Sampler, each
 from soundstage.sampling.streams import Stream, draw_noise
 
-# The most earlier steps a sampler looks at.
+# The most earlier steps that a sampler uses.
 MAX_PAST = 2
 
 

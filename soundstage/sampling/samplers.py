@@ -1,10 +1,10 @@
 """Samplers: from one noise level to the next, given the prediction of the clean latents.
 
-A sampler is a frozen record of settings with one method, `step`; what it may use beside the prediction (a
-second prediction, fresh noise, the steps before) comes in as a `Moment`, so it keeps no state of its own.
+A sampler is a frozen record of settings with one method, `step`. All that a step may use (the prediction, a
+second one, fresh noise, earlier steps) comes in a `Moment`, so a sampler keeps no state.
 
-D is the guided, mask-blended prediction, n standard normal noise. Coefficients are Python floats; they are
-worked out from the list, not from rounded tensors.
+D is the guided, mask-blended prediction, n standard normal noise. Coefficients are Python floats, computed
+from the list and not from rounded tensors.
 Source: docs/model/sampling.md, "Samplers"; numbers held by tests/unit/test_samplers.py.
 """
 
@@ -44,7 +44,7 @@ class Moment:
     x, denoised: (B, N, D). sigma, sigma_next: levels of the list. past: earlier steps, the newest first.
     predict: another blended prediction, of latents at a level. noise: standard normal noise for a purpose
     ("step", "substep"), in the sampler's own form, for one level after the other. blend: kept tokens put
-    back. unconditional: the blended prediction of the negative prompt, if the sampler asked for it.
+    back. unconditional: the blended prediction of the negative prompt, if the sampler needs it.
     """
 
     x: Pair

@@ -2,10 +2,10 @@
 
     speed_up(transformer, torch.device("cuda"), torch.bfloat16)    # once, after loading and quantizing
 
-`Fused` computes what lies between a block's matrix products, `FusedRounding` what lies around 8-bit products,
-by the kernels of `speed.triton_kernels`. Each method is tried once on the device (`speed.trials`) and left to
-plain PyTorch where Triton is missing, a kernel fails, or it is not faster. A call whose shapes or formats do
-not fit, or that gradients or autocast watch, takes the plain way too.
+`Fused` computes the arithmetic between a block's matrix products, `FusedRounding` the rounding around 8-bit
+products, by the kernels of `speed.triton_kernels`. Each method is tried once on the device (`speed.trials`)
+and left to plain PyTorch where Triton is missing, a kernel fails, or it is not faster. So is a call whose
+shapes or formats do not fit, or with gradients or autocast.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _kernels() -> Any:
     """Return the module of Triton's kernels, None where Triton is not installed or not usable."""
     try:
         from soundstage.speed import triton_kernels
-    except Exception as error:  # a Triton for another Python or driver fails in ways of its own
+    except Exception as error:  # a Triton for another Python or driver may raise anything
         log.debug("Triton is not usable: %s: %s", type(error).__name__, error)
         return None
     return triton_kernels
@@ -157,8 +157,8 @@ class _Kept(NamedTuple):
 class FusedRounding(Rounding):
     """Compute `Rounding` by fused kernels. on: names of the methods that use them.
 
-    Queries, keys and values read the same activations: these are rounded once, and forgotten with them.
-    Weights that are cast on use all go into one buffer, on each stream.
+    Queries, keys and values read the same activations: these are rounded once, and the result is dropped with
+    them. Weights that are cast on use share one buffer on each CUDA stream.
     """
 
     METHODS = ("activations fp8", "activations int8", "weight fp8", "weight int8", "rescaled")
@@ -172,7 +172,7 @@ class FusedRounding(Rounding):
     def activations(self, x: Tensor, format: Format, scale: Tensor | None = None) -> Quantized:
         if f"activations {format}" not in self.on or not self._fits(x) or not x.is_contiguous():
             return super().activations(x, format, scale)
-        if scale is not None or x.is_inference():  # whose changes are not counted
+        if scale is not None or x.is_inference():  # its changes are not counted
             return Quantized(*self.kernels.quantize_rows(x, DTYPES[format], scale))
         key = (x.data_ptr(), x._version, tuple(x.shape), x.dtype, format)
         kept = self._kept

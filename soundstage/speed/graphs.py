@@ -3,12 +3,13 @@
     recorded = record_steps(transformer, device, state)
 
 A forward of new shapes runs as it is, which also warms all kernels up; the second is recorded, later ones are
-replayed. Inputs are copied into tensors of the recording's own, tables only when they are others. What else a
-forward depends on is its key: shapes and number formats, which streams are enabled, guidance passes, and
-`state`, the adapters that are on. A forward with a shortcut (step caches), with gradients, or whose recording
-fails runs as it is.
+replayed. Inputs are copied into the recording's own tensors, tables only when they have changed. All else
+that a forward depends on is its key: shapes and number formats, which streams are enabled, guidance passes,
+and `state`, the adapters that are on. A forward with a shortcut (step caches), with gradients, or whose
+recording fails runs as it is.
 
-Recordings hold addresses: they are for weights that stay where they are, never for streamed or moved ones.
+Recordings hold addresses of memory, so they are only for weights that stay where they are, not for streamed
+or moved ones.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Recorded:
             made, replay = self._recorder.record(
                 lambda: self._plain(video, audio, perturbation=perturbation, tables=tables)
             )
-        except Exception as error:  # of a kernel, a driver, a want of memory: the plain way is there
+        except Exception as error:  # of a kernel, a driver or memory: the plain way remains
             log.debug("a step is not recorded: %s: %s", type(error).__name__, error)
             self._seen[key] = False
             return None

@@ -2,14 +2,14 @@
 
     products   linear layers through oneDNN, with a GELU fused to them. PyTorch sends float32 products to MKL,
                which does not use AVX-512 on AMD. The layers change their class, their weights stay: names,
-               adapters, streaming and 8-bit storage see no difference.
+               adapters, streaming and 8-bit storage work as before.
     sigmoid    the same, but for the GELU, which is x sigmoid(2u): without AVX-512 tanh is slow.
     attention  by head in groups of queries, where PyTorch's flash kernel does not use the processor's units.
     rows       norms, modulation and rotation in groups of rows that stay in the core's cache; see rows.py.
     winograd   3x3x3 convolutions in float32 with fewer products; see winograd.py.
 
-Each is tried once on a machine, see trials.py, and what is not faster there is left out. Nothing is put on
-for training: a fast way stands back where gradients or autocast are on, or a tensor is not on the CPU.
+Each is tried once on a machine, see trials.py, and left out if it is not faster there. Training is not
+changed: the plain way is taken where gradients or autocast are on, or a tensor is not on the CPU.
 SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
 
 Measured on one core, PyTorch 2.13, 1536 tokens of width 1024, in milliseconds, plain and fast

@@ -1,9 +1,9 @@
 """Norms, modulation and rotation on the CPU in groups of rows that stay in the core's cache.
 
-PyTorch carries every operator over the whole tensor, so that norming, scaling and rotating 1536 tokens of
-width 1024 reads and writes the memory ten times. Here a group of rows goes through all of them before the
-next one. Tensors that fit the cache whole are left to PyTorch.
-Sums are over single rows, so that neither the groups nor the number of threads change a bit.
+PyTorch applies every operator to the whole tensor, so that norming, scaling and rotating 1536 tokens of width
+1024 reads and writes the memory ten times. Here all operators are applied to a group of rows before the next
+group. Tensors that fit the cache as a whole are left to PyTorch.
+Sums are over single rows, so that neither the groups nor the number of threads changes a bit.
 """
 
 from __future__ import annotations

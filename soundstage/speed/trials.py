@@ -80,7 +80,7 @@ class Probe:
         if trial.name not in self.found:
             try:
                 reason = _reason_against(trial)
-            except torch.OutOfMemoryError as error:  # says nothing about the path; another time it is tried
+            except torch.OutOfMemoryError as error:  # not the path's fault: it is tried another time
                 log.debug("%s cannot be tried now: %s", trial.name, error)
                 return False
             if reason is not None:

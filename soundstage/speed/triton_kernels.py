@@ -239,7 +239,7 @@ def _quantize_rows_kernel(
     tl.store(scales + row, scale)
     value = tl.div_rn(value, scale)
     if E4M3:
-        # What is not a number must stay so: `where` keeps it where a clamp would hide it.
+        # Not-a-numbers must stay: `where` keeps them, a clamp would hide them.
         value = tl.where(value > most, most, tl.where(value < -most, -most, value))
         tl.store(values + row * columns + column, _to_e4m3(value).to(tl.float8e4nv), mask=mask)
     else:

@@ -27,14 +27,14 @@ from soundstage.speed.rows import even_share, is_plain
 KERNEL, PADDING = (3, 3, 3), (0, 1, 1)
 TILE, SIDE = 4, 6  # results and numbers given, along a side of a tile
 MIN_CHANNELS = 32  # fewer leave the products too thin
-MIN_RESULTS = 1024  # that share a transform of the weights; what it costs is saved at some 800 of them
+MIN_RESULTS = 1024  # that share a transform of the weights; it pays from some 800 on
 MIN_SIDE = 8  # of a frame: below, tiles are mostly edge
 ENOUGH_TILES = 128  # columns of a product; frames with fewer tiles are taken together
 MOST_BYTES = 16 * 2**20  # of transformed input at a time
 MOST_WEIGHT_BYTES = 128 * 2**20  # of transformed weights: 290 output channels of 1024 input channels
 
 Matrix = tuple[tuple[float, ...], ...]
-# B^T (of what is given), G (of the weights) and A^T (of the results), for the points 0, 1, -1, 2, -2 and
+# B^T (for the input), G (for the weights) and A^T (for the results), for the points 0, 1, -1, 2, -2 and
 # infinity. Source: as above, section 4.
 GIVEN: Matrix = (
     (4, 0, -5, 0, 1, 0),
@@ -93,7 +93,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve x (C, T, H + 2, W + 2) with a weight (O, C, 3, 3, 3) -> (O, T - 2, H, W)."""
     _, frames, height, width = x.shape
     height, width = height - 2, width - 2
-    x = F.pad(x, (0, -width % TILE, 0, -height % TILE))  # whole tiles; what is made of them is cut off
+    x = F.pad(x, (0, -width % TILE, 0, -height % TILE))  # whole tiles; the results beyond are cut off
     out = x.new_empty(weight.shape[0], frames - 2, height, width)
     most = MOST_WEIGHT_BYTES // (3 * SIDE**2 * x.shape[0] * x.element_size())
     size = even_share(len(weight), max(MIN_CHANNELS, most))

@@ -237,10 +237,10 @@ def _free_disk() -> float:
 
 
 def _needs(machine: Machine, priced: Sequence[Priced]) -> Iterator[Need]:
-    from soundstage.request.recipes import RECIPES
+    from soundstage.request.recipes import SHIPPED
 
     for one in priced:
-        for recipe in RECIPES:
+        for recipe in SHIPPED:
             for size in one.sizes:
                 yield _need(machine, one, recipe, size)
 

@@ -275,7 +275,7 @@ class _Draft:
 
     def files(self) -> tuple[ModelFile, ...]:
         """Weights that the plan needs; those missing beyond the model's own are problems."""
-        roles = [
+        roles: list[str] = [
             role
             for pass_ in self.resolved.recipe.passes
             for role in pass_.upsample

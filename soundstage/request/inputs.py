@@ -20,6 +20,7 @@ from soundstage.types import Crop, Group
 MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of times stay exact
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
+MAX_STEPS = 1000
 Modality = Literal["video", "audio"]
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 
@@ -28,6 +29,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Multiplier = Annotated[float, Field(ge=-10, le=10)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS), unit("seconds")]
 TIME = Field(le=MAX_SECONDS, json_schema_extra={"unit": "seconds", "minimum": 0})  # in one that takes words
+Fps = Annotated[float, Field(ge=1, le=240, examples=[24]), unit("frames per second")]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, examples=[30]), unit("steps")]
 Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE), unit("pixels")]
 
 

@@ -1,110 +1,166 @@
 """What a recipe is: a list of passes, each of them one run of the denoising loop. Data only.
 
-What a pass leaves at None comes from the model's `Defaults`. The shipped recipes are in `recipes`.
+The shipped recipes are in `recipes/`, one .yaml file each, as users write their own; recipes.py reads both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from soundstage.errors import ConfigError, RequestError, listed
+from pydantic import BeforeValidator, Field, ValidationInfo
+
+from soundstage.errors import ConfigError, RequestError, listed, shown
+from soundstage.fields.record import record
+from soundstage.request.inputs import MAX_STEPS, Fps, Modality, Multiplier, Share, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
 
-START = ("noise", "previous", "source")
-UPSAMPLERS = ("space-x2", "space-x1.5", "time-x2")
-SCALES = {"1/4": Fraction(1, 4), "1/2": Fraction(1, 2), "2/3": Fraction(2, 3), "1": Fraction(1)}
-IDENTITY = ("input", "soundtrack", "previous", "none")
 DISTILLED_LORA = "distilled"
+# Lists that recipes name in place of their numbers.
+NAMED_SIGMAS = {"distilled": schedules.DISTILLED, "refine": schedules.REFINE}
+
+Read = TypeVar("Read")
 
 
-@dataclass(frozen=True)
+def _sigmas(value: Any) -> Any:
+    return NAMED_SIGMAS.get(value, value) if isinstance(value, str) else value
+
+
+def _many(value: Any) -> Any:
+    """A list where one word, or nothing, is written."""
+    return (value,) if isinstance(value, str) else () if value is None else value
+
+
+def _pairs(value: Any) -> Any:
+    return tuple(value.items()) if isinstance(value, Mapping) else _many(value)
+
+
+def _guidance(value: Any, info: ValidationInfo) -> Any:
+    """Scales from words, as a file has them; Scales as they are."""
+    if not isinstance(value, Mapping) or (value and all(isinstance(s, Scales) for s in value.values())):
+        return value
+    return with_words(NEUTRAL, value, str(info.field_name))
+
+
+Scale = Annotated[Literal["1/4", "1/2", "2/3", "1"], BeforeValidator(str)]
+TimeScale = Annotated[Literal["1/2", "1"], BeforeValidator(str)]
+Upsamplers = Annotated[tuple[Literal["space-x2", "space-x1.5", "time-x2"], ...], BeforeValidator(_many)]
+Sigmas = Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1), BeforeValidator(_sigmas)]
+Loras = Annotated[tuple[tuple[str, Multiplier], ...], BeforeValidator(_pairs)]
+Frozen = Annotated[frozenset[Modality], BeforeValidator(_many)]
+GuidanceWords = Annotated[Guidance, BeforeValidator(_guidance)]
+
+
+@record
 class Pass:
-    """One run of the denoising loop.
-
-    scale: of the result's height and width, and time_scale of its frame rate: "1/4", "1/2", "2/3" or "1".
-    start: "noise", "previous" (the latents of the pass before) or "source" (the request's source).
-    upsample: latent upsamplers the start goes through, in order. sigmas: a fixed list; a list that does not
-    begin at 1 keeps that much of the start. schedule, steps, video, audio: None takes the model's default.
-    video, audio: guidance, one set of scales or one for each stretch of noise levels.
-    all_tokens: the schedule is shifted for this pass's own token count instead of 4096. sampler: a name of
-    sampling.samplers. loras: (role or path, strength) pairs; the role "distilled" is the model's own
-    distilled LoRA, left out where the model is distilled already. freeze: modalities taken over from the
-    pass before as they are. references: whether reference clips are seen. identity: the voice that is heard,
-    "input" (at most the first ten seconds of the request's sound), "soundtrack" (all of it, as a dub hears
-    its speaker), "previous" (the sound of the pass before) or "none". guides: "as asked", or "guide" for
-    tokens beside the clip whatever the request says.
-    """
+    """One run of the denoising loop."""
 
     name: str
-    scale: str = "1"
-    time_scale: str = "1"
-    start: str = "noise"
-    upsample: tuple[str, ...] = ()
+    """What progress, LoRAs and `audio_from` call the pass."""
+    scale: Scale = "1"
+    """Size of the pass, as a part of the height and width of the result: 1/4, 1/2, 2/3 or 1."""
+    time_scale: TimeScale = "1"
+    """Frame rate of the pass, as a part of that of the result: 1/2 or 1."""
+    start: Literal["noise", "previous", "source"] = "noise"
+    """What it starts from: noise, the latents of the pass before (previous), or the request's source."""
+    upsample: Upsamplers = ()
+    """Latent upsamplers that the start goes through, in order: space-x2, space-x1.5, time-x2."""
     schedule: str | None = None
-    steps: int | None = None
-    sigmas: tuple[float, ...] | None = None
+    """How noise falls over the steps. Left out, the model's own."""
+    steps: Steps | None = None
+    """Number of denoising steps. Left out, the model's own."""
+    sigmas: Sigmas | None = None
+    """Noise levels, instead of a schedule and steps: a list that falls to 0, or distilled or refine, which
+    are the published ones. A list that begins below 1 keeps that much of the start."""
     all_tokens: bool = False
+    """Shift the schedule for the tokens of this pass instead of 4096."""
     sampler: str = "euler"
-    video: Guidance | None = field(default=None, hash=False)
-    audio: Guidance | None = field(default=None, hash=False)
-    loras: tuple[tuple[str, float], ...] = ()
-    freeze: frozenset[str] = frozenset()
+    """How one denoising step is taken."""
+    video: GuidanceWords | None = field(default=None, hash=False)
+    """Guidance of the picture by the names of Scales. A noise level holds what changes from there down:
+    {cfg: 2, 0.9875: {cfg: 1}}. Left out, the model's own."""
+    audio: GuidanceWords | None = field(default=None, hash=False)
+    """Guidance of the sound, likewise."""
+    loras: Loras = ()
+    """LoRAs and their strengths, by path; distilled is the model's own distilled LoRA, left out where the
+    model is distilled already."""
+    freeze: Frozen = frozenset()
+    """Video or audio that is taken over from the pass before as it is."""
     references: bool = True
-    identity: str = "input"
-    guides: str = "as asked"
+    """Whether reference clips are seen."""
+    identity: Literal["input", "soundtrack", "previous", "none"] = "input"
+    """The voice that is heard: input is at most the first ten seconds of the request's sound, soundtrack all
+    of it, as a dub hears its speaker, previous the sound of the pass before, none no voice."""
+    guides: Literal["as asked", "guide"] = "as asked"
+    """How guides enter: as asked, or always as guide tokens beside the clip."""
+
+    def __post_init__(self) -> None:
+        if self.sigmas is not None and (self.steps is not None or self.schedule is not None):
+            raise ValueError("both sigmas and steps or schedule are given; keep one")
+        if self.sigmas is not None:
+            schedules.check(self.sigmas)
+        if self.upsample and self.start == "noise":
+            raise ValueError("there is nothing to upsample where a pass starts from noise")
 
     @property
     def space(self) -> Fraction:
-        return SCALES[self.scale]
+        return Fraction(self.scale)
 
     @property
     def time(self) -> Fraction:
-        return SCALES[self.time_scale]
+        return Fraction(self.time_scale)
 
 
-@dataclass(frozen=True)
+@record
 class Recipe:
-    """A list of passes. summary: what it is, best_for: when to choose it.
-
-    audio_from: name of the pass whose sound is kept; None is the last. resolution: the size's name where
-    the request gives none; None is the model's own size. fps and thin: likewise.
-    """
+    """A list of passes."""
 
     name: str
+    """What a request calls the recipe. Left out in a file, the file's name."""
     summary: str
-    passes: tuple[Pass, ...]
+    """What it does, in a line."""
+    passes: Annotated[tuple[Pass, ...], Field(min_length=1)]
+    """The passes, in the order in which they run."""
     best_for: str = ""
+    """When to choose it."""
     audio_from: str | None = None
+    """Name of the pass whose sound is kept. Left out, the last."""
     resolution: str | None = None
-    fps: float | None = None
+    """Name of the size where the request gives none, such as 2160p. Left out, the model's own size."""
+    fps: Fps | None = None
+    """Frame rate where the request gives none. Left out, the model's own."""
+
+    def __post_init__(self) -> None:
+        names = [pass_.name for pass_ in self.passes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"pass names must differ, not {', '.join(names)}")
+        if self.audio_from is not None and self.audio_from not in names:
+            raise ValueError(
+                f"audio_from is '{self.audio_from}'; the passes are {listed(self.audio_from, names)}"
+            )
+        for before, pass_ in zip((None, *self.passes), self.passes, strict=False):
+            _check_order(before, pass_)
+        last = self.passes[-1]
+        if len(names) > 1 and (last.space != 1 or last.time != 1):
+            raise ValueError(f"the last pass, '{last.name}', must run at scale 1")
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Recipe:
-        """Read a recipe that a user wrote. where: the file, for messages.
+        """Read a recipe from a file's object. where: the file, for messages.
 
         Raises ConfigError naming what does not fit.
         """
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where} holds no recipe; begin with 'name:', 'summary:' and 'passes:'")
-        try:
-            values = _known(data, cls, where)
-            passes = tuple(_pass(item, f"{where}, pass {i + 1}") for i, item in enumerate(values["passes"]))
-            values.setdefault("name", Path(where).stem)
-            values.setdefault("summary", "a recipe of your own")
-            recipe = cls(**{**values, "passes": passes})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{where} holds a recipe that does not fit: {error}") from error
-        problems = recipe.problems()
-        if problems:
-            raise ConfigError(f"{where}: {'; '.join(problems)}")
-        return recipe
+        values = {"name": Path(where).stem, "summary": "a recipe of your own", **_named(data)}
+        passes = values.get("passes")
+        if isinstance(passes, (list, tuple)):
+            values["passes"] = [_read(Pass, item, f"{where}, pass {i + 1}") for i, item in enumerate(passes)]
+        return _read(cls, values, where)
 
     def to_dict(self) -> dict[str, Any]:
         """The object `from_dict` reads, without fields at their defaults."""
@@ -112,101 +168,39 @@ class Recipe:
         data["passes"] = [_changed(pass_) for pass_ in self.passes]
         return data
 
-    def problems(self) -> list[str]:
-        """What keeps this list of passes from running; empty for a sound one."""
-        found: list[str] = []
-        names = [pass_.name for pass_ in self.passes]
-        if not names:
-            found.append("passes is empty; give at least one")
-        if len(set(names)) != len(names):
-            found.append(f"pass names must differ, not {', '.join(names)}")
-        if self.audio_from is not None and self.audio_from not in names:
-            found.append(
-                f"audio_from is '{self.audio_from}'; the passes are {listed(self.audio_from, names)}"
-            )
-        for i, pass_ in enumerate(self.passes):
-            found += [f"pass '{pass_.name}': {problem}" for problem in _pass_problems(pass_)]
-            if not found:
-                found += _order_problems(self.passes[i - 1] if i else None, pass_)
-        if not found and (self.passes[-1].space != 1 or self.passes[-1].time != 1) and len(names) > 1:
-            found.append(f"the last pass, '{names[-1]}', must run at scale 1")
-        return found
+
+def _read(kind: type[Read], data: Any, where: str) -> Read:
+    """Make a record of a file's object. Raises ConfigError with the place."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} is {shown(data)}; give its fields")
+    try:
+        return kind(**_named(data))
+    except RequestError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
-def _pass_problems(pass_: Pass) -> list[str]:
-    choices = [
-        ("scale", pass_.scale, tuple(SCALES)),
-        ("time_scale", pass_.time_scale, ("1/2", "1")),
-        ("start", pass_.start, START),
-        ("identity", pass_.identity, IDENTITY),
-        ("guides", pass_.guides, ("as asked", "guide")),
-    ]
-    choices += [("upsample", name, UPSAMPLERS) for name in pass_.upsample]
-    choices += [("freeze", name, ("video", "audio")) for name in pass_.freeze]
-    found = [
-        f"{key} is '{value}'; give one of {listed(str(value), ok)}"
-        for key, value, ok in choices
-        if value not in ok
-    ]
-    if pass_.sigmas is not None and (pass_.steps is not None or pass_.schedule is not None):
-        found.append("both sigmas and steps or schedule are given; keep one")
-    if pass_.sigmas is not None:
-        try:
-            schedules.check(pass_.sigmas)
-        except RequestError as error:
-            found.append(str(error))
-    if pass_.upsample and pass_.start == "noise":
-        found.append("there is nothing to upsample where a pass starts from noise")
-    return found
+def _named(data: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in data.items()}
 
 
-def _order_problems(before: Pass | None, pass_: Pass) -> list[str]:
-    """Whether a pass can take over what the one before it leaves."""
+def _check_order(before: Pass | None, pass_: Pass) -> None:
+    """Raise ValueError for a pass that cannot take over what the one before it leaves."""
     where = f"pass '{pass_.name}'"
     if before is None:
         if pass_.start == "previous" or pass_.freeze or pass_.identity == "previous":
-            return [f"{where} takes over from a pass before it, but it is the first"]
-        return []
+            raise ValueError(f"{where} takes over from a pass before it, but it is the first")
+        return
     if pass_.start != "previous":
-        return []
+        return
     space, time = before.space, before.time
     for name in pass_.upsample:
         space *= {"space-x2": Fraction(2), "space-x1.5": Fraction(3, 2)}.get(name, Fraction(1))
         time *= 2 if name == "time-x2" else 1
     if (space, time) != (pass_.space, pass_.time):
-        return [
+        raise ValueError(
             f"{where} runs at scale {pass_.scale} and time_scale {pass_.time_scale}, but pass "
             f"'{before.name}' and its upsamplers come out at {space} and {time}"
-        ]
-    return []
-
-
-def _known(data: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
-    known = [f.name for f in fields(cls)]
-    for key in data:
-        if key not in known:
-            raise ConfigError(f"{where} has an unknown key '{key}'; the keys are {listed(str(key), known)}")
-    return dict(data)
-
-
-def _pass(data: Any, where: str) -> Pass:
-    values = _known(data, Pass, where)
-    for key in ("video", "audio"):
-        if values.get(key) is not None:
-            values[key] = with_words(NEUTRAL, values[key], f"{where}: {key}")
-    for key in ("scale", "time_scale"):
-        if key in values:
-            values[key] = str(values[key])
-    if isinstance(values.get("upsample"), str):
-        values["upsample"] = (values["upsample"],)
-    loras = values.get("loras") or ()
-    pairs = loras.items() if isinstance(loras, Mapping) else loras
-    values["loras"] = tuple((str(name), float(strength)) for name, strength in pairs)
-    if values.get("sigmas") is not None:
-        values["sigmas"] = tuple(float(sigma) for sigma in values["sigmas"])
-    values["upsample"] = tuple(values.get("upsample") or ())
-    values["freeze"] = frozenset(values.get("freeze") or ())
-    return Pass(**values)
+        )
 
 
 def _changed(record: Any) -> dict[str, Any]:

@@ -33,12 +33,16 @@ from soundstage.request.inputs import (
     MAX_FRAMES,
     MAX_SECONDS,
     MAX_SIDE,
+    MAX_STEPS,
     Audio,
+    Fps,
     Guide,
     Lora,
     Modalities,
     Reference,
+    Share,
     Source,
+    Steps,
 )
 from soundstage.request.take import Take
 from soundstage.sampling import schedules
@@ -46,11 +50,9 @@ from soundstage.sampling.cache import StepCache
 from soundstage.sampling.facts import SAMPLERS
 
 ORIENTATIONS = ("landscape", "portrait", "square")
-MAX_STEPS = 1000
 MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 256, 16, 64
 
 Scale = Annotated[float, Field(ge=0, le=100)]
-Sigma = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE), unit("pixels")]
 
 
@@ -86,17 +88,17 @@ class Request(BaseModel):
     """Length of the clip in time. Left out, the model's own."""
     num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES, examples=[49]), unit("frames")] | None = None
     """Length of the clip in frames, instead of in time; snaps to 8k + 1."""
-    fps: Annotated[float, Field(ge=1, le=240, examples=[24]), unit("frames per second")] | None = None
+    fps: Fps | None = None
     """Frame rate of the result. Left out, the recipe's or the model's own."""
     thin: Annotated[int, Field(ge=1, le=4)] = 1
     """Make this many times the frames and keep every n-th of them, for smoother motion; 1 keeps all."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 10
     """Fixes all random numbers: the same seed gives the same film."""
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, examples=[30]), unit("steps")] | None = None
+    steps: Steps | None = None
     """Number of denoising steps. Left out, the recipe's or the model's own."""
     schedule: Annotated[str, Field(examples=list(schedules.NAMES))] | None = None
     """How noise falls over the steps. Left out, the recipe's or the model's own."""
-    sigmas: Annotated[tuple[Sigma, ...], Field(max_length=MAX_STEPS + 1)] | None = None
+    sigmas: Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1)] | None = None
     """Noise levels that fall to 0, instead of a schedule and a number of steps."""
     sampler: Annotated[str, Field(examples=list(SAMPLERS))] | None = None
     """How one denoising step is taken. Left out, the recipe's."""
@@ -113,7 +115,7 @@ class Request(BaseModel):
     modality_guidance: Scale | None = None
     """Pull towards picture and sound that fit each other; 1 is off. Left out, the recipe's or the model's
     own."""
-    rescale: Annotated[float, Field(ge=0, le=1)] | None = None
+    rescale: Share | None = None
     """How far the contrast that guidance adds is taken back; 0 leaves it. Left out, the recipe's or the
     model's own."""
     video_scales: ScaleFields = {}

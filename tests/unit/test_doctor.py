@@ -18,7 +18,7 @@ from soundstage.cli.main import app
 from soundstage.errors import SoundstageError
 from soundstage.library.installed import Library
 from soundstage.memory.policy import Machine
-from soundstage.request.recipes import RECIPES
+from soundstage.request.recipes import SHIPPED
 from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()
@@ -47,15 +47,15 @@ def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) ->
 
 def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: doctor.Report) -> None:
     needs = [need for need in here.needs if need.model == doctor.PUBLISHED]
-    assert len(needs) == 2 * len(RECIPES) * len(doctor.SIZES)
-    assert {need.recipe for need in needs} == set(RECIPES)
+    assert len(needs) == 2 * len(SHIPPED) * len(doctor.SIZES)
+    assert {need.recipe for need in needs} == set(SHIPPED)
     assert {need.recipe for need in needs if need.needs_input} == {"dub", "upscale"}
     assert not any(need.refused for need in needs)
 
 
 def test_nano_is_priced_at_its_own_sizes_where_its_plan_says_yes(here: doctor.Report) -> None:
     needs = [need for need in here.needs if need.model == "nano"]
-    assert {need.recipe for need in needs} == set(RECIPES)
+    assert {need.recipe for need in needs} == set(SHIPPED)
     assert needs[0].size == "192x128x49"
     stage = soundstage.load("nano")
     for need in needs:
@@ -124,7 +124,7 @@ def test_the_command_prints_a_table_or_json(here: doctor.Report, monkeypatch: py
     text = runner.invoke(app, ["doctor"])
     assert text.exit_code == 0
     assert "device    the CPU" in text.stdout
-    assert all(recipe in text.stdout for recipe in RECIPES)
+    assert all(recipe in text.stdout for recipe in SHIPPED)
     told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
     assert told == json.loads(json.dumps(asdict(here)))
 

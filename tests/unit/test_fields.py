@@ -18,6 +18,7 @@ from soundstage.sampling.scales import Scales
 
 RECORDS = (
     ss.Request, ss.Guide, ss.Reference, ss.Source, ss.Canvas, ss.Audio, ss.Lora, ss.Span,
+    ss.Recipe, ss.Pass,
     Take, Relay, StepCache, Scales,
 )  # fmt: skip
 # Numbers that any value fits.

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.lora.files import Layer, LoraFile, LowRank
+from soundstage.lora.files import LoraFile
+from soundstage.lora.layers import Layer, LowRank
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.weights.layouts import to_diffusers

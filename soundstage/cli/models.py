@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from soundstage.library.identify import Description
     from soundstage.library.installed import Found, Library
     from soundstage.library.pull import Download
-    from soundstage.lora.adapters import AdapterReport, Merge
+    from soundstage.lora.merge import Merge
+    from soundstage.lora.report import AdapterReport
 
 INTERRUPTED = 130
 KINDS = {
@@ -270,8 +271,8 @@ def _merge(texts: list[str]) -> Merge | None:
     """Adapters as --lora spells them."""
     if not texts:
         return None
-    from soundstage.lora.adapters import Merge
     from soundstage.lora.files import read_lora
+    from soundstage.lora.merge import Merge
 
     loras = []
     for text in texts:
@@ -492,8 +493,8 @@ def _adapter_report(description: Description, model: str | None) -> AdapterRepor
             raise RequestError(f"--model is for LoRAs, and {description.files[0]} is none of LTX-2.3")
         return None
     from soundstage.library.model_files import find_model
-    from soundstage.lora.adapters import AdapterReport
     from soundstage.lora.files import read_lora
+    from soundstage.lora.report import AdapterReport
     from soundstage.rendering.parts import report_on
 
     path = description.files[0]

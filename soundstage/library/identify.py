@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from soundstage.errors import WeightsError
-from soundstage.lora.header import lora_refusal
+from soundstage.lora.metadata import lora_refusal
 from soundstage.weights.configs import completed
 from soundstage.weights.diffusers_config import read_diffusers_config
 from soundstage.weights.entry import TensorEntry, WeightsFile

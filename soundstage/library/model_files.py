@@ -33,8 +33,7 @@ from soundstage.errors import ConfigError, RequestError, WeightsError, listed
 from soundstage.files import file_stamp
 from soundstage.library.identify import SUFFIXES, Description, scan
 from soundstage.library.installed import Library
-from soundstage.lora.header import read_names
-from soundstage.lora.metadata import LoraFacts, lora_facts
+from soundstage.lora.metadata import read_references
 from soundstage.model.config import TextProjectionConfig
 from soundstage.request.defaults import Defaults
 from soundstage.sampling.scales import NEUTRAL
@@ -171,7 +170,7 @@ class ModelSet:
         """
         path = self.extra(role).path
         if role == "distilled":
-            lora_file(str(path))
+            read_references(str(path))
         elif role in UPSAMPLED:
             file = read_header(path)
             found, (kind, scale) = upsampler_config(file), UPSAMPLED[role]
@@ -261,16 +260,6 @@ def _samples(path: Path) -> str:
             file.seek(number * max(0, size - SAMPLE_BYTES) // (NUM_SAMPLES - 1))
             digest.update(file.read(SAMPLE_BYTES))
     return f"samples {digest.hexdigest()}"
-
-
-def lora_file(path: str) -> LoraFacts:
-    """What a LoRA's header says of references.
-
-    Raises WeightsError for a file whose header shows that it is no plain LoRA of LTX-2.3, or damaged.
-    """
-    file = read_header(path)
-    read_names(file)
-    return lora_facts(file)
 
 
 def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | None = None) -> ModelSet:

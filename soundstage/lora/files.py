@@ -19,19 +19,19 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
-from soundstage.lora.header import PairNames, read_names
-from soundstage.lora.metadata import LoraFacts, lora_facts, metadata_of
+from soundstage.lora.layers import Layer, LowRank
+from soundstage.lora.metadata import LoraReferences, PairNames, lora_references, metadata_of, read_names
 from soundstage.model.config import (
     ConnectorConfig,
     TextProjectionConfig,
@@ -42,7 +42,7 @@ from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import read_header
-from soundstage.weights.layouts import PART_PREFIXES, Part, to_diffusers
+from soundstage.weights.layouts import PART_PREFIXES, Part, listing, to_diffusers
 from soundstage.weights.read import Tensors
 
 PREFIXES = (
@@ -56,69 +56,73 @@ PREFIXES = (
 )
 
 
-class Layer(NamedTuple):
-    """A linear layer of the model: `key` is its module's name inside the part."""
-
-    part: Part
-    key: str
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """One layer's change, scale * up @ down. down: (rank, in); up: (out, rank), in the file's dtype."""
-
-    down: Tensor
-    up: Tensor
-    scale: float = 1.0
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of the weight it changes, (out, in)."""
-        return self.up.shape[0], self.down.shape[1]
-
-    def delta(self, strength: float = 1.0) -> Tensor:
-        """The change of the weight, (out, in) float32."""
-        return (self.up.float() @ self.down.float()).mul_(self.scale * strength)
-
-    def norm(self) -> float:
-        """Frobenius norm of `delta()`, from rank x rank products only."""
-        up, down = self.up.double(), self.down.double()
-        square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
-        return abs(self.scale) * math.sqrt(square.item())
-
-
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA as read from a file, or made in training. layers: what it changes.
+    """A LoRA as read from a file, or made in training."""
 
-    unknown: names of modules in the file that LTX-2.3 does not have. companions: tensors beside the pairs,
-    such as slot embeddings. base_version: of the model it was trained on, None if nothing tells. facts: of
-    the references it was trained with.
-    """
-
-    layers: Mapping[Layer, LowRank]
+    layers: Mapping[Layer, LowRank]  # what it changes
     source: str = "a LoRA in memory"
-    unknown: tuple[str, ...] = ()
-    companions: Mapping[str, Tensor] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    base_version: str | None = None
-    facts: LoraFacts = field(default_factory=LoraFacts)
+    unknown: tuple[str, ...] = ()  # names of modules in the file that LTX-2.3 does not have
+    companions: Mapping[str, Tensor] = field(default_factory=dict)  # tensors beside the pairs
+    metadata: Mapping[str, str] = field(default_factory=dict)  # as the file has it
+    base_version: str | None = None  # version of the model it was trained on, None if nothing tells
+    references: LoraReferences = field(default_factory=LoraReferences)
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """Smallest and largest rank. They may differ from layer to layer."""
+        """Return the smallest and the largest rank."""
         ranks = [pair.rank for pair in self.layers.values()]
         return min(ranks), max(ranks)
+
+    def check_matches(self, found: Collection[Layer]) -> None:
+        """Raise WeightsError if none of the LoRA's layers was found in a model."""
+        if not found:
+            names = [*self.unknown, *(key for _, key in self.layers)]
+            raise WeightsError(
+                f"{self.source} matches no layer of this model (it is for {listing(names)}); "
+                "pass a LoRA of LTX-2.3"
+            )
+
+    def check_shape(self, layer: Layer, shape: tuple[int, ...]) -> None:
+        """Raise WeightsError if a layer's factors do not fit the model's weight, whose shape is (out, in)."""
+        pair = self.layers[layer]
+        if pair.shape == shape:
+            return
+        if (pair.up.shape[1], pair.down.shape[0]) == shape:
+            raise WeightsError(
+                f"{self.source}: the pair of '{layer.key}' is stored transposed, {list(pair.down.shape)} and "
+                f"{list(pair.up.shape)} where [rank, {shape[1]}] and [{shape[0]}, rank] are needed; "
+                "write it again with both factors transposed"
+            )
+        raise WeightsError(
+            f"{self.source}: '{layer.key}' is for a weight of shape {list(pair.shape)} where the "
+            f"model has {list(shape)}; it was made for another model"
+        )
+
+    def check_values(self, layers: Iterable[Layer], training: bool) -> None:
+        """Refuse numbers that are not finite and, except in training, a LoRA that changes nothing."""
+        broken, changes = [], training
+        for layer in layers:
+            pair = self.layers[layer]
+            largest = [factor.detach().abs().amax().item() for factor in (pair.down, pair.up)]
+            if not all(map(math.isfinite, largest)):
+                broken.append(layer.key)
+            changes = changes or (pair.scale != 0 and 0 not in largest)
+        if broken:
+            raise WeightsError(
+                f"{self.source} holds numbers that are not finite in {listing(broken)}; get a good copy"
+            )
+        if not changes:
+            raise WeightsError(
+                f"{self.source} changes nothing: in every layer one factor or alpha is zero; "
+                "it was saved before it was trained"
+            )
 
 
 def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
     """Read a LoRA in any published spelling; factors in 8 bits are widened to bfloat16, which holds them.
 
-    values: False leaves the factors on the meta device, for those who ask for names, ranks and scales only.
+    values: False leaves the factors on the meta device, where names, ranks and scales are enough.
     Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (DoRA, LoKr, ...)
     or of another model, or holds a pair that is incomplete or misshapen; each names the file and the key.
     """
@@ -149,15 +153,15 @@ def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
         companions=companions,
         metadata=file.metadata,
         base_version=_base_version(file, layers, unknown),
-        facts=lora_facts(file),
+        references=lora_references(file),
     )
 
 
 def write_lora(path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write a LoRA as the official trainer does: lora_A/lora_B under diffusion_model., no alpha.
 
-    scale is folded into `up`, since readers exist that ignore alpha. dtype: of the factors. The metadata
-    holds the facts. Written under a temporary name, then renamed.
+    scale is folded into `up`, since readers exist that ignore alpha. dtype: the factors' dtype. The metadata
+    tells the references. Written under a temporary name, then renamed.
     """
     path = Path(path)
     tensors = {}
@@ -166,7 +170,7 @@ def write_lora(path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.b
         name = f"{prefix}{_published_prefix(part)}{key}"
         tensors[f"{name}.lora_A.weight"] = pair.down.detach().to(dtype, copy=True).contiguous()
         tensors[f"{name}.lora_B.weight"] = (pair.up.detach().float() * pair.scale).to(dtype).contiguous()
-    metadata = {**lora.metadata, **metadata_of(lora.facts), "format": "pt"}
+    metadata = {**lora.metadata, **metadata_of(lora.references), "format": "pt"}
     unfinished = path.with_name(f"{path.name}.part")
     save_file({**tensors, **lora.companions}, unfinished, metadata)
     os.replace(unfinished, path)
@@ -177,7 +181,7 @@ def write_lora(path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.b
 
 
 def find_layer(name: str) -> Layer | None:
-    """The linear layer that a module's name in a LoRA file means; None for a name LTX-2.3 does not have."""
+    """Return the linear layer that a module's name in a LoRA file means; None if LTX-2.3 has none."""
     bare = name.replace("_orig_mod.", "")
     while True:
         found = _spellings().get(_spelling(bare))
@@ -191,13 +195,13 @@ def find_layer(name: str) -> Layer | None:
 
 
 def _spelling(name: str) -> str:
-    """Dots as underscores, the block's number as #: what all dialects of one name have in common."""
+    """Return what all dialects of one name share: dots as underscores, the block's number as #."""
     return re.sub(r"blocks_\d+_", "blocks_#_", name.replace(".", "_"), count=1)
 
 
 @cache
 def _spellings() -> dict[str, Layer]:
-    """Every linear layer that may carry a LoRA, by its published name and by diffusers'."""
+    """Return every linear layer that may carry a LoRA, by its published name and by diffusers'."""
     header = {"transformer": transformer_header(num_layers=1, connector_num_layers=1)}
     with torch.device("meta"):
         modules: dict[Part, nn.Module] = {
@@ -231,7 +235,7 @@ def _low_rank(files: Tensors | None, file: WeightsFile, pair: PairNames, scale: 
 
 
 def _factor(files: Tensors | None, file: WeightsFile, name: str) -> Tensor:
-    """A matrix, also where it is written as a convolution of one pixel; without values if files is None."""
+    """Return a matrix, also where it is written as a convolution of one pixel; no values without files."""
     entry = file.tensors[name]
     if files is None:
         return torch.empty(entry.shape[:2], device="meta")
@@ -240,7 +244,7 @@ def _factor(files: Tensors | None, file: WeightsFile, name: str) -> Tensor:
 
 
 class _Alphas:
-    """scale of a pair: its own alpha tensor over its rank, else by PEFT's settings, else 1."""
+    """The scales of pairs: a pair's own alpha tensor over its rank, else by PEFT's settings, else 1."""
 
     def __init__(self, file: WeightsFile, names: Mapping[str, str]) -> None:
         self.path = file.path
@@ -270,7 +274,7 @@ class _Alphas:
         return float(alpha)
 
     def _patterns(self) -> dict[str, re.Pattern[str]]:
-        """PEFT's alphas by module: the keys are regular expressions."""
+        """Return PEFT's alphas by module: the keys are regular expressions."""
         stored = self.settings.get("alpha_pattern") or {}
         try:
             return {key: re.compile(rf"(^|\.){key}$") for key in dict(stored)}
@@ -281,7 +285,7 @@ class _Alphas:
 
 
 def _peft_settings(file: WeightsFile) -> dict[str, Any]:
-    """PEFT's config: in the metadata, or in adapter_config.json beside a file as PEFT itself writes it.
+    """Return PEFT's config: in the metadata, or in adapter_config.json beside a file that PEFT wrote.
 
     diffusers puts the component's name before each setting.
     """
@@ -305,7 +309,7 @@ def _peft_settings(file: WeightsFile) -> dict[str, Any]:
 
 
 def _base_version(file: WeightsFile, layers: Iterable[Layer], unknown: Iterable[str]) -> str | None:
-    """As stored, else by layers that only one version has."""
+    """Return the version as stored, else by layers that only one version has."""
     for name in ("model_version", "base_model_version", "ss_base_model_version"):
         if stored := file.metadata.get(name):
             return stored

@@ -1,40 +1,211 @@
-"""What the header of a LoRA file says, read without loading torch or any tensor.
+"""What the header of a LoRA file says: pairs of tensors and their ranks, and what it was trained with.
 
-Source: docs/model/checkpoints.md, "LoRA metadata".
+A plan refuses an unusable file here, before any weight is read. Loads no torch.
+
+Source: docs/model/checkpoints.md, "LoRA files" and "LoRA metadata".
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from soundstage.errors import WeightsError
-from soundstage.weights.entry import WeightsFile
+from soundstage.weights.entry import TensorEntry, WeightsFile
+from soundstage.weights.foreign import is_first_ltx, other_model, quantizer_of
+from soundstage.weights.header import read_header
+from soundstage.weights.layouts import listing
+
+PAIR = re.compile(r"^(?P<module>.+?)[._]lora[._](?P<side>A|B|down|up)(\.\w+?)?(\.weight)?$")
+ALPHA = re.compile(r"^(?P<module>.+)\.alpha$")
+IS_DOWN = {"A": True, "down": True, "B": False, "up": False}
+FACTORS = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64")  # dtypes a factor may be stored in
+
+# Other ways to change a weight, by the names of their tensors.
+OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\.(dora_scale|lora_magnitude_vector)\b"), "DoRA"),
+    (re.compile(r"\.lokr_"), "LoKr"),
+    (re.compile(r"\.hada_"), "LoHa"),
+    (re.compile(r"\.oft_|\.oft_blocks"), "OFT"),
+    (re.compile(r"\.lora_B\.(\w+\.)?bias$|\.diff_b$"), "changes of biases"),
+    (re.compile(r"\.diff$|\.set_weight$"), "whole weights instead of low-rank pairs"),
+)
+# Tensors that some adapters have for their own conditioning: kept apart, applied by no layer.
+COMPANIONS = re.compile(r"slot_?emb|(^|[._])emb(eddings?)?$", re.IGNORECASE)
 
 DOWNSCALE_NAMES = ("reference_downscale_factor", "reference_spatial_scale_factor")
 TEMPORAL_NAME = "reference_temporal_scale_factor"
 HALF_SIZE = "ref0.5"
 
 
+# --- pairs -----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class LoraFacts:
-    """Of the references a LoRA was trained with; as here where its header says nothing.
+class PairNames:
+    """Names of the two tensors that change a module; their shapes fit. rank: the inner dimension."""
 
-    downscale: how many times smaller than the output a reference video is. temporal: of how many reference
-    frames one is kept. in_context: whether it was trained with references at all. hdr: the transform of an
-    HDR LoRA, "logc3", or None.
+    down: str
+    up: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class LoraNames:
+    """Names of a LoRA file's tensors. pairs, alphas: by module, as the file spells it."""
+
+    pairs: Mapping[str, PairNames]
+    alphas: Mapping[str, str]
+    companions: tuple[str, ...]
+
+
+def read_names(file: WeightsFile) -> LoraNames:
+    """Sort the tensors of a LoRA file into pairs, alphas and companions.
+
+    Raises WeightsError, naming the file and the tensor, for a file that is no LoRA, is one of another kind
+    (DoRA, LoKr, ...) or of another model, and for a pair that is incomplete, misshapen or no matrices of
+    floating-point numbers.
     """
+    refusal = lora_refusal(file)
+    if refusal is not None:
+        raise WeightsError(refusal)
+    sides, alphas, companions = _sorted_out(file)
+    pairs = {module: _pair(file, module, names) for module, names in sides.items()}
+    return LoraNames(pairs, alphas, tuple(companions))
 
-    downscale: int = 1
-    temporal: int = 1
-    in_context: bool = False
-    hdr: str | None = None
+
+def lora_refusal(file: WeightsFile) -> str | None:
+    """Return why a file as a whole cannot be used as a LoRA; None for one that can."""
+    for name in file.tensors:
+        for pattern, kind in OTHER_KINDS:
+            if pattern.search(name):
+                return f"{file.path} holds {kind} ('{name}'), which is not applied here; get a plain LoRA"
+    if (quantizer := quantizer_of(file)) is not None:
+        return f"{file.path} is quantized with {quantizer[0]} ('{quantizer[1]}'); get the LoRA in BF16"
+    if not any(PAIR.match(name) for name in file.tensors):
+        return (
+            f"{file.path} is not a LoRA: none of its {len(file.tensors)} tensors is one of a low-rank pair "
+            f"({listing(file.tensors)}); pass a LoRA file"
+        )
+    if file.metadata.get("model_version", "").startswith("2.5"):
+        return f"{file.path} is a LoRA of LTX-2.5; this engine runs LTX-2.3"
+    other = other_model(file.tensors)
+    if is_first_ltx({name: entry.shape for name, entry in file.tensors.items()}):
+        other = "LTX-Video 0.9"
+    if other is not None:
+        example = next(iter(sorted(file.tensors)))
+        return f"{file.path} is a LoRA of {other} ('{example}'); this engine runs LTX-2.3, get a LoRA of it"
+    return None
 
 
-def lora_facts(file: WeightsFile) -> LoraFacts:
-    """Raises WeightsError for a factor that is not a whole number from 1 up."""
+def _sorted_out(file: WeightsFile) -> tuple[dict[str, dict[bool, str]], dict[str, str], list[str]]:
+    """Return names of the sides of pairs by module (True: down), alphas by module, and companions."""
+    sides: dict[str, dict[bool, str]] = {}
+    alphas: dict[str, str] = {}
+    companions, strays = [], []
+    for name in file.tensors:
+        if match := PAIR.match(name):
+            found = sides.setdefault(match["module"], {})
+            if IS_DOWN[match["side"]] in found:
+                raise WeightsError(
+                    f"{file.path} holds '{name}' under two names; get a file with one spelling"
+                )
+            found[IS_DOWN[match["side"]]] = name
+        elif match := ALPHA.match(name):
+            alphas[match["module"]] = name
+        elif COMPANIONS.search(name):
+            companions.append(name)
+        else:
+            strays.append(name)
+    _check_rest(file, sides, alphas, strays)
+    return sides, alphas, companions
+
+
+def _check_rest(
+    file: WeightsFile, sides: Iterable[str], alphas: Mapping[str, str], strays: Iterable[str]
+) -> None:
+    """Refuse tensors that belong to no pair."""
+    if strays := list(strays):
+        raise WeightsError(
+            f"{file.path} holds tensors that are not low-rank pairs: {listing(strays)}; "
+            "it needs more than a LoRA's changes, get a plain LoRA"
+        )
+    if orphans := sorted(set(alphas) - set(sides)):
+        raise WeightsError(
+            f"{file.path} has an alpha but no pair for {listing(orphans)}; get a complete file"
+        )
+    for name in alphas.values():
+        entry = file.tensors[name]
+        if entry.num_params != 1:
+            raise WeightsError(
+                f"{file.path}: '{name}' has the shape {list(entry.shape)}; alpha is one number, "
+                "get a good copy"
+            )
+
+
+def _pair(file: WeightsFile, module: str, names: Mapping[bool, str]) -> PairNames:
+    if len(names) == 1:
+        there, absent = ("lora_A", "lora_B") if True in names else ("lora_B", "lora_A")
+        raise WeightsError(f"{file.path}: '{module}' has {there} but no {absent}; get a complete file")
+    down, up = (_matrix(file, module, file.tensors[names[is_down]]) for is_down in (True, False))
+    if down[0] == up[1] and down[0] > 0:
+        return PairNames(names[True], names[False], down[0])
+    if down[1] == up[0]:
+        raise WeightsError(
+            f"{file.path}: the pair of '{module}' is stored transposed, {list(down)} and {list(up)} where "
+            "[rank, in] and [out, rank] are needed; write it again with both factors transposed"
+        )
+    raise WeightsError(
+        f"{file.path}: the pair of '{module}' does not fit: {list(down)} needs "
+        f"[out, {down[0]}] where {list(up)} is stored; get a good copy"
+    )
+
+
+def _matrix(file: WeightsFile, module: str, entry: TensorEntry) -> tuple[int, int]:
+    """Return the two sides of a factor, also where it is written as a convolution of one pixel."""
+    if entry.dtype not in FACTORS:
+        raise WeightsError(
+            f"{file.path}: '{module}' is stored as {entry.dtype}, which holds no low-rank factors; "
+            "get the BF16 or F32 file"
+        )
+    if len(entry.shape) >= 2 and all(side == 1 for side in entry.shape[2:]):
+        return entry.shape[0], entry.shape[1]
+    raise WeightsError(
+        f"{file.path}: '{module}' is stored with the shape {list(entry.shape)}; all layers that a LoRA can "
+        "change in LTX-2.3 are linear, with two axes"
+    )
+
+
+# --- what it was trained with ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoraReferences:
+    """The references that a LoRA was trained with. The defaults hold where its header says nothing."""
+
+    downscale: int = 1  # the output's size over the reference's, on each side
+    temporal: int = 1  # one of so many reference frames is kept
+    in_context: bool = False  # it was trained with references
+    hdr: str | None = None  # the transform of an HDR LoRA, "logc3"
+
+
+def read_references(path: str | Path) -> LoraReferences:
+    """Read what a LoRA's header says of references.
+
+    Raises WeightsError for a file whose header shows that it is no plain LoRA of LTX-2.3, or damaged.
+    """
+    file = read_header(path)
+    read_names(file)
+    return lora_references(file)
+
+
+def lora_references(file: WeightsFile) -> LoraReferences:
+    """Return what a header says of references. Raises WeightsError for a factor not a whole number from 1."""
     downscale = _downscale(file)
-    return LoraFacts(
+    return LoraReferences(
         downscale=1 if downscale is None else downscale,
         temporal=_factor(file, TEMPORAL_NAME) if TEMPORAL_NAME in file.metadata else 1,
         in_context=downscale is not None or TEMPORAL_NAME in file.metadata,
@@ -42,20 +213,20 @@ def lora_facts(file: WeightsFile) -> LoraFacts:
     )
 
 
-def metadata_of(facts: LoraFacts) -> dict[str, str]:
-    """What `lora_facts` reads, as trainers write it: factors only where they are not 1."""
+def metadata_of(references: LoraReferences) -> dict[str, str]:
+    """Return the metadata that `lora_references` reads, as trainers write it: factors only if not 1."""
     metadata = {}
-    if facts.in_context or facts.downscale != 1:
-        metadata[DOWNSCALE_NAMES[0]] = str(facts.downscale)
-    if facts.temporal != 1:
-        metadata[TEMPORAL_NAME] = str(facts.temporal)
-    if facts.hdr:
-        metadata["hdr_transform"] = facts.hdr
+    if references.in_context or references.downscale != 1:
+        metadata[DOWNSCALE_NAMES[0]] = str(references.downscale)
+    if references.temporal != 1:
+        metadata[TEMPORAL_NAME] = str(references.temporal)
+    if references.hdr:
+        metadata["hdr_transform"] = references.hdr
     return metadata
 
 
 def _downscale(file: WeightsFile) -> int | None:
-    """ "ref0.5" in place of the number, or in the name of a file without it, means half the size."""
+    """Return the downscale; "ref0.5" instead of a number, or in the file's name, means half the size."""
     for name in DOWNSCALE_NAMES:
         if name in file.metadata:
             return 2 if file.metadata[name] == HALF_SIZE else _factor(file, name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from soundstage.errors import RequestError, SoundstageError
-from soundstage.library.model_files import ModelFile, ModelSet, lora_file
+from soundstage.library.model_files import ModelFile, ModelSet
+from soundstage.lora.metadata import read_references
 from soundstage.planning.checks import check_needs, check_options, check_trained, check_use, reads_negative
 from soundstage.planning.conditions import ConditioningPlan, tell_changes
 from soundstage.planning.grid import heard_s, identity_latents, scaled_side
@@ -256,7 +257,7 @@ class _Draft:
 
     def _in_context(self, path: str) -> bool:
         try:
-            return bool(self.resolved.request.references) and lora_file(path).in_context
+            return bool(self.resolved.request.references) and read_references(path).in_context
         except SoundstageError:
             return False  # reported already
 

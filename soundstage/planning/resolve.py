@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from soundstage.errors import MediaError, RequestError, SoundstageError
-from soundstage.library.model_files import ModelSet, lora_file
-from soundstage.lora.metadata import LoraFacts
+from soundstage.library.model_files import ModelSet
+from soundstage.lora.metadata import LoraReferences, read_references
 from soundstage.media.in_memory import File
 from soundstage.media.probe import Info, probe
 from soundstage.planning.grid import frames_at, frames_over
@@ -36,7 +36,7 @@ class ResolvedRequest:
         self.recipe = self._recipe()
         self.infos: dict[str, Info] = {}
         self._probe_inputs()
-        self.loras = self._lora_facts()
+        self.loras = self._lora_references()
         self.downscale, self.temporal = self._reference_factors()
         source = request.source
         self.source: Source | None = source
@@ -126,12 +126,12 @@ class ResolvedRequest:
                 "begin earlier",
             )
 
-    def _lora_facts(self) -> list[LoraFacts]:
-        """Return what the file of each of the request's LoRAs says; nothing for one that cannot be read."""
+    def _lora_references(self) -> list[LoraReferences]:
+        """Return the references of each of the request's LoRAs; nothing for one that cannot be read."""
         found = []
         for i, lora in enumerate(self.request.loras):
             try:
-                found.append(lora_file(lora.path))
+                found.append(read_references(lora.path))
             except SoundstageError as error:
                 self.problem("loras", f"loras[{i}]: {error}")
         return found

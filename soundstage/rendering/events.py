@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from soundstage.lora.adapters import AdapterReport
+    from soundstage.lora.report import AdapterReport
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from soundstage.conditioning.spans import Strength, token_weights
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import file_digest, file_identity
-from soundstage.lora.adapters import AdapterReport, Adapters
+from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile, read_lora
+from soundstage.lora.report import AdapterReport
 from soundstage.types import Group
 from soundstage.weights.layouts import Part, PartTensors
 

@@ -57,7 +57,7 @@ from soundstage.weights.read import Tensors
 from soundstage.weights.storage import Storage, candidates, check_storage
 
 if TYPE_CHECKING:
-    from soundstage.lora.adapters import AdapterReport
+    from soundstage.lora.report import AdapterReport
     from soundstage.planning.plan import LoraUse
     from soundstage.text.encoder import TextEncoder
     from soundstage.text.gemma import Gemma

@@ -99,7 +99,7 @@ def _replaced(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _lora_facts(lora: Attached) -> dict[str, Any]:
-    return {"path": lora.path, "sha256": lora.digest, **lora.report.facts_dict()}
+    return {"path": lora.path, "sha256": lora.digest, **lora.report.summary()}
 
 
 def _sha256(latents: Tensor) -> str:

@@ -15,13 +15,12 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from soundstage.fields.record import record, unit
 from soundstage.media.in_memory import File, in_memory
-from soundstage.types import Crop, Group
+from soundstage.types import Crop, Group, Modality
 
 MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of times stay exact
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
 MAX_STEPS = 1000
-Modality = Literal["video", "audio"]
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 
 Modalities = Annotated[frozenset[Modality], PlainSerializer(sorted)]

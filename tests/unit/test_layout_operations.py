@@ -16,8 +16,8 @@ from soundstage.library.identify import identify
 from soundstage.library.installed import Library
 from soundstage.library.model_files import find_model
 from soundstage.library.verify import verify
-from soundstage.lora.adapters import Merge
 from soundstage.lora.files import read_lora
+from soundstage.lora.merge import Merge
 from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header

@@ -12,14 +12,17 @@ import pytest
 import torch
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.lora.adapters import GROUPS, Adapters, Merge, group_of, merged, rows_of
-from soundstage.lora.files import Layer, LoraFile, LowRank
-from soundstage.lora.metadata import LoraFacts
+from soundstage.lora.adapters import Adapters
+from soundstage.lora.files import LoraFile
+from soundstage.lora.layers import Layer, LowRank, group_of, rows_of
+from soundstage.lora.merge import Merge, merged
+from soundstage.lora.metadata import LoraReferences
 from soundstage.memory.offload import chunk_feed_forward, stream_built
 from soundstage.memory.policy import Residency
 from soundstage.model.config import ConnectorConfig
 from soundstage.model.connector import Connector
 from soundstage.model.transformer import Transformer
+from soundstage.types import GROUPS
 from soundstage.weights.quantize import QuantizedLinear, quantize, quantize_weight
 from tests.tiny_transformer import (
     HEADER,
@@ -438,7 +441,7 @@ def test_the_report_tells_what_matches_and_how_much_it_changes(plain: Transforme
         layers={**lora.layers, missing: pair, other: pair},
         unknown=("caption_projection.linear_1",),
         base_version="2.3.0",
-        facts=LoraFacts(downscale=2, in_context=True),
+        references=LoraReferences(downscale=2, in_context=True),
     )
     report = Adapters(plain).add("a", lora)
     assert report.matched == len(lora.layers) - 2

@@ -13,17 +13,10 @@ from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
 from soundstage.library.identify import identify
-from soundstage.library.model_files import lora_file
-from soundstage.lora.adapters import AdapterReport
-from soundstage.lora.files import (
-    Layer,
-    LoraFile,
-    LowRank,
-    find_layer,
-    read_lora,
-    write_lora,
-)
-from soundstage.lora.metadata import LoraFacts
+from soundstage.lora.files import LoraFile, find_layer, read_lora, write_lora
+from soundstage.lora.layers import Layer, LowRank
+from soundstage.lora.metadata import LoraReferences, read_references
+from soundstage.lora.report import AdapterReport
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.weights.layouts import to_diffusers
@@ -189,7 +182,7 @@ def test_the_report_says_the_effective_scale_where_it_is_not_one(tmp_path: Path)
     report = AdapterReport.of(read_lora(path))
     assert report.scales == (0.5, 0.5)
     assert "rank 2, scale 0.5 (alpha / rank)" in str(report)
-    assert report.facts_dict()["scale"] == 0.5
+    assert report.summary()["scale"] == 0.5
     path = write(path, pair(KEY) | pair(other) | {f"{KEY}.alpha": torch.tensor(8.0)})
     assert "scale 1 to 4 (alpha / rank)" in AdapterReport.of(read_lora(path)).line
     path = write(path, pair(KEY) | {f"{KEY}.alpha": torch.tensor(float(RANK))})
@@ -298,7 +291,7 @@ def test_the_plan_and_inspect_refuse_by_the_header_alone(tmp_path: Path, case: s
         pytest.skip("seen in values, or in the model's names")
     path = write(tmp_path / "broken.safetensors", tensors)
     with pytest.raises(WeightsError, match=message):
-        lora_file(str(path))
+        read_references(str(path))
 
 
 # Names as these models' LoRAs have them, in both dialects where there are two.
@@ -322,7 +315,7 @@ OTHER_MODELS = {
 @pytest.mark.parametrize("name", OTHER_MODELS)
 def test_a_lora_of_another_model_is_named(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "other.safetensors", pair(name))
-    for read in (read_lora, lambda path: lora_file(str(path))):
+    for read in (read_lora, lambda path: read_references(str(path))):
         with pytest.raises(WeightsError, match=f"is a LoRA of {OTHER_MODELS[name]} "):
             read(path)
     described = identify(path)
@@ -391,8 +384,8 @@ def test_a_lora_of_ltx_2_5_is_refused(tmp_path: Path) -> None:
 )
 def test_reference_downscale(tmp_path: Path, name: str, metadata: dict[str, str], downscale: int) -> None:
     lora = read_lora(write(tmp_path / f"{name}.safetensors", pair(KEY), **metadata))
-    assert lora.facts.downscale == downscale
-    assert lora.facts.in_context == (downscale != 1 or bool(metadata))
+    assert lora.references.downscale == downscale
+    assert lora.references.in_context == (downscale != 1 or bool(metadata))
 
 
 @pytest.mark.parametrize("stored", ["0", "1.5", "half", "-2"])
@@ -411,7 +404,7 @@ def test_temporal_factor_hdr_version_and_companions(tmp_path: Path) -> None:
         model_version="2.3.0",
     )
     lora = read_lora(path)
-    assert lora.facts == LoraFacts(temporal=2, in_context=True, hdr="logc3")
+    assert lora.references == LoraReferences(temporal=2, in_context=True, hdr="logc3")
     assert lora.base_version == "2.3.0"
     assert list(lora.companions) == ["slot_embeddings"]
 
@@ -432,7 +425,7 @@ def test_a_written_lora_has_the_official_names_and_reads_back(tmp_path: Path) ->
             Layer("text_projection", "video_aggregate_embed"): LowRank(DOWN, UP),
         },
         metadata={"trigger": "ohwx"},
-        facts=LoraFacts(downscale=2, temporal=3, in_context=True, hdr="logc3"),
+        references=LoraReferences(downscale=2, temporal=3, in_context=True, hdr="logc3"),
     )
     path = write_lora(tmp_path / "out.safetensors", lora)
     assert [p.name for p in tmp_path.iterdir()] == ["out.safetensors"]
@@ -448,7 +441,7 @@ def test_a_written_lora_has_the_official_names_and_reads_back(tmp_path: Path) ->
     }
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     again = read_lora(path)
-    assert again.facts == lora.facts
+    assert again.references == lora.references
     assert again.metadata["trigger"] == "ohwx"
     for layer, change in lora.layers.items():
         torch.testing.assert_close(again.layers[layer].delta(), change.delta())

@@ -26,7 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.adapters import Adapters
-from soundstage.lora.files import Layer, LoraFile, LowRank, write_lora
+from soundstage.lora.files import LoraFile, write_lora
+from soundstage.lora.layers import Layer, LowRank
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training.install import GUIDANCE
 from soundstage.nano.training.latents import LatentSet

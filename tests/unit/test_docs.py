@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from soundstage.model.tiling import DECODER_REACH
-
 from soundstage.cli.reference import reference
 from soundstage.library.catalog import find
 from soundstage.sampling.schedules import DISTILLED, REFINE

@@ -13,6 +13,7 @@ import typer
 
 from soundstage.cli.app import PLAIN, print_table
 from soundstage.errors import RequestError, listed
+from soundstage.nano.training import parts
 
 if TYPE_CHECKING:
     from soundstage.nano.evaluation.capabilities.case import Maker, StageMaker
@@ -230,13 +231,14 @@ def train(
 
     Example: soundstage nano train video-vae
     """
-    from soundstage.nano.training import parts
-
     if part == "all" and from_step is not None:
         raise RequestError("from_step is for one part, not for all; name the part", field="from_step")
-    for name in parts.PARTS if part == "all" else (_known_part(part),):
+    names = parts.PARTS if part == "all" else (_known_part(part),)
+    from soundstage.nano.training.train import train_part
+
+    for name in names:
         began = time.monotonic()
-        complete = parts.train(name, from_step=from_step)
+        complete = train_part(name, from_step=from_step)
         state = "complete" if complete else "stopped; the same command goes on"
         print(f"{parts.state_folder(name)}: {state}, {time.monotonic() - began:.0f} s")
         if not complete:
@@ -253,9 +255,10 @@ def export(
 
     Example: soundstage nano export transformer
     """
-    from soundstage.nano.training import parts
+    _known_part(part)
+    from soundstage.nano.training.train import export_part
 
-    steps = parts.export(_known_part(part))
+    steps = export_part(part)
     print(f"{parts.weights_folder()}: {part} after {steps} steps")
 
 
@@ -270,7 +273,6 @@ def install(
     Example: soundstage nano install --output my-nano
     """
     from soundstage.library.model_files import SHIPPED
-    from soundstage.nano.training import parts
     from soundstage.nano.training.install import install as write_model
 
     for path in write_model(parts.weights_folder(), output or SHIPPED["nano"]):
@@ -291,7 +293,6 @@ def unpack(
     Example: soundstage nano unpack
     """
     from soundstage.library.model_files import SHIPPED
-    from soundstage.nano.training import parts
     from soundstage.nano.training.install import unpack as take_apart
 
     for path in take_apart(source or SHIPPED["nano"], parts.weights_folder()):
@@ -299,8 +300,6 @@ def unpack(
 
 
 def _known_part(part: str) -> str:
-    from soundstage.nano.training import parts
-
     if part not in parts.PARTS:
         raise RequestError(
             f"part is '{part}'; the parts are {listed(part, parts.PARTS)}, or all", field="part"

@@ -19,7 +19,7 @@ Grid = tuple[int, int, int]  # latent frames, height, width
 
 
 def to_tokens(latents: Tensor) -> Tensor:
-    """Return latents (1, C, T, h, w) as tokens (1, N, C) in (frame, row, column) order."""
+    """Return latents (B, C, T, h, w) as tokens (B, N, C), in (frame, row, column) order."""
     return latents.flatten(2).transpose(1, 2)
 
 
@@ -49,8 +49,9 @@ class Added:
 class Tokens:
     """Hold the clip's own tokens and those added so far.
 
-    clean, start: (1, N, C). mask: (1, N, 1) float32. positions: (1, A, N, 2). start: the latents that are
-    mixed with noise at first; zeros for a start from noise alone.
+    clean, start: (B, N, C). mask: (B, N, 1) float32. positions: (B or 1, A, N, 2). start: the
+    latents that are mixed with noise at first; zeros for a start from noise alone. A pass has one sample,
+    training many.
     """
 
     clean: Tensor
@@ -103,7 +104,7 @@ class Tokens:
         return Stream(
             clean=clean,
             mask=torch.cat([self.mask, *masks], dim=1),
-            positions=torch.cat([self.positions, *(a.positions for a in self.added)], dim=2),
+            positions=_joined([self.positions, *(a.positions for a in self.added)]),
             initial=start,
             attention_mask=self._attention(),
             frozen=frozen,
@@ -134,6 +135,12 @@ class Tokens:
                 matrix = _with_group(matrix, own, size, added.attention)
             count += size
         return None if matrix is None else matrix.unsqueeze(0)
+
+
+def _joined(positions: list[Tensor]) -> Tensor:
+    """Return positions (B or 1, A, n, 2) of groups of tokens one behind the other."""
+    batch = max(len(group) for group in positions)
+    return torch.cat([group.expand(batch, -1, -1, -1) for group in positions], dim=2)
 
 
 def _with_group(matrix: Tensor, own: int, size: int, attention: Tensor | float) -> Tensor:

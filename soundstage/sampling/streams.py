@@ -46,15 +46,15 @@ class Stream:
     def noised(self, noise: Tensor, sigma: Tensor | float) -> Tensor:
         """Return the start: kept tokens clean, the others noise mixed with the initial latents at sigma.
 
-        (1 - m) c + m ((1 - sigma) y + sigma n), in float32, rounded once. A frozen stream is its clean
-        latents; the noise it was drawn is not used.
+        (1 - m) c + m ((1 - sigma) y + sigma n), in float32, rounded once. sigma: one for all samples, or
+        (B,). A frozen stream is its clean latents; the noise it was drawn is not used.
         """
         if self.frozen:
             return self.clean
         clean = self.clean.float()
         initial = clean if self.initial is None else self.initial.float()
-        mixed = (1 - sigma) * initial + sigma * noise.float()
-        return ((1 - self.mask) * clean + self.mask * mixed).to(self.clean.dtype)
+        made = mixed(initial, noise, sigma)
+        return ((1 - self.mask) * clean + self.mask * made).to(self.clean.dtype)
 
     def blended(self, denoised: Tensor) -> Tensor:
         """Put kept tokens back into a prediction: m D + (1 - m) c, in the dtype of D.
@@ -84,15 +84,21 @@ class Stream:
         )
 
     def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the stream's noise level (B,) and that of each token (B, N), m times sigma, in float32."""
+        """Return float32 noise levels: the stream's own (B,), and each token's (B, N), m times sigma.
+
+        sigma: one for all samples, or (B,).
+        """
         batch = self.clean.shape[0]
         if self.frozen:
             zeros = torch.zeros(batch, self.clean.shape[1], device=self.clean.device)
             return zeros[:, 0], zeros
-        return sigma.float().expand(batch), self.mask[..., 0] * sigma
+        return sigma.float().expand(batch), self.mask[..., 0] * _over(sigma, 1)
 
     def at(self, latents: Tensor, sigma: Tensor, context: Tensor, *, enabled: bool = True) -> Modality:
-        """Return the transformer's input for latents (B, N, D) at a scalar sigma. context: (B, S, W)."""
+        """Return the transformer's input for latents (B, N, D) at sigma, with a context (B, S, W).
+
+        sigma: one for all samples, or (B,).
+        """
         own, tokens = self.levels(sigma)
         return Modality(
             latents=latents,
@@ -103,6 +109,15 @@ class Stream:
             attention_mask=self.attention_mask,
             enabled=enabled,
         )
+
+
+def mixed(clean: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
+    """Return (1 - sigma) c + sigma n, where rectified flow stands at sigma. clean: float32, (B, ...).
+
+    sigma: one for all samples, or (B,). Sampling and training noise latents here and nowhere else.
+    """
+    level = _over(sigma, clean.ndim - 1)
+    return (1 - level) * clean + level * noise.float()
 
 
 def draw_noise(
@@ -121,3 +136,10 @@ def _draw(stream: Stream | None, generator: torch.Generator) -> Tensor | None:
         return None
     like = stream.clean
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _over(sigma: Tensor | float, num_axes: int) -> Tensor | float:
+    """Return sigma (B,) with so many axes behind it; one that all samples share as it is."""
+    if not isinstance(sigma, Tensor) or sigma.ndim == 0:
+        return sigma
+    return sigma.view(-1, *(1,) * num_axes)

@@ -1,9 +1,14 @@
-"""A picture of a loss history, drawn with Pillow so that training needs no plotting package."""
+"""Keep the losses of a training as a table, and draw it.
+
+The picture is drawn with Pillow, so that training needs no plotting package.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -13,8 +18,29 @@ MARGIN = 60
 COLORS = ["#1f6fb4", "#d9622b", "#2f9e5d", "#8a4fb5", "#b48a1f", "#555555"]
 
 
+def add_row(table: Path, step: int, losses: Mapping[str, float]) -> None:
+    """Add the losses at a step to a CSV; one that comes up for the first time gets a column."""
+    row = {"step": str(step), "time": f"{time.time():.0f}"} | {k: f"{v:.6f}" for k, v in losses.items()}
+    rows: list[dict[str, str]] = []
+    columns: list[str] = []
+    if table.exists():
+        with table.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    new = [name for name in row if name not in columns]
+    with table.open("w" if new else "a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns + new, restval="")
+        if new:
+            writer.writeheader()
+            writer.writerows(rows)
+        writer.writerow(row)
+
+
 def draw_curves(table: Path, picture: Path, *, title: str) -> None:
-    """Draw every column of a CSV (but step and time) against step, the value on a log axis."""
+    """Draw every column of a CSV, but step and time, against step on a log axis.
+
+    Nothing is drawn where there is no table or no positive loss in it.
+    """
     if not table.exists():
         return
     with table.open() as file:

@@ -1,8 +1,8 @@
-"""Muon for matrices and convolutions: momentum, orthogonalised.
+"""Optimize matrices and convolutions by Muon: momentum, orthogonalised.
 
-torch.optim.Muon takes matrices only; most of nano's weights are convolutions, which are matrices of
-(out, in * kernel). Wide outputs are cut into row blocks, each orthogonalised by itself: the cost grows
-with the square of the smaller side.
+torch.optim.Muon takes matrices only. A convolution is a matrix of (out, in * kernel). A matrix with many
+rows is cut into blocks of rows, and each is orthogonalised by itself: the cost grows with the square of the
+smaller side.
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); the factor
 0.2 sqrt(max side), which gives steps the size of AdamW's, from Liu et al., "Muon is scalable" (2025).
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NUM_ITERATIONS = 5
-MAX_ROWS = 96
+MAX_ROWS = 96  # of a block
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """(..., m, n) -> the nearest semi-orthogonal matrix, about: singular values in 0.7 to 1.2."""
+    """Return about the nearest semi-orthogonal matrix of (..., m, n): singular values in 0.7 to 1.2."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
@@ -36,7 +36,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """lr is in AdamW's scale. Decay is decoupled."""
+    """The optimizer. lr is on AdamW's scale; weight decay is decoupled."""
 
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -60,6 +60,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _step_of(direction: Tensor) -> Tensor:
+    """Return the update that a gradient with momentum gives."""
     matrix = direction.flatten(1)
     rows = matrix.shape[0]
     blocks = next((n for n in range(-(-rows // MAX_ROWS), rows + 1) if rows % n == 0), 1)

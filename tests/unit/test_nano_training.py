@@ -1,4 +1,4 @@
-"""The loop that trains nano: its data follow from the step alone, and no kill loses or repeats a step."""
+"""The training of nano's parts: their data, their losses, and the files they end in."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import SHIPPED
@@ -18,121 +16,13 @@ from soundstage.model.statistics import ChannelStatistics
 from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
 from soundstage.nano.training.export import export, load_audio_vae, load_exported
 from soundstage.nano.training.install import FILES, OPTIONAL, install, unpack
-from soundstage.nano.training.parts import PARTS, _begin, recipe, train, weights_folder
+from soundstage.nano.training.parts import PARTS, weights_folder
 from soundstage.nano.training.statistics import fit_statistics
+from soundstage.nano.training.train import begin_from_weights, train_part, training_of
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.scene import draw_scene
-from soundstage.training.attention import training_attention
-from soundstage.training.loop import Schedule, Trainer
+from soundstage.training.loop import Trainer
 from soundstage.types import OUTPUT_RATE_HZ, VideoShape
-
-SCHEDULE = Schedule(steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)
-
-
-class Killed(BaseException):
-    """What stands for the end of the process."""
-
-
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16)])
-        self.conv = nn.Conv1d(2, 3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = torch.tanh(layer(x))
-        return self.conv(x)
-
-
-def tiny_loss(model: nn.Module, kill_at: int | None = None):
-    def loss_fn(step: int) -> dict[str, Tensor]:
-        if step == kill_at:
-            raise Killed
-        x = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(step))
-        return {"loss": (model(x) - x[:, :1, 1:-1]).square().mean()}
-
-    return loss_fn
-
-
-def run(folder: Path, schedule: Schedule, kill_at: int | None = None) -> Trainer:
-    trainer = Trainer("tiny", model := Tiny(), schedule, folder)
-    try:
-        assert trainer.fit(tiny_loss(model, kill_at))
-    except Killed:
-        assert kill_at is not None
-    return trainer
-
-
-def same(a: Trainer, b: Trainer) -> bool:
-    pairs = zip(a.averaged_weights().values(), b.averaged_weights().values(), strict=True)
-    live = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in (*pairs, *live))
-
-
-@pytest.mark.parametrize("muon", [0.0, 1e-2])
-def test_resumed_run_equals_uninterrupted_bit_for_bit(tmp_path: Path, muon: float) -> None:
-    """Also when the signal to stop comes between two saves."""
-    schedule = replace(SCHEDULE, muon=muon)
-    whole = run(tmp_path / "whole", schedule)
-
-    trainer = Trainer("tiny", model := Tiny(), schedule, tmp_path / "parts")
-    inner = tiny_loss(model)
-
-    def stop_in_step_2(step: int) -> dict[str, Tensor]:
-        trainer._stop = step == 2
-        return inner(step)
-
-    assert not trainer.fit(stop_in_step_2)
-    assert trainer.step == 3
-    resumed = run(tmp_path / "parts", schedule)
-    assert resumed.step == whole.step == schedule.steps
-    assert same(resumed, whole)
-    assert not same(trainer, whole)
-
-
-def test_kill_between_saves_leaves_a_state_that_loads(tmp_path: Path) -> None:
-    """A killed process repeats what it had not saved and ends with the same weights."""
-    whole = run(tmp_path / "whole", SCHEDULE)
-    every_step = replace(SCHEDULE, save_every_s=-1.0)
-    killed = run(tmp_path / "killed", every_step, kill_at=5)
-    assert killed.step == 5
-
-    # the writing of a further state was cut short
-    (tmp_path / "killed" / "state.part").write_bytes(b"PK half a state")
-    again = Trainer("tiny", Tiny(), SCHEDULE, tmp_path / "killed")
-    assert again.step == 5
-    assert again.fit(tiny_loss(again.model))
-    assert same(again, whole)
-
-    unsaved = run(tmp_path / "unsaved", SCHEDULE, kill_at=5)  # saves only at the end
-    assert unsaved.step == 5
-    assert Trainer("tiny", Tiny(), SCHEDULE, tmp_path / "unsaved").step == 0
-    assert same(run(tmp_path / "unsaved", SCHEDULE), whole)
-
-
-def test_a_step_of_no_number_changes_nothing(tmp_path: Path) -> None:
-    """Kernels can fail; the weights, averaged ones too, then stay as they were."""
-    trainer = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
-    plain = tiny_loss(model)
-
-    def fails_at_3(step: int) -> dict[str, Tensor]:
-        losses = plain(step)
-        if step == 3:
-            before.append({k: v.clone() for k, v in trainer.averaged_weights().items()})
-            before.append({k: v.clone() for k, v in model.state_dict().items()})
-            return {"loss": losses["loss"] * float("nan")}
-        if step == 4:
-            after.extend([trainer.averaged_weights(), {k: v.clone() for k, v in model.state_dict().items()}])
-        return losses
-
-    before: list[dict[str, Tensor]] = []
-    after: list[dict[str, Tensor]] = []
-    assert trainer.fit(fails_at_3)
-    for old, new in zip(before, after, strict=True):
-        assert all(torch.equal(old[name], new[name]) for name in old)
-    assert all(value.isfinite().all() for value in trainer.averaged_weights().values())
 
 
 def test_windows_follow_from_the_step_and_some_are_silent() -> None:
@@ -212,7 +102,7 @@ def test_recipes_begin_finite_and_reach_every_weight(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh_audio_vae(tmp_path, monkeypatch)
-    chosen = recipe(part)
+    chosen = training_of(part)
     model = chosen.build()
     losses = chosen.loss(model)(0)
     assert all(np.isfinite(float(v.detach())) for v in losses.values())
@@ -244,11 +134,11 @@ def test_train_goes_from_nothing_to_the_exported_file(
     monkeypatch.setattr(vocoder, "SCHEDULE", replace(vocoder.SCHEDULE, steps=1))
     monkeypatch.setattr(vocoder, "WINDOW_MELS", 16)
     path = weights / "vocoder.safetensors"
-    assert train("vocoder")
+    assert train_part("vocoder")
     first = path.read_bytes()
     assert sorted(p.name for p in weights.iterdir()) == ["audio-vae.safetensors", path.name]
     path.unlink()
-    assert train("vocoder")
+    assert train_part("vocoder")
     assert path.read_bytes() == first
 
 
@@ -257,20 +147,6 @@ def test_audio_path_fits_its_share_of_nano() -> None:
         t.numel() for model in (audio_vae.build(), vocoder.build()) for t in model.state_dict().values()
     )
     assert values * 2 < 7_000_000
-
-
-def test_training_attention_is_attention_with_its_gradients() -> None:
-    torch.manual_seed(0)
-    inputs = [torch.randn(2, 4, n, 16).bfloat16().float() for n in (6, 9, 9)]
-    pairs = []
-    for kernel in (training_attention, F.scaled_dot_product_attention):
-        leaves = [x.clone().requires_grad_() for x in inputs]
-        out = kernel(*leaves)
-        weight = torch.linspace(-1, 1, out.numel()).view(out.shape)
-        (out.float() * weight).sum().backward()
-        pairs.append([out.detach().float(), *(leaf.grad for leaf in leaves)])
-    for ours, exact in zip(*pairs, strict=True):
-        assert (ours - exact).norm() / exact.norm() < 0.02  # bfloat16 weights and products
 
 
 def test_a_subject_weighs_more_than_what_is_behind_it() -> None:
@@ -294,10 +170,10 @@ def test_training_goes_on_from_installed_weights(
     install(weights_folder(), again)
     assert all((again / name).read_bytes() == (shipped / name).read_bytes() for name in (*FILES, *OPTIONAL))
 
-    chosen = recipe(part)
+    chosen = training_of(part)
     model = chosen.build()
     trainer = Trainer(part, model, chosen.schedule, tmp_path / "state")
-    _begin(part, trainer, 7)
+    begin_from_weights(part, trainer, 7)
     assert trainer.step == 7
     trainer.save()
     model.load_state_dict(trainer.averaged_weights())
@@ -308,10 +184,10 @@ def test_training_goes_on_from_installed_weights(
     unequal = [name for name in wanted if not torch.allclose(made[name], wanted[name], rtol=0.02, atol=2e-3)]
     assert unequal == []
     with pytest.raises(RequestError, match="has a state of step 7"):
-        _begin(part, Trainer(part, chosen.build(), chosen.schedule, tmp_path / "state"), 7)
+        begin_from_weights(part, Trainer(part, chosen.build(), chosen.schedule, tmp_path / "state"), 7)
     (weights_folder() / f"{part}.safetensors").unlink()
     with pytest.raises(WeightsError, match="unpack"):
-        _begin(part, Trainer(part, chosen.build(), chosen.schedule, tmp_path / "other"), 7)
+        begin_from_weights(part, Trainer(part, chosen.build(), chosen.schedule, tmp_path / "other"), 7)
 
 
 def test_what_was_not_installed_is_not_taken_apart(tmp_path: Path) -> None:

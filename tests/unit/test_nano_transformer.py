@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from soundstage.model.transformer import Modality
+from soundstage.nano.training import tasks
 from soundstage.nano.training import transformer as recipe
 from soundstage.nano.training.latents import (
     CLIPS_PER_SHARD,
@@ -24,6 +26,8 @@ from soundstage.nano.training.latents import (
 from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import draw_scene
+from soundstage.sampling.streams import Stream
+from soundstage.training.noising import velocity_loss
 from soundstage.types import VideoShape, audio_latent_length
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
@@ -78,37 +82,15 @@ def test_a_step_is_a_function_of_its_number(core: recipe.NanoCore) -> None:
     assert not torch.equal(loss(3)["loss"], loss(4)["loss"])
 
 
-def test_given_tokens_have_no_noise_and_no_loss() -> None:
-    x, noise = torch.ones(1, 4, 2), torch.full((1, 4, 2), 5.0)
-    mask = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    positions = torch.zeros(1, 1, 4, 2)
-    made = recipe._modality(x, noise, torch.tensor([0.5]), mask, positions, torch.zeros(1, 1, 2))
-    assert torch.equal(made.latents[0, :, 0], torch.tensor([1.0, 1.0, 3.0, 3.0]))
-    assert torch.equal(made.timesteps, mask * 0.5)
-    wrong = torch.cat([torch.full((1, 2, 2), 9.0), torch.zeros(1, 2, 2)], dim=1)
-    assert float(recipe.masked_loss(wrong, torch.zeros(1, 4, 2), mask)) == 0
-
-
-def test_tokens_beside_a_clip_are_clean_and_have_their_own_positions() -> None:
-    x, noise = torch.ones(2, 4, 3), torch.zeros(2, 4, 3)
-    positions, where = torch.zeros(1, 3, 4, 2), torch.stack([torch.full((3, 2, 2), float(i)) for i in (7, 8)])
-    beside = torch.full((2, 2, 3), 5.0), where
-    sigma = torch.tensor([0.5, 0.25])
-    made = recipe._modality(x, noise, sigma, torch.ones(2, 4), positions, torch.zeros(2, 1, 3), beside)
-    assert torch.equal(made.latents[:, 4:], beside[0])
-    assert torch.equal(made.timesteps, torch.tensor([[0.5] * 4 + [0.0] * 2, [0.25] * 4 + [0.0] * 2]))
-    assert made.positions.shape == (2, 3, 6, 2)
-    assert torch.equal(made.positions[:, :, 4:], where)
-
-
 def test_a_picture_of_a_clip_stands_where_its_frame_is() -> None:
     clips = latent_set(VideoShape(17, 64, 64))
     clips.pictures = torch.arange(8 * 3).float().view(8, 3, 1, 1, 1, 1).expand(8, 3, 128, 1, 2, 2)
     clips.picture_times = np.arange(24).reshape(8, 3) % 17
-    tokens, positions = recipe._picture(np.random.default_rng(0), clips, np.array([0, 3, 5]))
-    numbers = tokens[:, 0, 0].long()
+    picture = recipe._picture(np.random.default_rng(0), clips, np.array([0, 3, 5]))
+    numbers = picture.clean[:, 0, 0].long()
+    assert picture.mask == 0
     assert torch.equal(numbers // 3, torch.tensor([0, 3, 5]))
-    assert torch.allclose(positions[:, 0, 0, 0] * 24, (numbers % 17).float())
+    assert torch.allclose(picture.positions[:, 0, 0, 0] * 24, (numbers % 17).float())
 
 
 @pytest.mark.parametrize(("pictured", "referred"), [(1.0, 0.0), (0.0, 1.0)])
@@ -128,6 +110,70 @@ def test_a_step_with_tokens_beside_the_clip_has_a_loss_on_the_clip_alone(
     assert 1.3 < float(values["video"]) < 2.2
 
 
+def plain_modality(stream: Stream, noise: Tensor, sigma: Tensor, context: Tensor) -> Modality:
+    """The input written out token by token: x = (1 - l) c + l n at each token's level l."""
+    added = stream.clean.shape[1] - noise.shape[1]
+    noise = torch.cat([noise, torch.zeros(len(noise), added, noise.shape[2])], dim=1)
+    timesteps = stream.mask[..., 0] * sigma[:, None]
+    latents = (1 - timesteps[..., None]) * stream.clean + timesteps[..., None] * noise
+    return Modality(latents, sigma, timesteps, stream.positions, context)
+
+
+def plain_loss(velocity: Tensor, stream: Stream, noise: Tensor, weights: Tensor | None = None) -> Tensor:
+    count = noise.shape[1]
+    error = (velocity[:, :count].float() - (noise - stream.clean[:, :count])).square().mean(dim=2)
+    counted = stream.mask[:, :count, 0] * (1 if weights is None else weights)
+    return (error * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pictured", "referred", "stills", "sounds"),
+    [
+        ("clips", 0.0, 0.0, 0.0, 0.0),
+        ("pictured", 1.0, 0.0, 0.0, 0.0),
+        ("referred", 0.0, 1.0, 0.0, 0.0),
+        ("stills", 0.0, 0.0, 1.0, 0.0),
+        ("sounds", 0.0, 0.0, 0.0, 1.0),
+    ],
+)
+def test_a_loss_is_that_of_the_formula_bit_for_bit(
+    core: recipe.NanoCore,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    pictured: float,
+    referred: float,
+    stills: float,
+    sounds: float,
+) -> None:
+    """In every kind of step a fixed batch, noised by sampling's code, has the loss of the formulas."""
+    torch.nn.init.normal_(core.transformer.proj_out.weight, std=0.1)
+    torch.nn.init.normal_(core.transformer.audio_proj_out.weight, std=0.1)
+    clips = latent_set(VideoShape(9, 64, 64))
+    clips.pictures, clips.picture_times = torch.randn(8, 3, 128, 1, 2, 2), np.full((8, 3), 8)
+    still = torch.randn(8 * recipe.STILLS_PER_SCENE, 128, 1, 2, 2)
+    still_set = LatentSet(VideoShape(1, 64, 64), still, torch.empty(0), clips.scenes)
+    for name, value in {
+        "PICTURED": pictured,
+        "REFERRED": referred,
+        "EARLY_STILLS": stills,
+        "SOUND_STEPS": sounds,
+        "BATCH_TOKENS": 120,
+        "STILL_SCENES": 2,
+        "SOUNDS": 3,
+    }.items():
+        monkeypatch.setattr(recipe, name, value)
+    loss = recipe.TransformerLoss(core, [clips], [still_set], FixedStates())  # type: ignore[arg-type]
+    with torch.no_grad():
+        made = [loss(step) for step in range(3)]
+        monkeypatch.setattr(recipe, "noised_modality", plain_modality)
+        monkeypatch.setattr(recipe, "velocity_loss", plain_loss)
+        plain = [loss(step) for step in range(3)]
+    for ours, formula in zip(made, plain, strict=True):
+        assert {name: float(value) for name, value in ours.items()} == {
+            name: float(value) for name, value in formula.items()
+        }
+
+
 def test_cells_of_subjects_are_where_they_are_seen() -> None:
     """All a subject covers is found, in the cells and latent frames it is in; a weight moves the mean."""
     clips = latent_set(VideoShape(17, 64, 64))
@@ -140,19 +186,19 @@ def test_cells_of_subjects_are_where_they_are_seen() -> None:
         different = (np.abs(frames - empty) > 40).any(axis=3)[0]
         seen = different.reshape(2, 32, 2, 32).mean((1, 3))
         assert np.abs(seen - cells[0].numpy()).mean() < 0.12
-    ones = torch.ones(1, 2)
-    velocity, target = torch.zeros(1, 2, 4), torch.tensor([[[1.0] * 4, [3.0] * 4]])
-    assert recipe.masked_loss(velocity, target, ones).item() == 5
+    stream = Stream(torch.zeros(1, 2, 4), torch.ones(1, 2, 1), torch.zeros(1, 1, 2, 2))
+    velocity, noise = torch.zeros(1, 2, 4), torch.tensor([[[1.0] * 4, [3.0] * 4]])
+    assert velocity_loss(velocity, stream, noise).item() == 5
     weights = recipe.subject_weights(torch.tensor([[0.0, 1.0]]), step=0)
     assert weights.tolist() == [[1, recipe.SUBJECT_WEIGHT]]
-    assert recipe.masked_loss(velocity, target, ones, weights).item() == pytest.approx(
+    assert velocity_loss(velocity, stream, noise, weights).item() == pytest.approx(
         (1 + 9 * recipe.SUBJECT_WEIGHT) / (1 + recipe.SUBJECT_WEIGHT)
     )
     assert recipe.subject_weights(torch.ones(1), recipe.SCHEDULE.steps).item() == 1
 
 
 def test_a_stretch_leaves_something_given() -> None:
-    drawn = [recipe.draw_stretch(np.random.default_rng(i), 7) for i in range(200)]
+    drawn = [tasks.draw_stretch(np.random.default_rng(i), 7) for i in range(200)]
     assert all(start < end and (start > 0 or end < 7) for start, end in drawn)
     kinds = {(start == 0, end == 7) for start, end in drawn}
     assert kinds == {(True, False), (False, True), (False, False)}
@@ -174,7 +220,7 @@ def test_pictures_are_of_the_clips_they_are_given_to(tmp_path: Path) -> None:
 
 def test_noise_levels_are_mostly_where_words_decide() -> None:
     """Four in ten above 0.9, one in seven below 0.5, where detail is made."""
-    sigma = recipe.draw_sigma(np.random.default_rng(0), 20_000)
+    sigma = tasks.draw_sigma(np.random.default_rng(0), 20_000)
     assert sigma.min() >= 0
     assert sigma.max() <= 1
     assert abs(float((sigma > 0.9).mean()) - 0.38) < 0.03
@@ -182,10 +228,11 @@ def test_noise_levels_are_mostly_where_words_decide() -> None:
 
 
 def test_every_task_is_drawn() -> None:
-    draw = recipe.draw_task(np.random.default_rng(1), 400, VideoShape(49, 128, 192), 51)
-    frozen_video = (draw.video_mask.sum(dim=1) == 0) & (draw.video_sigma == 0)
-    frozen_audio = (draw.audio_mask.sum(dim=1) == 0) & (draw.audio_sigma == 0)
-    first_frame = (draw.video_mask[:, :24].sum(dim=1) == 0) & (draw.video_mask[:, 24:].min(dim=1).values == 1)
+    draw = tasks.draw_task(np.random.default_rng(1), 400, VideoShape(49, 128, 192), 51)
+    video_mask, audio_mask = draw.video_mask[..., 0], draw.audio_mask[..., 0]
+    frozen_video = (video_mask.sum(dim=1) == 0) & (draw.video_sigma == 0)
+    frozen_audio = (audio_mask.sum(dim=1) == 0) & (draw.audio_sigma == 0)
+    first_frame = (video_mask[:, :24].sum(dim=1) == 0) & (video_mask[:, 24:].min(dim=1).values == 1)
     for share in (frozen_video, frozen_audio, first_frame):
         assert 0.02 < float(share.float().mean()) < 0.2
     assert not bool((frozen_video & frozen_audio).any())

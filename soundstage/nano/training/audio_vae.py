@@ -18,7 +18,8 @@ from soundstage.model.config import AudioVaeConfig, audio_vae_header
 from soundstage.nano.training import sounds
 from soundstage.nano.training.export import export
 from soundstage.nano.training.statistics import fit_statistics
-from soundstage.training.loop import LossFn, Schedule
+from soundstage.training.loop import LossFn
+from soundstage.training.optimizers import Schedule
 
 BASE_CHANNELS = 24
 KL_WEIGHT = 3e-4

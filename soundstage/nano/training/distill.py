@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.adapters import Adapters
@@ -39,8 +38,8 @@ from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED
 from soundstage.sampling.streams import Stream, draw_noise
 from soundstage.text.encoder import TextEncoder
-from soundstage.training.attention import use_training_attention
-from soundstage.training.loop import Schedule
+from soundstage.training.attention import training_precision, use_training_attention
+from soundstage.training.optimizers import Schedule
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -145,7 +144,7 @@ class DistillLoss:
     def __call__(self, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([23, step])
         generator = torch.Generator().manual_seed(step)
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with training_precision():
             run = self._drawn(rng)
             own = rng.random() < OWN_SHARE
             with torch.no_grad():

@@ -24,6 +24,7 @@ from torch import Tensor
 from soundstage.model.audio_vae import AudioVae, patchify_audio
 from soundstage.model.mel import log_mel, resample
 from soundstage.model.video_vae import VideoVae
+from soundstage.nano.training.export import load_audio_vae, load_video_vae
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
@@ -273,8 +274,6 @@ _vaes: dict[Path, tuple[VideoVae, AudioVae]] = {}
 
 
 def _build_shard(job: tuple[Path, int, Path, MakeShard]) -> int:
-    from soundstage.nano.training.export import load_audio_vae, load_video_vae
-
     folder, shard, weights, make = job
     torch.set_num_threads(1)
     if weights not in _vaes:

@@ -25,7 +25,8 @@ from soundstage.nano.training.latents import encode_pixels, shard_path, shard_sh
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import draw_scene
-from soundstage.training.loop import Schedule
+from soundstage.sampling.streams import mixed
+from soundstage.training.optimizers import Schedule
 
 # A quarter of the size: 48x32 of nano's 192x128.
 CONFIG = TinyVaeConfig(widths=(48, 32, 24, 16), patch=1)
@@ -93,5 +94,4 @@ class PreviewLoss:
     def _noised(self, rng: np.random.Generator, step: int, latents: Tensor) -> Tensor:
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(step))
         levels = np.where(rng.random(BATCH) < NOISED_SHARE, MOST_NOISE * rng.random(BATCH), 0.0)
-        sigma = torch.from_numpy(levels).float().view(-1, 1, 1, 1, 1)
-        return (1 - sigma) * latents + sigma * noise
+        return mixed(latents, noise, torch.from_numpy(levels).float())

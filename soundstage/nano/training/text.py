@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from soundstage.nano.world.captions import NEGATIVE, caption
 from soundstage.nano.world.scene import BUCKETS, draw_scene
-from soundstage.training.loop import Schedule
+from soundstage.training.optimizers import Schedule
 from soundstage.types import VideoShape
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0 to 3, those of Gemma 3

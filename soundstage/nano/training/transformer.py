@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soundstage.conditioning.positions import audio_positions, guide_positions, video_positions
+from soundstage.conditioning.tokens import Added, Tokens, to_tokens
 from soundstage.model.config import (
     ConnectorConfig,
     Header,
@@ -33,7 +32,7 @@ from soundstage.model.config import (
     transformer_header,
 )
 from soundstage.model.connector import Connector, FeatureExtractor
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import Transformer
 from soundstage.nano.training.export import write
 from soundstage.nano.training.latents import (
     PICTURES_PER_CLIP,
@@ -48,11 +47,13 @@ from soundstage.nano.training.latents import (
 )
 from soundstage.nano.training.latents import build as build_latents
 from soundstage.nano.training.latents import load as load_latents
+from soundstage.nano.training.tasks import draw_sigma, draw_task
 from soundstage.nano.world.captions import NEGATIVE, caption, names
+from soundstage.sampling.streams import Stream
 from soundstage.text.gemma import Gemma
-from soundstage.training.attention import use_training_attention
-from soundstage.training.loop import Schedule
-from soundstage.types import VideoShape
+from soundstage.training.attention import training_precision, use_training_attention
+from soundstage.training.noising import noised_modality, velocity_loss
+from soundstage.training.optimizers import Schedule
 
 NUM_SHARDS = 64
 NUM_SMALL_SHARDS = 16
@@ -70,7 +71,6 @@ PROMPT_DROPOUT = 0.1
 # Weight in the loss of a token that a subject fills; a tenth of all is covered. It falls to 1 over the last
 # third of the steps, for where a subject may stand but need not, it makes one more likely than it is.
 SUBJECT_WEIGHT = 4.0
-SHIFT, MIDDLE_SHIFT = 2.3, 0.6  # of the logits of noise levels
 SCHEDULE = Schedule(steps=16000, rate=1e-3, muon=2e-3, warmup=100, average=0.998)
 
 
@@ -203,74 +203,6 @@ def is_exchange_gate(name: str) -> bool:
     return "_attn.to_gate_logits." in name and ("audio_to_video" in name or "video_to_audio" in name)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """What one sample of a step is asked: noise levels and which tokens are given clean (mask 0)."""
-
-    video_sigma: Tensor  # (B,)
-    audio_sigma: Tensor  # (B,)
-    video_mask: Tensor  # (B, Nv), 1 where generated
-    audio_mask: Tensor  # (B, Na)
-
-
-def draw_sigma(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Logit-normal noise levels in (0, 1), shifted; one in ten uniform.
-
-    The law of docs/model/sampling.md, "Training levels", but for the shift by nano's few tokens and for the
-    stretch, which would undo a large shift. A token holds 32x32 pixels of 8 frames in 128 channels, so that
-    place and colour of a subject can be read from the noised tokens up to 0.9: what words decide is learned
-    above that, where the law as it stands puts one sample in forty. Most have the shift SHIFT, the others
-    MIDDLE_SHIFT, for detail.
-    """
-    shift = np.where(rng.random(count) < 0.3, MIDDLE_SHIFT, SHIFT)
-    y = 1 / (1 + np.exp(-(rng.standard_normal(count) + shift)))
-    uniform = 1e-3 + (1 - 1e-3) * rng.random(count)
-    return np.where(rng.random(count) < 0.1, uniform, y)
-
-
-def draw_task(rng: np.random.Generator, count: int, shape: VideoShape, num_audio: int) -> Draw:
-    """Noise levels and masks of a batch."""
-    frames, height, width = shape.latent
-    cells = height * width
-    video = draw_sigma(rng, count)
-    audio = np.where(rng.random(count) < 0.6, video, draw_sigma(rng, count))
-    video_mask = np.ones((count, frames, cells), dtype=np.float32)
-    audio_mask = np.ones((count, num_audio), dtype=np.float32)
-    for i, kind in enumerate(rng.random(count)):
-        if kind < 0.15:
-            video_mask[i], video[i] = 0, 0
-        elif kind < 0.3:
-            audio_mask[i], audio[i] = 0, 0
-        elif kind < 0.4:
-            video_mask[i, 0] = 0
-        elif kind < 0.5 and frames > 2:
-            start, end = draw_stretch(rng, frames)
-            video_mask[i, :start] = video_mask[i, end:] = 0
-            audio_mask[i, : num_audio * start // frames] = 0
-            audio_mask[i, num_audio * end // frames :] = 0
-    return Draw(
-        torch.from_numpy(video).float(),
-        torch.from_numpy(audio).float(),
-        torch.from_numpy(video_mask).flatten(1),
-        torch.from_numpy(audio_mask),
-    )
-
-
-def draw_stretch(rng: np.random.Generator, frames: int) -> tuple[int, int]:
-    """[start, end) of the latent frames that are made: what comes after, before, or between what is given."""
-    start, end = sorted(int(x) for x in rng.choice(np.arange(1, frames), size=2, replace=False))
-    kind = rng.random()
-    return (start, frames) if kind < 0.4 else (0, end) if kind < 0.6 else (start, end)
-
-
-def masked_loss(velocity: Tensor, target: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Per sample (B,): squared error over the generated tokens, weighed by `weights` (B, N); 0 where there
-    are none."""
-    error = (velocity.float() - target).square().mean(dim=2)
-    counted = mask if weights is None else mask * weights
-    return (error * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-
-
 def subject_weights(covered: Tensor, step: int) -> Tensor:
     """Weights of tokens of which subjects cover these shares, at a step."""
     left = 3 * (1 - step / SCHEDULE.steps)
@@ -295,7 +227,7 @@ class TransformerLoss:
         return self._clips(step, rng)
 
     def _clips(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Picture and sound together, some with clean tokens beside the clip."""
+        """Return the losses on picture and sound together, some clips with clean tokens beside them."""
         clips = _drawn(rng, self.sets)
         place = rng.random()
         pictured = place < PICTURED and clips.pictures is not None
@@ -304,70 +236,56 @@ class TransformerLoss:
         count = max(2, min(64, BATCH_TOKENS // num_tokens))
         known = len(clips.scenes) if clips.pictures is None or not pictured else len(clips.pictures)
         picks = rng.integers(known, size=count)
-        video = clips.video[picks].float().flatten(2).transpose(1, 2)  # (B, Nv, 128)
-        audio = clips.audio[picks].float()
-        draw = draw_task(rng, count, clips.shape, audio.shape[1])
+        video, audio = to_tokens(clips.video[picks].float()), clips.audio[picks].float()
+        task = draw_task(rng, count, clips.shape, audio.shape[1])
         states, mask = self._states(rng, clips, picks, named=referred)
         noises = _noises(step, video, audio)
-        grid = _grid(clips)
-        beside = None
+        tokens = Tokens(video, video, task.video_mask, _grid(clips))
         if pictured:
-            beside = _picture(rng, clips, picks)
+            tokens.add(_picture(rng, clips, picks))
         elif referred:
-            beside = video, grid
-        # On a CPU the flash kernel and its backward take 48 % of a step, plain products and softmax less.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            tokens.add(Added(video, mask=0.0, positions=_grid(clips)))
+        picture = tokens.stream()
+        sound = Stream(audio, task.audio_mask, audio_positions(audio.shape[1]))
+        with training_precision():
             contexts = self.core.contexts(states, mask)
-            inputs = (
-                _modality(video, noises[0], draw.video_sigma, draw.video_mask, grid, contexts[0], beside),
-                _modality(
-                    audio,
-                    noises[1],
-                    draw.audio_sigma,
-                    draw.audio_mask,
-                    audio_positions(audio.shape[1]),
-                    contexts[1],
-                ),
+            made = self.core.transformer(
+                noised_modality(picture, noises[0], task.video_sigma, contexts[0]),
+                noised_modality(sound, noises[1], task.audio_sigma, contexts[1]),
             )
-            velocities = self.core.transformer(*inputs)
         weights = subject_weights(clips.subjects[picks], step)
-        made = velocities[0][:, : video.shape[1]]
-        video_loss = masked_loss(made, noises[0] - video, draw.video_mask, weights).mean()
-        audio_loss = masked_loss(velocities[1], noises[1] - audio, draw.audio_mask).mean()
+        video_loss = velocity_loss(made[0], picture, noises[0], weights).mean()
+        audio_loss = velocity_loss(made[1], sound, noises[1]).mean()
         return {"loss": video_loss + audio_loss, "video": video_loss.detach(), "audio": audio_loss.detach()}
 
     def _stills(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Single frames, several of a scene to one reading of its caption."""
+        """Return the loss on single frames, several of a scene to one reading of its caption."""
         stills = _drawn(rng, self.stills)
         picks = rng.integers(len(stills.scenes), size=STILL_SCENES)
         states, mask = self._states(rng, stills, picks)
         rows = (picks[:, None] * STILLS_PER_SCENE + np.arange(STILLS_PER_SCENE)).ravel()
-        video = stills.video[rows].float().flatten(2).transpose(1, 2)
-        (noise,) = _noises(step, video)
+        picture = _generated(to_tokens(stills.video[rows].float()), _grid(stills))
+        (noise,) = _noises(step, picture.clean)
         sigma = torch.from_numpy(draw_sigma(rng, len(rows))).float()
-        ones = torch.ones(video.shape[:2])
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with training_precision():
             context = self.core.context("video", states, mask).repeat_interleave(STILLS_PER_SCENE, 0)
-            made, _ = self.core.transformer(
-                _modality(video, noise, sigma, ones, _grid(stills), context), None
-            )
-        loss = masked_loss(made, noise - video, ones).mean()
+            made, _ = self.core.transformer(noised_modality(picture, noise, sigma, context), None)
+        loss = velocity_loss(made, picture, noise).mean()
         return {"loss": loss, "still": loss.detach()}
 
     def _sounds(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Sound alone."""
+        """Return the loss on sound alone."""
         clips = _drawn(rng, self.sets)
         picks = rng.integers(len(clips.scenes), size=SOUNDS)
         states, mask = self._states(rng, clips, picks)
         audio = clips.audio[picks].float()
+        sound = _generated(audio, audio_positions(audio.shape[1]))
         (noise,) = _noises(step, audio)
         sigma = torch.from_numpy(draw_sigma(rng, len(picks))).float()
-        ones = torch.ones(audio.shape[:2])
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with training_precision():
             context = self.core.context("audio", states, mask)
-            positions = audio_positions(audio.shape[1])
-            _, made = self.core.transformer(None, _modality(audio, noise, sigma, ones, positions, context))
-        loss = masked_loss(made, noise - audio, ones).mean()
+            _, made = self.core.transformer(None, noised_modality(sound, noise, sigma, context))
+        loss = velocity_loss(made, sound, noise).mean()
         return {"loss": loss, "sound": loss.detach()}
 
     def _states(
@@ -395,54 +313,29 @@ def _drawn(rng: np.random.Generator, sets: list[LatentSet]) -> LatentSet:
 
 
 def _noises(step: int, *like: Tensor) -> list[Tensor]:
+    """Return the noise of a step for each of these tokens."""
     generator = torch.Generator().manual_seed(step)
     return [torch.randn(x.shape, generator=generator) for x in like]
 
 
+def _generated(tokens: Tensor, positions: Tensor) -> Stream:
+    """Return a stream of which nothing is given."""
+    return Stream(tokens, torch.ones(*tokens.shape[:2], 1), positions)
+
+
 def _grid(clips: LatentSet) -> Tensor:
+    """Return the positions of a set's clips."""
     return video_positions(*clips.shape.latent, clips.scenes[0].fps)
 
 
-def _picture(rng: np.random.Generator, clips: LatentSet, picks: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """One picture of each clip: tokens (B, h w, 128) and positions (B, 3, h w, 2)."""
+def _picture(rng: np.random.Generator, clips: LatentSet, picks: NDArray[np.int64]) -> Added:
+    """Return one picture of each clip as given tokens: (B, h w, 128) at (B, 3, h w, 2)."""
     assert clips.pictures is not None
     assert clips.picture_times is not None
     which = rng.integers(PICTURES_PER_CLIP, size=len(picks))
-    tokens = clips.pictures[picks, which].float().flatten(2).transpose(1, 2)
     _, height, width = clips.shape.latent
     positions = [
         guide_positions(1, height, width, clips.scenes[0].fps, frame=int(frame), still=True)
         for frame in clips.picture_times[picks, which]
     ]
-    return tokens, torch.cat(positions)
-
-
-def _modality(
-    x: Tensor,
-    noise: Tensor,
-    sigma: Tensor,
-    mask: Tensor,
-    positions: Tensor,
-    context: Tensor,
-    beside: tuple[Tensor, Tensor] | None = None,
-) -> Modality:
-    """Noise the generated tokens; the given ones stay clean, at timestep 0.
-
-    beside: tokens (B, n, 128) that are clean too, behind the clip's own, and their positions.
-    """
-    timesteps = mask * sigma[:, None]
-    level = timesteps[..., None]
-    latents = (1 - level) * x + level * noise
-    if beside is not None:
-        added, where = beside
-        latents = torch.cat([latents, added], dim=1)
-        timesteps = torch.cat([timesteps, timesteps.new_zeros(added.shape[:2])], dim=1)
-        batch = max(len(positions), len(where))
-        positions = torch.cat([p.expand(batch, -1, -1, -1) for p in (positions, where)], dim=2)
-    return Modality(
-        latents=latents,
-        sigma=sigma,
-        timesteps=timesteps,
-        positions=positions,
-        context=context,
-    )
+    return Added(to_tokens(clips.pictures[picks, which].float()), mask=0.0, positions=torch.cat(positions))

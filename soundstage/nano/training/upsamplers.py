@@ -28,7 +28,7 @@ from soundstage.nano.training.latents import encode_pixels, kind_of, shard_path
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import FPS, Scene, draw_scene
-from soundstage.training.loop import Schedule
+from soundstage.training.optimizers import Schedule
 from soundstage.types import VideoShape
 
 Kind = Literal["x2", "x1.5", "time"]

@@ -25,7 +25,7 @@ from soundstage.nano.training.statistics import fit_statistics
 from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
-from soundstage.training.loop import Schedule
+from soundstage.training.optimizers import Schedule
 from soundstage.types import VideoShape
 
 ENCODER_WIDTH = 16

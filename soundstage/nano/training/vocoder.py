@@ -32,7 +32,8 @@ from soundstage.model.mel import LOG_FLOOR, log_mel, mel_filters, resample
 from soundstage.model.vocoder import AmpBlock, Vocoder
 from soundstage.nano.training import sounds
 from soundstage.nano.training.export import export
-from soundstage.training.loop import LossFn, Schedule
+from soundstage.training.loop import LossFn
+from soundstage.training.optimizers import Schedule
 from soundstage.types import MEL_RATE_HZ, OUTPUT_RATE_HZ
 
 BASE_CHANNELS = 128  # the least that leaves whole channels after six halvings

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from soundstage.library.model_files import SHIPPED
 from soundstage.nano.world.captions import (
     AMBIENCE_WORDS,
     COLOR_WORDS,
@@ -18,6 +19,7 @@ from soundstage.nano.world.captions import (
     caption,
 )
 from soundstage.nano.world.scene import BUCKETS, draw_scene
+from soundstage.prompts.vocabulary import FILE
 from soundstage.types import VideoShape
 
 NUM_CAPTIONS = 2000  # the last new word of 20,000 captions comes with number 291
@@ -46,8 +48,6 @@ def vocabulary() -> dict[str, Any]:
 
 def write_vocabulary(folder: Path) -> Path:
     """Write vocabulary.json into a model folder and return its path."""
-    from soundstage.prompts.vocabulary import FILE
-
     path = folder / FILE
     path.write_text(json.dumps(vocabulary(), indent=1) + "\n", encoding="utf-8")
     return path
@@ -58,6 +58,4 @@ def _words(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    from soundstage.library.model_files import SHIPPED
-
     print(write_vocabulary(SHIPPED["nano"]))

@@ -10,10 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
+from soundstage.conditioning.pixels import fit, to_uint8
+from soundstage.engine import Engine
 from soundstage.nano.evaluation.backdrop import Array, Frames
 from soundstage.nano.evaluation.report import Report, Samples, Target
 from soundstage.nano.world.captions import caption
@@ -21,13 +24,10 @@ from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
 from soundstage.nano.world.sound import synthesize
+from soundstage.rendering.events import Done
+from soundstage.rendering.parts import Parts
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE, VideoShape
-
-if TYPE_CHECKING:
-    from soundstage.engine import Engine
-    from soundstage.rendering.events import Done
-    from soundstage.rendering.parts import Parts
 
 NUM_FRAMES = 49
 MAX_DRAWS = 200_000
@@ -188,8 +188,6 @@ class StageMaker:
 
     def clip(self, request: Request) -> Shown:
         """The clip of a request, with the overrides."""
-        from soundstage.rendering.events import Done
-
         if request.recipe == "single" and self.overrides:
             fields = {name: getattr(request, name) for name in request.model_fields_set}
             request = Request(**{**fields, **self.overrides})
@@ -199,10 +197,6 @@ class StageMaker:
 
     def through_vae(self, ask: Recode | Enlarge) -> Frames:
         """(F, H, W, 3) of the decoder."""
-        import torch
-
-        from soundstage.conditioning.pixels import fit, to_uint8
-
         height, width = ask.frames.shape[1:3]
         with torch.no_grad():
             latents = self.parts.encode_video(fit(ask.frames, width, height))
@@ -226,8 +220,6 @@ class CodedMaker:
 
     def coded(self, shown: Shown) -> Shown:
         """A clip encoded and decoded, picture and sound."""
-        import torch
-
         frames, waveform, parts = shown.frames, shown.waveform, self.stage.parts
         if frames is not None:
             frames = self.stage.through_vae(Recode(frames))

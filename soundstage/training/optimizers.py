@@ -1,0 +1,88 @@
+"""Set up AdamW and Muon for a module, and their rates over a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from soundstage.training.muon import Muon
+
+MIN_SIDE = 8  # of a matrix that Muon trains; a smaller one has too few directions to orthogonalise
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, at which rates and with which averages a module is trained."""
+
+    steps: int
+    rate: float  # of AdamW, after the warm-up
+    muon: float = 0.0  # rate of Muon for the matrices and kernels of hidden layers; 0: AdamW for all
+    warmup: int = 200  # steps over which the rates rise
+    floor: float = 0.02  # share of the rates left at the end
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
+    clip: float = 1.0  # largest norm of the gradients
+    average: float = 0.998  # decay of the averaged weights, which are those that are exported
+    log_every: int = 20  # steps between rows of the table of losses
+    save_every_s: float = 240.0  # seconds between states
+
+    def share_at(self, step: int) -> float:
+        """Return the share of the rates at a step: linear warm-up, then a cosine to `floor`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        share = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def make_optimizers(model: nn.Module, schedule: Schedule) -> list[Optimizer]:
+    """Return AdamW and, where the schedule has a rate for it, Muon for the module's hidden weights."""
+    hidden = _hidden_weights(model) if schedule.muon else set()
+    params = [p for p in model.parameters() if p.requires_grad]
+    rest = [p for p in params if id(p) not in hidden]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: list[Optimizer] = [
+        torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, fused=True)
+    ]
+    if hidden:
+        matrices = [p for p in params if id(p) in hidden]
+        optimizers.append(Muon(matrices, lr=schedule.muon, weight_decay=schedule.weight_decay))
+    set_peak_rates(optimizers, schedule)
+    return optimizers
+
+
+def set_peak_rates(optimizers: Sequence[Optimizer], schedule: Schedule) -> None:
+    """Store in each parameter group the rate that the schedule gives it after the warm-up."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_rate"] = schedule.muon if isinstance(optimizer, Muon) else schedule.rate
+
+
+def set_rates(optimizers: Sequence[Optimizer], share: float) -> None:
+    """Set the rate of each parameter group to a share of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak_rate"]
+
+
+def _hidden_weights(model: nn.Module) -> set[int]:
+    """Return the ids of the trained matrices and kernels inside a ModuleList.
+
+    Gates of attention heads are left out: Muon's steps are equally long whether or not the gradient says
+    anything, and a gate that has wandered far below zero passes nothing.
+    """
+    gates = {id(p) for name, p in model.named_parameters() if name.endswith("to_gate_logits.weight")}
+    return {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList)
+        for p in module.parameters()
+        if p.ndim > 1 and min(p.flatten(1).shape) >= MIN_SIDE and p.requires_grad
+    } - gates

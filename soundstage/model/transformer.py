@@ -252,10 +252,11 @@ class Transformer(nn.Module):
         self, perturbation: Perturbation | Sequence[Perturbation] | None, device: torch.device
     ) -> list[BlockKeeps]:
         """Return which attention each block computes."""
+        num_blocks = len(self.transformer_blocks)
         if not perturbation:
-            return [KEEP_ALL] * self.config.num_layers
+            return [KEEP_ALL] * num_blocks
         passes = (perturbation,) if isinstance(perturbation, Perturbation) else perturbation
-        return [BlockKeeps.of(passes, index, device) for index in range(self.config.num_layers)]
+        return [BlockKeeps.of(passes, index, device) for index in range(num_blocks)]
 
     def _video_nets(self) -> _StreamNets:
         both = self.config.audio is not None

@@ -8,7 +8,7 @@ Source: docs/model/sampling.md, "Guidance".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -172,16 +172,15 @@ class Guider:
 
     def _forwards(
         self, scales: Sequence[Scales | None], active: Sequence[bool]
-    ) -> Iterator[tuple[_View, list[str]]]:
-        """Yield the forwards of a step: the tokens that each reads, and the passes it makes as one batch."""
+    ) -> list[tuple[_View, list[str]]]:
+        """Return the forwards of a step: the tokens that each reads, and the passes it makes as one batch."""
         computing = [s for s, on in zip(scales, active, strict=True) if s is not None and on]
         kinds = passes_needed(computing, exchange=None not in scales, unconditional=self._shows_unconditional)
         alike = [kind for kind in kinds if kind != "identity"]
-        yield from (
-            (self._whole, group) for group in ([alike] if self.batched else [[kind] for kind in alike])
-        )
+        forwards = [(self._whole, group) for group in ([alike] if self.batched else [[k] for k in alike])]
         if "identity" in kinds:  # fewer tokens, so never in one batch with the others
-            yield self._bare, ["identity"]
+            forwards.append((self._bare, ["identity"]))
+        return forwards
 
     def _guide(self, made: dict[str, Pair], scales: Sequence[Scales | None], active: Sequence[bool]) -> Pair:
         guided = list(self._last)

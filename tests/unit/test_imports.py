@@ -1,6 +1,7 @@
 """Rooms import upward in one order only, and the light ones load nothing heavy."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,12 @@ def test_imports_point_upward_only(path: Path) -> None:
     others = imported_rooms(ast.parse(path.read_text())) - {room}
     wrong = {other for other in others if LEVEL[other] >= LEVEL[room]}
     assert not wrong, f"{room} imports {sorted(wrong)}, which are not below it"
+
+
+def test_the_model_knows_nothing_of_adapters() -> None:
+    """They are put on from outside; docs/lora.md says so."""
+    for path in sorted((PACKAGE / "model").glob("*.py")):
+        assert not re.search(r"lora|adapter|_hooks", path.read_text(), re.IGNORECASE), path
 
 
 def test_the_package_never_imports_its_test_references() -> None:

@@ -34,8 +34,9 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)  ## write docs/cli.md from the commands' own help
+docs: $(STAMP)  ## write docs/cli.md and the tables of fields from the code
 	$(BIN)/python -m soundstage.cli.reference > docs/cli.md
+	$(BIN)/python -m soundstage.fields.tables docs/*.md
 
 nano: $(STAMP)  ## train all parts of nano from nothing and install the weights into the package
 	$(BIN)/soundstage nano train all

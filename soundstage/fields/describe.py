@@ -135,7 +135,9 @@ def _within(node: Node, schema: Node) -> Iterator[Node]:
 
 
 def _words(node: Node) -> tuple[Any, ...]:
-    return tuple(node.get("enum", ())) or ((node["const"],) if "const" in node else ())
+    """The words a node takes; of one that takes any text, those it names as examples."""
+    named = node.get("examples", ()) if node.get("type") == "string" else ()
+    return tuple(node.get("enum", named)) or ((node["const"],) if "const" in node else ())
 
 
 def _range(node: Node) -> str:

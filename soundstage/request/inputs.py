@@ -85,7 +85,7 @@ class Guide:
     it replaces at the first frame and guides elsewhere."""
     crf: Annotated[int, Field(ge=0, le=51)] | None = None
     """H.264 compression of a picture before it is encoded, 0 for none. Left out, what the model was trained
-    with."""
+    with: 33 for LTX-2.3, 0 for nano."""
     crop: Crop = "center"
     """How it is brought to the size of the clip: center fills and cuts, stretch distorts, pad shows all of it
     on black."""
@@ -114,7 +114,7 @@ class Reference:
     """A clip that the result follows from beside, as in-context LoRAs use it."""
 
     video: Media
-    """The clip to follow."""
+    """The clip to follow; of a longer one, its first frames, as many as the result has."""
     strength: Share = 1.0
     """How clean the clip is given: 1 as it is, less lets the result drift from it."""
     attention: Share = 1.0

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from soundstage.cli.reference import reference
+from soundstage.fields.tables import with_tables
 from soundstage.library.catalog import find
 from soundstage.sampling.schedules import DISTILLED, REFINE
 
@@ -15,6 +16,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run `make docs`"
+
+
+def test_the_tables_of_fields_are_what_the_fields_say() -> None:
+    for page in PAGES:
+        assert with_tables(page.read_text()) == page.read_text(), f"{page.name}: run `make docs`"
+    told = " ".join(page.read_text() for page in PAGES)
+    for name in ("request.Request", "take.Take", "recipe.Pass", "recipe.Recipe", "inputs.Guide"):
+        assert f"<!-- fields of soundstage.request.{name} -->" in told
 
 
 def test_every_file_linked_in_the_docs_exists() -> None:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from soundstage.errors import RequestError, shown
 from soundstage.library.model_files import ModelSet, find_model
-from soundstage.memory.machine import NumberFormat, asked_format, choose_format
-from soundstage.memory.policy import Choice, policy_named
+from soundstage.memory.machine import NumberFormat, asked_format, choose_format, kind_of, pick_device
+from soundstage.memory.policy import policy_named
 from soundstage.planning.long_take import plan_request
+from soundstage.planning.placement import Choice, choose_placement
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, Notice
 from soundstage.rendering.turns import Run, RunState, Turns
@@ -106,9 +107,7 @@ class Engine:
     @property
     def number_format(self) -> NumberFormat:
         """The format this engine computes in, and why."""
-        from soundstage.rendering.parts import pick_device
-
-        return choose_format(self._dtype, self.model.defaults.dtype, pick_device(self._device).type)
+        return choose_format(self._dtype, self.model.defaults.dtype, kind_of(pick_device(self._device)))
 
     def plan(self, request: Request) -> Plan:
         """Return what `run` would do. Raises RequestError with all problems of the request."""
@@ -123,14 +122,12 @@ class Engine:
 
         Raises RequestError, with the nearest sizes that fit, if the plan does not fit this machine.
         """
-        from soundstage.rendering.parts import DTYPES, choose_residency, pick_device
-
         built = None if self._renderer is None else self._renderer.built
-        return choose_residency(
+        return choose_placement(
             plan,
             self.model,
             pick_device(self._device),
-            DTYPES[self.number_format.name],
+            self.number_format.item_bytes,
             self._policy,
             storage=self._storage,
             limit_bytes=self._limit_bytes,
@@ -180,10 +177,12 @@ class Engine:
     def _rendering(self) -> Renderer:
         """Return what renders plans; making it loads torch. Called within a turn."""
         if self._renderer is None:
-            from soundstage.rendering.parts import DTYPES, pick_device
+            import torch
+
+            from soundstage.rendering.parts import DTYPES
             from soundstage.rendering.run import Renderer
 
-            device, dtype = pick_device(self._device), DTYPES[self.number_format.name]
+            device, dtype = torch.device(pick_device(self._device)), DTYPES[self.number_format.name]
             self._renderer = Renderer(
                 self.model, device, dtype, self.choose, given=self._parts, cache=self._cache
             )

@@ -132,15 +132,15 @@ def _settings(
     layers: int | None,
     repeats: int,
 ) -> Bench:
-    from soundstage.rendering.parts import pick_device
+    from soundstage.memory.machine import kind_of, pick_device
 
     chosen = pick_device(device)
-    full = chosen.type == "cuda"
+    full = kind_of(chosen) == "cuda"
     for name in weights or ():
         if name not in WEIGHTS:
             raise RequestError(f"weights is '{name}'; give one of {listed(name, WEIGHTS)}", field="weights")
     return Bench(
-        device=chosen,
+        device=torch.device(chosen),
         weights=tuple(weights or (USUAL_WEIGHTS if full else USUAL_WEIGHTS[:1])),
         sizes=tuple(_size(text) for text in sizes) if sizes else FULL_SIZES if full else CUT_SIZES,
         layers=layers or (FULL_LAYERS if full else CUT_LAYERS),
@@ -244,7 +244,7 @@ def _capped(settings: Bench, weights: str, cap_gb: float) -> Iterator[Row]:
     """Each size under a cap, with as many blocks resident as the budget says."""
     import torch
 
-    from soundstage.memory.policy import CUDA_CONTEXT_BYTES
+    from soundstage.planning.cost import CUDA_CONTEXT_BYTES
 
     total = torch.cuda.get_device_properties(settings.device).total_memory
     for size in settings.sizes:
@@ -261,15 +261,10 @@ def _capped(settings: Bench, weights: str, cap_gb: float) -> Iterator[Row]:
 
 def _residency_under(settings: Bench, weights: str, cap_gb: float, size: tuple[int, int, int]) -> Residency:
     """The most blocks that the budget finds room for, with nothing else on the device."""
-    from soundstage.memory.policy import (
-        CHUNK_TOKENS,
-        CUDA_CONTEXT_BYTES,
-        FRAGMENTATION,
-        ModelSizes,
-        Residency,
-        Work,
-        activation_bytes,
-    )
+    from soundstage.library.sizes import ModelSizes
+    from soundstage.memory.policy import Residency
+    from soundstage.planning.cost import CUDA_CONTEXT_BYTES, FRAGMENTATION, Work, activation_bytes
+    from soundstage.planning.placement import CHUNK_TOKENS
 
     sizes = ModelSizes.published("bfloat16" if weights == "bfloat16" else "fp8")
     width, height, num_frames = size

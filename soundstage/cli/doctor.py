@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from soundstage.library.model_files import ModelSet
-    from soundstage.memory.machine import NumberFormat
-    from soundstage.memory.policy import Machine, ModelSizes
+    from soundstage.library.sizes import ModelSizes
+    from soundstage.memory.machine import Machine, NumberFormat
     from soundstage.weights.storage import Storage
 
 app = typer.Typer(**PLAIN)
@@ -129,13 +129,11 @@ def examine(
     """
     import torch
 
-    from soundstage.memory.machine import asked_format, choose_format
-    from soundstage.memory.offload import this_machine
-    from soundstage.rendering.parts import pick_device
+    from soundstage.memory.machine import asked_format, choose_format, pick_device, this_machine
     from soundstage.request.defaults import Defaults
 
-    chosen = pick_device(device)
-    machine = this_machine(chosen)
+    machine = this_machine(pick_device(device))
+    chosen = torch.device(pick_device(device))
     dtypes, codecs = tuple(_dtypes(chosen)), tuple(_codecs())
     priced, problems = priced_models(model, weights, dtype, chosen.type)
     wish = (Defaults() if model is None else priced[0].model.defaults).dtype
@@ -296,22 +294,22 @@ def _installed() -> Iterator[str]:
 
 def _priced(model: ModelSet, storage: Storage | None, dtype: str, kind: str) -> Priced:
     """A model that is here, at its own sizes: its usual clip and its longest."""
+    from soundstage.library.sizes import model_sizes
     from soundstage.memory.machine import asked_format, choose_format
-    from soundstage.rendering.parts import DTYPES, model_sizes
 
     used = choose_format(asked_format(dtype), model.defaults.dtype, kind)
     defaults = model.defaults
     longest = int(defaults.max_duration_s * defaults.fps) // 8 * 8 + 1
     own = tuple((*defaults.size, frames) for frames in (defaults.num_frames, longest))
     sizes = own if defaults.size[0] < SIZES[0][0] else SIZES
-    return Priced(model.name, model, model_sizes(model, DTYPES[used.name], storage), sizes)
+    return Priced(model.name, model, model_sizes(model, used.item_bytes, storage), sizes)
 
 
 def _published(dtype: str, kind: str) -> Iterator[Priced]:
     """The published 22B, whether it is here or not, with every file that a recipe may ask for."""
     from soundstage.library.model_files import EXTRAS, ModelFile, ModelSet
+    from soundstage.library.sizes import ModelSizes
     from soundstage.memory.machine import asked_format, choose_format
-    from soundstage.memory.policy import ModelSizes
     from soundstage.request.defaults import Defaults
 
     class Complete(ModelSet):
@@ -331,7 +329,7 @@ def _published(dtype: str, kind: str) -> Iterator[Priced]:
 
 
 def _need(machine: Machine, priced: Priced, recipe: str, size: tuple[int, int, int]) -> Need:
-    from soundstage.memory.policy import choose_held
+    from soundstage.planning.placement import choose_held
     from soundstage.planning.planner import make_plan
     from soundstage.request.request import Request
 

@@ -119,13 +119,16 @@ class _Maker:
 
     @cached_property
     def stage(self) -> StageMaker:
+        import torch
+
         from soundstage.engine import Engine
         from soundstage.library.model_files import find_model
+        from soundstage.memory.machine import pick_device
         from soundstage.nano.evaluation.capabilities.case import StageMaker
-        from soundstage.rendering.parts import LoadedParts, pick_device, pick_dtype
+        from soundstage.rendering.parts import LoadedParts, pick_dtype
 
         model = find_model(self.model)
-        device = pick_device("auto")
+        device = torch.device(pick_device("auto"))
         parts = LoadedParts(model, device, pick_dtype(None, model.defaults.dtype, device))
         return StageMaker(Engine(model, parts=parts), parts, self.overrides)
 

@@ -13,16 +13,14 @@ are still there. What moves does not change a bit, so a seed gives the same clip
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from soundstage.memory.disk import CPU, DiskSource, is_plain, rounded_values
-from soundstage.memory.policy import Machine, Residency, spread_evenly
+from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.memory.stream import (
     BlockLayout,
     BlockSource,
@@ -417,38 +415,3 @@ class _InPieces:
         finally:
             self.rows = None
         return out
-
-
-# --- the machine ---------------------------------------------------------------------------------------
-
-# FLOP/s that are reached, by a part of the name. Source: docs/model/memory.md, "Rates".
-RATES = {"H100": 5e14, "H200": 5e14, "A100": 2e14, "5090": 2.5e14, "4090": 1.5e14, "3090": 7e13}
-SMALLER_RATE, CPU_RATE = 5e13, 1e11
-FREE_SHARE = 0.95  # of the host's free memory; the system needs some for itself
-
-
-def this_machine(device: torch.device) -> Machine:
-    """Return what is free on this machine now, and rates stated for its kind, not measured."""
-    host, process = FREE_SHARE * free_host_bytes(), _process_bytes()
-    if device.type != "cuda":
-        return Machine("the CPU", "cpu", host + process, flops_per_s=CPU_RATE, process_bytes=process)
-    free, _ = torch.cuda.mem_get_info(device)
-    name = torch.cuda.get_device_name(device)
-    rate = next((rate for model, rate in RATES.items() if model in name), SMALLER_RATE)
-    own = torch.cuda.memory_reserved(device)  # can be had again
-    return Machine(name, "cuda", host + process, float(free + own), flops_per_s=rate, process_bytes=process)
-
-
-def free_host_bytes() -> float:
-    """Memory that can be had without swapping; half of all of it where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = (line.split() for line in meminfo.read_text().splitlines())
-        free = {line[0]: int(line[1]) * 1024 for line in lines}
-        return float(free.get("MemAvailable:", 0))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 if hasattr(os, "sysconf") else 8e9
-
-
-def _process_bytes() -> float:
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0.0

@@ -20,6 +20,9 @@ from soundstage.sampling.facts import SAMPLERS, predictions
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, bound_at, passes_needed, scales_at
 from soundstage.types import TIME_SCALE, Group, VideoShape
 
+# The forward passes of one step run as one batch up to this many tokens, one after the other beyond it.
+MAX_BATCHED_TOKENS = 16_384
+
 Range = tuple[int, int]  # [first, end) of latent frames or audio latents
 Part = Literal["none", "start", "part", "all"]
 
@@ -221,11 +224,14 @@ class Plan:
         return self.video_negative if self.video_negative is not None else self.audio_negative
 
     @property
+    def made_clips(self) -> tuple[Plan, ...]:
+        """The clips that are made one after the other: those of a take's windows, or the plan itself."""
+        return self.clips or (self,)
+
+    @property
     def num_forwards(self) -> int:
         """Model evaluations of the whole plan."""
-        if self.clips:
-            return sum(clip.num_forwards for clip in self.clips)
-        return sum(p.num_forwards for p in self.passes)
+        return sum(p.num_forwards for clip in self.made_clips for p in clip.passes)
 
     def to_dict(self) -> dict[str, Any]:
         data = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.files import file_stamp
 from soundstage.library.model_files import ModelSet, file_identity
 from soundstage.memory.machine import asked_format, choose_format
 from soundstage.memory.offload import (
@@ -32,9 +31,8 @@ from soundstage.memory.offload import (
     chunk_feed_forward,
     stream_built,
     stream_from_files,
-    this_machine,
 )
-from soundstage.memory.policy import Choice, ModelSizes, PlanLike, Policy, Residency, choose_held
+from soundstage.memory.policy import Residency
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.long_sound import decode_sound
@@ -54,7 +52,7 @@ from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, find_parts
 from soundstage.weights.load import builder, load_part, load_preview, load_upsampler, open_part
 from soundstage.weights.read import Tensors
-from soundstage.weights.storage import Storage, candidates, check_storage
+from soundstage.weights.storage import Storage, check_storage
 
 if TYPE_CHECKING:
     from soundstage.lora.report import AdapterReport
@@ -179,21 +177,6 @@ class Parts(Protocol):
         ...
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto" is a CUDA device where there is one. Raises RequestError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.empty(0, device=name).device if isinstance(name, str | torch.device) else None
-    except (RuntimeError, AssertionError):
-        device = None
-    if device is None or device.type == "meta":
-        raise RequestError(
-            f"device is '{name}', which this machine does not have; give 'auto' or 'cpu'", field="device"
-        )
-    return torch.device(name)
-
-
 def pick_dtype(asked: str | None, wish: str, device: torch.device) -> torch.dtype:
     """Return the format of a run on a device, see memory/machine.py.
 
@@ -207,7 +190,7 @@ class LoadedParts:
     """Parts read from a model folder. Each file's header is read at once, each part's weights on first use.
 
     residency: where weights are while they are not used; storage: how the transformer's are held; see
-    `choose_residency`. Raises WeightsError or ConfigError for files that are not one LTX-2.3 model,
+    planning/placement.py. Raises WeightsError or ConfigError for files that are not one LTX-2.3 model,
     RequestError for "stored" with files that are not 8-bit.
     """
 
@@ -625,59 +608,3 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-
-
-def choose_residency(
-    plan: PlanLike,
-    model: ModelSet,
-    device: torch.device,
-    dtype: torch.dtype,
-    policy: Policy | None = None,
-    *,
-    storage: Storage | None = None,
-    limit_bytes: float = math.inf,
-    process_bytes: float | None = None,
-    kept: tuple[Storage, Residency] | None = None,
-) -> Choice:
-    """Where the weights should be for a plan, from headers and free memory, before anything is loaded.
-
-    policy: the one to use, None for the fastest that fits. storage: how the transformer is held, None for
-    `storage.candidates`. limit_bytes: of memory that may be used. process_bytes: held besides weights, if
-    some are loaded already; kept: how, and how it stays if the plan fits. Raises RequestError, with the
-    nearest sizes that fit, if the plan fits under no policy, and for "stored" with files that are not 8-bit.
-    """
-    machine = this_machine(device).limited(limit_bytes)
-    if process_bytes is not None:
-        machine = replace(machine, process_bytes=process_bytes)
-    return choose_held(plan, model_sizes(model, dtype, storage), machine, policy, kept=kept)
-
-
-def model_sizes(
-    model: ModelSet, dtype: torch.dtype, storage: Storage | None = None
-) -> tuple[ModelSizes, ...]:
-    """Bytes of a model's parts as they would be held, from headers alone; for None each way of "auto".
-
-    Raises RequestError for "stored" with files that are not 8-bit.
-    """
-    stamps = tuple(file_stamp(file.path) for file in model.files() if file.num_bytes is not None)
-    return _sizes(model.weights_files, model.text_path, model.name, dtype.itemsize, storage, stamps)
-
-
-@cache
-def _sizes(
-    files: tuple[Path, ...],
-    text: Path,
-    name: str,
-    item_bytes: int,
-    storage: Storage | None,
-    stamps: tuple[tuple[int, ...], ...],  # another file under a name has other sizes
-) -> tuple[ModelSizes, ...]:
-    from soundstage.text.source import gemma_tensors
-
-    parts = {str(part): held for part, held in find_parts([read_header(path) for path in files]).items()}
-    transformer = parts.get("transformer", {})
-    if storage is not None:
-        check_storage(transformer, storage)
-    ways = candidates(transformer) if storage is None else (storage,)
-    fixed: dict[str, Any] = {"name": name, "item_bytes": item_bytes, "text": gemma_tensors(text)}
-    return tuple(ModelSizes.of(parts, storage=way, **fixed) for way in ways)

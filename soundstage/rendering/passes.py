@@ -10,6 +10,7 @@ from torch import Tensor
 
 from soundstage.conditioning.pixels import to_uint8
 from soundstage.conditioning.relay import directed
+from soundstage.planning.plan import MAX_BATCHED_TOKENS, PassPlan, Plan
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoded_prompts import encoded_prompts
 from soundstage.rendering.events import Clock, Event, Preview, Step
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from soundstage.planning.plan import PassPlan, Plan
     from soundstage.rendering.encoding_cache import EncodingCache
     from soundstage.rendering.parts import Parts
     from soundstage.rendering.windows import Handover
     from soundstage.sampling.streams import Stream
-
-# The forward passes of a step run as one batch up to this many tokens, one after the other beyond it.
-MAX_BATCHED_TOKENS = 16_384
 
 Streams = tuple["Stream | None", "Stream | None"]
 

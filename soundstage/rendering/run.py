@@ -25,7 +25,7 @@ from soundstage.types import LATENT_CHANNELS, OUTPUT_RATE_HZ
 
 if TYPE_CHECKING:
     from soundstage.library.model_files import ModelSet
-    from soundstage.memory.policy import Choice
+    from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
     from soundstage.planning.windows import Window
     from soundstage.rendering.turns import RunState

@@ -17,7 +17,7 @@ from soundstage.cli import doctor
 from soundstage.cli.main import app
 from soundstage.errors import SoundstageError
 from soundstage.library.installed import Library
-from soundstage.memory.policy import Machine
+from soundstage.memory.machine import Machine
 from soundstage.request.recipes import SHIPPED
 from tests.tiny_model import write_tiny_model
 

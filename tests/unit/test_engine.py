@@ -13,8 +13,9 @@ from soundstage.clip import read_provenance
 from soundstage.engine import Engine
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import TRANSFORMER, VIDEO_VAE, find_model
+from soundstage.memory.machine import pick_device
 from soundstage.rendering.events import Done, Phase, Step
-from soundstage.rendering.parts import LoadedParts, pick_device, pick_dtype
+from soundstage.rendering.parts import LoadedParts, pick_dtype
 from soundstage.weights.header import read_header
 from tests.tiny_model import TinyParts, write_text_encoder, write_tiny_model
 

@@ -33,8 +33,9 @@ from soundstage.engine import Engine
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.identify import identify
 from soundstage.library.model_files import find_model
-from soundstage.memory.policy import Machine
+from soundstage.memory.machine import Machine
 from soundstage.model.config import audio_vae_header, transformer_header, video_vae_header, vocoder_header
+from soundstage.planning import placement
 from soundstage.rendering.events import Done
 from soundstage.request.request import Request
 from soundstage.text.pieces import build_tokenizer, read_pieces
@@ -226,7 +227,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def set_free(num_bytes: float) -> None:
         machine = Machine("the CPU", "cpu", num_bytes)
-        monkeypatch.setattr(soundstage.rendering.parts, "this_machine", lambda _: machine)
+        monkeypatch.setattr(placement, "this_machine", lambda _: machine)
 
     return set_free
 

@@ -21,8 +21,8 @@ from soundstage.memory.offload import (
 )
 from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.model.attention import FeedForward
+from soundstage.planning.placement import choose_placement
 from soundstage.rendering.events import Done
-from soundstage.rendering.parts import choose_residency
 from soundstage.request.request import Request
 from tests.tiny_model import TinyParts, write_tiny_model
 
@@ -203,10 +203,10 @@ def test_a_seed_gives_the_same_clip_under_every_policy(tiny: Path, policy: str) 
 def test_what_cannot_be_made_here_is_refused_before_anything_is_loaded(tiny: Path) -> None:
     model = find_model(tiny)
     plan = Engine(model, device="cpu").plan(Request(prompt="a red ball"))
-    choice = choose_residency(plan, model, CPU, torch.float32)
+    choice = choose_placement(plan, model, "cpu", 4)
     assert choice.residency.policy == "resident"
     huge = replace(plan, passes=(replace(plan.passes[0], video_tokens=10**10),))
     with pytest.raises(
         RequestError, match=r"size is 64x64 at 9 frames, which tiny cannot make on this machine"
     ):
-        choose_residency(huge, model, CPU, torch.float32)
+        choose_placement(huge, model, "cpu", 4)

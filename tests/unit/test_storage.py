@@ -21,10 +21,13 @@ from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.convert import convert
 from soundstage.library.model_files import SHIPPED, find_model
-from soundstage.memory.policy import Machine, ModelSizes, Residency, choose_held
-from soundstage.rendering import parts
+from soundstage.library.sizes import ModelSizes, model_sizes
+from soundstage.memory.machine import Machine
+from soundstage.memory.policy import Residency
+from soundstage.planning import placement
+from soundstage.planning.placement import choose_held
 from soundstage.rendering.events import Done
-from soundstage.rendering.parts import LoadedParts, model_sizes
+from soundstage.rendering.parts import LoadedParts
 from soundstage.request.request import Request
 from soundstage.weights.quantize import QuantizedLinear, quantize
 from soundstage.weights.storage import STORAGES, Storage, eight_bit, storage_named
@@ -64,7 +67,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the machine's free memory."""
 
     def to(num_bytes: float) -> None:
-        monkeypatch.setattr(parts, "this_machine", lambda _: Machine("a CPU", "cpu", num_bytes))
+        monkeypatch.setattr(placement, "this_machine", lambda _: Machine("a CPU", "cpu", num_bytes))
 
     return to
 
@@ -234,7 +237,7 @@ def test_a_plan_that_changes_how_weights_are_held_builds_the_model_anew(
 
 @pytest.mark.parametrize("weights", [word for word in STORAGES if word != "stored"])
 def test_the_budget_counts_what_is_held(weights: Storage) -> None:
-    (sizes,) = model_sizes(find_model("nano"), torch.bfloat16, weights)
+    (sizes,) = model_sizes(find_model("nano"), 2, weights)
     parts = LoadedParts(find_model("nano"), CPU, torch.bfloat16, Residency(), weights)
     held = sum(tensor.nbytes for tensor in parts.transformer.state_dict().values())
     assert sizes.parts["transformer"] == pytest.approx(held, rel=0.02)  # scales of rows are not counted

@@ -15,8 +15,11 @@ import soundstage.cli.progress as progress
 from soundstage.cli.progress import Progress
 from soundstage.errors import RequestError
 from soundstage.library.model_files import ModelSet
-from soundstage.memory.policy import Machine, ModelSizes, choose, price
+from soundstage.library.sizes import ModelSizes
+from soundstage.memory.machine import Machine
+from soundstage.planning.cost import price
 from soundstage.planning.long_take import plan_request
+from soundstage.planning.placement import choose
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Notice, Phase, Step
 from soundstage.request.defaults import Defaults

@@ -27,7 +27,8 @@ import soundstage as ss
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import TRANSFORMER, find_model
-from soundstage.memory.policy import Machine
+from soundstage.memory.machine import Machine
+from soundstage.planning import placement
 from soundstage.rendering import parts as parts_file
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done, Phase, Step
@@ -352,7 +353,7 @@ def test_a_run_whose_parts_another_has_closed_goes_on_with_its_own(
     """The second run does not fit beside what the first one has loaded, so the memory plan changes."""
     monkeypatch.setattr("soundstage.rendering.run.LoadedParts", Quick)
     room = [10e9]
-    monkeypatch.setattr(parts_file, "this_machine", lambda _: Machine("the CPU", "cpu", room[0]))
+    monkeypatch.setattr(placement, "this_machine", lambda _: Machine("the CPU", "cpu", room[0]))
     shared = Engine(find_model(folder), device="cpu", cache=EncodingCache())
     first = shared.run(requests(loras)[1])
     while not isinstance(next(first), Step):

@@ -1,11 +1,11 @@
-"""Prices are held to what is measured: bytes alive at full size, and the memory of a process."""
+"""Prices and choices are held to what is measured: bytes alive at full size, and the memory of a process."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,24 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import RequestError
-from soundstage.memory import policy as budget
+from soundstage.library import sizes as published
+from soundstage.library.model_files import DISTILLED, ModelSet
+from soundstage.library.sizes import ModelSizes
+from soundstage.memory.machine import Machine
 from soundstage.memory.offload import chunk_feed_forward
-from soundstage.memory.policy import Machine, ModelSizes, Residency, Work, choose, price
+from soundstage.memory.policy import Residency
 from soundstage.memory.stream import BlockLayout
 from soundstage.model.attention import Attention
 from soundstage.model.config import TransformerConfig, VideoVaeConfig, transformer_header, video_vae_header
 from soundstage.model.transformer import Modality, Transformer
 from soundstage.model.video_vae import VideoVae
-from soundstage.types import VideoShape, audio_latent_length
+from soundstage.planning import cost
+from soundstage.planning.cost import Work, price
+from soundstage.planning.placement import choose, fits, nearest
+from soundstage.planning.plan import Plan
+from soundstage.planning.planner import make_plan
+from soundstage.request.request import Request
+from soundstage.types import VideoShape
 from soundstage.weights.configs import published_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -36,30 +45,11 @@ ROOT = Path(__file__).parents[2]
 BF16, FP8 = ModelSizes.published("bfloat16"), ModelSizes.published("fp8")
 
 
-@dataclass(frozen=True)
-class OnePass:
-    width: int
-    height: int
-    num_frames: int
-    video_tokens: int
-    audio_tokens: int
-    kinds: tuple[str, ...] = ("cond",)
-    num_steps: int = 8
-    name: str = "one"
-
-
-@dataclass(frozen=True)
-class SomePlan:
-    passes: tuple[OnePass, ...]
-    text_tokens: int = 1024
-    modalities: tuple[str, ...] = ("video", "audio")
-
-
-def plan(width: int, height: int, num_frames: int, **fields: Any) -> SomePlan:
-    tokens = VideoShape(num_frames, height, width).num_tokens
-    return SomePlan(
-        (OnePass(width, height, num_frames, tokens, audio_latent_length(num_frames, 24), **fields),)
-    )
+def plan(width: int, height: int, num_frames: int, kinds: tuple[str, ...] = ("cond",)) -> Plan:
+    """One pass of eight steps."""
+    model = ModelSet("test", Path("nowhere"), replace(DISTILLED, max_duration_s=100))
+    made = make_plan(Request(prompt="a", size=(width, height), num_frames=num_frames), model)
+    return replace(made, passes=(replace(made.passes[0], kinds=kinds),))
 
 
 def card(gigabytes: float, host: float = 64) -> Machine:
@@ -76,14 +66,14 @@ def test_published_sizes_are_those_of_the_modules() -> None:
         return sum(value.numel() for value in module.state_dict().values())
 
     for part in ("transformer", "video_connector", "audio_connector", "text_projection", "video_vae"):
-        assert budget.PUBLISHED_PARAMS[part] == count(part)
-    assert budget.PUBLISHED_PARAMS["audio_vae"] == pytest.approx(count("audio_vae"), rel=1e-3)
-    assert budget.PUBLISHED_PARAMS["vocoder"] == pytest.approx(count("vocoder"), rel=1e-3)
+        assert published.PUBLISHED_PARAMS[part] == count(part)
+    assert published.PUBLISHED_PARAMS["audio_vae"] == pytest.approx(count("audio_vae"), rel=1e-3)
+    assert published.PUBLISHED_PARAMS["vocoder"] == pytest.approx(count("vocoder"), rel=1e-3)
     with torch.device("meta"):
         one = Transformer(TransformerConfig.from_header({"transformer": transformer_header(num_layers=1)}))
     matrices = BlockLayout.of(one.transformer_blocks[0], lambda _, tensor: torch.float8_e4m3fn)
-    assert sum(place.num_bytes for place in matrices.places) == budget.BLOCK_MATRICES
-    assert sum(v.numel() for v in one.transformer_blocks[0].state_dict().values()) == budget.BLOCK_PARAMS
+    assert sum(place.num_bytes for place in matrices.places) == published.BLOCK_MATRICES
+    assert sum(v.numel() for v in one.transformer_blocks[0].state_dict().values()) == published.BLOCK_PARAMS
 
 
 @pytest.mark.parametrize(
@@ -92,7 +82,7 @@ def test_published_sizes_are_those_of_the_modules() -> None:
 )
 def test_operations_are_those_of_the_published_table(size: tuple[int, int, int], teraflops: float) -> None:
     work = Work.of(plan(*size).passes[0], 1024)
-    assert budget.forward_flops(work, BF16) / 1e12 == pytest.approx(teraflops, rel=0.03)
+    assert cost.forward_flops(work, BF16) / 1e12 == pytest.approx(teraflops, rel=0.03)
 
 
 # --- activations at full size ------------------------------------------------------------------------------
@@ -152,7 +142,7 @@ def test_activations_are_priced_within_ten_per_cent_at_full_size(
     with LiveBytes() as live:
         model(video, audio, tables=tables)
     measured = live.peak + held_bytes(tables, video, audio)
-    priced = budget.activation_bytes(Work.of(pass_, 1024), BF16, Residency(feed_forward_tokens=chunk))
+    priced = cost.activation_bytes(Work.of(pass_, 1024), BF16, Residency(feed_forward_tokens=chunk))
     assert priced == pytest.approx(measured, rel=0.1)
 
 
@@ -168,7 +158,7 @@ def test_the_decoder_is_priced_within_ten_per_cent_at_full_size(how: str, size: 
         for pixels in [vae.decode(latents)] if how == "whole" else vae.decode_stream(latents):
             del pixels
     pixels_held = 0 if how == "whole" else pass_.width * pass_.height * pass_.num_frames * 3
-    priced = budget.decode_bytes(pass_, BF16, Residency(decode=how)) - pixels_held  # type: ignore[arg-type]
+    priced = cost.decode_bytes(pass_, BF16, Residency(decode=how)) - pixels_held  # type: ignore[arg-type]
     assert priced == pytest.approx(live.peak, rel=0.1)
 
 
@@ -246,7 +236,7 @@ def run_child(
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")
 @pytest.mark.parametrize(("policy", "resident"), [("resident", 0), ("stream", 1), ("disk", 1)])
-def test_the_budget_is_within_ten_per_cent_of_a_process(medium: Path, policy: str, resident: int) -> None:
+def test_the_price_is_within_ten_per_cent_of_a_process(medium: Path, policy: str, resident: int) -> None:
     sizes = ModelSizes.of(find_parts([read_header(medium)]))
     shape = VideoShape(49, 320, 512)
     work = replace(plan(512, 320, 49), text_tokens=64, modalities=())
@@ -295,7 +285,7 @@ def test_as_many_blocks_stay_as_the_memory_holds(policy: Any) -> None:
     one_more = replace(found, resident_blocks=found.resident_blocks + 1)
     assert found.policy == "stream"
     assert found.resident_blocks > 0
-    assert not budget.fits(price(work, BF16, machine, one_more), machine)
+    assert not fits(price(work, BF16, machine, one_more), machine)
 
 
 def test_blocks_on_the_card_are_near_the_published_table() -> None:
@@ -315,7 +305,7 @@ def test_streaming_costs_time_only_where_copies_are_slower_than_the_work() -> No
     residency = Residency("stream")
     sizes = (1344, 768, 121), (256, 256, 25)
     large, small = (price(plan(*size), FP8, card(16), residency) for size in sizes)
-    compute = budget.forward_flops(Work.of(plan(1344, 768, 121).passes[0], 1024), FP8) / 1e14
+    compute = cost.forward_flops(Work.of(plan(1344, 768, 121).passes[0], 1024), FP8) / 1e14
     assert large.passes[0].seconds == pytest.approx(compute)
     assert small.passes[0].seconds == pytest.approx(sum(FP8.blocks) / 2.5e10)
 
@@ -335,7 +325,7 @@ def test_what_cannot_fit_is_refused_with_what_can() -> None:
     ) as caught:
         choose(plan(1920, 1088, 961), FP8, machine)
     assert caught.value.field == "size"
-    smaller, shorter = budget.nearest(plan(1920, 1088, 961), FP8, machine)
+    smaller, shorter = nearest(plan(1920, 1088, 961), FP8, machine)
     assert smaller in str(caught.value)
     assert shorter in str(caught.value)
     for found in (smaller, shorter):
@@ -359,28 +349,28 @@ def test_pricing_loads_no_torch() -> None:
 def test_a_device_decodes_the_whole_clip_where_it_fits(policy: Any) -> None:
     work, host = plan(768, 512, 121), 256e9
     roomy = Machine("a large card", "cuda", host, 120e9)
-    assert budget.choose(work, BF16, roomy, policy).residency.decode == "whole"
+    assert choose(work, BF16, roomy, policy).residency.decode == "whole"
 
 
 def test_a_small_device_decodes_in_pieces_and_the_clip_decides_anew() -> None:
     small = Machine("a small card", "cuda", 256e9, 12e9)
     long, short = plan(1344, 768, 121), plan(256, 256, 25)
-    chosen = budget.choose(long, FP8, small)
+    chosen = choose(long, FP8, small)
     assert chosen.residency.decode == "pieces"
-    kept = budget.choose(short, FP8, small, kept=chosen.residency).residency
+    kept = choose(short, FP8, small, kept=chosen.residency).residency
     assert kept == replace(chosen.residency, decode="whole")  # weights stay where they are
-    assert budget.choose(long, FP8, small, kept=kept).residency == chosen.residency
+    assert choose(long, FP8, small, kept=kept).residency == chosen.residency
 
 
 def test_a_cpu_decodes_in_pieces_under_every_policy() -> None:
     machine = Machine("cpu", "cpu", 512e9)
     for policy in (None, "resident", "disk"):
-        assert budget.choose(plan(256, 256, 25), BF16, machine, policy).residency.decode == "pieces"  # type: ignore[arg-type]
+        assert choose(plan(256, 256, 25), BF16, machine, policy).residency.decode == "pieces"  # type: ignore[arg-type]
 
 
 def test_the_whole_decoder_takes_half_of_what_it_took() -> None:
     """18.0 GB with the weights were measured at this size on one H200; diffusers took 14."""
     pass_ = plan(1344, 768, 121).passes[0]
     whole = Residency(decode="whole")
-    taken = budget.decode_bytes(pass_, BF16, whole) + budget.turning_bytes(pass_, BF16, whole)
+    taken = cost.decode_bytes(pass_, BF16, whole) + cost.turning_bytes(pass_, BF16, whole)
     assert taken + BF16.parts["video_vae"] < 14e9

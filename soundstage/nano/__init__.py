@@ -1,1 +1,1 @@
-"""Nano: a procedural world, the small model trained on it, and the measurement of what it makes."""
+"""Train and measure nano, a small model of a procedural world."""

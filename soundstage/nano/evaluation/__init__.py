@@ -1,16 +1,16 @@
-"""Does a clip show and sound what its caption says? Measured from pixels and samples alone.
+"""Measure from pixels and samples alone how well a clip follows its caption.
 
-    backdrop.py  which background, which camera move: the whole picture against rendered hypotheses
-    tracks.py    what stands before it: one track per colour, in world coordinates
-    shapes.py    which shape a track has: its silhouette and shading against rendered templates
-    actions.py   which motion a track follows: against simulated motions, and when
+    backdrop.py  background and camera move: the whole picture against rendered hypotheses
+    tracks.py    foreground: one track per colour, in world coordinates
+    shapes.py    the shape of a track: its silhouette and shading against rendered templates
+    actions.py   the motion of a track and its times: against simulated motions
     picture.py   the four together: frames -> Seen
     sound.py     samples -> Heard
-    measure.py   Seen and Heard against what was asked
+    measure.py   Seen and Heard against the scene that was asked for
     report.py    many clips: rates with intervals, as table, JSON and Markdown
-    text.py      how well the text encoder reads captions
-    codecs.py    how much the video VAE and the audio path lose
+    text.py      the text encoder: perplexities and probes on captions
+    codecs.py    the loss of the video VAE and of the audio path
 
-Nothing here is told what was asked before it has decided what it sees and hears. The meter itself is
-held to the world's own clips, clean and degraded, by tests/behavior/test_meter.py.
+Seen and Heard are decided without the scene that was asked for. tests/behavior/test_meter.py holds the
+meter to the world's own clips, clean and degraded.
 """

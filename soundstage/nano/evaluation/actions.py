@@ -1,7 +1,7 @@
-"""Which motion a track follows, and when: measured tracks against simulated ones.
+"""Find the motion of a track and its times, by comparison with simulated tracks.
 
-The simulator of the world is run over every action, side, direction, count and a grid of start times; the
-motion whose centre, radius and light differ least from what was measured is what the clip shows.
+The world is simulated for every action, side, direction, count and a grid of start times. The motion whose
+centre, radius and light differ least from the measured track is taken.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Path:
 
     @property
     def stack(self) -> Array:
-        """(F, 4)"""
+        """Return (F, 4) of x, y, radius, glow."""
         return np.stack([self.x, self.y, self.radius, self.glow], axis=1)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A motion that was found. subjects: with the fitted facts. cost: misfit per frame and subject."""
+    """A motion that was found. subjects: with fitted values. cost: misfit per frame and subject."""
 
     cost: float
     subjects: tuple[Subject, ...]
@@ -52,7 +52,7 @@ class Fit:
 
 
 def fit_solo(path: Path, stage: Scene) -> Fit:
-    """The solo action that a path follows."""
+    """Return the solo action that fits a path best."""
     subjects, tracks = _solo_table(replace(stage, background="fog", camera="static"))
     costs = _costs(path, tracks)
     best = subjects[int(costs.argmin())]
@@ -65,13 +65,13 @@ def fit_solo(path: Path, stage: Scene) -> Fit:
 
 
 def fit_collision(left: Path, right: Path, stage: Scene) -> Fit:
-    """Both subjects come in, meet and are thrown back."""
+    """Return the best collision: both subjects come in, meet and are thrown back."""
     pair = (_still(left, "left"), _still(right, "right"))
     return _fit_meeting([left, right], replace(stage, subjects=pair, interaction="collide"))
 
 
 def fit_handover(left: Path, right: Path, gift: Path, stage: Scene) -> Fit:
-    """A small ball flies from one to the other, either way."""
+    """Return the best handover: a small ball flies from one subject to the other, either way."""
     pair = (_still(left, "left"), _still(right, "right"))
     there = replace(stage, subjects=pair, interaction="handover", gift_color="red")
     back = replace(there, subjects=pair[::-1])
@@ -80,7 +80,7 @@ def fit_handover(left: Path, right: Path, gift: Path, stage: Scene) -> Fit:
 
 
 def event_times(fit: Fit, paths: list[Path], fps: float) -> list[Event]:
-    """The fit's thuds, clicks and chimes, each moved to where the pixels show it."""
+    """Return the fit's thuds, clicks and chimes, each at the time at which the pixels show it."""
     return [
         replace(event, time_s=_seen_time(event, fit, paths, fps))
         for event in fit.motion.events
@@ -93,19 +93,19 @@ def _still(path: Path, side: str) -> Subject:
 
 
 def nearest_size(path: Path) -> str:
-    """Size class of a path's usual radius."""
+    """Return the size class that is nearest to a path's median radius."""
     radius = float(np.nanmedian(path.radius))
     return min(SIZES, key=lambda size: abs(np.log(SIZES[size] / max(radius, 1e-3))))
 
 
 def _stack(track: Track) -> Array:
-    """(F, 4) of x, y, radius, glow."""
+    """Return a simulated track as (F, 4) of x, y, radius, glow."""
     columns = [track.position[:, 0], track.position[:, 1], track.radius, track.glow]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _costs(path: Path, tracks: Array) -> Array:
-    """(K,) misfit of K motions (K, F, 4) to a path, per frame."""
+    """Return the misfit (K,) of K motions (K, F, 4) to a path, per frame."""
     seen = np.isfinite(path.x + path.y + path.radius)
     if not seen.any():
         return np.full(len(tracks), np.inf, dtype=np.float32)
@@ -120,7 +120,7 @@ def _costs(path: Path, tracks: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def _solo_table(stage: Scene) -> tuple[list[Subject], Array]:
-    """Every solo motion: what it is, and its track (K, F, 4)."""
+    """Return every solo motion as a subject, and the tracks (K, F, 4)."""
     subjects = list(_solo_motions(stage.duration_s))
     tracks = [_stack(simulate(replace(stage, subjects=(s,))).tracks[0]) for s in subjects]
     return subjects, np.stack(tracks)
@@ -139,7 +139,7 @@ def _solo_motions(duration_s: float) -> Iterator[Subject]:
 
 
 def _fit_meeting(paths: list[Path], scene: Scene) -> Fit:
-    """The instant of an interaction comes from a scene's seed, so seeds are what is searched."""
+    """Return the best interaction over many seeds: the seed of a scene decides when its subjects meet."""
     best: Fit | None = None
     for seed in range(MEETINGS):
         motion = simulate(replace(scene, seed=seed))
@@ -167,7 +167,7 @@ def _seen_time(event: Event, fit: Fit, paths: list[Path], fps: float) -> float:
 
 
 def _shifted(time_s: float, track: Track, path: Path, times: Array, shifts: NDArray[np.float64]) -> Array:
-    """(shifts,) misfit around an instant when the motion happens that much later."""
+    """Return the misfit (shifts,) around an instant of a motion that is so many seconds later."""
     near = np.abs(times - time_s) <= (ALIGN_FRAMES + 0.5) * (times[1] - times[0])
     near &= np.isfinite(path.x + path.y)
     if not near.any():
@@ -181,7 +181,7 @@ def _shifted(time_s: float, track: Track, path: Path, times: Array, shifts: NDAr
 
 
 def _flash_time(event: Event, path: Path, fps: float) -> float:
-    """First frame of the flash nearest to an instant."""
+    """Return the time of the first frame of the flash nearest to an event."""
     lit = path.glow > 0.5
     starts = np.flatnonzero(lit & ~np.concatenate([[False], lit[:-1]])) / fps
     return float(starts[np.abs(starts - event.time_s).argmin()]) if len(starts) else event.time_s

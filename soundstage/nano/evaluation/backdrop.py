@@ -1,4 +1,4 @@
-"""Which background and which camera move: rendered hypotheses against the whole picture."""
+"""Find background and camera move, by comparison of the whole picture with rendered hypotheses."""
 
 from __future__ import annotations
 
@@ -23,17 +23,14 @@ MAX_TINT = 0.06  # an overall colour error up to this is forgiven
 
 @dataclass(frozen=True)
 class Backdrop:
-    """stage: the scene without its subjects. plate: (F, H, W, 3) uint8, the stage as the camera sees it.
+    """A background, and the camera's view of it."""
 
-    view: (F, 3) centre and zoom of the camera.
-    """
-
-    stage: Scene
-    plate: Frames
-    view: Array
+    stage: Scene  # without subjects
+    plate: Frames  # (F, H, W, 3) uint8, the stage as the camera sees it
+    view: Array  # (F, 3) centre and zoom of the camera
 
     def to_world(self, pixels: Array, axis: int) -> Array:
-        """Pixel coordinates (F, ...) along axis 0 (x) or 1 (y) -> world units."""
+        """Return pixel coordinates (F, ...) along axis 0 (x) or 1 (y) in world units."""
         height, width = self.plate.shape[1:3]
         unit, middle = min(height, width), (width, height)[axis] / 2
         trailing = (slice(None),) + (None,) * (pixels.ndim - 1)
@@ -41,12 +38,12 @@ class Backdrop:
         return (pixels - middle) / (unit * zoom) + centre  # type: ignore[no-any-return]
 
     def pixels_per_unit(self) -> Array:
-        """(F,) pixels that one world unit covers."""
+        """Return how many pixels a world unit covers in each frame (F,)."""
         return min(self.plate.shape[1:3]) * self.view[:, 2]  # type: ignore[no-any-return]
 
 
 def find_backdrop(frames: Frames, fps: float) -> Backdrop:
-    """The background and camera move that explain most of (F, H, W, 3) uint8 frames."""
+    """Return the background and camera move that fit (F, H, W, 3) uint8 frames best."""
     shape = VideoShape(*frames.shape[:3])
     seen = _small(frames[_glances(shape.num_frames)])
     hypotheses = _hypotheses(shape, fps)
@@ -63,7 +60,7 @@ def _glances(num_frames: int) -> NDArray[np.int64]:
 
 
 def _small(frames: Frames) -> Array:
-    """Half size, 0 to 1."""
+    """Return frames at half size, with values from 0 to 1."""
     count, height, width = frames.shape[:3]
     cells = frames.reshape(count, height // 2, 2, width // 2, 2, 3)
     return cells.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""How much the video VAE and the audio path (audio VAE, then vocoder) lose, on clips training never shows."""
+"""Measure the loss of the video VAE and of the audio path (audio VAE, then vocoder) on held-out clips."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ AUDIBLE_DB = -70.0  # of a mel magnitude; what is silent both before and after i
 
 @dataclass(frozen=True)
 class CodecLoss:
-    """Means over num_clips. video_psnr_db: of 8-bit frames. mel_error_db: absolute error of mel magnitudes
-    where either sound is audible; vae_mel_error_db: the same before the vocoder. None for a part not given.
-    """
+    """Means over clips; None for a part that was not given."""
 
     num_clips: int
-    video_psnr_db: float | None
-    vae_mel_error_db: float | None
-    mel_error_db: float | None
+    video_psnr_db: float | None  # of 8-bit frames
+    vae_mel_error_db: float | None  # absolute, of mel magnitudes where either sound is audible
+    mel_error_db: float | None  # the same after the vocoder
 
 
 def evaluate_codecs(
@@ -38,7 +36,7 @@ def evaluate_codecs(
     num_clips: int = 24,
     seed: int = 0,
 ) -> CodecLoss:
-    """Encode and decode held-out clips of the world.
+    """Return what held-out clips of the world lose when they are encoded and decoded.
 
     The modules are used as they are, on their own device; put them in eval mode. The vocoder is measured on
     what the audio VAE decodes, or on true mels where no audio VAE is given.
@@ -56,7 +54,7 @@ def evaluate_codecs(
 
 @torch.no_grad()
 def video_psnr(video_vae: VideoVae, frames: Tensor) -> float:
-    """dB between (F, H, W, 3) uint8 frames and their reconstruction rounded to 8 bits."""
+    """Return the PSNR in dB between (F, H, W, 3) uint8 frames and their reconstruction in 8 bits."""
     weight = next(video_vae.parameters())
     pixels = frames.permute(3, 0, 1, 2)[None].to(weight) / 127.5 - 1
     decoded = video_vae.decode(video_vae.encode(pixels))[0].float().cpu()
@@ -69,7 +67,10 @@ def video_psnr(video_vae: VideoVae, frames: Tensor) -> float:
 def audio_errors(
     waveform: Tensor, audio_vae: AudioVae | None, vocoder: Vocoder | None
 ) -> tuple[float | None, float | None]:
-    """dB after the audio VAE and after the vocoder, of (2, samples) at 48 kHz; None for a part not given."""
+    """Return the errors in dB after the audio VAE and after the vocoder; None for a part not given.
+
+    waveform: (2, samples) at 48 kHz.
+    """
     true = log_mel(resample(waveform[None], OUTPUT_RATE_HZ, MEL_RATE_HZ))
     coded = true
     before = None
@@ -85,7 +86,10 @@ def audio_errors(
 
 
 def mel_error_db(true: Tensor, other: Tensor) -> float:
-    """Mean absolute difference of log-mels (1, 2, M, 64) in dB over their common length, where audible."""
+    """Return the mean absolute difference of log-mels (1, 2, M, 64) in dB, where either is audible.
+
+    The longer one is cut to the length of the other.
+    """
     length = min(true.shape[2], other.shape[2])
     floor = AUDIBLE_DB / DB_PER_NEPER
     a, b = (mel[:, :, :length].clamp(min=floor) for mel in (true, other))

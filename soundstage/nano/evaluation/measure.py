@@ -1,8 +1,8 @@
-"""What was seen and heard against what was asked, row by row.
+"""Compare what was seen and heard with what was asked, row by row.
 
-A row counts samples: one per clip, subject, sound or event, as the row says. A fact that a caption does not
-state is no sample. A subject is compared with the one that was asked for in its place; where the two sides
-are swapped, "left or right" tells, not every row.
+A row counts samples: one per clip, subject, sound or event. A fact that a caption does not state is no
+sample. A subject is compared with the most similar one that was asked for: where the two sides are swapped,
+the row "left or right" is wrong, and the others are not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MIN_SILENCE_S = 0.15
 
 @dataclass(frozen=True)
 class Outcome:
-    """hits of total samples."""
+    """Right samples and all samples of a row."""
 
     hits: int
     total: int
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def measure_clip(frames: Frames, waveform: Array | None, scene: Scene) -> dict[str, Outcome]:
-    """Rows of ROWS that apply to a scene.
+    """Return the rows of ROWS that apply to a scene.
 
     frames: (F, H, W, 3) uint8 at scene.fps. waveform: (2, samples) float32 at 48 kHz; None counts as silence.
     """
@@ -86,7 +86,7 @@ NOTHING = Subject("nothing", "nothing", "nothing", "nothing", "nowhere", 0, 0, -
 
 
 def _matched(scene: Scene, seen: Seen) -> list[tuple[Subject, Subject]]:
-    """Asked subjects with the found ones that resemble them most; NOTHING where one is missing."""
+    """Return pairs of asked subjects and the most similar found ones; NOTHING where one is missing."""
     found = list(seen.subjects) + [NOTHING] * max(0, len(scene.subjects) - len(seen.subjects))
 
     def alike(order: tuple[Subject, ...]) -> int:
@@ -104,7 +104,7 @@ def _gift(scene: Scene, seen: Seen) -> list[bool]:
 
 
 def _action(scene: Scene, seen: Seen, pairs: list[tuple[Subject, Subject]]) -> list[bool]:
-    """One sample for an interaction, else one per subject, wrong if there are more than were asked for."""
+    """Return a sample for an interaction, else one per subject, wrong if more are seen than asked for."""
     if scene.interaction:
         return [seen.interaction == scene.interaction]
     alone = seen.interaction is None and len(seen.subjects) == len(scene.subjects)
@@ -139,7 +139,7 @@ def _asked_sounds(scene: Scene) -> set[str]:
 
 
 def _sound_class(scene: Scene, heard: Heard) -> list[bool]:
-    """One sample per asked sound and one per sound that was not asked for; silence is one sample."""
+    """Return a sample per asked sound and one per sound not asked for; silence is one sample."""
     asked = _asked_sounds(scene)
     if not asked:
         return [not heard.classes]
@@ -147,7 +147,7 @@ def _sound_class(scene: Scene, heard: Heard) -> list[bool]:
 
 
 def _onset(scene: Scene, seen: Seen, heard: Heard) -> list[bool]:
-    """Asked events in order against the seen events of their kind, and those against what is heard."""
+    """Return a sample per asked event: right where one is seen and heard at the same time."""
     slack = 1 / scene.fps + 1e-3
     asked = [event for event in simulate(scene).events if event.kind != "rumble"]
     tests = []
@@ -161,7 +161,7 @@ def _onset(scene: Scene, seen: Seen, heard: Heard) -> list[bool]:
 
 
 def _silence(scene: Scene, seen: Seen, waveform: Array) -> list[bool]:
-    """The stretches around which nothing is seen to sound, of clips without ambience and voice."""
+    """Return a sample for the time in which nothing sounds; none for clips with ambience or voice."""
     if scene.ambience != "silence" or scene.voice:
         return []
     spans = _quiet_spans(scene, seen)

@@ -1,4 +1,4 @@
-"""What a clip's pictures show, in the words of a scene."""
+"""Describe a clip's pictures as a scene."""
 
 from __future__ import annotations
 
@@ -25,22 +25,18 @@ MEETING_GAIN = 0.9  # an interaction must fit this much better than two subjects
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found, without knowledge of what was asked; fields as in Scene.
-
-    subjects: those of a handover with the giver first. gift_color: the third thing's, if there is one.
-    events: thuds, clicks and chimes with the instants at which the pictures show them.
-    """
+    """The contents of a clip, found without knowledge of the prompt. Fields are as in Scene."""
 
     background: str
     camera: str
-    subjects: tuple[Subject, ...]
+    subjects: tuple[Subject, ...]  # in a handover the giver first
     interaction: str | None
-    gift_color: str | None
-    events: tuple[Event, ...]
+    gift_color: str | None  # of the third thing, if there is one
+    events: tuple[Event, ...]  # thuds, clicks and chimes, when the pictures show them
 
 
 def look(frames: Frames, fps: float) -> Seen:
-    """What (F, H, W, 3) uint8 frames show."""
+    """Return the contents of (F, H, W, 3) uint8 frames."""
     backdrop = find_backdrop(frames, fps)
     blobs = find_blobs(frames, backdrop)
     shapes = [find_shape(frames, backdrop, blob) for blob in blobs]
@@ -66,7 +62,7 @@ def look(frames: Frames, fps: float) -> Seen:
 
 
 def path(blob: Blob, shape: Shape, backdrop: Backdrop) -> Path:
-    """A blob's centre and radius in world units."""
+    """Return a blob's centre and radius in world units."""
     scale = backdrop.pixels_per_unit()
     where = place(blob, shape.name, backdrop.plate.shape[1:3], scale)
     right, down, factor = shape.nudge
@@ -76,7 +72,7 @@ def path(blob: Blob, shape: Shape, backdrop: Backdrop) -> Path:
 
 
 def _gift(paths: list[Path]) -> int | None:
-    """Which of three things is passed on: the smallest."""
+    """Return which of three things is handed over: the smallest. None for fewer things."""
     if len(paths) < 3:
         return None
     return int(np.argmin([np.nanmedian(p.radius) for p in paths]))
@@ -85,7 +81,7 @@ def _gift(paths: list[Path]) -> int | None:
 def _fits(
     paths: list[Path], gift: Path | None, backdrop: Backdrop
 ) -> tuple[list[tuple[Fit, list[int]]], str | None]:
-    """Motions with the indices of the paths that follow them, and the interaction, if it is one."""
+    """Return motions with the indices of the paths that follow them, and the interaction, if there is one."""
     stage = backdrop.stage
     if len(paths) == 2 and gift is not None:
         fit = fit_handover(paths[0], paths[1], gift, stage)

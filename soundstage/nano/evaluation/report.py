@@ -1,7 +1,7 @@
-"""Many clips: rates with intervals and means with ranges, as a table, JSON or Markdown.
+"""Report on many clips: rates with intervals and means with ranges, as a table, JSON or Markdown.
 
-A report is one section: rows by name, what each of them counts, and what it is to reach. Without a section
-named it is how clips follow their prompts.
+A report is one section: rows by name, what each of them counts, and its target. The section PROMPTS tells
+how well clips follow their prompts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Generate = Callable[[list[Scene]], Clips]
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of samples that are measured, not counted."""
+    """The values of a row that is measured, not counted."""
 
     values: tuple[float, ...]
 
@@ -64,11 +64,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Target:
-    """What a row is to reach: a share, 0 to 1, or, with a unit, a mean. at_most: not more than that."""
+    """The value that a row is to reach."""
 
-    value: float
+    value: float  # a share, 0 to 1, or, with a unit, a mean
     unit: str = ""
-    at_most: bool = False
+    at_most: bool = False  # the row is not to exceed it
 
     def met(self, reached: float) -> bool:
         return reached <= self.value if self.at_most else reached >= self.value
@@ -83,23 +83,21 @@ Samples = Outcome | Spread
 
 @dataclass
 class Report:
-    """rows: hits and totals, or values. misses: what went wrong, per clip. seconds: spent on making and
-    measuring. meanings: row -> what one sample is and when it counts, in the order of the table. targets:
-    of the rows that have one. not_measured: why there are no rows.
-    """
+    """The results of one section."""
 
     num_prompts: int
     seed: int
     rows: dict[str, Samples] = field(default_factory=dict)
-    misses: list[dict[str, object]] = field(default_factory=list)
-    seconds: float = 0.0
+    misses: list[dict[str, object]] = field(default_factory=list)  # clips with wrong rows
+    seconds: float = 0.0  # spent on making and measuring
     section: str = PROMPTS
+    # Row -> what one sample is and when it is right, in the order of the table.
     meanings: Mapping[str, str] = field(default_factory=lambda: ROWS)
-    targets: Mapping[str, Target] = field(default_factory=dict)
-    not_measured: str | None = None
+    targets: Mapping[str, Target] = field(default_factory=dict)  # of the rows that have one
+    not_measured: str | None = None  # why there are no rows
 
     def add(self, scene: Scene, samples: Mapping[str, Samples], prompt: str | None = None) -> None:
-        """Count a clip's samples. prompt: what it was asked for with, if not the scene's full caption."""
+        """Count a clip's samples. prompt: the clip's, if not the scene's full caption."""
         for row, more in samples.items():
             self.rows[row] = _joined(self.rows.get(row), more)
         wrong = [row for row, more in samples.items() if not self._right(row, more)]
@@ -111,12 +109,12 @@ class Report:
         return _reached(self.rows[row])
 
     def met(self, row: str) -> bool | None:
-        """Whether a row reaches its target; None without a target or samples."""
+        """Return whether a row reaches its target; None without a target or samples."""
         return self.targets[row].met(self.rate(row)) if row in self.targets and row in self.rows else None
 
     @property
     def passed(self) -> bool | None:
-        """Whether every target is reached; None where something was not measured."""
+        """Return whether every target is reached; None where a row was not measured."""
         if any(row not in self.rows for row in self.targets) or self.not_measured:
             return None
         return all(self.met(row) for row in self.targets)
@@ -139,7 +137,7 @@ class Report:
         return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in self._lines())])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the report as data for JSON."""
         data: dict[str, Any] = {"num_prompts": self.num_prompts, "seed": self.seed}
         data["seconds"] = round(self.seconds, 1)
         if self.section != PROMPTS:
@@ -171,7 +169,7 @@ class Report:
         return data
 
     def _lines(self) -> list[tuple[str, ...]]:
-        """Cells of each row, as HEADS names them; the target is part of what counts."""
+        """Return the cells of each row, as HEADS names them; the last one tells the target too."""
         return [(row, *_cells(self.targets.get(row), s), self._meaning(row)) for row, s in self._ordered()]
 
     def _meaning(self, row: str) -> str:
@@ -181,7 +179,7 @@ class Report:
 
 
 def _cells(target: Target | None, samples: Samples) -> tuple[str, str, str]:
-    """What is reached, its interval or range, and the count of samples."""
+    """Return the value reached, its interval or range, and the count of samples."""
     if isinstance(samples, Outcome):
         low, high = wilson(samples)
         share = f"{100 * samples.hits / samples.total:.1f} %"
@@ -206,7 +204,7 @@ def _joined(first: Samples | None, more: Samples) -> Samples:
 
 
 def wilson(outcome: Outcome) -> tuple[float, float]:
-    """95 % score interval of a proportion. Source: Wilson (1927)."""
+    """Return the 95 % score interval of a proportion. Source: Wilson (1927)."""
     n, p = outcome.total, outcome.hits / outcome.total
     spread = Z_95 * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n * n))
     scale = 1 + Z_95**2 / n
@@ -215,7 +213,7 @@ def wilson(outcome: Outcome) -> tuple[float, float]:
 
 
 def held_out_scenes(count: int, seed: int, num_frames: int = NUM_FRAMES) -> list[Scene]:
-    """Scenes that training never shows, one kind after the other; the same for the same arguments."""
+    """Return scenes that training never shows, one kind after the other; the same for the same arguments."""
     scenes, number = [], seed * 1_000_003
     for index in range(count):
         kind = KINDS[index % len(KINDS)]
@@ -248,10 +246,10 @@ def _is_kind(scene: Scene, kind: str) -> bool:
 def evaluate(
     generate: Generate, num_prompts: int, seed: int = 0, *, on_clip: Callable[[Scene], None] | None = None
 ) -> Report:
-    """Make a clip of each of num_prompts held-out scenes and measure it.
+    """Return a report on the clips of num_prompts held-out scenes.
 
-    generate: scenes -> (frames, waveform) of each, in order, as measure_clip takes them; it sees the scene's
-    caption(scene, full=True), size and frame rate. on_clip: called after each, for progress.
+    generate: makes (frames, waveform) for each scene in order, from caption(scene, full=True), size and frame
+    rate; frames and waveform as measure_clip takes them. on_clip: called after each clip.
     """
     report, began = Report(num_prompts, seed), time.monotonic()
     scenes = held_out_scenes(num_prompts, seed)
@@ -264,7 +262,7 @@ def evaluate(
 
 
 def ground_truth(scenes: Sequence[Scene]) -> Clips:
-    """The world's own clips: what a perfect model would make."""
+    """Yield the world's own clips: those of a perfect model."""
     for scene in scenes:
         motion = simulate(scene)
         yield render(scene, motion), synthesize(scene, motion)

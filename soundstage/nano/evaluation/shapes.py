@@ -1,4 +1,4 @@
-"""Which shape stands where: silhouette and shading against rendered templates at the same place."""
+"""Find the shape of a blob, by comparison of silhouette and shading with rendered templates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NUDGES = tuple(product((-0.08, 0.0, 0.08), (-0.08, 0.0, 0.08), (0.88, 0.94, 1.0,
 
 @dataclass(frozen=True)
 class Place:
-    """Centre and radius of a blob in pixels if it has some shape. x, y, radius: (F,), NaN where not seen."""
+    """Centre and radius (F,) of a blob in pixels, if it has a given shape; NaN where it is not seen."""
 
     x: Array
     y: Array
@@ -50,7 +50,7 @@ class Place:
 
 
 def place(blob: Blob, shape: str, frame_size: tuple[int, int], pixels_per_unit: Array) -> Place:
-    """Centre and radius from the outline; an outline cut off by the frame is completed.
+    """Return centre and radius from the outline; an outline cut off by the frame is completed.
 
     frame_size: height, width. pixels_per_unit: (F,), to carry the radius from whole outlines over.
     """
@@ -75,13 +75,13 @@ def place(blob: Blob, shape: str, frame_size: tuple[int, int], pixels_per_unit: 
 
 
 def _mean(a: Array, b: Array) -> Array:
-    """Mean of what is known of two, NaN where nothing is."""
+    """Return the mean of two values, or the one that is known, or NaN."""
     return np.where(np.isnan(a), b, np.where(np.isnan(b), a, (a + b) / 2))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape that was found. nudge: (x, y, radius) that corrects its outline, as in NUDGES."""
+    """A shape that was found. nudge: the correction (x, y, radius) of its outline, as in NUDGES."""
 
     name: str
     misfit: float
@@ -89,7 +89,7 @@ class Shape:
 
 
 def find_shape(frames: Frames, backdrop: Backdrop, blob: Blob) -> Shape:
-    """The shape whose templates fit a blob best."""
+    """Return the shape whose templates fit a blob best."""
     chosen = _clear_frames(blob, frames.shape[1:3])
     return min((_fit(frames, backdrop, blob, name, chosen) for name in SHAPES), key=lambda s: s.misfit)
 
@@ -109,7 +109,7 @@ def _fit(frames: Frames, backdrop: Backdrop, blob: Blob, name: str, chosen: NDAr
 
 
 def _clear_frames(blob: Blob, frame_size: tuple[int, int]) -> NDArray[np.int64]:
-    """Frames that show a blob large, whole and unlit."""
+    """Return the numbers of frames that show a blob large, whole and unlit."""
     height, width = frame_size
     area = (blob.right - blob.left) * (blob.bottom - blob.top)
     cut = (blob.left < EDGE_PX) | (blob.right > width - EDGE_PX)
@@ -122,7 +122,7 @@ def _clear_frames(blob: Blob, frame_size: tuple[int, int]) -> NDArray[np.int64]:
 def _misfit(
     frame: NDArray[np.uint8], solid: Mask, where: tuple[float, float, float], colors: Array, covers: Array
 ) -> tuple[float, int]:
-    """Least difference between a frame around `where` (x, y, radius) and templates, and the nudge it took."""
+    """Return the least difference between a frame and templates at `where` (x, y, radius), and its nudge."""
     cells = (np.arange(CELLS, dtype=np.float32) + 0.5) / CELLS * 2 - 1
     nudges = np.array(NUDGES, dtype=np.float32)
     x, y, radius = where
@@ -147,7 +147,7 @@ def _misfit(
 
 @lru_cache(maxsize=128)
 def _templates(shape: str, color: str, foggy: bool) -> tuple[Array, Array]:
-    """(A, cells, cells, 3) colours and (A, cells, cells) cover of a shape at each of its angles."""
+    """Return colours (A, cells, cells, 3) and cover (A, cells, cells) of a shape at each of its angles."""
     side, radius = OVERSAMPLE * CELLS, 0.2
     background = "fog" if foggy else "day"
     scene = Scene(0, VideoShape(1, side, side), background, "static", ())

@@ -1,8 +1,7 @@
-"""What a clip's sound holds: its classes, and the instants at which events begin.
+"""Find the classes of sound in a clip, and the times at which events begin.
 
-The spectrogram is explained as a sum of spectra of the world's own sounds, each kept non-negative; what
-share each class takes, and when, says what is heard. Instants come from the rise of the energy, at a
-millisecond.
+The spectrogram is written as a non-negative sum of spectra of the world's own sounds. The share of each
+class over time decides what is heard. The times come from rises of the energy, to a millisecond.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ MIN_GAIN = {"thud": 0.04, "click": 0.025, "chime": 0.04}  # magnitude by which a
 
 @dataclass(frozen=True)
 class Heard:
-    """classes: what sounds, of SUSTAINED and EVENTS. onsets: kind and instant of each event."""
+    """The contents of a sound."""
 
-    classes: frozenset[str]
-    onsets: tuple[tuple[str, float], ...]
+    classes: frozenset[str]  # of SUSTAINED and EVENTS
+    onsets: tuple[tuple[str, float], ...]  # kind and time of each event
 
 
 def listen(waveform: Array) -> Heard:
-    """What (2, samples) at 48 kHz hold."""
+    """Return the contents of a sound (2, samples) at 48 kHz."""
     columns = spectrogram(waveform)
     shares = _explain(columns)
     onsets = tuple(_onsets(waveform, shares))
@@ -60,7 +59,7 @@ def listen(waveform: Array) -> Heard:
 
 
 def rms_dbfs(waveform: Array, spans: list[tuple[float, float]]) -> float:
-    """Level of the louder side over spans of seconds, -120 if they are empty or digitally silent."""
+    """Return the level of the louder side over spans of seconds; -120 if they are empty or silent."""
     parts = [waveform[:, max(0, round(a * RATE)) : round(b * RATE)] for a, b in spans]
     sound = np.concatenate([waveform[:, :0], *parts], axis=1)
     if not sound.shape[1]:
@@ -70,7 +69,7 @@ def rms_dbfs(waveform: Array, spans: list[tuple[float, float]]) -> float:
 
 
 def spectrogram(waveform: Array) -> Array:
-    """(2, samples) -> (bands, columns) magnitudes of both sides together."""
+    """Return the magnitudes (bands, columns) of both sides of (2, samples) together."""
     count = 1 + waveform.shape[1] // HOP
     padded = np.pad(waveform, ((0, 0), (WINDOW // 2, WINDOW // 2 + HOP)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1)[:, ::HOP][:, :count]
@@ -82,7 +81,7 @@ def spectrogram(waveform: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _edges() -> NDArray[np.int64]:
-    """Bins at which bands begin: single bins at first, then equal ratios."""
+    """Return the bins at which bands begin: single bins at first, then equal ratios."""
     first, last = LINEAR_HZ * WINDOW // RATE, TOP_HZ * WINDOW // RATE
     upper = np.geomspace(first, last, UPPER_BANDS + 1).round().astype(np.int64)
     return np.concatenate([np.arange(1, first), upper])
@@ -98,7 +97,7 @@ def _bands() -> Array:
 
 
 def _explain(columns: Array) -> dict[str, Array]:
-    """Magnitude that each class takes per column: non-negative factors under the Kullback-Leibler distance.
+    """Return the magnitude of each class per column: non-negative factors by Kullback-Leibler distance.
 
     Source: the multiplicative update of Lee and Seung (2001), with the spectra held fixed.
     """
@@ -114,7 +113,7 @@ def _explain(columns: Array) -> dict[str, Array]:
 
 @lru_cache(maxsize=1)
 def _atoms() -> tuple[tuple[str, ...], Array]:
-    """Class of each spectrum, and the spectra (bands, atoms), each of unit sum."""
+    """Return the class of each spectrum, and the spectra (bands, atoms), each of unit sum."""
     names, spectra = [], []
     for name, columns in _examples():
         names += [name] * columns.shape[1]
@@ -124,7 +123,7 @@ def _atoms() -> tuple[tuple[str, ...], Array]:
 
 
 def _examples() -> Iterator[tuple[str, Array]]:
-    """(class, (bands, n)) spectra of the world's own sounds."""
+    """Yield classes with spectra (bands, n) of the world's own sounds."""
     for ambience in ("rain", "wind", "hum"):
         for seed in range(3):
             yield ambience, _means(_sounded(seed=seed, ambience=ambience), 4)
@@ -151,19 +150,19 @@ def _sounded(*events: Event, seed: int = 0, ambience: str = "silence", voice: st
 
 
 def _means(columns: Array, count: int) -> Array:
-    """Means of consecutive stretches, ends left out."""
+    """Return the means of consecutive stretches, without the ends."""
     stretches = np.array_split(columns[:, 8:-8], count, axis=1)
     return np.stack([s.mean(axis=1) for s in stretches], axis=1)
 
 
 def _presence(name: str, share: Array) -> float:
-    """Level in dB: of the median column for what never stops, of the upper quartile for what pauses."""
+    """Return a class's level in dB: of the median column if it is steady, of the upper quartile if not."""
     part = 0.5 if name in ("rain", "wind", "hum") else 0.75
     return 20 * float(np.log10(np.quantile(share, part) + 1e-6))
 
 
 def _onsets(waveform: Array, shares: dict[str, Array]) -> list[tuple[str, float]]:
-    """Each event's kind and instant, in order; of two of a kind too near each other, the sharper."""
+    """Return the kind and time of each event, in order; of two of a kind too near each other, the sharper."""
     found: list[tuple[str, float]] = []
     for time_s in _rises(waveform):
         kind = _kind_at(time_s, shares)
@@ -173,7 +172,7 @@ def _onsets(waveform: Array, shares: dict[str, Array]) -> list[tuple[str, float]
 
 
 def _rises(waveform: Array) -> list[float]:
-    """Instants at which the energy of some band jumps, in seconds, the sharpest first."""
+    """Return the times in seconds at which the energy of some band jumps, the sharpest first."""
     power = _fine_power(waveform)
     before = np.stack([power[:, i : i + power.shape[1] - 2 * RISE_SPAN] for i in range(RISE_SPAN)]).mean(
         axis=0
@@ -192,7 +191,10 @@ def _rises(waveform: Array) -> list[float]:
 
 
 def _fine_power(waveform: Array) -> Array:
-    """(3, steps) power per millisecond below 500 Hz, to 2 kHz and above; RISE_SPAN silent steps before."""
+    """Return the power (3, steps) per millisecond below 500 Hz, to 2 kHz and above.
+
+    RISE_SPAN silent steps are put before and after.
+    """
     length = waveform.shape[1]
     spectrum = np.fft.rfft(waveform, axis=1)
     hz = np.fft.rfftfreq(length, 1 / RATE)
@@ -205,7 +207,7 @@ def _fine_power(waveform: Array) -> Array:
 
 
 def _kind_at(time_s: float, shares: dict[str, Array]) -> str | None:
-    """The event whose share grows most at an instant, if it outgrows all that is sustained."""
+    """Return the event whose share grows most at a time, if it grows more than any sustained class."""
     at = round(time_s * RATE / HOP)
     gain = {}
     for name, share in shares.items():

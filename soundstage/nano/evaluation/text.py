@@ -1,9 +1,8 @@
-"""How well nano's text encoder reads captions, before any picture is made from them.
+"""Measure how well nano's text encoder reads captions of scenes that training did not use.
 
-Three questions, all on scenes that training did not use: how surprising captions are to it, how much less
-so after another wording of the same scene; whether a linear map of its states, averaged over the prompt,
-tells which subject is where and does what; and whether two wordings of a scene lie nearer to each other
-than to other scenes.
+Three measures: the perplexity of captions, alone and after another wording of the same scene; the accuracy
+of a linear map from its states, averaged over the prompt, to the colour, shape and action of each subject;
+and how often two wordings of a scene lie nearer to each other than to other scenes.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def _surprise(gemma: Gemma, count: int) -> dict[str, float]:
 
 @torch.no_grad()
 def _token_losses(gemma: Gemma, text: str, before: str | None = None) -> Tensor:
-    """Negative log-likelihood of each token of a caption. The output layer is the embedding's."""
+    """Return the negative log-likelihood of each token of a caption. The output layer is the embedding's."""
     ids = gemma.tokenize(text)
     known = [] if before is None else gemma.tokenize(before) + _newline(gemma)
     row = torch.tensor([known + (ids[1:] if known else ids)])
@@ -81,7 +80,7 @@ def _newline(gemma: Gemma) -> list[int]:
 
 
 def mean_states(gemma: Gemma, texts: Sequence[str]) -> Tensor:
-    """(len(texts), num_states * width): every state normalised, averaged over the prompt's tokens."""
+    """Return (len(texts), num_states * width): normalised states, averaged over the prompt's tokens."""
     rows = []
     for start in range(0, len(texts), BATCH):
         states, mask = gemma.hidden_states(texts[start : start + BATCH], pad=False)
@@ -92,7 +91,7 @@ def mean_states(gemma: Gemma, texts: Sequence[str]) -> Tensor:
 
 
 def _probe(gemma: Gemma, num_train: int, num_test: int) -> dict[str, float]:
-    """Right answers about the left and the right subject, with all states and with the embedding alone."""
+    """Return accuracies about the left and the right subject, by all states and by the embedding alone."""
     scenes = _scenes(num_train + num_test, pairs=True, skip=10_000)
     features = mean_states(gemma, [caption(s, 3, full=True) for s in scenes])
     found = {}
@@ -108,7 +107,7 @@ def _probe(gemma: Gemma, num_train: int, num_test: int) -> dict[str, float]:
 
 
 def linear_probe(features: Tensor, answers: Tensor, num_train: int) -> float:
-    """Share of right answers on the rows after the first num_train, by a ridge regression on those.
+    """Return the accuracy on the rows after the first num_train of a ridge regression on those.
 
     features: (N, D). answers: (N,) class numbers.
     """
@@ -123,7 +122,7 @@ def linear_probe(features: Tensor, answers: Tensor, num_train: int) -> float:
 
 
 def _twins(gemma: Gemma, count: int) -> dict[str, float]:
-    """How often the nearest of `count` second wordings is that of the same scene; and mean cosines."""
+    """Return how often the nearest of `count` second wordings is of the same scene, and mean cosines."""
     scenes = _scenes(count, held_out=True, skip=20_000)
     sides = [mean_states(gemma, [caption(s, wording, full=True) for s in scenes]) for wording in (4, 5)]
     first, second = (normalize(x - x.mean(dim=0), dim=1) for x in sides)

@@ -1,7 +1,7 @@
-"""What stands before the backdrop: one track per colour, in world coordinates.
+"""Find the foreground of a clip: one blob per colour.
 
-A subject's hue survives shading, highlights, fog and glow, since all of them only scale it or add white;
-so pixels are sorted by hue, and a colour that covers enough of the clip is a subject.
+Shading, highlights, fog and glow only scale a colour or add white, so a subject keeps its hue. Pixels are
+sorted by hue, and a colour that covers enough of the clip is a subject.
 """
 
 from __future__ import annotations
@@ -35,18 +35,15 @@ PALETTE = tuple(COLORS)
 
 @dataclass
 class Blob:
-    """A colour over F frames. left, right, top, bottom: (F,) outline in pixels, NaN where not seen.
-
-    glow: (F,) 0 to 1. solid: (F, H, W) what belongs to it, highlights and edges included.
-    """
+    """A colour of the foreground over F frames. The outline (F,) is in pixels, NaN where it is not seen."""
 
     color: str
     left: Array
     right: Array
     top: Array
     bottom: Array
-    glow: Array
-    solid: Mask
+    glow: Array  # (F,) 0 to 1
+    solid: Mask  # (F, H, W) its pixels, with highlights and edges
 
     @property
     def seen(self) -> Mask:
@@ -54,7 +51,7 @@ class Blob:
 
 
 def find_blobs(frames: Frames, backdrop: Backdrop) -> list[Blob]:
-    """The colours that stand before the backdrop, from left to right as first seen."""
+    """Return the colours of the foreground, from left to right as first seen."""
     front = _foreground(frames, backdrop)
     labels = _hues(frames, front)
     core = _eroded(labels)
@@ -63,7 +60,7 @@ def find_blobs(frames: Frames, backdrop: Backdrop) -> list[Blob]:
 
 
 def _foreground(frames: Frames, backdrop: Backdrop) -> Mask:
-    """(F, H, W) pixels unlike the plate and not a shadow on it."""
+    """Return the pixels (F, H, W) unlike the plate, without shadows on it."""
     tint = _tint(frames, backdrop.plate)
     front = np.zeros(frames.shape[:3], dtype=bool)
     for channel in range(3):  # planes, since numpy is slow along an axis of three
@@ -73,14 +70,14 @@ def _foreground(frames: Frames, backdrop: Backdrop) -> Mask:
 
 
 def _tint(frames: Frames, plate: Frames) -> Bytes:
-    """(3,) overall colour error, at most MAX_TINT."""
+    """Return the overall colour error (3,), at most MAX_TINT."""
     sample = slice(None, None, max(1, len(frames) // 3)), slice(None, None, 3), slice(None, None, 3)
     difference = (frames[sample].astype(np.int16) - plate[sample]).reshape(-1, 3)
     return np.median(difference, axis=0).clip(-MAX_TINT, MAX_TINT).astype(np.int16)  # type: ignore[no-any-return]
 
 
 def _shadow(frames: Frames, backdrop: Backdrop, front: Mask, tint: Bytes) -> Mask:
-    """Of the foreground near the floor: the plate, darker by one factor in all channels."""
+    """Return the pixels near the floor that are the plate, darker by one factor in all channels."""
     count, height = frames.shape[:2]
     rows = backdrop.to_world(np.tile(np.arange(height, dtype=np.float32) + 0.5, (count, 1)), axis=1)
     near = front & (np.abs(rows - backdrop.stage.floor_y) < SHADOW_REACH)[:, :, None]
@@ -97,7 +94,7 @@ def _shadow(frames: Frames, backdrop: Backdrop, front: Mask, tint: Bytes) -> Mas
 
 
 def _hues(frames: Frames, front: Mask) -> Bytes:
-    """(F, H, W) index of the palette colour whose hue is nearest, -1 where there is none."""
+    """Return the index (F, H, W) of the palette colour with the nearest hue, -1 where there is none."""
     labels = np.full(front.shape, -1, dtype=np.int16)
     red, green, blue = (frames[..., c][front].astype(np.float32) for c in range(3))
     chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
@@ -107,20 +104,20 @@ def _hues(frames: Frames, front: Mask) -> Bytes:
 
 
 def _hue(red: Array, green: Array, blue: Array) -> Array:
-    """Degrees from -180 to 180, by the angle between opponent axes."""
+    """Return hues from -180 to 180 degrees, as the angle between opponent axes."""
     return np.degrees(np.arctan2(np.float32(3**0.5) * (green - blue), 2 * red - green - blue))  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=1)
 def _nearest_colors() -> Bytes:
-    """(360,) palette index nearest to each degree of hue."""
+    """Return the index (360,) of the palette colour nearest to each degree of hue."""
     hues = _hue(*np.array(list(COLORS.values()), dtype=np.float32).T)
     away = np.abs((np.arange(360)[:, None] + 0.5 - hues + 180) % 360 - 180)
     return away.argmin(axis=1).astype(np.int16)  # type: ignore[no-any-return]
 
 
 def _eroded(labels: Bytes) -> Bytes:
-    """Labels that their four neighbours share; others become -1."""
+    """Return the labels with -1 for each pixel that differs from one of its four neighbours."""
     inner = labels[:, 1:-1, 1:-1]
     same = (inner == labels[:, :-2, 1:-1]) & (inner == labels[:, 2:, 1:-1])
     same &= (inner == labels[:, 1:-1, :-2]) & (inner == labels[:, 1:-1, 2:])
@@ -130,7 +127,7 @@ def _eroded(labels: Bytes) -> Bytes:
 
 
 def _present(core: Bytes) -> list[int]:
-    """Palette indices that cover enough of enough frames, the largest first; at most three."""
+    """Return up to three palette indices that cover enough of enough frames, the largest first."""
     inner = _eroded(core)  # a misread rim is thin
     counts = np.stack([(inner == c).sum(axis=(1, 2)) for c in range(len(PALETTE))])  # (colours, F)
     enough = (counts >= MIN_INNER_PIXELS).mean(axis=1) >= MIN_SHARE
@@ -143,7 +140,7 @@ def _present(core: Bytes) -> list[int]:
 
 
 def _is_rim(core: Bytes, minor: int, owner: int) -> bool:
-    """Whether a colour is only seen within the outline of a stronger one: a misread rim or highlight."""
+    """Return whether a colour is a misread rim or highlight: only seen within a stronger one's outline."""
     inside, total = 0, 0
     for frame in core[:: max(1, len(core) // 8)]:
         rows, cols = np.nonzero(frame == minor)
@@ -177,7 +174,7 @@ def _blob(c: int, frames: Frames, front: Mask, labels: Bytes, core: Bytes) -> Bl
 
 
 def _extent(profile: NDArray[np.int64]) -> tuple[float, float]:
-    """Ends of the run of pixels around the median of a projection, the eroded edge put back."""
+    """Return the ends of the run of pixels around a projection's median, with the eroded edge put back."""
     solid = profile > 0
     middle = int(np.searchsorted(np.cumsum(profile), profile.sum() / 2))
     gap = max(4, int(0.25 * solid.sum()))  # a ring's hole or a stripe does not end the run
@@ -195,7 +192,7 @@ def _extent(profile: NDArray[np.int64]) -> tuple[float, float]:
 
 
 def _glow(frames: Frames, solid: Mask, outline: Array) -> Array:
-    """(F,) how far the body has turned white, against its usual self."""
+    """Return how much whiter the body is in each frame (F,) than usual, 0 to 1."""
     count = len(frames)
     seen = np.flatnonzero(np.isfinite(outline[0]))
     box = np.stack([np.interp(np.arange(count), seen, side[seen]) for side in outline])

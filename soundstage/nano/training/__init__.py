@@ -1,1 +1,13 @@
-"""Training nano from nothing: one loop, and a recipe per part."""
+"""Train nano from nothing: a file per part, over the loop of soundstage.training.
+
+parts.py       names of the parts, folders of their training
+train.py       a part trained, resumed, exported
+text.py  video_vae.py  audio_vae.py  vocoder.py  transformer.py  upsamplers.py  preview.py  distill.py
+               for each part its fresh module, its loss at a step, and the file it ends in
+tasks.py       noise levels and given tokens of the transformer's steps
+latents.py     clips of the world, encoded once
+sounds.py      sounds of the world
+statistics.py  mean and spread of a VAE's latents
+export.py      modules to files and back
+install.py     files to a model folder and back
+"""

@@ -1,7 +1,7 @@
-"""Recipe of nano's audio VAE: L1 on log-mel of windows of about a second, and a small KL term.
+"""Train nano's audio VAE: L1 on log-mel of windows of about a second, and a small KL term.
 
-Log-mel lies between -11.5 (silence) and about 1, and silence is most of it. The first and last convolutions
-start with the biases that take that range to zero mean and back: nothing in the structure normalises it.
+Log-mel lies between -11.5 (silence) and about 1, and silence is most of it. Nothing in the structure
+normalises that range, so the biases of the first and last convolutions start with zero mean for it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ SCHEDULE = Schedule(steps=3100, rate=2e-3, warmup=100, average=0.995)
 
 
 def sections() -> dict[str, Any]:
-    """The config stored with the weights."""
+    """Return the config stored with the weights."""
     return {"audio_vae": audio_vae_header(base_channels=BASE_CHANNELS)}
 
 
 def build() -> AudioVae:
-    """Nano's audio VAE; residual branches begin at zero, the mel's range is taken out and put back."""
+    """Return a fresh audio VAE: residual branches begin at zero, first and last layer normalise the mel."""
     torch.manual_seed(0)
     vae = AudioVae(AudioVaeConfig.from_header(sections()))
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
@@ -59,7 +59,7 @@ def build() -> AudioVae:
 
 
 def loss(vae: AudioVae) -> LossFn:
-    """Loss of a training step, in natural-log units of amplitude."""
+    """Return the loss of a step, in natural-log units of amplitude."""
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         samples = sounds.batch(11, step, BATCH, (WINDOW_MELS - 1) * sounds.SAMPLES_PER_MEL)
@@ -81,13 +81,13 @@ def loss(vae: AudioVae) -> LossFn:
 
 
 def _posterior(vae: AudioVae, mel: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and log-variances, (B, 8, T, 16) each, float32."""
+    """Return means and log-variances, (B, 8, T, 16) each, float32."""
     mean, log_var = vae.encoder.posterior(mel).float().chunk(2, dim=1)
     return mean, log_var.clamp(-8, 1)
 
 
 def finish(vae: AudioVae, folder: Path) -> None:
-    """Store the statistics of the latents, and the whole in `folder`."""
+    """Fit the statistics of the latents, and store the VAE in `folder`."""
     vae.to(torch.bfloat16).float()  # measure what will be read back
     fit_statistics(vae.per_channel_statistics, _means(vae))
     export(vae, "audio-vae", sections(), folder)
@@ -95,7 +95,7 @@ def finish(vae: AudioVae, folder: Path) -> None:
 
 @torch.no_grad()
 def _means(vae: AudioVae) -> Iterator[Tensor]:
-    """Encoder means of whole training sounds, (1, 128, T) each."""
+    """Yield encoder means of whole training sounds, (1, 128, T) each."""
     for seed in range(NUM_STATISTICS_SOUNDS):
         samples = sounds.draw_sound(seed).samples[None]
         yield patchify_audio(vae.encoder(sounds.mel_of(samples))).transpose(1, 2)
@@ -103,7 +103,7 @@ def _means(vae: AudioVae) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def measure(vae: AudioVae, num_sounds: int = 40) -> dict[str, float]:
-    """Through the VAE and back on held-out sounds.
+    """Return the errors of the VAE on held-out sounds.
 
     error_db: mean absolute error of log-mel. heard_db: the same where the source is above the floor by 40 dB.
     latent_mean, latent_std: of all latents.

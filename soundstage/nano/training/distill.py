@@ -1,13 +1,14 @@
-"""Recipe of nano's distilled LoRA: eight fixed steps without guidance do what the guided model does in more.
+"""Train nano's distilled LoRA: eight fixed steps without guidance instead of many with it.
 
 Progressive distillation (Salimans and Ho, 2022) from a guided teacher (Meng et al., 2023), in one stage,
-since the student's noise levels are fixed. For one interval of the distilled list at a time: from a state at
-its upper level the teacher, which is nano with guidance and without the LoRA, takes small Euler steps to the
-lower level; the student, which is nano with the LoRA and one positive pass, is to get there in one step. What
-is compared is the velocity of that step, so that all intervals count in one unit. Half of the states are data
-noised to the level, as in training; the other half are those the student itself arrives at from noise, since
-at inference it meets its own errors (Ross et al., 2011). Some runs keep a first frame, the sound or the
-picture, so that conditioning goes on to work.
+since the student's noise levels are fixed. A step of training takes one interval of the distilled list. From
+a state at its upper level the teacher, nano with guidance and without the LoRA, takes small Euler steps to
+the lower level. The student, nano with the LoRA and without guidance, is to arrive there in one step. The
+loss compares the velocities of that step, so that all intervals count in one unit.
+
+Half of the states are data noised to the level, as in training. The other half are those at which the
+student itself arrives from noise: at inference it meets its own errors (Ross et al., 2011). Some runs keep a
+first frame, the sound or the picture, so that conditioning still works.
 
 Only the LoRA's factors are trained: rank 32 on every linear layer of the blocks but the gates.
 """
@@ -51,7 +52,7 @@ TEACHER = Scales(cfg=GUIDANCE["cfg"])
 TEACHER_STEP = 0.075  # the longest step of the teacher, in sigma: about its own 20 over the list
 OWN_SHARE = 0.5
 BATCH = 4
-# What a run keeps, and how often.
+# The parts of a clip that a run keeps -> how often.
 TASKS = {"nothing": 0.6, "first frame": 0.2, "sound": 0.1, "picture": 0.1}
 SCHEDULE = Schedule(steps=700, rate=5e-4, warmup=50, weight_decay=0.0, average=0.99)
 
@@ -59,10 +60,13 @@ Pair = tuple[Tensor | None, Tensor | None]
 
 
 class Student(nn.Module):
-    """The LoRA's factors; what they adapt is not part of it, so that a state holds nothing else."""
+    """The LoRA's factors. The layers that they adapt are not part of it, nor of a training state."""
 
     def __init__(self, layers: Sequence[tuple[Layer, int, int]], rank: int = RANK) -> None:
-        """layers: each with its in and out features. `up` begins at zero, so the student as the teacher."""
+        """Build the factors. layers: each with its in and out features.
+
+        `up` begins at zero, so a fresh student is the model itself.
+        """
         super().__init__()
         self.layers = [layer for layer, _, _ in layers]
         ranks = [min(rank, n_in, n_out) for _, n_in, n_out in layers]
@@ -75,13 +79,13 @@ class Student(nn.Module):
         )
 
     def lora(self) -> LoraFile:
-        """Its factors as a LoRA, which shares their memory."""
+        """Return the factors as a LoRA, which shares their memory."""
         pairs = zip(self.layers, self.downs, self.ups, strict=True)
         return LoraFile({layer: LowRank(down, up) for layer, down, up in pairs})
 
 
 def build(weights: Path) -> Student:
-    """A fresh LoRA for the transformer exported to `weights`."""
+    """Return a fresh LoRA for the transformer exported to `weights`."""
     torch.manual_seed(0)
     files = [read_header(weights / "transformer.safetensors")]
     with torch.device("meta"):
@@ -90,7 +94,7 @@ def build(weights: Path) -> Student:
 
 
 def adapted_layers(transformer: nn.Module) -> list[tuple[Layer, int, int]]:
-    """Every linear layer of the blocks but the gates, with its in and out features."""
+    """Return every linear layer of the blocks but the gates, with its in and out features."""
     return [
         (Layer("transformer", name), module.in_features, module.out_features)
         for name, module in transformer.named_modules()
@@ -104,7 +108,7 @@ def finish(student: Student, folder: Path) -> None:
 
 
 def loss(student: Student, weights: Path, latents: Path) -> DistillLoss:
-    """The loss over the encoded clips of `latents`, which are made first where they are missing."""
+    """Return the loss over the encoded clips of `latents`, which are made first where they are missing."""
     files = [read_header(weights / "transformer.safetensors")]
     parts, config = find_parts(files), stored_config(files)
     transformer = load_part(builder("transformer", parts, config), parts, "transformer", dtype=torch.float32)
@@ -115,9 +119,9 @@ def loss(student: Student, weights: Path, latents: Path) -> DistillLoss:
 
 @dataclass(frozen=True)
 class Run:
-    """A batch of clips on their way: one interval of the list, and how the transformer is asked."""
+    """A batch of clips at one interval of the distilled list."""
 
-    interval: int
+    interval: int  # from its number in the list to the next one
     streams: tuple[Stream, Stream]
     positive: Contexts
     negative: Contexts
@@ -127,7 +131,7 @@ class Run:
 
 
 class DistillLoss:
-    """loss_fn of the training loop."""
+    """The loss of a step: the student's velocity against the teacher's."""
 
     def __init__(
         self, student: Student, transformer: Transformer, text: TextEncoder, sets: list[LatentSet]
@@ -178,12 +182,12 @@ class DistillLoss:
         )
 
     def _data_state(self, run: Run, generator: torch.Generator) -> Pair:
-        """The clips themselves, noised to the interval's upper level."""
+        """Return the clips themselves, noised to the interval's upper level."""
         noise = draw_noise(*run.streams, generator)
         return _noised(run.streams, noise, DISTILLED[run.interval])
 
     def _own_state(self, run: Run, generator: torch.Generator) -> Pair:
-        """Where the student arrives from noise."""
+        """Return the state at which the student arrives from noise."""
         noise = draw_noise(*run.streams, generator)
         state = _noised(run.streams, noise, DISTILLED[0])
         self.adapters.set({NAME: 1.0})
@@ -193,7 +197,7 @@ class DistillLoss:
         return state
 
     def _teacher(self, run: Run, state: Pair) -> Pair:
-        """From the upper level to the lower in small guided steps."""
+        """Return the state after small guided steps from the upper level to the lower."""
         self.adapters.set({})
         upper, lower = DISTILLED[run.interval : run.interval + 2]
         count = math.ceil((upper - lower) / TEACHER_STEP)
@@ -204,14 +208,17 @@ class DistillLoss:
         return state
 
     def _stepped(self, run: Run, state: Pair) -> Pair:
-        """The student's one step, with gradients."""
+        """Return the state after the student's one step, with gradients."""
         self.adapters.set({NAME: 1.0})
         upper, lower = DISTILLED[run.interval : run.interval + 2]
         return _euler(run.guider(self.transformer, NEUTRAL), run.streams, state, upper, lower, 0)
 
 
 def task_streams(task: str, video: Tensor, audio: Tensor, fps: float) -> tuple[Stream, Stream]:
-    """Both streams of clips for a key of TASKS. video: (B, 128, T, h, w), audio: (B, L, 128), latents."""
+    """Return both streams of clips for a key of TASKS.
+
+    video: latents (B, 128, T, h, w). audio: latents (B, L, 128).
+    """
     frames, height, width = video.shape[2:]
     tokens = video.flatten(2).transpose(1, 2)
     ones = torch.ones(*tokens.shape[:2], 1)
@@ -236,7 +243,7 @@ def _noised(streams: tuple[Stream, Stream], noise: Pair, sigma: float) -> Pair:
 def _euler(
     guider: Guider, streams: tuple[Stream, Stream], state: Pair, sigma: float, sigma_next: float, step: int
 ) -> Pair:
-    """One step of the denoising loop."""
+    """Return the states after one step of denoising."""
     clean = guider(*state, torch.tensor(sigma), step)
     video, audio = (
         euler(x, stream.blended(d), sigma, sigma_next)
@@ -247,7 +254,7 @@ def _euler(
 
 
 def _velocity_error(made: Tensor | None, true: Tensor | None, stream: Stream, length: float) -> Tensor:
-    """Mean squared difference of two steps' velocities over the generated tokens; 0 where there are none."""
+    """Return the mean squared difference of two steps' velocities over generated tokens; 0 without any."""
     assert made is not None
     assert true is not None
     error = ((made - true) / length).square().mean(dim=2, keepdim=True) * stream.mask

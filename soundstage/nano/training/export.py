@@ -1,4 +1,4 @@
-"""Trained parts as files: safetensors in bfloat16 under the published names, and back into modules."""
+"""Write trained parts as safetensors in bfloat16 under the published names, and read them back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def export(model: nn.Module, part: str, sections: dict[str, Any], folder: Path) 
 
 
 def write(tensors: Mapping[str, Tensor], sections: dict[str, Any], path: Path) -> Path:
-    """Write tensors and config whole or not at all. bfloat16, but scale-and-shift tables stay float32."""
+    """Write tensors and config, whole or not at all: in bfloat16, scale-and-shift tables in float32."""
     stored = {
         name: value.detach().to(torch.float32 if "scale_shift_table" in name else torch.bfloat16).contiguous()
         for name, value in tensors.items()
@@ -47,17 +47,17 @@ def write(tensors: Mapping[str, Tensor], sections: dict[str, Any], path: Path) -
 
 
 def load_video_vae(folder: Path) -> VideoVae:
-    """The exported video VAE of a weights folder, float32."""
+    """Return the exported video VAE of a weights folder, in float32."""
     return load_exported(folder, "video_vae")  # type: ignore[return-value]
 
 
 def load_audio_vae(folder: Path) -> AudioVae:
-    """The exported audio VAE of a weights folder, float32."""
+    """Return the exported audio VAE of a weights folder, in float32."""
     return load_exported(folder, "audio_vae")  # type: ignore[return-value]
 
 
 def load_exported(folder: Path, part: Part) -> nn.Module:
-    """Read a part of a weights folder, float32.
+    """Return a part of a weights folder, in float32.
 
     Raises WeightsError for a missing or damaged file, or keys that do not fit.
     """

@@ -1,4 +1,4 @@
-"""Trained parts -> the folder of weights that ships in the package."""
+"""Put exported parts together as the model folder that ships in the package, and take it apart again."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def install(weights: Path, target: Path) -> list[Path]:
 
 
 def unpack(source: Path, weights: Path) -> list[Path]:
-    """The reverse of `install`: a model folder -> exported parts, for training to go on from.
+    """Take a model folder apart into exported parts, to continue their training; return the parts' files.
 
-    Returns the parts' files. Raises WeightsError for a folder without the files of a model.
+    Raises WeightsError for a folder without the files of a model.
     """
     missing = [name for name in (*FILES, "text") if not (source / name).exists()]
     if missing:
@@ -99,7 +99,7 @@ def unpack(source: Path, weights: Path) -> list[Path]:
 
 
 def bundle() -> dict[str, Any]:
-    """What nano is used with when a request says nothing."""
+    """Return nano's bundle.json: the defaults of its requests."""
     sizes = {name: list(size) for name, size in BUCKETS.items()}
     return {
         "name": "nano",

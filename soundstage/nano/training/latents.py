@@ -1,7 +1,7 @@
-"""The transformer's data: shots of the world, rendered and encoded once, kept as shards on disk.
+"""Make the transformer's data: shots of the world, rendered and encoded once, in shards on disk.
 
-A shard is 64 clips of one size and length; which, and which scenes, follows from its number. Building
-resumes: a shard is written under a temporary name and renamed, and one that exists is kept.
+A shard is 64 clips of one size and length. Its number decides size, length and scenes. Building resumes:
+a shard is written under a temporary name and renamed, and one that exists is kept.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ MIX = (
 
 
 def shard_shape(shard: int) -> VideoShape:
-    """Size and length of a shard's clips."""
+    """Return size and length of a shard's clips."""
     orientation, frames, _ = MIX[kind_of(shard, [share for *_, share in MIX])]
     width, height = BUCKETS[orientation]
     return VideoShape(frames, height, width)
 
 
 def kind_of(shard: int, shares: Sequence[float]) -> int:
-    """Which of several kinds a shard is of; their shares are kept as numbers grow, whatever the count."""
+    """Return the kind of a shard; for any number of shards, kinds have about these shares."""
     place = (shard * 0.6180339887) % 1.0
     for kind, share in enumerate(shares):
         if place < share:
@@ -62,7 +62,7 @@ def kind_of(shard: int, shares: Sequence[float]) -> int:
 
 
 def shard_scenes(shard: int) -> list[Scene]:
-    """The scenes of a shard, none of them held out."""
+    """Return the scenes of a shard, none of them held out."""
     shape = shard_shape(shard)
     return [draw_scene(shard * CLIPS_PER_SHARD + i, shape) for i in range(CLIPS_PER_SHARD)]
 
@@ -73,7 +73,7 @@ FIRST_SMALL_SCENE = 20_000_000
 
 
 def small_scenes(shard: int) -> list[Scene]:
-    """The scenes of a shard of clips of half size."""
+    """Return the scenes of a shard of clips of half size."""
     orientation, frames, _ = SMALL_MIX[kind_of(shard, [share for *_, share in SMALL_MIX])]
     width, height = BUCKETS[orientation]
     shape = VideoShape(frames, height // 2, width // 2)
@@ -85,8 +85,10 @@ PICTURES_PER_CLIP = 3
 
 
 def picture_times(shard: int) -> NDArray[np.int64]:
-    """(clips, PICTURES_PER_CLIP) numbers of the frames of a shard's clips that are encoded alone as well:
-    the last one, and others drawn."""
+    """Return which frames of a shard's clips are encoded alone as well: the last one, and others drawn.
+
+    Shape (clips, PICTURES_PER_CLIP).
+    """
     frames = shard_shape(shard).num_frames
     rng = np.random.default_rng([19, shard])
     drawn = rng.integers(1, frames, size=(CLIPS_PER_SHARD, PICTURES_PER_CLIP))
@@ -102,7 +104,7 @@ STILLS_MIX = (("landscape", 0.6), ("portrait", 0.2), ("square", 0.2))
 
 
 def stills_shape(shard: int) -> VideoShape:
-    """Size of a shard's stills, of one frame each."""
+    """Return the size of a shard's stills, of one frame each."""
     place = (shard * 0.6180339887) % 1.0
     for orientation, share in STILLS_MIX:
         if place < share:
@@ -113,7 +115,7 @@ def stills_shape(shard: int) -> VideoShape:
 
 
 def stills_scenes(shard: int) -> list[Scene]:
-    """The scenes whose stills a shard holds, STILLS_PER_SCENE of each one after the other."""
+    """Return the scenes of a shard of stills, which has STILLS_PER_SCENE of each, one after the other."""
     still = stills_shape(shard)
     shape = VideoShape(49, still.height, still.width)
     first = FIRST_SCENE_OF_STILLS + shard * SCENES_PER_SHARD_OF_STILLS
@@ -121,13 +123,13 @@ def stills_scenes(shard: int) -> list[Scene]:
 
 
 def clip_mel(waveform: Tensor) -> Tensor:
-    """(B, 2, samples) at 48 kHz -> log-mel (B, 2, M, 64)."""
+    """Return the log-mel (B, 2, M, 64) of (B, 2, samples) at 48 kHz."""
     return log_mel(resample(waveform, OUTPUT_RATE_HZ, MEL_RATE_HZ))
 
 
 @torch.inference_mode()
 def encode_pixels(frames: NDArray[np.uint8], video_vae: VideoVae) -> Tensor:
-    """(F, H, W, 3) frames -> normalised latents (1, 128, T, h, w) in bfloat16."""
+    """Return the normalised latents (1, 128, T, h, w) of frames (F, H, W, 3), in bfloat16."""
     pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.autocast("cpu", torch.bfloat16):
         return video_vae.encode(pixels).bfloat16()
@@ -135,7 +137,7 @@ def encode_pixels(frames: NDArray[np.uint8], video_vae: VideoVae) -> Tensor:
 
 @torch.inference_mode()
 def encode_scenes(scenes: list[Scene], video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """{"video": (n, 128, T, h, w), "audio": (n, L, 128)} normalised latents of scenes of one shape."""
+    """Return normalised latents of scenes of one shape: "video" (n, 128, T, h, w), "audio" (n, L, 128)."""
     videos, audios = [], []
     for scene in scenes:
         motion = simulate(scene)
@@ -150,22 +152,19 @@ def encode_scenes(scenes: list[Scene], video_vae: VideoVae, audio_vae: AudioVae)
 
 @dataclass
 class LatentSet:
-    """Clips or stills of one shape: latents and the scenes they came from. Stills have no sound.
-
-    pictures, picture_times: of the first clips, frames encoded alone (n, PICTURES_PER_CLIP, 128, 1, h, w)
-    and their numbers (n, PICTURES_PER_CLIP).
-    """
+    """Clips or stills of one shape: latents and the scenes they came from."""
 
     shape: VideoShape
-    video: Tensor
-    audio: Tensor
+    video: Tensor  # (n, 128, T, h, w)
+    audio: Tensor  # (n, L, 128); empty for stills
     scenes: list[Scene]
+    # Of the first clips, frames encoded alone (n, PICTURES_PER_CLIP, 128, 1, h, w), and their numbers.
     pictures: Tensor | None = None
-    picture_times: NDArray[np.int64] | None = None
+    picture_times: NDArray[np.int64] | None = None  # (n, PICTURES_PER_CLIP)
 
     @cached_property
     def subjects(self) -> Tensor:
-        """(n, tokens): share of a token's frames and pixels that subjects cover; of clips."""
+        """Return the share of each token's frames and pixels that subjects cover, (n, tokens)."""
         return torch.from_numpy(np.stack([subject_cells(scene).ravel() for scene in self.scenes]))
 
 
@@ -173,7 +172,7 @@ GRID = 8  # pixels between the points at which subjects are looked for
 
 
 def subject_cells(scene: Scene) -> NDArray[np.float32]:
-    """(T, h, w): share of the frames and pixels of each latent cell that lie on a subject."""
+    """Return the share of each latent cell's frames and pixels that lie on a subject, (T, h, w)."""
     motion, shape = simulate(scene), scene.shape
     unit = min(shape.width, shape.height)
     x = np.arange(GRID / 2, shape.width, GRID)
@@ -189,16 +188,16 @@ def subject_cells(scene: Scene) -> NDArray[np.float32]:
     return np.concatenate([cells[:1], later]).astype(np.float32)
 
 
-# What makes a shard: its number and the VAEs -> its tensors. A function of a module, so that workers find it.
+# The number of a shard and the VAEs -> its tensors. A function of a module, so that workers can import it.
 MakeShard = Callable[[int, VideoVae, AudioVae], dict[str, Tensor]]
 
 
 def build(
     folder: Path, num_shards: int, weights: Path, *, make: MakeShard | None = None, workers: int = 2
 ) -> None:
-    """Write every shard of 0..num_shards-1 that is not there yet. weights: folder of the trained VAEs.
+    """Write every shard of 0..num_shards-1 that is not there yet.
 
-    make: what goes into a shard; the transformer's clips unless given.
+    weights: folder of the trained VAEs. make: encodes a shard; by default the transformer's clips.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [s for s in range(num_shards) if not shard_path(folder, s).exists()]
@@ -216,17 +215,20 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 
 def encode_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """The transformer's shard of a number."""
+    """Return a shard of the transformer's clips."""
     return encode_scenes(shard_scenes(shard), video_vae, audio_vae)
 
 
 def encode_small_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """The shard of clips of half size of a number."""
+    """Return a shard of clips of half size."""
     return encode_scenes(small_scenes(shard), video_vae, audio_vae)
 
 
 def encode_stills(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """{"video": (scenes * STILLS_PER_SCENE, 128, 1, h, w)}: frames at random times, each alone."""
+    """Return a shard of stills: frames at random times, each encoded alone.
+
+    "video" is (scenes * STILLS_PER_SCENE, 128, 1, h, w).
+    """
     rng = np.random.default_rng([17, shard])
     scenes = stills_scenes(shard)
     times = [rng.choice(s.shape.num_frames, size=STILLS_PER_SCENE, replace=False) for s in scenes]
@@ -234,7 +236,10 @@ def encode_stills(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[
 
 
 def encode_pictures(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """{"video": (clips * PICTURES_PER_CLIP, 128, 1, h, w)}: frames of the clips of a shard, each alone."""
+    """Return a shard of pictures: frames of a shard's clips, each encoded alone.
+
+    "video" is (clips * PICTURES_PER_CLIP, 128, 1, h, w).
+    """
     return {"video": _encode_frames(shard_scenes(shard), picture_times(shard), video_vae)}
 
 
@@ -242,7 +247,7 @@ def encode_pictures(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dic
 def _encode_frames(
     scenes: Sequence[Scene], times: Iterable[NDArray[np.int64]], video_vae: VideoVae
 ) -> Tensor:
-    """(n, 128, 1, h, w): of each scene the frames of these numbers."""
+    """Return the latents (n, 128, 1, h, w) of single frames. times: the numbers of each scene's frames."""
     latents = []
     for scene, numbers in zip(scenes, times, strict=True):
         motion = simulate(scene)
@@ -254,7 +259,7 @@ def _encode_frames(
 
 
 def load_stills(folder: Path, num_shards: int) -> list[LatentSet]:
-    """All stills, joined by shape. Still k of a set belongs to its scene k // STILLS_PER_SCENE."""
+    """Return all stills, joined by shape. Still k of a set belongs to its scene k // STILLS_PER_SCENE."""
     sets: dict[VideoShape, list[tuple[Tensor, list[Scene]]]] = {}
     for shard in range(num_shards):
         video = load_file(shard_path(folder, shard))["video"]
@@ -288,7 +293,7 @@ def _build_shard(job: tuple[Path, int, Path, MakeShard]) -> int:
 def load(
     folder: Path, num_shards: int, scenes_of: Callable[[int], list[Scene]] = shard_scenes
 ) -> list[LatentSet]:
-    """All shards, joined by shape; in order, so that an index means the same clip every time."""
+    """Return all shards, joined by shape in order, so that an index means the same clip every time."""
     sets: dict[VideoShape, list[tuple[dict[str, Tensor], list[Scene]]]] = {}
     for shard in range(num_shards):
         scenes = scenes_of(shard)

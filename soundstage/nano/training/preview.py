@@ -1,8 +1,8 @@
-"""Recipe of nano's preview VAE: latents to a clip of a quarter of the size, by regression on its pixels.
+"""Train nano's preview VAE: latents to a clip of a quarter of the size, by regression on its pixels.
 
-The decoder of the TAEHV family at small width, and nothing else: nothing is encoded for a preview. A step of
-denoising has latents between noise and picture, so some of the training latents are noised; a blurred guess
-is then the best answer, which is what a preview should show.
+It is a decoder of the TAEHV family at small width, without an encoder. In the middle of denoising latents
+lie between noise and picture, so some training latents are noised: the best answer is then a blurred one,
+which is a good preview.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def finish(decoder: TinyDecoder, folder: Path) -> None:
 
 @torch.inference_mode()
 def encode_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """{"video": (n, 128, T, h, w) latents, "small": (n, 3, F, H/4, W/4) uint8} of scenes not held out."""
+    """Return a shard of scenes that are not held out.
+
+    "video" is latents (n, 128, T, h, w), "small" is uint8 (n, 3, F, H/4, W/4).
+    """
     videos, smalls = [], []
     for i in range(CLIPS_PER_SHARD):
         scene = draw_scene(SEED + shard * CLIPS_PER_SHARD + i, shard_shape(shard))
@@ -64,14 +67,14 @@ def encode_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[s
 
 
 def loss(decoder: TinyDecoder, weights: Path, folder: Path) -> PreviewLoss:
-    """The loss over the clips in `folder`, which are made first where they are missing."""
+    """Return the loss over the clips in `folder`, which are made first where they are missing."""
     build_shards(folder, NUM_SHARDS, weights, make=encode_shard)
     return PreviewLoss(decoder, [load_file(shard_path(folder, shard)) for shard in range(NUM_SHARDS)])
 
 
 @dataclass
 class PreviewLoss:
-    """loss_fn of the training loop. shards: as `encode_shard` makes them."""
+    """The loss of a step. shards: as `encode_shard` makes them."""
 
     decoder: TinyDecoder
     shards: list[dict[str, Tensor]]

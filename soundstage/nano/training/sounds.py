@@ -1,8 +1,8 @@
-"""What the audio VAE and the vocoder are trained and measured on: sounds of the procedural world.
+"""Draw sounds of the procedural world, on which the audio VAE and the vocoder are trained and measured.
 
-A training sound is a function of its seed. Two clips in three of the world say nothing for most of their
-length, so windows are laid around events more often than not and most of the silent ones are passed over;
-some are kept, or silence would not stay silent.
+A training sound is a function of its seed. Two clips in three of the world are silent for most of their
+length. So most windows are laid around events, and most silent ones are passed over; some are kept, or
+silence would not stay silent.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ HEARD = -7.0  # log-mel above which a sound is likely heard: 39 dB above the flo
 
 @dataclass(frozen=True)
 class Sound:
-    """samples: (2, N) at 48 kHz, float32. events: what is heard in them."""
+    """A sound and its events."""
 
-    samples: Tensor
+    samples: Tensor  # (2, N) at 48 kHz, float32
     events: list[Event]
 
 
 def draw_sound(seed: int, shape: VideoShape = SHAPES[0], *, held_out: bool = False) -> Sound:
-    """The whole sound of the scene with this seed."""
+    """Return the whole sound of the scene with this seed."""
     scene = draw_scene(seed, shape, held_out=held_out)
     motion = simulate(scene)
     return Sound(torch.from_numpy(synthesize(scene, motion)), motion.events)
 
 
 def draw_window(rng: np.random.Generator, num_samples: int) -> Tensor:
-    """(2, num_samples) cut from a training sound at whole mel frames."""
+    """Return (2, num_samples) cut from a training sound at whole mel frames."""
     while True:
         shape = SHAPES[int(rng.integers(len(SHAPES)))]
         sound = draw_sound(int(rng.integers(2**31)), shape)
@@ -72,18 +72,20 @@ def _window_start(rng: np.random.Generator, events: list[Event], last: int) -> i
 
 
 def batch(key: int, step: int, count: int, num_samples: int) -> Tensor:
-    """(count, 2, num_samples) training windows; a function of key (the part) and step alone."""
+    """Return training windows (count, 2, num_samples); a function of key (the part) and step alone."""
     rng = np.random.default_rng([key, step])
     return torch.stack([draw_window(rng, num_samples) for _ in range(count)])
 
 
 def mel_of(samples: Tensor) -> Tensor:
-    """(B, 2, N) at 48 kHz -> log-mel (B, 2, M, 64), as the engine makes it from a file."""
+    """Return the log-mel (B, 2, M, 64) of (B, 2, N) at 48 kHz, as the engine makes it from a file."""
     return log_mel(resample(samples, OUTPUT_RATE_HZ, MEL_RATE_HZ))
 
 
 def onset_s(samples: Tensor, near_s: float, reach_s: float = 0.08) -> float:
-    """When the sharpest rise within reach_s of near_s begins, in seconds. samples: (2, N) at 48 kHz.
+    """Return the time in seconds at which the sharpest rise within reach_s of near_s begins.
+
+    samples: (2, N) at 48 kHz.
 
     The level is the RMS of both channels over 2 ms steps; a rise compares 6 ms after a step with 6 ms before.
     """

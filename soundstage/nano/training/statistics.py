@@ -1,4 +1,4 @@
-"""The last step of training a VAE: mean and spread of its latents, so that they have unit scale."""
+"""Fit mean and spread of a VAE's latents at the end of its training, so that they have unit scale."""
 
 from __future__ import annotations
 

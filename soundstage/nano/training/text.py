@@ -1,11 +1,11 @@
-"""Recipe of nano's text encoder: a small Gemma 3 and its tokenizer, trained on captions alone.
+"""Train nano's text encoder: a small Gemma 3 and its tokenizer, on captions alone.
 
 It learns to predict captions, and, half of the time, another wording of a scene after a first one. The
-second can only be predicted by what the first one means, so synonyms and orders of clauses end up close to
+second can only be predicted from the meaning of the first, so synonyms and orders of clauses end up close to
 each other. The transformer reads all layers of it, frozen.
 
-transformers and tokenizers are imported where they are used: this module is listed, not run, by the tables
-of parts.
+transformers and tokenizers take seconds to import, so they are imported where they are used: training
+another part does without them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SCHEDULE = Schedule(steps=900, rate=2e-3, warmup=60, average=0.99, save_every_s=
 
 
 def train_tokenizer(num_captions: int = TOKENIZER_CAPTIONS) -> Any:
-    """A `tokenizers.Tokenizer`: lower-casing BPE over bytes, so that no prompt has an unknown token."""
+    """Return a `tokenizers.Tokenizer`: lower-casing BPE over bytes, so that no token is unknown."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -72,7 +72,7 @@ def _tokenizer_corpus(num_captions: int) -> Iterator[str]:
 
 
 def stored_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a training folder; trained and written there the first time."""
+    """Return the tokenizer of a training folder, trained and written there the first time."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -88,7 +88,7 @@ def stored_tokenizer(folder: Path) -> Any:
 
 
 def text_config(vocab_size: int) -> Any:
-    """Gemma3TextConfig of nano: every third layer sees the whole prompt, the others 48 tokens."""
+    """Return nano's Gemma3TextConfig: every third layer attends to the whole prompt, others to 48 tokens."""
     from transformers import Gemma3TextConfig
 
     return Gemma3TextConfig(
@@ -111,7 +111,7 @@ def text_config(vocab_size: int) -> Any:
 
 
 def build(vocab_size: int) -> nn.Module:
-    """Gemma3ForCausalLM of nano with fresh weights; the output layer is the embedding's."""
+    """Return nano's Gemma3ForCausalLM with fresh weights; the output layer is the embedding's."""
     from transformers import Gemma3ForCausalLM
 
     torch.manual_seed(0)
@@ -122,7 +122,7 @@ def build(vocab_size: int) -> nn.Module:
 
 
 def _captions(rng: np.random.Generator, count: int, *, held_out: bool = False) -> list[str]:
-    """`count` wordings of one scene."""
+    """Return `count` wordings of one scene."""
     width, height = list(BUCKETS.values())[int(rng.integers(len(BUCKETS)))]
     shape = VideoShape(FRAMES[int(rng.integers(len(FRAMES)))], height, width)
     scene = draw_scene(int(rng.integers(2**31)), shape, held_out=held_out)
@@ -130,7 +130,7 @@ def _captions(rng: np.random.Generator, count: int, *, held_out: bool = False) -
 
 
 def batch(step: int, tokenizer: Any, *, rows: int = ROWS, held_out: bool = False) -> Tensor:
-    """(rows, ROW + 1) token ids, documents one after another; a function of its arguments alone."""
+    """Return token ids (rows, ROW + 1) of documents one after another; a function of its arguments alone."""
     rng = np.random.default_rng([13, step, int(held_out)])
     newline = tokenizer.token_to_id("\u010a")  # byte-level spelling of a line feed
     ids = []
@@ -145,7 +145,7 @@ def batch(step: int, tokenizer: Any, *, rows: int = ROWS, held_out: bool = False
 
 
 class TextLoss:
-    """loss_fn of the training loop: cross-entropy of the next token."""
+    """The loss of a step: cross-entropy of the next token."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, rows: int = ROWS) -> None:
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
@@ -161,7 +161,7 @@ class TextLoss:
 
 
 def export(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Write a Hugging Face folder: config, bfloat16 weights and tokenizer. Whole or not at all.
+    """Write a Hugging Face folder, whole or not at all: config, bfloat16 weights and tokenizer.
 
     model: what `build` made, trained; it is left in bfloat16. The folder of an earlier export is replaced.
     """

@@ -1,13 +1,9 @@
-"""Recipe of nano's transformer, its connectors and its text projection, trained together.
+"""Train nano's transformer, its connectors and its text projection, all together.
 
-Flow matching as in docs/model/sampling.md, "Flow": x_sigma = (1 - sigma) x0 + sigma noise, the target is
-noise - x0, sigma from the shifted logit-normal law. What a step asks of a sample is drawn too: both
-streams noised alike, each at its own level, or one given clean (picture for sound, sound for picture),
-a clean first frame, a clean stretch of time; so one model serves every way of conditioning. One prompt
-in ten is empty, for guidance.
-
-What words look and sound like is learned from stills and from sound alone, at a sixth of a clip's cost;
-clips teach motion, and what goes with what.
+Flow matching, docs/model/sampling.md, "Flow". A step's task, noise levels and given tokens, is drawn in
+tasks.py. A step has clips, stills or sound alone: looks and sounds of words are learned from stills and from
+sound, at a sixth of a clip's cost; clips teach motion, and sound for picture. One prompt in ten is empty, for
+guidance.
 """
 
 from __future__ import annotations
@@ -63,9 +59,9 @@ TEXT_TOKENS = 128
 BATCH_TOKENS = 12 * 220  # video and audio tokens in a step: 12 clips of two seconds in landscape
 STILL_SCENES = 24  # in a step of stills
 SOUNDS = 40  # in a step of sound alone
-# Of steps: stills until STILLS_UNTIL and from then on, and sound alone.
+# Shares of steps: stills until STILLS_UNTIL and from then on, and sound alone.
 STILLS_UNTIL, EARLY_STILLS, LATE_STILLS, SOUND_STEPS = 6300, 0.5, 0.12, 0.05
-# Of steps of clips: with a picture beside the clip, and with the clip itself beside it.
+# Shares of steps of clips: with a picture beside the clip, and with the clip itself beside it.
 PICTURED, REFERRED = 0.12, 0.06
 PROMPT_DROPOUT = 0.1
 # Weight in the loss of a token that a subject fills; a tenth of all is covered. It falls to 1 over the last
@@ -75,10 +71,10 @@ SCHEDULE = Schedule(steps=16000, rate=1e-3, muon=2e-3, warmup=100, average=0.998
 
 
 class NanoCore(nn.Module):
-    """Everything between Gemma's hidden states and the velocities. Names are the published prefixes."""
+    """All modules between Gemma's hidden states and the velocities, under the published prefixes."""
 
     def __init__(self, config: Header, num_states: int) -> None:
-        """num_states: hidden states of the text encoder, its layers + 1."""
+        """Build the modules. num_states: hidden states of the text encoder, its layers + 1."""
         super().__init__()
         self.transformer = Transformer(TransformerConfig.from_header(config))
         self.video_embeddings_connector = Connector(ConnectorConfig.from_header(config, "video"))
@@ -89,11 +85,11 @@ class NanoCore(nn.Module):
         )
 
     def contexts(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, Dg, L) and (B, S) -> contexts (B, S, Dv), (B, S, Da)."""
+        """Return contexts (B, S, Dv), (B, S, Da) of hidden states (B, S, Dg, L) and their mask (B, S)."""
         return self.context("video", hidden_states, mask), self.context("audio", hidden_states, mask)
 
     def context(self, modality: str, hidden_states: Tensor, mask: Tensor) -> Tensor:
-        """The context of one modality."""
+        """Return the context of one modality."""
         video, audio = self.text_embedding_projection(hidden_states, mask)
         if modality == "video":
             return self.video_embeddings_connector(video, mask)  # type: ignore[no-any-return]
@@ -101,7 +97,7 @@ class NanoCore(nn.Module):
 
 
 def header(text_width: int) -> dict[str, Any]:
-    """Config of nano's transformer file."""
+    """Return the config of nano's transformer file."""
     return {
         "transformer": transformer_header(
             num_layers=6,
@@ -117,7 +113,7 @@ def header(text_width: int) -> dict[str, Any]:
 
 
 def build(weights: Path) -> NanoCore:
-    """A fresh core that reads the text encoder exported to `weights`."""
+    """Return a fresh core for the text encoder exported to `weights`."""
     gemma = load_gemma(weights)
     core = NanoCore(header(gemma.width), gemma.num_states)
     initialise(core)
@@ -129,7 +125,7 @@ def load_gemma(weights: Path) -> Gemma:
 
 
 def loss(core: NanoCore, weights: Path, latents: Path) -> TransformerLoss:
-    """The loss over the encoded clips of `latents`, which are made first where they are missing."""
+    """Return the loss over the encoded clips of `latents`, which are made first where they are missing."""
     stills, pictures = latents.with_name("stills"), latents.with_name("pictures")
     clips = load_clips(latents, weights)
     build_latents(pictures, NUM_PICTURED_SHARDS, weights, make=encode_pictures)
@@ -140,7 +136,7 @@ def loss(core: NanoCore, weights: Path, latents: Path) -> TransformerLoss:
 
 
 def load_clips(latents: Path, weights: Path) -> list[LatentSet]:
-    """The encoded clips, whole and half the size, which are made first where they are missing."""
+    """Return the encoded clips, whole and half the size; they are made first where they are missing."""
     small = latents.with_name("small")
     build_latents(latents, NUM_SHARDS, weights)
     build_latents(small, NUM_SMALL_SHARDS, weights, make=encode_small_shard)
@@ -148,7 +144,7 @@ def load_clips(latents: Path, weights: Path) -> list[LatentSet]:
 
 
 def compile_blocks(transformer: Transformer) -> None:
-    """Fuse what lies between the products of each block: a step takes 0.7 of the time on a CPU core.
+    """Compile each block, which fuses all but its products: a step takes 0.7 of the time on a CPU core.
 
     Needs a C++ compiler; without one the step stays as it is. Sizes, streams and masks make many graphs,
     so the first minutes of a start go into compiling.
@@ -174,10 +170,10 @@ def published_name(name: str) -> str:
 
 
 def initialise(core: NanoCore) -> None:
-    """Small normal weights; what adds to a stream, and the output, begin at zero.
+    """Set small normal weights, and zeros for what is added to a stream and for the output.
 
-    The gates of the heads that carry picture to sound and back stay open: what they pass is of no use at
-    first, and training closed them, all of them and for good.
+    The gates of the heads between picture and sound are not trained. What they pass is of no use at first:
+    training closed all of them, and they stayed closed.
     """
     torch.manual_seed(0)
     for name, param in core.named_parameters():
@@ -199,18 +195,18 @@ def initialise(core: NanoCore) -> None:
 
 
 def is_exchange_gate(name: str) -> bool:
-    """Whether a parameter gates heads of the attention between picture and sound."""
+    """Return whether a parameter gates heads of the attention between picture and sound."""
     return "_attn.to_gate_logits." in name and ("audio_to_video" in name or "video_to_audio" in name)
 
 
 def subject_weights(covered: Tensor, step: int) -> Tensor:
-    """Weights of tokens of which subjects cover these shares, at a step."""
+    """Return the weights of tokens at a step. covered: the share of each token that subjects cover."""
     left = 3 * (1 - step / SCHEDULE.steps)
     return 1 + (SUBJECT_WEIGHT - 1) * min(1.0, max(0.0, left)) * covered
 
 
 class TransformerLoss:
-    """loss_fn of the training loop over encoded clips and stills; without stills, over clips alone."""
+    """The loss of a step over encoded clips and stills; without stills, over clips alone."""
 
     def __init__(self, core: NanoCore, sets: list[LatentSet], stills: list[LatentSet], gemma: Gemma) -> None:
         self.core, self.sets, self.stills, self.gemma = core, sets, stills, gemma
@@ -291,9 +287,9 @@ class TransformerLoss:
     def _states(
         self, rng: np.random.Generator, clips: LatentSet, picks: NDArray[np.int64], *, named: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Gemma's states and mask of one wording of each scene's caption.
+        """Return Gemma's states and mask of one wording of each scene's caption.
 
-        named: half of them only name the subjects, so that what they do is learned from what is beside.
+        named: half of them only name the subjects, so that their motion is learned from the clip beside.
         """
         return self.gemma.hidden_states([self._prompt(rng, clips, int(i), named) for i in picks])
 
@@ -307,7 +303,7 @@ class TransformerLoss:
 
 
 def _drawn(rng: np.random.Generator, sets: list[LatentSet]) -> LatentSet:
-    """One of the sets, by how many scenes each has."""
+    """Return one of the sets, drawn by their numbers of scenes."""
     counts = np.array([len(s.scenes) for s in sets], dtype=np.float64)
     return sets[int(rng.choice(len(sets), p=counts / counts.sum()))]
 

@@ -1,9 +1,9 @@
-"""Recipes of nano's latent upsamplers: space x2, space x1.5 and time x2, of the published structure.
+"""Train nano's latent upsamplers: space x2, space x1.5 and time x2, of the published structure.
 
-Each learns from pairs of latents: a scene of the world rendered small (or at half the rate) and encoded, and
-the same scene rendered as it should become and encoded. What inference upsamples is what the transformer
-made at the small size, which looks like the small render. The loss is on normalised latents, so that every
-channel counts alike, with a little of what the decoder makes of them, in a few cells.
+Each learns from pairs of latents: a scene rendered small (or at half the frame rate) and encoded, and the
+same scene rendered large (or at the full rate) and encoded. At inference the transformer's latents of the
+small size are upsampled, which are like those of the small render. The loss is on normalised latents, so
+that every channel counts alike, and on a few decoded cells.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ SEEDS: dict[Kind, int] = {"x2": 10_000_000, "x1.5": 20_000_000, "time": 30_000_0
 
 
 def header(kind: Kind) -> dict[str, Any]:
-    """The config stored with the weights."""
+    """Return the config stored with the weights."""
     return upsampler_header(kind, mid_channels=WIDTH, blocks_per_stage=BLOCKS)
 
 
@@ -94,7 +94,7 @@ def finish(kind: Kind, part: str, upsampler: LatentUpsampler, folder: Path) -> N
 
 
 def shard_scenes(kind: Kind, shard: int) -> list[Scene]:
-    """The small scenes of a shard, none of them held out."""
+    """Return the small scenes of a shard, none of them held out."""
     mix = MIXES[kind]
     width, height, frames, _ = mix[kind_of(shard, [share for *_, share in mix])]
     first = SEEDS[kind] + shard * CLIPS_PER_SHARD
@@ -103,7 +103,7 @@ def shard_scenes(kind: Kind, shard: int) -> list[Scene]:
 
 
 def enlarged(kind: Kind, scene: Scene) -> Scene:
-    """The same shot as it should become: more pixels, or twice the frames in the same time."""
+    """Return the same shot with more pixels, or with twice the frames in the same time."""
     shape = scene.shape
     if kind == "time":
         return replace(scene, fps=2 * FPS, shape=replace(shape, num_frames=2 * shape.num_frames - 1))
@@ -114,7 +114,7 @@ def enlarged(kind: Kind, scene: Scene) -> Scene:
 
 @torch.inference_mode()
 def encode_pairs(kind: Kind, shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """{"low": (n, 128, T, h, w), "high": (n, 128, T', h', w')} normalised latents."""
+    """Return normalised latents of pairs: "low" (n, 128, T, h, w) and "high" (n, 128, T', h', w')."""
     lows, highs = [], []
     for scene in shard_scenes(kind, shard):
         target = enlarged(kind, scene)
@@ -126,7 +126,7 @@ def encode_pairs(kind: Kind, shard: int, video_vae: VideoVae, audio_vae: AudioVa
 
 
 def build_pairs(kind: Kind, folder: Path, weights: Path) -> list[dict[str, Tensor]]:
-    """The shards of a kind, made where they are missing."""
+    """Return the shards of a kind, made first where they are missing."""
     build_shards(folder, NUM_SHARDS, weights, make=partial(encode_pairs, kind))
     return [load_file(shard_path(folder, shard)) for shard in range(NUM_SHARDS)]
 
@@ -135,13 +135,13 @@ def build_pairs(kind: Kind, folder: Path, weights: Path) -> list[dict[str, Tenso
 
 
 def loss(kind: Kind, upsampler: LatentUpsampler, weights: Path, folder: Path) -> UpsamplerLoss:
-    """The loss over the pairs in `folder`, which are made first where they are missing."""
+    """Return the loss over the pairs in `folder`, which are made first where they are missing."""
     return UpsamplerLoss(upsampler, load_video_vae(weights), build_pairs(kind, folder, weights))
 
 
 @dataclass
 class UpsamplerLoss:
-    """loss_fn of the training loop. shards: pairs as `encode_pairs` makes them."""
+    """The loss of a step. shards: pairs as `encode_pairs` makes them."""
 
     upsampler: LatentUpsampler
     vae: VideoVae
@@ -164,7 +164,7 @@ class UpsamplerLoss:
         }
 
     def _decoded(self, rng: np.random.Generator, made: Tensor, high: Tensor) -> Tensor:
-        """L1 between what the decoder makes of a few cells of one sample, and of the same true ones."""
+        """Return the L1 error of a few decoded cells of one sample."""
         sizes = (DECODED_FRAMES, DECODED_CELLS, DECODED_CELLS)
         starts = [
             int(rng.integers(max(1, n - size + 1))) for n, size in zip(made.shape[2:], sizes, strict=True)

@@ -1,9 +1,9 @@
-"""Recipe of nano's video VAE: stills first, then short crops of clips, then whole frames.
+"""Train nano's video VAE: stills first, then short crops of clips, then whole frames.
 
-Beginning with stills lets the spatial part form at a third of the cost (one frame needs only 2-D
-convolutions); beginning with clips stalls. The loss is L1 plus squared error, with a small KL term so
-that latents stay near unit variance and smooth, which is what the transformer has to model. Subjects
-fill a tenth of a picture and are what a clip is about: their pixels count more, and crops lie on them.
+Stills form the spatial part at a third of the cost (one frame needs only 2-D convolutions); a training that
+begins with clips stalls. The loss is L1 plus squared error. A small KL term keeps latents smooth and near
+unit variance for the transformer. Subjects fill only a tenth of a picture: their pixels count more, and
+crops lie on them.
 """
 
 from __future__ import annotations
@@ -36,16 +36,13 @@ NUM_STATISTICS_CLIPS = 200
 
 @dataclass(frozen=True)
 class Stage:
-    """Batches of `batch` clips of `frames` frames, cut to `crop` pixels a side (0: whole frames).
+    """A stretch of the training with batches of one kind."""
 
-    encoder: False trains the decoder alone, so that latents made meanwhile stay what they are.
-    """
-
-    until: int
-    frames: int
-    crop: int
-    batch: int
-    encoder: bool = True
+    until: int  # the step at which it ends
+    frames: int  # of a clip
+    crop: int  # pixels a side that a clip is cut to; 0: whole frames
+    batch: int  # clips
+    encoder: bool = True  # False trains the decoder alone: latents that are already made stay valid
 
 
 STAGES = (
@@ -61,13 +58,13 @@ SCHEDULE = Schedule(steps=STAGES[-1].until, rate=2e-3, muon=3e-3, warmup=100)
 
 
 def sections() -> dict[str, Any]:
-    """The config stored with the weights."""
+    """Return the config stored with the weights."""
     header = video_vae_header(encoder_base_channels=ENCODER_WIDTH, decoder_base_channels=DECODER_WIDTH)
     return {"vae": header}
 
 
 def build() -> VideoVae:
-    """Nano's video VAE with residual branches that begin at zero, so that it starts as a linear code."""
+    """Return a fresh video VAE: residual branches begin at zero, so that it starts as a linear code."""
     torch.manual_seed(0)
     vae = VideoVae(VideoVaeConfig.from_header(sections()))
     for module in vae.modules():
@@ -84,7 +81,7 @@ def build() -> VideoVae:
 
 
 def _centre(conv: Conv3d) -> None:
-    """Give the middle of the kernel (the present frame) most of the weight."""
+    """Give the middle of a kernel, the present frame, most of the weight."""
     weight = conv.conv.weight
     present = 2 if conv.causal else 1
     middle = torch.randn(weight.shape[:2]) * weight.shape[1] ** -0.5
@@ -94,7 +91,7 @@ def _centre(conv: Conv3d) -> None:
 
 
 def batch(step: int, stage: Stage) -> tuple[Tensor, Tensor]:
-    """Pixels (B, 3, F, H, W) in [-1, 1] of a step and their weights (B, 1, F, H, W), of mean 1.
+    """Return a step's pixels (B, 3, F, H, W) in [-1, 1] and their weights (B, 1, F, H, W), of mean 1.
 
     A function of the step's number alone.
     """
@@ -119,7 +116,7 @@ def batch(step: int, stage: Stage) -> tuple[Tensor, Tensor]:
 
 
 def subject_weights(scene: Scene, motion: Motion, window: range) -> NDArray[np.float32]:
-    """(F, H, W): SUBJECT_WEIGHT within SUBJECT_REACH radii of a subject's centre, 1 elsewhere."""
+    """Return (F, H, W): SUBJECT_WEIGHT within SUBJECT_REACH radii of a subject's centre, 1 elsewhere."""
     unit = min(scene.shape.width, scene.shape.height)
     centres = motion.screen_positions(scene)
     rows, columns = np.arange(scene.shape.height)[:, None], np.arange(scene.shape.width)[None]
@@ -135,7 +132,7 @@ def subject_weights(scene: Scene, motion: Motion, window: range) -> NDArray[np.f
 def _corner(
     rng: np.random.Generator, scene: Scene, motion: Motion, window: range, crop: int
 ) -> tuple[int, int]:
-    """Top and left of a crop, even numbers: three times in four it lies on a subject."""
+    """Return top and left of a crop, even numbers; three crops in four lie on a subject."""
     room = (scene.shape.height - crop, scene.shape.width - crop)
     if rng.random() < 0.25:
         return int(rng.integers(room[0] // 2 + 1)) * 2, int(rng.integers(room[1] // 2 + 1)) * 2
@@ -147,7 +144,7 @@ def _corner(
 
 
 class VideoVaeLoss:
-    """loss_fn of the training loop."""
+    """The loss of a step, by its stage."""
 
     def __init__(self, vae: VideoVae, stages: tuple[Stage, ...] = STAGES) -> None:
         self.vae, self.stages = vae, stages
@@ -173,14 +170,14 @@ class VideoVaeLoss:
         }
 
     def _posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (B, 128, T, h, w) and the shared log-variance (B, 1, T, h, w), float32."""
+        """Return means (B, 128, T, h, w) and the shared log-variance (B, 1, T, h, w), float32."""
         encoder = self.vae.encoder
         out = encoder.posterior(pixels).float()
         return out[:, : encoder.latent_channels], out[:, encoder.latent_channels :].clamp(-8, 1)
 
 
 def finish(vae: VideoVae, folder: Path) -> None:
-    """Store the statistics of the latents, and the whole in `folder`."""
+    """Fit the statistics of the latents, and store the VAE in `folder`."""
     vae.to(torch.bfloat16).float()  # measure what will be read back
     fit_statistics(vae.per_channel_statistics, _means(vae))
     export(vae, "video-vae", sections(), folder)
@@ -188,7 +185,7 @@ def finish(vae: VideoVae, folder: Path) -> None:
 
 @torch.no_grad()
 def _means(vae: VideoVae) -> Iterator[Tensor]:
-    """Encoder means of whole training frames over 17 frames, (1, 128, 3, h, w) each."""
+    """Yield encoder means (1, 128, 3, h, w) of clips of 17 whole frames."""
     whole = Stage(until=0, frames=17, crop=0, batch=1)
     for index in range(NUM_STATISTICS_CLIPS):
         pixels, _ = batch(1_000_000 + index, whole)

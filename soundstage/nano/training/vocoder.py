@@ -1,18 +1,19 @@
-"""Recipe of nano's vocoder: spectra of several resolutions, at 16 kHz and at 48 kHz.
+"""Train nano's vocoder on spectra of several resolutions, at 16 kHz and at 48 kHz.
 
-Silence is silent by construction. The mel of digital silence is its floor in every band, so the generators
-are trained on the height above the floor and without biases: nothing in gives nothing out, exactly. The
-first convolution's taps but the middle one sum to zero over the bands, so that the zeros beyond the ends of
-a clip say the same as a floor would. `fold` then turns the shift into the first bias, and the weights are
-those of an ordinary vocoder that takes log-mel.
+Silence is silent by construction. The mel of digital silence is its floor in every band. The generators are
+trained on the height above the floor and without biases, so zeros give exactly zeros. All taps of the first
+convolution but the middle one sum to zero over the bands, so that the zeros beyond the ends of a clip act as
+a floor would. `fold` then turns the shift into the first bias: the result is an ordinary vocoder that takes
+log-mel.
 
-Both generators learn at once but apart: the base one from the 16 kHz sound, bandwidth extension from what
-the first, taken as it is, lacks at 48 kHz. No gradient passes between them, which saves a third of a step
-and keeps the magnitude of a silent frame, whose slope is infinite, out of it. The loss is on
-magnitudes only: phase is the generator's own. Most cells of most windows are next to silent; so each cell
-counts by its loudness, and a window's error also as a share of the window's own magnitude. Without that the
-vocoder learns the silence between events exactly, and events 20 dB too quiet. Where phases are not sure a
-distance of magnitudes prefers too little, so the power in a few wide bands counts as well.
+Both generators are trained at once but apart: the base one on the 16 kHz sound, bandwidth extension on the
+difference between the base one's output and the 48 kHz sound. No gradient passes between them, which saves a
+third of a step and keeps out the magnitude of a silent frame, whose slope is infinite.
+
+The loss is on magnitudes only; phases are free. Most cells of most windows are nearly silent, so each cell
+counts by its loudness, and a window's error also as a share of its magnitude; otherwise events come out 20 dB
+too quiet. Where phases are uncertain, a distance of magnitudes prefers too little power, so the power in a
+few wide bands counts as well.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ SCHEDULE = Schedule(steps=12500, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0
 
 
 def sections() -> dict[str, Any]:
-    """The config stored with the weights."""
+    """Return the config stored with the weights."""
     return {"vocoder": vocoder_header(base_channels=BASE_CHANNELS, bwe_channels=BWE_CHANNELS)}
 
 
 def build() -> Vocoder:
-    """Nano's vocoder before `fold`; residual branches begin small, and the sound itself near silence."""
+    """Return a fresh vocoder, not folded: residual branches begin small, the output near silence."""
     torch.manual_seed(0)
     vocoder = Vocoder(VocoderConfig.from_header(sections()))
     for block in vocoder.modules():
@@ -79,7 +80,7 @@ def build() -> Vocoder:
 
 
 class Balanced(nn.Module):
-    """Takes the mean over input channels from every tap but the middle one. weight: (out, in, taps)."""
+    """Weights (out, in, taps) without their mean over input channels, for every tap but the middle one."""
 
     def forward(self, weight: Tensor) -> Tensor:
         mean = weight.mean(dim=1, keepdim=True)
@@ -90,9 +91,9 @@ class Balanced(nn.Module):
 
 
 def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
-    """Loss of a training step: distances of log-mels, magnitudes and levels over resolutions.
+    """Return the loss of a step: distances of log-mels, magnitudes and levels over resolutions.
 
-    vae: what half of the windows pass through first, as all that a model makes does.
+    vae: codes half of the windows first, as a model's sound is coded.
     """
 
     def loss_fn(step: int) -> dict[str, Tensor]:
@@ -120,8 +121,10 @@ def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
 def _distance(
     made: Tensor, true: Tensor, rate_hz: int, spectra: tuple[tuple[int, int, int], ...]
 ) -> tuple[Tensor, Tensor]:
-    """Mean log-mel, magnitude and level distance of (B, 2, N) sounds, and the plain log-mel L1 of the first
-    resolution."""
+    """Return the mean distance of (B, 2, N) sounds, and the plain log-mel L1 of the first resolution.
+
+    The distance is of log-mel, magnitude and level.
+    """
     total = made.new_zeros(())
     errors = []
     for length, hop, bands in spectra:
@@ -135,14 +138,14 @@ def _distance(
 
 
 def _loudness_weighted(mel: Tensor) -> tuple[Tensor, Tensor]:
-    """|made - true| of a pair of log-mels, and the weights of its cells."""
+    """Return |made - true| of a pair of log-mels, and the weights of its cells."""
     made, true = mel.chunk(2)
     weights = (0.5 * (true - LOUD_LOG)).exp().clamp(LEAST_WEIGHT, MOST_WEIGHT)
     return (made - true).abs(), weights
 
 
 def _relative(pair: Tensor) -> Tensor:
-    """Spectral convergence: the norm of the error as a share of the true magnitudes' norm, per window."""
+    """Return spectral convergence: the error's norm as a share of the true magnitudes' norm, per window."""
     made, true = (x.flatten(1) for x in pair.chunk(2))
     room = SILENT_WINDOW * true.shape[1] ** 0.5
     share: Tensor = (made - true).norm(dim=1) / (true.norm(dim=1) + room)
@@ -150,8 +153,7 @@ def _relative(pair: Tensor) -> Tensor:
 
 
 def _levels(mel: Tensor) -> Tensor:
-    """Distance of the logarithms of power in LEVEL_BANDS bands of a pair of mels; a cell counts by its
-    magnitude."""
+    """Return the distance of log powers in LEVEL_BANDS bands of a pair of mels, weighted by magnitude."""
     power = torch.unflatten(mel.square(), 2, (LEVEL_BANDS, -1)).mean(dim=3)
     made, true = (0.5 * (power + LOG_FLOOR**2).log()).chunk(2)
     weights = (true - LOUD_LOG).exp().clamp(LEAST_WEIGHT, MOST_WEIGHT)
@@ -160,7 +162,7 @@ def _levels(mel: Tensor) -> Tensor:
 
 
 def _magnitudes(sound: Tensor, length: int, hop: int) -> Tensor:
-    """(rows, N) -> (rows, frames, length / 2 + 1)."""
+    """Return the magnitudes (rows, frames, length / 2 + 1) of sounds (rows, N)."""
     window = torch.hann_window(length)
     spectrum = torch.stft(sound, length, hop, window=window, center=False, return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(dim=-1)
@@ -169,7 +171,7 @@ def _magnitudes(sound: Tensor, length: int, hop: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _filters(bands: int, length: int, rate_hz: int) -> Tensor:
-    """Mel bands whose response to a sound does not depend on the length of the window."""
+    """Return mel bands whose response to a sound does not depend on the length of the window."""
     scale = (1024 / length) ** 0.5
     filters: Tensor = mel_filters(bands, length // 2 + 1, rate_hz / 2).float() * scale
     return filters
@@ -177,10 +179,10 @@ def _filters(bands: int, length: int, rate_hz: int) -> Tensor:
 
 @torch.no_grad()
 def fold(vocoder: Vocoder) -> None:
-    """Make a trained vocoder an ordinary one: bfloat16 values, biases, log-mel itself as the input.
+    """Turn a trained vocoder into an ordinary one: bfloat16 values, biases, log-mel itself as input.
 
-    Rounding to bfloat16 would leave a residue of silence 50 dB below speech; a few weights of each sum are
-    moved to take it up.
+    Rounding to bfloat16 would leave a residue in silence, 50 dB below speech. A few weights of each sum are
+    moved to cancel it.
     """
     for generator in (vocoder.vocoder, vocoder.bwe_generator):
         conv = generator.conv_pre
@@ -197,7 +199,7 @@ def fold(vocoder: Vocoder) -> None:
 
 
 def _with_sum(rows: Tensor, wanted: Tensor) -> Tensor:
-    """(R, n) float64 values of bfloat16, changed little so that rows sum to `wanted` (R,) and still are."""
+    """Return rows (R, n) changed little so that they sum to `wanted` (R,); values stay those of bfloat16."""
     rows = rows.clone()
     index = torch.arange(len(rows))
     for _ in range(8):
@@ -215,13 +217,13 @@ def finish(vocoder: Vocoder, folder: Path) -> None:
 
 
 def stored_name(name: str) -> str:
-    """Where a folded vocoder has what one in training has as `name`."""
+    """Return the name in a folded vocoder of a weight called `name` in training."""
     return name.replace(".parametrizations.weight.original", ".weight")
 
 
 @torch.no_grad()
 def measure(vocoder: Vocoder, num_sounds: int = 20, vae: nn.Module | None = None) -> dict[str, float]:
-    """What a folded vocoder makes of held-out sounds by way of log-mel (and the audio VAE, if given).
+    """Return the errors of a folded vocoder on held-out sounds, after log-mel (and the audio VAE, if given).
 
     error_db: mean absolute error of the log-mel of the sound made; heard_db: the same where the source is
     above sounds.HEARD. onset_ms: mean and worst shift of thuds, clicks and chimes.

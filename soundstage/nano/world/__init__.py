@@ -1,7 +1,7 @@
-"""The procedural world: seeded shots with picture, stereo sound, caption and ground truth.
+"""Make seeded shots of a procedural world, with picture, stereo sound, caption and ground truth.
 
-    scene.py     what a shot is, and how one is drawn from a seed
-    motion.py    tracks and events: where everything is at each frame, and what sounds when
+    scene.py     a shot as data, drawn from a seed
+    motion.py    tracks and events: places at each frame, and times of sounds
     render.py    pixels
     sound.py     samples
     captions.py  words

@@ -1,9 +1,9 @@
-"""What a scene looks and sounds like, in words, written from the scene alone.
+"""Write captions of a scene from the scene alone.
 
-One paragraph in the present tense: what is there, what it does, where and when, then the camera and the
-sound. Every seed words the same scene another way: synonyms, order of clauses, kind of sentence, and what
-is left out. A full caption leaves nothing out; it is the one used to evaluate. In the others an unstated
-camera is static, an unstated delay is usually none, and anything else unstated may be anything.
+A caption is one paragraph in the present tense: subjects, actions, places and times, then camera and sound.
+Every seed words the same scene another way: synonyms, order of clauses, kind of sentence, and the facts that
+are left out. A full caption leaves nothing out and is used to evaluate. In the others an unstated camera is
+static, an unstated delay is usually none, and any other unstated fact is open.
 
 No background is described with a word of COLORS, so that a colour in a caption belongs to a subject.
 """
@@ -168,9 +168,9 @@ VOICE_SENTENCES = ("A {voice} voice speaks", "A {voice} voice is speaking", "A {
 
 
 def caption(scene: Scene, rng_seed: int | None = None, *, full: bool = False) -> str:
-    """One paragraph about a scene. rng_seed: which wording, the scene's own seed if None.
+    """Return a caption of a scene; the same for the same arguments.
 
-    full: state every fact. Deterministic in the scene and the arguments.
+    rng_seed: decides the wording; the scene's own seed if None. full: state every fact.
     """
     seed = scene.seed if rng_seed is None else rng_seed
     return _Writer(scene, np.random.default_rng([seed, 41]), full).paragraph()
@@ -191,7 +191,7 @@ class _Writer:
         return bool(self.rng.random() < share)
 
     def states(self, share: float) -> bool:
-        """Whether an optional fact is told."""
+        """Return whether an optional fact is told."""
         return self.chance(share) or self.full
 
     # --- paragraph ---------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class _Writer:
         return self._cased(" ".join(visual + speech + sound))
 
     def _cased(self, text: str) -> str:
-        """Now and then as people type: all in lower case, or without the last full stop."""
+        """Return some texts as people type them: all in lower case, or without the last full stop."""
         style = self.rng.random()
         if style < 0.06:
             text = text.lower()
@@ -255,7 +255,7 @@ class _Writer:
         return first + joint + (_capital(second) if joint == ". " else second)
 
     def _clause(self, subject: Subject) -> str:
-        """'On the left, a small red ball bounces twice', in one of several orders; no capital, no stop."""
+        """Return 'on the left, a small red ball bounces twice', in one of several orders, without a stop."""
         noun, does, place = self._noun(subject), self._does(subject), self._place(subject)
         if subject.delay_s and self.states(0.95):
             delay = self.one(DELAY_WORDS[subject.delay_s])
@@ -284,7 +284,7 @@ class _Writer:
         return _article(" ".join(words))
 
     def _place(self, subject: Subject) -> str:
-        """Side of what stays in its place; what crosses the frame has none."""
+        """Return words for the side of a subject; none for one that crosses the frame."""
         if subject.action in ("roll", "slide"):
             return ""
         usual = 0.2 if subject.side == "center" else 0.97
@@ -349,7 +349,7 @@ class _Writer:
     # --- camera and sound --------------------------------------------------------------------------
 
     def _camera(self) -> list[str]:
-        """A sentence about the camera, or none where it is static and that is not told."""
+        """Return a sentence about the camera, or none where it is static and that is left out."""
         if self.scene.camera == "static":
             if not self.states(0.7 * self.detail):
                 return []
@@ -362,7 +362,7 @@ class _Writer:
         return f"slowly {verb}" if self.scene.camera != "static" and self.chance(0.4) else verb
 
     def _sound(self) -> list[str]:
-        """Sentences about the sound but for the voice."""
+        """Return sentences about all sound but the voice."""
         scene = self.scene
         if not self.states(self.detail):
             return [self._ambience()] if scene.ambience != "silence" and self.chance(0.7) else []
@@ -409,7 +409,7 @@ def _sentence(text: str) -> str:
 
 
 def names(scene: Scene) -> str:
-    """What is there, without what it does: "A small red ball.", and that the camera is static if it is."""
+    """Return the subjects without their actions, "A small red ball.", and whether the camera is static."""
     subjects = " and ".join(f"a {s.size} {s.color} {s.shape}" for s in scene.subjects)
     camera = "" if scene.camera != "static" else " The camera is static."
     return _sentence(subjects) + camera

@@ -1,7 +1,7 @@
-"""Where everything is at each frame, and what makes a sound when.
+"""Compute the places of all subjects at each frame, and the times of all sounds.
 
-Motion is closed form in time, so that any frame, and the instant of any event between frames, is
-exact. Units and axes as in the package docstring.
+Motion has a closed form in time, so that every frame, and every event between frames, is exact. Units and
+axes are those of the package docstring.
 """
 
 from __future__ import annotations
@@ -29,49 +29,40 @@ GIFT_RADIUS = 0.065
 
 @dataclass(frozen=True)
 class Event:
-    """Something that sounds. kind: thud, click, chime (instants) or rumble (from time_s for length_s).
-
-    x: where on screen, -1 left to 1 right. weight: 0 small to 1 large, sets pitch.
-    """
+    """A sound of a subject."""
 
     time_s: float
-    kind: str
+    kind: str  # thud, click, chime: instants; rumble: from time_s for length_s
     subject: int
-    x: float
-    weight: float
+    x: float  # on screen, -1 left to 1 right
+    weight: float  # 0 small to 1 large, sets pitch
     length_s: float = 0.0
 
 
 @dataclass
 class Track:
-    """One subject over F frames. position (F, 2), radius (F,), angle (F,) radians, glow (F,) 0 to 1.
-
-    anchor: where the string of a swing hangs, or None.
-    """
+    """One subject over F frames."""
 
     shape: str
     color: str
-    position: Array
-    radius: Array
-    angle: Array
-    glow: Array
-    anchor: tuple[float, float] | None = None
+    position: Array  # (F, 2)
+    radius: Array  # (F,)
+    angle: Array  # (F,) radians
+    glow: Array  # (F,) 0 to 1
+    anchor: tuple[float, float] | None = None  # the place from which the string of a swing hangs
 
 
 @dataclass
 class Motion:
-    """Ground truth of a scene: tracks (a handover adds the gift as a third), camera (F, 3), events.
+    """Ground truth of a scene over F frames."""
 
-    camera: centre x, centre y and zoom at each frame.
-    """
-
-    times: Array
-    tracks: list[Track]
-    camera: Array
+    times: Array  # (F,) seconds
+    tracks: list[Track]  # of the subjects; a handover has the gift as a third
+    camera: Array  # (F, 3) centre x, centre y and zoom
     events: list[Event] = field(default_factory=list)
 
     def screen_positions(self, scene: Scene) -> Array:
-        """(F, tracks, 2) pixel centres as the camera sees them, x then y."""
+        """Return the centres (F, tracks, 2) in pixels as the camera sees them, x then y."""
         unit = min(scene.shape.width, scene.shape.height)
         centre = np.array([scene.shape.width / 2, scene.shape.height / 2], dtype=np.float32)
         positions = np.stack([t.position for t in self.tracks], axis=1)
@@ -80,7 +71,7 @@ class Motion:
 
 
 def simulate(scene: Scene) -> Motion:
-    """Tracks, camera and events of a scene; deterministic."""
+    """Return tracks, camera and events of a scene; the same on every call."""
     times = (np.arange(scene.shape.num_frames) / scene.fps).astype(np.float32)
     motion = Motion(times, [], _camera(scene, times))
     if scene.interaction == "collide":
@@ -96,7 +87,7 @@ def simulate(scene: Scene) -> Motion:
 
 
 def _camera(scene: Scene, times: Array) -> Array:
-    """The move takes the whole shot; short shots move less, so that speed stays natural."""
+    """Return the camera's path. A move takes the whole shot; short shots move less, at a natural speed."""
     share = times / max(scene.duration_s, 1e-6)
     reach = min(1.0, scene.duration_s / 1.5)
     path = np.zeros((len(times), 3), dtype=np.float32)
@@ -147,7 +138,7 @@ def _rest(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
 
 
 def _bounce(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
-    """Fall from near the top; `count` impacts, the last of which it does not rebound from."""
+    """Drop a subject from near the top; it has `count` impacts and does not rebound from the last."""
     x, radius = _side_x(scene, subject), _radius(subject)
     floor = _rest_y(scene, radius)
     height = floor + 0.72 * scene.half_height
@@ -169,7 +160,7 @@ def _bounce(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track
 
 
 def _travel(scene: Scene, subject: Subject, share: Array) -> Array:
-    """x along the floor as `share` goes from 0 to 1, in the subject's direction."""
+    """Return x along the floor as `share` goes from 0 to 1, in the subject's direction."""
     reach = scene.half_width - 0.9 * _radius(subject)
     return (subject.direction * reach * (2 * share - 1)).astype(np.float32)
 
@@ -185,7 +176,7 @@ def _roll(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
 
 
 def _slide(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
-    """Starts fast and comes to rest; makes no sound."""
+    """Slide a subject that starts fast and comes to rest, without sound."""
     active_s = max(0.85 * (scene.duration_s - subject.delay_s), 0.3)
     share = np.clip((motion.times - subject.delay_s) / active_s, 0, 1)
     eased = 1 - (1 - share) ** 2
@@ -193,7 +184,7 @@ def _slide(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
 
 
 def _orbit(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
-    """A circle around its place, clockwise for direction +1, starting at the top."""
+    """Move a subject in a circle around its place, from the top, clockwise for direction +1."""
     reach = 0.2 if subject.side != "center" else 0.27
     clock = np.maximum(motion.times - subject.delay_s, 0)
     turn = subject.direction * 2 * np.pi * clock / ORBIT_PERIOD_S
@@ -203,7 +194,7 @@ def _orbit(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
 
 
 def _swing(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
-    """A pendulum from above the frame."""
+    """Swing a subject on a string from above the frame."""
     x0 = _side_x(scene, subject)
     anchor_y = -1.15 * scene.half_height
     length = scene.half_height * 1.15 + 0.06
@@ -227,7 +218,7 @@ def _grow(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
 
 
 def _blink(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
-    """Lights up `count` times, each with a chime."""
+    """Light a subject up `count` times, each with a chime."""
     track = _rest(scene, motion, index, subject)
     x = float(track.position[0, 0])
     for k in range(subject.count):
@@ -239,7 +230,7 @@ def _blink(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
 
 
 def _collide(scene: Scene, motion: Motion) -> None:
-    """Both come in along the floor, meet, and are thrown back."""
+    """Move both subjects in along the floor; they meet and are thrown back."""
     left, right = scene.subjects
     rng = np.random.default_rng([scene.seed, 1])
     meet_s = scene.duration_s * (0.35 + 0.25 * float(rng.random()))
@@ -264,7 +255,7 @@ ROLLING = ("ball",)
 
 
 def _handover(scene: Scene, motion: Motion) -> None:
-    """The first subject's small ball flies in an arc onto the second, landing with a click."""
+    """Throw a small ball in an arc from the first subject onto the second; it lands with a click."""
     giver, taker = scene.subjects
     for index, subject in enumerate(scene.subjects):
         motion.tracks.append(_rest(scene, motion, index, subject))

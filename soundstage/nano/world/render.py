@@ -1,7 +1,7 @@
-"""Pixels of a scene: shaded, shadowed, anti-aliased, a millisecond or two per frame on one core.
+"""Render a scene: shaded, shadowed, anti-aliased, one or two milliseconds per frame on one core.
 
-Everything is a function of world coordinates, so the camera is only a change of the sampling grid.
-Shapes are signed distance fields painted inside their bounding boxes.
+All colours are functions of world coordinates, so a camera only changes the sampling grid. Shapes are signed
+distance fields, painted inside their bounding boxes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Frames = NDArray[np.uint8]
 
 
 def render(scene: Scene, motion: Motion | None = None, window: range | None = None) -> Frames:
-    """(F, H, W, 3) uint8 frames of a scene; window: only these frames of it."""
+    """Return the frames (F, H, W, 3) of a scene, in uint8. window: only these frames."""
     motion = motion or simulate(scene)
     window = window or range(scene.shape.num_frames)
     frames = np.empty((len(window), scene.shape.height, scene.shape.width, 3), dtype=np.uint8)
@@ -40,7 +40,7 @@ def render(scene: Scene, motion: Motion | None = None, window: range | None = No
 
 
 def _grid(scene: Scene, camera: Array) -> tuple[Array, Array, float]:
-    """World x (W,) and y (H,) of pixel centres, and the size of a pixel."""
+    """Return world x (W,) and y (H,) of pixel centres, and the size of a pixel."""
     unit = min(scene.shape.width, scene.shape.height)
     pixel = 1.0 / (unit * float(camera[2]))
     x = (np.arange(scene.shape.width) + 0.5 - scene.shape.width / 2) * pixel + camera[0]
@@ -57,13 +57,13 @@ LIGHT = np.array([-0.5, -0.7, 0.5], dtype=np.float32) / np.float32(np.sqrt(0.99)
 
 
 def _mix(a: Array, b: Array, share: Array) -> Array:
-    """a + (b - a) * share with share (H, W) or (H, 1) against colours (3,) or images."""
+    """Return a + (b - a) * share for colours (3,) or images. share: (H, W) or (H, 1)."""
     mixed: Array = a + (b - a) * share[..., None]
     return mixed
 
 
 def _step(value: Array, softness: float) -> Array:
-    """0 below, 1 above, linear over `softness`."""
+    """Return 0 below zero and 1 above, linear over `softness`."""
     ramp: Array = np.clip(value / softness + 0.5, 0, 1)
     return ramp
 
@@ -78,7 +78,7 @@ def _ramp(y: Array, top: float, bottom: float) -> Array:
 
 
 def _two_zones(scene: Scene, x: Array, y: Array, zones: tuple[Array, Array, Array, Array]) -> Array:
-    """Upper gradient over the back, lower gradient over the ground. (H, W, 3)"""
+    """Return (H, W, 3): one gradient over the back, another over the ground."""
     top, low, far, near = zones
     horizon, edge = scene.horizon_y, scene.half_height * 1.3
     wall = _mix(top, low, _ramp(y, -edge, horizon))
@@ -88,7 +88,7 @@ def _two_zones(scene: Scene, x: Array, y: Array, zones: tuple[Array, Array, Arra
 
 
 def _blob(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> Array:
-    """Soft ellipse, 1 inside to 0 outside. (H, W)"""
+    """Return a soft ellipse (H, W), 1 inside to 0 outside."""
     d = ((x - cx) / rx)[None, :] ** 2 + ((y - cy) / ry)[:, None] ** 2
     return np.clip(1.6 - 1.6 * d, 0, 1)
 
@@ -107,7 +107,7 @@ def _day(scene: Scene, x: Array, y: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _stars() -> Array:
-    """One sky for all nights: (stars, 3) of x, y and brightness, evenly scattered."""
+    """Return the stars of all nights, evenly scattered: (stars, 3) of x, y and brightness."""
     rng = np.random.default_rng(2303)
     k = np.arange(44)
     x = (k * 0.618034) % 1 * 3.2 - 1.6
@@ -187,14 +187,14 @@ _BACKGROUNDS = {
 
 
 def _box(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> tuple[slice, slice]:
-    """Rows and columns of the pixels within (rx, ry) of a point."""
+    """Return rows and columns of the pixels within (rx, ry) of a point."""
     rows = slice(*np.searchsorted(y, (cy - ry, cy + ry)))
     cols = slice(*np.searchsorted(x, (cx - rx, cx + rx)))
     return rows, cols
 
 
 def _paint_shadow(image: Array, x: Array, y: Array, track: Track, f: int, scene: Scene) -> None:
-    """A soft dark ellipse on the ground, wider and fainter the higher its subject is."""
+    """Paint a soft dark ellipse on the ground, wider and fainter the higher its subject is."""
     cx, cy = (float(v) for v in track.position[f])
     radius = float(track.radius[f])
     height = max(scene.floor_y - radius - cy, 0.0)
@@ -269,7 +269,7 @@ def _cube(dx: Array, dy: Array, u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _pyramid(dx: Array, dy: Array, u: Array, v: Array) -> tuple[Array, Array]:
-    """An upright triangle with a lit and a shaded face."""
+    """Return an upright triangle with a lit and a shaded face."""
     slope = np.float32(0.52)
     edge = (np.abs(u) - (v + 1) * slope) * np.float32(1 / np.sqrt(1 + 0.52**2))
     distance = np.maximum(edge, v - 1)
@@ -278,7 +278,7 @@ def _pyramid(dx: Array, dy: Array, u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _star(dx: Array, dy: Array, u: Array, v: Array) -> tuple[Array, Array]:
-    """Five points, folded into one wedge; ridges lit on one side."""
+    """Return a star of five points, folded into one wedge; its ridges are lit on one side."""
     turn = np.arctan2(u, -v)
     wedge = np.float32(2 * np.pi / 5)
     local = turn - wedge * np.round(turn / wedge)

@@ -1,7 +1,6 @@
-"""What a shot of the procedural world is: plain data, drawn from a seed.
+"""Draw shots of the procedural world from seeds, as plain data.
 
-A scene holds everything that its caption may say and nothing else that matters; motion, picture and
-sound follow from it and its seed.
+A scene holds all that its caption may say. Motion, picture and sound follow from it and its seed.
 """
 
 from __future__ import annotations
@@ -40,38 +39,31 @@ BUCKETS: dict[str, tuple[int, int]] = {"landscape": (192, 128), "portrait": (128
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing in the shot.
-
-    side: "left", "right" or "center". direction: +1 moves right, -1 moves left (roll, slide, orbit).
-    count: how often it bounces or blinks. delay_s: stillness before its action begins.
-    """
+    """One thing in the shot."""
 
     shape: str
     color: str
     size: str
     action: str
-    side: str = "center"
-    direction: int = 1
-    count: int = 0
-    delay_s: float = 0.0
+    side: str = "center"  # or left, right
+    direction: int = 1  # +1 moves right, -1 left; orbit: +1 is clockwise
+    count: int = 0  # of bounces or flashes
+    delay_s: float = 0.0  # stillness before the action
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole shot. interaction: None, "collide" or "handover" (from the first subject's side).
-
-    gift_color: colour of the small ball that a handover passes. voice: None or one of VOICES.
-    """
+    """A whole shot."""
 
     seed: int
     shape: VideoShape
     background: str
     camera: str
     subjects: tuple[Subject, ...]
-    interaction: str | None = None
-    gift_color: str | None = None
+    interaction: str | None = None  # or collide; or handover, by the first subject
+    gift_color: str | None = None  # of the small ball that a handover passes
     ambience: str = "silence"
-    voice: str | None = None
+    voice: str | None = None  # or one of VOICES
     fps: float = FPS
 
     @property
@@ -88,29 +80,29 @@ class Scene:
 
     @property
     def floor_y(self) -> float:
-        """Height of the line on which things rest."""
+        """Return the y of the line on which things rest."""
         return 0.66 * self.half_height
 
     @property
     def horizon_y(self) -> float:
-        """Where wall or sky meets the ground."""
+        """Return the y at which wall or sky meets the ground."""
         return 0.42 * self.half_height
 
 
 def is_held_out(subject: Subject) -> bool:
-    """Combinations of colour, shape and action kept out of training, about one in eight.
+    """Return whether training leaves a combination of colour, shape and action out: about one in eight.
 
-    The sum is over positions in the tables, so that every colour, shape and action is still seen in
-    most of its combinations.
+    It is decided by a sum of positions in the tables, so that training has most combinations of every
+    colour, shape and action.
     """
     index = list(COLORS).index(subject.color) * 3 + SHAPES.index(subject.shape) * 5
     return (index + SOLO_ACTIONS.index(subject.action) if subject.action in SOLO_ACTIONS else index) % 8 == 0
 
 
 def draw_scene(seed: int, shape: VideoShape, *, held_out: bool = False) -> Scene:
-    """A scene from a seed. held_out: only combinations that training never shows, else only others.
+    """Return a scene from a seed; the same on every machine.
 
-    Deterministic: the same arguments give the same scene on every machine.
+    held_out: with a combination that training never shows; else without any.
     """
     rng = np.random.default_rng([seed, int(held_out)])
     while True:
@@ -198,7 +190,7 @@ def _resized(subject: Subject, size: str) -> Subject:
 
 
 def _distinct(rng: np.random.Generator, pair: tuple[Subject, ...]) -> tuple[Subject, ...]:
-    """Two subjects that a caption can tell apart: other colours; not both large."""
+    """Return two subjects of different colours, not both large, so that a caption can tell them apart."""
     first, second = pair
     if second.color == first.color:
         others = tuple(c for c in COLORS if c != first.color)

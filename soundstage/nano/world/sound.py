@@ -1,11 +1,12 @@
-"""Sound of a scene: each event heard when it is seen, over an ambience and perhaps a voice.
+"""Synthesize the sound of a scene: events when they are seen, over an ambience and perhaps a voice.
 
-Every source is a short recipe evaluated once per size and kept, so a clip costs little more than adding
-arrays. Sizes set pitch (large is low), places set pan. Noise comes from one fixed table: two rains differ
-in their drops, not in every sample, which a codec of a few million weights can learn. The vocoder reads 100
-frames a second, and sound is made for it: tones are multiples of 100 Hz, for a steady frame carries no phase
-and a tone comes out steady only if every frame begins at the same one; and sounds begin with a frame, at most
-5 ms from what is seen, so that a thud is the same frames every time.
+Every source is computed once per size and kept, so that a clip costs little more than sums of arrays. Sizes
+set pitch (large is low), places set pan. Noise comes from one fixed table: two rains differ in their drops,
+not in every sample, which a codec with few weights can learn.
+
+The sound is made for a vocoder that reads 100 frames a second. Tones are multiples of 100 Hz: a frame has no
+phase, and a tone is steady only if every frame begins at the same one. Sounds begin with a frame, at most
+5 ms from the picture's event, so that a thud has the same frames every time.
 
 Levels: an event peaks between -9 and -6 dBFS, ambience is about -34 dBFS RMS, the sum stays below PEAK.
 """
@@ -53,14 +54,14 @@ VOWELS = {
 
 
 def num_samples(scene: Scene) -> int:
-    """Samples of a scene's sound at 48 kHz."""
+    """Return the number of samples of a scene's sound at 48 kHz."""
     return round(scene.duration_s * RATE)
 
 
 def synthesize(scene: Scene, motion: Motion) -> Array:
-    """Stereo sound (2, samples) at 48 kHz in [-0.9, 0.9], float32; the same on every call.
+    """Return stereo sound (2, samples) at 48 kHz in [-0.9, 0.9], float32; the same on every call.
 
-    Where nothing sounds the samples are zero.
+    Silent samples are zero.
     """
     length = num_samples(scene)
     out = np.zeros((2, length), dtype=np.float32)
@@ -75,8 +76,10 @@ def synthesize(scene: Scene, motion: Motion) -> Array:
 
 
 def _add(out: Array, sound: Array, time_s: float, x: float) -> None:
-    """Mix mono `sound` in from the frame nearest to time_s, at x from -1 (left) to 1 (right) with constant
-    power."""
+    """Mix mono `sound` in from the frame nearest to time_s, at x from -1 (left) to 1 (right).
+
+    The power is the same at every x.
+    """
     start = round(time_s * RATE / FRAME) * FRAME
     sound = sound[: max(0, out.shape[1] - start)]
     angle = (x + 1) * np.pi / 4
@@ -92,12 +95,12 @@ def _event_sound(event: Event) -> Array:
 
 
 def _between(small: float, large: float, weight: float) -> float:
-    """From `small` at weight 0 to `large` at weight 1, in equal ratios as pitch is heard."""
+    """Return a value from `small` at weight 0 to `large` at weight 1, in equal ratios, as pitch is heard."""
     return float(small * (large / small) ** weight)
 
 
 def _tone(hz: float) -> float:
-    """The nearest pitch that repeats with the vocoder's frames."""
+    """Return the nearest pitch that repeats with the vocoder's frames."""
     return TONE_STEP_HZ * max(1, round(hz / TONE_STEP_HZ))
 
 
@@ -106,7 +109,7 @@ def _seconds(duration_s: float) -> NDArray[np.float64]:
 
 
 def _finish(sound: NDArray[np.float64], peak: float) -> Array:
-    """Round off both ends and bring to a peak."""
+    """Round off both ends and scale to a peak."""
     rise, fall = round(RISE_S * RATE), round(FALL_S * RATE)
     sound = sound.copy()
     sound[:rise] *= np.arange(1, rise + 1) / rise
@@ -117,13 +120,13 @@ def _finish(sound: NDArray[np.float64], peak: float) -> Array:
 
 @lru_cache(maxsize=1)
 def _noise() -> NDArray[np.float64]:
-    """One second of white noise, unit variance; its ends meet, so that it loops."""
+    """Return one second of white noise that loops, of unit variance."""
     return np.random.default_rng(1).standard_normal(RATE)
 
 
 @lru_cache(maxsize=64)
 def _band(low_hz: float, high_hz: float) -> NDArray[np.float64]:
-    """The noise between two frequencies with skirts of 36 dB an octave, unit RMS, one second that loops."""
+    """Return one second of looping noise between two frequencies: skirts of 36 dB an octave, unit RMS."""
     spectrum = np.fft.rfft(_noise())
     hz = np.maximum(np.fft.rfftfreq(RATE, 1 / RATE), 1e-3)
     skirts = 1 / np.sqrt((1 + (low_hz / hz) ** 12) * (1 + (hz / high_hz) ** 12))
@@ -133,7 +136,7 @@ def _band(low_hz: float, high_hz: float) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _thud(weight: float) -> Array:
-    """A body with an octave above that dies sooner, and the slap of contact."""
+    """Return a thud: a body, an octave above it that dies sooner, and the slap of contact."""
     t = _seconds(0.5)
     hz = _tone(_between(300.0, 90.0, weight))
     dying = np.exp(-t / _between(0.05, 0.085, weight))
@@ -144,7 +147,7 @@ def _thud(weight: float) -> Array:
 
 @lru_cache(maxsize=64)
 def _click(weight: float) -> Array:
-    """Two hard things meeting: high partials gone in a few hundredths of a second."""
+    """Return a click of two hard things: high partials of a few hundredths of a second."""
     t = _seconds(0.15)
     hz = _between(3200.0, 1500.0, weight)
     ring = sum(
@@ -157,7 +160,7 @@ def _click(weight: float) -> Array:
 
 @lru_cache(maxsize=64)
 def _chime(weight: float) -> Array:
-    """A small bell: inharmonic partials, the high ones gone first."""
+    """Return a small bell: inharmonic partials, of which the high ones die first."""
     t = _seconds(0.9)
     hz = _between(1300.0, 620.0, weight)
     bell = sum(
@@ -169,7 +172,7 @@ def _chime(weight: float) -> Array:
 
 @lru_cache(maxsize=64)
 def _rumble(weight: float, length_s: float) -> Array:
-    """Rolling: low noise that swells a few times a second."""
+    """Return the sound of rolling: low noise that swells a few times a second."""
     t = _seconds(max(length_s, 2 * FALL_S))
     centre = _between(260.0, 110.0, weight)
     swell = 1 + 0.25 * np.sin(2 * np.pi * _between(7.0, 4.0, weight) * t)
@@ -178,7 +181,7 @@ def _rumble(weight: float, length_s: float) -> Array:
 
 
 def _ambience(kind: str, seed: int, length: int) -> Array:
-    """Mono (samples,), through the whole clip."""
+    """Return an ambience (samples,) in mono, through the whole clip."""
     if kind == "rain":
         return _rain(seed, length)
     bed = np.resize(_bed(kind), length)
@@ -187,7 +190,7 @@ def _ambience(kind: str, seed: int, length: int) -> Array:
 
 @lru_cache(maxsize=3)
 def _bed(kind: str) -> Array:
-    """A few seconds of a steady ambience that loop."""
+    """Return a few looping seconds of a steady ambience."""
     t = _seconds(4.0)
     if kind == "hum":
         partials = ((100.0, 1.0), (200.0, 0.7), (300.0, 0.45))
@@ -201,7 +204,7 @@ def _bed(kind: str) -> Array:
 
 
 def _howl(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Wind in a gap: a tone that glides up and down as it swells, and a little of the rush it is made of."""
+    """Return wind in a gap: a tone that glides up and down as it swells, and a little noise."""
     swell = 1 + 0.5 * np.sin(2 * np.pi * 0.5 * t) + 0.2 * np.sin(2 * np.pi * 1.25 * t)
     height = 1 + np.sin(2 * np.pi * 0.25 * t)  # of the tone among those of HOWL_HZ
     tones = sum(
@@ -212,7 +215,7 @@ def _howl(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _rain(seed: int, length: int) -> Array:
-    """An even hiss and single drops, whose times and pitches the seed draws."""
+    """Return rain: an even hiss and single drops, whose times and pitches the seed draws."""
     rng = np.random.default_rng([seed, 3])
     out = 0.8 * np.resize(_bed("rain"), length)
     count = int(rng.poisson(DROPS_PER_S * length / RATE))
@@ -230,7 +233,7 @@ def _drop(which: int) -> Array:
 
 
 def _add_voice(out: Array, voice: str, seed: int) -> None:
-    """Four syllables a second from FIRST_SYLLABLE_S until the clip ends, vowels drawn by the seed."""
+    """Add four syllables a second from FIRST_SYLLABLE_S to the end, with vowels drawn by the seed."""
     rng = np.random.default_rng([seed, 4])
     vowels = list(VOWELS)
     start = FIRST_SYLLABLE_S
@@ -241,7 +244,7 @@ def _add_voice(out: Array, voice: str, seed: int) -> None:
 
 @lru_cache(maxsize=32)
 def _syllable(voice: str, vowel: str) -> Array:
-    """Pulses of a throat through the resonances of a mouth."""
+    """Return a syllable: pulses of a throat through the resonances of a mouth."""
     hz, shift = VOICE_PITCH[voice]
     t = _seconds(SYLLABLE_S)
     pulses = np.diff(np.floor(hz * t + 1e-9), prepend=-1.0)

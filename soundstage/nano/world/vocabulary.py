@@ -1,4 +1,4 @@
-"""Every word that a caption of the world may have, and a few of each kind to tell a user.
+"""Write vocabulary.json: every word of the world's captions, and a few of each kind as examples.
 
 python -m soundstage.nano.world.vocabulary        # writes vocabulary.json beside the shipped weights
 """

@@ -1,6 +1,6 @@
-"""What each capability does, shown on held-out cases of the world: one measured section for each.
+"""Measure each capability on held-out cases of the world, in a section of its own.
 
-case.py      the mechanism: cases, what they ask for, who makes it, a section's report
+case.py      the mechanism: cases and their asks, makers, a section's report
 compare.py   comparisons of pictures and sounds
 given.py     image, reference, retake, extend
 heard.py     audio to video, video to audio, sound asked against

@@ -1,8 +1,8 @@
-"""One mechanism for every section: a case asks for clips, a maker makes them, the section measures them.
+"""Make and measure a section: a case asks for clips, a maker makes them, the section measures them.
 
-A case knows the held-out scene it is drawn from, so it also knows what perfect clips would be (`truth`); the
-sections' meters are held to those by tests/behavior/test_capabilities.py. What is measured are frames and
-samples alone; seconds and the seams of a take are what the engine says of its own work.
+A case has the held-out scene that it is drawn from, and so a perfect model's clips (`truth`), by which
+tests/behavior/test_capabilities.py checks the meters. Only frames and samples are measured; seconds and the
+seams of a take are the engine's own figures.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ KEPT_PHASES = ("load", "encode")
 
 @dataclass(frozen=True)
 class Recode:
-    """Asks for frames (F, H, W, 3) as the video VAE gives them back."""
+    """An ask for frames (F, H, W, 3) after the video VAE's encoder and decoder."""
 
     frames: Frames
 
 
 @dataclass(frozen=True)
 class Enlarge:
-    """Asks for frames (F, H, W, 3) encoded, put through an upsampler of latents, and decoded."""
+    """An ask for frames (F, H, W, 3) encoded, put through a latent upsampler, and decoded."""
 
     role: str
     frames: Frames
@@ -54,56 +54,48 @@ Ask = Request | Recode | Enlarge
 
 @dataclass(frozen=True)
 class Shown:
-    """What was made for an ask. frames: (F, H, W, 3) uint8. waveform: (2, n) at 48 kHz. seconds: of the
-    work, without loading and encoding, which are kept for the next ask. seams: frames at which a take's
-    windows begin anew."""
+    """A clip that was made for an ask."""
 
-    frames: Frames | None
-    waveform: Array | None = None
-    seconds: float = 0.0
-    seams: tuple[int, ...] = ()
+    frames: Frames | None  # (F, H, W, 3) uint8
+    waveform: Array | None = None  # (2, n) at 48 kHz
+    seconds: float = 0.0  # without loading and encoding, which the next ask need not repeat
+    seams: tuple[int, ...] = ()  # frames at which the windows of a take begin
 
 
 @dataclass(frozen=True)
 class Case:
-    """One held-out case. asks: what is to be made. truth: what a perfect model would make of each ask.
-
-    facts: whatever the section's measure needs to know of the case.
-    """
+    """One held-out case."""
 
     scene: Scene
     asks: tuple[Ask, ...]
-    truth: Callable[[], tuple[Shown, ...]]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    truth: Callable[[], tuple[Shown, ...]]  # makes a perfect model's clip for each ask
+    facts: Mapping[str, Any] = field(default_factory=dict)  # more that the section's measure needs
 
     @property
     def prompt(self) -> str | None:
-        """Of the first request; None where nothing is asked for in words."""
+        """Return the prompt of the first request; None where no ask has one."""
         return next((ask.prompt for ask in self.asks if isinstance(ask, Request)), None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """counts: what one sample is and when it counts."""
+    """A row of a section's report."""
 
     name: str
-    counts: str
+    counts: str  # what one sample is, and when it is right
     target: Target
 
 
 @dataclass(frozen=True)
 class Section:
-    """One capability. cases: (how many, seed) -> cases. measure: samples of the rows that apply to a case.
-
-    num_cases: the usual number. needs: roles of optional model parts, as in model_set.EXTRAS.
-    """
+    """The measurement of one capability."""
 
     name: str
     rows: tuple[Row, ...]
-    cases: Callable[[int, int], Sequence[Case]]
-    measure: Callable[[Case, Sequence[Shown]], Mapping[str, Samples]]
+    cases: Callable[[int, int], Sequence[Case]]  # (count, seed) -> cases
+    measure: Callable[[Case, Sequence[Shown]], Mapping[str, Samples]]  # of the rows that apply to a case
     num_cases: int = 8
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # roles of optional model parts, as in library.model_files.EXTRAS
 
     def empty(self, num_cases: int, seed: int, not_measured: str | None = None) -> Report:
         return Report(
@@ -117,14 +109,14 @@ class Section:
 
 
 class Maker(Protocol):
-    """Makes what cases ask for."""
+    """A source of the clips that cases ask for."""
 
     def missing(self, roles: Sequence[str]) -> list[str]:
-        """What there is none of, in words."""
+        """Return names of the parts of these roles that are missing, for a message."""
         ...
 
     def make(self, case: Case) -> Sequence[Shown]:
-        """One for each ask."""
+        """Return a clip for each ask."""
         ...
 
 
@@ -136,7 +128,7 @@ def evaluate_section(
     *,
     on_case: Callable[[Case, Sequence[Shown]], None] | None = None,
 ) -> Report:
-    """Make and measure a section's cases. A section whose parts are missing is not measured, and says so."""
+    """Make and measure a section's cases. A report without rows says which parts the section lacks."""
     missing = maker.missing(section.needs)
     if missing:
         return section.empty(0, seed, f"{section.name}: not measured; there is no {' and no '.join(missing)}")
@@ -152,7 +144,7 @@ def evaluate_section(
 
 
 class TruthMaker:
-    """Hands out what a perfect model would make: a test of the meter."""
+    """A maker of a perfect model's clips: a test of the meter."""
 
     def missing(self, roles: Sequence[str]) -> list[str]:
         return []
@@ -162,7 +154,7 @@ class TruthMaker:
 
 
 class StageMaker:
-    """Runs requests through an engine, and the other asks through its parts.
+    """A maker that runs requests through an engine, and the other asks through its parts.
 
     overrides: fields of every request whose recipe is the plain one, such as steps.
     """
@@ -187,7 +179,7 @@ class StageMaker:
         return Shown(frames, None, time.perf_counter() - began)
 
     def clip(self, request: Request) -> Shown:
-        """The clip of a request, with the overrides."""
+        """Return the clip of a request, with the overrides."""
         if request.recipe == "single" and self.overrides:
             fields = {name: getattr(request, name) for name in request.model_fields_set}
             request = Request(**{**fields, **self.overrides})
@@ -196,7 +188,7 @@ class StageMaker:
         return Shown(done.clip.frames, done.clip.waveform, seconds, seams_of(done))
 
     def through_vae(self, ask: Recode | Enlarge) -> Frames:
-        """(F, H, W, 3) of the decoder."""
+        """Return the decoder's frames (F, H, W, 3)."""
         height, width = ask.frames.shape[1:3]
         with torch.no_grad():
             latents = self.parts.encode_video(fit(ask.frames, width, height))
@@ -206,8 +198,10 @@ class StageMaker:
 
 
 class CodedMaker:
-    """What a perfect model would make, through the video VAE and the audio path: the most a model with these
-    codecs can reach, where it does not show what it was given as it came."""
+    """A maker of a perfect model's clips after the video VAE and the audio path.
+
+    A model with these codecs reaches no more, except where it returns what it was given unchanged.
+    """
 
     def __init__(self, stage: StageMaker) -> None:
         self.stage = stage
@@ -219,7 +213,7 @@ class CodedMaker:
         return [self.coded(one) for one in case.truth()]
 
     def coded(self, shown: Shown) -> Shown:
-        """A clip encoded and decoded, picture and sound."""
+        """Return a clip encoded and decoded, picture and sound."""
         frames, waveform, parts = shown.frames, shown.waveform, self.stage.parts
         if frames is not None:
             frames = self.stage.through_vae(Recode(frames))
@@ -231,13 +225,16 @@ class CodedMaker:
 
 
 def seams_of(done: Done) -> tuple[int, ...]:
-    """The first new frame of every window of a take but the first."""
+    """Return the first new frame of every window of a take but the first."""
     windows = done.clip.provenance.get("windows", ())
     return first_new_frames((w["start"], w["overlap"]) for w in windows)
 
 
 def first_new_frames(windows: Iterable[tuple[int, int]]) -> tuple[int, ...]:
-    """From (first latent frame, those shared with the window before) of a take's windows."""
+    """Return the first new frame of every window but the first.
+
+    windows: (first latent frame, latent frames shared with the window before) of each.
+    """
     return tuple(TIME_SCALE * (start + overlap - 1) + 1 for start, overlap in windows)[1:]
 
 
@@ -247,7 +244,7 @@ def first_new_frames(windows: Iterable[tuple[int, int]]) -> tuple[int, ...]:
 def scenes_where(
     wanted: Callable[[Scene], bool], count: int, seed: int, num_frames: int = NUM_FRAMES
 ) -> list[Scene]:
-    """Landscape scenes that training never shows and that are wanted; the same for the same arguments."""
+    """Return wanted landscape scenes that training never shows; the same for the same arguments."""
     width, height = BUCKETS["landscape"]
     shape = VideoShape(num_frames, height, width)
     first = seed * 1_000_003 + 500_000  # not those of the prompts' report
@@ -258,29 +255,29 @@ def scenes_where(
 
 
 def is_solo(scene: Scene, *actions: str) -> bool:
-    """One subject, doing one of these."""
+    """Return whether a scene has one subject, which does one of these actions."""
     return len(scene.subjects) == 1 and scene.subjects[0].action in actions
 
 
 def words(scene: Scene) -> str:
-    """A caption that states every fact, in one paragraph without the tags of its kinds of words."""
+    """Return a caption that states every fact, without tags such as [VISUAL]."""
     wordings = (caption(scene, scene.seed + i, full=True) for i in range(50))
     return next(text for text in wordings if "[VISUAL]" not in text)
 
 
 def request_of(scene: Scene, prompt: str | None = None, **fields: Any) -> Request:
-    """The request of a scene's clip; the noise has the scene's seed. Raises RequestError for a bad field."""
+    """Return the request for a scene's clip, with the scene's seed. Raises RequestError for a bad field."""
     shape = scene.shape
     base = {"size": (shape.width, shape.height), "num_frames": shape.num_frames, "seed": scene.seed}
     return Request(prompt=prompt or words(scene), **{**base, **fields})
 
 
 def shown_of(scene: Scene, **facts: Any) -> Shown:
-    """The world's own clip of a scene."""
+    """Return the world's own clip of a scene."""
     motion = simulate(scene)
     return Shown(render(scene, motion), synthesize(scene, motion), **facts)
 
 
 def cut(waveform: Array, start_s: float, end_s: float) -> Array:
-    """(2, n) samples of a stretch."""
+    """Return the samples (2, n) between two times."""
     return np.ascontiguousarray(waveform[:, round(start_s * OUTPUT_RATE_HZ) : round(end_s * OUTPUT_RATE_HZ)])

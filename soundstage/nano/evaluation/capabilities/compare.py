@@ -1,4 +1,4 @@
-"""Plain comparisons of pictures and sounds that several sections use."""
+"""Compare pictures and sounds, for several sections."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ QUIETEST_STEP = 0.01  # of a sample: steps below this are no clicks, whatever is
 
 
 def psnr(made: Frames, true: Frames) -> float:
-    """dB between pictures (..., H, W, 3) of 8 bits, at most BEST_DB."""
+    """Return the PSNR in dB between 8-bit pictures (..., H, W, 3), at most BEST_DB."""
     error = np.square(made.astype(np.float32) - true.astype(np.float32)).mean(dtype=np.float64)
     return min(BEST_DB, 10 * float(np.log10(255**2 / max(float(error), 1e-3))))
 
 
 def bicubic(frames: Frames, width: int, height: int) -> Frames:
-    """(F, H, W, 3) at another size."""
+    """Return frames (F, H, W, 3) at another size."""
     resized = [
         np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.BICUBIC)) for f in frames
     ]
@@ -37,13 +37,13 @@ def bicubic(frames: Frames, width: int, height: int) -> Frames:
 
 
 def between(frames: Frames) -> Frames:
-    """(F, H, W, 3) -> (F - 1, H, W, 3), each the mean of two neighbours."""
+    """Return the means of neighbouring frames: (F, H, W, 3) to (F - 1, H, W, 3)."""
     pairs = frames[:-1].astype(np.float32) + frames[1:].astype(np.float32)
     return (pairs / 2).round().astype(np.uint8)
 
 
 def paths_by_color(frames: Frames, fps: float) -> dict[str, Path]:
-    """What stands before the backdrop, by colour, in world units."""
+    """Return the paths of the foreground's subjects in world units, by colour."""
     backdrop = find_backdrop(frames, fps)
     found = {}
     for blob in find_blobs(frames, backdrop):
@@ -52,12 +52,12 @@ def paths_by_color(frames: Frames, fps: float) -> dict[str, Path]:
 
 
 def colors_seen(frames: Frames, fps: float) -> dict[str, NDArray[np.bool_]]:
-    """Colours that stand before the backdrop -> (F,) in which frames."""
+    """Return for each colour of the foreground the frames (F,) in which it is seen."""
     return {blob.color: blob.seen for blob in find_blobs(frames, find_backdrop(frames, fps))}
 
 
 def radii_away(seen: Path | None, true: Track) -> Array:
-    """(F,) distance of a path's centres from a track's, in the track's radii; UNSEEN where there is none."""
+    """Return the distances (F,) of a path from a track in the track's radii; UNSEEN where it is not seen."""
     if seen is None:
         return np.full(len(true.radius), UNSEEN, dtype=np.float32)
     away = np.hypot(seen.x - true.position[:, 0], seen.y - true.position[:, 1]) / true.radius
@@ -65,18 +65,18 @@ def radii_away(seen: Path | None, true: Track) -> Array:
 
 
 def changes(frames: Frames) -> Array:
-    """(F - 1,) mean absolute difference of each frame from the one before, in levels."""
+    """Return the mean absolute difference (F - 1,) of each frame from the one before, in levels of 8 bits."""
     pairs = itertools.pairwise(frames)
     return np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairs], dtype=np.float32)
 
 
 def step_ratio(waveform: Array, span: tuple[float, float], usual: tuple[float, float]) -> float:
-    """The largest step between samples in a span of seconds, over the largest in another."""
+    """Return the largest step between samples in a span of seconds, over the largest in another span."""
     return _largest_step(waveform, span) / max(_largest_step(waveform, usual), QUIETEST_STEP)
 
 
 def loudness_step(waveform: Array, at_s: float, reach_s: float = 0.25) -> float:
-    """dB between the levels just after and just before a time, in either direction."""
+    """Return the absolute difference in dB of the levels just after and just before a time."""
     before, after = ((at_s - reach_s, at_s), (at_s, at_s + reach_s))
     return abs(rms_dbfs(waveform, [after]) - rms_dbfs(waveform, [before]))
 

@@ -1,4 +1,4 @@
-"""Sections of what is given as pictures and clips: images, references, retakes, extensions."""
+"""Measure given pictures and clips: images, references, retakes, extensions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ KEPT_DB = Target(28.0, "dB")
 
 
 def image_cases(count: int, seed: int) -> list[Case]:
-    """A picture of the world as the first frame or, in every other case, the last, at each strength."""
+    """Return cases with a given picture as first frame or, in every other case, last, at each strength."""
     return [
         _image_case(scene, 0 if i % 2 == 0 else -1)
         for i, scene in enumerate(scenes_where(lambda s: True, count, seed))
@@ -69,7 +69,7 @@ def _image_case(scene: Scene, at: int) -> Case:
 
 
 def _loosely_kept(clip: Shown, at: int, strength: float) -> Shown:
-    """The clip with a frame that is this much its own, the rest gray."""
+    """Return the clip with one frame mixed with gray; strength: the frame's own share."""
     assert clip.frames is not None
     frames = clip.frames.copy()
     frames[at] = (strength * frames[at] + (1 - strength) * 128).round().astype(np.uint8)
@@ -119,7 +119,7 @@ NEAR_SHARE = 0.8  # of the frames
 
 
 def reference_cases(count: int, seed: int) -> list[Case]:
-    """A clip of a moving thing as reference, and words that name the thing, not its motion."""
+    """Return cases with a clip of a moving thing as reference, and a prompt that does not tell its motion."""
     scenes = scenes_where(lambda s: is_solo(s, *MOVING) and s.camera == "static", count, seed)
     return [_reference_case(scene) for scene in scenes]
 
@@ -156,7 +156,7 @@ SLOPE_FRAMES = 8  # on either side, in which the old picture goes over into the 
 
 
 def retake_cases(count: int, seed: int) -> list[Case]:
-    """A clip of the world, two thirds of a second made anew with a subject of another colour."""
+    """Return cases in which two thirds of a second of a clip are retaken with a subject of another colour."""
     scenes = scenes_where(lambda s: is_solo(s, "rest", "grow"), count, seed, RETAKE_FRAMES)
     return [_retake_case(scene) for scene in scenes]
 
@@ -175,7 +175,7 @@ def _retake_case(scene: Scene) -> Case:
 
 
 def _retaken_s(fps: float, margin: int = 0) -> tuple[float, float]:
-    """Seconds of the retake, with so many frames more on either side."""
+    """Return the seconds of the retake, with `margin` more frames on either side."""
     return (RETAKEN[0] - margin) / fps, (RETAKEN[1] + margin) / fps
 
 
@@ -216,7 +216,7 @@ GOING_ON = ("slide", "orbit", "swing", "grow")  # motions without events of thei
 
 
 def extend_cases(count: int, seed: int) -> list[Case]:
-    """The first half of a clip of the world, with rain, wind or a hum, to be gone on with."""
+    """Return cases in which the first half of a clip, with rain, wind or a hum, is extended."""
     scenes = scenes_where(
         lambda s: is_solo(s, *GOING_ON) and s.camera == "static" and s.ambience != "silence", count, seed
     )
@@ -276,7 +276,7 @@ EXTEND = Section(
 
 
 def recolored(scene: Scene) -> Scene:
-    """The same scene with its first subject in the colour farthest along the palette."""
+    """Return the scene with its first subject in another colour, half the palette away."""
     first, *others = scene.subjects
     names = list(COLORS)
     color = names[(names.index(first.color) + len(names) // 2) % len(names)]
@@ -284,7 +284,7 @@ def recolored(scene: Scene) -> Scene:
 
 
 def _away(frames: Frames, scene: Scene) -> Array:
-    """(F,) radii between the scene's subject and where its colour is seen."""
+    """Return the distances (F,) in radii between the scene's subject and where its colour is seen."""
     true = simulate(scene).tracks[0]
     return radii_away(paths_by_color(frames, scene.fps).get(true.color), true)
 

@@ -1,4 +1,4 @@
-"""Sections of picture and sound for each other: a given track, a silent clip, a sound asked against."""
+"""Measure picture and sound for each other: a given track, a silent clip, a sound asked against."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUNDING_S = 1e-3
 
 
 def _late_scenes(count: int, seed: int) -> list[tuple[Scene, Scene]]:
-    """(as the words have it, as it is given): bounces and flashes, and the same some time later."""
+    """Return pairs of scenes: bounces and flashes as the prompt tells them, and the same some time later."""
     told = scenes_where(
         lambda s: is_solo(s, *SOUNDING) and not s.subjects[0].delay_s and _is_quiet(s), count, seed
     )
@@ -52,7 +52,7 @@ def _beats(scene: Scene) -> list[float]:
 
 
 def _on_time(asked: Sequence[float], found: Sequence[float], slack_s: float) -> Outcome:
-    """How many of the asked instants have one found near them; of each found one, only once."""
+    """Return how many of the asked times have a found one near them; each found one counts once."""
     left, hits = list(found), 0
     for at in asked:
         near = [t for t in left if abs(t - at) <= slack_s + ROUNDING_S]
@@ -66,7 +66,7 @@ def _on_time(asked: Sequence[float], found: Sequence[float], slack_s: float) -> 
 
 
 def track_cases(count: int, seed: int) -> list[Case]:
-    """A track of thuds or chimes that drives the picture."""
+    """Return cases in which a track of thuds or chimes drives the picture."""
     cases = []
     for told, given in _late_scenes(count, seed):
         clip = shown_of(given)
@@ -100,7 +100,7 @@ TRACK = Section(
 
 
 def silent_cases(count: int, seed: int) -> list[Case]:
-    """A silent clip of bounces or flashes."""
+    """Return cases in which a silent clip of bounces or flashes is given."""
     cases = []
     for told, given in _late_scenes(count, seed):
         clip = shown_of(given)
@@ -138,7 +138,7 @@ NAG_SCALE = 11.0
 
 
 def against_cases(count: int, seed: int) -> list[Case]:
-    """A clip with rain or a hum, and the same with NAG against it; audio guidance is off in both."""
+    """Return cases with rain or a hum, made without and with NAG against it; audio guidance is off."""
     scenes = scenes_where(lambda s: s.ambience in AGAINST and is_solo(s, *SOUNDING), count, seed)
     return [_against_case(scene) for scene in scenes]
 

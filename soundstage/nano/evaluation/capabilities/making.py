@@ -1,4 +1,4 @@
-"""Sections of ways to make a clip: few steps against many, upsamplers of latents against resizing."""
+"""Measure ways to make a clip: few steps against many, latent upsamplers against resizing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from soundstage.nano.world.scene import Scene
 
 
 def fast_cases(count: int, seed: int) -> list[Case]:
-    """The same words and noise by both recipes."""
+    """Return cases with the same prompt and noise by both recipes."""
     cases = []
     for scene in held_out_scenes(count, seed):
         asks = tuple(request_of(scene, recipe=recipe) for recipe in ("fast", "pro"))
@@ -46,7 +46,7 @@ def measure_fast(case: Case, shown: Sequence[Shown]) -> Mapping[str, Samples]:
 
 
 def _followed(shown: Shown, scene: Scene) -> float:
-    """Share of a clip's samples, over all rows of the prompts' report, that are right."""
+    """Return the share of a clip's samples, over all rows of the prompts' report, that are right."""
     assert shown.frames is not None
     outcomes = measure_clip(shown.frames, shown.waveform, scene).values()
     return sum(o.hits for o in outcomes) / sum(o.total for o in outcomes)
@@ -72,7 +72,7 @@ FAST = Section(
 
 
 def upscale_cases(count: int, seed: int) -> list[Case]:
-    """Clips of the world at half size, to become the same clips rendered at the whole."""
+    """Return cases in which clips at half size are upsampled to the whole size."""
     return [_upscale_case(scene) for scene in scenes_where(lambda s: True, count, seed)]
 
 
@@ -109,7 +109,7 @@ UPSCALE = Section(
 
 
 def smooth_cases(count: int, seed: int) -> list[Case]:
-    """Clips of the world with every other frame taken out, to become whole."""
+    """Return cases in which clips without every other frame are upsampled in time."""
     return [_smooth_case(scene) for scene in scenes_where(lambda s: True, count, seed)]
 
 

@@ -1,4 +1,4 @@
-"""Sections of time: prompts with parts, and takes longer than the model makes at once."""
+"""Measure time: prompts with parts, and takes longer than the model makes at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHARE = 0.8  # of a part's frames
 
 
 def timed_cases(count: int, seed: int) -> list[Case]:
-    """A colour that changes after a second and, in every other case, stillness before a flash."""
+    """Return cases of a colour that changes after a second and, in turn, of stillness before a flash."""
     half = -(-count // 2)
     colors = scenes_where(lambda s: is_solo(s, "rest", "orbit") and s.camera == "static", half, seed)
     flashes = scenes_where(lambda s: is_solo(s, "blink") and s.camera == "static", half, seed)
@@ -86,7 +86,7 @@ def measure_timed(case: Case, shown: Sequence[Shown]) -> Mapping[str, Samples]:
 
 
 def _parts_in_color(frames: Frames, fps: float, colors: tuple[str, str]) -> list[bool]:
-    """For each part, whether its colour is seen in it, and the other part's is not."""
+    """Return for each part whether its own colour is seen in it and the other part's is not."""
     times = np.arange(len(frames)) / fps
     spans = (times < SWITCH_S - SLACK_S, times >= SWITCH_S + SLACK_S)
     seen = colors_seen(frames, fps)
@@ -125,7 +125,7 @@ AUDIBLE = 2.0  # times the largest step between samples elsewhere
 
 
 def take_cases(count: int, seed: int, length_s: float = TAKE_S) -> list[Case]:
-    """A thing that circles or swings for a minute."""
+    """Return cases of a thing that circles or swings for a minute."""
     scenes = scenes_where(
         lambda s: is_solo(s, "orbit", "swing") and s.camera == "static" and s.ambience in ("wind", "hum"),
         count,
@@ -169,7 +169,10 @@ def measure_take(case: Case, shown: Sequence[Shown]) -> Mapping[str, Samples]:
 
 
 def _quiet_seams(change: Array, seams: Sequence[int]) -> list[bool]:
-    """For each seam, whether the picture changes at it as it does elsewhere. change[i]: of frame i + 1."""
+    """Return for each seam whether the picture changes at it no more than elsewhere.
+
+    change[i]: the change from frame i to frame i + 1.
+    """
     near = np.zeros(len(change), dtype=bool)
     windows = [slice(max(0, f - 1 - AROUND_FRAMES), f + AROUND_FRAMES) for f in seams]
     for window in windows:

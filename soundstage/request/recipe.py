@@ -15,9 +15,10 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 
 from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.fields.record import record
-from soundstage.request.inputs import MAX_STEPS, Fps, Modality, Multiplier, Share, Steps
+from soundstage.request.inputs import MAX_STEPS, Fps, Multiplier, Share, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
+from soundstage.types import Modality
 
 DISTILLED_LORA = "distilled"
 # Lists that recipes name in place of their numbers.

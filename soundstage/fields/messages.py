@@ -56,7 +56,12 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
         message = str(item["ctx"]["error"])
         return f"{path}: {message}" if nested else message
     if item["type"] in ("missing", "missing_argument"):
-        return f"{path or what} is missing; give one"
+        index = f"[{item['loc'][-1]}]" if len(item["loc"]) > 1 and isinstance(item["loc"][-1], int) else ""
+        return f"{path or what}{index} is missing; give one"
+    if item["type"] in ("too_long", "too_short"):
+        limits = item["ctx"]
+        asked = f"most {limits['max_length']}" if "max_length" in limits else f"least {limits['min_length']}"
+        return f"{path} has {len(item['input'])} entries; give at {asked}"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         place, _, name = path.rpartition(".")
         fields = listed(name, field_names(owner, _plain(place)))

@@ -13,17 +13,19 @@ A field's meaning is the string below it; its range and unit are in its type:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, ValidationError
 
+from soundstage.errors import ConfigError, RequestError, shown
 from soundstage.fields.bounds import check_fields
 from soundstage.fields.messages import request_error
 
 Record = TypeVar("Record", bound=type)
+Made = TypeVar("Made")
 
 
 def unit(name: str) -> Any:
@@ -49,3 +51,16 @@ def record(cls: Record) -> Record:
 
     made.__init__ = init
     return made  # type: ignore[no-any-return]
+
+
+def from_file(kind: type[Made], data: Any, where: str) -> Made:
+    """Make a record from an object of a YAML or JSON file. where: the file or a place in it, for messages.
+
+    Raises ConfigError for what does not fit.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} is {shown(data)}; give its fields")
+    try:
+        return kind(**{str(key): value for key, value in data.items()})
+    except RequestError as error:
+        raise ConfigError(f"{where}: {error}") from error

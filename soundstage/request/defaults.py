@@ -6,10 +6,13 @@ A bundle may replace the values here in its `bundle.json`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
-from soundstage.errors import ConfigError, listed
+from pydantic import Field, TypeAdapter
+
+from soundstage.fields.record import from_file, record, unit
+from soundstage.request.inputs import MAX_FRAMES, MAX_SECONDS, Crf, Fps, Side, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import Scales
 
@@ -31,28 +34,23 @@ DEV_VIDEO = Scales(cfg=3, stg=1, stg_blocks=(28,), modality=3, rescale=0.7)
 DEV_AUDIO = Scales(cfg=7, stg=1, stg_blocks=(28,), modality=3, rescale=0.7)
 
 
-@dataclass(frozen=True)
+Sides = tuple[Side, Side]
+
+
+@record
 class Defaults:
     """What a model is used with when a request says nothing.
 
-    size, presets and resolutions: (width, height) pixels; presets by orientation, resolutions by name, in
-    landscape. image_crf: compression of conditioning pictures, which the model was trained on. distilled:
-    the model needs no guidance and no distilled LoRA. text_tokens: length of the prompt context.
-    max_duration_s: the longest time the position encoding was trained to tell apart. schedule: one of
-    sampling.schedules.NAMES. schedule_tokens: the length "ltx2" is shifted for; None is each pass's own.
-    video, audio: guidance. dtype: of the transformer and the video VAE. follows: what the model follows
-    without an adapter for it, of "references" and "voices". trained_pixels: of the largest frames it was
-    trained on; larger ones are told. max_pixels: of the largest that still show what was asked for; larger
-    ones are refused unless the request allows them. trained_fps: the one rate it was trained at. None is no
-    limit that is known.
     The values here are the 22B dev model's published ones, sized for a single pass.
     """
 
-    size: tuple[int, int] = (768, 512)
-    presets: Mapping[str, tuple[int, int]] = field(
+    size: Sides = (768, 512)
+    """Width and height."""
+    presets: Mapping[str, Sides] = field(
         default_factory=lambda: {"landscape": (1216, 704), "portrait": (704, 1216), "square": (960, 960)}
     )
-    resolutions: Mapping[str, tuple[int, int]] = field(
+    """Sizes by orientation."""
+    resolutions: Mapping[str, Sides] = field(
         default_factory=lambda: {
             "480p": (854, 480),
             "540p": (960, 544),
@@ -62,65 +60,52 @@ class Defaults:
             "2160p": (3840, 2160),
         }
     )
-    num_frames: int = 121
-    fps: float = 24.0
-    max_duration_s: float = 20.0
-    text_tokens: int = 1024
+    """Sizes by name, in landscape."""
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES), unit("frames")] = 121
+    """Length of a clip."""
+    fps: Fps = 24.0
+    """Frame rate."""
+    max_duration_s: Annotated[float, Field(gt=0, le=MAX_SECONDS), unit("seconds")] = 20.0
+    """The longest time that the position encoding was trained to tell apart."""
+    text_tokens: Annotated[int, Field(ge=1, le=100_000), unit("tokens")] = 1024
+    """Length of the prompt context."""
     schedule: str = "ltx2"
-    schedule_tokens: int | None = schedules.MAX_TOKENS
-    steps: int = 30
+    """How noise falls over the steps; a name of sampling.schedules."""
+    schedule_tokens: Annotated[int, Field(ge=1), unit("tokens")] | None = schedules.MAX_TOKENS
+    """The length that "ltx2" is shifted for; None is each pass's own."""
+    steps: Steps = 30
+    """Number of denoising steps."""
     video: Scales = DEV_VIDEO
+    """Guidance of the picture."""
     audio: Scales = DEV_AUDIO
+    """Guidance of the sound."""
     negative_prompt: str = NEGATIVE_PROMPT
-    image_crf: int = 33
+    """What to steer away from."""
+    image_crf: Crf = 33
+    """H.264 compression of conditioning pictures, which the model was trained on."""
     distilled: bool = False
+    """Whether the model needs no guidance and no distilled LoRA."""
     dtype: str = "bfloat16"
-    follows: tuple[str, ...] = ()
-    trained_pixels: int | None = None
-    max_pixels: int | None = None
-    trained_fps: float | None = None
+    """Number format of the transformer and the video VAE."""
+    follows: tuple[Literal["references", "voices"], ...] = ()
+    """What the model follows without an adapter for it."""
+    trained_pixels: Annotated[int, Field(ge=1), unit("pixels")] | None = None
+    """Area of the largest frames it was trained on; larger ones are told. None is no limit that is known."""
+    max_pixels: Annotated[int, Field(ge=1), unit("pixels")] | None = None
+    """Area of the largest frames that still show what was asked for; larger ones are refused unless the
+    request allows them. None is no limit that is known."""
+    trained_fps: Fps | None = None
+    """The one frame rate it was trained at; others are told. None is none that is known."""
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str) -> Defaults:
+    def from_dict(cls, data: Any, where: str) -> Defaults:
         """Read the "defaults" object of a bundle.json; keys left out keep the values above.
 
         where: the file, for messages. Raises ConfigError naming a key or value that does not fit.
         """
-        known = [f.name for f in fields(cls)]
-        for key in data:
-            if key not in known:
-                raise ConfigError(
-                    f"{where} has an unknown default '{key}'; the defaults are {listed(str(key), known)}"
-                )
-        values = dict(data)
-        try:
-            if "size" in values:
-                values["size"] = _pair(values["size"])
-            for name in ("presets", "resolutions"):
-                if name in values:
-                    values[name] = {key: _pair(size) for key, size in values[name].items()}
-            for name in ("video", "audio"):
-                if name in values:
-                    values[name] = _scales(values[name])
-            if "follows" in values:
-                values["follows"] = tuple(str(name) for name in values["follows"])
-            return cls(**values)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{where} holds defaults that do not fit: {error}") from error
+        return from_file(cls, data, where)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object `from_dict` reads."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        data["presets"], data["resolutions"] = dict(self.presets), dict(self.resolutions)
-        data["follows"] = list(self.follows)
-        data["video"], data["audio"] = vars(self.video).copy(), vars(self.audio).copy()
-        return data
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    width, height = value
-    return int(width), int(height)
-
-
-def _scales(value: Mapping[str, Any]) -> Scales:
-    return Scales(**{**value, "stg_blocks": tuple(value.get("stg_blocks", ()))})
+        made: dict[str, Any] = TypeAdapter(Defaults).dump_python(self, mode="json")
+        return made

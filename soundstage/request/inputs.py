@@ -29,7 +29,9 @@ Multiplier = Annotated[float, Field(ge=-10, le=10)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS), unit("seconds")]
 TIME = Field(le=MAX_SECONDS, json_schema_extra={"unit": "seconds", "minimum": 0})  # in one that takes words
 Fps = Annotated[float, Field(ge=1, le=240, examples=[24]), unit("frames per second")]
+Crf = Annotated[int, Field(ge=0, le=51)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, examples=[30]), unit("steps")]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE), unit("pixels")]
 Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE), unit("pixels")]
 
 
@@ -83,7 +85,7 @@ class Guide:
     mode: Literal["replace", "guide"] | None = None
     """How it enters: replace puts it in place of the frames, guide adds its tokens beside the clip. Left out,
     it replaces at the first frame and guides elsewhere."""
-    crf: Annotated[int, Field(ge=0, le=51)] | None = None
+    crf: Crf | None = None
     """H.264 compression of a picture before it is encoded, 0 for none. Left out, what the model was trained
     with: 33 for LTX-2.3, 0 for nano."""
     crop: Crop = "center"

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from soundstage.errors import ConfigError, RequestError, listed, shown
-from soundstage.fields.record import record
+from soundstage.errors import ConfigError, listed
+from soundstage.fields.record import from_file, record
 from soundstage.request.inputs import MAX_STEPS, Fps, Multiplier, Share, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
@@ -23,8 +23,6 @@ from soundstage.types import Modality
 DISTILLED_LORA = "distilled"
 # Lists that recipes name in place of their numbers.
 NAMED_SIGMAS = {"distilled": schedules.DISTILLED, "refine": schedules.REFINE}
-
-Read = TypeVar("Read")
 
 
 def _sigmas(value: Any) -> Any:
@@ -157,31 +155,19 @@ class Recipe:
         """
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where} holds no recipe; begin with 'name:', 'summary:' and 'passes:'")
-        values = {"name": Path(where).stem, "summary": "a recipe of your own", **_named(data)}
+        values = {"name": Path(where).stem, "summary": "a recipe of your own", **data}
         passes = values.get("passes")
         if isinstance(passes, (list, tuple)):
-            values["passes"] = [_read(Pass, item, f"{where}, pass {i + 1}") for i, item in enumerate(passes)]
-        return _read(cls, values, where)
+            values["passes"] = [
+                from_file(Pass, item, f"{where}, pass {i + 1}") for i, item in enumerate(passes)
+            ]
+        return from_file(cls, values, where)
 
     def to_dict(self) -> dict[str, Any]:
         """The object `from_dict` reads, without fields at their defaults."""
         data = _changed(self)
         data["passes"] = [_changed(pass_) for pass_ in self.passes]
         return data
-
-
-def _read(kind: type[Read], data: Any, where: str) -> Read:
-    """Make a record of a file's object. Raises ConfigError with the place."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} is {shown(data)}; give its fields")
-    try:
-        return kind(**_named(data))
-    except RequestError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _named(data: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in data.items()}
 
 
 def _check_order(before: Pass | None, pass_: Pass) -> None:

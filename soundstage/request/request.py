@@ -41,6 +41,7 @@ from soundstage.request.inputs import (
     Modalities,
     Reference,
     Share,
+    Side,
     Source,
     Steps,
 )
@@ -53,7 +54,6 @@ ORIENTATIONS = ("landscape", "portrait", "square")
 MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 256, 16, 64
 
 Scale = Annotated[float, Field(ge=0, le=100)]
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE), unit("pixels")]
 
 
 def _words(value: Any) -> Any:

@@ -130,11 +130,13 @@ def test_defaults_round_trip_and_reject_unknown_keys() -> None:
     defaults = Defaults(size=(192, 128), video=Scales(cfg=2, stg_blocks=(1,)), audio=NEUTRAL)
     data = json.loads(json.dumps(defaults.to_dict()))
     assert Defaults.from_dict(data, "bundle.json") == defaults
-    with pytest.raises(ConfigError, match=r"bundle\.json has an unknown default 'colour'"):
+    with pytest.raises(ConfigError, match=r"bundle\.json: 'colour' is not a field of Defaults"):
         Defaults.from_dict({"colour": 1}, "bundle.json")
-    with pytest.raises(ConfigError, match="do not fit"):
+    with pytest.raises(ConfigError, match="size has 3 entries; give at most 2"):
         Defaults.from_dict({"size": [1, 2, 3]}, "bundle.json")
-    with pytest.raises(ConfigError, match="do not fit"):
+    with pytest.raises(ConfigError, match=r"size\[1\] is missing; give one"):
+        Defaults.from_dict({"size": [1]}, "bundle.json")
+    with pytest.raises(ConfigError, match=r"video\.power is not a field; the fields of video are cfg"):
         Defaults.from_dict({"video": {"power": 9000}}, "bundle.json")
 
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from soundstage import __version__
-from soundstage.cli import making, process, telling
+from soundstage.cli import log, making, process, telling
 from soundstage.cli.app import PLAIN
 from soundstage.cli.signals import Interrupts
 
@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         if command is None and cmd_name in GROUPS and importlib.util.find_spec(GROUPS[cmd_name]):
             command = typer.main.get_command(importlib.import_module(GROUPS[cmd_name]).app)
             command.name = cmd_name
-        return command
+        return None if command is None else log.with_verbose(command)
 
     def main(
         self,
@@ -94,7 +94,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    verbose: log.VERBOSE = 0,
 ) -> None:
+    log.begin(verbose)
     if version:
         print(__version__)
         raise typer.Exit

@@ -12,6 +12,7 @@ are still there. What moves does not change a bit, so a seed gives the same clip
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -38,6 +39,7 @@ from soundstage.weights.quantize import DTYPES, Quantized, QuantizedLinear, from
 from soundstage.weights.read import Tensors
 from soundstage.weights.storage import EightBit, Storage
 
+log = logging.getLogger("soundstage.memory")
 TABLES = "scale_shift_table"  # kept in float32, as load.assign does
 
 
@@ -240,6 +242,8 @@ class OffloadManager:
             return
         if self.present not in (None, name):
             self._offloaded[self.present].leave()
+        if self.present != name:
+            log.debug("%s arrives on the device", name)
         self._offloaded[name].arrive()
         self.present = name
 

@@ -6,6 +6,7 @@ print(choice.reason, choice.price.device_bytes)
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from soundstage.planning.plan import Plan
 from soundstage.types import SPACE_SCALE, TIME_SCALE
 from soundstage.weights.storage import Storage
 
+log = logging.getLogger("soundstage.planning")
 GB = 1e9
 CHUNK_TOKENS = 4096  # feed-forward chunk where memory is short
 
@@ -81,7 +83,9 @@ def choose_placement(
     machine = this_machine(device).limited(limit_bytes)
     if process_bytes is not None:
         machine = replace(machine, process_bytes=process_bytes)
-    return choose_held(plan, model_sizes(model, item_bytes, storage), machine, policy, kept=kept)
+    choice = choose_held(plan, model_sizes(model, item_bytes, storage), machine, policy, kept=kept)
+    log.info("memory: %s; weights %s", choice.reason, choice.weights)
+    return choice
 
 
 def choose(

@@ -13,6 +13,7 @@ warning, not the run. One context of the 22B model is 12.6 MB.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -36,6 +37,7 @@ MAX_DISK_BYTES = 4 << 30
 SUFFIX, PARTIAL = ".safetensors", ".part"
 ABANDONED_S = 3600.0  # a partial file older than this was left by a process that was killed
 
+log = logging.getLogger("soundstage.rendering")
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]
 
@@ -97,6 +99,7 @@ class EncodingCache:
         if found is None:
             return None
         self._remember(key, found)
+        log.debug("encoding %s is reused", key[:12])
         return {name: tensor.to(device) for name, tensor in found.items()}
 
     def put(self, key: str, tensors: Tensors) -> Tensors:
@@ -108,6 +111,7 @@ class EncodingCache:
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         self._remember(key, kept)
         self._write(key, kept)
+        log.debug("encoding %s is kept", key[:12])
         return tensors
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soundstage.lora.report import AdapterReport
+
+log = logging.getLogger("soundstage.rendering")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Clock:
         """End the phase, and return the seconds of all."""
         if self._name is not None:
             spent = time.perf_counter() - self._since
+            log.info("%s: %.2f s", self._name, spent)
             self.seconds[self._name] = self.seconds.get(self._name, 0.0) + spent
             self._name = None
         return self.seconds

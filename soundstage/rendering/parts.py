@@ -8,8 +8,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from soundstage.text.encoder import TextEncoder
     from soundstage.text.gemma import Gemma
 
+log = logging.getLogger("soundstage.rendering")
 Module = TypeVar("Module", bound=nn.Module)
 Encoder = Literal["text", "video", "audio"]
 
@@ -203,6 +207,7 @@ class LoadedParts:
         storage: Storage = "full",
     ) -> None:
         onednn.steady()
+        log.info("model %s on %s, %s", model.name, device, str(dtype).removeprefix("torch."))
         self.model = model
         self.device = device
         self.dtype = dtype
@@ -293,7 +298,8 @@ class LoadedParts:
             self._gemma_tensors = tensors
             self.manager.add("gemma", self._streamed(gemma.model, tensors, "layers", Residency("disk")))
             return gemma
-        gemma = Gemma.load(path, num_tokens=num_tokens, dtype=self.dtype, device=self._home)
+        with _timed("gemma"):
+            gemma = Gemma.load(path, num_tokens=num_tokens, dtype=self.dtype, device=self._home)
         model = gemma.model
         if self._moves and self.residency.text == "stream":
             layers = list(cast(nn.ModuleList, model.get_submodule("layers")))
@@ -504,7 +510,8 @@ class LoadedParts:
             module, _ = open_part(build, self._tensors, part)
         else:
             place: dict[str, Any] = {"dtype": dtype or self.dtype, "device": self._home}
-            module = load_part(build, self._tensors, part, storage=storage, **place)
+            with _timed(part):
+                module = load_part(build, self._tensors, part, storage=storage, **place)
         assert isinstance(module, kind)
         return module
 
@@ -517,14 +524,16 @@ class LoadedParts:
         storage: Storage = "full",
     ) -> Streamed:
         place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        log.info("%s of a %s are streamed, policy %s", blocks, type(module).__name__, residency.policy)
         return stream_from_files(module, tensors, blocks, residency, storage=storage, **place)
 
     def _speed_up(self, module: nn.Module) -> None:
         """Put on a part what is faster on this device."""
         if self.device.type == "cpu":
-            onednn.apply(module, self.dtype)
+            taken = sorted(onednn.apply(module, self.dtype))
         else:
-            cuda.speed_up(module, self.device, self.dtype)
+            taken = [*cuda.speed_up(module, self.device, self.dtype)]
+        log.info("fast paths of %s: %s", type(module).__name__, ", ".join(taken) or "none")
 
     def _make_room(self) -> None:
         """Give up recorded steps if their memory may be wanted for decoding; one more costs little."""
@@ -608,3 +617,11 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def _timed(part: str) -> Iterator[None]:
+    """Log how long a part takes to be read."""
+    began = time.perf_counter()
+    yield
+    log.info("%s is read in %.2f s", part, time.perf_counter() - began)

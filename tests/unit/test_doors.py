@@ -28,6 +28,7 @@ UNDECLARED = {"triton": "comes with PyTorch for CUDA, and the fast paths do with
 HOOKS = {
     "forward": "nn.Module, at a call",
     "backward": "autograd.Function",
+    "emit": "logging.Logger",
     "isatty": "io.TextIOWrapper",
     "writable": "io.BufferedWriter",
     "send": "generators' protocol",

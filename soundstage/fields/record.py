@@ -36,7 +36,9 @@ def unit(name: str) -> Any:
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: Record) -> Record:
     """Make a class a frozen dataclass that raises one RequestError for all values that do not fit."""
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+    config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
     checked: Callable[..., None] = made.__init__
 

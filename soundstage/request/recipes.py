@@ -9,6 +9,7 @@ import functools
 from pathlib import Path
 
 from soundstage.errors import ConfigError, RequestError, listed, shown
+from soundstage.fields.tables import markdown_table
 from soundstage.request.recipe import Recipe
 
 SHIPPED = (
@@ -75,6 +76,12 @@ def listing() -> tuple[Recipe, ...]:
     """Every recipe there is, the shipped ones first. Raises ConfigError for a user's that does not fit."""
     own = (read_recipe(path) for path in _own_files() if path.stem not in SHIPPED)
     return (*map(_shipped, SHIPPED), *own)
+
+
+def recipe_table() -> str:
+    """Return the table of the shipped recipes, for docs/recipes.md."""
+    rows = [(f"`{recipe.name}`", recipe.summary, recipe.best_for) for recipe in map(_shipped, SHIPPED)]
+    return markdown_table(("recipe", "what it does", "best for"), rows)
 
 
 def _own_files() -> list[Path]:

@@ -71,7 +71,7 @@ class Request(BaseModel):
     Options of sampling go to the recipe's first pass. Raises RequestError with one sentence per bad field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     prompt: str
     """What to show and let hear; with parts divided by | or times in brackets, what when."""

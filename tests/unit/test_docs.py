@@ -22,8 +22,15 @@ def test_the_tables_of_fields_are_what_the_fields_say() -> None:
     for page in PAGES:
         assert with_tables(page.read_text()) == page.read_text(), f"{page.name}: run `make docs`"
     told = " ".join(page.read_text() for page in PAGES)
-    for name in ("request.Request", "take.Take", "recipe.Pass", "recipe.Recipe", "inputs.Guide"):
-        assert f"<!-- fields of soundstage.request.{name} -->" in told
+    for name in (
+        "request.Request",
+        "take.Take",
+        "recipe.Pass",
+        "recipe.Recipe",
+        "recipes.recipe_table",
+        "inputs.Guide",
+    ):
+        assert f"<!-- table of soundstage.request.{name} -->" in told
 
 
 def test_every_file_linked_in_the_docs_exists() -> None:

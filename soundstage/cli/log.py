@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -44,10 +45,12 @@ def begin(verbosity: int = 0) -> None:
     verbosity: how often -v was given. The more detailed level of the two counts; the file is the
     environment's. Raises RequestError for an unknown level and for a file that cannot be written.
     """
+    logging.raiseExceptions = False  # a disk that is full ends the log, not the work
     logger = logging.getLogger("soundstage")
     for handler in [h for h in logger.handlers if h.get_name() == VARIABLE]:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
     word, _, path = os.environ.get(VARIABLE, "").partition(":")
     level = min(_level(word or "off"), _level(("off", "info", "debug")[min(verbosity, 2)]))
     logger.setLevel(level)

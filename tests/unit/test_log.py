@@ -104,3 +104,10 @@ def test_what_cannot_be_done_is_one_sentence(
     assert result.exit_code == 2
     assert re.search(message, result.stderr)
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_ends_the_log_and_not_the_work(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(log.VARIABLE, "info:/dev/full")
+    result = planned(tiny)
+    assert (result.exit_code, result.stderr) == (0, "")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from soundstage.planning.plan import PassPlan, Plan
     from soundstage.rendering.color import ColorMatch
     from soundstage.rendering.encoded_inputs import EncodedInputs
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
 
 MAX_BYTES_IN_MEMORY = 2**30  # of frames: 17 s of 960x544
 PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
@@ -38,7 +38,7 @@ PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48
 
 @torch.no_grad()
 def finished_frames(
-    plan: Plan, parts: Parts, inputs: EncodedInputs, latents: Tensor, color: ColorMatch | None = None
+    plan: Plan, parts: ModelParts, inputs: EncodedInputs, latents: Tensor, color: ColorMatch | None = None
 ) -> NDArray[np.uint8]:
     """(F, H, W, 3) uint8 of the plan's last pass. color: takes out a long take's drift."""
     step, source = plan.passes[-1], plan.request.source
@@ -59,13 +59,13 @@ def _cut_back(frames: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
     return frames[: plan.shown_frames : plan.thin, :height, :width]
 
 
-def _decoded_frames(parts: Parts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:
+def _decoded_frames(parts: ModelParts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:
     """Frames of latents (1, 128, T, h, w), piece by piece into an array, on disk if it is large."""
     frames_count, height, width = (int(n) for n in latents.shape[2:])
     shape = (TIME_SCALE * (frames_count - 1) + 1, SPACE_SCALE * height, SPACE_SCALE * width, 3)
     frames = _room_for(shape)
     first = 0
-    for pixels in parts.decode_stream(latents):
+    for pixels in parts.decode_pieces(latents):
         checked(pixels, "the decoded picture", parts)
         piece = to_uint8(pixels)
         frames[first : first + len(piece)] = piece if color is None else color(piece)
@@ -93,7 +93,7 @@ def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], pass_: PassPla
 
 
 @torch.no_grad()
-def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[np.float32], int]:
+def finished_sound(plan: Plan, parts: ModelParts, latents: Tensor) -> tuple[NDArray[np.float32], int]:
     """(2, n) float32 samples and their rate in Hz."""
     request, step = plan.request, plan.passes[-1]
     if plan.driven and request.audio is not None:
@@ -113,7 +113,7 @@ def finished_sound(plan: Plan, parts: Parts, latents: Tensor) -> tuple[NDArray[n
     return _decoded(parts, latents, round(plan.duration_s * OUTPUT_RATE_HZ)), OUTPUT_RATE_HZ
 
 
-def _decoded(parts: Parts, latents: Tensor, num_samples: int) -> NDArray[np.float32]:
+def _decoded(parts: ModelParts, latents: Tensor, num_samples: int) -> NDArray[np.float32]:
     """Exactly num_samples (2, n) at the output's rate."""
     decoded = parts.decode_audio(latents, num_samples)
     checked(decoded, "the decoded sound", parts)

@@ -33,7 +33,7 @@ from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from soundstage.rendering.parts import Encoder, Parts
+    from soundstage.rendering.parts import Encoder, ModelParts
 
 SPARE_S = 0.1  # of sound beyond the latents wanted, at least one mel window
 READING = "by time"  # how files are read; another way may give other pixels and samples
@@ -43,7 +43,7 @@ DECODERS = ("av", "pillow")  # what reads the files: another version may give ot
 class EncodedInputs:
     """One plan's inputs as latents. All are (1, 128, T, h, w) or (1, 8, T, 16) in the dtype of the run."""
 
-    def __init__(self, plan: Plan, parts: Parts, cache: EncodingCache) -> None:
+    def __init__(self, plan: Plan, parts: ModelParts, cache: EncodingCache) -> None:
         self.plan = plan
         self.parts = parts
         self.cache = cache

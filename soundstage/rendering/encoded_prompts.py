@@ -15,11 +15,11 @@ from soundstage.sampling.guidance import Contexts
 if TYPE_CHECKING:
     from soundstage.planning.plan import PassPlan, Plan
     from soundstage.rendering.encoding_cache import EncodingCache
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
 
 
 def encoded_prompts(
-    parts: Parts, plan: Plan, pass_: PassPlan, cache: EncodingCache
+    parts: ModelParts, plan: Plan, pass_: PassPlan, cache: EncodingCache
 ) -> tuple[list[Contexts], Contexts | None]:
     """Return one pair of contexts per segment of the prompt, and one for the negative prompts if any.
 
@@ -32,7 +32,7 @@ def encoded_prompts(
     return [contexts[text] for text in plan.timeline.texts], negative
 
 
-def _encoded(parts: Parts, prompts: Sequence[str], cache: EncodingCache) -> Mapping[str, Contexts]:
+def _encoded(parts: ModelParts, prompts: Sequence[str], cache: EncodingCache) -> Mapping[str, Contexts]:
     """Return contexts by prompt. The text encoder is not built if the cache has all of them."""
     reader = parts.identity("text")
     keys = {prompt: content_key("prompt", prompt.strip(), *reader) for prompt in prompts}
@@ -48,7 +48,7 @@ def _encoded(parts: Parts, prompts: Sequence[str], cache: EncodingCache) -> Mapp
     return found
 
 
-def _finite(context: Tensor | None, parts: Parts) -> Tensor:
+def _finite(context: Tensor | None, parts: ModelParts) -> Tensor:
     """Return a new context. Raises NotFiniteError if some values of it are not finite."""
     assert context is not None
     return checked(context, "the prompt, as the text encoder reads it,", parts)

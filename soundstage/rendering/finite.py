@@ -14,7 +14,7 @@ from torch import Tensor
 from soundstage.errors import NotFiniteError
 
 if TYPE_CHECKING:
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
 
 SHOWN = {"video": "picture", "audio": "sound"}
 # A LoRA that changes the weights by more than their own size is not one that was trained.
@@ -50,7 +50,7 @@ class Watch:
     name: the pass's name. parts: asked for the likely cause when something is found.
     """
 
-    def __init__(self, name: str, parts: Parts) -> None:
+    def __init__(self, name: str, parts: ModelParts) -> None:
         self._name, self._parts = name, parts
         self._steps: list[tuple[int, int]] = []
         self._flags: list[dict[str, Tensor]] = []
@@ -75,7 +75,7 @@ class Watch:
                 raise NotFiniteError(f"{told}; {likely_cause(self._parts)}", stage=self._name, step=step)
 
 
-def checked(values: Tensor, what: str, parts: Parts) -> Tensor:
+def checked(values: Tensor, what: str, parts: ModelParts) -> Tensor:
     """Return the values. Raises NotFiniteError, "<what> holds values that are not numbers", if some are not.
 
     parts: the parts that made them, asked for the likely cause.
@@ -85,7 +85,7 @@ def checked(values: Tensor, what: str, parts: Parts) -> Tensor:
     return values
 
 
-def likely_cause(parts: Parts) -> str:
+def likely_cause(parts: ModelParts) -> str:
     """Return why values stopped being numbers, as far as can be found out, and what to do."""
     damaged = parts.damaged()
     if damaged is not None:

@@ -18,12 +18,16 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.spans import Strength, token_weights
 from soundstage.errors import RequestError, WeightsError
-from soundstage.library.model_files import file_digest, file_identity
+from soundstage.library.model_files import ModelSet, file_digest, file_identity
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile, read_lora
 from soundstage.lora.report import AdapterReport
+from soundstage.rendering.text_parts import TEXT_PARTS
 from soundstage.types import Group
-from soundstage.weights.layouts import Part, PartTensors
+from soundstage.weights.configs import model_config
+from soundstage.weights.header import read_header
+from soundstage.weights.layouts import Part, PartTensors, find_parts
+from soundstage.weights.load import builder, open_part
 
 if TYPE_CHECKING:
     from soundstage.planning.plan import LoraUse
@@ -102,7 +106,7 @@ class RunLoras:
         return [lora for lora in found.values() if lora not in known]
 
     def adapt(self, loras: Sequence[LoraUse], video: Tensor | None, audio: Tensor | None) -> None:
-        """Put these LoRAs on the model and take all others off; see `parts.Parts.adapt`."""
+        """Put these LoRAs on the model and take all others off; see `ModelParts.adapt`."""
         run = self.adaptation
         new = [use.path for use in loras if use.path not in run.attached]
         attached = {**run.attached, **{path: self._newest_of(path) for path in new}}
@@ -189,3 +193,15 @@ def _read_whole(file: Path) -> tuple[LoraFile, str]:
     if file_identity(file) != before:
         raise WeightsError(f"{file} was written while it was read; wait until it is complete")
     return content, before
+
+
+def report_on(lora: Path, model: ModelSet) -> AdapterReport:
+    """Return what a LoRA would do to a model; reads the model's headers and the weights that are measured.
+
+    Raises WeightsError for a file that is no LoRA of this model or changes nothing.
+    """
+    files = [read_header(path) for path in model.weights_files]
+    stored, config = find_parts(files), model_config(files)
+    names: tuple[Part, ...] = ("transformer", *TEXT_PARTS)
+    modules = {name: open_part(builder(name, stored, config), stored, name)[0] for name in names}
+    return Adapters(modules, stored=stored).add(lora.name, read_lora(lora))

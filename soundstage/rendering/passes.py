@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from soundstage.rendering.encoding_cache import EncodingCache
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.windows import Handover
     from soundstage.sampling.streams import Stream
 
@@ -35,7 +35,7 @@ Streams = tuple["Stream | None", "Stream | None"]
 
 def latents_of_passes(
     plan: Plan,
-    parts: Parts,
+    parts: ModelParts,
     cache: EncodingCache,
     clock: Clock,
     preview_every: int = 0,
@@ -78,7 +78,7 @@ def latents_of_passes(
 
 
 def _guider(
-    parts: Parts, pass_: PassPlan, both: Streams, positive: Contexts, negative: Contexts | None
+    parts: ModelParts, pass_: PassPlan, both: Streams, positive: Contexts, negative: Contexts | None
 ) -> Guider:
     """Put a pass's LoRAs on the model, and return its guided prediction."""
     positions = [None if s is None else s.positions for s in both]
@@ -96,7 +96,7 @@ def _guider(
     )
 
 
-def _generator(parts: Parts, pass_: PassPlan, last: torch.Generator | None) -> torch.Generator:
+def _generator(parts: ModelParts, pass_: PassPlan, last: torch.Generator | None) -> torch.Generator:
     """Return the random numbers of a pass: from its own seed, or those that follow the pass before."""
     if pass_.seed is None and last is not None:
         return last
@@ -109,7 +109,7 @@ def _given(both: Streams) -> dict[str, Tensor | None]:
     return {"video": found[0], "audio": found[1]}
 
 
-def _preview(parts: Parts, pass_: PassPlan, state: State) -> NDArray[np.uint8]:
+def _preview(parts: ModelParts, pass_: PassPlan, state: State) -> NDArray[np.uint8]:
     """Return the predicted picture after a step, (F, H, W, 3)."""
     latents = cropped(pass_, state.clean_video, None).video
     assert latents is not None

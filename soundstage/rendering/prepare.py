@@ -24,7 +24,7 @@ from soundstage.sampling.streams import Stream
 from soundstage.types import LATENT_CHANNELS, SPACE_SCALE
 
 if TYPE_CHECKING:
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Latents:
 
 
 def streams(
-    parts: Parts, pass_: PassPlan, inputs: EncodedInputs, before: Latents
+    parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, before: Latents
 ) -> tuple[Stream | None, Stream | None]:
     """Both modalities of a pass. before: latents of the pass before, already upsampled."""
     video = None if pass_.video is None else _video(parts, pass_, inputs, before.video)
@@ -49,7 +49,7 @@ def streams(
     return video, audio
 
 
-def upsampled(parts: Parts, pass_: PassPlan, inputs: EncodedInputs, before: Latents) -> Latents:
+def upsampled(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, before: Latents) -> Latents:
     """What a pass starts from: the latents before it, or the source, through its upsamplers."""
     video = before.video
     if pass_.source is not None and pass_.source.video == "start":
@@ -80,7 +80,7 @@ def video_made(pass_: PassPlan, inputs: EncodedInputs) -> Tensor | None:
     )
 
 
-def _video(parts: Parts, pass_: PassPlan, inputs: EncodedInputs, start: Tensor | None) -> Stream:
+def _video(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, start: Tensor | None) -> Stream:
     grid = pass_.shape.latent
     positions = video_positions(*grid, pass_.fps, device=parts.device)
     tokens = Tokens.fresh(positions, LATENT_CHANNELS, parts.dtype)
@@ -134,7 +134,7 @@ def _condition(tokens: Tokens, condition: Condition, pass_: PassPlan, inputs: En
     tokens.add(Added(to_tokens(latents), 1 - condition.strength, positions, attention))
 
 
-def _audio(parts: Parts, pass_: PassPlan, inputs: EncodedInputs, start: Tensor | None) -> Stream:
+def _audio(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, start: Tensor | None) -> Stream:
     positions = audio_positions(pass_.audio_tokens, device=parts.device)
     tokens = Tokens.fresh(positions, LATENT_CHANNELS, parts.dtype)
     given = inputs.sound(pass_)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soundstage.rendering.loras import Attached
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
 
 
 class Place(NamedTuple):
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def provenance(
-    plan: Plan, model: ModelSet, parts: Parts, video: Tensor | None, audio: Tensor | None
+    plan: Plan, model: ModelSet, parts: ModelParts, video: Tensor | None, audio: Tensor | None
 ) -> dict[str, Any]:
     """Return what was asked, what was done, with which weights. video, audio: the clip's latents."""
     latents = {"video": video, "audio": audio}

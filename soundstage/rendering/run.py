@@ -15,7 +15,7 @@ from soundstage.rendering.decode import finished_frames, finished_sound
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
-from soundstage.rendering.parts import LoadedParts, Parts
+from soundstage.rendering.parts import ModelParts
 from soundstage.rendering.passes import latents_of_passes
 from soundstage.rendering.provenance import Place, lora_paths, provenance, take_facts
 from soundstage.rendering.window_store import WindowStore
@@ -47,10 +47,10 @@ class Renderer:
         dtype: torch.dtype,
         choose: Callable[[Plan], Choice],
         *,
-        given: Parts | None = None,
+        given: ModelParts | None = None,
         cache: EncodingCache | None = None,
     ) -> None:
-        self.built: LoadedParts | None = None
+        self.built: ModelParts | None = None
         self.process_bytes: float | None = None  # the process's memory besides weights, before it had any
         self._model, self._device, self._dtype = model, device, dtype
         self._choose, self._given = choose, given
@@ -89,7 +89,7 @@ class Renderer:
                     store.discard()
 
     def _take(
-        self, plan: Plan, parts: Parts, store: WindowStore, clock: Clock, preview_every: int
+        self, plan: Plan, parts: ModelParts, store: WindowStore, clock: Clock, preview_every: int
     ) -> Generator[Event, None, Latents]:
         """Make the windows of a take that the store does not hold yet, and join all of them."""
 
@@ -106,7 +106,7 @@ class Renderer:
         return {name: assembled(plan.windows, store, name).to(parts.device) for name in names}
 
     def _finish(
-        self, plan: Plan, parts: Parts, latents: Latents, clock: Clock
+        self, plan: Plan, parts: ModelParts, latents: Latents, clock: Clock
     ) -> Generator[Event, None, Done]:
         """Decode latents, put given pictures and sounds in their places, and return the clip."""
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
@@ -126,7 +126,7 @@ class Renderer:
 
     # --- the parts in use
 
-    def parts(self, choice: Choice | None) -> Parts:
+    def parts(self, choice: Choice | None) -> ModelParts:
         """Return the parts where a choice has them; those of an earlier choice stay as long as it fits them.
 
         choice: None where the caller has built the parts.
@@ -139,14 +139,14 @@ class Renderer:
             if self.built is not None:
                 self.built.close()
             self.process_bytes = self.process_bytes or choice.process_bytes
-            self.built = LoadedParts(self._model, self._device, self._dtype, *wanted)
+            self.built = ModelParts(self._model, self._device, self._dtype, *wanted)
         return self.built
 
-    def _use(self, parts: Parts) -> None:
+    def _use(self, parts: ModelParts) -> None:
         """Make a run's parts the ones in use again; those that another run has built make room."""
         if parts is self._given or parts is self.built:
             return
-        assert isinstance(parts, LoadedParts)
+        assert isinstance(parts, ModelParts)
         if self.built is not None:
             self.built.close()
         self.built = parts

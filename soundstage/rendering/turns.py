@@ -20,7 +20,7 @@ from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
     from soundstage.rendering.loras import Adaptation
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
 
 Event = TypeVar("Event")
 
@@ -78,11 +78,11 @@ class RunState:
     """What one run has put on the parts of a model, kept while other runs have their turns."""
 
     def __init__(self) -> None:
-        self._parts: Parts | None = None
+        self._parts: ModelParts | None = None
         self._adaptation: Adaptation | None = None
-        self._use: Callable[[Parts], None] | None = None
+        self._use: Callable[[ModelParts], None] | None = None
 
-    def begin(self, parts: Parts, use: Callable[[Parts], None]) -> None:
+    def begin(self, parts: ModelParts, use: Callable[[ModelParts], None]) -> None:
         """Note the parts of a run. use: makes them the parts in use again, after another run had others."""
         self._parts, self._use = parts, use
 

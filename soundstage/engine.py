@@ -33,7 +33,7 @@ from soundstage.weights.storage import storage_named
 if TYPE_CHECKING:
     from soundstage.clip import Clip
     from soundstage.rendering.encoding_cache import EncodingCache
-    from soundstage.rendering.parts import Parts
+    from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.run import Renderer
     from soundstage.rendering.windows import Handover
 
@@ -85,7 +85,7 @@ class Engine:
         residency: str = "auto",
         memory_gb: float | None = None,
         weights: str = "auto",
-        parts: Parts | None = None,
+        parts: ModelParts | None = None,
         cache: EncodingCache | None = None,
     ) -> None:
         self.model = model

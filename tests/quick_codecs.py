@@ -38,7 +38,7 @@ class QuickCodecs(TinyParts):
     def preview_video(self, latents: Tensor) -> Tensor:
         return self.decode_video(latents)
 
-    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
         yield self.decode_video(latents)
 
     def encode_audio(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:

@@ -35,7 +35,7 @@ from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.sampling.guidance import Contexts
 
 HEADS, VIDEO_HEAD, AUDIO_HEAD = 2, 32, 16
@@ -178,8 +178,8 @@ def save(path: Path, modules: dict[str, nn.Module], config: dict[str, Any]) -> N
     save_file(tensors, path, {"config": json.dumps(config)})
 
 
-class TinyParts(LoadedParts):
-    """`LoadedParts` with the stand-in text encoder. encoded: every prompt that was encoded, in order."""
+class TinyParts(ModelParts):
+    """`ModelParts` with the stand-in text encoder. encoded: every prompt that was encoded, in order."""
 
     encoded: list[str]
 

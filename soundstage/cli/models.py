@@ -495,7 +495,7 @@ def _adapter_report(description: Description, model: str | None) -> AdapterRepor
     from soundstage.library.model_files import find_model
     from soundstage.lora.files import read_lora
     from soundstage.lora.report import AdapterReport
-    from soundstage.rendering.parts import report_on
+    from soundstage.rendering.loras import report_on
 
     path = description.files[0]
     if model is None:

@@ -125,11 +125,11 @@ class _Maker:
         from soundstage.library.model_files import find_model
         from soundstage.memory.machine import pick_device
         from soundstage.nano.evaluation.capabilities.case import StageMaker
-        from soundstage.rendering.parts import LoadedParts, pick_dtype
+        from soundstage.rendering.parts import ModelParts, pick_dtype
 
         model = find_model(self.model)
         device = torch.device(pick_device("auto"))
-        parts = LoadedParts(model, device, pick_dtype(None, model.defaults.dtype, device))
+        parts = ModelParts(model, device, pick_dtype(None, model.defaults.dtype, device))
         return StageMaker(Engine(model, parts=parts), parts, self.overrides)
 
     @property
@@ -353,9 +353,9 @@ def _codec_losses(model: str, num_clips: int, seed: int) -> dict[str, float]:
 
     from soundstage.library.model_files import find_model
     from soundstage.nano.evaluation.codecs import evaluate_codecs
-    from soundstage.rendering.parts import LoadedParts
+    from soundstage.rendering.parts import ModelParts
 
-    loaded = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
+    loaded = ModelParts(find_model(model), torch.device("cpu"), torch.float32)
     codecs = loaded.video_vae, loaded.audio_vae, loaded.vocoder
     return asdict(evaluate_codecs(*codecs, num_clips=num_clips, seed=seed))
 
@@ -366,10 +366,10 @@ def _text_scores(model: str, num_scenes: int | None) -> dict[str, float]:
 
     from soundstage.library.model_files import find_model
     from soundstage.nano.evaluation.text import NUM_SCENES, measure_text
-    from soundstage.rendering.parts import LoadedParts
+    from soundstage.rendering.parts import ModelParts
 
-    loaded = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
-    return measure_text(loaded.text_encoder.gemma, num_scenes or NUM_SCENES)
+    loaded = ModelParts(find_model(model), torch.device("cpu"), torch.float32)
+    return measure_text(loaded.text.encoder.gemma, num_scenes or NUM_SCENES)
 
 
 def _print_numbers(numbers: dict[str, float], as_json: bool) -> None:

@@ -12,7 +12,7 @@ import soundstage as ss
 from soundstage.library.model_files import SHIPPED
 from soundstage.nano.training.install import OPTIONAL
 from soundstage.rendering.events import Done
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 
 PROMPT = "A red ball rests on a wooden floor. The camera is static. There is no other sound."
 SHORT = {"size": (128, 128), "num_frames": 25, "steps": 6}
@@ -53,7 +53,7 @@ def test_a_clip_has_picture_and_sound_of_one_length(done: Done) -> None:
 
 def test_silence_is_silent_from_its_first_sample_to_its_last(stage: ss.Engine) -> None:
     """Digital silence through the audio VAE and the vocoder: no click at either end, and no early end."""
-    parts = LoadedParts(stage.model, torch.device("cpu"), torch.float32)
+    parts = ModelParts(stage.model, torch.device("cpu"), torch.float32)
     latents = parts.encode_audio(torch.zeros(1, 2, 50_000), 48_000)[:, :, :25]
     bare = parts.vocoder(parts.audio_vae.decode(latents))
     made = parts.decode_audio(latents, 48_000)

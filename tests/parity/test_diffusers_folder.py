@@ -15,7 +15,7 @@ from soundstage.library.convert_plan import CONNECTOR_PREFIXES
 from soundstage.library.model_files import VIDEO_VAE, find_model
 from soundstage.model.config import VideoVaeConfig, video_vae_header
 from soundstage.model.video_vae import VideoVae
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.diffusers_config import read_diffusers_config, write_diffusers_config
 from soundstage.weights.header import read_header
@@ -84,8 +84,8 @@ def test_diffusers_opens_what_we_write_and_we_open_what_it_writes(tiny: Path, th
     assert len([path for path in files if path.parent.name == "transformer"]) > 3
     assert {path.parent.name for path in files if "config" in read_header(path).metadata} == {"audio_vae"}
     model = find_model(theirs, text=tiny / "text")
-    parts = LoadedParts(model, torch.device("cpu"), torch.float32)
-    wanted = LoadedParts(find_model(tiny), torch.device("cpu"), torch.float32)
+    parts = ModelParts(model, torch.device("cpu"), torch.float32)
+    wanted = ModelParts(find_model(tiny), torch.device("cpu"), torch.float32)
     for name in ("transformer", "video_vae", "audio_vae", "vocoder"):
         found, right = getattr(parts, name), getattr(wanted, name)
         assert found.config == right.config, name
@@ -95,9 +95,9 @@ def test_diffusers_opens_what_we_write_and_we_open_what_it_writes(tiny: Path, th
 
 
 def test_connectors_and_projection_come_back(tiny: Path, theirs: Path) -> None:
-    wanted = LoadedParts(find_model(tiny), torch.device("cpu"), torch.float32)
+    wanted = ModelParts(find_model(tiny), torch.device("cpu"), torch.float32)
     model = find_model(theirs, text=tiny / "text")
-    found = LoadedParts(
+    found = ModelParts(
         type(model)(model.name, model.folder, wanted.model.defaults, model.weights, model.text),
         torch.device("cpu"),
         torch.float32,

@@ -29,7 +29,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding, Ge
 
 from soundstage.errors import ConfigError, WeightsError
 from soundstage.library.model_files import AUDIO_VAE, TEXT, TRANSFORMER, VIDEO_VAE, find_model
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.text.gemma import Gemma
 from soundstage.text.pieces import build_tokenizer, read_pieces
 from soundstage.text.source import shaped_config
@@ -486,7 +486,7 @@ def test_a_model_runs_with_gemma_from_one_file(tmp_path: Path) -> None:
     contexts = []
     for model in (find_model([*files, single]), find_model(folder)):
         defaults = find_model(folder).defaults
-        parts = LoadedParts(replace(model, defaults=defaults), torch.device("cpu"), torch.float32)
+        parts = ModelParts(replace(model, defaults=defaults), torch.device("cpu"), torch.float32)
         contexts.append(parts.encode(FORM_PROMPTS[:1])[0])
     assert contexts[0].video is not None
     assert contexts[1].video is not None

@@ -177,9 +177,9 @@ def test_settings_out_of_range_are_refused(fields: dict[str, object], sentence: 
 @pytest.fixture(scope="module")
 def nano() -> Transformer:
     from soundstage.library.model_files import find_model
-    from soundstage.rendering.parts import LoadedParts
+    from soundstage.rendering.parts import ModelParts
 
-    return LoadedParts(find_model("nano"), torch.device("cpu"), torch.float32).transformer
+    return ModelParts(find_model("nano"), torch.device("cpu"), torch.float32).transformer
 
 
 @pytest.mark.parametrize(("kind", "threshold"), [("first-block", 0.2), ("teacache", 0.1)])

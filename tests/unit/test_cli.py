@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def stand_in_text_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", TinyParts)
+    monkeypatch.setattr("soundstage.rendering.run.ModelParts", TinyParts)
 
 
 def call(*words: object) -> Result:
@@ -227,7 +227,7 @@ def test_an_interruption_leaves_no_file(
 def test_a_real_interrupt_signal_ends_with_130_and_no_file(folder: Path, tmp_path: Path) -> None:
     script = (
         "from soundstage.rendering import run; from tests.tiny_model import TinyParts;"
-        "run.LoadedParts = TinyParts;"
+        "run.ModelParts = TinyParts;"
         "from soundstage.cli.main import run; run()"
     )
     words = ["generate", PROMPT, "--model", str(folder), "--steps", "1000", "-o", str(tmp_path / "a.mp4")]

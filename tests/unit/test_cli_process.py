@@ -22,7 +22,7 @@ TINY = [
     sys.executable,
     "-c",
     "from soundstage.rendering import run; from tests.tiny_model import TinyParts;"
-    "run.LoadedParts = TinyParts;"
+    "run.ModelParts = TinyParts;"
     "from soundstage.cli.main import run; run()",
 ]
 BARE = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

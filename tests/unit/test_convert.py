@@ -24,7 +24,7 @@ from soundstage.library.convert import convert
 from soundstage.library.convert_plan import OutputFile, Source, open_source, plan_conversion
 from soundstage.library.identify import identify
 from soundstage.library.model_files import SHIPPED, find_model
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.entry import TensorEntry
 from soundstage.weights.header import read_header
@@ -345,8 +345,8 @@ def test_a_converted_folder_is_a_model(tmp_path: Path, tiny: Path) -> None:
         convert(tiny, tmp_path / layout, layout=layout)  # type: ignore[arg-type]
         model = find_model(tmp_path / layout, text=tiny / "text")
         assert model.defaults == find_model(tiny).defaults
-        parts = LoadedParts(model, torch.device("cpu"), torch.float32)
-        wanted = LoadedParts(find_model(tiny), torch.device("cpu"), torch.float32)
+        parts = ModelParts(model, torch.device("cpu"), torch.float32)
+        wanted = ModelParts(find_model(tiny), torch.device("cpu"), torch.float32)
         for name in ("transformer", "video_vae"):
             found, right = (getattr(p, name).state_dict() for p in (parts, wanted))
             assert all(torch.equal(found[key], value) for key, value in right.items())

@@ -15,7 +15,7 @@ from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import TRANSFORMER, VIDEO_VAE, find_model
 from soundstage.memory.machine import pick_device
 from soundstage.rendering.events import Done, Phase, Step
-from soundstage.rendering.parts import LoadedParts, pick_dtype
+from soundstage.rendering.parts import ModelParts, pick_dtype
 from soundstage.weights.header import read_header
 from tests.tiny_model import TinyParts, write_text_encoder, write_tiny_model
 
@@ -162,7 +162,7 @@ def test_a_file_of_another_model_is_refused_before_the_work(tmp_path: Path) -> N
     tensors = load_file(path)
     tensors["vae.decoder.conv_in.conv.weight"] = torch.zeros(3, 3)
     save_file(tensors, path, read_header(path).metadata)
-    parts = LoadedParts(find_model(folder), torch.device("cpu"), torch.float32)
+    parts = ModelParts(find_model(folder), torch.device("cpu"), torch.float32)
     with pytest.raises(WeightsError, match=r"decoder\.conv_in\.conv\.weight \[3, 3\]"):
         _ = parts.video_vae
 

@@ -24,7 +24,7 @@ from soundstage.planning.plan import LoraUse
 from soundstage.rendering.encoded_prompts import encoded_prompts
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done, LoraAttached
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.text.gemma import Gemma
 from tests.tiny_model import HEADS, VIDEO_HEAD, write_text_encoder, write_tiny_model
 
@@ -33,7 +33,7 @@ CONNECTOR = "diffusion_model.video_embeddings_connector.transformer_1d_blocks.0.
 BLOCK = "diffusion_model.transformer_blocks.0.attn1.to_v"
 
 
-class Counted(LoadedParts):
+class Counted(ModelParts):
     """The true parts with a decoder that takes no time. num_encoded: passes of the video encoder."""
 
     num_encoded = 0
@@ -42,7 +42,7 @@ class Counted(LoadedParts):
         self.num_encoded += 1
         return super().encode_video(pixels)
 
-    def decode_stream(self, latents: Tensor) -> Any:
+    def decode_pieces(self, latents: Tensor) -> Any:
         yield torch.zeros(1, 3, 8 * (latents.shape[2] - 1) + 1, 32 * latents.shape[3], 32 * latents.shape[4])
 
 
@@ -118,7 +118,7 @@ def test_a_prompt_seen_before_loads_no_gemma(
 
 def test_a_context_is_another_one_for_another_model_dtype_or_length(folder: Path, tmp_path: Path) -> None:
     def identity(place: Path, dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
-        return LoadedParts(find_model(place), torch.device("cpu"), dtype).identity("text")
+        return ModelParts(find_model(place), torch.device("cpu"), dtype).identity("text")
 
     shutil.copytree(folder, tmp_path / "same")
     base = identity(folder)
@@ -150,7 +150,7 @@ def test_large_files_of_one_structure_are_told_apart(
     monkeypatch.setattr("soundstage.library.model_files._digests", {})
     shutil.copytree(folder, tmp_path / "other")
     one, other = (
-        LoadedParts(find_model(place), torch.device("cpu"), torch.float32).identity("text")
+        ModelParts(find_model(place), torch.device("cpu"), torch.float32).identity("text")
         for place in (folder, tmp_path / "other")
     )
     assert one != other
@@ -274,7 +274,7 @@ def test_a_lora_with_its_text_off_reads_the_prompt_kept_without_it(
 
 
 def test_a_lora_for_a_time_leaves_the_prompt_alone(folder: Path, tmp_path: Path) -> None:
-    parts = LoadedParts(find_model(folder), torch.device("cpu"), torch.float32)
+    parts = ModelParts(find_model(folder), torch.device("cpu"), torch.float32)
     path = write_lora(tmp_path / "both.safetensors", BLOCK, CONNECTOR)
     base, (plain,) = parts.identity("text"), parts.encode(["a red ball"])
     positions = torch.zeros(1, 3, 4, 2)

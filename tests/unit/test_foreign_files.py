@@ -20,7 +20,7 @@ from soundstage.library.identify import identify
 from soundstage.library.installed import Library
 from soundstage.library.model_files import find_model
 from soundstage.library.verify import verify
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.text.source import check_tokenizer, gemma_files
 from soundstage.weights.foreign import quantizer_in_config
 from soundstage.weights.header import read_header
@@ -307,7 +307,7 @@ def test_a_codec_that_does_not_fit_is_found_before_the_transformer_is_read(
     metadata, tensors = read_header(path).metadata, load_file(path)
     lost = next(name for name in sorted(tensors) if name.startswith(part.removeprefix("video_")))
     save_file({name: value for name, value in tensors.items() if name != lost}, path, metadata)
-    parts = LoadedParts(find_model(model), torch.device("cpu"), torch.float32)
+    parts = ModelParts(find_model(model), torch.device("cpu"), torch.float32)
     with pytest.raises(WeightsError, match=f"{path.name} does not fit the {part}: 1 missing"):
         parts.load(("video", "audio"))
     assert "transformer" not in parts.__dict__

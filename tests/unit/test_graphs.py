@@ -26,7 +26,7 @@ from soundstage.model.config import TransformerConfig
 from soundstage.model.nag import NegativeText
 from soundstage.model.transformer import Modality, RunTables, Transformer
 from soundstage.planning.plan import LoraUse
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.request.request import Request
 from soundstage.speed import graphs
 from soundstage.speed.graphs import MOST, Recorded
@@ -221,7 +221,7 @@ def test_an_engine_records_the_steps_of_resident_weights_alone(
     assert np.array_equal(found.waveform, wanted.waveform)
     (recorded,) = made
     assert recorded.num_replayed >= 2
-    streamed = LoadedParts(model, torch.device("cpu"), torch.float32, Residency("disk"))
+    streamed = ModelParts(model, torch.device("cpu"), torch.float32, Residency("disk"))
     _ = streamed.transformer
     streamed.close()
     assert len(made) == 1
@@ -230,7 +230,7 @@ def test_an_engine_records_the_steps_of_resident_weights_alone(
 def test_the_state_of_adapters_is_their_factors_and_strengths_and_none_where_they_differ_by_token(
     tmp_path: Path,
 ) -> None:
-    parts = LoadedParts(find_model(write_tiny_model(tmp_path / "tiny")), torch.device("cpu"), torch.float32)
+    parts = ModelParts(find_model(write_tiny_model(tmp_path / "tiny")), torch.device("cpu"), torch.float32)
     path = tmp_path / "a.safetensors"
     width = HEADS * VIDEO_HEAD
 

@@ -18,7 +18,7 @@ from soundstage.library.model_files import find_model
 from soundstage.library.verify import verify
 from soundstage.lora.files import read_lora
 from soundstage.lora.merge import Merge
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PARTS, find_parts
@@ -157,7 +157,7 @@ def test_a_lora_is_attached_to_any_layout(
     from soundstage.lora.adapters import Adapters
 
     model = find_model([layouts[layout]], text=tiny / "text")
-    parts = LoadedParts(model, torch.device("cpu"), torch.float32)
+    parts = ModelParts(model, torch.device("cpu"), torch.float32)
     report = Adapters(parts.transformer).add("a", read_lora(lora))
     assert (report.matched, report.unmatched) == (28 + 2 * 34, ())
 

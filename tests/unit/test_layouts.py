@@ -18,7 +18,7 @@ from soundstage.library.identify import identify, scan
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.model.config import UpsamplerConfig
 from soundstage.model.upsampler import LatentUpsampler
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PARTS, find_gemma, find_parts
 from tests.tiny_model import write_tiny_layouts
@@ -187,7 +187,7 @@ def test_upsamplers_of_a_model_are_found_and_loaded(tmp_path: Path, tiny: Path) 
         )
     }
     model = find_model(tmp_path / "bundle")
-    parts = LoadedParts(model, torch.device("cpu"), torch.float32)
+    parts = ModelParts(model, torch.device("cpu"), torch.float32)
     for role, module in modules.items():
         found = parts.upsampler(role)
         assert found is parts.upsampler(role)
@@ -215,8 +215,8 @@ def test_every_layout_is_a_model_with_the_same_weights(
     assert model.defaults.steps == 30
     assert all(file.num_bytes for file in model.files())
     assert {file.part for file in model.files()} >= {"text encoder"}
-    parts = LoadedParts(model, torch.device("cpu"), torch.float32)
-    wanted = LoadedParts(find_model(tiny), torch.device("cpu"), torch.float32)
+    parts = ModelParts(model, torch.device("cpu"), torch.float32)
+    wanted = ModelParts(find_model(tiny), torch.device("cpu"), torch.float32)
     for name in ("transformer", "vocoder"):
         found, right = (getattr(p, name).state_dict() for p in (parts, wanted))
         assert found.keys() == right.keys()
@@ -244,7 +244,7 @@ def test_a_gguf_transformer_with_its_companions_is_a_model(
     writer.close()
     model = find_model(tmp_path / "set")
     assert "transformer" in {file.part for file in model.files() if file.path.suffix == ".gguf"}
-    found = LoadedParts(model, torch.device("cpu"), torch.float32).transformer.state_dict()
+    found = ModelParts(model, torch.device("cpu"), torch.float32).transformer.state_dict()
     assert all(
         torch.equal(found[name.removeprefix("model.diffusion_model.")], v) for name, v in tensors.items()
     )
@@ -257,7 +257,7 @@ def test_a_prompt_is_encoded_alike_in_every_layout(layouts: dict[str, Path], tin
         small = ModelSet(
             model.name, model.folder, find_model(tiny).defaults, model.weights, model.text, model.found
         )
-        contexts = LoadedParts(small, torch.device("cpu"), torch.float32).encode(["a red ball"])[0]
+        contexts = ModelParts(small, torch.device("cpu"), torch.float32).encode(["a red ball"])[0]
         wanted = wanted or contexts
         assert torch.equal(contexts.video, wanted.video)
         assert torch.equal(contexts.audio, wanted.audio)

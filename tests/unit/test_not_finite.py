@@ -20,7 +20,7 @@ from soundstage.memory.policy import Residency
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done
 from soundstage.rendering.finite import Watch, finite
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.header import read_header
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_text_encoder, write_tiny_model
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Quick(QuickSound):
     """A picture that is the latents' mean."""
 
-    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
         yield latents.mean() + torch.zeros(1, 3, 8 * (latents.shape[2] - 1) + 1, 64, 64)
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_weight_of_the_text_encoder_is_named(tmp_path: Path) -> None:
     save_file(tensors, file)
     model = find_model(place)
     for policy in ("resident", "stream", "disk"):
-        parts = LoadedParts(model, torch.device("cpu"), torch.float32, Residency(policy))  # type: ignore[arg-type]
+        parts = ModelParts(model, torch.device("cpu"), torch.float32, Residency(policy))  # type: ignore[arg-type]
         with pytest.raises(
             NotFiniteError, match=r"text encoder reads it.*weight text encoder\.layers\.1\.mlp\.up_proj"
         ):
@@ -168,8 +168,8 @@ def test_a_lora_that_overflows_is_named(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["picture", "sound"])
 def test_what_is_decoded_is_checked(folder: Path, part: str) -> None:
     class Broken(Quick):
-        def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
-            for pixels in super().decode_stream(latents):
+        def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
+            for pixels in super().decode_pieces(latents):
                 yield pixels * (NAN if part == "picture" else 1)
 
         def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:

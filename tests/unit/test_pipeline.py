@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ss.LTXVideoPipeline:
-    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", TinyParts)
+    monkeypatch.setattr("soundstage.rendering.run.ModelParts", TinyParts)
     return ss.LTXVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32)
 
 

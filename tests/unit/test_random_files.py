@@ -153,7 +153,7 @@ def test_the_made_tokenizer_is_read_back_and_joins_letters() -> None:
 def test_values_keep_activations_of_order_one(folder: Path) -> None:
     """A weight times its scale has the deviation fan_in ** -0.5."""
     model = find_model(folder)
-    parts = soundstage.rendering.parts.LoadedParts(model, torch.device("cpu"), torch.float32)
+    parts = soundstage.rendering.parts.ModelParts(model, torch.device("cpu"), torch.float32)
     weight = parts.transformer.get_parameter("transformer_blocks.1.ff.net.0.proj.weight")
     assert float(weight.std()) == pytest.approx(weight.shape[1] ** -0.5, rel=0.02)
     norm = parts.transformer.get_parameter("transformer_blocks.1.attn1.q_norm.weight")
@@ -201,8 +201,8 @@ def test_on_disk_nothing_stays_but_the_part_that_was_used_last(folder: Path) -> 
     parts = engine._renderer.built
     assert parts is not None
     assert parts.manager.present == "vocoder"
-    gemma, transformer = parts.text_encoder.gemma.model, parts.transformer
-    for module in (gemma, transformer, parts.text_encoder.projection, parts.video_vae.decoder):
+    gemma, transformer = parts.text.encoder.gemma.model, parts.transformer
+    for module in (gemma, transformer, parts.text.encoder.projection, parts.video_vae.decoder):
         assert all(weight.is_meta for weight in module.parameters())
     assert not any(weight.is_meta for weight in parts.vocoder.parameters())
     parts.close()

@@ -33,7 +33,7 @@ PLAIN: dict[str, Any] = {"sigmas": SIGMAS, "stg": 0, "modality_guidance": 1, "re
 class Quick(QuickSound):
     """A stand-in for the picture's decoder too."""
 
-    def decode_stream(self, latents: Tensor) -> Any:
+    def decode_pieces(self, latents: Tensor) -> Any:
         yield torch.zeros(1, 3, 8 * (latents.shape[2] - 1) + 1, 32 * latents.shape[3], 32 * latents.shape[4])
 
 

@@ -27,7 +27,7 @@ from soundstage.memory.policy import Residency
 from soundstage.planning import placement
 from soundstage.planning.placement import choose_held
 from soundstage.rendering.events import Done
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.request.request import Request
 from soundstage.weights.quantize import QuantizedLinear, quantize
 from soundstage.weights.storage import STORAGES, Storage, eight_bit, storage_named
@@ -39,11 +39,11 @@ FIELDS: dict[str, Any] = {"size": (64, 64), "num_frames": 9, "steps": 2, "seed":
 BLOCK = "transformer_blocks.0.attn1.to_q"
 
 
-class Quick(LoadedParts):
+class Quick(ModelParts):
     """Nano's own text and transformer, between codecs that take no time."""
 
     decode_video = QuickCodecs.decode_video
-    decode_stream = QuickCodecs.decode_stream
+    decode_pieces = QuickCodecs.decode_pieces
     decode_audio = QuickCodecs.decode_audio
 
     def load(self, modalities: Any) -> None:
@@ -52,7 +52,7 @@ class Quick(LoadedParts):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", Quick)
+    monkeypatch.setattr("soundstage.rendering.run.ModelParts", Quick)
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,9 @@ def test_a_policy_changes_no_bit_of_what_is_held_in_8_bits(fp8: Path, policy: st
 @pytest.mark.parametrize("weights", ["fp8", "fp8-cast", "int8", "int8-dynamic"])
 def test_rounding_at_load_is_quantizing_the_loaded_model(weights: Storage) -> None:
     model = find_model("nano")
-    wanted = LoadedParts(model, CPU, torch.float32).transformer
+    wanted = ModelParts(model, CPU, torch.float32).transformer
     quantize(wanted, weights)  # type: ignore[arg-type]
-    found = LoadedParts(model, CPU, torch.float32, storage=weights).transformer
+    found = ModelParts(model, CPU, torch.float32, storage=weights).transformer
     assert found.state_dict().keys() == wanted.state_dict().keys()
     for (key, value), expected in zip(found.state_dict().items(), wanted.state_dict().values(), strict=True):
         assert torch.equal(value.float(), expected.float()), key
@@ -143,7 +143,7 @@ def test_rounding_at_load_is_quantizing_the_loaded_model(weights: Storage) -> No
 def test_what_a_file_has_in_the_format_asked_for_is_not_rounded_again(fp8: Path) -> None:
     model = find_model(fp8)
     layers = {
-        word: LoadedParts(model, CPU, torch.float32, storage=word).transformer.get_submodule(BLOCK)
+        word: ModelParts(model, CPU, torch.float32, storage=word).transformer.get_submodule(BLOCK)
         for word in ("stored", "fp8", "fp8-cast")  # type: ignore[misc]
     }
     assert [layer.native for layer in layers.values()] == [False, True, False]
@@ -154,7 +154,7 @@ def test_what_a_file_has_in_the_format_asked_for_is_not_rounded_again(fp8: Path)
 
 def test_a_lora_on_8_bit_weights_is_the_same_lora(fp8: Path, tmp_path: Path) -> None:
     """Beside the layer, whose own numbers stay: held as they are or in full, resident or streamed."""
-    linear = LoadedParts(find_model("nano"), CPU, torch.float32).transformer.get_submodule(BLOCK)
+    linear = ModelParts(find_model("nano"), CPU, torch.float32).transformer.get_submodule(BLOCK)
     rows, columns = linear.weight.shape  # type: ignore[union-attr, misc]
     generator = torch.Generator().manual_seed(1)
     factors = {"lora_A": (4, columns), "lora_B": (rows, 4)}
@@ -238,7 +238,7 @@ def test_a_plan_that_changes_how_weights_are_held_builds_the_model_anew(
 @pytest.mark.parametrize("weights", [word for word in STORAGES if word != "stored"])
 def test_the_budget_counts_what_is_held(weights: Storage) -> None:
     (sizes,) = model_sizes(find_model("nano"), 2, weights)
-    parts = LoadedParts(find_model("nano"), CPU, torch.bfloat16, Residency(), weights)
+    parts = ModelParts(find_model("nano"), CPU, torch.bfloat16, Residency(), weights)
     held = sum(tensor.nbytes for tensor in parts.transformer.state_dict().values())
     assert sizes.parts["transformer"] == pytest.approx(held, rel=0.02)  # scales of rows are not counted
     assert sizes.storage == weights
@@ -281,7 +281,7 @@ def test_stored_needs_a_file_in_8_bits() -> None:
         r"weights is 'stored', and .*transformer\.safetensors holds no layer in e4m3 or int8 \(it has BF16"
     )
     with pytest.raises(RequestError, match=message):
-        LoadedParts(find_model("nano"), CPU, torch.float32, storage="stored")
+        ModelParts(find_model("nano"), CPU, torch.float32, storage="stored")
     for command in ("generate", "plan"):
         result = CliRunner().invoke(app, [command, "A red ball.", "--weights", "stored"])
         assert result.exit_code == 2

@@ -406,7 +406,7 @@ def test_a_clip_that_was_handed_over_needs_its_windows_no_more_and_one_that_fail
     def refuse(*_: Any, **__: Any) -> Any:
         raise MediaError("no picture today")
 
-    monkeypatch.setattr(QuickSound, "decode_stream", refuse)
+    monkeypatch.setattr(QuickSound, "decode_pieces", refuse)
     with pytest.raises(SoundstageError, match="no picture today"):
         list(stage.run(asked()))
     assert [path for path in own.iterdir() if path.is_dir()]

@@ -221,7 +221,7 @@ def test_guides_and_loras_go_to_the_windows_they_fall_in() -> None:
 class Pieces(QuickSound):
     """Decodes to pieces of one frame and counts how many of them are alive."""
 
-    def decode_stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    def decode_pieces(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         self.most_alive, alive = 0, weakref.WeakSet()
         count = 8 * (latents.shape[2] - 1) + 1
         for i in range(count):

@@ -64,7 +64,7 @@ def loras(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Quick(QuickSound):
     """No vocoder, and a picture that is the latents' mean: decoding takes no time."""
 
-    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
         frames, height, width = latents.shape[2:]
         mean = latents.float().mean(dim=1, keepdim=True).repeat_interleave(8, dim=2)[:, :, 7:]
         yield (
@@ -296,8 +296,8 @@ def test_the_prompt_of_a_run_is_read_with_its_own_loras(tmp_path: Path, folder: 
     tiny = write_tiny_model(tmp_path / "tiny")
     write_text_encoder(tiny / "text")
 
-    class Read(parts_file.LoadedParts):
-        def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+    class Read(parts_file.ModelParts):
+        def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
             yield torch.zeros(1, 3, 9, 64, 64)
 
     def engine() -> Engine:
@@ -351,7 +351,7 @@ def test_a_run_whose_parts_another_has_closed_goes_on_with_its_own(
     folder: Path, loras: list[str], alone: list[Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run does not fit beside what the first one has loaded, so the memory plan changes."""
-    monkeypatch.setattr("soundstage.rendering.run.LoadedParts", Quick)
+    monkeypatch.setattr("soundstage.rendering.run.ModelParts", Quick)
     room = [10e9]
     monkeypatch.setattr(placement, "this_machine", lambda _: Machine("the CPU", "cpu", room[0]))
     shared = Engine(find_model(folder), device="cpu", cache=EncodingCache())

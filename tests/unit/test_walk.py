@@ -20,7 +20,7 @@ from soundstage.cli.program import app
 from soundstage.engine import Engine
 from soundstage.model.attention import Attention
 from soundstage.model.transformer import Transformer
-from soundstage.rendering.parts import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.read import Tensors
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,6 @@ def test_the_walk_from_a_folder_to_a_transformer(monkeypatch: pytest.MonkeyPatch
     assert len(walk) <= MOST_TO_LOAD
 
 
-def unbuilt_parts(stage: Engine) -> LoadedParts:
+def unbuilt_parts(stage: Engine) -> ModelParts:
     choice = stage.choose(stage.plan(soundstage.Request(prompt="A red ball.", num_frames=9)))
-    return LoadedParts(stage.model, torch.device("cpu"), torch.float32, choice.residency, choice.weights)
+    return ModelParts(stage.model, torch.device("cpu"), torch.float32, choice.residency, choice.weights)

@@ -25,7 +25,7 @@ from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
 from soundstage.nano.world.sound import synthesize
 from soundstage.rendering.events import Done
-from soundstage.rendering.parts import Parts
+from soundstage.rendering.parts import ModelParts
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE, VideoShape
 
@@ -159,7 +159,7 @@ class StageMaker:
     overrides: fields of every request whose recipe is the plain one, such as steps.
     """
 
-    def __init__(self, stage: Engine, parts: Parts, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, stage: Engine, parts: ModelParts, overrides: Mapping[str, Any] | None = None) -> None:
         self.stage = stage
         self.parts = parts
         self.overrides = {name: value for name, value in (overrides or {}).items() if value is not None}

@@ -172,6 +172,10 @@ def test_json_at_the_edge_is_one_sentence(text: str, says: str) -> None:
         Request.from_json(text)
 
 
+def test_flags_of_guidance_are_taken() -> None:
+    assert Request(prompt="a", video_scales={"cfg_star": True}).video_scales == {"cfg_star": True}
+
+
 def test_records_made_alone_refuse_the_same() -> None:
     with pytest.raises(RequestError, match="strength is true; give a number or words"):
         ss.Guide("a.png", strength=True)

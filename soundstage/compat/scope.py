@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soundstage.errors import RequestError
 from soundstage.fields.messages import request_error
-from soundstage.request.inputs import Audio, Guide, Lora, Reference
+from soundstage.fields.record import unit
+from soundstage.request.inputs import Audio, Guide, Lora, Multiplier, Reference, Share
 from soundstage.request.request import Request
 from soundstage.sampling import schedules
 
@@ -37,56 +38,71 @@ MIN_FRAMES, MAX_FRAMES = 9, 257
 SIDE_STEP, FRAME_STEP = 32, 8
 DISTILLED_STEPS = 8
 
-Strength = Annotated[float, Field(ge=0, le=1)]
 Schedule = Literal["distilled", "linear", "cosine", "linear_quadratic", "beta"]
 
 
 class ScopeLora(BaseModel):
-    """path: a .safetensors file. scale: its strength."""
+    """One adapter of a config."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str
-    scale: Annotated[float, Field(ge=-10, le=10)] = 1.0
+    """The .safetensors file."""
+    scale: Multiplier = 1.0
+    """Its strength."""
 
 
 class ScopeConfig(BaseModel):
-    """One config, checked and snapped.
+    """One config, checked and snapped. Raises RequestError naming each field that does not fit."""
 
-    height, width: pixels, to multiples of 32. num_frames: to 8k + 1, 9 to 257. num_steps: 1 to 20.
-    schedule: "distilled" is the 8-step list, and "linear" at any other count. sigmas: a list of your own
-    instead. frame_rate: of time and sound. realtime_pacing_slack: see continuous.Pacer; 0 is off.
-    randomize_seed: a new seed per request instead of seed, then base_seed, then 42. i2v_image (or
-    first_frame_image) with i2v_strength, video with control_strength, audio_input with audio_mode: inputs.
-    identity_guidance_scale: 0 to 20, of audio_mode "id_lora". prompts: the text of the first item counts.
-
-    Raises RequestError naming each field that does not fit.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
 
     prompts: str = DEFAULT_PROMPT
-    height: int = 384
-    width: int = 320
-    num_frames: int = 129
-    num_steps: Annotated[int, Field(ge=1, le=20)] = DISTILLED_STEPS
+    """What to show; of a list, the text of its first item."""
+    height: Annotated[int, unit("pixels")] = 384
+    """Height; snaps to multiples of 32."""
+    width: Annotated[int, unit("pixels")] = 320
+    """Width; snaps to multiples of 32."""
+    num_frames: Annotated[int, unit("frames")] = 129
+    """Length, 9 to 257; snaps to 8k + 1."""
+    num_steps: Annotated[int, Field(ge=1, le=20), unit("steps")] = DISTILLED_STEPS
+    """Number of denoising steps."""
     schedule: Schedule = "distilled"
+    """How noise falls: distilled is the list of 8 steps, and linear at any other count."""
     sigmas: Annotated[tuple[float, ...], Field(min_length=2)] | None = None
-    frame_rate: Annotated[float, Field(gt=0, le=240)] = 24.0
+    """Noise levels, instead of a schedule and steps."""
+    frame_rate: Annotated[float, Field(gt=0, le=240), unit("frames per second")] = 24.0
+    """Frame rate of time and sound."""
     realtime_pacing_slack: Annotated[float, Field(ge=0)] = 0.5
-    ffn_chunk_size: Annotated[int, Field(ge=1)] | None = 4096
+    """Slack of `continuous.Pacer`; 0 is off."""
+    ffn_chunk_size: Annotated[int, Field(ge=1), unit("tokens")] | None = 4096
+    """Tokens that go through a feed-forward at once; null is all of them."""
     randomize_seed: bool = True
+    """Take a new seed for each request, instead of those below."""
     seed: Annotated[int, Field(ge=0)] | None = None
+    """The seed. Left out, base_seed."""
     base_seed: Annotated[int, Field(ge=0)] | None = None
+    """The seed where there is no other. Left out, 42."""
     i2v_image: Any = None
-    i2v_strength: Strength = 1.0
+    """The first picture; first_frame_image is another name for it."""
+    i2v_strength: Share = 1.0
+    """How firmly the first picture is kept."""
     video: Any = None
-    control_strength: Strength = 1.0
+    """A clip to follow from beside."""
+    control_strength: Share = 1.0
+    """How clean the clip beside is given."""
     audio_input: Any = None
+    """A sound that leads the result."""
     audio_mode: Literal["driving", "id_lora"] = "driving"
+    """How the sound leads: driving, or id_lora for its voice."""
     identity_guidance_scale: Annotated[float, Field(ge=0, le=20)] = 3.0
+    """How strongly the voice of id_lora is pulled towards; 0 is off."""
     lora_merge_strategy: Literal["permanent_merge"] = "permanent_merge"
+    """How adapters are applied; the one way there is."""
     loras: tuple[ScopeLora, ...] = ()
+    """Adapters of the transformer."""
 
     def __init__(self, /, **data: Any) -> None:
         try:

@@ -122,7 +122,7 @@ def test_the_first_prompt_counts(prompts: Any) -> None:
     ("fields", "message"),
     [
         ({"num_step": 4}, "'num_step' is not a field of a Scope config"),
-        ({"num_steps": 21}, "num_steps is 21; give a whole number from 1 to 20"),
+        ({"num_steps": 21}, "num_steps is 21; give a whole number of steps from 1 to 20"),
         ({"schedule": "karras"}, "schedule is 'karras'"),
         ({"i2v_strength": 1.5}, "i2v_strength is 1.5"),
         ({"identity_guidance_scale": 21}, "identity_guidance_scale is 21"),

@@ -28,7 +28,7 @@ LossFn = Callable[[int], dict[str, Tensor]]
 class StepDone:
     """A step that was made."""
 
-    step: int  # how many have been made in all
+    step: int  # how many steps have been made in all
     losses: Mapping[str, float]
     row: Mapping[str, float] | None  # means since the last row of the table, at steps that add one
 
@@ -102,7 +102,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.params, self.schedule.clip)
-        if not norm.isfinite():  # one bad step would be in the weights for good
+        if not norm.isfinite():  # one bad step would spoil the weights for good
             return
         for optimizer in self.optimizers:
             optimizer.step()

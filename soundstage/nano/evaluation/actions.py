@@ -20,7 +20,7 @@ from soundstage.nano.world.scene import SIZES, SOLO_ACTIONS, Scene, Subject
 START_STEP_S = 1 / 12
 LAST_START_S = 1.5
 MEETINGS = 40  # seeds tried for the instant of a collision or handover
-FAR = 0.12  # world units beyond which a place is simply wrong
+FAR = 0.12  # world units; larger errors of a place count as this
 PLACE_UNIT, SIZE_UNIT = 0.03, 0.10  # a typical error of a centre; of a radius, as a ratio
 ALIGN_S, ALIGN_STEP_S = 0.125, 1 / 192  # how far and how finely an instant is moved to fit its picture
 ALIGN_FRAMES = 4  # on each side of an instant
@@ -175,7 +175,7 @@ def _shifted(time_s: float, track: Track, path: Path, times: Array, shifts: NDAr
     clock = times[near][None, :] - shifts[:, None]
     x = np.interp(clock, times, track.position[:, 0]) - path.x[near]
     y = np.interp(clock, times, track.position[:, 1]) - path.y[near]
-    # the measured outline may be a little off throughout; only the course around the instant counts
+    # the whole measured outline may be shifted; only its course around the event counts
     away = np.hypot(x - np.median(x, axis=1)[:, None], y - np.median(y, axis=1)[:, None])
     return away.mean(axis=1) + 1e-3 * np.abs(shifts)  # type: ignore[no-any-return]
 

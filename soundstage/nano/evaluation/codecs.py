@@ -15,7 +15,7 @@ from soundstage.nano.evaluation.report import ground_truth, held_out_scenes
 from soundstage.types import MEL_RATE_HZ, OUTPUT_RATE_HZ
 
 DB_PER_NEPER = 8.685890  # 20 / ln 10
-AUDIBLE_DB = -70.0  # of a mel magnitude; what is silent both before and after is no merit of a codec
+AUDIBLE_DB = -70.0  # of a mel magnitude; cells that are silent before and after are not counted
 
 
 @dataclass(frozen=True)

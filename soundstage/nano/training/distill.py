@@ -49,7 +49,7 @@ from soundstage.weights.load import builder, load_part
 RANK = 32
 NAME = "distilled"
 TEACHER = Scales(cfg=GUIDANCE["cfg"])
-TEACHER_STEP = 0.075  # the longest step of the teacher, in sigma: about its own 20 over the list
+TEACHER_STEP = 0.075  # the longest step of the teacher in sigma, which takes about 20 over the list
 OWN_SHARE = 0.5
 BATCH = 4
 # The parts of a clip that a run keeps -> how often.

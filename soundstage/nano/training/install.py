@@ -24,7 +24,7 @@ FILES = {
     "video_vae.safetensors": ("video-vae",),
     "audio_vae.safetensors": ("audio-vae", "vocoder"),
 }
-# Those a model can do without, each a file of its own.
+# Optional files of a model folder, each made of one part.
 OPTIONAL = {
     "spatial_x2.safetensors": "spatial-x2",
     "spatial_x1_5.safetensors": "spatial-x1.5",
@@ -43,8 +43,8 @@ RESOLUTIONS = {
     "1440p": (384, 256),
     "2160p": (640, 384),
 }
-# Of the largest frames that show what was asked for. Beyond them, at 384x256, nano shows several subjects for
-# one, and at 640x384 a grey picture.
+# Of the largest frames that follow their prompts. Larger ones do not: at 384x256 nano shows several subjects
+# for one, and at 640x384 a grey picture.
 MAX_PIXELS = 256 * 256
 
 

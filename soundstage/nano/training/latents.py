@@ -67,7 +67,7 @@ def shard_scenes(shard: int) -> list[Scene]:
     return [draw_scene(shard * CLIPS_PER_SHARD + i, shape) for i in range(CLIPS_PER_SHARD)]
 
 
-# The same for what recipes of several passes begin with: half the size of the buckets.
+# The same for clips of half the size, with which recipes of several passes begin.
 SMALL_MIX = (("landscape", 49, 0.6), ("portrait", 49, 0.15), ("square", 49, 0.15), ("landscape", 97, 0.1))
 FIRST_SMALL_SCENE = 20_000_000
 

@@ -87,7 +87,7 @@ class PreviewLoss:
         latents = shard["video"][picks, :, start : start + FRAMES].float()
         latents = self._noised(rng, step, latents)
         made = self.decoder(latents)
-        # Within a clip the first latent of a window stands for eight frames, of which the last is made.
+        # Within a clip the first latent of a window covers eight frames, of which the last is decoded.
         first = 8 * start
         true = shard["small"][picks, :, first : first + made.shape[2]].float() / 255
         error = made - true

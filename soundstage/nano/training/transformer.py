@@ -61,11 +61,11 @@ STILL_SCENES = 24  # in a step of stills
 SOUNDS = 40  # in a step of sound alone
 # Shares of steps: stills until STILLS_UNTIL and from then on, and sound alone.
 STILLS_UNTIL, EARLY_STILLS, LATE_STILLS, SOUND_STEPS = 6300, 0.5, 0.12, 0.05
-# Shares of steps of clips: with a picture beside the clip, and with the clip itself beside it.
+# Shares of steps of clips: with a given picture beside the clip, and with the clip itself, given, beside it.
 PICTURED, REFERRED = 0.12, 0.06
 PROMPT_DROPOUT = 0.1
-# Weight in the loss of a token that a subject fills; a tenth of all is covered. It falls to 1 over the last
-# third of the steps, for where a subject may stand but need not, it makes one more likely than it is.
+# Weight in the loss of a token that a subject fills; subjects cover a tenth of all tokens. It falls to 1 over
+# the last third of the steps, since it makes subjects too likely where there may be one or none.
 SUBJECT_WEIGHT = 4.0
 SCHEDULE = Schedule(steps=16000, rate=1e-3, muon=2e-3, warmup=100, average=0.998)
 
@@ -296,7 +296,7 @@ class TransformerLoss:
     def _prompt(self, rng: np.random.Generator, clips: LatentSet, index: int, named: bool) -> str:
         wording = int(rng.integers(2**31))
         empty = rng.random() < PROMPT_DROPOUT
-        if empty:  # guidance steers away from either
+        if empty:  # guidance steers away from both kinds
             return NEGATIVE if rng.random() < 0.5 else ""
         scene = clips.scenes[index]
         return names(scene) if named and wording % 2 else caption(scene, wording)

@@ -35,14 +35,14 @@ Kind = Literal["x2", "x1.5", "time"]
 PARTS: dict[str, Kind] = {"spatial-x2": "x2", "spatial-x1.5": "x1.5", "temporal-x2": "time"}
 
 # The three files together are to stay under 7 MB. At one block a stage 64 channels fit; four blocks of 32
-# would cost as much, and 128 channels of a cell do not pass through 32.
+# would cost as much, but 128 channels of a cell do not fit through 32.
 WIDTH, BLOCKS = 64, 1
 CLIPS_PER_SHARD = 32
 NUM_SHARDS = 12
 BATCH = 8
 SCHEDULE = Schedule(steps=700, rate=1e-3, muon=2e-3, warmup=60, average=0.99)
 
-# Of the decoded error: cells a side and latent frames of what is decoded, and its weight.
+# The error of decoded cells: cells a side, latent frames, and its weight in the loss.
 DECODED_CELLS, DECODED_FRAMES, DECODED_WEIGHT = 2, 2, 1.0
 
 # (width, height, frames, share of shards) of the small side of a pair. 17 frames, three latent ones, are the

@@ -53,7 +53,7 @@ STAGES = (
     Stage(until=10600, frames=17, crop=0, batch=2, encoder=False),
 )
 SUBJECT_WEIGHT = 6.0  # of a subject's pixels over others
-SUBJECT_REACH = 1.25  # in radii: its rim, and something of what it is seen against
+SUBJECT_REACH = 1.25  # in radii: the subject, its rim and a little of the background
 SCHEDULE = Schedule(steps=STAGES[-1].until, rate=2e-3, muon=3e-3, warmup=100)
 
 

@@ -37,7 +37,7 @@ from soundstage.training.loop import LossFn
 from soundstage.training.optimizers import Schedule
 from soundstage.types import MEL_RATE_HZ, OUTPUT_RATE_HZ
 
-BASE_CHANNELS = 128  # the least that leaves whole channels after six halvings
+BASE_CHANNELS = 128  # the least that can be halved six times
 BWE_CHANNELS = 32
 
 BATCH = 2
@@ -48,9 +48,9 @@ BASE_SPECTRA = ((1024, 160, 64), (512, 128, 64), (128, 32, 24))
 FULL_SPECTRA = ((2048, 480, 96), (512, 128, 64))
 MAGNITUDE_WEIGHT = 0.3
 LEVEL_BANDS = 8
-# A cell counts by the root of its magnitude, 1 at LOUD_LOG; the least and the most that one counts.
+# The weight of a cell is the root of its magnitude, 1 at LOUD_LOG, between these bounds.
 LOUD_LOG, LEAST_WEIGHT, MOST_WEIGHT = math.log(1e-1), 0.05, 4.0
-SILENT_WINDOW = 0.1  # mean magnitude below which a window's error is not taken as a share
+SILENT_WINDOW = 0.1  # mean magnitude below which the share of a window's error is damped
 
 FLOOR = math.log(LOG_FLOOR)
 
@@ -204,7 +204,7 @@ def _with_sum(rows: Tensor, wanted: Tensor) -> Tensor:
     index = torch.arange(len(rows))
     for _ in range(8):
         lacking = (wanted - rows.sum(dim=1))[:, None]
-        moved = (rows + lacking).to(torch.bfloat16).double()  # as if each value were the one to move
+        moved = (rows + lacking).to(torch.bfloat16).double()  # every value as if it alone were moved
         best = (lacking - (moved - rows)).abs().argmin(dim=1)
         rows[index, best] = moved[index, best]
     return rows

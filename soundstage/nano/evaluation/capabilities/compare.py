@@ -17,9 +17,9 @@ from soundstage.nano.evaluation.tracks import find_blobs
 from soundstage.nano.world.motion import Track
 from soundstage.types import OUTPUT_RATE_HZ
 
-BEST_DB = 78.1  # a mean squared error of 0.001 levels: what is the same counts as this
+BEST_DB = 78.1  # for a mean squared error of 0.001 levels or less
 UNSEEN = 3.0  # radii that a subject is taken to be away where it is not seen
-QUIETEST_STEP = 0.01  # of a sample: steps below this are no clicks, whatever is around them
+QUIETEST_STEP = 0.01  # between samples; steps below this are never clicks
 
 
 def psnr(made: Frames, true: Frames) -> float:

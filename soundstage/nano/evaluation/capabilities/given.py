@@ -41,8 +41,8 @@ from soundstage.request.inputs import Guide, Reference, Source, Span
 # --- images -----------------------------------------------------------------------------------------------
 
 STRENGTHS = (1.0, 0.75, 0.5, 0.25)
-RISE_DB = 0.5  # by which less strength may by chance keep more
-FALL_DB = 1.0  # by which the least strength keeps less than the most
+RISE_DB = 0.5  # by which a lower strength may keep more by chance
+FALL_DB = 1.0  # by which the lowest strength must keep less than the highest
 KEPT_DB = Target(28.0, "dB")
 
 
@@ -152,7 +152,7 @@ REFERENCE = Section(
 
 RETAKE_FRAMES = 73
 RETAKEN = (25, 41)  # of these frames: latents 4 and 5
-SLOPE_FRAMES = 8  # on either side, in which the old picture goes over into the new one
+SLOPE_FRAMES = 8  # on either side, in which the old picture turns into the new one
 
 
 def retake_cases(count: int, seed: int) -> list[Case]:
@@ -211,7 +211,7 @@ RETAKE = Section(
 
 GIVEN_FRAMES = 25
 NEW_FRAMES = 5  # after the seam, in which the motion is compared
-FEATHER_S = 0.5  # of the source before the seam, made anew
+FEATHER_S = 0.5  # at the end of the source that are made again
 GOING_ON = ("slide", "orbit", "swing", "grow")  # motions without events of their own
 
 

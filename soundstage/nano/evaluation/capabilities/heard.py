@@ -25,7 +25,7 @@ from soundstage.nano.world.scene import Scene
 from soundstage.request.inputs import Audio, Source
 
 SOUNDING = ("bounce", "blink")
-# What is given starts this late, in turn, and the words say nothing of it: only what is given can tell when.
+# Delays of the given clips, in turn. The prompt does not tell them: only the given track or picture does.
 LATE_S = (0.2, 0.35, 0.5)
 BEAT_FRAMES, HEARD_FRAMES = 2, 1
 ROUNDING_S = 1e-3

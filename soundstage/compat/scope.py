@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soundstage.errors import RequestError
 from soundstage.fields.messages import request_error
-from soundstage.fields.record import unit
-from soundstage.request.inputs import Audio, Guide, Lora, Multiplier, Reference, Share
+from soundstage.fields.record import Share, unit
+from soundstage.request.inputs import Audio, Guide, Lora, Multiplier, Reference
 from soundstage.request.request import Request
 from soundstage.sampling import schedules
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, ValidationError
@@ -26,6 +26,7 @@ from soundstage.fields.messages import request_error
 
 Record = TypeVar("Record", bound=type)
 Made = TypeVar("Made")
+Share = Annotated[float, Field(ge=0, le=1)]  # of a whole
 
 
 def unit(name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from soundstage.fields.record import record, unit
+from soundstage.fields.record import Share, record, unit
 from soundstage.media.in_memory import File, in_memory
 from soundstage.types import Crop, Group, Modality
 
@@ -24,7 +24,6 @@ MAX_STEPS = 1000
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 
 Modalities = Annotated[frozenset[Modality], PlainSerializer(sorted)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Multiplier = Annotated[float, Field(ge=-10, le=10)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS), unit("seconds")]
 TIME = Field(le=MAX_SECONDS, json_schema_extra={"unit": "seconds", "minimum": 0})  # in one that takes words

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from soundstage.errors import ConfigError, listed
-from soundstage.fields.record import from_file, record
-from soundstage.request.inputs import MAX_STEPS, Fps, Multiplier, Share, Steps
+from soundstage.errors import ConfigError, listed, shown
+from soundstage.fields.record import Share, from_file, record
+from soundstage.request.inputs import MAX_STEPS, Fps, Multiplier, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
 from soundstage.types import Modality
@@ -26,7 +26,9 @@ NAMED_SIGMAS = {"distilled": schedules.DISTILLED, "refine": schedules.REFINE}
 
 
 def _sigmas(value: Any) -> Any:
-    return NAMED_SIGMAS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str) and value not in NAMED_SIGMAS:
+        raise ValueError(f"sigmas is {shown(value)}; give a list of noise levels, or distilled or refine")
+    return NAMED_SIGMAS[value] if isinstance(value, str) else value
 
 
 def _many(value: Any) -> Any:

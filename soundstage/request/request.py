@@ -25,7 +25,7 @@ from pydantic import (
 from soundstage.errors import RequestError, listed, shown
 from soundstage.fields.bounds import check_fields
 from soundstage.fields.messages import request_error
-from soundstage.fields.record import unit
+from soundstage.fields.record import Share, unit
 from soundstage.media.in_memory import InMemory
 from soundstage.prompts.timeline import Relay
 from soundstage.request.inputs import (
@@ -40,7 +40,6 @@ from soundstage.request.inputs import (
     Lora,
     Modalities,
     Reference,
-    Share,
     Side,
     Source,
     Steps,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from soundstage.fields.record import record, unit
-from soundstage.request.inputs import MAX_FRAMES, Share
+from soundstage.fields.record import Share, record, unit
+from soundstage.request.inputs import MAX_FRAMES
 
 
 @record

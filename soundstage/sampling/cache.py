@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from soundstage.fields.record import record
+from soundstage.fields.record import Share, record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class StepCache:
     the first block would read, and runs none."""
     threshold: Annotated[float, Field(ge=0, lt=10)] = 0.05
     """The change below which blocks are left out: more is faster and further off, 0 leaves out none."""
-    start: Annotated[float, Field(ge=0, le=1)] = 0.15
+    start: Share = 0.15
     """The share of steps, from the first, that are always made in full, at least one. The last step always
     is."""
     coefficients: tuple[float, ...] = (1.0, 0.0)

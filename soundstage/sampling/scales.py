@@ -9,10 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from soundstage.errors import RequestError, listed
-from soundstage.fields.record import record
+from soundstage.fields.record import Share, record
 
 Pull = Annotated[float, Field(ge=0, le=100)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @record

@@ -96,6 +96,7 @@ def test_a_users_recipe_is_read_and_listed(folder: Path) -> None:
         ("[space-x2]", "[space-x1.5]", "its upsamplers come out at 3/4 and 1"),
         ("[0.5, 0.2, 0]", "[0.2, 0.5, 0]", "sigmas must fall"),
         ("freeze: [audio]", "freeze: [smell]", "freeze is 'smell'; it should be 'video' or 'audio'"),
+        ("[0.5, 0.2, 0]", "refined", "2: sigmas is 'refined'; give a list of noise levels, or distilled or"),
         ("name: refine", "name: draft", "pass names must differ"),
         ("cfg: 2.5", "power: 9000", "pass 1: video has no 'power'; it has"),
         ("passes:", "steps:", "'steps' is not a field of Recipe"),

@@ -44,8 +44,6 @@ def blocks() -> list[Example]:
 
 
 def _of_help() -> Iterator[Example]:
-    import typer
-
     from soundstage.cli.program import app
 
     def walk(command: Any, name: str) -> Iterator[Example]:
@@ -55,7 +53,7 @@ def _of_help() -> Iterator[Example]:
         for child in command.list_commands(None) if hasattr(command, "list_commands") else ():
             yield from walk(command.get_command(None, child), f"{name} {child}")
 
-    yield from walk(typer.main.get_command(app), "soundstage")
+    yield from walk(app, "soundstage")
 
 
 def _of_page(page: Path) -> Iterator[Example]:

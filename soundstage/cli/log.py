@@ -11,24 +11,15 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import Annotated, Any
 
-import typer
+import click
 
 from soundstage.errors import RequestError, listed
 
 VARIABLE = "SOUNDSTAGE_LOG"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "off": logging.CRITICAL + 1}
-VERBOSE = Annotated[
-    int,
-    typer.Option(
-        "-v",
-        "--verbose",
-        count=True,
-        show_default=False,
-        help="Tell on stderr what is done; -vv in detail.",
-    ),
-]
+FLAGS, HELP = ("-v", "--verbose"), "Print on standard error what is done; -vv in more detail."
+verbose = click.option(*FLAGS, count=True, help=HELP)
 FORM = "{relativeCreated:9.0f} ms  {name}: {message}"
 
 
@@ -78,22 +69,18 @@ def _handler(path: str) -> logging.Handler:
         raise RequestError(f"{VARIABLE} names {path}, which cannot be written ({error.strerror})") from error
 
 
-def with_verbose(command: Any) -> Any:
+def _begin_if_asked(_: click.Context, __: click.Parameter, verbosity: int) -> None:
+    if verbosity:
+        begin(verbosity)
+
+
+def with_verbose(command: click.Command) -> click.Command:
     """Give a command, or those of a group, the option -v as well: `soundstage generate ... -v`."""
-    for child in getattr(command, "commands", {}).values():
-        with_verbose(child)
-    if not hasattr(command, "commands") and all(option.name != "verbose" for option in command.params):
-        command.params.append(_option())
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            with_verbose(child)
+    elif all(option.name != "verbose" for option in command.params):
+        command.params.append(
+            click.Option(FLAGS, count=True, help=HELP, expose_value=False, callback=_begin_if_asked)
+        )
     return command
-
-
-def _option() -> Any:
-    """Return -v as an option of click's, made by whichever release of Typer there is."""
-
-    def command(verbose: VERBOSE = 0) -> None: ...
-
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    (option,) = (param for param in typer.main.get_command(app).params if param.name == "verbose")
-    option.expose_value, option.callback = False, lambda _, __, count: begin(count) if count else None
-    return option

@@ -41,7 +41,7 @@ def run() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Return the typer application for `from soundstage.cli.main import app`, loaded when it is asked for."""
+    """Return the program for `from soundstage.cli.main import app`, loaded when it is asked for."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from soundstage.cli.program import app

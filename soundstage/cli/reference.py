@@ -1,11 +1,9 @@
-"""The page of commands, written from their help: `python -m soundstage.cli.reference > docs/cli.md`."""
+"""Write the page of commands from their help: `python -m soundstage.cli.reference > docs/cli.md`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-
-import typer
 
 from soundstage.cli.program import app
 
@@ -17,9 +15,8 @@ Written by `make docs` from the commands' own help; a test holds the two togethe
 
 
 def reference() -> str:
-    """Markdown: every command's help, subcommands after their group."""
-    root = typer.main.get_command(app)
-    return HEAD + "".join(_pages(root, "soundstage", None))
+    """Return every command's help as Markdown, subcommands after their group."""
+    return HEAD + "".join(_pages(app, "soundstage", None))
 
 
 def _pages(command: Any, name: str, parent: Any) -> Iterator[str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soundstage.cli.app import json_text
 from soundstage.cli.options import Values
+from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
 
 if TYPE_CHECKING:

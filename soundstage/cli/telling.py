@@ -1,9 +1,9 @@
-"""What was raised -> one sentence on stderr, or with --json one object on stdout, and an exit code.
+"""Tell what was raised: one sentence on standard error, or with --json an object on standard output.
 
     {"error": {"kind": "RequestError", "field": "duration_s", "option": "--duration", "message": "..."}}
 
 kind is the exception's class, or UsageError, SystemError, Interrupted, Fault. Messages name options as they
-are typed, where Python and JSON users read fields; options.py has the table of both.
+are typed, where users of Python and JSON read fields; options.py has the table of both.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-import typer
+import click
 
 from soundstage.cli import process
-from soundstage.cli.app import json_text
+from soundstage.cli.printing import json_text
 from soundstage.cli.signals import DEBUG, INTERRUPTION
 from soundstage.cli.spelling import Spoken
-from soundstage.errors import SoundstageError, near_first, nearest
+from soundstage.errors import SoundstageError, listed, nearest
 
 NUM_SHOWN = 12  # options or commands in one message
 
@@ -35,7 +35,7 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
         return process.PIPE_CLOSED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else process.FAULT
-    if type(error).__name__ == "NoArgsIsHelpError":
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(error, file=sys.stderr)
         return process.MISUSE
     if isinstance(error, SoundstageError):
@@ -43,7 +43,7 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
         message = spoken.sentence(str(error))
         field = getattr(error, "field", None)
         return _print(words, type(error).__name__, message, field, spoken.option(field, message))
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click
+    if isinstance(error, click.ClickException):
         option, message = _misuse(error, root, words)
         return _print(words, "UsageError", message, None, option)
     if isinstance(error, OSError):
@@ -71,7 +71,7 @@ def tell_interruption(error: BaseException, words: Sequence[str], code: int) -> 
 
 
 def is_json(words: Sequence[str]) -> bool:
-    """Whether a command line asks for JSON."""
+    """Return whether a command line asks for JSON."""
     return "--json" in _before_dashes(words)
 
 
@@ -104,7 +104,7 @@ def _print(
 
 
 def _system_sentence(error: OSError) -> str:
-    """An error of the system that nobody foresaw: its own words and the file's name."""
+    """Return the sentence for an error of the operating system: its words and the file's name."""
     where = "" if error.filename is None else f"{error.filename}: "
     reason = error.strerror or str(error) or type(error).__name__
     return f"{where}{reason[:1].lower()}{reason[1:]}; see that the place exists, can be written and has room"
@@ -118,61 +118,57 @@ def _fault_sentence(error: BaseException) -> str:
     )
 
 
-def _misuse(error: Any, root: Any, words: Sequence[str]) -> tuple[str | None, str]:
-    """(option, sentence) of an error of click's."""
-    ctx = getattr(error, "ctx", None)
+def _misuse(error: click.ClickException, root: Any, words: Sequence[str]) -> tuple[str | None, str]:
+    """Return (option, sentence) for an error of click's."""
+    ctx: click.Context | None = getattr(error, "ctx", None)
     command = " ".join(("soundstage", *_command(root, words)[1])) if ctx is None else ctx.command_path
     see = f"`{command} --help` shows what it takes"
-    param = getattr(error, "param", None)
-    kind = type(error).__name__
-    if kind == "NoSuchOption":
+    if isinstance(error, click.NoSuchOption):
         known = [] if ctx is None else [flag for p in ctx.command.get_params(ctx) for flag in _flags(p)]
-        return error.option_name, (
-            f"{command} has no option {error.option_name}; {_near(error.option_name, known)}{see}"
-        )
-    if kind == "MissingParameter" and param is not None:
-        name, what = spelling(param), (param.help or "").rstrip(".")
+        name = error.option_name
+        return name, f"{command} has no option {name}; {_near(name, known)}{see}"
+    if isinstance(error, click.NoSuchCommand):
+        name, group = error.command_name, getattr(ctx, "command", root)
+        commands = listed(name, group.list_commands(ctx))
+        return None, f"{command} has no command '{name}'; the commands are {commands}"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        name, what = spelling(error.param), (error.param.help or "").rstrip(".")
         meaning = f" ({_lowered(what)})" if what else ""
         return name, f"{command} needs {name}{meaning}; {see}"
-    if isinstance(error, typer.BadParameter) and param is not None:
-        name, value = spelling(param), _value(param, words)
-        reason = error.message.partition(", unable to parse")[0].rstrip(".")
-        reason = f"{reason[:1].lower()}{reason[1:]}".replace("input should", "it should")
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        name, value = spelling(error.param), _value(error.param, words)
         found = name if value is None else f"{name} is '{value}'"
-        return name, f"{found}; {reason}; {see}"
-    unknown = _unknown_command(error, ctx)
-    if ctx is not None and unknown is not None:
-        known = ctx.command.list_commands(ctx)
-        return None, (
-            f"{command} has no command '{unknown}'; the commands are {', '.join(near_first(unknown, known))}"
-        )
+        return name, f"{found}; {_wanted(error)}; {see}"
     message = error.format_message().rstrip(".")
     extra = re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
     if extra is not None:
         return None, f"{command} has no use for '{extra[1]}'; {_quoted(ctx)}{see}"
-    return getattr(error, "option_name", None), f"{message[:1].lower()}{message[1:]}; {see}"
+    return getattr(error, "option_name", None), f"{_lowered(message)}; {see}"
 
 
-def _quoted(ctx: Any) -> str:
-    """The advice on words that are too many where a command takes a prompt, one word to the shell."""
+def _wanted(error: click.BadParameter) -> str:
+    """Return what a parameter should be, from its type."""
+    kind: Any = getattr(error.param, "type", None)
+    wanted = {"integer": "a whole number", "float": "a number"}.get(getattr(kind, "name", "").split()[0])
+    if wanted is None:
+        return _lowered(error.message.rstrip("."))
+    low = getattr(kind, "min", None)
+    return f"it should be {wanted}" + ("" if low is None else f", {low} or more")
+
+
+def _quoted(ctx: click.Context | None) -> str:
+    """Return the advice for too many words after a prompt, which is one word to the shell."""
     arguments = [] if ctx is None else [spelling(param) for param in ctx.command.get_params(ctx)]
     return 'put PROMPT within quotation marks, "like this"; ' if "PROMPT" in arguments else ""
 
 
 def _lowered(text: str) -> str:
-    """Help as a part of a sentence: its first letter small, unless it begins with a name in capitals."""
+    """Return text with its first letter small, unless it begins with a name in capitals."""
     return text if text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
 
 
-def _unknown_command(error: Any, ctx: Any) -> str | None:
-    """The word that is no command, where that is what click complains about."""
-    if ctx is None or not hasattr(ctx.command, "list_commands") or "No such command" not in error.message:
-        return None
-    return str(error.message.split("'")[1])
-
-
-def _value(param: Any, words: Sequence[str]) -> str | None:
-    """What was typed after an option, the last time."""
+def _value(param: click.Parameter, words: Sequence[str]) -> str | None:
+    """Return what was typed after an option, the last time."""
     value = None
     for i, word in enumerate(_before_dashes(words)):
         flag, equals, after = word.partition("=")
@@ -190,12 +186,12 @@ def _flags(param: Any) -> list[str]:
     return [flag for flag in (*param.opts, *param.secondary_opts) if flag.startswith("-")]
 
 
-def spelling(param: Any) -> str:
+def spelling(param: click.Parameter) -> str:
     """Return what a user types or reads for a parameter: its first long flag, or an argument's name."""
     flags = _flags(param)
     if flags:
         return next((flag for flag in flags if flag.startswith("--")), flags[0])
-    return str(param.metavar or param.name.upper()).removesuffix("...")
+    return param.human_readable_name
 
 
 # --- the command that was meant ---------------------------------------------------------------------------
@@ -219,12 +215,12 @@ def spoken_within(ctx: Any) -> Spoken:
 
 
 def _spelled(command: Any) -> dict[str, str]:
-    """What is typed for each parameter of a command."""
+    """Return what is typed for each parameter of a command."""
     return {param.name: spelling(param) for param in command.params}
 
 
 def _command(root: Any, words: Sequence[str]) -> tuple[Any, Sequence[str], Sequence[str]]:
-    """(the command that the words name or None, the words that name it, those left for it)."""
+    """Return (the command that the words name or None, the words that name it, the words left for it)."""
     command: Any = root
     path: list[str] = []
     for i, word in enumerate(words):

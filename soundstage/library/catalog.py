@@ -9,10 +9,10 @@ hub before it begins. Source: docs/model/checkpoints.md, "Published files".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from soundstage.errors import RequestError, near_first, nearest
 
@@ -52,6 +52,10 @@ class CatalogFile:
     def is_folder(self) -> bool:
         """Return whether it is several files; they are pulled and found together."""
         return self.path == "*"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**asdict(self), "num_bytes": self.num_bytes or None}
 
     def matches(self, path: str) -> bool:
         """Return whether a file of the repository belongs to it."""

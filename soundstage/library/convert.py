@@ -22,7 +22,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ from soundstage.library.convert_plan import (
     open_source,
     plan_conversion,
 )
+from soundstage.lora.files import read_lora
+from soundstage.lora.merge import Merge
 from soundstage.weights.configs import completed, model_config
 from soundstage.weights.diffusers_config import CLASSES, write_diffusers_config
 from soundstage.weights.entry import TensorEntry
@@ -91,6 +93,37 @@ def convert(
     if layout != "official":
         written += _write_companions(target, opened, outputs, layout)
     return written
+
+
+def convert_merged(
+    source: str | Path | Sequence[str | Path],
+    target: str | Path,
+    loras: Sequence[tuple[str | Path, float]],
+    *,
+    layout: str,
+    dtype: str | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[list[Path], list[tuple[int, tuple[str, ...]]]]:
+    """Convert a model with LoRAs, given with their strengths, merged into its weights.
+
+    Returns the files, and for each LoRA how many layers it changed and the names of those that the model does
+    not have. Raises WeightsError for a LoRA that changes none; then no file is left.
+    """
+    merge = Merge([(read_lora(path), strength) for path, strength in loras]) if loras else None
+    written = convert(
+        source,
+        target,
+        layout=cast(Layout, layout),
+        dtype=cast("Dtype | None", dtype),
+        edit=merge,
+        on_progress=on_progress,
+    )
+    try:  # only after the last weight is it known that a LoRA changed none
+        return written, merge.check() if merge is not None else []
+    except WeightsError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 # --- writing ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,11 @@ class Found:
     label: str
     num_bytes: int
     complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        complete = {"num_bytes": self.num_bytes, "complete": self.complete}
+        return {"path": str(self.path), "in": self.label, **complete}
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,32 @@ class Library:
             for entry in _entries(path):
                 found.setdefault(entry.name, []).append(_found(entry, path, label))
         return {name: sorted(copies, key=lambda copy: not copy.complete) for name, copies in found.items()}
+
+    def complete(self, entries: Sequence[CatalogFile]) -> dict[str, Found]:
+        """Return a complete copy of each entry that has one, by name.
+
+        A folder counts as none: the hub is asked file by file what it lacks.
+        """
+        found = self.find()
+        copies = {
+            e.name: [c for c in found.get(e.name, ()) if c.complete] for e in entries if not e.is_folder
+        }
+        return {name: complete[0] for name, complete in copies.items() if complete}
+
+    def below(self, paths: Sequence[Path]) -> list[tuple[str, Found]]:
+        """Return the published files at or below some paths, with their names."""
+        roots = {path.absolute() for path in paths}
+        copies = [(name, copy) for name, found in self.find().items() for copy in found]
+        return [(name, copy) for name, copy in copies if roots & {copy.path, *copy.path.parents}]
+
+    def listing(self, found: Mapping[str, Sequence[Found]]) -> dict[str, Any]:
+        """Return the catalogue and what was added as JSON-ready values. found: of `find`."""
+        files = [
+            {**entry.to_dict(), "here": [copy.to_dict() for copy in found.get(entry.name, ())]}
+            for entry in FILES
+        ]
+        added = {name: [str(path) for path in paths] for name, paths in self.models.items()}
+        return {"models": MODELS, "files": files, "added": added, "paths": [str(path) for path in self.paths]}
 
     def lookup(self, name: str) -> tuple[Path, ...] | None:
         """Return the files of an added model or of one in the catalogue; None for a name that is neither.

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 from soundstage.errors import ConfigError, RequestError, WeightsError, listed
 from soundstage.files import file_stamp
+from soundstage.library.catalog import find
 from soundstage.library.identify import SUFFIXES, Description, scan
 from soundstage.library.installed import Library
 from soundstage.lora.metadata import read_references
@@ -295,6 +296,44 @@ def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | N
             field="model",
         )
     return _from_folder(path, str(model), text)
+
+
+def named_paths(name: str, library: Library) -> list[Path]:
+    """Return the files and folders that a name means: a path, an added or shipped model, a published name.
+
+    Raises RequestError for an unknown name, WeightsError for a published one of which nothing is here.
+    """
+    if Path(name).is_symlink() or is_there(Path(name)):
+        return [Path(name)]
+    if name in library.models:
+        return library.models[name]
+    if name in SHIPPED:
+        return [SHIPPED[name]]
+    try:
+        entries = find(name)
+    except RequestError as error:
+        known = listed(name, [*SHIPPED, *library.names(name)])
+        raise RequestError(
+            f"'{name}' is no file, no folder and no known model; the models are {known}; "
+            "`soundstage models list` shows every file by name"
+        ) from error
+    found = library.find()
+    paths = [copy.path for entry in entries for copy in found.get(entry.name, ())]
+    if not paths:
+        raise WeightsError(
+            f"nothing of '{name}' is on this machine; `soundstage models pull {name}` fetches it"
+        )
+    return paths
+
+
+def add_model(library: Library, paths: Sequence[Path], name: str) -> None:
+    """Remember files and folders as one model; one that cannot be opened raises and is not kept."""
+    library.add(paths, name)
+    try:
+        find_model(name)
+    except Exception:
+        library.forget(name)
+        raise
 
 
 def _from_folder(folder: Path, name: str, text: str | Path | None) -> ModelSet:

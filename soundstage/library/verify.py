@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import RequestError, WeightsError
+from soundstage.library.catalog import by_file_name
 from soundstage.library.identify import SUFFIXES, identify
 from soundstage.library.installed import Library
-from soundstage.library.pull import sha256_of
+from soundstage.library.pull import SHA256_LENGTH, plan_pull, sha256_of
 from soundstage.weights.entry import AGAIN
 from soundstage.weights.header import checked_size, is_there, read_header
 
@@ -53,6 +54,18 @@ def verify(paths: Iterable[Path], library: Library, *, quick: bool = False) -> I
             raise WeightsError(f"{path} holds no .safetensors or .gguf file; give a weights file")
         for file in files:
             yield _verdict(file, library, quick)
+
+
+def ask_hub(paths: Iterable[Path], library: Library) -> Iterator[Path]:
+    """Remember the hashes that the hub has for files; yield those without a published name."""
+    for path in paths:
+        entry = by_file_name(path.name)
+        if entry is None:
+            yield path
+            continue
+        for download in plan_pull([entry], path.parent):
+            if len(download.etag) == SHA256_LENGTH and Path(download.path).name == path.name:
+                library.remember_hash(path, download.etag, "hub")
 
 
 def _verdict(path: Path, library: Library, quick: bool) -> Verdict:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.spans import Strength, token_weights
 from soundstage.errors import RequestError, WeightsError
-from soundstage.library.model_files import ModelSet, file_digest, file_identity
+from soundstage.library.model_files import file_digest, file_identity, find_model
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile, read_lora
 from soundstage.lora.report import AdapterReport
@@ -195,12 +195,15 @@ def _read_whole(file: Path) -> tuple[LoraFile, str]:
     return content, before
 
 
-def report_on(lora: Path, model: ModelSet) -> AdapterReport:
-    """Return what a LoRA would do to a model; reads the model's headers and the weights that are measured.
+def report_on(lora: Path, model: str | None = None) -> AdapterReport:
+    """Return what a LoRA holds and, given a model's name or folder, what it would change of it.
 
-    Raises WeightsError for a file that is no LoRA of this model or changes nothing.
+    Reads the model's headers and the weights that are measured. Raises WeightsError for a file that is no
+    LoRA of this model or changes nothing.
     """
-    files = [read_header(path) for path in model.weights_files]
+    if model is None:
+        return AdapterReport.of(read_lora(lora, values=False))
+    files = [read_header(path) for path in find_model(model).weights_files]
     stored, config = find_parts(files), model_config(files)
     names: tuple[Part, ...] = ("transformer", *TEXT_PARTS)
     modules = {name: open_part(builder(name, stored, config), stored, name)[0] for name in names}

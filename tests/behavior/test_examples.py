@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from soundstage.cli.main import app
 from soundstage.nano.evaluation.picture import look

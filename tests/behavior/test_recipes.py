@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
-from typer.testing import CliRunner, Result
 
 import soundstage as ss
 from soundstage.cli.main import app

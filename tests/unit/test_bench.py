@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from soundstage.cli import bench
 from soundstage.cli.main import app
+from soundstage.diagnostics import benchmark, random_weights
 from soundstage.memory.policy import Residency
-from soundstage.model import config
+from soundstage.model.config import transformer_header, video_vae_header
 
 runner = CliRunner()
 CPU = torch.device("cpu")
@@ -22,10 +22,10 @@ CPU = torch.device("cpu")
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published structure at a narrow width."""
     heads = {"num_heads": 2, "head_dim": 32, "audio_num_heads": 2, "audio_head_dim": 16}
-    monkeypatch.setattr(config, "transformer_header", partial(config.transformer_header, **heads))
+    monkeypatch.setattr(random_weights, "transformer_header", partial(transformer_header, **heads))
     widths = {"encoder_base_channels": 16, "decoder_base_channels": 16}
-    monkeypatch.setattr(config, "video_vae_header", partial(config.video_vae_header, **widths))
-    monkeypatch.setattr(bench, "CUT_DECODE", (64, 64, 9))
+    monkeypatch.setattr(random_weights, "video_vae_header", partial(video_vae_header, **widths))
+    monkeypatch.setattr(benchmark, "CUT_DECODE", (64, 64, 9))
 
 
 def test_without_a_device_the_cut_is_timed_and_the_rest_is_marked(small: None) -> None:
@@ -39,16 +39,16 @@ def test_without_a_device_the_cut_is_timed_and_the_rest_is_marked(small: None) -
     ]  # fmt: skip
     assert timed[1]["kept"] == 0
     rest = [row for row in rows if row["seconds"] is None]
-    assert len(rest) == 2 * len(bench.FULL_SIZES) * (1 + len(bench.CAPS_GB)) + 1
+    assert len(rest) == 2 * len(benchmark.FULL_SIZES) * (1 + len(benchmark.CAPS_GB)) + 1
     assert {row["note"] for row in rest} == {"not measured: no CUDA device"}
 
 
-@pytest.mark.parametrize("weights", bench.WEIGHTS)
+@pytest.mark.parametrize("weights", benchmark.WEIGHTS)
 def test_resident_and_streamed_have_the_same_random_weights(small: None, weights: str) -> None:
     outputs = []
     for residency in (Residency(), Residency("stream", resident_blocks=1), Residency("stream")):
-        model, placed = bench.random_transformer(3, weights, CPU, residency)
-        video, audio = bench.modalities((64, 64, 9), CPU, model)
+        model, placed = random_weights.random_transformer(3, weights, CPU, residency)
+        video, audio = random_weights.modalities((64, 64, 9), CPU, model)
         with torch.no_grad():
             outputs.append(torch.cat([x.flatten() for x in model(video, audio)]))
         if placed is not None:

@@ -8,59 +8,60 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 import soundstage
-from soundstage.cli import doctor
 from soundstage.cli.main import app
+from soundstage.diagnostics import needs as pricing
+from soundstage.diagnostics import report
 from soundstage.errors import SoundstageError
 from soundstage.library.installed import Library
 from soundstage.memory.machine import Machine
-from soundstage.request.recipes import SHIPPED
+from soundstage.request.recipes import SHIPPED as RECIPES
 from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def here() -> doctor.Report:
-    return doctor.examine("cpu")
+def here() -> report.Report:
+    return report.examine("cpu")
 
 
-def on_card(gigabytes: float, host: float = 64) -> list[doctor.Need]:
+def on_card(gigabytes: float, host: float = 64) -> list[pricing.Need]:
     machine = Machine("a card", "cuda", host * 1e9, gigabytes * 1e9, flops_per_s=1e14)
-    return list(doctor._needs(machine, tuple(doctor._published("bfloat16", "cuda"))))
+    return list(pricing.needs_of(machine, tuple(pricing.published("bfloat16", "cuda"))))
 
 
-def test_it_names_the_device_the_versions_and_the_codecs(here: doctor.Report) -> None:
+def test_it_names_the_device_the_versions_and_the_codecs(here: report.Report) -> None:
     assert here.kind == "cpu"
     assert here.host_bytes > 0
     assert set(here.system) == {"python", "torch", "cuda", "driver", "ffmpeg"}
     assert {s.name: s.works for s in here.dtypes} | {"fp8": 0, "int8": 0} == {
         "float32": True, "bfloat16": True, "fp8": 0, "int8": 0,
     }  # fmt: skip
-    assert {s.name for s in here.codecs} == set(doctor.CODECS)
-    assert all(s.works for s in here.codecs if s.name in doctor.NEEDED_CODECS)
+    assert {s.name for s in here.codecs} == set(report.CODECS)
+    assert all(s.works for s in here.codecs if s.name in report.NEEDED_CODECS)
 
 
-def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: doctor.Report) -> None:
-    needs = [need for need in here.needs if need.model == doctor.PUBLISHED]
-    assert len(needs) == 2 * len(SHIPPED) * len(doctor.SIZES)
-    assert {need.recipe for need in needs} == set(SHIPPED)
+def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: report.Report) -> None:
+    needs = [need for need in here.needs if need.model == pricing.PUBLISHED]
+    assert len(needs) == 2 * len(RECIPES) * len(pricing.SIZES)
+    assert {need.recipe for need in needs} == set(RECIPES)
     assert {need.recipe for need in needs if need.needs_input} == {"dub", "upscale"}
     assert not any(need.refused for need in needs)
 
 
-def test_nano_is_priced_at_its_own_sizes_where_its_plan_says_yes(here: doctor.Report) -> None:
+def test_nano_is_priced_at_its_own_sizes_where_its_plan_says_yes(here: report.Report) -> None:
     needs = [need for need in here.needs if need.model == "nano"]
-    assert {need.recipe for need in needs} == set(SHIPPED)
+    assert {need.recipe for need in needs} == set(RECIPES)
     assert needs[0].size == "192x128x49"
     stage = soundstage.load("nano")
     for need in needs:
         width, height, frames = map(int, need.size.split("x"))
-        words = {"prompt": doctor.PROMPT, "recipe": need.recipe, "size": (width, height)}
+        words = {"prompt": pricing.PROMPT, "recipe": need.recipe, "size": (width, height)}
         try:
             stage.plan(soundstage.Request(**words, num_frames=frames))
             planned = True
@@ -77,7 +78,7 @@ def test_added_models_are_priced_and_a_broken_one_is_told(
     library.add([write_tiny_model(tmp_path / "tiny")], "mine")
     library.add([write_tiny_model(tmp_path / "other")], "gone")
     shutil.rmtree(tmp_path / "other")
-    priced, problems = doctor.priced_models(None, "auto", "auto", "cpu")
+    priced, problems = pricing.priced_models(None, "auto", "auto", "cpu")
     assert [one.title for one in priced][:2] == ["nano", "mine"]
     assert len(problems) == 1
     assert problems[0].startswith("model gone: model 'gone' was added with")
@@ -110,21 +111,21 @@ def test_what_does_not_fit_says_what_does() -> None:
     assert "cannot make on this machine: it needs at least" in needs[0].sentence
 
 
-def test_it_advises_what_would_help(here: doctor.Report) -> None:
+def test_it_advises_what_would_help(here: report.Report) -> None:
     assert any("CUDA" in sentence for sentence in here.advice)
     machine = Machine("a card", "cuda", 64e9, 24e9)
     without_h264 = [replace(s, works=s.name != "h264") for s in here.codecs]
-    found = list(doctor._advice(machine, here.dtypes, without_h264, here.needs[:0], 1e9, True))
+    found = list(report.advice_for(machine, here.dtypes, without_h264, here.needs[:0], 1e9, True))
     assert found[0].startswith("PyAV lacks encoder libx264")
     assert found[-1].startswith("1 GB of disk are free")
 
 
-def test_the_command_prints_a_table_or_json(here: doctor.Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda *_: here)
+def test_the_command_prints_a_table_or_json(here: report.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "examine", lambda *_: here)
     text = runner.invoke(app, ["doctor"])
     assert text.exit_code == 0
     assert "device    the CPU" in text.stdout
-    assert all(recipe in text.stdout for recipe in SHIPPED)
+    assert all(recipe in text.stdout for recipe in RECIPES)
     told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
     assert told == json.loads(json.dumps(asdict(here)))
 

@@ -36,8 +36,10 @@ HOOKS = {
     "parse_args": "click.Command",
     "list_commands": "click.Group",
     "get_command": "click.Group",
+    "get_help_record": "click.Option",
+    "main": "click.Group, at a call",
 }
-HOOK_DECORATORS = re.compile(r"command|callback|validator|serializer")  # of typer and pydantic
+HOOK_DECORATORS = re.compile(r"command|callback|validator|serializer")  # of click and pydantic
 
 # Definitions that nothing reaches and that stay, with the reason.
 ALLOWED: dict[str, str] = {}

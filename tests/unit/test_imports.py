@@ -23,9 +23,10 @@ ORDER: list[set[str]] = [
     {"clip", "planning"},
     {"rendering"},
     {"engine"},
-    {"compat", "training"},
+    {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 HEAVY = ("torch", "transformers", "safetensors.torch", "av", "PIL", "diffusers", "rich")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
 
 from soundstage.cli.main import app
 from soundstage.errors import ConfigError, RequestError

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 import soundstage as ss
 from soundstage.cli.main import app
-from soundstage.cli.options import OFFICIAL, OFFICIAL_SCALES, request_fields, translated
+from soundstage.cli.official import FLAGS, SCALES, translated
+from soundstage.cli.options import TABLE
+from soundstage.cli.request_fields import request_fields
 from soundstage.errors import RequestError
+from soundstage.fields.describe import field_help
 
 
 def fields(**values: Any) -> dict[str, Any]:
@@ -163,8 +166,20 @@ def test_one_side_alone_is_refused() -> None:
 
 def test_what_flags_become_are_flags() -> None:
     shown = CliRunner().invoke(app, ["generate", "--help"], terminal_width=200).stdout
-    for flag in {*OFFICIAL.values(), *(flag for flag, _ in OFFICIAL_SCALES.values())}:
+    for flag in {*FLAGS.values(), *(flag for flag, _ in SCALES.values())}:
         assert f"{flag} " in shown or f"{flag}," in shown
+
+
+def test_options_show_the_descriptions_of_the_fields_that_they_fill() -> None:
+    for option in TABLE:
+        if option.field is not None:
+            assert option.text == field_help(ss.Request, option.field).text
+        elif option.fields and option.fields[0] in ss.Request.model_fields:
+            own = option.name in ("video_scale", "audio_scale")  # a form of their own
+            assert own or field_help(ss.Request, option.fields[0]).text in option.text
+    shown = CliRunner().invoke(app, ["generate", "--help"], terminal_width=2000).stdout
+    for option in TABLE:
+        assert option.text in shown
 
 
 def test_a_request_is_built_from_words(tmp_path: Path) -> None:

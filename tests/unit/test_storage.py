@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import Tensor
-from typer.testing import CliRunner
 
 import soundstage as ss
 from soundstage.cli.main import app

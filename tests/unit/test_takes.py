@@ -249,7 +249,7 @@ def test_decoding_holds_pieces_not_the_take_and_large_films_lie_on_disk(
 
 
 def test_the_command_line_fills_take_relay_and_lengths() -> None:
-    from soundstage.cli.options import request_fields
+    from soundstage.cli.request_fields import request_fields
 
     words = {
         "take": ["adain=0.2", "window-frames=97", "folder=a=b"],

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
 from soundstage.cli.program import app
 from soundstage.nano.evaluation.text import linear_probe, mean_states

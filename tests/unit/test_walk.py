@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import Tensor
-from typer.testing import CliRunner
 
 import soundstage
 from soundstage.cli.program import app

@@ -1,23 +1,15 @@
-"""What all groups of commands have in common."""
+"""Print results: tables, and JSON for programs."""
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-# Settings of a typer.Typer: errors in one sentence, help as it is written, and -h for it.
-PLAIN: dict[str, Any] = {
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
-
 
 NARROWEST = 60  # columns of a table; a narrower window wraps its lines
 
 
 def print_table(table: Any) -> None:
-    """Print a table of rich's; a closed pipe is told as for any other output."""
+    """Print a table of rich's. Raises BrokenPipeError if the reader has closed the pipe."""
     from rich.console import Console
 
     class Output(Console):
@@ -29,7 +21,17 @@ def print_table(table: Any) -> None:
     console.print(table)
 
 
+def print_rows(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table below their titles."""
+    from rich.table import Table
+
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+
+
 def json_text(data: Any, indent: int | None = None) -> str:
-    """Return JSON; bytes of a name that is not UTF-8 are written as the escapes that Python has for them."""
+    """Return data as JSON. Bytes of a file name that are not UTF-8 become Python's escapes."""
     text = json.dumps(data, ensure_ascii=False, indent=indent)
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)

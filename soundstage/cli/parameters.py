@@ -1,0 +1,33 @@
+"""Parameters and settings that many commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}  # of every command
+FILE = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")
+device = click.option(
+    "--device", default="auto", show_default=True, help="Device to use: auto, cpu, cuda or cuda:1."
+)
+
+
+def output(help: str) -> Callable[[Any], Any]:
+    """Return the option for the file or folder that a command writes."""
+    return click.option("--output", "-o", type=FILE, help=help)
+
+
+class Ordered(click.Group):
+    """A group that lists its commands in the order in which they were added, and gives them its settings."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.context_settings = {**SETTINGS, **cmd.context_settings}
+        super().add_command(cmd, name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)

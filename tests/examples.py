@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from soundstage.clip import Clip
-from soundstage.library.model_files import SHIPPED
+from soundstage.library.model_files import SHIPPED_MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "cli.md")]
@@ -79,4 +79,4 @@ def write_inputs(folder: Path) -> None:
         Clip(frames, wave, 24.0, {"request": {"prompt": "A red ball."}}).save(folder / name)
     Clip(frames, None, 24.0, {}).save(folder / "silent.mp4")
     Clip(None, wave, 24.0, {}).save(folder / "beat.wav")
-    (folder / "style.safetensors").symlink_to(SHIPPED["nano"] / "distilled_lora.safetensors")
+    (folder / "style.safetensors").symlink_to(SHIPPED_MODELS["nano"] / "distilled_lora.safetensors")

@@ -15,7 +15,7 @@ from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import print_table
 from soundstage.cli.process import INTERRUPTED
 from soundstage.errors import RequestError, listed
-from soundstage.library.model_files import SHIPPED
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.training import parts
 
 PART_HELP = f"The part: {', '.join(parts.PARTS)}"
@@ -159,7 +159,7 @@ def install(output: Path | None) -> None:
 def _install(output: Path | None) -> None:
     from soundstage.nano.training import install
 
-    for path in install.install(parts.weights_folder(), output or SHIPPED["nano"]):
+    for path in install.install(parts.weights_folder(), output or SHIPPED_MODELS["nano"]):
         print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -177,7 +177,7 @@ def unpack(folder: Path | None) -> None:
     """
     from soundstage.nano.training import install
 
-    for path in install.unpack(folder or SHIPPED["nano"], parts.weights_folder()):
+    for path in install.unpack(folder or SHIPPED_MODELS["nano"], parts.weights_folder()):
         print(path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from soundstage.errors import RequestError, SoundstageError
 from soundstage.library.catalog import MODELS
 from soundstage.library.installed import Library
-from soundstage.library.model_files import EXTRAS, SHIPPED, ModelFile, ModelSet, find_model
+from soundstage.library.model_files import EXTRAS, SHIPPED_MODELS, ModelFile, ModelSet, find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory.machine import Machine, asked_format, choose_format
 from soundstage.planning.placement import choose_held
@@ -93,7 +93,7 @@ def priced_models(
 
 def _installed() -> Iterator[str]:
     """Yield the names of models on this machine: shipped, added, and published ones that are complete."""
-    yield from (name for name, folder in SHIPPED.items() if folder.is_dir())
+    yield from (name for name, folder in SHIPPED_MODELS.items() if folder.is_dir())
     library = Library.open()
     yield from library.models
     for name in MODELS:

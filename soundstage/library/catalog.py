@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from soundstage.errors import RequestError, near_first, nearest
 
-Kind = Literal["model", "part", "text encoder", "upscaler", "lora"]
+FileKind = Literal["model", "part", "text encoder", "upscaler", "lora"]
 
 LTX_LICENCE = "LTX-2 Community"
 GEMMA_LICENCE = "Gemma Terms"
@@ -36,7 +36,7 @@ class CatalogFile:
     """
 
     name: str
-    kind: Kind
+    kind: FileKind
     repository: str
     path: str
     num_bytes: int
@@ -72,13 +72,15 @@ _KIJAI = "Kijai/LTX2.3_comfy"
 _GEMMA = "google/gemma-3-12b-it-qat-q4_0-unquantized"
 
 
-def _official(stem: str, kind: Kind, num_bytes: int, holds: str, purpose: str, *, exact: bool) -> CatalogFile:
+def _official(
+    stem: str, kind: FileKind, num_bytes: int, holds: str, purpose: str, *, exact: bool
+) -> CatalogFile:
     return CatalogFile(
         stem, kind, _OFFICIAL, f"{stem}.safetensors", num_bytes, holds, "BF16", purpose, exact=exact
     )
 
 
-def _split(stem: str, kind: Kind, folder: str, gigabytes: float, holds: str, purpose: str) -> CatalogFile:
+def _split(stem: str, kind: FileKind, folder: str, gigabytes: float, holds: str, purpose: str) -> CatalogFile:
     """Return one of the files that ComfyUI users have."""
     dtype = next((d for mark, d in _SPLIT_DTYPES.items() if mark in stem), "BF16")
     return CatalogFile(
@@ -171,7 +173,12 @@ def _ic_lora(name: str, tag: str, num_bytes: int, purpose: str, *, gated: bool =
 
 FILES: tuple[CatalogFile, ...] = (
     _official(
-        "ltx-2.3-22b-distilled-1.1", "model", 46_149_345_334, WHOLE, "8 steps, the current one", exact=True
+        "ltx-2.3-22b-distilled-1.1",
+        "model",
+        46_149_345_334,
+        WHOLE,
+        "8 steps, the current one",
+        exact=True,
     ),
     _official("ltx-2.3-22b-dev", "model", 46_149_344_974, WHOLE, "guided, 30 to 40 steps", exact=True),
     _official("ltx-2.3-22b-distilled", "model", 46_150_000_000, WHOLE, "8 steps, first version", exact=False),

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.convert_plan import (
-    FORMATS,
+    STORED_FORMATS,
+    ConvertSource,
     Dtype,
     Item,
     Layout,
     OutputFile,
-    Source,
     open_source,
     plan_conversion,
 )
@@ -45,12 +45,12 @@ from soundstage.weights.diffusers_config import CLASSES, write_diffusers_config
 from soundstage.weights.entry import TensorEntry
 from soundstage.weights.layouts import DIFFUSERS_PARTS, DiffusersComponent, Part
 from soundstage.weights.quantize import quantize_weight, rounded
-from soundstage.weights.read import TORCH_DTYPES, Tensors
+from soundstage.weights.read import TORCH_DTYPES, TensorReader
 
 # What becomes of a weight. Called with the part, our key and the weight's values; returns them, the same
 # object if they stay as they are.
 Edit = Callable[[Part, str, Tensor], Tensor]
-Progress = Callable[[int, int], None]  # bytes written, bytes in all
+OnProgress = Callable[[int, int], None]  # bytes written, bytes in all
 
 PIECE_BYTES = 1 << 24
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def convert(
     layout: Layout,
     dtype: Dtype | None = None,
     edit: Edit | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Write a model's parts, those that the source has, in another layout or dtype; returns the files.
 
@@ -102,7 +102,7 @@ def convert_merged(
     *,
     layout: str,
     dtype: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[list[Path], list[tuple[int, tuple[str, ...]]]]:
     """Convert a model with LoRAs, given with their strengths, merged into its weights.
 
@@ -129,7 +129,7 @@ def convert_merged(
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def _check_target(target: Path, outputs: Sequence[OutputFile], source: Source, layout: Layout) -> None:
+def _check_target(target: Path, outputs: Sequence[OutputFile], source: ConvertSource, layout: Layout) -> None:
     if layout == "official" and target.suffix != ".safetensors":
         raise RequestError(
             f"target is {target}; the official layout is one .safetensors file", field="target"
@@ -154,7 +154,7 @@ def _write(path: Path, output: OutputFile, edit: Edit | None, wrote: Callable[[i
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
     try:
-        with partial.open("wb") as file, Tensors() as tensors:
+        with partial.open("wb") as file, TensorReader() as tensors:
             file.write(output.header)
             start = file.tell()
             file.truncate(start + output.num_bytes)
@@ -168,7 +168,7 @@ def _write(path: Path, output: OutputFile, edit: Edit | None, wrote: Callable[[i
         partial.unlink(missing_ok=True)
 
 
-def _pieces(tensors: Tensors, item: Item, edit: Edit | None) -> Iterator[tuple[str, Any, int]]:
+def _pieces(tensors: TensorReader, item: Item, edit: Edit | None) -> Iterator[tuple[str, Any, int]]:
     """Name, bytes and their offset within the tensor, of all that is stored for an item."""
     stored, entry = item.stored, item.entries[item.name]
     edited = None if edit is None else _edited(tensors, item, edit)
@@ -185,7 +185,7 @@ def _pieces(tensors: Tensors, item: Item, edit: Edit | None) -> Iterator[tuple[s
             yield from _copied(tensors, name, stored.path, side, side_entry)
 
 
-def _edited(tensors: Tensors, item: Item, edit: Edit) -> Tensor | None:
+def _edited(tensors: TensorReader, item: Item, edit: Edit) -> Tensor | None:
     """Return the weight after the edit; None if it stays as it is."""
     stored = item.stored
     quantized = stored.entry.dtype not in ("BF16", "F16", "F32", "F64")
@@ -206,7 +206,7 @@ def _stored_as(
     generator: rounds 8-bit values at random, so that an edit smaller than half a step is kept on average.
     """
     entry = item.entries[item.name]
-    format = next((name for name, (stored, _) in FORMATS.items() if stored == entry.dtype), None)
+    format = next((name for name, (stored, _) in STORED_FORMATS.items() if stored == entry.dtype), None)
     scale_name = next((name for name in item.entries if name.endswith("weight_scale")), None)
     if scale_name is None:
         plain = value.to(TORCH_DTYPES[entry.dtype]) if format is None else rounded(value, format, generator)
@@ -225,7 +225,7 @@ def _stored_as(
 
 
 def _copied(
-    tensors: Tensors, name: str, path: Path, stored: str, entry: TensorEntry
+    tensors: TensorReader, name: str, path: Path, stored: str, entry: TensorEntry
 ) -> Iterator[tuple[str, bytes, int]]:
     offset = 0
     for piece in tensors.pieces(path, stored, entry, PIECE_BYTES):
@@ -243,7 +243,7 @@ TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json",
 
 
 def _write_companions(
-    target: Path, source: Source, outputs: Sequence[OutputFile], layout: Layout
+    target: Path, source: ConvertSource, outputs: Sequence[OutputFile], layout: Layout
 ) -> list[Path]:
     """Write bundle defaults, text encoder, upsamplers, and what diffusers wants beside weights."""
     texts: dict[Path, Any] = {}
@@ -276,7 +276,7 @@ def _copy(path: Path, target: Path) -> Path:
     return target
 
 
-def _copies(source: Source, layout: Layout) -> Iterator[tuple[Path, Path]]:
+def _copies(source: ConvertSource, layout: Layout) -> Iterator[tuple[Path, Path]]:
     """Yield the files that are copied, and where to. A text encoder in a single file stays in place."""
     for path in source.extras:
         yield path, Path("latent_upscale_models" if layout == "kijai" else ".") / path.name
@@ -293,7 +293,7 @@ def _copies(source: Source, layout: Layout) -> Iterator[tuple[Path, Path]]:
             yield path, Path("text" if layout == "bundle" else "text_encoders/gemma") / path.name
 
 
-def _diffusers_texts(source: Source, outputs: Sequence[OutputFile]) -> dict[Path, Any]:
+def _diffusers_texts(source: ConvertSource, outputs: Sequence[OutputFile]) -> dict[Path, Any]:
     config, _ = completed(model_config(source.files), source.parts)
     projection = source.parts.get("text_projection", {}).get("video_aggregate_embed.weight")
     features = projection.entry.shape[-1] if projection is not None else 0

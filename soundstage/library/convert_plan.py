@@ -38,7 +38,7 @@ Dtype = Literal["bf16", "fp8", "int8"]
 SHARD_BYTES = 5_000_000_000
 
 # One scale a weight is what every reader of fp8 files knows; int8 needs one a row.
-FORMATS: dict[Format, tuple[str, str]] = {
+STORED_FORMATS: dict[Format, tuple[str, str]] = {
     "fp8": ("F8_E4M3", "float8_e4m3fn"),
     "int8": ("I8", "int8_tensorwise"),
 }
@@ -67,7 +67,7 @@ KIJAI_FILES: dict[str, tuple[Part, ...]] = {
     "vae/{name}_video_vae.safetensors": ("video_vae",),
     "vae/{name}_audio_vae.safetensors": ("audio_vae", "vocoder"),
 }
-SECTIONS: dict[Part, str] = {
+CONFIG_SECTIONS: dict[Part, str] = {
     **dict.fromkeys((*_DIFFUSION, "text_projection"), "transformer"),
     "video_vae": "vae",
     "audio_vae": "audio_vae",
@@ -76,7 +76,7 @@ SECTIONS: dict[Part, str] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ConvertSource:
     """What is converted. config: stored sections. metadata: the headers', without config and format.
 
     text: folder of a text encoder to take along. bundle: the content of a bundle.json.
@@ -139,7 +139,7 @@ class OutputFile:
 # --- the source -------------------------------------------------------------------------------------
 
 
-def open_source(paths: Sequence[str | Path]) -> Source:
+def open_source(paths: Sequence[str | Path]) -> ConvertSource:
     """Return the headers of files and folders. Raises WeightsError for damaged or foreign files."""
     places = [Path(path) for path in paths]
     bundle = _bundle(places[0])
@@ -155,7 +155,7 @@ def open_source(paths: Sequence[str | Path]) -> Source:
     parts = find_parts(files)
     for tensors in parts.values():
         check_dtypes(tensors)
-    return Source(
+    return ConvertSource(
         name=str(bundle.get("name", places[0].stem)),
         parts={part: parts[part] for part in PARTS if part in parts},
         files=files,
@@ -198,7 +198,7 @@ def _text_folder(found: Iterable[Description]) -> Path | None:
 # --- the plan ---------------------------------------------------------------------------------------
 
 
-def plan_conversion(source: Source, layout: Layout, dtype: Dtype | None) -> list[OutputFile]:
+def plan_conversion(source: ConvertSource, layout: Layout, dtype: Dtype | None) -> list[OutputFile]:
     """Return the files that `convert` would write, from headers alone. Raises RequestError."""
     if layout not in get_args(Layout):
         raise RequestError(
@@ -228,7 +228,7 @@ def plan_conversion(source: Source, layout: Layout, dtype: Dtype | None) -> list
     return outputs
 
 
-def _plan_diffusers(source: Source, dtype: Dtype | None) -> list[OutputFile]:
+def _plan_diffusers(source: ConvertSource, dtype: Dtype | None) -> list[OutputFile]:
     def named(part: Part, key: str) -> str:
         return CONNECTOR_PREFIXES.get(part, "") + to_diffusers(part, key)
 
@@ -260,7 +260,7 @@ def _shards(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
 
 
 def _items(
-    source: Source, parts: Iterable[Part], dtype: Dtype | None, named: Callable[[Part, str], str]
+    source: ConvertSource, parts: Iterable[Part], dtype: Dtype | None, named: Callable[[Part, str], str]
 ) -> tuple[Item, ...]:
     return tuple(
         _item(part, key, stored, dtype, named(part, key))
@@ -273,13 +273,13 @@ def _item(part: Part, key: str, stored: StoredTensor, dtype: Dtype | None, name:
     entry, owner = stored.entry, name.removesuffix("weight")
     format: Format | None = dtype if dtype in ("fp8", "int8") else None
     kept = dtype is None and not is_packed(entry.dtype)
-    if kept or (format is not None and entry.dtype == FORMATS[format][0]):
+    if kept or (format is not None and entry.dtype == STORED_FORMATS[format][0]):
         sidecars = {f"{owner}{suffix}": place for suffix, place in stored.sidecars.items()}
         entries = {name: entry} | {side: place[1] for side, place in sidecars.items()}
         return Item(part, key, stored, entries, sidecars=sidecars)
     if format is not None and part == "transformer" and is_target(key):
         scale = TensorEntry("F32", () if format == "fp8" else (entry.shape[0], 1))
-        quantized = TensorEntry(FORMATS[format][0], entry.shape)
+        quantized = TensorEntry(STORED_FORMATS[format][0], entry.shape)
         return Item(part, key, stored, {name: quantized, f"{owner}weight_scale": scale}, format)
     cast = TensorEntry("F32" if "scale_shift_table" in key else "BF16", entry.shape)
     return Item(part, key, stored, {name: cast})
@@ -291,18 +291,18 @@ def is_target(key: str) -> bool:
 
 
 def _file_metadata(
-    source: Source, parts: Sequence[Part], items: Iterable[Item], layout: Layout
+    source: ConvertSource, parts: Sequence[Part], items: Iterable[Item], layout: Layout
 ) -> dict[str, str]:
     """Return a file's metadata: its parts' sections, the source's own, and the quantized layers."""
-    wanted = {SECTIONS[part] for part in parts if part in source.parts}
-    order = [*dict.fromkeys(SECTIONS.values()), *source.config]
+    wanted = {CONFIG_SECTIONS[part] for part in parts if part in source.parts}
+    order = [*dict.fromkeys(CONFIG_SECTIONS.values()), *source.config]
     if "transformer" in wanted:  # with what belongs to no part: the scheduler
-        wanted |= set(source.config) - set(SECTIONS.values())
+        wanted |= set(source.config) - set(CONFIG_SECTIONS.values())
     names = (name for name in dict.fromkeys(order) if name in wanted and name in source.config)
     sections = {name: source.config[name] for name in names}
     metadata = {"config": json.dumps(sections)} if sections else {}
     metadata |= {key: value for key, value in source.metadata.items() if key != DECLARATION}
-    formats = {stored: name for stored, name in FORMATS.values()}
+    formats = {stored: name for stored, name in STORED_FORMATS.values()}
     layers = {
         item.name.removesuffix(".weight"): {"format": formats[item.entries[item.name].dtype]}
         for item in items

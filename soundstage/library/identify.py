@@ -32,18 +32,18 @@ from soundstage.weights.layouts import (
     is_gemma,
     is_lora,
     is_upsampler,
-    merged,
+    merged_shards,
     other_version,
     quantizer_refusal,
     spelling_of,
 )
 from soundstage.weights.sidecars import is_sidecar
 
-Kind = Literal["model", "text encoder", "upsampler", "LoRA", "preview VAE", "other version", "unknown"]
+ContentKind = Literal["model", "text encoder", "upsampler", "LoRA", "preview VAE", "other version", "unknown"]
 UpsamplerRole = Literal["space-x2", "space-x1.5", "time-x2"]
 
 SUFFIXES = (".safetensors", ".gguf")
-WHOLE = ("transformer", "video_vae", "audio_vae", "vocoder")
+WHOLE_MODEL = ("transformer", "video_vae", "audio_vae", "vocoder")
 # A tiny decoder for previews: numbered layers right below the half's name, or its family's.
 _PREVIEW = re.compile(r"^(taehv\.|tae\w*\.)?(encoder|decoder)\.(layers\.)?\d+\.")
 _RUNS = "this engine runs LTX-2.3"
@@ -71,7 +71,7 @@ class Description:
     """
 
     files: tuple[Path, ...]
-    kind: Kind
+    kind: ContentKind
     layout: str
     version: str | None = None
     parts: tuple[PartSummary, ...] = ()
@@ -135,7 +135,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _described(group: Sequence[WeightsFile]) -> Description:
-    tensors = merged(group)
+    tensors = merged_shards(group)
     files = tuple(file.path for file in group)
     metadata = {key: value for key, value in group[0].metadata.items() if key != "config"}
     config = group[0].config or read_diffusers_config(files[0].parent)
@@ -149,7 +149,7 @@ def _described(group: Sequence[WeightsFile]) -> Description:
     weights = {name: entry for name, entry in tensors.items() if not is_sidecar(name)}
     refusal = next(filter(None, map(quantizer_refusal, group)), None) or _quantizer_beside(group[0], weights)
     if refusal is not None:
-        kind: Kind = "text encoder" if is_gemma(weights) else "model"
+        kind: ContentKind = "text encoder" if is_gemma(weights) else "model"
         return Description(kind=kind, layout="quantized elsewhere", refusal=refusal, **shared)
     if is_lora(weights):
         parts = _whole("lora", weights)
@@ -220,7 +220,7 @@ def _layout(
         return spelling
     if any(is_packed(entry.dtype) for entry in weights.values()) or files[0].suffix == ".gguf":
         return "GGUF"
-    return "official monolith" if all(part in parts for part in WHOLE) else "split"
+    return "official monolith" if all(part in parts for part in WHOLE_MODEL) else "split"
 
 
 def _text_encoder(shared: dict[str, Any], weights: Mapping[str, TensorEntry]) -> Description:

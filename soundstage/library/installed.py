@@ -39,8 +39,8 @@ REQUIRED = ("model", "part")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder that is looked through. label: what it is, for people."""
+class SearchedFolder:
+    """A folder that is searched for model files. label: its name for people."""
 
     label: str
     folder: Path
@@ -144,20 +144,20 @@ class Library:
         temporary.write_text(json.dumps(stored, indent=2) + "\n")
         os.replace(temporary, self.registry)
 
-    def places(self) -> list[Place]:
-        """Folders that exist and are looked through, each once."""
-        folders = [Place("added", path) for path in self.paths if path.is_dir()]
+    def searched_folders(self) -> list[SearchedFolder]:
+        """Return the folders that exist and are searched, each once."""
+        added = [SearchedFolder("added", path) for path in self.paths if path.is_dir()]
         found = [
-            Place("downloaded", models_folder()),
-            *(place for folder in folders for place in _inside(folder)),
+            SearchedFolder("downloaded", models_folder()),
+            *(inner for folder in added for inner in _inside(folder)),
             *_comfyui(),
             *_wangp(),
-            Place("Hugging Face cache", _hub_cache()),
+            SearchedFolder("Hugging Face cache", _hub_cache()),
         ]
-        unique: dict[Path, Place] = {}
-        for place in found:
-            if place.folder.is_dir():
-                unique.setdefault(place.folder.resolve(), place)
+        unique: dict[Path, SearchedFolder] = {}
+        for searched in found:
+            if searched.folder.is_dir():
+                unique.setdefault(searched.folder.resolve(), searched)
         return list(unique.values())
 
     def find(self) -> dict[str, list[Found]]:
@@ -236,11 +236,11 @@ class Library:
         return (*rest, *([text] if text else []))
 
     def _candidates(self) -> Iterator[tuple[str, Path]]:
-        """Added files, then weights and model folders in all places; each once."""
+        """Yield added files, then weights and model folders of all searched folders; each once."""
         named = (*self.paths, *(path for paths in self.models.values() for path in paths))
-        places = ((place.label, path) for place in self.places() for path in _walk(place.folder))
+        searched = ((s.label, path) for s in self.searched_folders() for path in _walk(s.folder))
         seen: set[Path] = set()
-        for label, path in (*(("added", path) for path in named if path.exists()), *places):
+        for label, path in (*(("added", path) for path in named if path.exists()), *searched):
             if path not in seen:
                 seen.add(path)
                 yield label, path
@@ -310,17 +310,17 @@ def _walk(folder: Path) -> Iterator[Path]:
 # --- other programs ---------------------------------------------------------------------------------
 
 
-def _comfyui() -> list[Place]:
-    return [place for home in _homes("COMFYUI_PATH", COMFYUI_HOMES) for place in _of_comfyui(home)]
+def _comfyui() -> list[SearchedFolder]:
+    return [folder for home in _homes("COMFYUI_PATH", COMFYUI_HOMES) for folder in _of_comfyui(home)]
 
 
-def _wangp() -> list[Place]:
-    return [place for home in _homes("WANGP_PATH", WANGP_HOMES) for place in _of_wangp(home)]
+def _wangp() -> list[SearchedFolder]:
+    return [folder for home in _homes("WANGP_PATH", WANGP_HOMES) for folder in _of_wangp(home)]
 
 
-def _inside(place: Place) -> list[Place]:
+def _inside(added: SearchedFolder) -> list[SearchedFolder]:
     """Return an added folder, and where it keeps models elsewhere if it is another program's."""
-    return [*_of_comfyui(place.folder), *_of_wangp(place.folder), place]
+    return [*_of_comfyui(added.folder), *_of_wangp(added.folder), added]
 
 
 def _homes(variable: str, names: Sequence[str]) -> list[Path]:
@@ -328,12 +328,12 @@ def _homes(variable: str, names: Sequence[str]) -> list[Path]:
     return [*([Path(configured)] if configured else []), *(Path.home() / name for name in names)]
 
 
-def _of_comfyui(home: Path) -> list[Place]:
+def _of_comfyui(home: Path) -> list[SearchedFolder]:
     """Return ComfyUI's models folder, and those of its extra_model_paths.yaml."""
     if not (home / "models").is_dir():
         return []
     folders = [home / "models", *_extra_model_paths(home / "extra_model_paths.yaml")]
-    return [Place("ComfyUI", folder) for folder in folders]
+    return [SearchedFolder("ComfyUI", folder) for folder in folders]
 
 
 def _extra_model_paths(path: Path) -> Iterator[Path]:
@@ -352,7 +352,7 @@ def _extra_model_paths(path: Path) -> Iterator[Path]:
         yield from (base / line.strip() for line in lines if line.strip())
 
 
-def _of_wangp(home: Path) -> list[Place]:
+def _of_wangp(home: Path) -> list[SearchedFolder]:
     """Return WanGP's checkpoint folders, by its settings file, and its LoRAs."""
     if not (home / "ckpts").is_dir() and not (home / "wgp_config.json").is_file():
         return []
@@ -362,7 +362,7 @@ def _of_wangp(home: Path) -> list[Place]:
     except (OSError, ValueError, AttributeError, RecursionError):
         folders = None
     names = [str(folder) for folder in folders] if isinstance(folders, list) else ["ckpts"]
-    return [Place("WanGP", home / name) for name in (*names, "loras") if name != "."]
+    return [SearchedFolder("WanGP", home / name) for name in (*names, "loras") if name != "."]
 
 
 def _hub_cache() -> Path:

@@ -44,7 +44,7 @@ from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.header import MAX_HEADER_BYTES, is_there, read_header, shards
 from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
 
-SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights"}
+SHIPPED_MODELS = {"nano": Path(__file__).parents[1] / "nano" / "weights"}
 
 TRANSFORMER, VIDEO_VAE, AUDIO_VAE = (
     "transformer.safetensors",
@@ -68,7 +68,9 @@ UPSAMPLED = {"space-x2": ("space", (2, 1)), "space-x1.5": ("space", (3, 2)), "ti
 MAX_HASHED_BYTES = 1_000_000_000
 
 # The published distilled model: eight fixed steps without guidance.
-DISTILLED = replace(Defaults(), distilled=True, schedule="distilled", steps=8, video=NEUTRAL, audio=NEUTRAL)
+DISTILLED_DEFAULTS = replace(
+    Defaults(), distilled=True, schedule="distilled", steps=8, video=NEUTRAL, audio=NEUTRAL
+)
 
 # A file that was written so shortly before it was read may be written again without a new time: clocks of
 # file systems tick every few milliseconds, or every two seconds.
@@ -278,18 +280,18 @@ def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | N
         return _from_files([Path(path) for path in model], text)
     if not str(model):
         raise RequestError("model is ''; give a name, a folder or a weights file", field="model")
-    path = SHIPPED.get(str(model), Path(model))
+    path = SHIPPED_MODELS.get(str(model), Path(model))
     if is_there(path) and path.is_file():
         return _from_files([path], text)
-    if not path.exists() and str(model) not in SHIPPED:
+    if not path.exists() and str(model) not in SHIPPED_MODELS:
         added = Library.open().lookup(str(model))
         if added is not None:
             found = find_model(added[0] if len(added) == 1 else added, text=text)
             return replace(found, name=str(model))
     if not path.is_dir():
-        if str(model) in SHIPPED:
+        if str(model) in SHIPPED_MODELS:
             raise WeightsError(f"the weights of '{model}' are not in {path}; reinstall soundstage")
-        known = listed(str(model), [*SHIPPED, *Library.open().names(str(model))])
+        known = listed(str(model), [*SHIPPED_MODELS, *Library.open().names(str(model))])
         raise RequestError(
             f"model is '{model}', which is neither a folder, a file nor a known model; give a folder, a "
             f"weights file or one of: {known}",
@@ -307,12 +309,12 @@ def named_paths(name: str, library: Library) -> list[Path]:
         return [Path(name)]
     if name in library.models:
         return library.models[name]
-    if name in SHIPPED:
-        return [SHIPPED[name]]
+    if name in SHIPPED_MODELS:
+        return [SHIPPED_MODELS[name]]
     try:
         entries = find(name)
     except RequestError as error:
-        known = listed(name, [*SHIPPED, *library.names(name)])
+        known = listed(name, [*SHIPPED_MODELS, *library.names(name)])
         raise RequestError(
             f"'{name}' is no file, no folder and no known model; the models are {known}; "
             "`soundstage models list` shows every file by name"
@@ -379,7 +381,7 @@ def _from_files(paths: Sequence[Path], text: str | Path | None) -> ModelSet:
     model = ModelSet(
         name=paths[0].stem if paths[0].is_file() else paths[0].name,
         folder=folder,
-        defaults=DISTILLED if transformer.distilled else Defaults(),
+        defaults=DISTILLED_DEFAULTS if transformer.distilled else Defaults(),
         weights=tuple((_label(d), path) for d in weights for path in d.files),
         text=_text_path(found, paths, text),
         found=extras,

@@ -43,9 +43,9 @@ from soundstage.model.transformer import Transformer
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PART_PREFIXES, Part, listing, to_diffusers
-from soundstage.weights.read import Tensors
+from soundstage.weights.read import TensorReader
 
-PREFIXES = (
+NAME_PREFIXES = (
     "base_model.model.",
     "model.diffusion_model.",
     "diffusion_model.",
@@ -132,7 +132,7 @@ def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
     layers: dict[Layer, LowRank] = {}
     unknown: list[str] = []
     spelled: dict[Layer, str] = {}
-    with Tensors() as files:
+    with TensorReader() as files:
         for module, pair in names.pairs.items():
             layer = find_layer(module)
             if layer is None:
@@ -188,7 +188,7 @@ def find_layer(name: str) -> Layer | None:
         if found is not None:
             number = re.search(r"blocks[._](\d+)[._]", bare)
             return Layer(found.part, found.key.replace("#", number[1] if number else ""))
-        prefix = next((p for p in PREFIXES if bare.startswith(p)), None)
+        prefix = next((p for p in NAME_PREFIXES if bare.startswith(p)), None)
         if prefix is None:
             return None
         bare = bare.removeprefix(prefix)
@@ -229,12 +229,12 @@ def _published_prefix(part: Part) -> str:
 # --- tensors ----------------------------------------------------------------------------------------
 
 
-def _low_rank(files: Tensors | None, file: WeightsFile, pair: PairNames, scale: float) -> LowRank:
+def _low_rank(files: TensorReader | None, file: WeightsFile, pair: PairNames, scale: float) -> LowRank:
     down, up = (_factor(files, file, name) for name in (pair.down, pair.up))
     return LowRank(down, up, scale)
 
 
-def _factor(files: Tensors | None, file: WeightsFile, name: str) -> Tensor:
+def _factor(files: TensorReader | None, file: WeightsFile, name: str) -> Tensor:
     """Return a matrix, also where it is written as a convolution of one pixel; no values without files."""
     entry = file.tensors[name]
     if files is None:
@@ -250,7 +250,7 @@ class _Alphas:
         self.path = file.path
         self.settings = _peft_settings(file)
         self.patterns = self._patterns()
-        with Tensors() as files:
+        with TensorReader() as files:
             self.stored = {
                 module: files.raw(file.path, name, file.tensors[name]).double().item()
                 for module, name in names.items()

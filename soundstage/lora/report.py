@@ -16,7 +16,7 @@ from soundstage.lora.metadata import LoraReferences
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.quantize import QuantizedLinear
-from soundstage.weights.read import Tensors
+from soundstage.weights.read import TensorReader
 
 Number = TypeVar("Number", int, float)
 
@@ -168,7 +168,7 @@ def _square(
         tensor = stored.get(layer.part, {}).get(f"{layer.key}.weight")
         if tensor is None:
             return None
-        with Tensors() as files:
+        with TensorReader() as files:
             wide = files.value(tensor, torch.float32, torch.device("cpu"))
     elif isinstance(module, QuantizedLinear):
         wide = module.quantized.dequantize()

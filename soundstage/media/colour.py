@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-
-Pixels = NDArray[np.uint8]
+from soundstage.media.arrays import Pixels
 
 # FFmpeg's numbers, which are those of ITU-T H.273.
 PQ, HLG, LINEAR = 16, 18, 8

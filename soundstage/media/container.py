@@ -16,12 +16,12 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from soundstage.errors import MediaError
+from soundstage.types import Modality
 
-Kind = Literal["video", "audio"]
-Frames = Generator[tuple[float, Any], None, None]  # seconds and PyAV's frame
+TimedFrames = Generator[tuple[float, Any], None, None]  # seconds and PyAV's frame
 
 # Every demuxer that may be chosen, by FFmpeg's names. Those that open other files by what they read (hls,
 # dash, concat, image2, sdp, webm_dash_manifest, ...) and devices are left out.
@@ -142,7 +142,7 @@ def cause(error: Exception) -> str:
     return " ".join(str(said).split())[:160] or type(error).__name__
 
 
-def best_stream(container: Any, kind: Kind) -> Any | None:
+def best_stream(container: Any, kind: Modality) -> Any | None:
     """Return the stream a player would choose; None where there is none. A sound's cover is no video.
 
     Raises MediaError for a file whose only stream of this kind needs a decoder that is not there.
@@ -259,18 +259,18 @@ class Decoder:
     def __init__(
         self,
         path: Path,
-        kind: Kind,
+        kind: Modality,
         *,
         joined: bool = False,
         prepare: Callable[[Any, Any], None] | None = None,
     ) -> None:
         self.path = path
-        self.kind: Kind = kind
+        self.kind: Modality = kind
         self.joined = joined
         self.prepare = prepare
         self.num_damaged = 0
 
-    def frames(self, from_s: float | None = None) -> Frames:
+    def frames(self, from_s: float | None = None) -> TimedFrames:
         """Yield (seconds, frame) from the last keyframe at or before from_s, in the file's own time.
 
         from_s: None is the file's start. Seeks, and where the file cannot, leaves out the decoding.
@@ -287,7 +287,7 @@ class Decoder:
             frames.close()
         yield from self._frames(from_s, None)
 
-    def _frames(self, from_s: float | None, margin: float | None) -> Frames:
+    def _frames(self, from_s: float | None, margin: float | None) -> TimedFrames:
         """Seek so much before from_s; a margin of None reads on from the file's start."""
         with opened(self.path) as container:
             stream = self._stream(container)
@@ -308,7 +308,7 @@ class Decoder:
             self.prepare(container, stream)
         return stream
 
-    def _timed(self, found: Iterator[Any], stream: Any) -> Frames:
+    def _timed(self, found: Iterator[Any], stream: Any) -> TimedFrames:
         """Yield the decoded frames with their times; those without a stamp follow the one before."""
         expected: float | None = None
         clean = False

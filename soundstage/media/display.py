@@ -9,12 +9,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
+from soundstage.media.arrays import Pixels
 from soundstage.media.colour import check_colours, colour_notice, is_plain, mapped, scaler_matrix
-
-Pixels = NDArray[np.uint8]
 
 MAX_ASPECT = 8  # of one pixel; more is a damaged header
 MAX_SIDE = 16_384

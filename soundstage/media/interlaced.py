@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from soundstage.media.container import Frames
+from soundstage.media.container import TimedFrames
 
 
-def whole_frames(frames: Frames) -> Frames:
+def whole_frames(frames: TimedFrames) -> TimedFrames:
     """Yield (seconds, frame) with one whole frame for each interlaced one; others as they are.
 
     A frame's fields are made whole with the help of the frames beside it, so each comes one frame late.

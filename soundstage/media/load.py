@@ -12,17 +12,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
+from soundstage.media.arrays import Frames, Pixels, Waveform
 from soundstage.media.in_memory import File, InMemory
 from soundstage.media.picture import is_picture, picture_frames
 from soundstage.model.channels import stereo_gains
 from soundstage.types import JUST_UNDER_HALF
-
-Frames = NDArray[np.uint8]  # (F, H, W, 3)
-Pixels = NDArray[np.uint8]  # (H, W, 3)
-Waveform = NDArray[np.float32]
 
 
 def frames_shown(

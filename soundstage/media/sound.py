@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.media.container import NEAR_START_S, Decoder, Frames, media_errors
+from soundstage.media.arrays import Waveform
+from soundstage.media.container import NEAR_START_S, Decoder, TimedFrames, media_errors
 from soundstage.media.tracks import tracks
 from soundstage.model.channels import stereo_gains
-
-Waveform = NDArray[np.float32]
 
 WARM_UP_S = 0.3  # decoded before the first sample that is wanted: codecs carry over from packet to packet
 JITTER_S = 0.03  # time stamps of some containers are off by so much
@@ -99,7 +97,7 @@ def _placed(
         at += piece.shape[1]
 
 
-def _at_rate(frames: Frames, rate: int) -> Iterator[tuple[float, Waveform]]:
+def _at_rate(frames: TimedFrames, rate: int) -> Iterator[tuple[float, Waveform]]:
     """Yield (seconds, (2, n)) at one rate."""
     resampler: Any = None
     source: tuple[int, str] | None = None

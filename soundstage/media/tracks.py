@@ -24,7 +24,6 @@ from soundstage.files import known_file
 from soundstage.media.container import (
     JOINABLE,
     Decoder,
-    Kind,
     best_stream,
     cause,
     check_is_file,
@@ -36,7 +35,7 @@ from soundstage.media.container import (
     signed_duration,
 )
 from soundstage.media.display import Display, display_of
-from soundstage.types import JUST_UNDER_HALF
+from soundstage.types import JUST_UNDER_HALF, Modality
 
 HEAD_PACKETS = 120  # from which the rate is found
 TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked for
@@ -149,7 +148,7 @@ def _tracks(path: Path, absolute: str, stamp: tuple[int, ...]) -> Tracks:
     return Tracks(picture, sound, _zero(picture, sound), tuple(unread))
 
 
-def _has(container: Any, kind: Kind) -> bool:
+def _has(container: Any, kind: Modality) -> bool:
     try:
         return best_stream(container, kind) is not None
     except MediaError:
@@ -199,7 +198,7 @@ class _Head:
     indexed: bool
 
 
-def _read_head(path: Path, kind: Kind) -> _Head:
+def _read_head(path: Path, kind: Modality) -> _Head:
     with opened(path) as container:
         stream = best_stream(container, kind)
         assert stream is not None
@@ -284,7 +283,7 @@ class _End:
     joined: bool
 
 
-def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> _End:
+def _end(path: Path, kind: Modality, head: _Head, step_s: float, start_s: float) -> _End:
     """Return where a stream ends.
 
     step_s: length of a packet that states none.
@@ -310,7 +309,7 @@ def _end(path: Path, kind: Kind, head: _Head, step_s: float, start_s: float) -> 
     return _End(tail.begin_s, max(end_s, start_s + step_s), lost_s, tail.joined)
 
 
-def _tail(path: Path, kind: Kind, from_s: float | None, step_s: float, start_s: float) -> _Tail | None:
+def _tail(path: Path, kind: Modality, from_s: float | None, step_s: float, start_s: float) -> _Tail | None:
     """Read the packets from a time on, None for all; None if there are none to be read."""
     import av
 

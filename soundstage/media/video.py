@@ -8,23 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from soundstage.errors import MediaError
+from soundstage.media.arrays import Pixels
 from soundstage.media.container import NEAR_START_S, Decoder, media_errors
 from soundstage.media.interlaced import whole_frames
 from soundstage.media.tracks import PictureTrack, tracks
 from soundstage.types import JUST_UNDER_HALF
-
-Pixels = NDArray[np.uint8]
 
 FAR_S = 5.0  # it is worth to seek anew for a frame so much later
 HELD_S = 0.5  # so long a damaged stretch is bridged by the frame before it
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFrame:
     """What is shown at a time. frame_s: the frame's own time, from the same 0. frame: PyAV's.
 
     bridged: it stands for frames that cannot be decoded, or is damaged itself.
@@ -49,7 +45,7 @@ def video_frames(
     Raises MediaError for a time after the end, and for a stretch that is damaged.
     """
     display = _picture(path)[0].display
-    before: Shown | None = None
+    before: ShownFrame | None = None
     for shown in shown_at(path, times_s):
         if before is None or shown.frame is not before.frame:
             with media_errors(path):
@@ -58,7 +54,7 @@ def video_frames(
         yield picture
 
 
-def shown_at(path: Path, times_s: Sequence[float]) -> Iterator[Shown]:
+def shown_at(path: Path, times_s: Sequence[float]) -> Iterator[ShownFrame]:
     """Yield what `video_frames` shows, still as it was coded."""
     track, zero_s = _picture(path)
     for run in _runs(times_s):
@@ -86,7 +82,7 @@ def _runs(times_s: Sequence[float]) -> Iterator[list[float]]:
         yield run
 
 
-def _run(path: Path, track: PictureTrack, zero_s: float, times_s: list[float]) -> Iterator[Shown]:
+def _run(path: Path, track: PictureTrack, zero_s: float, times_s: list[float]) -> Iterator[ShownFrame]:
     reach_s = zero_s + JUST_UNDER_HALF / float(track.fps)
     decoder = Decoder(path, "video", joined=track.joined)
     start = None if times_s[0] < NEAR_START_S else times_s[0] + reach_s
@@ -106,7 +102,7 @@ def _run(path: Path, track: PictureTrack, zero_s: float, times_s: list[float]) -
             if lost and held_s > max(HELD_S, 2 / float(track.fps)):
                 raise _damaged(path, time_s)
             bridged = frame.is_corrupt or (lost and held_s > 1 / float(track.fps))
-            yield Shown(time_s, frame_s - zero_s, frame, bridged)
+            yield ShownFrame(time_s, frame_s - zero_s, frame, bridged)
 
 
 def _check_length(path: Path, track: PictureTrack, zero_s: float, time_s: float) -> None:

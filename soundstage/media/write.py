@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
+from soundstage.media.arrays import Frames, Waveform
 
 if TYPE_CHECKING:
     import av
@@ -27,9 +28,6 @@ AUDIO_BITS_PER_S = 320_000
 BT709 = 1  # FFmpeg's number for primaries, transfer and matrix alike
 LIMITED_RANGE = 1
 NTSC = Fraction(1000, 1001)
-
-Frames = NDArray[np.uint8]
-Waveform = NDArray[np.float32]
 
 
 def frame_rate(fps: float) -> Fraction:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from soundstage.memory.disk import CPU, DiskSource, is_plain, rounded_values
+from soundstage.memory.disk import CPU, DiskSource, is_kept_as_stored, rounded_values
 from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.memory.stream import (
     BlockLayout,
@@ -35,8 +35,8 @@ from soundstage.memory.stream import (
 from soundstage.model.attention import FeedForward
 from soundstage.weights.layouts import PartTensors, StoredTensor
 from soundstage.weights.load import eight_bit_layers
-from soundstage.weights.quantize import DTYPES, Quantized, QuantizedLinear, from_stored, put, scale_of
-from soundstage.weights.read import Tensors
+from soundstage.weights.quantize import FORMAT_DTYPES, Quantized, QuantizedLinear, from_stored, put, scale_of
+from soundstage.weights.read import TensorReader
 from soundstage.weights.storage import EightBit, Storage
 
 log = logging.getLogger("soundstage.memory")
@@ -109,7 +109,7 @@ class OffloadedModule:
         self._home = []
         while found:
             owner, name, tensor = found.pop(0)
-            view = layout.places[len(self._home)].view(self._memory.bytes)
+            view = layout.tensors[len(self._home)].view(self._memory.bytes)
             view.copy_(tensor)
             self._home.append(like(owner[name], view))
             if not self._here:
@@ -147,7 +147,7 @@ class OffloadedFile:
     def arrive(self) -> None:
         if self._here:
             return
-        with Tensors() as files:
+        with TensorReader() as files:
             for owner, name, stored, kept in self._slots:
                 owner[name] = like(owner[name], _read(files, stored, kept).to(self._device))
                 self.num_bytes_read += stored.entry.num_bytes
@@ -278,7 +278,7 @@ def stream_from_files(
 
     Under the policy "disk" nothing is read yet; what is not streamed is when the module arrives.
     """
-    with Tensors() as files:
+    with TensorReader() as files:
         # What has no place in a block's bytes must be where it is used, if nothing else brings it there.
         _quantize_structure(module, tensors, files, storage, device if residency.policy == "disk" else CPU)
         listed = list(cast(nn.ModuleList, module.get_submodule(blocks)))
@@ -289,7 +289,7 @@ def stream_from_files(
             streamer = BlockStreamer(listed, disk, device=device, num_slots=residency.num_slots)
             rest = OffloadedFile(module, tensors, dtype, device, skip=_managed(streamer))
             return Streamed(streamer, rest, disk)
-        streamed = {f"{blocks}.{n}.{place.key}" for n in numbers for place in layouts[n].places}
+        streamed = {f"{blocks}.{n}.{packed.key}" for n in numbers for packed in layouts[n].tensors}
         disk.num_bytes_read += _fill_rest(module, tensors, files, streamed, dtype)
     host = HostSource(device)
     for n in numbers:
@@ -299,28 +299,28 @@ def stream_from_files(
 
 
 def _quantize_structure(
-    module: nn.Module, tensors: PartTensors, files: Tensors, storage: Storage, place: torch.device
+    module: nn.Module, tensors: PartTensors, files: TensorReader, storage: Storage, device: torch.device
 ) -> None:
-    """Give layers that are held in 8 bits their module and, at a place, their scales; values come later.
+    """Give layers that are held in 8 bits their module and, on a device, their scales; values come later.
 
     The scales of a weight that is rounded at load need a first reading of it.
     """
     for name, how in eight_bit_layers(module, tensors, storage).items():
         bias = module.get_submodule(name).bias
-        put(module, name, _without_values(files, tensors[f"{name}.weight"], how, bias, place))
+        put(module, name, _without_values(files, tensors[f"{name}.weight"], how, bias, device))
 
 
 def _without_values(
-    files: Tensors, stored: StoredTensor, how: EightBit, bias: Any, place: torch.device
+    files: TensorReader, stored: StoredTensor, how: EightBit, bias: Any, device: torch.device
 ) -> QuantizedLinear:
-    values = torch.empty(stored.entry.shape, dtype=DTYPES[how.format], device="meta")
+    values = torch.empty(stored.entry.shape, dtype=FORMAT_DTYPES[how.format], device="meta")
     if not how.kept:
-        scale = scale_of(files.value(stored, torch.float32, CPU), how.format).to(place)
+        scale = scale_of(files.value(stored, torch.float32, CPU), how.format).to(device)
         return QuantizedLinear(Quantized(values, scale), bias, native=how.native)
     found, of_input = files.scale(stored), stored.sidecars.get("input_scale")
-    scale = (torch.ones(1, 1) if found is None else found).to(place)  # a plain cast has none
+    scale = (torch.ones(1, 1) if found is None else found).to(device)  # a plain cast has none
     input_scale = (
-        None if of_input is None else files.raw(stored.path, *of_input).float().reshape(()).to(place)
+        None if of_input is None else files.raw(stored.path, *of_input).float().reshape(()).to(device)
     )
     return from_stored(values, scale, bias, input_scale=input_scale, native=how.native, name=stored.name)
 
@@ -361,7 +361,7 @@ def below(tensors: PartTensors, prefix: str) -> dict[str, StoredTensor]:
 
 
 def _fill_rest(
-    module: nn.Module, tensors: PartTensors, files: Tensors, streamed: set[str], dtype: torch.dtype
+    module: nn.Module, tensors: PartTensors, files: TensorReader, streamed: set[str], dtype: torch.dtype
 ) -> int:
     """Read what is not streamed and not there; returns the bytes read."""
     num_bytes = 0
@@ -374,9 +374,9 @@ def _fill_rest(
     return num_bytes
 
 
-def _read(files: Tensors, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
+def _read(files: TensorReader, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
     """On the CPU; values that are held in 8 bits are as stored, or rounded."""
-    if is_plain(stored, dtype):
+    if is_kept_as_stored(stored, dtype):
         return files.raw(stored.path, stored.name, stored.entry)
     return rounded_values(files, stored, dtype) if dtype.itemsize == 1 else files.value(stored, dtype, CPU)
 

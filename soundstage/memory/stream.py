@@ -37,7 +37,7 @@ MIN_ELEMENTS = 4096
 # --- lanes and events -------------------------------------------------------------------------------
 
 
-class Event:
+class LaneEvent:
     """A point in a lane's work. issued: the host has come to it; mark: the device's own event there."""
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class Lane(Protocol):
 
     def run(self, work: Callable[[], None]) -> None: ...
 
-    def wait(self, event: Event) -> None:
+    def wait(self, event: LaneEvent) -> None:
         """Hold what comes after until `event`."""
         ...
 
-    def record(self) -> Event: ...
+    def record(self) -> LaneEvent: ...
 
     def close(self) -> None: ...
 
@@ -69,13 +69,13 @@ class HostLane:
     def run(self, work: Callable[[], None]) -> None:
         work()
 
-    def wait(self, event: Event) -> None:
+    def wait(self, event: LaneEvent) -> None:
         self.num_waits += 1
         event.issued.wait()
         _raise(event)
 
-    def record(self) -> Event:
-        event = Event()
+    def record(self) -> LaneEvent:
+        event = LaneEvent()
         event.issued.set()
         return event
 
@@ -96,15 +96,15 @@ class CudaLane:
         with torch.cuda.stream(self._stream):
             work()
 
-    def wait(self, event: Event) -> None:
+    def wait(self, event: LaneEvent) -> None:
         self.num_waits += 1
         event.issued.wait()  # set already, unless a worker thread still reads from disk
         _raise(event)
         if event.mark is not None:
             self._current().wait_event(event.mark)
 
-    def record(self) -> Event:
-        event = Event()
+    def record(self) -> LaneEvent:
+        event = LaneEvent()
         event.mark = self._current().record_event()
         event.issued.set()
         return event
@@ -141,7 +141,7 @@ class ThreadLane:
 
         self._jobs.put(work if stream is None else on_stream)
 
-    def wait(self, event: Event) -> None:
+    def wait(self, event: LaneEvent) -> None:
         stream = self._stream
 
         def hold() -> None:
@@ -151,8 +151,8 @@ class ThreadLane:
 
         self._jobs.put(hold)
 
-    def record(self) -> Event:
-        event, stream, errors = Event(), self._stream, self._errors
+    def record(self) -> LaneEvent:
+        event, stream, errors = LaneEvent(), self._stream, self._errors
 
         def reach() -> None:
             if errors:
@@ -184,7 +184,7 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], errors: list[BaseE
             errors.append(error)
 
 
-def _raise(event: Event) -> None:
+def _raise(event: LaneEvent) -> None:
     if event.error is not None:
         raise event.error
 
@@ -193,7 +193,7 @@ def _raise(event: Event) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class PackedTensor:
     """Where one tensor of a block lies in the block's bytes."""
 
     key: str
@@ -211,7 +211,7 @@ class Place:
 class BlockLayout:
     """One block's streamed tensors, one after the other. Blocks of one model may differ."""
 
-    places: tuple[Place, ...]
+    tensors: tuple[PackedTensor, ...]
     num_bytes: int
 
     @classmethod
@@ -227,12 +227,12 @@ class BlockLayout:
     @classmethod
     def packed(cls, tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]]) -> BlockLayout:
         """Tensors one after the other, each at an aligned offset."""
-        places, end = [], 0
+        packed, end = [], 0
         for key, dtype, shape in tensors:
             num_bytes = math.prod(shape) * dtype.itemsize
-            places.append(Place(key, dtype, shape, end, num_bytes))
+            packed.append(PackedTensor(key, dtype, shape, end, num_bytes))
             end += -(-num_bytes // ALIGNMENT) * ALIGNMENT
-        return cls(tuple(places), end)
+        return cls(tuple(packed), end)
 
 
 def is_streamed(key: str, tensor: Tensor) -> bool:
@@ -303,9 +303,9 @@ class HostSource:
         layout = BlockLayout.of(block)
         memory = self.reserve(number, layout)
         owners = owners_of(block)
-        for place in layout.places:
-            owner, name = owners[place.key]
-            view = place.view(memory)
+        for packed in layout.tensors:
+            owner, name = owners[packed.key]
+            view = packed.view(memory)
             view.copy_(owner[name].detach())
             owner[name] = like(owner[name], view)
 
@@ -347,8 +347,8 @@ class _Slot:
     """A piece of the arena. holds: the block whose bytes are there, or on the way there."""
 
     memory: Tensor
-    ready: Event
-    free: Event
+    ready: LaneEvent
+    free: LaneEvent
     holds: int | None = None
     views: dict[int, list[tuple[Owner, str, Tensor]]] = field(default_factory=dict)
 
@@ -420,7 +420,7 @@ class BlockStreamer:
         self.copies.close()
 
     def managed(self) -> list[tuple[Owner, str]]:
-        """Return the streamed tensors, as places in modules; the caller places all others."""
+        """Return the streamed tensors, as owners and names in modules; the caller moves all others."""
         return [(owner, name) for bound in self._homes.values() for owner, name, _ in bound]
 
     @property
@@ -513,7 +513,7 @@ class BlockStreamer:
     def _views(self, slot: _Slot, number: int) -> list[tuple[Owner, str, Tensor]]:
         """Return what to put into the block's modules while it is in this slot; made once."""
         if number not in slot.views:
-            slot.views[number] = self._bound(number, lambda place: place.view(slot.memory))
+            slot.views[number] = self._bound(number, lambda packed: packed.view(slot.memory))
         return slot.views[number]
 
     def _home_views(self, number: int) -> list[tuple[Owner, str, Tensor]]:
@@ -521,13 +521,15 @@ class BlockStreamer:
         memory = self.source.at_home(number)
         if memory is None:
             return self._bound(number, lambda p: torch.empty(p.shape, dtype=p.dtype, device="meta"))
-        return self._bound(number, lambda place: place.view(memory))
+        return self._bound(number, lambda packed: packed.view(memory))
 
-    def _bound(self, number: int, tensor: Callable[[Place], Tensor]) -> list[tuple[Owner, str, Tensor]]:
+    def _bound(
+        self, number: int, tensor: Callable[[PackedTensor], Tensor]
+    ) -> list[tuple[Owner, str, Tensor]]:
         bound = []
-        for place in self.source.layouts[number].places:
-            owner, name = self._owners[number][place.key]
-            bound.append((owner, name, like(owner[name], tensor(place))))
+        for packed in self.source.layouts[number].tensors:
+            owner, name = self._owners[number][packed.key]
+            bound.append((owner, name, like(owner[name], tensor(packed))))
         return bound
 
     def _send_home(self, number: int) -> None:

@@ -43,7 +43,7 @@ from soundstage.speed import graphs, onednn
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ
 from soundstage.weights.layouts import Part
 from soundstage.weights.load import load_preview, load_upsampler
-from soundstage.weights.read import Tensors
+from soundstage.weights.read import TensorReader
 from soundstage.weights.storage import Storage
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ class ModelParts:
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight of the parts that were built, from its file where it is in no memory."""
-        with Tensors() as files:
+        with TensorReader() as files:
             for part, module in self._built_modules():
                 of_part = self._build.tensors.get(cast(Part, part), {})
                 stored = self.text.gemma_tensors if part == "text encoder" else of_part

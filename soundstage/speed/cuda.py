@@ -26,7 +26,7 @@ from soundstage.model.rope import RopeTable, Rotation
 from soundstage.speed.layers import watched
 from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.weights.quantize import (
-    DTYPES,
+    FORMAT_DTYPES,
     PLAIN_ROUNDING,
     Quantized,
     QuantizedLinear,
@@ -173,11 +173,11 @@ class FusedRounding(Rounding):
         if f"activations {format}" not in self.on or not self._fits(x) or not x.is_contiguous():
             return super().activations(x, format, scale)
         if scale is not None or x.is_inference():  # its changes are not counted
-            return Quantized(*self.kernels.quantize_rows(x, DTYPES[format], scale))
+            return Quantized(*self.kernels.quantize_rows(x, FORMAT_DTYPES[format], scale))
         key = (x.data_ptr(), x._version, tuple(x.shape), x.dtype, format)
         kept = self._kept
         if kept is None or kept.key != key or kept.storage() is None:
-            made = Quantized(*self.kernels.quantize_rows(x, DTYPES[format]))
+            made = Quantized(*self.kernels.quantize_rows(x, FORMAT_DTYPES[format]))
             kept = self._kept = _Kept(key, weakref.ref(x.untyped_storage(), self._forget), made)
         return kept.rounded
 
@@ -340,7 +340,7 @@ def _trials(fused: Fused, shape: _Shape, noise: _Noise) -> dict[str, Runs]:
 def _rounding_trials(fused: FusedRounding, width: int, noise: _Noise) -> dict[str, Runs]:
     """Return every method of `FusedRounding` on tokens and a weight of a width, to be tried."""
     x = noise(TRIAL_TOKENS, width)
-    weights = {format: quantize_weight(noise(1024, width), format) for format in DTYPES}
+    weights = {format: quantize_weight(noise(1024, width), format) for format in FORMAT_DTYPES}
     sums = (noise(TRIAL_TOKENS, 1024) * 1000).to(torch.int32)
     row_scale, bias = noise(TRIAL_TOKENS, 1).float().abs(), noise(1024)
 
@@ -354,7 +354,7 @@ def _rounding_trials(fused: FusedRounding, width: int, noise: _Noise) -> dict[st
         return rounding.rescaled(sums, row_scale, weights["int8"].scale, bias, noise.dtype)
 
     runs: dict[str, Callable[[Rounding], Tensor]] = {"rescaled": rescaled}
-    for format in DTYPES:
+    for format in FORMAT_DTYPES:
         runs[f"activations {format}"] = partial(activations, format=format)
         runs[f"weight {format}"] = partial(weight, format=format)
     return {name: Runs(partial(run, PLAIN_ROUNDING), partial(run, fused)) for name, run in runs.items()}

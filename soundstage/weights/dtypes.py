@@ -7,8 +7,8 @@ from soundstage.weights.gguf import is_packed
 from soundstage.weights.layouts import PartTensors, StoredTensor
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
-QUANTIZED = FP8 | {"I8"}
+FP8_NAMES = frozenset({"F8_E4M3", "F8_E5M2"})
+QUANTIZED_NAMES = FP8_NAMES | {"I8"}
 
 
 def check_dtypes(tensors: PartTensors) -> None:
@@ -24,11 +24,11 @@ def _dtype_problem(key: str, tensor: StoredTensor) -> str | None:
     advice = "get the BF16 or FP8 file"
     if "weight_scale_2" in tensor.sidecars or "pre_quant_scale" in tensor.sidecars:
         return f"is quantized to NVFP4 or AWQ, which this engine does not read; {advice}"
-    if dtype in QUANTIZED and ("scale_shift_table" in key or "norm" in key.rsplit(".", 2)[-2]):
+    if dtype in QUANTIZED_NAMES and ("scale_shift_table" in key or "norm" in key.rsplit(".", 2)[-2]):
         return f"is stored as {dtype}, where LTX-2.3 needs floating-point values; {advice}"
     if dtype == "I8" and tensor.scale is None:
         return f"is stored as I8 without a scale, which makes its values meaningless; {advice}"
-    if dtype not in FLOATS | QUANTIZED and not is_packed(dtype):
+    if dtype not in FLOATS | QUANTIZED_NAMES and not is_packed(dtype):
         return f"is stored as {dtype}, which is no dtype of weights read here; {advice}"
     if tensor.scale is None:
         return None

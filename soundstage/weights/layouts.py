@@ -96,10 +96,10 @@ class StoredTensor:
 
 
 PartTensors = Mapping[str, StoredTensor]  # our state-dict key -> where its value is
-Place = tuple[Part, str]
+PartKey = tuple[Part, str]
 
 
-def locate(name: str) -> Place | None:
+def locate(name: str) -> PartKey | None:
     """Return the part of a name in official spelling and its key there; None for an unknown name.
 
     A prefix is stripped once: `vocoder.vocoder.conv_pre.weight` is `vocoder.conv_pre.weight` of the vocoder.
@@ -127,7 +127,7 @@ class Spelling:
     """How the names of one checkpoint are read. name: for people."""
 
     name: str
-    locate: Callable[[str], Place | None]
+    locate: Callable[[str], PartKey | None]
 
 
 def spelling_of(tensors: Mapping[str, TensorEntry]) -> Spelling:
@@ -182,7 +182,7 @@ def diffusers_component(tensors: Collection[str]) -> DiffusersComponent | None:
     return "vocoder" if "vocoder.conv_in.weight" in tensors else None
 
 
-def _locate_diffusers(component: DiffusersComponent, name: str) -> Place | None:
+def _locate_diffusers(component: DiffusersComponent, name: str) -> PartKey | None:
     name = _without_model_prefix(name)
     if component != "connectors":
         (part,) = DIFFUSERS_PARTS[component]
@@ -205,7 +205,7 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
     """
     parts: dict[Part, dict[str, StoredTensor]] = {}
     for group in shard_groups(files):
-        tensors = merged(group)
+        tensors = merged_shards(group)
         _check_quantizers(group)
         check_kind(group[0].path, tensors, group[0].metadata)
         spelling = spelling_of(tensors)
@@ -226,7 +226,7 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
     return parts
 
 
-def merged(group: Iterable[WeightsFile]) -> dict[str, TensorEntry]:
+def merged_shards(group: Iterable[WeightsFile]) -> dict[str, TensorEntry]:
     """Return the tensors of a checkpoint's shards. A name that two shards have is found by `find_parts`."""
     return {name: entry for file in group for name, entry in file.tensors.items()}
 

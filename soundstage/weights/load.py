@@ -41,7 +41,7 @@ from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, StoredTensor, listing
 from soundstage.weights.quantize import QuantizedLinear, from_stored, put, quantize_rows
-from soundstage.weights.read import Tensors
+from soundstage.weights.read import TensorReader
 from soundstage.weights.storage import EightBit, Storage, eight_bit
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -178,7 +178,7 @@ def assign(
 ) -> None:
     """Replace a meta module's tensors by stored ones that fit it."""
     small = eight_bit_layers(module, tensors, storage)
-    with Tensors() as files:
+    with TensorReader() as files:
         state = {
             key: files.value(tensor, torch.float32 if "scale_shift_table" in key else dtype, device)
             for key, tensor in tensors.items()
@@ -192,7 +192,7 @@ def assign(
 
 
 def _read_eight_bit(
-    files: Tensors, stored: StoredTensor, how: EightBit, bias: torch.Tensor | None, device: torch.device
+    files: TensorReader, stored: StoredTensor, how: EightBit, bias: torch.Tensor | None, device: torch.device
 ) -> QuantizedLinear:
     if not how.kept:
         weight = quantize_rows(files.value(stored, torch.float32, device), how.format)

@@ -35,13 +35,13 @@ from soundstage.weights.storage import TARGET, Format, Scheme
 Per = Literal["tensor", "row"]
 
 FP8 = torch.float8_e4m3fn
-DTYPES: dict[Format, torch.dtype] = {"fp8": FP8, "int8": torch.int8}
+FORMAT_DTYPES: dict[Format, torch.dtype] = {"fp8": FP8, "int8": torch.int8}
 LARGEST: dict[Format, float] = {"fp8": 448.0, "int8": 127.0}
 # e4m3 has 3 bits after the point and no exponent below -6: smaller numbers lie on the grid of 2^-9.
 FP8_FRACTION_BITS, FP8_LEAST_EXPONENT = 3, -6
 SMALLEST_SCALE = 1e-12  # of a row of zeros, which must not be divided by zero
-CHUNK = 1 << 22  # values that are worked on at once
-LEAST_ROWS = 17  # torch._int_mm on CUDA takes no fewer
+VALUES_AT_ONCE = 1 << 22  # values that are worked on at once
+MIN_ROWS_ON_CUDA = 17  # torch._int_mm on CUDA takes no fewer
 
 
 class Quantized(NamedTuple):
@@ -81,7 +81,7 @@ def quantize_weight(
 
 def quantize_rows(weight: Tensor, format: Format) -> Quantized:
     """`quantize_weight` with a scale per row, some rows at a time: little is taken besides the result."""
-    rows = max(1, CHUNK // max(1, weight.shape[1]))
+    rows = max(1, VALUES_AT_ONCE // max(1, weight.shape[1]))
     parts = [quantize_weight(weight[i : i + rows], format) for i in range(0, len(weight), rows)]
     return Quantized(torch.cat([p.values for p in parts]), torch.cat([p.scale for p in parts]))
 
@@ -109,7 +109,7 @@ def rounded(x: Tensor, format: Format, generator: torch.Generator | None = None)
         x = (x / step).add_(noise).floor_().mul_(step).clamp_(-LARGEST[format], LARGEST[format])
     elif format == "int8":
         x = x.round()
-    return x.to(DTYPES[format])
+    return x.to(FORMAT_DTYPES[format])
 
 
 def _fp8_step(x: Tensor) -> Tensor:
@@ -240,7 +240,7 @@ class QuantizedLinear(nn.Module):
     def _int8_product(self, x: Tensor) -> Tensor:
         """Return (n, in) -> (n, out), each token rounded with its own scale."""
         x8, x_scale = self.rounding.activations(x, "int8")
-        missing = LEAST_ROWS - len(x8)
+        missing = MIN_ROWS_ON_CUDA - len(x8)
         padded = F.pad(x8, (0, 0, 0, missing)) if missing > 0 else x8
         sums = torch._int_mm(padded, self.weight.T)[: len(x8)]
         return self.rounding.rescaled(sums, x_scale, self.weight_scale, self.bias, x.dtype)
@@ -285,7 +285,7 @@ def from_stored(
     cast has. input_scale: one number; exactly 1 is a placeholder, and activations are then scaled by what
     they are. name: for errors. Raises WeightsError for a dtype or scale of another kind.
     """
-    if weight.dtype not in DTYPES.values() or weight.ndim != 2:
+    if weight.dtype not in FORMAT_DTYPES.values() or weight.ndim != 2:
         raise WeightsError(
             f"'{name}' is {weight.dtype} {list(weight.shape)}; e4m3 or int8 with two axes is needed"
         )

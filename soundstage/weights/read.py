@@ -36,18 +36,18 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
 }
 # Values worked on at once when a weight is turned into another dtype.
-CHUNK = 1 << 22
+VALUES_AT_ONCE = 1 << 22
 CACHED = 1 << 17  # the same where many passes over them are made within the processor's cache
 
 
-class Tensors:
+class TensorReader:
     """Open weights files. Use in a `with` statement; each file is opened once, on its first tensor."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._opened: dict[Path, tuple[FileIO, tuple[int, int]]] = {}
 
-    def __enter__(self) -> Tensors:
+    def __enter__(self) -> TensorReader:
         return self
 
     def __exit__(
@@ -181,7 +181,7 @@ def _affine(raw: Tensor, scale: Tensor | None, shift: float, dtype: torch.dtype)
     """raw * scale + shift, computed in float32, some rows at a time."""
     flat = raw.reshape(raw.shape[0], -1) if raw.dim() else raw.reshape(1, 1)
     value = torch.empty(flat.shape, dtype=dtype, device=raw.device)
-    rows = max(1, CHUNK // max(1, flat.shape[1]))
+    rows = max(1, VALUES_AT_ONCE // max(1, flat.shape[1]))
     for start in range(0, flat.shape[0], rows):
         part = flat[start : start + rows].float()
         if scale is not None:
@@ -214,7 +214,7 @@ class WideE4m3:
 def _decoded(data: Tensor, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
     """Return a tensor of a GGUF block format, some blocks at a time."""
     kind, value = stored.entry.dtype, torch.empty(stored.entry.num_params, dtype=dtype)
-    step = CHUNK // 16 // block_bytes(kind) * block_bytes(kind)
+    step = VALUES_AT_ONCE // 16 // block_bytes(kind) * block_bytes(kind)
     done = 0
     for start in range(0, len(data), step):
         part = torch.from_numpy(decode_blocks(data[start : start + step].numpy(), kind))

@@ -19,7 +19,7 @@ from soundstage.errors import WeightsError
 from soundstage.weights.entry import TensorEntry, WeightsFile
 
 # By the name in a file, the name here.
-NAMES = {
+SIDECAR_NAMES = {
     "weight_scale": "weight_scale",
     "scale_weight": "weight_scale",
     "weight_scale_2": "weight_scale_2",
@@ -30,14 +30,14 @@ NAMES = {
 }
 OF_THE_FILE = "scaled_fp8"
 DECLARATION = "_quantization_metadata"  # in the header; which layers are quantized, and how
-FORMATS = frozenset({"float8_e4m3fn", "float8_e5m2", "int8_tensorwise"})
+DECLARED_FORMATS = frozenset({"float8_e4m3fn", "float8_e5m2", "int8_tensorwise"})
 
 Sidecars = Mapping[str, tuple[str, TensorEntry]]  # name here -> name in the file, entry
 
 
 def is_sidecar(name: str) -> bool:
     last = name.rpartition(".")[2]
-    return last in NAMES or last == OF_THE_FILE
+    return last in SIDECAR_NAMES or last == OF_THE_FILE
 
 
 def sidecars(file: WeightsFile) -> dict[str, dict[str, tuple[str, TensorEntry]]]:
@@ -45,11 +45,11 @@ def sidecars(file: WeightsFile) -> dict[str, dict[str, tuple[str, TensorEntry]]]
     found: dict[str, dict[str, tuple[str, TensorEntry]]] = {}
     for name, entry in file.tensors.items():
         module, _, last = name.rpartition(".")
-        if last not in NAMES:
+        if last not in SIDECAR_NAMES:
             continue
         if f"{module}.weight" not in file.tensors:
             raise WeightsError(f"{file.path} has the scale '{name}' but not its weight; get a complete file")
-        found.setdefault(f"{module}.weight", {})[NAMES[last]] = (name, entry)
+        found.setdefault(f"{module}.weight", {})[SIDECAR_NAMES[last]] = (name, entry)
     return found
 
 
@@ -59,7 +59,7 @@ def check_declared(file: WeightsFile) -> None:
         kind = declared.get("format", "int8_tensorwise")
         if declared.get("convrot"):
             kind = f"{kind} with rotation (convrot)"
-        if kind not in FORMATS:
+        if kind not in DECLARED_FORMATS:
             raise WeightsError(
                 f"{file.path}: '{layer}' is quantized to {kind}, which this engine does not read; "
                 "get the BF16 or FP8 file"

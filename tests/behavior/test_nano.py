@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import soundstage as ss
-from soundstage.library.model_files import SHIPPED
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.training.install import OPTIONAL
 from soundstage.rendering.events import Done
 from soundstage.rendering.parts import ModelParts
@@ -35,7 +35,7 @@ def _run(stage: ss.Engine, prompt: str, seed: int) -> Done:
 
 
 def test_weights_are_under_80_mb_and_under_100_mb_with_upscalers_and_lora() -> None:
-    files = {p.name: p.stat().st_size for p in SHIPPED["nano"].rglob("*") if p.is_file()}
+    files = {p.name: p.stat().st_size for p in SHIPPED_MODELS["nano"].rglob("*") if p.is_file()}
     assert set(OPTIONAL) <= set(files)
     assert sum(size for name, size in files.items() if name not in OPTIONAL) < 80e6
     assert sum(files.values()) < 100e6

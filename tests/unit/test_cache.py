@@ -13,7 +13,7 @@ import soundstage as ss
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
-from soundstage.library.model_files import EXTRAS, SHIPPED, ModelSet, find_model
+from soundstage.library.model_files import EXTRAS, SHIPPED_MODELS, ModelSet, find_model
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.planning.plan import Plan
@@ -222,7 +222,7 @@ def planned(defaults: Defaults | None = None, **fields: Any) -> Plan:
 
 def test_a_cache_is_for_the_first_pass_and_shown_in_the_plan(tmp_path: Path) -> None:
     for name, _ in EXTRAS.values():
-        (tmp_path / name).symlink_to(SHIPPED["nano"] / name)
+        (tmp_path / name).symlink_to(SHIPPED_MODELS["nano"] / name)
     plan = make_plan(
         ss.Request(prompt="a", recipe="pro", cache="teacache:0.2"), ModelSet("test", tmp_path, Defaults())
     )

@@ -21,9 +21,9 @@ from torch import Tensor
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library import convert_plan as conversion
 from soundstage.library.convert import convert
-from soundstage.library.convert_plan import OutputFile, Source, open_source, plan_conversion
+from soundstage.library.convert_plan import ConvertSource, OutputFile, open_source, plan_conversion
 from soundstage.library.identify import identify
-from soundstage.library.model_files import SHIPPED, find_model
+from soundstage.library.model_files import SHIPPED_MODELS, find_model
 from soundstage.rendering.parts import ModelParts
 from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.entry import TensorEntry
@@ -32,7 +32,7 @@ from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
 from soundstage.weights.load import builder, load_part
 from tests.tiny_model import write_tiny_model
 
-NANO = SHIPPED["nano"]
+NANO = SHIPPED_MODELS["nano"]
 OWN = ("transformer.safetensors", "video_vae.safetensors", "audio_vae.safetensors")
 
 
@@ -92,7 +92,7 @@ def test_the_writer_is_safetensors_own_to_the_byte(tmp_path: Path, tiny: Path) -
 
 
 @pytest.fixture(scope="module")
-def published() -> Source:
+def published() -> ConvertSource:
     """The 22B model as a source: names, shapes and dtypes of the official file, and no bytes."""
     parts: dict[Any, dict[str, StoredTensor]] = {}
     for part in PARTS:
@@ -106,7 +106,7 @@ def published() -> Source:
             )
             for key, value in state.items()
         }
-    return Source("ltx-2.3-22b-dev", parts, (), published_config(), {"model_version": "2.3.0"})
+    return ConvertSource("ltx-2.3-22b-dev", parts, (), published_config(), {"model_version": "2.3.0"})
 
 
 def write_sparse(folder: Path, outputs: Iterable[OutputFile]) -> list[Path]:
@@ -122,7 +122,7 @@ def write_sparse(folder: Path, outputs: Iterable[OutputFile]) -> list[Path]:
     return paths
 
 
-def inventory(source: Source) -> set[tuple[str, str, str, tuple[int, ...]]]:
+def inventory(source: ConvertSource) -> set[tuple[str, str, str, tuple[int, ...]]]:
     return {
         (part, key, stored.entry.dtype, stored.entry.shape)
         for part, tensors in source.parts.items()
@@ -130,7 +130,7 @@ def inventory(source: Source) -> set[tuple[str, str, str, tuple[int, ...]]]:
     }
 
 
-def test_the_official_file_would_have_the_published_tensors(published: Source) -> None:
+def test_the_official_file_would_have_the_published_tensors(published: ConvertSource) -> None:
     (output,) = plan_conversion(published, "official", None)
     assert len(output.entries) == 5_947
     assert Counter(entry.dtype for entry in output.entries.values()) == {"BF16": 5_657, "F32": 290}
@@ -140,7 +140,7 @@ def test_the_official_file_would_have_the_published_tensors(published: Source) -
 
 @pytest.mark.parametrize("layout", ["official", "kijai", "diffusers"])
 def test_at_full_size_every_layout_has_the_same_keys_and_shapes(
-    tmp_path: Path, published: Source, layout: Any
+    tmp_path: Path, published: ConvertSource, layout: Any
 ) -> None:
     paths = write_sparse(tmp_path, plan_conversion(published, layout, None))
     again = open_source([tmp_path])
@@ -153,7 +153,7 @@ def test_at_full_size_every_layout_has_the_same_keys_and_shapes(
     }
 
 
-def test_shards_of_a_diffusers_folder_are_at_most_5_gb(published: Source) -> None:
+def test_shards_of_a_diffusers_folder_are_at_most_5_gb(published: ConvertSource) -> None:
     outputs = plan_conversion(published, "diffusers", None)
     shards = [output for output in outputs if output.path.parent.name == "transformer"]
     assert len(shards) == 8
@@ -161,7 +161,7 @@ def test_shards_of_a_diffusers_folder_are_at_most_5_gb(published: Source) -> Non
     assert shards[0].path.name == "diffusion_pytorch_model-00001-of-00008.safetensors"
 
 
-def test_a_missing_shard_is_named(tmp_path: Path, published: Source) -> None:
+def test_a_missing_shard_is_named(tmp_path: Path, published: ConvertSource) -> None:
     paths = write_sparse(tmp_path, plan_conversion(published, "diffusers", None))
     gone = next(path for path in paths if "00003-of-00008" in path.name)
     gone.unlink()
@@ -170,7 +170,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, published: Source) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "gigabytes"), [("fp8", 28.0), ("int8", 28.0)])
-def test_eight_bit_at_full_size(published: Source, dtype: Any, gigabytes: float) -> None:
+def test_eight_bit_at_full_size(published: ConvertSource, dtype: Any, gigabytes: float) -> None:
     (output,) = plan_conversion(published, "official", dtype)
     stored = {"fp8": "F8_E4M3", "int8": "I8"}[dtype]
     quantized = [name for name, entry in output.entries.items() if entry.dtype == stored]

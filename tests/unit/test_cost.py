@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import RequestError
 from soundstage.library import sizes as published
-from soundstage.library.model_files import DISTILLED, ModelSet
+from soundstage.library.model_files import DISTILLED_DEFAULTS, ModelSet
 from soundstage.library.sizes import ModelSizes
 from soundstage.memory.machine import Machine
 from soundstage.memory.offload import chunk_feed_forward
@@ -47,7 +47,7 @@ BF16, FP8 = ModelSizes.published("bfloat16"), ModelSizes.published("fp8")
 
 def plan(width: int, height: int, num_frames: int, kinds: tuple[str, ...] = ("cond",)) -> Plan:
     """One pass of eight steps."""
-    model = ModelSet("test", Path("nowhere"), replace(DISTILLED, max_duration_s=100))
+    model = ModelSet("test", Path("nowhere"), replace(DISTILLED_DEFAULTS, max_duration_s=100))
     made = make_plan(Request(prompt="a", size=(width, height), num_frames=num_frames), model)
     return replace(made, passes=(replace(made.passes[0], kinds=kinds),))
 
@@ -72,7 +72,7 @@ def test_published_sizes_are_those_of_the_modules() -> None:
     with torch.device("meta"):
         one = Transformer(TransformerConfig.from_header({"transformer": transformer_header(num_layers=1)}))
     matrices = BlockLayout.of(one.transformer_blocks[0], lambda _, tensor: torch.float8_e4m3fn)
-    assert sum(place.num_bytes for place in matrices.places) == published.BLOCK_MATRICES
+    assert sum(place.num_bytes for place in matrices.tensors) == published.BLOCK_MATRICES
     assert sum(v.numel() for v in one.transformer_blocks[0].state_dict().values()) == published.BLOCK_PARAMS
 
 

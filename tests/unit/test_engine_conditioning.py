@@ -18,7 +18,7 @@ from torch import Tensor
 import soundstage as ss
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Engine
-from soundstage.library.model_files import EXTRAS, SHIPPED, find_model
+from soundstage.library.model_files import EXTRAS, SHIPPED_MODELS, find_model
 from soundstage.planning.plan import LoraUse
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
@@ -57,7 +57,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
     for role, (name, _) in EXTRAS.items():
         if role != "preview":
-            (folder / name).symlink_to(SHIPPED["nano"] / name)
+            (folder / name).symlink_to(SHIPPED_MODELS["nano"] / name)
     model = find_model(folder)
     return Engine(model, parts=StandIns(model, torch.device("cpu"), torch.float32))
 

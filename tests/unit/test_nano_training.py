@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.library.model_files import SHIPPED
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.config import AudioVaeConfig, audio_vae_header
 from soundstage.model.statistics import ChannelStatistics
@@ -165,7 +165,7 @@ def test_training_goes_on_from_installed_weights(
 ) -> None:
     """Taken apart, put together again they are the same bytes; a module begun with them exports them."""
     monkeypatch.setenv("SOUNDSTAGE_TRAINING", str(tmp_path))
-    shipped, again = SHIPPED["nano"], tmp_path / "again"
+    shipped, again = SHIPPED_MODELS["nano"], tmp_path / "again"
     unpack(shipped, weights_folder())
     install(weights_folder(), again)
     assert all((again / name).read_bytes() == (shipped / name).read_bytes() for name in (*FILES, *OPTIONAL))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
 from soundstage.library.identify import scan
-from soundstage.library.model_files import EXTRAS, SHIPPED
+from soundstage.library.model_files import EXTRAS, SHIPPED_MODELS
 from soundstage.model.upsampler import upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.nano.training import latents, preview, upsamplers
@@ -148,7 +148,7 @@ def test_a_few_steps_lower_the_loss_and_the_file_reads_back(
 @cache
 def nano_vae() -> VideoVae:
     """The shipped one: a decoder of random weights has slopes that overflow bfloat16."""
-    files = [read_header(SHIPPED["nano"] / "video_vae.safetensors")]
+    files = [read_header(SHIPPED_MODELS["nano"] / "video_vae.safetensors")]
     parts = find_parts(files)
     build = builder("video_vae", parts, stored_config(files))
     vae = load_part(build, parts, "video_vae", dtype=torch.float32)

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 import soundstage as ss
 from soundstage.conditioning.pixels import strided
 from soundstage.errors import ConfigError, RequestError, WeightsError
-from soundstage.library.model_files import EXTRAS, SHIPPED, ModelSet, find_model
+from soundstage.library.model_files import EXTRAS, SHIPPED_MODELS, ModelSet, find_model
 from soundstage.planning.grid import snap_frames, snap_side
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.plan import LoraUse, Plan
@@ -155,7 +155,7 @@ def test_a_folder_without_weights_is_no_model(tmp_path: Path) -> None:
 def model(tmp_path: Path) -> ModelSet:
     """The 22B's defaults, with every optional file."""
     for name, _ in EXTRAS.values():
-        (tmp_path / name).symlink_to(SHIPPED["nano"] / name)
+        (tmp_path / name).symlink_to(SHIPPED_MODELS["nano"] / name)
     return ModelSet("test", tmp_path, Defaults())
 
 

@@ -20,7 +20,7 @@ from soundstage.cli.main import app
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.convert import convert
-from soundstage.library.model_files import SHIPPED, find_model
+from soundstage.library.model_files import SHIPPED_MODELS, find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory.machine import Machine
 from soundstage.memory.policy import Residency
@@ -34,7 +34,7 @@ from soundstage.weights.storage import STORAGES, Storage, eight_bit, storage_nam
 from tests.quick_codecs import QuickCodecs
 
 CPU = torch.device("cpu")
-NANO = SHIPPED["nano"]
+NANO = SHIPPED_MODELS["nano"]
 FIELDS: dict[str, Any] = {"size": (64, 64), "num_frames": 9, "steps": 2, "seed": 3}
 BLOCK = "transformer_blocks.0.attn1.to_q"
 

@@ -190,10 +190,10 @@ def test_a_copy_waits_until_the_block_before_it_in_the_slot_has_computed() -> No
     streamer.compute.wait(first.ready)
     streamer._leave(0)
     assert not first.ready.issued.wait(0.05)  # block 1 is asked for, block 0 has not computed
-    assert torch.equal(source.layouts[0].places[0].view(first.memory), blocks[0].weight)
+    assert torch.equal(source.layouts[0].tensors[0].view(first.memory), blocks[0].weight)
     slow.pending.pop().issued.set()
     assert first.ready.issued.wait(5)
-    assert torch.equal(source.layouts[1].places[0].view(first.memory), blocks[1].weight)
+    assert torch.equal(source.layouts[1].tensors[0].view(first.memory), blocks[1].weight)
     streamer.close()
 
 
@@ -287,7 +287,7 @@ def test_the_second_request_reads_nothing_from_disk(file: Path) -> None:
         counts[policy] = placed.num_bytes_read - before
         placed.streamer.close()
     block_bytes = sum(
-        place.num_bytes for place in BlockLayout.of(made(torch.bfloat16).transformer_blocks[0]).places
+        place.num_bytes for place in BlockLayout.of(made(torch.bfloat16).transformer_blocks[0]).tensors
     )
     assert counts["stream"] == 0
     assert counts["disk"] == (NUM_BLOCKS + 2) * block_bytes

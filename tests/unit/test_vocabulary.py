@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from soundstage.cli.main import app
 from soundstage.errors import ConfigError
-from soundstage.library.model_files import SHIPPED
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.world.captions import caption
 from soundstage.nano.world.scene import draw_scene
 from soundstage.nano.world.vocabulary import vocabulary
@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def nano() -> Vocabulary:
-    found = Vocabulary.of_folder(SHIPPED["nano"])
+    found = Vocabulary.of_folder(SHIPPED_MODELS["nano"])
     assert found is not None
     return found
 
 
 def test_the_shipped_file_is_what_the_command_writes() -> None:
-    assert json.loads((SHIPPED["nano"] / FILE).read_text()) == vocabulary()
+    assert json.loads((SHIPPED_MODELS["nano"] / FILE).read_text()) == vocabulary()
 
 
 def test_captions_of_other_scenes_are_known(nano: Vocabulary) -> None:

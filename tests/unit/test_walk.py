@@ -21,7 +21,7 @@ from soundstage.engine import Engine
 from soundstage.model.attention import Attention
 from soundstage.model.transformer import Transformer
 from soundstage.rendering.parts import ModelParts
-from soundstage.weights.read import Tensors
+from soundstage.weights.read import TensorReader
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(soundstage.__file__).parent
@@ -100,7 +100,7 @@ def test_the_walk_from_a_folder_to_a_transformer(monkeypatch: pytest.MonkeyPatch
 
     parts = unbuilt_parts(soundstage.load("nano", dtype="float32"))
     monkeypatch.setattr(Transformer, "__init__", watched(Transformer.__init__))
-    monkeypatch.setattr(Tensors, "value", watched(Tensors.value))
+    monkeypatch.setattr(TensorReader, "value", watched(TensorReader.value))
     assert isinstance(parts.transformer, Transformer)
     walk = list(dict.fromkeys(function for found in walks.values() for function in found))
     compare(walk, "load")

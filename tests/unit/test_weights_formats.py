@@ -26,7 +26,7 @@ from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_gemma, find_parts, to_diffusers
 from soundstage.weights.load import builder, load_part
 from soundstage.weights.quantize import QuantizedLinear, quantize_weight
-from soundstage.weights.read import Tensors, WideE4m3
+from soundstage.weights.read import TensorReader, WideE4m3
 from soundstage.weights.storage import candidates, check_storage
 
 HEADER = transformer_header(
@@ -314,7 +314,7 @@ def test_a_gguf_converts_to_bf16_safetensors(tmp_path: Path, original: nn.Module
     written = load_file(tmp_path / "model.safetensors")
     assert {value.dtype for value in written.values()} == {torch.bfloat16, torch.float32}
     parts = find_parts([read_header(path)])
-    with Tensors() as files:
+    with TensorReader() as files:
         stored_weight = parts["transformer"][f"{LAYER}.weight"]
         wanted = files.value(stored_weight, torch.bfloat16, torch.device("cpu"))
     assert torch.equal(written[f"{PREFIX}{LAYER}.weight"], wanted)
@@ -349,7 +349,7 @@ def test_gemma_in_llama_cpp_names_loses_the_one_its_norms_gained(tmp_path: Path)
         "layers.0.self_attn.q_norm.weight",
         "layers.0.post_feedforward_layernorm.weight",
     }
-    with Tensors() as files:
+    with TensorReader() as files:
         values = {
             key: files.value(stored, torch.float32, torch.device("cpu")) for key, stored in found.items()
         }

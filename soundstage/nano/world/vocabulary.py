@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from soundstage.library.model_files import SHIPPED
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.world.captions import (
     AMBIENCE_WORDS,
     COLOR_WORDS,
@@ -58,4 +58,4 @@ def _words(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(write_vocabulary(SHIPPED["nano"]))
+    print(write_vocabulary(SHIPPED_MODELS["nano"]))

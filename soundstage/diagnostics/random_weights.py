@@ -64,7 +64,9 @@ def reserve_blocks(model: Any, residency: Residency, source: Any) -> dict[str, T
     for number in streamed_numbers(len(model.transformer_blocks), residency):
         layout = BlockLayout.of(model.transformer_blocks[number])
         memory = source.reserve(number, layout)
-        views |= {f"transformer_blocks.{number}.{packed.key}": packed.view(memory) for packed in layout.tensors}
+        views |= {
+            f"transformer_blocks.{number}.{packed.key}": packed.view(memory) for packed in layout.tensors
+        }
     return views
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
@@ -87,10 +88,6 @@ def test_pairs_have_the_upsamplers_shapes(kind: upsamplers.Kind, monkeypatch: py
 
 def test_shards_are_built_once_and_by_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard that is there is kept; workers are called with any function of a module."""
-    from safetensors.torch import load_file, save_file
-
-    from soundstage.nano.training import export
-
     class InProcess:
         def __init__(self, *args: object, **kwargs: object) -> None: ...
         def __enter__(self) -> InProcess:
@@ -101,8 +98,8 @@ def test_shards_are_built_once_and_by_what_is_asked(tmp_path: Path, monkeypatch:
             return [function(job) for job in jobs]
 
     monkeypatch.setattr(latents, "ProcessPoolExecutor", InProcess)
-    monkeypatch.setattr(export, "load_video_vae", lambda weights: None)
-    monkeypatch.setattr(export, "load_audio_vae", lambda weights: None)
+    monkeypatch.setattr(latents, "load_video_vae", lambda weights: None)
+    monkeypatch.setattr(latents, "load_audio_vae", lambda weights: None)
     save_file({"number": torch.tensor([99])}, latents.shard_path(tmp_path, 1))
     latents.build(tmp_path, 3, tmp_path / "weights", make=make_numbered)
     numbers = [int(load_file(latents.shard_path(tmp_path, i))["number"]) for i in range(3)]

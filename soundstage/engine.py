@@ -151,13 +151,18 @@ class Engine:
         raise AssertionError("a run ends with Done")
 
     def run(
-        self, plan: Plan | Request, *, preview_every: int = 0, handover: Handover | None = None
+        self,
+        plan: Plan | Request,
+        *,
+        preview_every: int = 0,
+        handover: Handover | None = None,
+        choice: Choice | None = None,
     ) -> Run[Event]:
         """Return the events of a run, one for each stage and step; the work is done as they are taken.
 
         Closing the run stops the work. Another thread may close it too, and waits until the event that is
         being made is done. preview_every: a Preview after every so many steps, 0 for none. handover: what a
-        clip goes on from, see `continuous`.
+        clip goes on from, see `continuous`. choice: what `choose` has found for the plan; None asks it.
 
         A take in windows comes as a Phase "window 1 of 12" and the events of that window, and so on. Between
         two events other runs of the engine may go on; each makes the film it makes alone.
@@ -170,7 +175,9 @@ class Engine:
 
         def begin(state: RunState) -> Generator[Event, None, None]:
             made = plan if isinstance(plan, Plan) else self.plan(plan)
-            return self._rendering().render(made, state, preview_every=preview_every, handover=handover)
+            return self._rendering().render(
+                made, state, preview_every=preview_every, handover=handover, choice=choice
+            )
 
         return Run(self._turns, begin)
 

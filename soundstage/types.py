@@ -6,7 +6,10 @@ N tokens, D width of a token, S text tokens, M mel frames.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, get_args
 
 TIME_SCALE = 8  # pixel frames per latent frame, after the first, which stands alone
@@ -28,6 +31,14 @@ Modality = Literal["video", "audio"]
 # What a LoRA's layers do: the streams' own, attention into video and into audio, the reading of prompts.
 Group = Literal["video", "audio", "a2v", "v2a", "text"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+Axis = Literal["space", "time"]
+UpsamplerRole = Literal["space-x2", "space-x1.5", "time-x2"]
+# What each latent upsampler enlarges, and by how much.
+UPSAMPLERS: Mapping[UpsamplerRole, tuple[Axis, Fraction]] = {
+    "space-x2": ("space", Fraction(2)),
+    "space-x1.5": ("space", Fraction(3, 2)),
+    "time-x2": ("time", Fraction(2)),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,12 @@ class VideoShape:
     def num_tokens(self) -> int:
         frames, height, width = self.latent
         return frames * height * width
+
+
+def enlargement(roles: Iterable[UpsamplerRole], axis: Axis) -> Fraction:
+    """Return how many times larger latents are after some upsamplers, on their sides or in frames."""
+    found = (UPSAMPLERS[role] for role in roles)
+    return math.prod((factor for enlarged, factor in found if enlarged == axis), start=Fraction(1))
 
 
 def audio_latent_length(num_frames: int, fps: float) -> int:

@@ -239,7 +239,7 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
         if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
             print(f"memory {choice.reason}", file=sys.stderr)
         with Progress(planned) as progress:
-            for event in stage.run(planned):
+            for event in stage.run(planned, choice=choice):
                 progress.show(event)
         assert isinstance(event, soundstage.Done)
         told = {"seconds": event.seconds, **event.clip.provenance}

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from soundstage.errors import WeightsError
 from soundstage.lora.metadata import lora_refusal
+from soundstage.types import UpsamplerRole
 from soundstage.weights.configs import completed
 from soundstage.weights.diffusers_config import read_diffusers_config
 from soundstage.weights.entry import TensorEntry, WeightsFile
@@ -40,7 +41,6 @@ from soundstage.weights.layouts import (
 from soundstage.weights.sidecars import is_sidecar
 
 ContentKind = Literal["model", "text encoder", "upsampler", "LoRA", "preview VAE", "other version", "unknown"]
-UpsamplerRole = Literal["space-x2", "space-x1.5", "time-x2"]
 
 SUFFIXES = (".safetensors", ".gguf")
 WHOLE_MODEL = ("transformer", "video_vae", "audio_vae", "vocoder")

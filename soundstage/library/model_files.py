@@ -26,8 +26,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 from soundstage.errors import ConfigError, RequestError, WeightsError, listed
 from soundstage.files import file_stamp
@@ -39,6 +40,7 @@ from soundstage.model.config import TextProjectionConfig
 from soundstage.request.defaults import Defaults
 from soundstage.sampling.scales import NEUTRAL
 from soundstage.text.source import check_headers, gemma_files, tokenizer_file
+from soundstage.types import UPSAMPLERS, UpsamplerRole
 from soundstage.weights.configs import completed, model_config, part_config, upsampler_config
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.header import MAX_HEADER_BYTES, is_there, read_header, shards
@@ -62,8 +64,6 @@ EXTRAS = {
     "time-x2": ("temporal_x2.safetensors", "temporal x2 upsampler"),
     "preview": ("preview_vae.safetensors", "preview VAE"),
 }
-# What the upsamplers among them change, and by how much.
-UPSAMPLED = {"space-x2": ("space", (2, 1)), "space-x1.5": ("space", (3, 2)), "time-x2": ("time", (2, 1))}
 # Beyond this a file is known by its size and header: reading 46 GB for its hash takes minutes.
 MAX_HASHED_BYTES = 1_000_000_000
 
@@ -174,13 +174,14 @@ class ModelSet:
         path = self.extra(role).path
         if role == "distilled":
             read_references(str(path))
-        elif role in UPSAMPLED:
-            file = read_header(path)
-            found, (kind, scale) = upsampler_config(file), UPSAMPLED[role]
-            if (found.kind, found.scale) != (kind, scale):
+        elif role in get_args(UpsamplerRole):
+            file, (kind, factor) = read_header(path), UPSAMPLERS[cast(UpsamplerRole, role)]
+            found = upsampler_config(file)
+            if (found.kind, Fraction(*found.scale)) != (kind, factor):
                 raise WeightsError(
                     f"{path} is an upsampler of {found.kind} by {found.scale[0]}/{found.scale[1]}, where one "
-                    f"of {kind} by {scale[0]}/{scale[1]} is needed; put the right file there"
+                    f"of {kind} by {factor.numerator}/{factor.denominator} is needed; put the right file "
+                    "there"
                 )
             check_dtypes({name: StoredTensor(path, name, entry) for name, entry in file.tensors.items()})
 

@@ -127,6 +127,15 @@ def check_needs(resolved: ResolvedRequest) -> None:
         )
 
 
+def check_rate(resolved: ResolvedRequest) -> None:
+    """Refuse another frame rate than the source's."""
+    asked, own = resolved.request.fps, None if resolved.source_info is None else resolved.source_info.fps
+    if asked is not None and own is not None and not math.isclose(asked, own, rel_tol=1e-3):
+        resolved.problem(
+            "fps", f"fps is {asked:g}, but the source has {own:g}; leave fps out or convert the source"
+        )
+
+
 def check_trained(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> None:
     """Refuse or tell of frames that are larger than the model was trained on, and of another rate."""
     if not resolved.has_video or all("video" in p.frozen for p in passes):

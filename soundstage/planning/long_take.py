@@ -17,6 +17,7 @@ from soundstage.planning.grid import cover_frames, frames_over, snap_frames
 from soundstage.planning.lengths import SOUND_TOLD, TOLD_S, driving_s, sound_notice
 from soundstage.planning.plan import Plan, Snap
 from soundstage.planning.planner import make_plan
+from soundstage.planning.resolve import shown_fps
 from soundstage.planning.windows import MAX_TAKE_S, Window, cut_take, window_seed
 from soundstage.prompts.timeline import Timeline, parse_timeline
 from soundstage.request.defaults import Defaults
@@ -39,25 +40,25 @@ def plan_request(request: Request, model: ModelSet) -> Plan:
     follows = not asked and sound_s > 0  # the film is as long as its sound
     length_s = sound_s if follows else _length_s(request, recipe, model.defaults)
     if request.take is None and length_s <= model.defaults.max_duration_s:
-        return make_plan(request, model)
+        return make_plan(request, model, recipe)
     if length_s > MAX_TAKE_S:
         _refuse_length(request, model, length_s)
-    fps = (request.fps or recipe.fps or model.defaults.fps) * request.thin
+    fps = shown_fps(request, recipe, model.defaults) * request.thin
     shown = frames_over(length_s, fps, request.thin) if follows else None
     num_frames = snap_frames(round(length_s * fps)) if shown is None else cover_frames(shown)
     windows = cut_take(request.take or Take(), num_frames, fps, model.defaults.num_frames)
     if len(windows) == 1:
-        return make_plan(request, model)
+        return make_plan(request, model, recipe)
     problems = _problems(request, recipe, length_s, sound_s) + _beyond(request, windows)
     try:
         timeline = parse_timeline(
             request.prompt, num_frames=num_frames, fps=fps, lengths=request.lengths, relay=request.relay
         )
-        first = make_plan(window_request(request, windows[0], windows, timeline), model)
+        first = make_plan(window_request(request, windows[0], windows, timeline), model, recipe)
     except RequestError as problem:
         problems.append(problem)
     _raise(problems)
-    rest = (make_plan(window_request(request, w, windows, timeline), model) for w in windows[1:])
+    rest = (make_plan(window_request(request, w, windows, timeline), model, recipe) for w in windows[1:])
     joined = _joined(request, (first, *rest), windows, timeline, shown)
     return replace(joined, notices=_notices(joined, None if follows else sound_s))
 
@@ -111,7 +112,7 @@ def _length_s(request: Request, recipe: Recipe, defaults: Defaults) -> float:
         return request.duration_s
     if request.num_frames is None:
         return 0.0 if request.take is None else defaults.num_frames / defaults.fps
-    return request.num_frames / (request.fps or recipe.fps or defaults.fps)
+    return request.num_frames / shown_fps(request, recipe, defaults)
 
 
 def _problems(request: Request, recipe: Recipe, length_s: float, sound_s: float) -> list[RequestError]:

@@ -18,7 +18,7 @@ from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
 from soundstage.sampling.facts import SAMPLERS, predictions
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, bound_at, passes_needed, scales_at
-from soundstage.types import TIME_SCALE, Group, VideoShape
+from soundstage.types import TIME_SCALE, Group, UpsamplerRole, VideoShape
 
 # The forward passes of one step run as one batch up to this many tokens, one after the other beyond it.
 MAX_BATCHED_TOKENS = 16_384
@@ -128,7 +128,7 @@ class PassPlan:
     added_video: int
     added_audio: int
     start: str
-    upsample: tuple[str, ...]
+    upsample: tuple[UpsamplerRole, ...]
     sampler: str
     sigmas: tuple[float, ...]
     video: Guidance | None = field(hash=False)

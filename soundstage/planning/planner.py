@@ -10,7 +10,14 @@ from typing import Any
 from soundstage.errors import RequestError, SoundstageError
 from soundstage.library.model_files import ModelFile, ModelSet
 from soundstage.lora.metadata import read_references
-from soundstage.planning.checks import check_needs, check_options, check_trained, check_use, reads_negative
+from soundstage.planning.checks import (
+    check_needs,
+    check_options,
+    check_rate,
+    check_trained,
+    check_use,
+    reads_negative,
+)
 from soundstage.planning.conditions import ConditioningPlan, tell_changes
 from soundstage.planning.grid import heard_s, identity_latents, scaled_side
 from soundstage.planning.lengths import film_length
@@ -18,7 +25,7 @@ from soundstage.planning.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.planning.readable import check_readable
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.sizes import film_size, tell_cuts
-from soundstage.request.recipe import DISTILLED_LORA, Pass
+from soundstage.request.recipe import DISTILLED_LORA, Pass, Recipe
 from soundstage.request.request import Request
 from soundstage.sampling import schedules
 from soundstage.sampling.facts import SAMPLERS, sampler_key
@@ -26,18 +33,20 @@ from soundstage.sampling.scales import NEUTRAL, Guidance, every, passes_needed, 
 from soundstage.types import VideoShape, audio_latent_length
 
 
-def make_plan(request: Request, model: ModelSet) -> Plan:
-    """Work out a request. Reads file sizes and the headers of inputs, no weights.
+def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -> Plan:
+    """Return the plan of a request for one clip. Reads file sizes and the headers of inputs, no weights.
 
-    Raises RequestError with every problem, one after the other, "; " between them.
+    recipe: the request's, where it was found already; None finds it by its name. Raises RequestError with
+    every problem, one after the other, "; " between them.
     """
-    resolved = ResolvedRequest(request, model)
+    resolved = ResolvedRequest(request, model, recipe)
     draft = _Draft(resolved)
     check_options(resolved)
     check_needs(resolved)
     size = film_size(resolved)
     width, height = size.made
-    fps = resolved.fps()
+    check_rate(resolved)
+    fps = resolved.made_fps
     length = film_length(resolved, fps)
     passes = draft.passes(VideoShape(length.made, height, width), fps)
     tell_cuts(resolved, passes[-1], size)

@@ -21,19 +21,20 @@ from soundstage.types import TIME_SCALE
 
 
 class ResolvedRequest:
-    """What a request asks for and what its inputs are: recipe, size, rate, length.
+    """A request with its recipe, the facts of its inputs and what follows from both: rate, frames, timeline.
 
-    Gathers snaps, notices and problems while a plan is worked out; after a problem it goes on with a default.
+    It gathers snaps, notices and problems while a plan is worked out; after a problem it goes on with a
+    default. recipe: the request's; None finds it by its name.
     """
 
-    def __init__(self, request: Request, model: ModelSet) -> None:
+    def __init__(self, request: Request, model: ModelSet, recipe: Recipe | None = None) -> None:
         self.request = request
         self.model = model
         self.defaults: Defaults = model.defaults
         self.snaps: list[Snap] = []
         self.notices: list[str] = []
         self.problems: list[RequestError] = []
-        self.recipe = self._recipe()
+        self.recipe = recipe or self._recipe()
         self.infos: dict[str, Info] = {}
         self._probe_inputs()
         self.loras = self._lora_references()
@@ -153,17 +154,11 @@ class ResolvedRequest:
 
     # --- rate and time --------------------------------------------------------------------------------------
 
-    def fps(self) -> float:
-        """Frames per second that are made, before thinning."""
-        request, info = self.request, self.source_info
-        own = None if info is None else info.fps
-        if request.fps is not None and own is not None and not math.isclose(request.fps, own, rel_tol=1e-3):
-            self.problem(
-                "fps",
-                f"fps is {request.fps:g}, but the source has {own:g}; leave fps out or convert the source",
-            )
-        fps = request.fps or own or self.recipe.fps or self.defaults.fps
-        return fps * request.thin
+    @property
+    def made_fps(self) -> float:
+        """The frames per second that are made, before thinning."""
+        own = None if self.source_info is None else self.source_info.fps
+        return shown_fps(self.request, self.recipe, self.defaults, own) * self.request.thin
 
     def source_frames(self, fps: float) -> int:
         """Return how many frames the source has from its start on, or how many its sound lasts."""
@@ -211,8 +206,7 @@ class ResolvedRequest:
             self.problems.append(problem)
             return Timeline((Segment(request.prompt, 0.0, last.num_frames / last.fps),))
 
-    @property
-    def made_fps(self) -> float:
-        info = self.source_info
-        own = None if info is None else info.fps
-        return (self.request.fps or own or self.recipe.fps or self.defaults.fps) * self.request.thin
+
+def shown_fps(request: Request, recipe: Recipe, defaults: Defaults, source_fps: float | None = None) -> float:
+    """Return the frames per second of the result: the request's, else the source's, recipe's or model's."""
+    return request.fps or source_fps or recipe.fps or defaults.fps

@@ -11,11 +11,10 @@ from soundstage.planning.grid import snap_side
 from soundstage.planning.plan import PassPlan
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.request.request import ORIENTATIONS
-from soundstage.types import SPACE_SCALE
+from soundstage.types import SPACE_SCALE, enlargement
 
 Size = tuple[int, int]  # width, height in pixels
 
-GROWTH = {"space-x2": Fraction(2), "space-x1.5": Fraction(3, 2)}  # of a side, by upsampler
 WIDEST = 4.0  # the longest shape, as width / height or height / width, that a film takes over from an input
 # What a wrong area costs against a wrong shape when a size is chosen: a picture is rather smaller than cut.
 AREA_WEIGHT = 0.25
@@ -82,9 +81,8 @@ def side_step(resolved: ResolvedRequest) -> int:
     """Return what sides must be multiples of, so that every pass and reference has whole latent cells."""
     steps = [SPACE_SCALE]
     for pass_ in resolved.recipe.passes:
-        ratio = pass_.space
-        for name in pass_.upsample if pass_.start == "source" else ():
-            ratio /= GROWTH.get(name, Fraction(1))
+        own = enlargement(pass_.upsample, "space") if pass_.start == "source" else 1
+        ratio = pass_.space / own
         scales = [r.downscale or resolved.downscale for r in resolved.request.references if pass_.references]
         steps.append(math.ceil(SPACE_SCALE * ratio.denominator) * max([1, *scales]))
     return math.lcm(*steps)
@@ -171,7 +169,7 @@ def _growth(resolved: ResolvedRequest) -> Fraction:
     first = resolved.recipe.passes[0]
     if first.start != "source":
         return Fraction(1)
-    return math.prod((GROWTH.get(name, Fraction(1)) for name in first.upsample), start=1 / first.space)
+    return enlargement(first.upsample, "space") / first.space
 
 
 def _named_size(resolved: ResolvedRequest, name: str) -> Size:

@@ -28,7 +28,7 @@ from soundstage.planning.grid import heard_s, sample_times
 from soundstage.planning.plan import Condition, PassPlan, Plan
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.finite import checked
-from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE
+from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE, enlargement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -223,12 +223,8 @@ class EncodedInputs:
         assert pass_.source is not None
         left, top, right, bottom = pass_.source.margins
         width, height = pass_.width - left - right, pass_.height - top - bottom
-        for role in pass_.upsample if pass_.source.video == "start" else ():
-            if role == "space-x2":
-                width, height = width // 2, height // 2
-            elif role == "space-x1.5":
-                width, height = width * 2 // 3, height * 2 // 3
-        return width, height
+        larger = enlargement(pass_.upsample, "space") if pass_.source.video == "start" else 1
+        return int(width / larger), int(height / larger)
 
     def _get(self, encoder: Encoder, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """key: all that the latents depend on besides the encoder and what reads files."""

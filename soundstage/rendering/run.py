@@ -57,16 +57,22 @@ class Renderer:
         self._cache = cache or EncodingCache.open()
 
     def render(
-        self, plan: Plan, state: RunState, *, preview_every: int = 0, handover: Handover | None = None
+        self,
+        plan: Plan,
+        state: RunState,
+        *,
+        preview_every: int = 0,
+        handover: Handover | None = None,
+        choice: Choice | None = None,
     ) -> Generator[Event, None, None]:
         """Make the clip of a plan; yield an event at each stage and step.
 
         state: is told which parts the run uses. preview_every: a Preview after every so many steps, 0 for
-        none. handover: what the clip goes on from.
+        none. handover: what the clip goes on from. choice: where the weights will be; None chooses.
         """
         clock = Clock()
         yield clock.phase("load")
-        choice = None if self._given is not None else self._choose(plan)
+        choice = None if self._given is not None else choice or self._choose(plan)
         store = self._store(plan, choice) if plan.windows else None
         with nullcontext() if store is None else store:
             parts = self.parts(choice)

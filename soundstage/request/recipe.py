@@ -18,7 +18,7 @@ from soundstage.fields.record import Share, from_file, record
 from soundstage.request.inputs import MAX_STEPS, Fps, Multiplier, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
-from soundstage.types import Modality
+from soundstage.types import Modality, UpsamplerRole, enlargement
 
 DISTILLED_LORA = "distilled"
 # Lists that recipes name in place of their numbers.
@@ -49,7 +49,7 @@ def _guidance(value: Any, info: ValidationInfo) -> Any:
 
 Scale = Annotated[Literal["1/4", "1/2", "2/3", "1"], BeforeValidator(str)]
 TimeScale = Annotated[Literal["1/2", "1"], BeforeValidator(str)]
-Upsamplers = Annotated[tuple[Literal["space-x2", "space-x1.5", "time-x2"], ...], BeforeValidator(_many)]
+Upsamplers = Annotated[tuple[UpsamplerRole, ...], BeforeValidator(_many)]
 Sigmas = Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1), BeforeValidator(_sigmas)]
 Loras = Annotated[tuple[tuple[str, Multiplier], ...], BeforeValidator(_pairs)]
 Frozen = Annotated[frozenset[Modality], BeforeValidator(_many)]
@@ -181,10 +181,8 @@ def _check_order(before: Pass | None, pass_: Pass) -> None:
         return
     if pass_.start != "previous":
         return
-    space, time = before.space, before.time
-    for name in pass_.upsample:
-        space *= {"space-x2": Fraction(2), "space-x1.5": Fraction(3, 2)}.get(name, Fraction(1))
-        time *= 2 if name == "time-x2" else 1
+    space = before.space * enlargement(pass_.upsample, "space")
+    time = before.time * enlargement(pass_.upsample, "time")
     if (space, time) != (pass_.space, pass_.time):
         raise ValueError(
             f"{where} runs at scale {pass_.scale} and time_scale {pass_.time_scale}, but pass "

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from soundstage.memory.machine import has_gpu_driver
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "soundstage"
 
@@ -29,6 +31,9 @@ ORDER: list[set[str]] = [
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+# From a request to its plan nothing imports torch, not even within a function; converting weights does.
+WITHOUT_TORCH = {"errors", "types", "fields", "files", "prompts", "request", "library", "planning"}
+WITH_TORCH = {"library/convert.py"}
 HEAVY = ("torch", "transformers", "safetensors.torch", "av", "PIL", "diffusers", "rich")
 
 
@@ -69,6 +74,41 @@ def test_the_model_knows_nothing_of_adapters() -> None:
     """They are put on from outside; docs/lora.md says so."""
     for path in sorted((PACKAGE / "model").glob("*.py")):
         assert not re.search(r"lora|adapter|_hooks", path.read_text(), re.IGNORECASE), path
+
+
+def test_rooms_without_torch_have_no_import_of_it() -> None:
+    paths = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.rglob("*.py")}
+    found = {name for name, path in paths.items() if room_of(path) in WITHOUT_TORCH and imports_torch(path)}
+    assert found == WITH_TORCH
+
+
+def imports_torch(path: Path) -> bool:
+    """Return whether a module imports torch anywhere but for type checkers."""
+    tree = ast.parse(path.read_text())
+    for node in [node for node in tree.body if isinstance(node, ast.If)]:  # of TYPE_CHECKING
+        tree.body.remove(node)
+    names: list[str] = []
+    for found in ast.walk(tree):
+        if isinstance(found, ast.Import):
+            names += [alias.name for alias in found.names]
+        elif isinstance(found, ast.ImportFrom):
+            names.append(found.module or "")
+    return any(name.split(".")[0] == "torch" for name in names)
+
+
+@pytest.mark.skipif(has_gpu_driver(), reason="a GPU driver is here, and torch is asked about its devices")
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "import soundstage as ss; s = ss.load('nano'); p = s.plan(ss.Request(prompt='A ball.')); s.choose(p)",
+        "import typer.testing as t, soundstage.cli.program as p; "
+        "assert t.CliRunner().invoke(p.app, ['plan', 'A ball.', '--json']).exit_code == 0",
+    ],
+)
+def test_planning_and_its_command_load_no_torch(statements: str) -> None:
+    code = f"import sys; {statements}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_package_never_imports_its_test_references() -> None:

@@ -1,8 +1,12 @@
-"""The number format follows what is asked, else the hardware."""
+"""What is known of this machine without torch, and the number format that follows from it."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from soundstage.cli.main import app
 from soundstage.errors import RequestError
 from soundstage.library.model_files import find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
-from soundstage.memory import machine as formats
+from soundstage.memory import machine as this
 from soundstage.memory.machine import Asked, asked_format, bfloat16_units, choose_format
 from tests.tiny_model import write_tiny_model
 
@@ -25,13 +29,13 @@ NOTHING = Asked()
 
 def on(monkeypatch: pytest.MonkeyPatch, flags: str, *, capability: str = "", machine: str = "x86_64") -> None:
     """Pretend to be a processor with oneDNN and no variable set."""
-    for name in (*formats.ISA_VARIABLES, "ATEN_CPU_CAPABILITY"):
+    for name in (*this.ISA_VARIABLES, "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(name, raising=False)
     if capability:
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
-    monkeypatch.setattr(formats, "torch_has_onednn", lambda: True)
-    monkeypatch.setattr(formats.platform, "machine", lambda: machine)
-    monkeypatch.setattr(formats, "linux_features", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(this, "torch_has_onednn", lambda: True)
+    monkeypatch.setattr(this.platform, "machine", lambda: machine)
+    monkeypatch.setattr(this, "linux_features", lambda: frozenset(flags.split()))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,40 @@ def test_a_wish_is_kept_off_the_cpu_and_when_it_is_float32(monkeypatch: pytest.M
     assert choose_format(NOTHING, "bfloat16", "cuda").name == "bfloat16"
     assert choose_format(NOTHING, "float32", "cuda").name == "float32"
     assert choose_format(NOTHING, "float32", "cpu").name == "float32"
+
+
+def test_what_is_read_without_torch_is_what_torch_says() -> None:
+    assert this.torch_has_onednn() == torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if Path("/proc/cpuinfo").exists() and platform.machine() == "x86_64":
+        features = this.linux_features()
+        assert ("avx512_bf16" in features) == torch.cpu._is_avx512_bf16_supported()
+        if "ATEN_CPU_CAPABILITY" not in os.environ:
+            assert (features >= this.AVX512) == (torch.backends.cpu.get_cpu_capability() == "AVX512")
+    assert torch.cuda.is_available() <= this.has_gpu_driver()
+    assert this.pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("word", ["default", "avx2", "avx512", "other"])
+def test_pytorch_obeys_its_variable_as_it_is_read_here(word: str) -> None:
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": word},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.strip() in ("DEFAULT", "AVX2")) >= (word in this.WITHOUT_AVX512)
+
+
+def test_memory_that_torch_will_take_is_counted_before_it_is_loaded() -> None:
+    code = """
+from soundstage.memory.machine import this_machine
+before = this_machine("cpu").process_bytes
+import soundstage.rendering.parts
+print(this_machine("cpu").process_bytes / before)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.8 < float(done.stdout) < 1.6 or not Path("/proc/self/statm").exists()
 
 
 def test_an_option_wins_over_the_variable_and_both_over_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ def test_pairs_have_the_upsamplers_shapes(kind: upsamplers.Kind, monkeypatch: py
 
 def test_shards_are_built_once_and_by_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard that is there is kept; workers are called with any function of a module."""
+
     class InProcess:
         def __init__(self, *args: object, **kwargs: object) -> None: ...
         def __enter__(self) -> InProcess:

@@ -76,7 +76,9 @@ HEADER = (
 def app(
     size: tuple[str, ...], cap_gb: tuple[float, ...], diffusers: bool, as_json: bool, **settings: Any
 ) -> None:
-    """Time a denoising step, resident and streamed, and the video decoder, on random weights.
+    """Time this machine at full size, on random weights.
+
+    Times a denoising step with resident and with streamed weights, and the video decoder.
 
     Example: soundstage bench --model 22b-random --cap-gb 16
     """

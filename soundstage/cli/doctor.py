@@ -41,10 +41,10 @@ GB = 1e9
 )
 @parameters.as_json
 def app(device: str, model: str | None, weights: str, dtype: str, as_json: bool) -> None:
-    """Show what this machine has, what each recipe needs on it, and what to change.
+    """Show what this machine has and what clips need on it.
 
-    Shows the device, free memory, number formats and codecs. Needs are worked out, not measured: no weights
-    are read.
+    Shows the device, free memory, number formats and codecs, what each recipe needs, and what to change.
+    Needs are worked out, not measured: no weights are read.
 
     Example: soundstage doctor --json
     """

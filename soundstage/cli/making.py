@@ -21,7 +21,6 @@ from soundstage.cli.request_fields import request_fields
 from soundstage.cli.results import results
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
-from soundstage.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
@@ -48,7 +47,9 @@ def generate(prompt: str, **values: Any) -> None:
 @prompt_argument
 @with_options(outputs=False)
 def plan(prompt: str, **values: Any) -> None:
-    """Print what `generate` would do: sizes, tokens, noise levels, files, memory. Loads no weights.
+    """Print what `generate` would make, without making it.
+
+    Shows sizes, tokens, noise levels, files and memory. Loads no weights.
 
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
@@ -85,7 +86,7 @@ def retake(video: str, span: str, prompt: str, **values: Any) -> None:
 def extend(
     video: str, prompt: str, extend_after: float | None, extend_before: float | None, **values: Any
 ) -> None:
-    """Continue a clip after its end, before its beginning, or both.
+    """Continue a clip after its end or before its start.
 
     Example: soundstage extend ball.mp4 "A red ball bounces on a wooden floor." --after 1
     """
@@ -156,7 +157,9 @@ def t2a(prompt: str, **values: Any) -> None:
 )
 @with_options("video", "recipe", "only", "remake", "denoise", "span", "mask", "canvas")
 def upscale(video: str, prompt: str, **values: Any) -> None:
-    """Make a finished clip twice as large and refine its picture. Its sound is kept.
+    """Make a finished clip twice as large.
+
+    Its picture is refined; its sound is kept.
 
     Example: soundstage upscale ball.mp4 "A red ball bounces."
     """
@@ -168,7 +171,9 @@ def upscale(video: str, prompt: str, **values: Any) -> None:
 @prompt_argument
 @with_options("video", "audio", "audio_mode", "reference", "recipe")
 def dub(video: str, prompt: str, **values: Any) -> None:
-    """Give the speaker of a clip new words in the same voice. Needs a dubbing LoRA by --lora.
+    """Give the speaker of a clip new words in the same voice.
+
+    Needs a dubbing LoRA, given by --lora.
 
     Example: soundstage dub talk.mp4 'She says: [SPEECH] "Good morning."' --lora dub.safetensors
     """
@@ -196,7 +201,9 @@ def recipes(as_json: bool) -> None:
 @click.argument("file", type=FILE, help="A clip or sound that Soundstage saved.")
 @as_json
 def show(file: Path, as_json: bool) -> None:
-    """Print how a file was made: the request, the model and the hashes of its weights.
+    """Print how a clip was made.
+
+    Shows the request, the model and the hashes of its weights, which a saved clip carries.
 
     Example: soundstage show ball.mp4
     """
@@ -248,6 +255,8 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
 
 def _print_unknown_words(stage: Engine, prompt: str) -> None:
     """Print a hint about words that a small model was never trained with."""
+    from soundstage.prompts.vocabulary import Vocabulary
+
     vocabulary = Vocabulary.of_folder(stage.model.folder)
     if vocabulary is None or prompt == UPSCALE_PROMPT:
         return

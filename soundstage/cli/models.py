@@ -20,7 +20,6 @@ from soundstage.library import verify as checking
 from soundstage.library.catalog import FILES, MODELS, CatalogFile, find, gigabytes
 from soundstage.library.identify import Description, identify
 from soundstage.library.installed import Found, Library, models_folder
-from soundstage.library.model_files import add_model, named_paths
 
 if TYPE_CHECKING:
     from soundstage.lora.report import AdapterReport
@@ -46,9 +45,10 @@ def app() -> None:
 @click.option("--here", is_flag=True, help="Show only files on this machine.")
 @as_json
 def list_models(here: bool, as_json: bool) -> None:
-    """Show every published file: its size, its licence, and where it is on this machine.
+    """List published files, and where they are on this machine.
 
-    Looks into downloads, added folders, the Hugging Face cache, and ComfyUI and WanGP where they are found.
+    Shows the size and the licence of each. Looks into downloads, added folders, the Hugging Face cache, and
+    ComfyUI and WanGP where they are found.
 
     Example: soundstage models list --here
     """
@@ -104,9 +104,10 @@ def _copy_line(entry: CatalogFile, copy: Found) -> str:
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be downloaded, and stop.")
 def pull(name: str, to: Path | None, dry_run: bool) -> None:
-    """Download a model or a file. After an interruption the same command continues.
+    """Download a model or a file.
 
-    Files that are on this machine already are not downloaded again.
+    After an interruption the same command continues. Files that are on this machine already are not
+    downloaded again.
 
     Example: soundstage models pull ltx-2.3-distilled
     """
@@ -176,7 +177,7 @@ def _pull(download: pulling.Download, library: Library) -> None:
 )
 @click.option("--name", help="Make the paths one model of this name, for `soundstage generate --model NAME`.")
 def add(paths: tuple[Path, ...], name: str | None) -> None:
-    """Make files and folders known to Soundstage, after checking what they hold.
+    """Register files and folders, after checking what they hold.
 
     Example: soundstage models add transformer.safetensors vae.safetensors audio.safetensors gemma --name mine
     """
@@ -188,6 +189,8 @@ def add(paths: tuple[Path, ...], name: str | None) -> None:
             print(f"{path}: {_headline(description)}")
     library = Library.open()
     if name is not None:
+        from soundstage.library.model_files import add_model
+
         add_model(library, paths, name)
         print(f"model {name}: soundstage generate --model {name} ...")
         return
@@ -221,13 +224,15 @@ def forget(name: str) -> None:
 @click.option("--online", is_flag=True, help="Ask the Hugging Face hub for the hashes of published files.")
 @as_json
 def verify(names: tuple[str, ...], quick: bool, online: bool, as_json: bool) -> None:
-    """Check that files are complete and undamaged, by structure and SHA-256.
+    """Check that files are complete and undamaged.
 
-    A hash is compared with the hub's, or with the one of the first check. The exit code is 2 if a file is
-    damaged.
+    Checks the structure and the SHA-256 hash. A hash is compared with the hub's, or with the one of the first
+    check. The exit code is 2 if a file is damaged.
 
     Example: soundstage models verify ltx-2.3-distilled
     """
+    from soundstage.library.model_files import named_paths
+
     library = Library.open()
     paths = [path for name in names for path in named_paths(name, library)]
     for path in checking.ask_hub(paths, library) if online else ():
@@ -266,9 +271,10 @@ def _verdict_line(verdict: checking.Verdict) -> str:
 )
 @as_json
 def inspect(file: Path, model: str | None, as_json: bool) -> None:
-    """Show what a file holds: parts, sizes, dtypes, version, metadata. Reads headers only.
+    """Show what a weights file holds.
 
-    For a LoRA, also show how many layers it changes, its ranks and its base model.
+    Shows parts, sizes, dtypes, version and metadata, from the file's header. For a LoRA, also show how many
+    layers it changes, its ranks and its base model.
 
     Example: soundstage models inspect ltx-2.3-22b-dev.safetensors
     """
@@ -345,14 +351,15 @@ def _print_parts(description: Description) -> None:
     "--lora", multiple=True, metavar="PATH[:STRENGTH]", help="Merge this LoRA into the weights. Repeatable."
 )
 def convert(source: tuple[str, ...], layout: str, dtype: str | None, lora: tuple[str, ...]) -> None:
-    """Write a model in another layout or dtype, and print the files.
+    """Convert a model to another layout or dtype.
 
-    TARGET is a new .safetensors file for the official layout, else a folder. Weights are converted one by
-    one, so that a large model needs little memory.
+    Prints the files that are written. TARGET is a new .safetensors file for the official layout, else a
+    folder. Weights are converted one by one, so that a large model needs little memory.
 
     Example: soundstage models convert ltx-2.3-22b-dev.safetensors dev --layout diffusers --dtype fp8
     """
     from soundstage.library.convert import convert_merged
+    from soundstage.library.model_files import named_paths
 
     if len(source) < 2:
         raise RequestError(f"'{source[0]}' has no target; give what to convert, then where to")

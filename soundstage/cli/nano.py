@@ -15,7 +15,6 @@ from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import print_table
 from soundstage.cli.process import INTERRUPTED
 from soundstage.errors import RequestError, listed
-from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.training import parts
 
 PART_HELP = f"The part: {', '.join(parts.PARTS)}"
@@ -23,7 +22,7 @@ PART_HELP = f"The part: {', '.join(parts.PARTS)}"
 
 @click.group("nano", cls=Ordered, no_args_is_help=True, context_settings=SETTINGS)
 def app() -> None:
-    """Train, measure and look at nano, the small model of a procedural world."""
+    """Train and measure nano, a model of a small world."""
 
 
 @app.command()
@@ -72,7 +71,9 @@ def evaluate(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Make clips of prompts that training never showed, and measure them from pixels and samples alone.
+    """Measure a model on cases that training never showed.
+
+    Makes clips of held-out prompts and measures them from pixels and samples alone.
 
     Example: soundstage nano evaluate --section image --section retake --prompts 4
     """
@@ -110,9 +111,9 @@ def _print_numbers(numbers: Mapping[str, float | None], as_json: bool) -> None:
     help="Start from the exported weights, at this step of the schedule.",
 )
 def train(part: str, from_step: int | None) -> None:
-    """Train a part to the end of its schedule, continuing from its last state.
+    """Train a part to the end of its schedule.
 
-    With all, train every part in order and install the result.
+    Continues from the last state. With all, train every part in order and install the result.
 
     Example: soundstage nano train video-vae
     """
@@ -135,7 +136,7 @@ def train(part: str, from_step: int | None) -> None:
 @app.command()
 @click.argument("part", help=f"{PART_HELP}.")
 def export(part: str) -> None:
-    """Write a part's weights as its training stands, before the end of its schedule.
+    """Write a part's weights as its training stands.
 
     Example: soundstage nano export transformer
     """
@@ -149,7 +150,7 @@ def export(part: str) -> None:
 @app.command()
 @parameters.output("Write the model into this folder. [default: the package's own]")
 def install(output: Path | None) -> None:
-    """Put the exported parts together as a model folder.
+    """Join the exported parts in a model folder.
 
     Example: soundstage nano install --output my-nano
     """
@@ -159,7 +160,7 @@ def install(output: Path | None) -> None:
 def _install(output: Path | None) -> None:
     from soundstage.nano.training import install
 
-    for path in install.install(parts.weights_folder(), output or SHIPPED_MODELS["nano"]):
+    for path in install.install(parts.weights_folder(), output or install.PACKAGED):
         print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -171,13 +172,15 @@ def _install(output: Path | None) -> None:
     help="A model folder that was installed. [default: the package's own]",
 )
 def unpack(folder: Path | None) -> None:
-    """Split a model folder into exported parts, from which `train --from-step` can continue.
+    """Split a model folder into exported parts.
+
+    `train --from-step` can continue from them.
 
     Example: soundstage nano unpack
     """
     from soundstage.nano.training import install
 
-    for path in install.unpack(folder or SHIPPED_MODELS["nano"], parts.weights_folder()):
+    for path in install.unpack(folder or install.PACKAGED, parts.weights_folder()):
         print(path)
 
 
@@ -205,7 +208,9 @@ def _known_part(part: str) -> str:
 @click.option("--held-out", is_flag=True, help="Choose among the scenes that training never shows.")
 @parameters.output("Write to this .mp4 file. [default: world-SEED.mp4]")
 def sample(seed: int, size: str, frames: int, held_out: bool, output: Path | None) -> None:
-    """Write a clip of the world itself, picture and sound, and print its caption and path.
+    """Write a clip of the world itself, with sound.
+
+    Prints its caption and its path.
 
     Example: soundstage nano sample --seed 7 --output ball.mp4
     """

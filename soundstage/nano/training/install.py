@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from soundstage.errors import WeightsError
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.training.export import PREFIXES, write
 from soundstage.nano.training.transformer import TEXT_TOKENS
 from soundstage.nano.world.captions import NEGATIVE
@@ -46,6 +47,9 @@ RESOLUTIONS = {
 # Of the largest frames that follow their prompts. Larger ones do not: at 384x256 nano shows several subjects
 # for one, and at 640x384 a grey picture.
 MAX_PIXELS = 256 * 256
+
+
+PACKAGED = SHIPPED_MODELS["nano"]  # the model folder in the package
 
 
 def install(weights: Path, target: Path) -> list[Path]:

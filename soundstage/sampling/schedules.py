@@ -253,21 +253,6 @@ def partial(full: Sigmas, steps: int | None = None, *, strength: float | None = 
     return full[-(steps + 1) :]
 
 
-def split(full: Sigmas, step: int) -> tuple[Sigmas, Sigmas]:
-    """Cut a list after a number of steps; both parts hold the level of the cut.
-
-    The first part does not end at 0: it is for running the second one on with other settings and no new
-    noise. Raises RequestError where either part would have no step.
-    """
-    if not 1 <= step < len(full) - 1:
-        raise RequestError(
-            f"the split is after step {step}, but the schedule has {len(full) - 1} steps; "
-            f"choose between 1 and {len(full) - 2}",
-            field="steps",
-        )
-    return full[: step + 1], full[step:]
-
-
 def _check_steps(steps: int) -> None:
     if steps < 1:
         raise RequestError(f"steps is {steps}; give at least 1", field="steps")

@@ -1,7 +1,8 @@
 """What the package declares is used: dependencies by an import, functions by something that a user reaches.
 
 Names are matched by the syntax tree alone: a function by its module and name, a method by its name, whatever
-object it is called on. So a method that shares its name with a used one passes unseen.
+object it is called on. So a method that shares its name with a used one passes unseen, and a function that
+shares its name with an attribute used by a file which imports the function's module.
 """
 
 from __future__ import annotations
@@ -115,9 +116,9 @@ class Defined:
         return any(re.search(HOOK_DECORATORS, ast.unparse(word)) for word in self.node.decorator_list)
 
     def is_used(self, uses: Uses) -> bool:
-        if self.name in uses.attributes or self.name.startswith("__"):
-            return True
-        return (self.module, self.name) in uses.names if self.owner is None else self.name in HOOKS
+        if self.owner is None and not self.name.startswith("__"):
+            return (self.module, self.name) in uses.names
+        return self.name in uses.attributes or self.name in HOOKS or self.name.startswith("__")
 
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
@@ -155,10 +156,21 @@ def definitions(module: str, node: ast.AST, owner: Defined | None = None) -> Ite
             yield from definitions(module, child, owner)
 
 
-def imports(module: str, tree: ast.AST) -> dict[Name, Name]:
+def imports(tree: ast.AST) -> dict[str, Name]:
     """Return where the names come from that a module imports."""
     return {
-        (module, alias.asname or alias.name): (node.module or "", alias.name)
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Return the modules that a module imports as such, and whatever it imports that might be one."""
+    whole = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    return whole | {
+        f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
@@ -176,37 +188,53 @@ def parsed(*folders: str) -> dict[str, ast.Module]:
     }
 
 
+class Reached(Uses):
+    """All that is used so far, by the names it is defined under. trees: modules by name."""
+
+    def __init__(self, trees: dict[str, ast.Module]) -> None:
+        super().__init__()
+        self._origin = {(m, name): home for m, tree in trees.items() for name, home in imports(tree).items()}
+        self._modules = {m: imported_modules(tree) for m, tree in trees.items()}
+
+    def add(self, module: str, uses: Uses) -> None:
+        """Add what some code of a module uses."""
+        for name in uses.names:
+            while name in self._origin:
+                name = self._origin[name]
+            self.names.add(name)
+        self.names.update((other, name) for other in self._modules[module] for name in uses.attributes)
+        self.attributes.update(uses.attributes)
+
+
+def named_outside() -> Iterator[Name]:
+    """Yield what is named outside of Python: the program's entry, and makers of the docs' tables."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
+    pages = (page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    tables = (name for page in pages for name in re.findall(r"<!-- table of ([\w.]+) -->", page))
+    for path in (*scripts, *tables):
+        module, _, name = path.replace(":", ".").rpartition(".")
+        yield module, name
+
+
 def unreached() -> list[Defined]:
     """Return what no user reaches: from modules' own code, benchmarks, examples and blocks of the docs."""
     package, around = parsed("soundstage"), parsed("benchmarks", "examples")
     around |= {block.where: ast.parse(block.text) for block in blocks()}
-    origin: dict[Name, Name] = {}
-    reached, waiting = Uses(), []
-
-    def reach(uses: Uses) -> None:
-        for name in uses.names:
-            while name in origin:
-                name = origin[name]
-            reached.names.add(name)
-        reached.attributes.update(uses.attributes)
-
+    reached, waiting = Reached(package | around), []
+    reached.names.update(named_outside())
     for module, tree in (package | around).items():
-        origin |= imports(module, tree)
-    for module, tree in (package | around).items():
-        found = list(definitions(module, tree))
-        reach(uses_of(module, tree))
-        if module in around:
-            for one in found:
-                reach(one.uses)
-        else:
-            waiting += found
+        reached.add(module, uses_of(module, tree))
+        waiting += [one for one in definitions(module, tree) if module in package]
+    for module, tree in around.items():
+        for one in definitions(module, tree):
+            reached.add(module, one.uses)
     while True:
         dead = set(waiting)
         new = [x for x in waiting if x.is_root() or (x.is_used(reached) and x.owner not in dead)]
         if not new:
             return waiting
         for one in new:
-            reach(one.uses)
+            reached.add(one.module, one.uses)
         waiting = [x for x in waiting if x not in set(new)]
 
 

@@ -100,19 +100,6 @@ def test_the_order_in_which_adapters_were_made_known_changes_no_bit() -> None:
     assert_same(*found)
 
 
-def test_the_order_in_which_adapters_were_made_known_changes_no_bit() -> None:
-    """One engine serves many requests: which LoRA it met first is none of the others' business."""
-    found = []
-    for known_first in ("abc", "cab"):
-        model = transformer()
-        adapters = Adapters(model)
-        for name in known_first:
-            adapters.add(name, lora("abc".index(name)))
-        adapters.set({"a": 0.8, "b": -0.5, "c": 1.3})
-        found.append(velocities(model))
-    assert_same(*found)
-
-
 def test_strength_zero_is_the_model_without_bit_for_bit(plain: Transformer) -> None:
     before = velocities(plain)
     adapters = adapters_on(plain, 2)

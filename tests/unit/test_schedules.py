@@ -128,16 +128,6 @@ def test_denoise_keeps_the_step_count_by_starting_further_down_a_longer_list() -
         schedules.named("linear", 6, denoise=0)
 
 
-def test_a_split_shares_the_level_of_the_cut() -> None:
-    high, low = schedules.split(schedules.DISTILLED, 2)
-    assert high == (1.0, 0.99375, 0.9875)
-    assert low[0] == high[-1]
-    assert high + low[1:] == schedules.DISTILLED
-    for wrong in (0, 8):
-        with pytest.raises(RequestError, match="between 1 and 7"):
-            schedules.split(schedules.DISTILLED, wrong)
-
-
 @pytest.mark.parametrize("name", schedules.NAMES)
 def test_every_named_schedule_falls_from_one_to_zero(name: str) -> None:
     sigmas = schedules.named(name, 8)

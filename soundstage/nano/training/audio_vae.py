@@ -99,28 +99,3 @@ def _means(vae: AudioVae) -> Iterator[Tensor]:
     for seed in range(NUM_STATISTICS_SOUNDS):
         samples = sounds.draw_sound(seed).samples[None]
         yield patchify_audio(vae.encoder(sounds.mel_of(samples))).transpose(1, 2)
-
-
-@torch.no_grad()
-def measure(vae: AudioVae, num_sounds: int = 40) -> dict[str, float]:
-    """Return the errors of the VAE on held-out sounds.
-
-    error_db: mean absolute error of log-mel. heard_db: the same where the source is above the floor by 40 dB.
-    latent_mean, latent_std: of all latents.
-    """
-    errors, heard, latents = [], [], []
-    for seed in range(num_sounds):
-        mel = sounds.mel_of(sounds.draw_sound(seed, held_out=True).samples[None])
-        latent = vae.encode(mel)
-        decoded = vae.decode(latent)[:, :, : mel.shape[2]]
-        error = (decoded - mel[:, :, : decoded.shape[2]]).abs() * sounds.NEPER_DB
-        errors.append(error.flatten())
-        heard.append(error[mel[:, :, : decoded.shape[2]] > sounds.HEARD])
-        latents.append(latent.flatten())
-    every = torch.cat(latents)
-    return {
-        "error_db": float(torch.cat(errors).mean()),
-        "heard_db": float(torch.cat(heard).mean()),
-        "latent_mean": float(every.mean()),
-        "latent_std": float(every.std()),
-    }

@@ -30,7 +30,6 @@ AIM_AT_EVENT = 0.65
 FROM_START = 0.2
 
 NEPER_DB = 8.685889638  # one natural-log unit of amplitude
-HEARD = -7.0  # log-mel above which a sound is likely heard: 39 dB above the floor of the mel
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,3 @@ def batch(key: int, step: int, count: int, num_samples: int) -> Tensor:
 def mel_of(samples: Tensor) -> Tensor:
     """Return the log-mel (B, 2, M, 64) of (B, 2, N) at 48 kHz, as the engine makes it from a file."""
     return log_mel(resample(samples, OUTPUT_RATE_HZ, MEL_RATE_HZ))
-
-
-def onset_s(samples: Tensor, near_s: float, reach_s: float = 0.08) -> float:
-    """Return the time in seconds at which the sharpest rise within reach_s of near_s begins.
-
-    samples: (2, N) at 48 kHz.
-
-    The level is the RMS of both channels over 2 ms steps; a rise compares 6 ms after a step with 6 ms before.
-    """
-    step = OUTPUT_RATE_HZ // 500
-    level = samples.square().mean(dim=0)
-    level = level[: len(level) // step * step].view(-1, step).mean(dim=1).sqrt()
-    padded = pad(level, (3, 2))
-    runs = padded.unfold(0, 3, 1).mean(dim=1)  # runs[i] is the mean of steps i-3 .. i-1
-    rise = runs[3 : 3 + len(level)] - runs[: len(level)]
-    first = max(0, round((near_s - reach_s) * 500))
-    end = min(len(rise), round((near_s + reach_s) * 500) + 1)
-    return (first + int(rise[first:end].argmax())) / 500

@@ -219,33 +219,3 @@ def finish(vocoder: Vocoder, folder: Path) -> None:
 def stored_name(name: str) -> str:
     """Return the name in a folded vocoder of a weight called `name` in training."""
     return name.replace(".parametrizations.weight.original", ".weight")
-
-
-@torch.no_grad()
-def measure(vocoder: Vocoder, num_sounds: int = 20, vae: nn.Module | None = None) -> dict[str, float]:
-    """Return the errors of a folded vocoder on held-out sounds, after log-mel (and the audio VAE, if given).
-
-    error_db: mean absolute error of the log-mel of the sound made; heard_db: the same where the source is
-    above sounds.HEARD. onset_ms: mean and worst shift of thuds, clicks and chimes.
-    """
-    errors, heard, shifts = [], [], []
-    for seed in range(num_sounds):
-        sound = sounds.draw_sound(seed, held_out=True)
-        mel = sounds.mel_of(sound.samples[None])
-        given = vae.decode(vae.encode(mel)) if vae is not None else mel  # type: ignore[operator]
-        made = vocoder(given)[0, :, : sound.samples.shape[1]]
-        back = sounds.mel_of(made[None])
-        frames = min(back.shape[2], mel.shape[2])
-        error = (back - mel)[:, :, :frames].abs() * sounds.NEPER_DB
-        errors.append(error.flatten())
-        heard.append(error[mel[:, :, :frames] > sounds.HEARD])
-        for event in sound.events:
-            if event.kind != "rumble":
-                shift = sounds.onset_s(made, event.time_s) - sounds.onset_s(sound.samples, event.time_s)
-                shifts.append(1000 * abs(shift))
-    return {
-        "error_db": float(torch.cat(errors).mean()),
-        "heard_db": float(torch.cat(heard).mean()),
-        "onset_ms": sum(shifts) / max(1, len(shifts)),
-        "worst_onset_ms": max(shifts, default=0.0),
-    }

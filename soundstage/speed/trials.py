@@ -27,7 +27,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-VARIABLE, OFF = "SOUNDSTAGE_FAST_PATHS", "off"
+from soundstage.errors import RequestError
+
+VARIABLE, AUTO, OFF = "SOUNDSTAGE_FAST_PATHS", "auto", "off"
 LOCK_S = 10.0  # a record that is locked for longer is left alone
 REPEATS = 5
 MOST_TIME = 0.97  # of the plain way's: nearly equal ways would be chosen by chance
@@ -53,8 +55,11 @@ class Trial:
 
 
 def switched_off() -> bool:
-    """Return whether the environment asks for the plain ways alone."""
-    return os.environ.get(VARIABLE, "").lower() == OFF
+    """Return whether the environment asks for the plain ways alone. Raises RequestError for another word."""
+    word = os.environ.get(VARIABLE, "").lower() or AUTO
+    if word not in (AUTO, OFF):
+        raise RequestError(f"{VARIABLE} is '{word}'; give {AUTO} or {OFF}")
+    return word == OFF
 
 
 @dataclass

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
-from soundstage.speed.trials import Probe, Trial
+from soundstage.cli.program import app
+from soundstage.errors import RequestError
+from soundstage.speed.trials import Probe, Trial, switched_off
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +144,15 @@ def test_a_folder_that_cannot_be_written_to_is_ignored(
 def test_the_environment_switches_all_paths_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUNDSTAGE_FAST_PATHS", "off")
     assert not Probe("here", found={"a path": True}).takes(Trial("a path", after(0), after(0)))
+
+
+def test_another_word_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word, off in (("", False), ("auto", False), ("OFF", True)):
+        monkeypatch.setenv("SOUNDSTAGE_FAST_PATHS", word)
+        assert switched_off() == off
+    monkeypatch.setenv("SOUNDSTAGE_FAST_PATHS", "nonsense")
+    with pytest.raises(RequestError, match="SOUNDSTAGE_FAST_PATHS is 'nonsense'; give auto or off"):
+        switched_off()
+    result = CliRunner().invoke(app, ["generate", "A red ball.", "--frames", "9", "--steps", "1"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith("soundstage: SOUNDSTAGE_FAST_PATHS is 'nonsense'; give auto or off\n")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
+from soundstage.files import check_writable
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -20,7 +21,9 @@ VIDEO_SUFFIXES, AUDIO_SUFFIXES = (".mp4", ".m4v", ".mov"), (".wav",)
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: (F, H, W, 3) uint8 RGB, or None for sound alone. waveform: (2, n) float32 in [-1, 1] at
+    """A finished clip.
+
+    frames: (F, H, W, 3) uint8 RGB, or None for sound alone. waveform: (2, n) float32 in [-1, 1] at
     48 kHz, or None for a silent picture. provenance: JSON-ready; "request" gives the clip again.
     """
 
@@ -32,7 +35,7 @@ class Clip:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings `save` accepts for this clip."""
+        """The file endings that `save` accepts for this clip."""
         return AUDIO_SUFFIXES if self.frames is None else VIDEO_SUFFIXES
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
@@ -41,7 +44,6 @@ class Clip:
         overwrite: an existing file is replaced, once the new one is complete; False refuses it. Raises
         MediaError for a name or folder that cannot be written; the clip can then be saved elsewhere.
         """
-        from soundstage.files import check_writable
         from soundstage.media.write import write_mp4, write_wav
 
         path = Path(path)
@@ -71,7 +73,6 @@ class Clip:
 
     def contact_sheet(self, path: str | Path, *, overwrite: bool = True) -> Path:
         """Write a PNG of frames over the waveform. overwrite: see `save`. Returns the path."""
-        from soundstage.files import check_writable
         from soundstage.media.image import contact_sheet
 
         path = Path(path)
@@ -93,7 +94,7 @@ class Clip:
 
 
 def _json(data: Any) -> str:
-    """JSON in plain letters where UTF-8 can hold them; bytes of a name that are no UTF-8 are escaped."""
+    """Return JSON in plain letters, or escaped if UTF-8 cannot hold them, as in some file names."""
     text = json.dumps(data, ensure_ascii=False)
     try:
         text.encode()
@@ -103,7 +104,7 @@ def _json(data: Any) -> str:
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What `Clip.save` wrote into a file. Raises MediaError for a file that holds none."""
+    """Return the provenance in a file of `Clip.save`. Raises MediaError for a file that holds none."""
     from soundstage.media.container import read_metadata
     from soundstage.media.picture import is_picture
 

@@ -1,4 +1,4 @@
-"""Film without an end: clips one after the other, the prompt changed at will, at the pace of playing.
+"""Make film without an end: clips one after the other, with prompts that may change, as fast as it plays.
 
     film = Continuous(stage, request, continues=True)
     for chunk in film:                      # for ever; leave the loop or close the film to end it
@@ -37,9 +37,11 @@ from soundstage.types import OUTPUT_RATE_HZ
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of the film. start_s, audio_start_s: when its picture and its sound begin, counted from the
-    film's start; they differ by what sound is held back for the next seam. Sound follows sound, and picture
-    picture, without a gap."""
+    """A piece of the film.
+
+    start_s, audio_start_s: when its picture and its sound begin, counted from the film's start. They differ
+    by the sound that is held back for the next seam. Picture and sound both go on without a gap.
+    """
 
     index: int
     clip: Clip
@@ -49,7 +51,7 @@ class Chunk:
 
     @property
     def end_s(self) -> float:
-        """When what follows begins."""
+        """The time at which the next chunk begins."""
         if self.clip.frames is not None:
             return float(self.start_s + len(self.clip.frames) / self.clip.fps)
         assert self.clip.waveform is not None
@@ -77,11 +79,11 @@ class Pacer:
         self._anchor: tuple[float, float] | None = None
 
     def forget(self) -> None:
-        """The next chunk sets the time to count from."""
+        """Have the next chunk set the time to count from."""
         self._anchor = None
 
     def wait(self, media_s: float) -> float:
-        """Call when `media_s` seconds of film have been made in all. Returns the seconds it slept."""
+        """Wait after `media_s` seconds of film have been made in all; return the seconds it slept."""
         if self.slack == 0:
             return 0.0
         now = self._clock()
@@ -99,7 +101,7 @@ class Pacer:
 class Continuous:
     """An endless iterator of chunks.
 
-    request: of one chunk; its `take` says how chunks are joined. continues: each chunk is given the end of
+    request: makes one chunk; its `take` says how chunks are joined. continues: each chunk is given the end of
     the one before. randomize_seed: a new seed for every chunk; else the request's, moved on by the window
     where chunks continue. rng: where seeds come from. pacer: None runs as fast as it can.
     `prompt` may be set at any time and holds from the next chunk on.
@@ -149,7 +151,7 @@ class Continuous:
             self.pacer.wait(chunk.end_s)
 
     def _alone(self) -> Iterator[Chunk]:
-        """Clips of their own, laid one after the other; sound is cut or padded to the picture's length."""
+        """Yield clips that know nothing of each other, their sound cut or padded to the picture's length."""
         duration_s = self._frames / self._fps
         for index in itertools.count():
             done = self._made(self._request, self._request.seed, None)
@@ -160,7 +162,7 @@ class Continuous:
             yield Chunk(index, clip, clip.request.seed, index * duration_s, index * duration_s)
 
     def _continued(self, take: Take) -> Iterator[Chunk]:
-        """Windows of a take without an end. Guides are for the film's beginning."""
+        """Yield the windows of a take without an end. Guides hold for the film's beginning."""
         joint = Joint(take)
         shown = 0
         for window in endless_windows(self._frames, self._fps, take):
@@ -183,13 +185,13 @@ class Continuous:
 
 
 def _with(request: Request, **changes: Any) -> Request:
-    """A request with other values, checked again."""
+    """Return a request with other values, checked again."""
     values = {name: getattr(request, name) for name in Request.model_fields}
     return Request(**{**values, **changes})
 
 
 def _problems(request: Request, plan: Plan) -> list[str]:
-    """What a chunk that goes on from another cannot have."""
+    """Return a sentence for each thing that a film which goes on cannot have."""
     rules = [
         (plan.driven, "a film that goes on makes its own sound; leave out the driving sound"),
         (request.source is not None, "a film that goes on cannot start from a source; leave it out"),

@@ -70,10 +70,10 @@ def load(
 
 
 class Engine:
-    """One model and all that is kept between requests. Threads may share it: runs take turns.
+    """One model, and what is kept of it between requests. Threads may share it: runs take turns.
 
     parts: given by tests and by programs that build the model themselves; None loads them from `model`.
-    cache: of encodings; None is the user's own, see rendering/encoding_cache.py.
+    cache: keeps encodings; None is the user's own, see rendering/encoding_cache.py.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Engine:
 
     @property
     def number_format(self) -> NumberFormat:
-        """The format this engine computes in, and why."""
+        """The number format this engine computes in, and why."""
         return choose_format(self._dtype, self.model.defaults.dtype, kind_of(pick_device(self._device)))
 
     def plan(self, request: Request) -> Plan:
@@ -184,14 +184,11 @@ class Engine:
     def _rendering(self) -> Renderer:
         """Return what renders plans; making it loads torch. Called within a turn."""
         if self._renderer is None:
-            import torch
-
-            from soundstage.rendering.parts import DTYPES
             from soundstage.rendering.run import Renderer
 
-            device, dtype = torch.device(pick_device(self._device)), DTYPES[self.number_format.name]
+            device, number_format = pick_device(self._device), self.number_format.name
             self._renderer = Renderer(
-                self.model, device, dtype, self.choose, given=self._parts, cache=self._cache
+                self.model, device, number_format, self.choose, given=self._parts, cache=self._cache
             )
         return self._renderer
 

@@ -1,12 +1,12 @@
-"""The engine as people who know diffusers write it.
+"""Call the engine with the names that diffusers uses.
 
     pipe = ss.LTXVideoPipeline.from_pretrained("ltx-2.3-distilled", torch_dtype=torch.bfloat16)
     pipe.load_lora_weights("style.safetensors", adapter_name="style")
     pipe.set_adapters(["style"], adapter_weights=[0.8])
     video, audio = pipe("A red ball bounces.", num_frames=49, return_dict=False)
 
-A thin face: every call is one Request to the Engine in `pipe.engine`. What a call asks for that the
-engine does otherwise (embeddings or latents passed in) is refused by name, not ignored.
+Every call is one Request to the Engine in `pipe.engine`. An argument that the engine does not have
+(embeddings or latents passed in) is refused by name, not ignored.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ SCALES = {
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """frames: one list of PIL pictures per clip, an array (1, F, H, W, 3) in [0, 1], or latents.
+    """The result of a call.
+
+    frames: one list of PIL pictures per clip, an array (1, F, H, W, 3) in [0, 1], or latents.
 
     audio: samples (1, 2, n) float32 at sample_rate_hz, or latents; None for a silent clip.
     """
@@ -60,7 +62,7 @@ class PipelineOutput:
 
 
 class LTXVideoPipeline:
-    """Made by `from_pretrained`, or around an Engine."""
+    """A pipeline around an Engine; `from_pretrained` makes both."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -76,7 +78,9 @@ class LTXVideoPipeline:
         device: str = "auto",
         weights: str = "auto",
     ) -> LTXVideoPipeline:
-        """model, weights: as `soundstage.load` takes them. torch_dtype: a torch dtype or its name.
+        """Make a pipeline for a model.
+
+        model, weights: as `soundstage.load` takes them. torch_dtype: a torch dtype or its name.
 
         Raises RequestError for an unknown model, WeightsError for missing or damaged files.
         """
@@ -194,7 +198,7 @@ class LTXVideoPipeline:
 
 
 def _weights(given: Weight | Sequence[Weight] | None, count: int) -> list[dict[str, Any]]:
-    """Fields of each adapter's `Lora`."""
+    """Return the fields of each adapter's `Lora`."""
     if given is None or isinstance(given, (int, float, Mapping)):
         given = [1.0 if given is None else given] * count
     if len(given) != count:
@@ -203,7 +207,7 @@ def _weights(given: Weight | Sequence[Weight] | None, count: int) -> list[dict[s
 
 
 def _fields(words: dict[str, Any]) -> dict[str, Any]:
-    """Words of a call as fields of a Request; None means not given."""
+    """Return the arguments of a call as fields of a Request; None means not given."""
     fields: dict[str, Any] = {}
     scales: dict[str, dict[Any, Any]] = {"video_scales": {}, "audio_scales": {}}
     for name, value in words.items():

@@ -1,4 +1,4 @@
-"""Scope's parameters as a request: its JSON config in, a `Request` out.
+"""Turn Scope's parameters, a JSON config, into a `Request`.
 
 Names, defaults, ranges and snapping are those of Daydream Scope's LTX-2.3 plugin; so are the sigmas, which
 it rounds to bfloat16. It knows the distilled model only: one pass at the final size, Euler steps, no
@@ -113,7 +113,7 @@ class ScopeConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _aliases(cls, data: Any) -> Any:
-        """first_frame_image is i2v_image; null is the default."""
+        """Read first_frame_image as i2v_image, and null as the default."""
         values = {key: value for key, value in dict(data).items() if value is not None}
         if "ffn_chunk_size" in data:  # null switches it off
             values["ffn_chunk_size"] = data["ffn_chunk_size"]
@@ -149,7 +149,7 @@ class ScopeConfig(BaseModel):
         return snapped
 
     def request(self, *, prompt: str | None = None, rng: random.Random | None = None) -> Request:
-        """A request for one clip. prompt: instead of the config's. rng: where a random seed comes from."""
+        """Return a request for one clip. prompt: replaces the config's. rng: gives random seeds."""
         image, sound = self.i2v_image, self.audio_input
         guide = None if image is None else Guide(image, frame=0, strength=self.i2v_strength, **_IN_PLACE)
         reference = (
@@ -177,14 +177,16 @@ class ScopeConfig(BaseModel):
         )
 
     def next_seed(self, rng: random.Random | None = None) -> int:
-        """A random one below 2^31, or the config's."""
+        """Return a random seed below 2^31, or the config's."""
         if self.randomize_seed:
             return (rng or random.SystemRandom()).randrange(SEEDS)
         return next(seed for seed in (self.seed, self.base_seed, DEFAULT_SEED) if seed is not None)
 
     def noise_levels(self) -> schedules.Sigmas:
-        """The list that is run: Scope's, in bfloat16. A level that rounding makes equal to the one before is
-        left out, as its step would do nothing."""
+        """Return Scope's list of sigmas, rounded to bfloat16.
+
+        A level that rounding makes equal to the one before is left out, as its step would do nothing.
+        """
         if self.sigmas is not None:
             chosen = self.sigmas
         elif self.schedule == "distilled":
@@ -213,7 +215,7 @@ _SCHEDULES = {
 
 
 def read_config(source: str | Path | Mapping[str, Any]) -> ScopeConfig:
-    """A config from a mapping, or from a JSON file of one.
+    """Read a config from a mapping, or from a JSON file.
 
     Raises RequestError for a file that cannot be read, an unknown name or a value out of range.
     """
@@ -229,17 +231,17 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ScopeConfig:
 
 
 def snap_side(pixels: int) -> int:
-    """The nearest multiple of 32, at least 32; halves go to the even one: 16 -> 32, 48 -> 64, 80 -> 64."""
+    """Return the nearest multiple of 32, at least 32; halves go to the even one: 16 -> 32, 80 -> 64."""
     return max(SIDE_STEP, round(pixels / SIDE_STEP) * SIDE_STEP)
 
 
 def snap_frames(count: int) -> int:
-    """The nearest 8k + 1, at least 9; halves go to the even k: 1 -> 9, 13 -> 17, 125 -> 129."""
+    """Return the nearest 8k + 1, at least 9; halves go to the even k: 1 -> 9, 13 -> 17, 125 -> 129."""
     return FRAME_STEP * max(round((count - 1) / FRAME_STEP), 1) + 1
 
 
 def bfloat16(x: float) -> float:
-    """The nearest bfloat16, ties to even."""
+    """Return the nearest bfloat16, ties to even."""
     bits = struct.unpack("<I", struct.pack("<f", x))[0]
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
     return float(struct.unpack("<f", struct.pack("<I", rounded))[0])

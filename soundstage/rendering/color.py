@@ -1,4 +1,4 @@
-"""Frames brought back to the colours their take began with.
+"""Bring frames back to the colours their take began with.
 
 Mean and deviation of each channel of Lab, followed slowly over a window's length, are moved to what they
 were over the first window. Slow means that a bright subject which comes in stays bright; what is taken out
@@ -41,7 +41,7 @@ class ColorMatch:
         self._reference: Pixels | None = None
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(n, H, W, 3) sRGB -> the same shape."""
+        """Return corrected frames, (n, H, W, 3) sRGB."""
         if self.strength == 0:
             return frames
         return np.stack([self._frame(frame) for frame in frames])
@@ -64,7 +64,7 @@ class ColorMatch:
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> Pixels:
-    """(..., 3) sRGB in 0 to 255 -> CIE Lab: L 0 to 100, a and b about 0."""
+    """Convert sRGB in 0 to 255, (..., 3), to CIE Lab: L 0 to 100, a and b about 0."""
     x = rgb.astype(np.float32) / 255
     linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
     scaled = linear @ _TO_XYZ.T / _WHITE
@@ -74,7 +74,7 @@ def to_lab(rgb: NDArray[np.uint8]) -> Pixels:
 
 
 def from_lab(lab: Pixels) -> NDArray[np.uint8]:
-    """The inverse of `to_lab`, clipped to what sRGB can show."""
+    """Convert CIE Lab to sRGB in 0 to 255, clipped to what sRGB can show."""
     y = (lab[..., 0] + 16) / 116
     f = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
     scaled = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))

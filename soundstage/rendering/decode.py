@@ -1,4 +1,4 @@
-"""From latents to the frames and samples of a clip, with what was given shown as it came.
+"""Decode latents to the frames and samples of a clip, and put given pictures and sounds in their places.
 
 A kept stretch of a source is shown in its own pixels, with a soft seam to what was made; a sound that was
 given is heard in its own samples.
@@ -22,6 +22,7 @@ from soundstage.conditioning.seams import Seam
 from soundstage.media.in_memory import File
 from soundstage.media.load import load_sound
 from soundstage.media.write import fit_audio
+from soundstage.model.mel import resample
 from soundstage.rendering.finite import checked
 from soundstage.rendering.prepare import video_made
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
@@ -40,7 +41,7 @@ PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48
 def finished_frames(
     plan: Plan, parts: ModelParts, inputs: EncodedInputs, latents: Tensor, color: ColorMatch | None = None
 ) -> NDArray[np.uint8]:
-    """(F, H, W, 3) uint8 of the plan's last pass. color: takes out a long take's drift."""
+    """Return the frames of the plan's last pass, (F, H, W, 3) uint8. color: takes out a long take's drift."""
     step, source = plan.passes[-1], plan.request.source
     keeps = source is not None and source.keep_pixels and step.source is not None
     if keeps and step.source is not None and step.source.video == "all":
@@ -54,13 +55,13 @@ def finished_frames(
 
 
 def _cut_back(frames: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
-    """The frames of the result, without those and the pixels that only filled up latents and cells."""
+    """Return frames without those, and the pixels, that only filled up latents and cells."""
     width, height = plan.shown_size or (frames.shape[2], frames.shape[1])
     return frames[: plan.shown_frames : plan.thin, :height, :width]
 
 
 def _decoded_frames(parts: ModelParts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:
-    """Frames of latents (1, 128, T, h, w), piece by piece into an array, on disk if it is large."""
+    """Decode latents (1, 128, T, h, w), piece by piece, into an array, which is on disk if it is large."""
     frames_count, height, width = (int(n) for n in latents.shape[2:])
     shape = (TIME_SCALE * (frames_count - 1) + 1, SPACE_SCALE * height, SPACE_SCALE * width, 3)
     frames = _room_for(shape)
@@ -74,7 +75,7 @@ def _decoded_frames(parts: ModelParts, latents: Tensor, color: ColorMatch | None
 
 
 def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array in memory, or in a temporary file that goes with it where memory would be filled by it."""
+    """Return an array in memory, or one in a temporary file if it is too large for memory."""
     if math.prod(shape) <= MAX_BYTES_IN_MEMORY:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:
@@ -82,7 +83,7 @@ def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], pass_: PassPlan) -> NDArray[np.uint8]:
-    """The source's pixels in their place in time and room; elsewhere the made ones."""
+    """Return frames with the source's pixels in their place in time and in the picture."""
     assert pass_.source is not None
     left, top, right, bottom = pass_.source.margins
     whole = frames.copy()
@@ -94,7 +95,7 @@ def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], pass_: PassPla
 
 @torch.no_grad()
 def finished_sound(plan: Plan, parts: ModelParts, latents: Tensor) -> tuple[NDArray[np.float32], int]:
-    """(2, n) float32 samples and their rate in Hz."""
+    """Return the clip's sound, (2, n) float32, and its rate in Hz."""
     request, step = plan.request, plan.passes[-1]
     if plan.driven and request.audio is not None:
         return _given(request.audio.file, request.audio.start_s, 0.0, plan)
@@ -114,14 +115,14 @@ def finished_sound(plan: Plan, parts: ModelParts, latents: Tensor) -> tuple[NDAr
 
 
 def _decoded(parts: ModelParts, latents: Tensor, num_samples: int) -> NDArray[np.float32]:
-    """Exactly num_samples (2, n) at the output's rate."""
+    """Decode latents to exactly num_samples samples, (2, n), at the output's rate."""
     decoded = parts.decode_audio(latents, num_samples)
     checked(decoded, "the decoded sound", parts)
     return fit_audio(decoded[0].float().cpu().numpy(), num_samples)
 
 
 def _given(file: File, start_s: float, delay_s: float, plan: Plan) -> tuple[NDArray[np.float32], int]:
-    """A file's own samples, after delay_s of silence, for the length of the film.
+    """Return a file's own samples, after delay_s of silence, for the length of the clip, and their rate.
 
     Silence follows a sound that ends early; one that is kept to its own end may last longer.
     """
@@ -135,8 +136,6 @@ def _given(file: File, start_s: float, delay_s: float, plan: Plan) -> tuple[NDAr
 
 
 def _resampled(samples: NDArray[np.float32], rate_hz: int, wanted_hz: int) -> NDArray[np.float32]:
-    from soundstage.model.mel import resample
-
     moved: NDArray[np.float32] = resample(torch.from_numpy(samples), rate_hz, wanted_hz).numpy()
     return moved
 
@@ -144,7 +143,7 @@ def _resampled(samples: NDArray[np.float32], rate_hz: int, wanted_hz: int) -> ND
 def _spliced(
     made: NDArray[np.float32], own: NDArray[np.float32], seams: Sequence[Seam]
 ) -> NDArray[np.float32]:
-    """Own samples with the made stretches faded in; outside the seams every sample is the own one."""
+    """Return own samples with the made stretches faded in; elsewhere every sample stays as it is."""
     share = seam_weights(seams, own.shape[1])
     mixed = own + share * (fit_audio(made, own.shape[1]) - own)
     return np.where(share == 0, own, mixed).astype(np.float32)

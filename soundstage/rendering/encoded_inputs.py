@@ -1,6 +1,6 @@
-"""The inputs of a plan, read and encoded before the passes begin, and kept for the next request.
+"""Read and encode the inputs of a plan before its passes begin, and keep them for the next request.
 
-`prepare` does all the reading and encoding of a plan; the passes then only look up. An input that was
+`prepare` does all the reading and encoding of a plan; the passes only look encodings up. An input that was
 encoded before, by this run or another, is not decoded again: an encoding is kept by the input's content, all
 that is done to it, and the VAE.
 """
@@ -41,7 +41,7 @@ DECODERS = ("av", "pillow")  # what reads the files: another version may give ot
 
 
 class EncodedInputs:
-    """One plan's inputs as latents. All are (1, 128, T, h, w) or (1, 8, T, 16) in the dtype of the run."""
+    """The inputs of one plan as latents, (1, 128, T, h, w) or (1, 8, T, 16), in the dtype of the run."""
 
     def __init__(self, plan: Plan, parts: ModelParts, cache: EncodingCache) -> None:
         self.plan = plan
@@ -51,7 +51,7 @@ class EncodedInputs:
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Read and encode whatever a pass will ask for."""
+        """Read and encode all that the passes use."""
         for pass_ in self.plan.passes:
             for condition in pass_.conditions:
                 self.condition(condition, pass_)
@@ -63,7 +63,7 @@ class EncodedInputs:
                 self.identity(pass_)
 
     def condition(self, condition: Condition, pass_: PassPlan) -> Tensor:
-        """Latents of a guide or reference."""
+        """Return the latents of a guide or reference."""
         request = self.plan.request
         if condition.kind == "reference":
             reference = request.references[condition.index]
@@ -73,7 +73,7 @@ class EncodedInputs:
         return self._clip(guide.image, condition, pass_.fps, guide.crop, crf=crf)
 
     def reference_attention(self, condition: Condition, pass_: PassPlan) -> Tensor | float:
-        """How much the clip looks at each token of a reference: one value, or (N,)."""
+        """Return how strongly the clip attends to a reference: one value, or one for each token, (N,)."""
         mask = self.plan.request.references[condition.index].mask
         if mask is None:
             return condition.attention
@@ -83,7 +83,7 @@ class EncodedInputs:
         return condition.attention * cells
 
     def source_pixels(self, pass_: PassPlan) -> NDArray[np.uint8]:
-        """The source's frames as the pass shows them, without what is made around it."""
+        """Return the source's frames at the size of the pass, without what is made around them."""
         source, use = self.plan.request.source, pass_.source
         assert source is not None
         assert source.video is not None
@@ -91,7 +91,7 @@ class EncodedInputs:
         return to_uint8(self._source_pictures(pass_, self._source_times(pass_)))
 
     def source_video(self, pass_: PassPlan) -> Tensor:
-        """Latents of the source alone, at the size and rate of the pass before its upsamplers."""
+        """Return the latents of the source alone, at the size and rate of the pass before its upsamplers."""
         source, use = self.plan.request.source, pass_.source
         assert source is not None
         assert source.video is not None
@@ -107,7 +107,7 @@ class EncodedInputs:
         return self._get("video", key, make)
 
     def source_mask(self, pass_: PassPlan) -> Tensor | None:
-        """(T, h, w) cells of the pass that the source's mask touches."""
+        """Return the cells of the pass that the source's mask touches, (T, h, w); None without a mask."""
         source, use = self.plan.request.source, pass_.source
         if source is None or source.mask is None or use is None or use.video != "part":
             return None
@@ -126,7 +126,7 @@ class EncodedInputs:
         )
 
     def sound(self, pass_: PassPlan) -> Tensor | None:
-        """Latents (1, 8, T, 16) of the sound that is given, as long as the pass's own; None without one."""
+        """Return the latents of a given sound, (1, 8, T, 16), as long as the pass's own; None without one."""
         request, use = self.plan.request, pass_.source
         if self.plan.driven and request.audio is not None:
             return self._sound(request.audio.file, request.audio.start_s, 0.0, pass_.audio_tokens)
@@ -137,7 +137,7 @@ class EncodedInputs:
         return self._sound(own, request.source.start_s, use.before / pass_.fps, pass_.audio_tokens)
 
     def silence(self, pass_: PassPlan) -> Tensor:
-        """Latents of no sound."""
+        """Return the latents of silence."""
         count = pass_.audio_tokens
 
         def make() -> Tensor:
@@ -147,7 +147,7 @@ class EncodedInputs:
         return self._get("audio", ("silence", count), make)
 
     def identity(self, pass_: PassPlan) -> Tensor | None:
-        """Latents (1, 8, T, 16) of the voice to speak with; None where the pass hears none from the input."""
+        """Return the latents of the voice to speak with, (1, 8, T, 16); None where the pass is given none."""
         audio = self.plan.request.audio
         if audio is None or pass_.identity not in ("input", "soundtrack"):
             return None
@@ -182,7 +182,7 @@ class EncodedInputs:
         return self._get("video", key, make)
 
     def _sound(self, file: File, start_s: float, delay_s: float, count: int) -> Tensor:
-        """A file's sound from start_s on, after delay_s of silence, as `count` latents."""
+        """Return a file's sound from start_s on, after delay_s of silence, as `count` latents."""
         key = ("sound", _identity(file), start_s, delay_s, count)
 
         def make() -> Tensor:
@@ -197,7 +197,7 @@ class EncodedInputs:
         return self._get("audio", key, make)
 
     def _source_pictures(self, pass_: PassPlan, times: list[float]) -> Tensor:
-        """The source's frames at these seconds as the VAE takes them, (1, 3, F, h, w)."""
+        """Return the source's frames at these seconds as the VAE takes them, (1, 3, F, h, w)."""
         source, whole = self.plan.request.source, self.plan.source_size
         assert source is not None
         assert source.video is not None
@@ -208,7 +208,7 @@ class EncodedInputs:
         return fit((drawn_out(frame, *whole) for frame in frames), width, height, "stretch")
 
     def _source_times(self, pass_: PassPlan) -> list[float]:
-        """When the source's frames of a pass are shown, in its own seconds."""
+        """Return the times of the source's frames of a pass, in the source's own seconds."""
         source, use = self.plan.request.source, pass_.source
         assert source is not None
         assert source.video is not None
@@ -219,7 +219,7 @@ class EncodedInputs:
         return times + times[-1:] * (use.num_frames - len(times))  # its last frame fills up a latent
 
     def _source_size(self, pass_: PassPlan) -> tuple[int, int]:
-        """Width and height of the source in a pass, before the upsamplers that follow it."""
+        """Return the width and height of the source in a pass, before the pass's upsamplers."""
         assert pass_.source is not None
         left, top, right, bottom = pass_.source.margins
         width, height = pass_.width - left - right, pass_.height - top - bottom
@@ -227,7 +227,10 @@ class EncodedInputs:
         return int(width / larger), int(height / larger)
 
     def _get(self, encoder: Encoder, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """key: all that the latents depend on besides the encoder and what reads files."""
+        """Return latents that were encoded before, or make them.
+
+        key: all that they depend on besides the encoder and the libraries that read files.
+        """
         if key not in self._used:
             name = content_key(key, READING, *map(version, DECODERS), *self.parts.identity(encoder))
 
@@ -239,7 +242,7 @@ class EncodedInputs:
 
 
 def _read_mask(file: File, pass_: PassPlan, num_frames: int) -> Tensor:
-    """A mask over the frames of a pass, (F, H, W) in [0, 1]."""
+    """Return a mask over the frames of a pass, (F, H, W) in [0, 1]."""
     times = sample_times(probe(file), pass_.fps, pass_.fps, num_frames)
     frames = frames_shown(file, times, pass_.fps)
     return fit_mask(frames, pass_.width, pass_.height, num_frames, "stretch")
@@ -253,12 +256,12 @@ def _first_twice(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uin
 
 
 def _samples_for(count: int, rate_hz: int) -> int:
-    """Samples that encode to at least `count` latents, and to at least one mel window."""
+    """Return how many samples encode to at least `count` latents, and to at least one mel window."""
     return round((count / AUDIO_LATENTS_PER_S + SPARE_S) * rate_hz)
 
 
 def _identity(file: File) -> Hashable:
-    """What tells a file's content from another's."""
+    """Return what differs between files that differ in content."""
     if isinstance(file, InMemory):
         return (file.sha256, str(file), file.fps, file.sample_rate_hz)
     return file_identity(Path(file))

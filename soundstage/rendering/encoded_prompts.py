@@ -1,4 +1,4 @@
-"""The prompts of a plan as contexts: read from the cache of encodings, or encoded and kept there."""
+"""Turn the prompts of a plan into contexts: from the cache of encodings, or encoded and kept there."""
 
 from __future__ import annotations
 

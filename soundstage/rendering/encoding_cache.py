@@ -1,4 +1,4 @@
-"""Encodings kept by what they were made from: a prompt's contexts, the latents of a picture, clip or sound.
+"""Keep encodings by what they were made from: contexts of a prompt, latents of a picture, clip or sound.
 
     cache = EncodingCache.open()                                 # in memory and in the user's cache folder
     key = content_key("picture", sha256, "768x512", vae_identity)
@@ -43,8 +43,9 @@ Tensors = dict[str, Tensor]
 
 
 def content_key(*contents: object) -> str:
-    """A name for all that a result depends on, in order: the input's own bytes, settings, the model.
+    """Return the key of a result: a hash of all it depends on, in order.
 
+    These are the input's own bytes, the settings and the model.
     Bytes and text count as they are, everything else by its repr.
     """
     digest = hashlib.sha256(str(FORMAT).encode())
@@ -55,7 +56,7 @@ def content_key(*contents: object) -> str:
 
 
 def encodings_folder() -> Path | None:
-    """$SOUNDSTAGE_CACHE, or "encodings" in the user's cache folder; None where the variable says "off"."""
+    """Return $SOUNDSTAGE_CACHE, or "encodings" in the user's cache folder; None if the variable is "off"."""
     named = os.environ.get(FOLDER_VARIABLE, "")
     if named.lower() == OFF:
         return None
@@ -63,9 +64,10 @@ def encodings_folder() -> Path | None:
 
 
 class EncodingCache:
-    """Bounded, in host memory and, given a folder, on disk. num_made: results that had to be made.
+    """A bounded cache in host memory and, given a folder, on disk.
 
-    The folder is made by the first `put`. What comes out is to be read, not changed.
+    num_made: how many results had to be made. The folder is made by the first `put`. Tensors that come out
+    must not be changed.
     """
 
     def __init__(
@@ -81,16 +83,16 @@ class EncodingCache:
 
     @classmethod
     def open(cls) -> EncodingCache:
-        """The cache of this user."""
+        """Return the cache of this user."""
         return cls(encodings_folder())
 
     def kept(self, key: str, make: Callable[[], Tensors], device: torch.device = CPU) -> Tensors:
-        """The tensors of a key, made now if they are not kept."""
+        """Return the tensors of a key; make and keep them if they are not there."""
         found = self.get(key, device)
         return self.put(key, make()) if found is None else found
 
     def get(self, key: str, device: torch.device = CPU) -> Tensors | None:
-        """The tensors of a key on a device, or None. Counts as a use of them."""
+        """Return the tensors of a key on a device, or None. Counts as a use of them."""
         found = self._memory.get(key)
         if found is None:
             found = self._read(key)
@@ -103,9 +105,9 @@ class EncodingCache:
         return {name: tensor.to(device) for name, tensor in found.items()}
 
     def put(self, key: str, tensors: Tensors) -> Tensors:
-        """Keep tensors that were made, and return them; others make room.
+        """Keep tensors that were made, and return them. Those used longest ago are dropped for them.
 
-        One larger than a bound is not kept there.
+        Tensors larger than a bound are not kept there.
         """
         self.num_made += 1
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -131,7 +133,7 @@ class EncodingCache:
     # --- on disk
 
     def _read(self, key: str) -> Tensors | None:
-        """From bytes, not mapped: another process may delete the file at any time."""
+        """Read a file as bytes, not mapped: another process may delete it at any time."""
         if self.folder is None:
             return None
         path = self._path(key)
@@ -146,7 +148,7 @@ class EncodingCache:
         return tensors
 
     def _touch(self, key: str) -> None:
-        """Say that a file was used now. One that is gone, or is another user's, stays as it is."""
+        """Set the time of a file's last use, if it is there and may be changed."""
         if self.folder is not None:
             with suppress(OSError):
                 os.utime(self._path(key))

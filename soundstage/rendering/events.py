@@ -1,4 +1,4 @@
-"""What a run hands over while it works: phases, steps, previews, notices, and the clip at the end."""
+"""The events of a run: phases, steps, previews, notices, and the clip at the end."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ log = logging.getLogger("soundstage.rendering")
 
 @dataclass(frozen=True)
 class Phase:
-    """A stage of the work begins: "load", "encode", "denoise", "upsample", "decode video", "decode audio",
-    and "window 3 of 12" of a take."""
+    """A stage of the work begins.
+
+    name: "load", "encode", "denoise", "upsample", "decode video", "decode audio"; "window 3 of 12" in a take.
+    """
 
     name: str
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user should know and need not act on, as one sentence."""
+    """One sentence that the user should know and need not act on."""
 
     text: str
 
@@ -53,8 +55,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
-    """What the picture would be after a step. frames: (F, H, W, 3) uint8, small, fewer than the clip's where
-    the model has no preview VAE."""
+    """The predicted picture after a step.
+
+    frames: (F, H, W, 3) uint8, small; fewer than the clip's where the model has no preview VAE.
+    """
 
     name: str
     step: int
@@ -63,10 +67,11 @@ class Preview:
 
 @dataclass(frozen=True)
 class Done:
-    """The clip, and what it was decoded from.
+    """The finished clip and its latents.
 
     video_latents: (1, 128, T, h, w), audio_latents: (1, 8, T, 16); None for a modality not made. seconds:
-    by phase. latents: of every pass, "<pass>.video" and "<pass>.audio"; of a take in windows, of the last.
+    spent in each phase. latents: those of every pass, "<pass>.video" and "<pass>.audio"; for a take in
+    windows only those of the last pass.
     """
 
     clip: Clip
@@ -80,7 +85,7 @@ Event = Phase | Notice | LoraAttached | Step | Preview | Done
 
 
 class Clock:
-    """Seconds by phase; a phase that comes again adds to its own."""
+    """Counts seconds by phase; a phase that comes again adds to its own."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""LoRAs on one model, run by run: which files a run reads, and what of them is on.
+"""Put LoRAs on one model, run by run: read the files of a run, and set what of them is on.
 
 A file that is written again is another LoRA. The next run reads it; a run that is under way keeps what it
 read, which is given up when no run uses it any more.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Attached:
-    """A LoRA that was read. digest, identity: of its file when it was read, see `model_set`."""
+    """A LoRA that was read. digest, identity: those its file had then, see library/model_files.py."""
 
     report: AdapterReport
     path: str
@@ -44,15 +44,15 @@ class Attached:
 
     @property
     def name(self) -> str:
-        """Its name among the adapters."""
+        """The LoRA's name among the adapters."""
         return _name(self.path, self.identity)
 
 
 @dataclass(frozen=True, eq=False)
 class Adaptation:
-    """What a run has put on the model: the LoRAs it reads by path, and the arguments of its last `adapt`.
+    """The LoRAs of a run, by path, and the arguments of its last `adapt`.
 
-    contents: of the model's files when the run began.
+    contents: what the model's files held when the run began.
     """
 
     attached: Mapping[str, Attached] = field(default_factory=dict)
@@ -63,9 +63,9 @@ class Adaptation:
 
 
 class RunLoras:
-    """The LoRAs of a model's runs. modules: what they go on. stored: where the weights are on disk.
+    """The LoRAs of all runs on one model. adaptation: that of the run that has its turn.
 
-    adaptation: of the run that has its turn.
+    modules: the parts they go on. stored: where the weights of the parts are on disk.
     """
 
     def __init__(self, modules: Mapping[Part, nn.Module], stored: Mapping[Part, PartTensors]) -> None:
@@ -77,7 +77,7 @@ class RunLoras:
         self._count = itertools.count()
 
     def text_identity(self) -> list[str]:
-        """Return what tells the reading of prompts from that without the LoRAs that are on."""
+        """Return what the reading of prompts depends on: the active LoRAs that have layers there."""
         loras = self._adapters.active("text")
         return sorted(f"{self._used[name].identity} at {strength!r}" for name, strength in loras.items())
 
@@ -95,7 +95,7 @@ class RunLoras:
         )
 
     def attach(self, paths: Sequence[str]) -> list[Attached]:
-        """Make LoRAs known to a run that begins; those whose content was not known before are returned.
+        """Make LoRAs known to a run that begins; return those whose content was not known before.
 
         Raises WeightsError for a file that is no LoRA of this model or changes nothing.
         """
@@ -122,7 +122,7 @@ class RunLoras:
         self._put_on()
 
     def _newest_of(self, path: str) -> Attached:
-        """The LoRA that a file holds now."""
+        """Return the LoRA that a file holds now."""
         file = Path(path)
         identity = file_identity(file) if file.is_file() else ""  # reading it tells what is wrong
         known = self._newest.get(path)
@@ -182,12 +182,12 @@ class RunLoras:
 
 
 def _name(path: str, identity: str) -> str:
-    """The name of a LoRA among the adapters: a file that is written again is another one."""
+    """Return the name of a LoRA among the adapters; a file that is written again gets another one."""
     return f"{path} {identity}"
 
 
 def _read_whole(file: Path) -> tuple[LoraFile, str]:
-    """A LoRA and the identity of the file it was read from."""
+    """Return a LoRA and the identity of its file. Raises WeightsError if the file changes meanwhile."""
     before = file_identity(file) if file.is_file() else ""
     content = read_lora(file)
     if file_identity(file) != before:

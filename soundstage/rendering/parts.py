@@ -1,4 +1,4 @@
-"""The parts of a model, built from its files on first use and kept: all that a run needs of a model."""
+"""Build the parts of a model on first use, and encode, upsample and decode with them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class ModelParts:
 
     @property
     def adaptation(self) -> Adaptation:
-        """What the current run has put on the parts; see `restore`."""
+        """The LoRAs the current run has put on the parts; see `restore`."""
         return self._loras.adaptation
 
     # --- the parts, each built on first use
@@ -160,14 +160,14 @@ class ModelParts:
 
     @cached_property
     def audio_vae(self) -> AudioVae:
-        """Always float32, like the vocoder: small, and bfloat16 kernels are slow at odd widths."""
+        """The audio VAE, always in float32: it is small, and bfloat16 kernels are slow at odd widths."""
         vae = self._build.load("audio_vae", AudioVae, torch.float32)
         self._build.manage("audio VAE", vae, self._build.tensors["audio_vae"], dtype=torch.float32)
         return vae
 
     @cached_property
     def vocoder(self) -> Vocoder:
-        """Always float32: in bfloat16 its error is audible."""
+        """The vocoder, always in float32: in bfloat16 its error is audible."""
         vocoder = self._build.load("vocoder", Vocoder, torch.float32)
         self._build.manage(
             "vocoder", vocoder, self._build.tensors["vocoder"], calls=vocoder, dtype=torch.float32
@@ -243,28 +243,28 @@ class ModelParts:
         return self.text.encode(prompts)
 
     def encode_video(self, pixels: Tensor) -> Tensor:
-        """Pixels (1, 3, 8(T - 1) + 1, 32h, 32w) float32 in [-1, 1] -> latents (1, 128, T, h, w)."""
+        """Encode pixels (1, 3, 8(T - 1) + 1, 32h, 32w) in [-1, 1] to latents (1, 128, T, h, w)."""
         vae = self.video_vae
         self.manager.bring("video encoder")
         return vae.encode(pixels.to(self.device, self.dtype))
 
     def encode_audio(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:
-        """Samples (1, C, n) in [-1, 1] -> latents (1, 8, T, 16), 25 a second."""
+        """Encode samples (1, C, n) in [-1, 1] to latents (1, 8, T, 16), 25 a second."""
         sound = resample(to_stereo(waveform.float().to(self.device)), sample_rate_hz, MEL_RATE_HZ)
         vae = self.audio_vae
         self.manager.bring("audio VAE")
         return vae.encode(log_mel(sound)).to(self.dtype)
 
     def upsample(self, role: str, latents: Tensor) -> Tensor:
-        """Video latents through an upsampler: "space-x2", "space-x1.5" or "time-x2" (T -> 2T - 1)."""
+        """Upsample video latents by "space-x2", "space-x1.5" or "time-x2" (T -> 2T - 1)."""
         return upsample_latents(latents, self.upsampler(role), self.video_vae.per_channel_statistics)
 
     def preview_video(self, latents: Tensor) -> Tensor:
-        """As `decode_video`, quickly and roughly: smaller, and perhaps one frame per latent."""
+        """Decode as `decode_video` does, but fast and roughly: smaller, and perhaps one frame per latent."""
         return self.preview_vae.decode(latents)
 
     def decode_video(self, latents: Tensor) -> Tensor:
-        """Latents (1, 128, T, h, w) -> pixels (1, 3, 8(T - 1) + 1, 32h, 32w), about [-1, 1]."""
+        """Decode latents (1, 128, T, h, w) to pixels (1, 3, 8(T - 1) + 1, 32h, 32w), about [-1, 1]."""
         vae = self.video_vae
         self.manager.bring("video decoder")
         return vae.decode(latents)
@@ -279,7 +279,7 @@ class ModelParts:
         return vae.decode_stream(latents)
 
     def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
-        """Latents (1, 8, T, 16) -> samples (1, 2, n) float32 at 48 kHz, as many as the latents make.
+        """Decode latents (1, 8, T, 16) to samples (1, 2, n) float32 at 48 kHz.
 
         num_samples: at most so many; the end is held for up to 80 ms where the latents make fewer.
         """

@@ -1,4 +1,4 @@
-"""The passes of a plan: its encoded inputs become latents, pass by pass and step by step."""
+"""Run the passes of a plan: from encoded inputs to latents, pass by pass and step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streams of a pass: the plan's conditions and the encoded inputs, put together."""
+"""Prepare the streams of a pass from the plan's conditions and the encoded inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Latents:
-    """video: (1, 128, T, h, w), audio: (1, 8, T, 16); None for a modality that is not made."""
+    """The latents of a clip. video: (1, 128, T, h, w), audio: (1, 8, T, 16); None where not made."""
 
     video: Tensor | None = None
     audio: Tensor | None = None
@@ -43,14 +43,14 @@ class Latents:
 def streams(
     parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, before: Latents
 ) -> tuple[Stream | None, Stream | None]:
-    """Both modalities of a pass. before: latents of the pass before, already upsampled."""
+    """Return the video and audio streams of a pass. before: the pass before, already upsampled."""
     video = None if pass_.video is None else _video(parts, pass_, inputs, before.video)
     audio = None if pass_.audio is None else _audio(parts, pass_, inputs, before.audio)
     return video, audio
 
 
 def upsampled(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, before: Latents) -> Latents:
-    """What a pass starts from: the latents before it, or the source, through its upsamplers."""
+    """Return what a pass starts from: the latents before it, or the source, through its upsamplers."""
     video = before.video
     if pass_.source is not None and pass_.source.video == "start":
         video = inputs.source_video(pass_)
@@ -63,7 +63,7 @@ def upsampled(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, before:
 
 
 def cropped(pass_: PassPlan, video: Tensor | None, audio: Tensor | None) -> Latents:
-    """Tokens (1, N, 128) of a pass -> latents; what was added beside the clip is dropped."""
+    """Turn tokens of a pass, (1, N, 128), into latents without what was added beside the clip."""
     return Latents(
         None if video is None else from_tokens(video, pass_.shape.latent),
         None if audio is None else unpatchify_audio(audio[:, : pass_.audio_tokens]),
@@ -71,7 +71,7 @@ def cropped(pass_: PassPlan, video: Tensor | None, audio: Tensor | None) -> Late
 
 
 def video_made(pass_: PassPlan, inputs: EncodedInputs) -> Tensor | None:
-    """(T, h, w): how far each cell of a partly kept picture is made anew; None where nothing is kept."""
+    """Return how far each cell of a partly kept picture is made anew, (T, h, w); None if none is kept."""
     use = pass_.source
     if use is None or use.video != "part":
         return None
@@ -101,7 +101,7 @@ def _video(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, start: Ten
 
 
 def _on_grid(source: Tensor, pass_: PassPlan) -> Tensor:
-    """The source's latents in their place on the pass's grid, zeros around them."""
+    """Return the source's latents in their place on the pass's grid, with zeros around them."""
     assert pass_.source is not None
     frames, height, width = pass_.shape.latent
     left, top, _, _ = (side // SPACE_SCALE for side in pass_.source.margins)
@@ -155,7 +155,7 @@ def _audio(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, start: Ten
 def _audio_start(
     pass_: PassPlan, inputs: EncodedInputs, start: Tensor | None, given: Tensor | None
 ) -> Tensor:
-    """What the sound of a pass that does not begin at pure noise is mixed from."""
+    """Return the latents that noise is mixed with at the start of a pass."""
     if given is not None and pass_.source is not None and pass_.source.audio == "start":
         return given
     return inputs.silence(pass_) if start is None else start

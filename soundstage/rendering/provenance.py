@@ -1,9 +1,9 @@
-"""What a clip remembers of how it was made, and what tells one long take from another. JSON-ready."""
+"""Collect the JSON-ready facts of how a clip is made, and compare those of two takes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from soundstage.rendering.loras import Attached
     from soundstage.rendering.parts import ModelParts
 
+MOST_TOLD = 3  # fields that differ
+# What a user asked for, before what follows from it. Of later groups only the first that differs is told.
+GROUPS = (("request",), ("files", "model"), ("device", "dtype", "weights"), ("soundstage",))
+MAX_LENGTH = 60  # of a value that is shown
+
 
 class Place(NamedTuple):
-    """Where and in which numbers a plan is carried out."""
+    """The device, the number format and the storage of weights that a plan is carried out with."""
 
     device: torch.device
     dtype: torch.dtype
@@ -33,7 +38,7 @@ class Place(NamedTuple):
 def provenance(
     plan: Plan, model: ModelSet, parts: ModelParts, video: Tensor | None, audio: Tensor | None
 ) -> dict[str, Any]:
-    """Return what was asked, what was done, with which weights. video, audio: the clip's latents."""
+    """Return what was asked, what was done, and with which weights. video, audio: the clip's latents."""
     latents = {"video": video, "audio": audio}
     return {
         **clip_facts(plan, model, Place(parts.device, parts.dtype, parts.storage)),
@@ -57,8 +62,10 @@ def clip_facts(plan: Plan, model: ModelSet, place: Place) -> dict[str, Any]:
 
 
 def take_facts(plan: Plan, model: ModelSet, place: Place) -> dict[str, Any]:
-    """Return all that decides the numbers of a take's windows. Files are told by what they hold, wherever
-    they are."""
+    """Return all that decides the numbers of a take's windows.
+
+    Files are named by what they hold, so that they may be moved.
+    """
     facts = clip_facts(plan, model, place)
     if facts["request"]["take"] is not None:
         facts["request"]["take"] = {**facts["request"]["take"], "folder": None}
@@ -84,13 +91,13 @@ def lora_paths(plan: Plan) -> list[str]:
 
 
 def _content(path: str) -> str:
-    """What a file holds; a name of its own for one that is not there, which reading it will tell."""
+    """Return a name for what a file holds. A file that is missing is refused later, when it is read."""
     file = Path(path)
     return f"content {file_identity(file)}" if file.is_file() else f"no file {path}"
 
 
 def _replaced(value: Any, names: Mapping[str, str]) -> Any:
-    """A JSON value with every string that is a key of names exchanged."""
+    """Return a JSON value in which every string that is a key of names is exchanged."""
     if isinstance(value, Mapping):
         return {key: _replaced(item, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -103,5 +110,48 @@ def _lora_facts(lora: Attached) -> dict[str, Any]:
 
 
 def _sha256(latents: Tensor) -> str:
-    """Of the values as float32, little-endian, in row-major order."""
+    """Return the SHA-256 of the values as float32, little-endian, in row-major order."""
     return hashlib.sha256(latents.float().contiguous().cpu().numpy().astype("<f4").tobytes()).hexdigest()
+
+
+# --- two takes
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Return sentences on fields of JSON-ready facts that differ, such as "seed is 6, there it is 5".
+
+    stored: the facts of the take that is there. asked: those of the take to be made.
+    """
+    rest = tuple({*stored, *asked} - {name for group in GROUPS for name in group})
+    for group in (*GROUPS, rest):
+        old, new = (dict(_leaves({k: facts[k] for k in group if k in facts})) for facts in (stored, asked))
+        found = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if found:
+            told = [_sentence(key, old.get(key), new.get(key)) for key in found[:MOST_TOLD]]
+            return told + ([f"{len(found) - MOST_TOLD} more"] if len(found) > MOST_TOLD else [])
+    return []
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every single value with its place, such as "guides[0].strength"."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}[{index}]")
+    else:
+        yield name.removeprefix("request."), value
+
+
+def _sentence(name: str, old: Any, new: Any) -> str:
+    if name.startswith("files."):
+        return f"the model's file {name.removeprefix('files.')} is another"
+    if any(str(value).startswith("content ") for value in (old, new)):
+        return f"{name} has another content"
+    return f"{name} is {_shown(new)}, there it is {_shown(old)}"
+
+
+def _shown(value: Any) -> str:
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."

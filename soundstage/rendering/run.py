@@ -1,4 +1,4 @@
-"""A run: a plan becomes a stream of events, and the last event is the clip."""
+"""Carry out a plan as a generator of events, of which the last is the clip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from soundstage.rendering.decode import finished_frames, finished_sound
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
-from soundstage.rendering.parts import ModelParts
+from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.rendering.passes import latents_of_passes
 from soundstage.rendering.provenance import Place, lora_paths, provenance, take_facts
 from soundstage.rendering.window_store import WindowStore
@@ -36,15 +36,15 @@ Latents = dict[str, Tensor]  # "<pass>.video" and "<pass>.audio"
 class Renderer:
     """Renders plans with one model, and keeps its parts and encodings for the next run.
 
-    choose: returns where the weights of a plan will be. given: parts that the caller has built; None builds
-    them as chosen. cache: None is the user's own.
+    device, number_format: names, such as "cuda" and "bfloat16". choose: returns where the weights will be for
+    a plan. given: parts that the caller has built; None builds them as chosen. cache: None is the user's.
     """
 
     def __init__(
         self,
         model: ModelSet,
-        device: torch.device,
-        dtype: torch.dtype,
+        device: str,
+        number_format: str,
         choose: Callable[[Plan], Choice],
         *,
         given: ModelParts | None = None,
@@ -52,7 +52,7 @@ class Renderer:
     ) -> None:
         self.built: ModelParts | None = None
         self.process_bytes: float | None = None  # the process's memory besides weights, before it had any
-        self._model, self._device, self._dtype = model, device, dtype
+        self._model, self._device, self._dtype = model, torch.device(device), DTYPES[number_format]
         self._choose, self._given = choose, given
         self._cache = cache or EncodingCache.open()
 

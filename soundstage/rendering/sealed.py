@@ -1,4 +1,4 @@
-"""Tensors in a file of safetensors that are believed only if they are what was written.
+"""Write tensors with a checksum, and read them only if it is right.
 
     data = sealed({"video": latents}, {"window": "3"})
     unsealed(data, {"window": "3"})["video"]
@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 def sealed(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> bytes:
-    """Return the bytes of a file. facts: what it is, which whoever reads it has to know."""
+    """Return the bytes of a file. facts: say what the tensors are; reading them asks for the same."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data: bytes = save(kept, {**facts, "sha256": _digest(kept)})
     return data
@@ -48,7 +48,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """Return what is stored beside the tensors."""
+    """Return the metadata of a file."""
     length = int.from_bytes(data[:8], "little")
     found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return found

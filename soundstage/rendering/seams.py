@@ -1,4 +1,4 @@
-"""Joining windows: what one hands to the next, and how their latents become one.
+"""Join windows: give one the end of another, and make one of their latents.
 
 The latents of a window: picture (B, C, T, h, w), sound (B, C, T, F), time on axis 2 of both. Joined, they
 are decoded as one clip, so neither pixels nor samples have a seam of their own.
@@ -23,9 +23,9 @@ TIME = 2
 def continued_video(
     stream: Stream, window: Window, before: Tensor, first: Tensor | None, *, strength: float, reference: float
 ) -> Stream:
-    """A window's picture, its first latent frames given by the window before.
+    """Return a window's video stream with its first latent frames given by the window before.
 
-    stream: of the window as a clip of its own, tokens (B, N, D) in (frame, row, column) order, with or
+    stream: the window's as a clip of its own, tokens (B, N, D) in (frame, row, column) order, with or
     without appended tokens. before: latents (B, C, T, h, w) of the window before, of this pass. first: the
     take's first latent frame (B, C, 1, h, w), appended at `reference` as a guide one latent frame before the
     window, or None.
@@ -45,7 +45,7 @@ def continued_video(
 
 
 def continued_audio(stream: Stream, window: Window, before: Tensor, *, strength: float) -> Stream:
-    """A window's sound, its first latents given by the window before, its times those of the take.
+    """Return a window's audio stream with its first latents given by the window before, in the take's time.
 
     before: latents (B, C, T, F) of the window before.
     """
@@ -56,7 +56,7 @@ def continued_audio(stream: Stream, window: Window, before: Tensor, *, strength:
 
 
 def _given(stream: Stream, tokens: Tensor, strength: float) -> Stream:
-    """The first tokens of a stream replaced by given ones; a frozen stream has its own already."""
+    """Replace the first tokens of a stream by given ones; a frozen stream has its own already."""
     if stream.frozen:
         return stream
     clean, mask = stream.clean.clone(), stream.mask.clone()
@@ -70,7 +70,7 @@ def _given(stream: Stream, tokens: Tensor, strength: float) -> Stream:
 
 
 def appended(stream: Stream, tokens: Tensor, positions: Tensor, strength: float) -> Stream:
-    """A stream with guide tokens (B, n, D) after all others. positions: (B or 1, A, n, 2)."""
+    """Append guide tokens (B, n, D) to a stream. positions: (B or 1, A, n, 2)."""
     if stream.frozen:
         return stream
     batch, count = tokens.shape[:2]
@@ -96,7 +96,7 @@ def appended(stream: Stream, tokens: Tensor, positions: Tensor, strength: float)
 
 
 def adain(latents: Tensor, like: Tensor, factor: float) -> Tensor:
-    """Latents with the mean and deviation of others, channel by channel, `factor` of the way.
+    """Move the mean and deviation of each channel of latents to those of others, `factor` of the way.
 
     Both (B, C, ...), any length. Source: docs/model/conditioning.md, "Long takes".
     """
@@ -115,12 +115,12 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fade(count: int) -> Tensor:
-    """Weights of the new over an overlap, rising between 0 and 1 without reaching them: (count,)."""
+    """Return the new window's weights over an overlap, (count,), rising from above 0 to below 1."""
     return torch.linspace(0, 1, count + 2)[1:-1]
 
 
 def joined(parts: Iterator[tuple[int, Tensor]]) -> Iterator[Tensor]:
-    """Windows one after the other -> pieces that make up the take, in order.
+    """Join windows that come one after the other; yield the take in pieces, in order.
 
     parts: (overlap with the part before, latents with time on axis 2). Over the overlap the old gives way
     to the new evenly; where both are equal, they stay to the bit. Holds one window at a time.
@@ -141,7 +141,7 @@ def joined(parts: Iterator[tuple[int, Tensor]]) -> Iterator[Tensor]:
 
 
 def first_sample(latent: int) -> int:
-    """Where a latent's sound begins, at 48 kHz; one past the last gives its length.
+    """Return the sample at 48 kHz at which a latent's sound begins; one past the last gives the length.
 
     Latent 0 of a clip holds one step of the mel, later ones four.
     """

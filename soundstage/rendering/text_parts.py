@@ -1,4 +1,4 @@
-"""The parts that read prompts: Gemma, the projection and the connectors."""
+"""Build the parts that read prompts: Gemma, the projection and the connectors."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class FairLock:
 
 
 class RunState:
-    """What one run has put on the parts of a model, kept while other runs have their turns."""
+    """The LoRAs one run has put on the parts of a model, kept while other runs have their turns."""
 
     def __init__(self) -> None:
         self._parts: ModelParts | None = None

@@ -1,4 +1,4 @@
-"""Finished windows on disk, so that a take that was stopped goes on where it was.
+"""Keep finished windows, so that a take that was stopped goes on where it was.
 
     take.json               what the take is, and the fingerprint of all that decides its numbers
     window-000.safetensors  latents of the first window, pass by pass, and the SHA-256 of them
@@ -8,7 +8,7 @@ their own format, so a resumed take has the bits of one that was never stopped. 
 folder: as they make the same take, it does not matter whose window is kept.
 
 A take without a folder of its own keeps its windows in memory, and after KEEP_AFTER_S of work in a folder of
-this program's (`own.py`), which goes when the clip was handed over.
+this program's (`take_folders.py`), which is deleted when the clip was handed over.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from torch import Tensor
 
 from soundstage.errors import MediaError, RequestError, WeightsError
 from soundstage.files import NameTakenError, whole_file
-from soundstage.rendering.differences import differences
-from soundstage.rendering.own_folder import OwnFolder
+from soundstage.rendering.provenance import differences
 from soundstage.rendering.sealed import sealed, unsealed
+from soundstage.rendering.take_folders import TakeFolder
 
 MANIFEST = "take.json"
 FORMAT = 2
@@ -54,7 +54,7 @@ class WindowStore:
     """Latents of finished windows by name, in memory or in a folder.
 
     folder: None keeps them in memory at first. facts: all that decides the take's numbers, JSON-ready.
-    num_bytes: that all windows together will take. notices: sentences for the user, for the caller to take.
+    num_bytes: needed for all windows together. notices: sentences for the user, which the caller removes.
     Raises RequestError for a folder that holds another take, is none, cannot be written or is too full.
     """
 
@@ -66,7 +66,7 @@ class WindowStore:
         self._lost: set[int] = set()
         self._num_bytes = num_bytes
         self._began = time.monotonic()
-        self._own: OwnFolder | None = None
+        self._own: TakeFolder | None = None
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             self._begin(self.folder)
@@ -74,7 +74,7 @@ class WindowStore:
             self._go_on()
 
     def __contains__(self, index: int) -> bool:
-        """Whether a window is there and whole. One that is damaged is not, and a notice says so."""
+        """Return whether a window is there and whole; a notice tells of one that is damaged."""
         if index in self._kept:
             return True
         if self.folder is None or index in self._lost or not self._path(index).is_file():
@@ -119,7 +119,7 @@ class WindowStore:
             self.notices.append(f"{str(lost).partition(';')[0]}; window {lost.index + 1} is made again")
 
     def _checked(self, index: int) -> dict[str, Tensor]:
-        """A window's latents from its file. Raises ValueError saying what is wrong with it."""
+        """Return a window's latents from its file. Raises ValueError saying what is wrong with it."""
         try:
             return unsealed(self._path(index).read_bytes(), self._facts_of(index))
         except OSError as error:
@@ -206,7 +206,7 @@ class WindowStore:
 
     def _go_on(self) -> None:
         """Use the windows that an earlier run of the same take kept, if there are any."""
-        own = OwnFolder.found(self._mark)
+        own = TakeFolder.found(self._mark)
         if own is None:
             return
         try:
@@ -219,7 +219,7 @@ class WindowStore:
 
     def _move_in(self) -> None:
         """Write what is in memory to a folder of this program's; if there is none, it stays where it is."""
-        own = OwnFolder.new(self._mark)
+        own = TakeFolder.new(self._mark)
         if own is None:
             return
         try:
@@ -239,13 +239,13 @@ class WindowStore:
     # --- files
 
     def _write(self, index: int, latents: Mapping[str, Tensor], folder: Path | None = None) -> None:
-        """Raises MediaError."""
+        """Write a window's file. Raises MediaError if it cannot be written."""
         data = sealed(latents, self._facts_of(index))
         with whole_file(self._path(index, folder)) as part:
             part.write_bytes(data)
 
     def _facts_of(self, index: int) -> dict[str, str]:
-        """What tells a window's file from others."""
+        """Return the facts that are stored in a window's file."""
         return {"take": self._mark, "window": str(index)}
 
     def _path(self, index: int, folder: Path | None = None) -> Path:
@@ -256,7 +256,7 @@ class WindowStore:
 
 @contextmanager
 def _refused(folder: Path) -> Iterator[None]:
-    """What the operating system refuses of a folder, as one sentence."""
+    """Turn what the operating system says of a folder into a RequestError of one sentence."""
     try:
         yield
     except RequestError:  # which is a ValueError too

@@ -1,6 +1,6 @@
-"""Making the windows of a take one after the other, over the one engine, and putting them together.
+"""Make the windows of a take one after the other, and put them together.
 
-What makes a window is handed in: a function that runs an ordinary plan and yields its events.
+The function that makes a window is an argument: it runs an ordinary plan and yields its events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Streams = tuple[Stream | None, Stream | None]
 
 @dataclass(frozen=True)
 class Handover:
-    """What a window is given by those before it. before, first: latents of all passes."""
+    """The latents a window is given: those of the window before, and of the first one, of all passes."""
 
     take: Take
     window: Window
@@ -36,7 +36,7 @@ class Handover:
     first: Latents
 
     def continued(self, name: str, streams: Streams) -> Streams:
-        """The streams of a pass with their beginning given. name: of the pass."""
+        """Return the streams of a pass with their beginning given. name: the pass's name."""
         video, audio = streams
         before = self.before.get(f"{name}.video")
         if video is not None and before is not None:
@@ -63,7 +63,7 @@ def made_windows(
     store: WindowStore,
     make: Callable[[Window, Handover | None], Generator[Event, None, Latents]],
 ) -> Iterator[Event]:
-    """Make every window that the store does not hold yet, handing over the events of each.
+    """Make every window that the store does not hold yet, and yield the events of each.
 
     make: runs a window from what it is given (None for the first) and returns its latents. A window that
     is lost meanwhile, as somebody deleted or spoiled its file, is made again.
@@ -97,7 +97,7 @@ def _missing(
 
 
 def adjusted(latents: Latents, first: Latents, take: Take) -> Latents:
-    """A later window's latents, its picture brought to the first window's statistics as far as asked."""
+    """Return a later window's latents, the video brought to the first one's statistics by `take.adain`."""
     return {
         name: adain(x, first[name].to(x.device), take.adain) if name.endswith(".video") else x
         for name, x in latents.items()
@@ -105,14 +105,14 @@ def adjusted(latents: Latents, first: Latents, take: Take) -> Latents:
 
 
 def assembled(windows: Sequence[Window], store: WindowStore, name: str) -> Tensor:
-    """The whole take's latents of one pass and modality, such as "denoise.video", time on axis 2."""
+    """Return the take's latents of one pass and modality, such as "denoise.video", time on axis 2."""
     audio = name.endswith(".audio")
     parts = ((w.audio_overlap if audio else w.overlap, store.load(w.index)[name]) for w in windows)
     return torch.cat(list(joined(parts)), dim=2)
 
 
 class Joint:
-    """What passes from one window of an endless take to the next: latents, and the sound of the seam."""
+    """Keeps what the next window of an endless take needs: latents, and the sound of the seam."""
 
     def __init__(self, take: Take) -> None:
         self.take = take
@@ -121,7 +121,7 @@ class Joint:
         self._held: NDArray[np.float32] | None = None
 
     def handover(self, window: Window) -> Handover | None:
-        """What a window is given; None for the first."""
+        """Return what a window is given; None for the first."""
         return None if self._first is None else Handover(self.take, window, self._before, self._first)
 
     def new_part(
@@ -131,10 +131,10 @@ class Joint:
         frames: NDArray[np.uint8] | None,
         waveform: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, int]:
-        """Of a window just made, what comes after the window before, and the film's sample where that begins.
+        """Return the frames and samples a new window adds to the film, and the film's sample they begin at.
 
         The last SEAM_SAMPLES of sound, decoded without what follows, are held back; the next window's own
-        are faded in over them. latents: of all passes, kept for the next.
+        are faded in over them. latents: those of all passes, kept for the next window.
         """
         self._before = latents if self._first is None else adjusted(latents, self._first, self.take)
         self._first = self._first or latents

@@ -1,4 +1,4 @@
-"""Folders of this program's own for the windows of takes that were given none.
+"""Folders in the user's cache for the windows of takes that have no folder of their own.
 
 They lie in $SOUNDSTAGE_TAKES, or in "takes" of the user's cache folder, under the fingerprint of their take,
 and are locked while a run uses them. "off" in the variable means that there are none.
@@ -23,29 +23,29 @@ MOST_AT_ONCE = 8  # runs of one take at the same time
 
 
 def takes_folder() -> Path | None:
-    """Return where the program's own folders lie; None where the variable says "off"."""
+    """Return the folder they lie in; None if the variable is "off"."""
     named = os.environ.get(FOLDER_VARIABLE, "")
     if named.lower() == OFF:
         return None
     return Path(named) if named else Path(platformdirs.user_cache_dir("soundstage")) / "takes"
 
 
-class OwnFolder:
-    """One folder, which no other run uses as long as this one is open."""
+class TakeFolder:
+    """One such folder, locked for one run until it is closed."""
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path, self._lock = path, lock
 
     @classmethod
-    def found(cls, mark: str) -> OwnFolder | None:
-        """Return one that an earlier run of the take with this fingerprint left, if nobody uses it."""
+    def found(cls, mark: str) -> TakeFolder | None:
+        """Return one that an earlier run of the take with this fingerprint left, if no run uses it."""
         for path in _names(mark):
             if path.is_dir() and (own := cls._locked(path)) is not None:
                 return own
         return None
 
     @classmethod
-    def new(cls, mark: str) -> OwnFolder | None:
+    def new(cls, mark: str) -> TakeFolder | None:
         """Return an empty one; None where none can be made."""
         _sweep()
         for path in _names(mark):
@@ -57,7 +57,7 @@ class OwnFolder:
         return None
 
     @classmethod
-    def _locked(cls, path: Path) -> OwnFolder | None:
+    def _locked(cls, path: Path) -> TakeFolder | None:
         lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
         try:
             lock.acquire()
@@ -78,18 +78,18 @@ class OwnFolder:
 
 
 def _names(mark: str) -> Iterator[Path]:
-    """Names for a take's folder, the first one first."""
+    """Yield the names that a take's folder may have, in order."""
     folder = takes_folder()
     if folder is not None:
         yield from (folder / f"{mark[:24]}-{number}" for number in range(1, MOST_AT_ONCE + 1))
 
 
 def _sweep() -> None:
-    """Delete folders that were forgotten."""
+    """Delete folders that were not written to for FORGOTTEN_S."""
     folder = takes_folder()
     for path in [] if folder is None or not folder.is_dir() else folder.iterdir():
         with suppress(OSError):
             if path.is_dir() and time.time() - path.stat().st_mtime > FORGOTTEN_S:
-                own = OwnFolder._locked(path)
+                own = TakeFolder._locked(path)
                 if own is not None:
                     own.discard()

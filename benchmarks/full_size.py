@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.transformer_step import Case, diffusers_step, diffusers_transformer
-from soundstage.diagnostics.benchmark import GB, Benchmark, Row, size_name
+from soundstage.diagnostics.benchmark import GB, Benchmark, Measurement, size_name
 from soundstage.diagnostics.measuring import Meter, capped
 from soundstage.diagnostics.random_weights import NOISE_ELEMENTS, TEXT_TOKENS, modalities, random_value
 from soundstage.model.config import TransformerConfig, transformer_header
@@ -31,7 +31,7 @@ from soundstage.weights.layouts import to_diffusers
 HEADS = 32
 
 
-def rows(settings: Benchmark) -> Iterator[Row]:
+def rows(settings: Benchmark) -> Iterator[Measurement]:
     """Measure diffusers, in bfloat16: it has no 8-bit products of its own to compare."""
     yield from _steps(settings, "diffusers resident", None)
     if settings.on_device:
@@ -39,8 +39,8 @@ def rows(settings: Benchmark) -> Iterator[Row]:
             yield from _steps(settings, "diffusers offload", cap)
 
 
-def _steps(settings: Benchmark, what: str, cap_gb: float | None) -> Iterator[Row]:
-    meter, head = Meter(settings.device), Row(what, "bfloat16", "", cap_gb)
+def _steps(settings: Benchmark, what: str, cap_gb: float | None) -> Iterator[Measurement]:
+    meter, head = Meter(settings.device), Measurement(what, "bfloat16", "", cap_gb)
     home = torch.device("cpu") if cap_gb is not None else settings.device
     try:
         with capped(settings.device, None if cap_gb is None else cap_gb * GB):
@@ -87,12 +87,12 @@ def _offload(model: Any, device: torch.device) -> None:
 
 def _timed(
     settings: Benchmark,
-    row: Row,
+    row: Measurement,
     ours: Transformer,
     model: nn.Module,
     size: tuple[int, int, int],
     meter: Meter,
-) -> Row:
+) -> Measurement:
     video, audio = modalities(size, settings.device, ours)
     step = diffusers_step(_case(settings, size), model, video, audio)
     try:

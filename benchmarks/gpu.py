@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.transformer_step import Case, inputs, load_random
 from soundstage.model.arithmetic import PLAIN, use
 from soundstage.model.attention import strength_bias
-from soundstage.model.bias import Parts, attend_in_parts, parts_of
+from soundstage.model.bias import BiasParts, attend_in_parts, parts_of
 from soundstage.model.config import VideoVaeConfig, VocoderConfig, video_vae_header, vocoder_header
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
@@ -181,7 +181,7 @@ def masks(at: Setting) -> Iterator[Line]:
     mask[:, :tokens, tokens:] = mask[:, tokens:, :tokens] = 0
     dense = strength_bias(mask, at.dtype)
     parts = parts_of(dense)
-    assert isinstance(parts, Parts)
+    assert isinstance(parts, BiasParts)
     shape = (1, 2 * tokens, at.heads, 128)
     q, k, v = (torch.randn(shape, device=at.device, dtype=at.dtype).transpose(1, 2) for _ in range(3))
     yield line(
@@ -200,7 +200,7 @@ def decodes(at: Setting) -> Iterator[Line]:
     latents = torch.randn(1, vae.config.latent_channels, *shape, device=at.device, dtype=at.dtype)
     yield line(
         f"decode {_name(at.decode)}, whole beside pieces",
-        lambda: torch.cat(list(vae.decode_stream(latents)), dim=2),
+        lambda: torch.cat(list(vae.decode_pieces(latents)), dim=2),
         lambda: vae.decode(latents),
         at,
     )

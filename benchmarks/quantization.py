@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.library.model_files import find_model
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.rendering.parts import LoadedParts
 from soundstage.weights.quantize import quantize, quantized_linear, targets
 from soundstage.weights.storage import Scheme
@@ -68,16 +68,16 @@ def quantization_error(module: nn.Module, scheme: Scheme, run: Callable[[], obje
     return {part: LayerError(*values) for part, values in sorted(errors.items())}
 
 
-def modalities(parts: LoadedParts) -> tuple[Modality, Modality]:
+def modalities(parts: LoadedParts) -> tuple[ModalityInputs, ModalityInputs]:
     """Return picture and sound of a prompt in the middle of their way from noise."""
     contexts = parts.encode([PROMPT])[0]
     generator = torch.Generator().manual_seed(0)
 
-    def modality(positions: Tensor, context: Tensor | None) -> Modality:
+    def modality(positions: Tensor, context: Tensor | None) -> ModalityInputs:
         assert context is not None
         count, sigma = positions.shape[2], torch.tensor([SIGMA])
         latents = torch.randn(1, count, 128, generator=generator).to(parts.dtype)
-        return Modality(latents, sigma, sigma.expand(1, count), positions, context)
+        return ModalityInputs(latents, sigma, sigma.expand(1, count), positions, context)
 
     return (
         modality(video_positions(*GRID, FPS), contexts.video),

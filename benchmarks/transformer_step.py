@@ -27,7 +27,7 @@ from benchmarks.harness import DTYPES, Measurement, arguments, isolated, measure
 from benchmarks.peak import matmul_gflops_per_s
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape
 from soundstage.weights.layouts import to_diffusers
@@ -117,16 +117,18 @@ def load_random(case: Case) -> nn.Module:
     return model.to(case.device).requires_grad_(False).eval()
 
 
-def inputs(case: Case, dtype: torch.dtype, device: str) -> tuple[Modality, Modality]:
+def inputs(case: Case, dtype: torch.dtype, device: str) -> tuple[ModalityInputs, ModalityInputs]:
     """Video and audio at one noise level, the same values for both implementations."""
     generator = torch.Generator().manual_seed(1)
 
-    def stream(positions: Tensor, context_width: int) -> Modality:
+    def stream(positions: Tensor, context_width: int) -> ModalityInputs:
         num_tokens = positions.shape[2]
         sizes = (1, num_tokens, LATENT_CHANNELS), (1, case.text_tokens, context_width)
         latents, context = (torch.randn(s, generator=generator).to(device, dtype) for s in sizes)
         sigma = torch.full((1,), SIGMA, device=device)
-        return Modality(latents, sigma, sigma[:, None].repeat(1, num_tokens), positions.to(device), context)
+        return ModalityInputs(
+            latents, sigma, sigma[:, None].repeat(1, num_tokens), positions.to(device), context
+        )
 
     return (
         stream(video_positions(*case.grid, FPS), case.heads * HEAD_DIM),
@@ -143,7 +145,9 @@ def step_of(case: Case, model: Any) -> Callable[[], Tensor]:
     return diffusers_step(case, model, video, audio)
 
 
-def diffusers_step(case: Case, model: Any, video: Modality, audio: Modality) -> Callable[[], Tensor]:
+def diffusers_step(
+    case: Case, model: Any, video: ModalityInputs, audio: ModalityInputs
+) -> Callable[[], Tensor]:
     """A call of one step of diffusers' transformer on our inputs."""
     frames, height, width = case.grid
     options = {
@@ -176,7 +180,7 @@ def count_step_flops(case: Case) -> int:
     video, audio = inputs(case, torch.float32, "cpu")
     tables = model.prepare(video, audio)
 
-    def meta(modality: Modality) -> Modality:
+    def meta(modality: ModalityInputs) -> ModalityInputs:
         moved = copy(modality)
         for name, value in vars(modality).items():
             if isinstance(value, Tensor):

@@ -12,7 +12,7 @@ from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.weights.layouts import to_diffusers
 
 HEADER = {
@@ -37,7 +37,7 @@ def transformer(dtype: torch.dtype = torch.float32) -> Transformer:
     return model
 
 
-def modalities(batch: int = 2, **video_changes: Any) -> tuple[Modality, Modality]:
+def modalities(batch: int = 2, **video_changes: Any) -> tuple[ModalityInputs, ModalityInputs]:
     """The same inputs every time. video_changes: fields of the picture's that are to be others."""
     generator = torch.Generator().manual_seed(1)
 
@@ -45,14 +45,14 @@ def modalities(batch: int = 2, **video_changes: Any) -> tuple[Modality, Modality
         return torch.randn(shape, generator=generator)
 
     sigma = torch.linspace(0.7, 0.3, batch)
-    video = Modality(
+    video = ModalityInputs(
         latents=noise(batch, NUM_VIDEO, 16),
         sigma=sigma,
         timesteps=sigma[:, None].repeat(1, NUM_VIDEO),
         positions=video_positions(*GRID, 24.0),
         context=noise(batch, NUM_TEXT, 128),
     )
-    audio = Modality(
+    audio = ModalityInputs(
         latents=noise(batch, NUM_AUDIO, 16),
         sigma=sigma,
         timesteps=sigma[:, None].repeat(1, NUM_AUDIO),

@@ -15,7 +15,7 @@ from soundstage.cli.printing import json_text
 from soundstage.errors import RequestError
 
 if TYPE_CHECKING:
-    from soundstage.diagnostics.benchmark import Benchmark, Row
+    from soundstage.diagnostics.benchmark import Benchmark, Measurement
 
 GB = 1e9
 HEADER = (
@@ -86,7 +86,7 @@ def app(
 
     bench = benchmark.Benchmark.of(sizes=size, caps_gb=cap_gb, **settings)
     peer = _peer() if diffusers else None
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for row in chain(benchmark.rows(bench), peer(bench) if peer else ()):
         rows.append(row)
         if not as_json:
@@ -95,7 +95,7 @@ def app(
         print(json_text({"title": bench.title, "rows": [asdict(row) for row in rows]}, indent=2))
 
 
-def _peer() -> Callable[[Benchmark], Iterator[Row]]:
+def _peer() -> Callable[[Benchmark], Iterator[Measurement]]:
     """Return what measures diffusers. Raises RequestError outside a source checkout."""
     try:
         module = importlib.import_module("benchmarks.full_size")
@@ -108,7 +108,7 @@ def _peer() -> Callable[[Benchmark], Iterator[Row]]:
     return module.rows  # type: ignore[no-any-return]
 
 
-def _line(row: Row) -> str:
+def _line(row: Measurement) -> str:
     """Return a row of the table."""
 
     def shown(value: float | None, form: str) -> str:

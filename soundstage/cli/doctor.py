@@ -13,7 +13,7 @@ from soundstage.cli.printing import json_text
 
 if TYPE_CHECKING:
     from soundstage.diagnostics.needs import Need
-    from soundstage.diagnostics.report import Report, Support
+    from soundstage.diagnostics.report import MachineReport, Support
 
 GB = 1e9
 
@@ -54,7 +54,7 @@ def app(device: str, model: str | None, weights: str, dtype: str, as_json: bool)
     print(json_text(asdict(found), indent=2) if as_json else "\n".join(_lines(found)))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: MachineReport) -> Iterator[str]:
     """Yield the lines of a report."""
     on_device = report.kind == "cuda"
     yield f"device    {report.device}" + (f", {report.device_bytes / GB:.1f} GB free" if on_device else "")
@@ -74,7 +74,7 @@ def _mark(support: Support) -> str:
     return "yes" if support.works else "no"
 
 
-def _table(report: Report) -> Iterator[str]:
+def _table(report: MachineReport) -> Iterator[str]:
     """Yield a table per model: a row per recipe and size, a column per way its weights are stored."""
     peak = "GB on the device" if report.kind == "cuda" else "GB of memory"
     yield f"what a clip takes: weights, policy, {peak}, time (worked out, not measured)"

@@ -187,9 +187,9 @@ def recipes(as_json: bool) -> None:
 
     Example: soundstage recipes
     """
-    from soundstage.request.recipes import listing, recipes_folder
+    from soundstage.request.recipes import all_recipes, recipes_folder
 
-    found = listing()
+    found = all_recipes()
     if as_json:
         print(json_text([recipe.to_dict() for recipe in found], indent=2))
         return

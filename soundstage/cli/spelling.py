@@ -23,7 +23,7 @@ _VERBS = "is|are|has|have|holds|hold|names|changes|asks|was|does|must|needs"
 _ASKS = "leave out|leave|give|raise|lower|drop|keep"
 
 
-class Place(NamedTuple):
+class FieldOption(NamedTuple):
     """Where a field is given. name: of the parameter. typed: as the user types it. word: of its help."""
 
     name: str
@@ -36,15 +36,15 @@ class Spoken:
 
     def __init__(self, spelled: Mapping[str, str], values: Mapping[str, Any]) -> None:
         self._values = values
-        self._places: dict[str, list[Place]] = {}
+        self._places: dict[str, list[FieldOption]] = {}
         for option in TABLE:
             name = option.name if option.name in spelled else SHARED.get(option.name, "")
             if name in spelled:
                 for text in (*([option.field] if option.field else []), *option.reads):
                     field, _, word = text.partition(" ")
-                    self._places.setdefault(field, []).append(Place(name, spelled[name], word))
+                    self._places.setdefault(field, []).append(FieldOption(name, spelled[name], word))
         for name, typed in spelled.items():
-            self._places.setdefault(name, [Place(name, typed, "")])
+            self._places.setdefault(name, [FieldOption(name, typed, "")])
         roots = {field.partition(".")[0] for field in self._places}
         self._roots = "|".join(sorted(map(re.escape, roots), key=len, reverse=True))
 
@@ -96,7 +96,7 @@ class Spoken:
         root = match["root"]
         return match[0] if root not in self._places else match["before"] + self._places[root][0].typed
 
-    def _given(self, field: str, index: int | None) -> Place:
+    def _given(self, field: str, index: int | None) -> FieldOption:
         """Of the places that fill a field, the one its item came from: --image's, then --last-image's."""
         places = self._places[field]
         left = index or 0
@@ -107,14 +107,14 @@ class Spoken:
             left -= count
         return places[0]
 
-    def _texts(self, place: Place) -> list[str]:
+    def _texts(self, place: FieldOption) -> list[str]:
         """What was given at a place."""
         value = self._values.get(place.name)
         if value is None:
             return []
         return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
 
-    def _typed(self, place: Place, index: int | None) -> str:
+    def _typed(self, place: FieldOption, index: int | None) -> str:
         """The option, with its value where it was given more than once."""
         texts = self._texts(place)
         shown = index is not None and len(texts) > 1 and index < len(texts)

@@ -38,7 +38,7 @@ MIN_FRAMES, MAX_FRAMES = 9, 257
 SIDE_STEP, FRAME_STEP = 32, 8
 DISTILLED_STEPS = 8
 
-Schedule = Literal["distilled", "linear", "cosine", "linear_quadratic", "beta"]
+ScheduleName = Literal["distilled", "linear", "cosine", "linear_quadratic", "beta"]
 
 
 class ScopeLora(BaseModel):
@@ -69,7 +69,7 @@ class ScopeConfig(BaseModel):
     """Length, 9 to 257; snaps to 8k + 1."""
     num_steps: Annotated[int, Field(ge=1, le=20), unit("steps")] = DISTILLED_STEPS
     """Number of denoising steps."""
-    schedule: Schedule = "distilled"
+    schedule: ScheduleName = "distilled"
     """How noise falls: distilled is the list of 8 steps, and linear at any other count."""
     sigmas: Annotated[tuple[float, ...], Field(min_length=2)] | None = None
     """Noise levels, instead of a schedule and steps."""

@@ -10,9 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE
-
-Range = tuple[int, int]  # [first, end)
+from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE, Range
 
 # The shortest fades between kept and made frames and samples. In them the model's rendering of the kept part
 # fades into the kept part itself; longer fades make no smaller jump on nano and change more of the clip.

@@ -43,7 +43,7 @@ GB = 1e9
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One measurement."""
 
     what: str
@@ -136,7 +136,7 @@ def _size(text: str) -> tuple[int, int, int]:
     return width, height, num_frames
 
 
-def rows(settings: Benchmark) -> Iterator[Row]:
+def rows(settings: Benchmark) -> Iterator[Measurement]:
     """Measure, and yield each row when it is done."""
     for weights in settings.weights:
         yield from measured_steps(settings, weights, Residency(), None)
@@ -157,10 +157,10 @@ def measured_steps(
     residency: Residency,
     cap_gb: float | None,
     sizes: Sequence[tuple[int, int, int]] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Yield a row per size. The model is built once and freed afterwards."""
     streams = residency.streams
-    head = Row("streamed step" if streams else "resident step", weights, "", cap_gb)
+    head = Measurement("streamed step" if streams else "resident step", weights, "", cap_gb)
     head = replace(head, kept=residency.resident_blocks if streams else settings.layers)
     meter = Meter(settings.device)
     try:
@@ -175,13 +175,13 @@ def measured_steps(
 
 
 def _timed_row(
-    row: Row,
+    row: Measurement,
     settings: Benchmark,
     model: Transformer,
     placed: Streamed | None,
     size: tuple[int, int, int],
     meter: Meter,
-) -> Row:
+) -> Measurement:
     video, audio = modalities(size, settings.device, model)
     try:
         with torch.no_grad():
@@ -193,7 +193,7 @@ def _timed_row(
     return replace(row, seconds=seconds, peak_bytes=meter.peak(), moved_bytes=moved)
 
 
-def _capped(settings: Benchmark, weights: str, cap_gb: float) -> Iterator[Row]:
+def _capped(settings: Benchmark, weights: str, cap_gb: float) -> Iterator[Measurement]:
     """Measure each size under a cap, with as many blocks resident as the budget finds room for."""
     for size in settings.sizes:
         residency = _residency_under(settings, weights, cap_gb, size)
@@ -221,7 +221,7 @@ def _residency_under(
     return found
 
 
-def _decodes(settings: Benchmark) -> Iterator[Row]:
+def _decodes(settings: Benchmark) -> Iterator[Measurement]:
     width, height, num_frames = settings.decode
     vae = random_decoder(settings.device)
     channels = vae.config.latent_channels
@@ -229,11 +229,11 @@ def _decodes(settings: Benchmark) -> Iterator[Row]:
     latents = torch.randn(1, channels, *shape, device=settings.device, dtype=torch.bfloat16)
 
     def in_pieces() -> None:
-        for piece in vae.decode_stream(latents):
+        for piece in vae.decode_pieces(latents):
             del piece
 
     for what, run in (("decode whole", lambda: vae.decode(latents)), ("decode in pieces", in_pieces)):
-        row, meter = Row(what, "bfloat16", size_name(settings.decode)), Meter(settings.device)
+        row, meter = Measurement(what, "bfloat16", size_name(settings.decode)), Meter(settings.device)
         try:
             with torch.no_grad():
                 yield replace(row, seconds=settings.timed(run), peak_bytes=meter.peak())
@@ -241,14 +241,14 @@ def _decodes(settings: Benchmark) -> Iterator[Row]:
             yield replace(row, note="the work does not fit")
 
 
-def _not_measured() -> Iterator[Row]:
+def _not_measured() -> Iterator[Measurement]:
     note = "not measured: no CUDA device"
     for weights in USUAL_WEIGHTS:
         for size in FULL_SIZES:
-            yield Row("resident step", weights, size_name(size), note=note)
+            yield Measurement("resident step", weights, size_name(size), note=note)
             for cap in CAPS_GB:
-                yield Row("streamed step", weights, size_name(size), cap, note=note)
-    yield Row("decode in pieces", "bfloat16", size_name(FULL_DECODE), note=note)
+                yield Measurement("streamed step", weights, size_name(size), cap, note=note)
+    yield Measurement("decode in pieces", "bfloat16", size_name(FULL_DECODE), note=note)
 
 
 def size_name(size: tuple[int, int, int]) -> str:

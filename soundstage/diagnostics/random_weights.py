@@ -18,7 +18,7 @@ from soundstage.model.config import (
     transformer_header,
     video_vae_header,
 )
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.speed import cuda, graphs
 from soundstage.types import VideoShape, audio_latent_length
@@ -102,7 +102,7 @@ def random_decoder(device: torch.device) -> VideoVae:
 
 def modalities(
     size: tuple[int, int, int], device: torch.device, model: Transformer
-) -> tuple[Modality, Modality]:
+) -> tuple[ModalityInputs, ModalityInputs]:
     """Return the inputs of a step for the video and the audio stream, the same values every time."""
     width, height, num_frames = size
     generator = torch.Generator().manual_seed(1)
@@ -110,14 +110,14 @@ def modalities(
     assert model.config.video is not None
     assert model.config.audio is not None
 
-    def stream(positions: Tensor, width: int) -> Modality:
+    def stream(positions: Tensor, width: int) -> ModalityInputs:
         num_tokens = positions.shape[2]
         latents, context = (
             torch.randn(1, *s, generator=generator).to(device, torch.bfloat16)
             for s in ((num_tokens, 128), (TEXT_TOKENS, width))
         )
         sigma = torch.full((1,), SIGMA, device=device)
-        return Modality(latents, sigma, sigma.expand(1, num_tokens), positions.to(device), context)
+        return ModalityInputs(latents, sigma, sigma.expand(1, num_tokens), positions.to(device), context)
 
     return (
         stream(video_positions(*shape.latent, FPS), model.config.video.width),

@@ -41,7 +41,7 @@ class Support:
 
 
 @dataclass(frozen=True)
-class Report:
+class MachineReport:
     """What was found on a machine."""
 
     system: dict[str, str]  # versions
@@ -59,7 +59,7 @@ class Report:
 
 def examine(
     device: str = "auto", model: str | None = None, weights: str = "auto", dtype: str = "auto"
-) -> Report:
+) -> MachineReport:
     """Examine this machine.
 
     model: a folder or name; None prices the models that are here and the published 22B. weights: how that
@@ -74,7 +74,7 @@ def examine(
     used = choose_format(asked_format(dtype), wish, chosen.type)
     needs = tuple(needs_of(machine, priced))
     disk = _free_disk()
-    return Report(
+    return MachineReport(
         system={
             "python": platform.python_version(),
             "torch": str(torch.__version__),

@@ -19,7 +19,7 @@ from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation, rotate
 
 
-class Place(NamedTuple):
+class ModulationRows(NamedTuple):
     """Name the rows of a modulation that make x * (1 + scale) + shift."""
 
     scale: int
@@ -34,7 +34,7 @@ class Arithmetic:
         return F.rms_norm(x, x.shape[-1:], eps=eps)
 
     def modulated_norms(
-        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[Place]
+        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[ModulationRows]
     ) -> tuple[Tensor, ...]:
         """Return `norm` of x (B, N, D), scaled and shifted by each of the places of a modulation."""
         normed = self.norm(x, eps)

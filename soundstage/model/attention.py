@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.model.arithmetic import PLAIN, Arithmetic
-from soundstage.model.bias import Bias, Parts, attend_in_parts
+from soundstage.model.bias import Bias, BiasParts, attend_in_parts
 from soundstage.model.rope import Rotation
 
 NORM_EPS = 1e-6
@@ -90,7 +90,7 @@ class Attention(nn.Module):
             return self.finish(x, values)
         queries = self.queries_of(x, rope)
         keys = self.keys_of(context, rope if context_rope is None else context_rope)
-        if isinstance(bias, Parts):
+        if isinstance(bias, BiasParts):
             heads = attend_in_parts(self.kernel, queries, keys, values, bias)
         else:
             heads = self.kernel(queries, keys, values, bias)

@@ -21,7 +21,7 @@ MOST_PARTS = 8
 LEAST_ROWS = 64
 
 
-class Part(NamedTuple):
+class BiasPart(NamedTuple):
     """Hold some queries, the runs of keys they see, and the bias of their logits, (B or 1, 1, n or 1, M)."""
 
     queries: slice
@@ -29,14 +29,14 @@ class Part(NamedTuple):
     bias: Tensor | None
 
 
-class Parts(NamedTuple):
+class BiasParts(NamedTuple):
     """Hold a bias in parts, in the order of the queries, and as one tensor `dense` (B or 1, 1, N, M)."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BiasPart, ...]
     dense: Tensor
 
 
-Bias = Tensor | Parts
+Bias = Tensor | BiasParts
 # As attention.AttentionKernel.
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -53,14 +53,14 @@ def parts_of(bias: Tensor) -> Bias | None:
     parts = _parts(bias)
     if len(parts) > MOST_PARTS or not any(part.bias is None for part in parts):
         return bias
-    return Parts(parts, bias)
+    return BiasParts(parts, bias)
 
 
-def _parts(bias: Tensor) -> tuple[Part, ...]:
+def _parts(bias: Tensor) -> tuple[BiasPart, ...]:
     rows = bias[0, 0]
     length, count = rows.shape
     lowest = torch.finfo(bias.dtype).min
-    parts: list[Part] = []
+    parts: list[BiasPart] = []
     for start, stop, alike in _runs(rows):
         seen = (rows[start] > lowest) if alike else (rows[start:stop] > lowest).any(dim=0)
         keys = _slices(seen)
@@ -69,7 +69,7 @@ def _parts(bias: Tensor) -> tuple[Part, ...]:
         chosen = rows[start : start + 1] if alike else rows[start:stop]
         picked = picked_keys(chosen, keys, dim=1)
         adds = bool((picked != 0).any())
-        parts.append(Part(slice(start, stop), keys, picked[None, None].contiguous() if adds else None))
+        parts.append(BiasPart(slice(start, stop), keys, picked[None, None].contiguous() if adds else None))
     assert parts[-1].queries.stop == length
     return tuple(parts)
 
@@ -101,7 +101,7 @@ def picked_keys(x: Tensor, keys: Sequence[slice], dim: int) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
 
 
-def attend_in_parts(kernel: Kernel, queries: Tensor, keys: Tensor, values: Tensor, bias: Parts) -> Tensor:
+def attend_in_parts(kernel: Kernel, queries: Tensor, keys: Tensor, values: Tensor, bias: BiasParts) -> Tensor:
     """Run an attention kernel on (B, H, N, d), (B, H, M, d) twice, part by part of a bias."""
     made = [
         kernel(

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place
+from soundstage.model.arithmetic import PLAIN, Arithmetic, ModulationRows
 from soundstage.model.attention import Attention, FeedForward
 from soundstage.model.bias import Bias
 from soundstage.model.config import StreamConfig, TransformerConfig
@@ -24,14 +24,14 @@ from soundstage.model.nag import NegativeText, steered
 from soundstage.model.rope import Rotation
 
 # Row numbers of a stream's modulation.
-SELF, SELF_GATE = Place(scale=1, shift=0), 2
-FF, FF_GATE = Place(scale=4, shift=3), 5
-TEXT, TEXT_GATE = Place(scale=7, shift=6), 8
+SELF, SELF_GATE = ModulationRows(scale=1, shift=0), 2
+FF, FF_GATE = ModulationRows(scale=4, shift=3), 5
+TEXT, TEXT_GATE = ModulationRows(scale=7, shift=6), 8
 NUM_ROWS = 9
-CONTEXT = Place(scale=1, shift=0)
+CONTEXT = ModulationRows(scale=1, shift=0)
 NUM_CONTEXT_ROWS = 2
 # Rows of the attention between streams: scale comes first here. The table has a fifth row, the gate.
-A2V, V2A = Place(scale=0, shift=1), Place(scale=2, shift=3)
+A2V, V2A = ModulationRows(scale=0, shift=1), ModulationRows(scale=2, shift=3)
 NUM_CROSS_ROWS = 4
 
 
@@ -220,7 +220,7 @@ class Block(nn.Module):
     def _entry(self, x: Tensor, rows: Modulation) -> Tensor:
         return self._modulated(x, rows, SELF)
 
-    def _modulated(self, x: Tensor, rows: Modulation, place: Place) -> Tensor:
+    def _modulated(self, x: Tensor, rows: Modulation, place: ModulationRows) -> Tensor:
         return self.arithmetic.modulated_norms(x, self.eps, rows, (place,))[0]
 
     def _read(

@@ -68,15 +68,15 @@ def _number(value: Any, key: str, part: str) -> float:
 
 def numbers(section: Header, key: str, part: str) -> tuple[float, ...]:
     """Return the value of a required key: a list of numbers above 0."""
-    return tuple(_number(value, key, part) for value in listed(section, key, part))
+    return tuple(_number(value, key, part) for value in required_list(section, key, part))
 
 
 def wholes(section: Header, key: str, part: str) -> tuple[int, ...]:
     """Return the value of a required key: a list of whole numbers from 1 up."""
-    return tuple(_whole(value, key, part) for value in listed(section, key, part))
+    return tuple(_whole(value, key, part) for value in required_list(section, key, part))
 
 
-def listed(section: Header, key: str, part: str) -> list[Any]:
+def required_list(section: Header, key: str, part: str) -> list[Any]:
     """Return the value of a required key: a list that is not empty."""
     value = take(section, key, part)
     if not isinstance(value, list | tuple) or not value:
@@ -148,7 +148,7 @@ class VideoVaeConfig:
             timestep_conditioning=False,
         )
         padding = one_of(section, "spatial_padding_mode", part, PADDINGS)
-        encoder, decoder = (listed(section, f"{half}_blocks", part) for half in ("encoder", "decoder"))
+        encoder, decoder = (required_list(section, f"{half}_blocks", part) for half in ("encoder", "decoder"))
         return cls(
             latent_channels=whole(section, "latent_channels", part),
             patch_size=whole(section, "patch_size", part),
@@ -711,7 +711,7 @@ def _generator(section: Header, part: str) -> GeneratorConfig:
     )
     rates, kernels = (wholes(section, key, part) for key in ("upsample_rates", "upsample_kernel_sizes"))
     block_kernels = wholes(section, "resblock_kernel_sizes", part)
-    lists = listed(section, "resblock_dilation_sizes", part)
+    lists = required_list(section, "resblock_dilation_sizes", part)
     if len(rates) != len(kernels) or len(block_kernels) != len(lists):
         raise ConfigError(
             f"the {part} config has {len(rates)} upsample_rates for {len(kernels)} upsample_kernel_sizes "

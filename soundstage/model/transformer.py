@@ -41,11 +41,19 @@ from soundstage.model.modulation import AdaLN, Modulation, TokenGroups
 from soundstage.model.nag import NegativeText
 from soundstage.model.rope import Rotation, rope_table
 
-__all__ = ["BlockStack", "Modality", "Perturbation", "RunTables", "Shortcut", "StreamTables", "Transformer"]
+__all__ = [
+    "BlockStack",
+    "ModalityInputs",
+    "Perturbation",
+    "RunTables",
+    "Shortcut",
+    "StreamTables",
+    "Transformer",
+]
 
 
 @dataclass
-class Modality:
+class ModalityInputs:
     """Hold one stream's inputs: B samples, N tokens, S text tokens, A axes (3 for video, 1 for audio).
 
     latents: (B, N, 128). sigma: (B,) in [0, 1]. timesteps: (B, N), denoise mask times sigma.
@@ -167,7 +175,7 @@ class Transformer(nn.Module):
                 return parameter.dtype
         raise AssertionError("a transformer has at least one block")
 
-    def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables:
+    def prepare(self, video: ModalityInputs | None, audio: ModalityInputs | None) -> RunTables:
         """Return tables for a run. The batch may be smaller than that of the forwards if it broadcasts."""
         both = video is not None and audio is not None
         limits = [s.max_positions[0] for s in (self.config.video, self.config.audio) if s is not None]
@@ -178,7 +186,7 @@ class Transformer(nn.Module):
         )
 
     def _stream_tables(
-        self, modality: Modality | None, stream: StreamConfig | None, longest_s: float | None
+        self, modality: ModalityInputs | None, stream: StreamConfig | None, longest_s: float | None
     ) -> StreamTables | None:
         if modality is None:
             return None
@@ -212,8 +220,8 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        video: Modality | None,
-        audio: Modality | None,
+        video: ModalityInputs | None,
+        audio: ModalityInputs | None,
         *,
         perturbation: Perturbation | Sequence[Perturbation] | None = None,
         tables: RunTables | None = None,
@@ -278,8 +286,8 @@ class Transformer(nn.Module):
 
     def _inputs(
         self,
-        own: Modality,
-        other: Modality | None,
+        own: ModalityInputs,
+        other: ModalityInputs | None,
         tables: StreamTables,
         nets: _StreamNets,
         dtype: torch.dtype,
@@ -342,7 +350,7 @@ def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 _whole_masks: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
 
 
-def _check_tables(tables: RunTables, video: Modality | None, audio: Modality | None) -> None:
+def _check_tables(tables: RunTables, video: ModalityInputs | None, audio: ModalityInputs | None) -> None:
     present = [t for t, m in ((tables.video, video), (tables.audio, audio)) if m is not None]
     if None in present or (len(present) == 2 and any(t is None or t.cross_rope is None for t in present)):
         raise ValueError("the tables were prepared without one of the streams; prepare them with both")

@@ -317,17 +317,17 @@ class VideoVae(nn.Module):
         """Decode normalised latents to pixels (B, 3, 8(T-1)+1, 32H, 32W), about [-1, 1], not clamped."""
         return self.decoder(self.per_channel_statistics.denormalize(latents))  # type: ignore[no-any-return]
 
-    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
         """Decode in pieces of whole frames, in order, in memory that does not grow with length.
 
-        Each piece is (B, 3, n, 32H, 32W), for inference only; `streaming` says how.
+        Each piece is (B, 3, n, 32H, 32W), for inference only; `pieces` says how.
         """
-        from soundstage.model.streaming import decode_stream  # it wraps the modules of this file
+        from soundstage.model.pieces import decode_pieces
 
-        return decode_stream(self, latents)
+        return decode_pieces(self, latents)
 
-    def encode_stream(self, chunks: Iterable[Tensor]) -> Tensor:
+    def encode_pieces(self, chunks: Iterable[Tensor]) -> Tensor:
         """Encode a clip given in chunks (B, 3, n, H, W) of any lengths, 8k+1 frames in all."""
-        from soundstage.model.streaming import encode_stream
+        from soundstage.model.pieces import encode_pieces
 
-        return encode_stream(self, chunks)
+        return encode_pieces(self, chunks)

@@ -11,7 +11,7 @@ from soundstage.planning.sizes import shaped_size, side_step
 from soundstage.request.recipe import Pass
 from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
-from soundstage.sampling.facts import SAMPLERS
+from soundstage.sampling.sampler_info import SAMPLER_INFO
 from soundstage.sampling.scales import Guidance, Scales, bound_at, every, level_of
 from soundstage.sampling.schedules import DISTILLED
 
@@ -248,6 +248,6 @@ def reads_negative(passes: tuple[PassPlan, ...], modality: str) -> bool:
     for p in passes:
         guidance: Guidance | None = getattr(p, modality)
         for scales in every(guidance):
-            if scales.cfg != 1 or scales.nag or SAMPLERS[p.sampler].needs_negative:
+            if scales.cfg != 1 or scales.nag or SAMPLER_INFO[p.sampler].needs_negative:
                 return True
     return False

@@ -13,7 +13,7 @@ from soundstage.conditioning.seams import (
     seams,
 )
 from soundstage.planning.grid import audio_edges, frames_at, latents_in, video_edges
-from soundstage.planning.plan import Condition, Part, PassPlan, SourceUse
+from soundstage.planning.plan import Condition, KeptPart, PassPlan, SourceUse
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.sizes import side_step
 from soundstage.request.inputs import Guide, Reference, Source
@@ -246,7 +246,7 @@ class ConditioningPlan:
             return spans
         return [(0.0, total / fps)]
 
-    def _video_part(self, pass_: Pass, source: Source) -> Part:
+    def _video_part(self, pass_: Pass, source: Source) -> KeptPart:
         if not self.resolved.has_video or source.video is None:
             return "none"
         if "video" not in source.modalities:
@@ -256,7 +256,7 @@ class ConditioningPlan:
         partial = source.regenerate or source.mask or source.canvas or any(self.resolved.extension())
         return "part" if partial else "none"
 
-    def _audio_part(self, pass_: Pass, source: Source) -> Part:
+    def _audio_part(self, pass_: Pass, source: Source) -> KeptPart:
         if not self.resolved.has_audio or self.resolved.driving or not self._source_sounds():
             return "none"
         if "audio" not in source.modalities:

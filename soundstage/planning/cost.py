@@ -38,7 +38,7 @@ DECODE_NORMED = 1 << 28  # model.video_vae.PIECE_BYTES, of what is normed at onc
 DECODE_FRAMES = 92
 # And what the convolutions of a whole clip take for themselves, to turn a layout: measured on one H200.
 DECODE_TURNED = 2.6
-DECODE_PIECES, DECODE_PIECE_BYTES = 12, 64 * 2**20  # model.streaming.MAX_BYTES
+DECODE_PIECES, DECODE_PIECE_BYTES = 12, 64 * 2**20  # model.pieces.MAX_BYTES
 # The clip as pixels on its way out: float32 and two copies while it is rounded.
 PIXEL_BYTES = 3 * 12
 # The vocoder in float32: 1920 samples of an audio latent at 48 kHz, 48 channels at the last stage, 6 copies.

@@ -6,9 +6,7 @@ import math
 from fractions import Fraction
 
 from soundstage.media.probe import Info
-from soundstage.types import AUDIO_LATENTS_PER_S, SPACE_SCALE, TIME_SCALE
-
-Range = tuple[int, int]  # [first, end) of latent frames or audio latents
+from soundstage.types import AUDIO_LATENTS_PER_S, SPACE_SCALE, TIME_SCALE, Range
 
 # Seconds of a voice that are heard, and of the whole soundtrack of a speaker. The second is a bound on work:
 # the reference has none, and every second is 25 tokens.

@@ -245,7 +245,7 @@ def _frames(count: float) -> int:
     return max(0, int(count) - 1) // TIME_SCALE * TIME_SCALE + 1
 
 
-def nearest(plan: Plan, sizes: ModelSizes, machine: Machine) -> list[str]:
+def nearest_fitting(plan: Plan, sizes: ModelSizes, machine: Machine) -> list[str]:
     """The largest smaller size at this length, and the longest shorter length at this size, that fit.
 
     The length of a take in windows is not made shorter: its windows decide the memory.
@@ -278,7 +278,7 @@ def _fits_at_all(plan: Plan, sizes: ModelSizes, machine: Machine) -> bool:
 def _refusal(plan: Plan, sizes: ModelSizes, machine: Machine) -> str:
     last = plan.passes[-1]
     prices = [price(plan, sizes, machine, r) for r in _candidates(sizes, machine) if r.resident_blocks == 0]
-    found = nearest(plan, sizes, machine)
+    found = nearest_fitting(plan, sizes, machine)
     instead = f"what fits: {', or '.join(found)}" if found else "no smaller size fits either"
     return (
         f"size is {last.width}x{last.height} at {plan.num_frames} frames, which {sizes.name} cannot make "

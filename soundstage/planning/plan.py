@@ -16,15 +16,14 @@ from soundstage.planning.windows import Window
 from soundstage.prompts.timeline import Timeline
 from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
-from soundstage.sampling.facts import SAMPLERS, predictions
+from soundstage.sampling.sampler_info import SAMPLER_INFO, predictions
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, bound_at, passes_needed, scales_at
-from soundstage.types import TIME_SCALE, Group, UpsamplerRole, VideoShape
+from soundstage.types import TIME_SCALE, Group, Range, UpsamplerRole, VideoShape
 
 # The forward passes of one step run as one batch up to this many tokens, one after the other beyond it.
 MAX_BATCHED_TOKENS = 16_384
 
-Range = tuple[int, int]  # [first, end) of latent frames or audio latents
-Part = Literal["none", "start", "part", "all"]
+KeptPart = Literal["none", "start", "part", "all"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ class SourceUse:
     in the result.
     """
 
-    video: Part
-    audio: Part
+    video: KeptPart
+    audio: KeptPart
     first_frame: int
     num_frames: int
     before: int
@@ -160,7 +159,7 @@ class PassPlan:
         """Forward passes of one prediction; none where all modalities skip the step."""
         scales = [scales_at(s, sigma) for s in (self.video, self.audio) if s is not None]
         active = [s for s in scales if not s.skips(step)]
-        unconditional = SAMPLERS[self.sampler].needs_negative
+        unconditional = SAMPLER_INFO[self.sampler].needs_negative
         return passes_needed(active, exchange=len(scales) == 2, unconditional=unconditional) if active else ()
 
     @property

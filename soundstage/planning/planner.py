@@ -28,7 +28,7 @@ from soundstage.planning.sizes import film_size, tell_cuts
 from soundstage.request.recipe import DISTILLED_LORA, Pass, Recipe
 from soundstage.request.request import Request
 from soundstage.sampling import schedules
-from soundstage.sampling.facts import SAMPLERS, sampler_key
+from soundstage.sampling.sampler_info import SAMPLER_INFO, sampler_key
 from soundstage.sampling.scales import NEUTRAL, Guidance, every, passes_needed, with_words
 from soundstage.types import VideoShape, audio_latent_length
 
@@ -133,7 +133,7 @@ class _Draft:
             kinds=passes_needed(
                 [*every(video), *every(audio)],
                 exchange=self.resolved.has_video and self.resolved.has_audio,
-                unconditional=SAMPLERS[sampler].needs_negative,
+                unconditional=SAMPLER_INFO[sampler].needs_negative,
             ),
             frozen=frozen,
             conditions=conditions,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.float32]
+FloatPixels = NDArray[np.float32]
 
 # sRGB's primaries and white (D65), IEC 61966-2-1.
 _TO_XYZ = np.array(
@@ -37,8 +37,8 @@ class ColorMatch:
     def __init__(self, strength: float, horizon: int) -> None:
         self.strength, self.horizon = strength, horizon
         self._seen = 0
-        self._now: Pixels | None = None  # (2, 3): mean and deviation, followed
-        self._reference: Pixels | None = None
+        self._now: FloatPixels | None = None  # (2, 3): mean and deviation, followed
+        self._reference: FloatPixels | None = None
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return corrected frames, (n, H, W, 3) sRGB."""
@@ -55,7 +55,7 @@ class ColorMatch:
         matched = (lab - self._now[0]) * gain + self._reference[0]
         return from_lab(lab + self.strength * (matched - lab))
 
-    def _follow(self, statistics: Pixels) -> None:
+    def _follow(self, statistics: FloatPixels) -> None:
         if self._reference is None and self._seen == self.horizon:
             self._reference = self._now
         self._seen += 1
@@ -63,7 +63,7 @@ class ColorMatch:
         self._now = statistics if self._now is None else self._now + weight * (statistics - self._now)
 
 
-def to_lab(rgb: NDArray[np.uint8]) -> Pixels:
+def to_lab(rgb: NDArray[np.uint8]) -> FloatPixels:
     """Convert sRGB in 0 to 255, (..., 3), to CIE Lab: L 0 to 100, a and b about 0."""
     x = rgb.astype(np.float32) / 255
     linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
@@ -73,7 +73,7 @@ def to_lab(rgb: NDArray[np.uint8]) -> Pixels:
     return _float32(np.stack(parts, axis=-1))
 
 
-def from_lab(lab: Pixels) -> NDArray[np.uint8]:
+def from_lab(lab: FloatPixels) -> NDArray[np.uint8]:
     """Convert CIE Lab to sRGB in 0 to 255, clipped to what sRGB can show."""
     y = (lab[..., 0] + 16) / 116
     f = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
@@ -83,5 +83,5 @@ def from_lab(lab: Pixels) -> NDArray[np.uint8]:
     return np.asarray(np.round(x * 255), dtype=np.uint8)
 
 
-def _float32(x: Any) -> Pixels:
+def _float32(x: Any) -> FloatPixels:
     return np.asarray(x, dtype=np.float32)

@@ -276,7 +276,7 @@ class ModelParts:
         self.manager.bring("video decoder")
         if self.residency.decode == "whole":
             return iter((vae.decode(latents),))
-        return vae.decode_stream(latents)
+        return vae.decode_pieces(latents)
 
     def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
         """Decode latents (1, 8, T, 16) to samples (1, 2, n) float32 at 48 kHz.

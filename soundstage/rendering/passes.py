@@ -20,6 +20,7 @@ from soundstage.sampling.cache import StepCaches
 from soundstage.sampling.denoise import State, denoise
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.samplers import sampler_named
+from soundstage.sampling.streams import Streams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from soundstage.rendering.encoding_cache import EncodingCache
     from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.windows import Handover
-    from soundstage.sampling.streams import Stream
-
-Streams = tuple["Stream | None", "Stream | None"]
 
 
 def latents_of_passes(

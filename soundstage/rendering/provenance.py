@@ -27,7 +27,7 @@ GROUPS = (("request",), ("files", "model"), ("device", "dtype", "weights"), ("so
 MAX_LENGTH = 60  # of a value that is shown
 
 
-class Place(NamedTuple):
+class Placed(NamedTuple):
     """The device, the number format and the storage of weights that a plan is carried out with."""
 
     device: torch.device
@@ -41,13 +41,13 @@ def provenance(
     """Return what was asked, what was done, and with which weights. video, audio: the clip's latents."""
     latents = {"video": video, "audio": audio}
     return {
-        **clip_facts(plan, model, Place(parts.device, parts.dtype, parts.storage)),
+        **clip_facts(plan, model, Placed(parts.device, parts.dtype, parts.storage)),
         "loras": [_lora_facts(lora) for lora in parts.adaptation.attached.values()],
         "latents_sha256": {name: _sha256(x) for name, x in latents.items() if x is not None},
     }
 
 
-def clip_facts(plan: Plan, model: ModelSet, place: Place) -> dict[str, Any]:
+def clip_facts(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     """Return all that decides the numbers of a clip."""
     return {
         "soundstage": __version__,
@@ -61,7 +61,7 @@ def clip_facts(plan: Plan, model: ModelSet, place: Place) -> dict[str, Any]:
     }
 
 
-def take_facts(plan: Plan, model: ModelSet, place: Place) -> dict[str, Any]:
+def take_facts(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     """Return all that decides the numbers of a take's windows.
 
     Files are named by what they hold, so that they may be moved.

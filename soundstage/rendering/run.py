@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from soundstage.clip import Clip
 from soundstage.rendering.color import ColorMatch
@@ -17,9 +16,9 @@ from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
 from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.rendering.passes import latents_of_passes
-from soundstage.rendering.provenance import Place, lora_paths, provenance, take_facts
+from soundstage.rendering.provenance import Placed, lora_paths, provenance, take_facts
 from soundstage.rendering.window_store import WindowStore
-from soundstage.rendering.windows import Handover, assembled, made_windows
+from soundstage.rendering.windows import Handover, PassLatents, assembled, made_windows
 from soundstage.request.take import Take
 from soundstage.types import LATENT_CHANNELS, OUTPUT_RATE_HZ
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from soundstage.planning.plan import Plan
     from soundstage.planning.windows import Window
     from soundstage.rendering.turns import RunState
-
-Latents = dict[str, Tensor]  # "<pass>.video" and "<pass>.audio"
 
 
 class Renderer:
@@ -96,10 +93,10 @@ class Renderer:
 
     def _take(
         self, plan: Plan, parts: ModelParts, store: WindowStore, clock: Clock, preview_every: int
-    ) -> Generator[Event, None, Latents]:
+    ) -> Generator[Event, None, PassLatents]:
         """Make the windows of a take that the store does not hold yet, and join all of them."""
 
-        def make(window: Window, handover: Handover | None) -> Generator[Event, None, Latents]:
+        def make(window: Window, handover: Handover | None) -> Generator[Event, None, PassLatents]:
             yield Phase(f"window {window.index + 1} of {len(plan.windows)}")
             clip = plan.clips[window.index]
             return (yield from latents_of_passes(clip, parts, self._cache, clock, preview_every, handover))
@@ -112,7 +109,7 @@ class Renderer:
         return {name: assembled(plan.windows, store, name).to(parts.device) for name in names}
 
     def _finish(
-        self, plan: Plan, parts: ModelParts, latents: Latents, clock: Clock
+        self, plan: Plan, parts: ModelParts, latents: PassLatents, clock: Clock
     ) -> Generator[Event, None, Done]:
         """Decode latents, put given pictures and sounds in their places, and return the clip."""
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
@@ -161,9 +158,9 @@ class Renderer:
         """Return the store of a take's windows. Raises RequestError for a folder that cannot hold them."""
         if choice is None:
             assert self._given is not None
-            place = Place(self._given.device, self._given.dtype, self._given.storage)
+            place = Placed(self._given.device, self._given.dtype, self._given.storage)
         else:
-            place = Place(self._device, self._dtype, choice.weights)
+            place = Placed(self._device, self._dtype, choice.weights)
         tokens = sum(p.video_tokens + p.audio_tokens for clip in plan.clips for p in clip.passes)
         num_bytes = tokens * LATENT_CHANNELS * place.dtype.itemsize
         return WindowStore(_take_of(plan).folder, take_facts(plan, self._model, place), num_bytes=num_bytes)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from soundstage.rendering.loras import Adaptation
     from soundstage.rendering.parts import ModelParts
 
-Event = TypeVar("Event")
+Yielded = TypeVar("Yielded")
 
 
 class FairLock:
@@ -100,20 +100,20 @@ class RunState:
             self._parts.restore(self._adaptation)
 
 
-class Run(Generator[Event, None, None]):
+class Run(Generator[Yielded, None, None]):
     """The events of one run, each made in a turn of its own.
 
     begin: called in the first turn, returns the work. Any thread may close a run, also while another thread
     works on its next event; it is closed when that event is done.
     """
 
-    def __init__(self, turns: Turns, begin: Callable[[RunState], Generator[Event, None, None]]) -> None:
+    def __init__(self, turns: Turns, begin: Callable[[RunState], Generator[Yielded, None, None]]) -> None:
         self._turns, self._begin = turns, begin
         self._state = RunState()
-        self._work: Generator[Event, None, None] | None = None
+        self._work: Generator[Yielded, None, None] | None = None
         self._lock = FairLock()
 
-    def send(self, value: None) -> Event:
+    def send(self, value: None) -> Yielded:
         with self._lock:
             try:
                 self._turns.check_process()
@@ -128,7 +128,7 @@ class Run(Generator[Event, None, None]):
                 self.close()
                 raise
 
-    def throw(self, *error: Any) -> Event:
+    def throw(self, *error: Any) -> Yielded:
         self.close()
         return super().throw(*error)
 

@@ -18,12 +18,11 @@ from soundstage.planning.windows import Window, given_frames
 from soundstage.rendering.seams import adain, continued_audio, continued_video, fade, first_sample, joined
 from soundstage.rendering.window_store import LostWindowError, WindowStore
 from soundstage.request.take import Take
-from soundstage.sampling.streams import Stream
+from soundstage.sampling.streams import Streams
 
-Event = TypeVar("Event")
-Latents = dict[str, Tensor]  # "<pass>.video" (B, C, T, h, w) and "<pass>.audio" (B, C, T, F)
+Yielded = TypeVar("Yielded")
+PassLatents = dict[str, Tensor]  # "<pass>.video" (B, C, T, h, w) and "<pass>.audio" (B, C, T, F)
 SEAM_SAMPLES = 2400  # 50 ms; two latents, the least two windows share, hold as much
-Streams = tuple[Stream | None, Stream | None]
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Handover:
 
     take: Take
     window: Window
-    before: Latents
-    first: Latents
+    before: PassLatents
+    first: PassLatents
 
     def continued(self, name: str, streams: Streams) -> Streams:
         """Return the streams of a pass with their beginning given. name: the pass's name."""
@@ -61,8 +60,8 @@ def made_windows(
     windows: Sequence[Window],
     take: Take,
     store: WindowStore,
-    make: Callable[[Window, Handover | None], Generator[Event, None, Latents]],
-) -> Iterator[Event]:
+    make: Callable[[Window, Handover | None], Generator[Yielded, None, PassLatents]],
+) -> Iterator[Yielded]:
     """Make every window that the store does not hold yet, and yield the events of each.
 
     make: runs a window from what it is given (None for the first) and returns its latents. A window that
@@ -82,8 +81,8 @@ def _missing(
     windows: Sequence[Window],
     take: Take,
     store: WindowStore,
-    make: Callable[[Window, Handover | None], Generator[Event, None, Latents]],
-) -> Iterator[Event]:
+    make: Callable[[Window, Handover | None], Generator[Yielded, None, PassLatents]],
+) -> Iterator[Yielded]:
     for window in windows:
         if window.index in store:
             continue
@@ -96,7 +95,7 @@ def _missing(
         store.save(window.index, latents)
 
 
-def adjusted(latents: Latents, first: Latents, take: Take) -> Latents:
+def adjusted(latents: PassLatents, first: PassLatents, take: Take) -> PassLatents:
     """Return a later window's latents, the video brought to the first one's statistics by `take.adain`."""
     return {
         name: adain(x, first[name].to(x.device), take.adain) if name.endswith(".video") else x
@@ -116,8 +115,8 @@ class Joint:
 
     def __init__(self, take: Take) -> None:
         self.take = take
-        self._first: Latents | None = None
-        self._before: Latents = {}
+        self._first: PassLatents | None = None
+        self._before: PassLatents = {}
         self._held: NDArray[np.float32] | None = None
 
     def handover(self, window: Window) -> Handover | None:
@@ -127,7 +126,7 @@ class Joint:
     def new_part(
         self,
         window: Window,
-        latents: Latents,
+        latents: PassLatents,
         frames: NDArray[np.uint8] | None,
         waveform: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, int]:

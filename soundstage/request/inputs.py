@@ -31,7 +31,7 @@ Fps = Annotated[float, Field(ge=1, le=240, examples=[24]), unit("frames per seco
 Crf = Annotated[int, Field(ge=0, le=51)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, examples=[30]), unit("steps")]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE), unit("pixels")]
-Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE), unit("pixels")]
+PixelCount = Annotated[int, Field(ge=0, le=MAX_SIDE), unit("pixels")]
 
 
 def _file(value: Any) -> File:
@@ -137,13 +137,13 @@ class Reference:
 class Canvas:
     """New room around a source, in pixels of the result."""
 
-    left: Pixels = 0
+    left: PixelCount = 0
     """Room to add on the left."""
-    top: Pixels = 0
+    top: PixelCount = 0
     """Room to add at the top."""
-    right: Pixels = 0
+    right: PixelCount = 0
     """Room to add on the right."""
-    bottom: Pixels = 0
+    bottom: PixelCount = 0
     """Room to add at the bottom."""
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def _guidance(value: Any, info: ValidationInfo) -> Any:
 Scale = Annotated[Literal["1/4", "1/2", "2/3", "1"], BeforeValidator(str)]
 TimeScale = Annotated[Literal["1/2", "1"], BeforeValidator(str)]
 Upsamplers = Annotated[tuple[UpsamplerRole, ...], BeforeValidator(_many)]
-Sigmas = Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1), BeforeValidator(_sigmas)]
+SigmaList = Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1), BeforeValidator(_sigmas)]
 Loras = Annotated[tuple[tuple[str, Multiplier], ...], BeforeValidator(_pairs)]
 Frozen = Annotated[frozenset[Modality], BeforeValidator(_many)]
 GuidanceWords = Annotated[Guidance, BeforeValidator(_guidance)]
@@ -74,7 +74,7 @@ class Pass:
     """How noise falls over the steps. Left out, the model's own."""
     steps: Steps | None = None
     """Number of denoising steps. Left out, the model's own."""
-    sigmas: Sigmas | None = None
+    sigmas: SigmaList | None = None
     """Noise levels, instead of a schedule and steps: a list that falls to 0, or distilled or refine, which
     are the published ones. A list that begins below 1 keeps that much of the start."""
     all_tokens: bool = False

@@ -72,7 +72,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def listing() -> tuple[Recipe, ...]:
+def all_recipes() -> tuple[Recipe, ...]:
     """Every recipe there is, the shipped ones first. Raises ConfigError for a user's that does not fit."""
     own = (read_recipe(path) for path in _own_files() if path.stem not in SHIPPED)
     return (*map(_shipped, SHIPPED), *own)

@@ -47,12 +47,12 @@ from soundstage.request.inputs import (
 from soundstage.request.take import Take
 from soundstage.sampling import schedules
 from soundstage.sampling.cache import StepCache
-from soundstage.sampling.facts import SAMPLERS
+from soundstage.sampling.sampler_info import SAMPLER_INFO
 
 ORIENTATIONS = ("landscape", "portrait", "square")
 MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 256, 16, 64
 
-Scale = Annotated[float, Field(ge=0, le=100)]
+GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
 
 def _words(value: Any) -> Any:
@@ -99,19 +99,19 @@ class Request(BaseModel):
     """How noise falls over the steps. Left out, the recipe's or the model's own."""
     sigmas: Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1)] | None = None
     """Noise levels that fall to 0, instead of a schedule and a number of steps."""
-    sampler: Annotated[str, Field(examples=list(SAMPLERS))] | None = None
+    sampler: Annotated[str, Field(examples=list(SAMPLER_INFO))] | None = None
     """How one denoising step is taken. Left out, the recipe's."""
-    guidance: Scale | None = None
+    guidance: GuidanceScale | None = None
     """Pull towards the prompt in picture and sound; 1 is off. Left out, the recipe's or the model's own for
     each."""
-    video_guidance: Scale | None = None
+    video_guidance: GuidanceScale | None = None
     """Pull towards the prompt in the picture alone; 1 is off."""
-    audio_guidance: Scale | None = None
+    audio_guidance: GuidanceScale | None = None
     """Pull towards the prompt in the sound alone; 1 is off."""
-    stg: Scale | None = None
+    stg: GuidanceScale | None = None
     """Pull away from a prediction made without self-attention; 0 is off. Left out, the recipe's or the
     model's own."""
-    modality_guidance: Scale | None = None
+    modality_guidance: GuidanceScale | None = None
     """Pull towards picture and sound that fit each other; 1 is off. Left out, the recipe's or the model's
     own."""
     rescale: Share | None = None

@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from soundstage.sampling.samplers import Euler, Moment, Pair, Past, Sampler, each
-from soundstage.sampling.streams import Stream, draw_noise
+from soundstage.sampling.samplers import Euler, Moment, Past, Sampler, each
+from soundstage.sampling.streams import Pair, Stream, draw_noise
 
 # The most earlier steps that a sampler uses.
 MAX_PAST = 2

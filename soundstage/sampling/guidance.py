@@ -16,27 +16,26 @@ import torch
 from torch import Tensor
 
 from soundstage.model.nag import NegativeText
-from soundstage.model.transformer import Modality, Perturbation, RunTables, Shortcut
+from soundstage.model.transformer import ModalityInputs, Perturbation, RunTables, Shortcut
 from soundstage.sampling.cache import StepCaches
 from soundstage.sampling.combine import RunningPull, combine
 from soundstage.sampling.scales import Guidance, Scales, every, passes_needed, scales_at
-from soundstage.sampling.streams import Stream
+from soundstage.sampling.streams import Pair, Stream
 
 __all__ = ["Contexts", "Guider", "Velocity", "combine"]
 
-Pair = tuple[Tensor | None, Tensor | None]
 STREAMS = ("video", "audio")
 
 
 class Velocity(Protocol):
     """Predict velocities, as `model.transformer.Transformer` does."""
 
-    def prepare(self, video: Modality | None, audio: Modality | None) -> RunTables: ...
+    def prepare(self, video: ModalityInputs | None, audio: ModalityInputs | None) -> RunTables: ...
 
     def __call__(
         self,
-        video: Modality | None,
-        audio: Modality | None,
+        video: ModalityInputs | None,
+        audio: ModalityInputs | None,
         *,
         perturbation: Sequence[Perturbation] | None = None,
         tables: RunTables | None = None,
@@ -199,7 +198,7 @@ class Guider:
         kinds: Sequence[str],
         scales: Sequence[Scales | None],
         enabled: Sequence[bool],
-    ) -> tuple[Modality | None, Modality | None]:
+    ) -> tuple[ModalityInputs | None, ModalityInputs | None]:
         """Return the transformer's inputs for the passes `kinds` as one batch, each with its own text."""
         video, audio = (
             self._modality(view, i, latents[i], sigma, kinds, scales[i], enabled[i]) for i in (0, 1)
@@ -215,7 +214,7 @@ class Guider:
         kinds: Sequence[str],
         scales: Scales | None,
         enabled: bool,
-    ) -> Modality | None:
+    ) -> ModalityInputs | None:
         """Return stream i's part in the passes `kinds`."""
         stream = view.streams[i]
         if stream is None or latents is None:
@@ -290,7 +289,7 @@ def _stacked(biases: Sequence[Tensor | None], batch: int, num_tokens: int, num_t
     return torch.cat([(nothing if b is None else b).expand(batch, -1, -1) for b in biases])
 
 
-def _repeated(modality: Modality, times: int) -> Modality:
+def _repeated(modality: ModalityInputs, times: int) -> ModalityInputs:
     """Repeat the batch of a modality, but not the context, which has every pass already."""
     if times == 1:
         return modality
@@ -320,7 +319,7 @@ def _perturbation(kind: str, scales: Sequence[Scales | None]) -> Perturbation:
 
 def _clean(
     view: _View,
-    inputs: Sequence[Modality | None],
+    inputs: Sequence[ModalityInputs | None],
     velocities: Pair,
     kinds: Sequence[str],
     like: Pair | None,

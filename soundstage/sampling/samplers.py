@@ -18,10 +18,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from soundstage.sampling import facts
-from soundstage.sampling.facts import sampler_key
-
-Pair = tuple[Tensor | None, Tensor | None]
+from soundstage.sampling.sampler_info import SAMPLER_INFO, sampler_key
+from soundstage.sampling.streams import Pair
 
 ER_SDE_POINTS = 200
 # The seed of a sampler's own noise lies this far from the seed of the start.
@@ -208,7 +206,7 @@ class ErSde(_Plain):
     s_noise: float = 1.0
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, ...]:
-        return facts.SAMPLERS["er-sde"].levels(sigmas)
+        return SAMPLER_INFO["er-sde"].levels(sigmas)
 
     def step(self, now: Moment) -> Pair:
         if now.sigma_next == 0:
@@ -273,7 +271,7 @@ class Res2s(_Plain):
     wide: ClassVar[bool] = False
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, ...]:
-        return facts.SAMPLERS["res2s"].levels(sigmas)
+        return SAMPLER_INFO["res2s"].levels(sigmas)
 
     def noise_seed(self, seed: int, purpose: str) -> int:
         first = seed + NOISE_SEED_OFFSET if self.seed is None else self.seed

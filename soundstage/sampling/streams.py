@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from soundstage.model.transformer import Modality
+from soundstage.model.transformer import ModalityInputs
+
+Pair = tuple[Tensor | None, Tensor | None]  # video, audio; None where the modality is absent
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,13 @@ class Stream:
             return zeros[:, 0], zeros
         return sigma.float().expand(batch), self.mask[..., 0] * _over(sigma, 1)
 
-    def at(self, latents: Tensor, sigma: Tensor, context: Tensor, *, enabled: bool = True) -> Modality:
+    def at(self, latents: Tensor, sigma: Tensor, context: Tensor, *, enabled: bool = True) -> ModalityInputs:
         """Return the transformer's input for latents (B, N, D) at sigma, with a context (B, S, W).
 
         sigma: one for all samples, or (B,).
         """
         own, tokens = self.levels(sigma)
-        return Modality(
+        return ModalityInputs(
             latents=latents,
             sigma=own,
             timesteps=tokens,
@@ -143,3 +145,6 @@ def _over(sigma: Tensor | float, num_axes: int) -> Tensor | float:
     if not isinstance(sigma, Tensor) or sigma.ndim == 0:
         return sigma
     return sigma.view(-1, *(1,) * num_axes)
+
+
+Streams = tuple[Stream | None, Stream | None]  # video, audio

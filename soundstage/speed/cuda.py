@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
+from soundstage.model.arithmetic import PLAIN, Arithmetic, ModulationRows, use
 from soundstage.model.attention import Attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import RopeTable, Rotation
@@ -80,7 +80,7 @@ class Fused(Arithmetic):
         self._fits = _Fits(device_type, kernels.MOST_COLUMNS)
 
     def modulated_norms(
-        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[Place]
+        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[ModulationRows]
     ) -> tuple[Tensor, ...]:
         fits = "modulated_norms" in self.on and self._fits(x, rows.rows) and self._rows_fit(x, rows)
         if not fits or not 1 <= len(places) <= 2:
@@ -328,7 +328,7 @@ def _trials(fused: Fused, shape: _Shape, noise: _Noise) -> dict[str, Runs]:
     values, logits = noise(1, TRIAL_TOKENS, num_heads, head_dim), noise(1, TRIAL_TOKENS, num_heads)
     wide = nn.Linear(width, 4 * width, **place).requires_grad_(False)
     runs: dict[str, Callable[[Arithmetic], Tensor]] = {
-        "modulated_norms": lambda a: a.modulated_norms(x, 1e-6, rows, (Place(1, 0),))[0],
+        "modulated_norms": lambda a: a.modulated_norms(x, 1e-6, rows, (ModulationRows(1, 0),))[0],
         "add_gated": lambda a: a.add_gated(x, rows, 2, h),
         "heads": lambda a: a.heads(q, norm, num_heads, rotation),
         "gate_heads": lambda a: a.gate_heads(values, logits),

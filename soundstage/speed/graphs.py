@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from soundstage.model.transformer import Modality, Perturbation, RunTables, Shortcut, Transformer
+from soundstage.model.transformer import ModalityInputs, Perturbation, RunTables, Shortcut, Transformer
 from soundstage.speed.trials import switched_off
 
 Velocities = tuple[Tensor | None, Tensor | None]
@@ -100,8 +100,8 @@ class Recorded:
 
     def __call__(
         self,
-        video: Modality | None,
-        audio: Modality | None,
+        video: ModalityInputs | None,
+        audio: ModalityInputs | None,
         *,
         perturbation: Perturbation | Sequence[Perturbation] | None = None,
         tables: RunTables | None = None,

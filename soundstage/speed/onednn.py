@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.memory.machine import ISA_VARIABLES
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
+from soundstage.model.arithmetic import PLAIN, Arithmetic, ModulationRows, use
 from soundstage.model.attention import Attention
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
@@ -244,14 +244,14 @@ ROW_WIDTH, ATTENTION_TOKENS = 1024, 768
 CHANNELS = 128
 EPS = 1e-6
 HELD_BACK = (*ISA_VARIABLES, "ATEN_CPU_CAPABILITY")
-Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # the plain way and the fast one
+TrialPair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # the plain way and the fast one
 
 
 def _passing(dtype: torch.dtype) -> frozenset[str]:
     """Return the ways that are faster here; of the two for products, the faster one."""
     probe = Probe.open(_machine())
 
-    def takes(name: str, make: Callable[[], Pair]) -> bool:
+    def takes(name: str, make: Callable[[], TrialPair]) -> bool:
         pair = cache(make)  # tensors are made if the trial is, and once
         trial = Trial(f"{name}, {dtype}", lambda: pair()[0](), lambda: pair()[1](), alone=True)
         return probe.takes(trial)
@@ -297,7 +297,7 @@ def _noise(dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
-def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> Pair:
+def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> TrialPair:
     """Return a feed-forward with the usual GELU and with another."""
     inner = 4 * WIDTH
     x, weight = _noise(dtype, TOKENS, WIDTH), _noise(dtype, inner, WIDTH) * WIDTH**-0.5
@@ -307,13 +307,13 @@ def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> Pair:
     return lambda: outer(usual(x, weight, bias), back), lambda: linear(gelu(x, weight, bias), back)
 
 
-def _attentions(dtype: torch.dtype) -> Pair:
+def _attentions(dtype: torch.dtype) -> TrialPair:
     q, k, v = (_noise(dtype, 1, ATTENTION_TOKENS, HEADS, HEAD_DIM + i)[..., :HEAD_DIM] for i in range(3))
     q, k, v = (t.contiguous().transpose(1, 2) for t in (q, k, v))
     return lambda: F.scaled_dot_product_attention(q, k, v), lambda: attention_by_head(q, k, v, None)
 
 
-def _convolutions() -> Pair:
+def _convolutions() -> TrialPair:
     """Return a convolution of the decoder's middle, plain and by Winograd."""
     x, weight = (
         _noise(torch.float32, *shape) for shape in ((1, CHANNELS, 5, 32, 32), (CHANNELS, CHANNELS, 3, 3, 3))
@@ -325,7 +325,7 @@ def _convolutions() -> Pair:
     )
 
 
-def _norms(dtype: torch.dtype) -> Pair:
+def _norms(dtype: torch.dtype) -> TrialPair:
     """Return a modulated norm and rotated heads, plain and by rows."""
     shape = 1, ATTENTION_TOKENS, HEADS, ROW_WIDTH // HEADS
     x, rows = _noise(dtype, *shape).flatten(2), Modulation(_noise(dtype, 1, 1, 2, ROW_WIDTH))
@@ -335,10 +335,10 @@ def _norms(dtype: torch.dtype) -> Pair:
     )
 
     def run(arithmetic: Arithmetic) -> Tensor:
-        (entry,) = arithmetic.modulated_norms(x, EPS, rows, [Place(0, 1)])
+        (entry,) = arithmetic.modulated_norms(x, EPS, rows, [ModulationRows(0, 1)])
         return arithmetic.heads(entry, norm, HEADS, turns)
 
     return lambda: run(PLAIN), lambda: run(ROWS)
 
 
-OTHERS: dict[str, Callable[[torch.dtype], Pair]] = {"attention": _attentions, "rows": _norms}
+OTHERS: dict[str, Callable[[torch.dtype], TrialPair]] = {"attention": _attentions, "rows": _norms}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import Place
+from soundstage.model.arithmetic import ModulationRows
 from soundstage.model.modulation import Modulation, spread
 from soundstage.model.rope import Rotation
 from soundstage.speed.layers import LayerArithmetic, watched
@@ -61,7 +61,7 @@ class RowArithmetic(LayerArithmetic):
         return out
 
     def modulated_norms(
-        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[Place]
+        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[ModulationRows]
     ) -> tuple[Tensor, ...]:
         if not _is_large(x, rows.rows):
             return super().modulated_norms(x, eps, rows, places)
@@ -133,7 +133,7 @@ class _Modulated(NamedTuple):
     shift: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, rows: Modulation, place: Place) -> _Modulated:
+    def of(cls, x: Tensor, rows: Modulation, place: ModulationRows) -> _Modulated:
         scale = spread(1 + rows.rows[:, :, place.scale], rows.group_of)
         shift = rows.row(place.shift)
         size = (len(x), *scale.shape[1:])

@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from soundstage.model.transformer import Modality
+from soundstage.model.transformer import ModalityInputs
 from soundstage.sampling.streams import Stream
 
 
-def noised_modality(stream: Stream, noise: Tensor, sigma: Tensor, context: Tensor) -> Modality:
+def noised_modality(stream: Stream, noise: Tensor, sigma: Tensor, context: Tensor) -> ModalityInputs:
     """Return the transformer's input for a stream whose samples are noised to sigma (B,).
 
     noise: (B, N, D), for the clip's own tokens. context: (B, S, W).

@@ -13,7 +13,7 @@ from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.modulation import sinusoid
 from soundstage.model.rope import frequencies, rope_table
-from soundstage.model.transformer import Modality, Perturbation, Transformer
+from soundstage.model.transformer import ModalityInputs, Perturbation, Transformer
 from tests.tiny_transformer import GRID, NUM_AUDIO, NUM_TEXT, NUM_VIDEO, diffusers_twin, modalities
 
 # --- printed vectors --------------------------------------------------------------------------------
@@ -51,9 +51,9 @@ def tiny() -> Transformer:
     return model.eval().requires_grad_(False)
 
 
-def tiny_video(**changes: Any) -> Modality:
+def tiny_video(**changes: Any) -> ModalityInputs:
     return dataclasses.replace(
-        Modality(
+        ModalityInputs(
             latents=fill((1, 4, 8), 1001, 4.0),
             sigma=torch.tensor([0.6]),
             timesteps=torch.tensor([[0.0, 0.0, 0.6, 0.6]]),
@@ -64,9 +64,9 @@ def tiny_video(**changes: Any) -> Modality:
     )
 
 
-def tiny_audio(**changes: Any) -> Modality:
+def tiny_audio(**changes: Any) -> ModalityInputs:
     return dataclasses.replace(
-        Modality(
+        ModalityInputs(
             latents=fill((1, 3, 8), 1002, 4.0),
             sigma=torch.tensor([0.4]),
             timesteps=torch.full((1, 3), 0.4),
@@ -197,7 +197,9 @@ def pair() -> tuple[Transformer, Any]:
     return ours, diffusers_twin(ours)
 
 
-def run_diffusers(theirs: Any, video: Modality, audio: Modality, **options: Any) -> tuple[Tensor, Tensor]:
+def run_diffusers(
+    theirs: Any, video: ModalityInputs, audio: ModalityInputs, **options: Any
+) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         return theirs(  # type: ignore[no-any-return]
             hidden_states=video.latents,
@@ -224,7 +226,9 @@ def relative_error(found: Tensor | None, wanted: Tensor) -> float:
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
-def assert_parity(pair: tuple[Transformer, Any], video: Modality, audio: Modality, **options: Any) -> None:
+def assert_parity(
+    pair: tuple[Transformer, Any], video: ModalityInputs, audio: ModalityInputs, **options: Any
+) -> None:
     perturbation = options.pop("perturbation", None)
     found = pair[0](video, audio, perturbation=perturbation)
     wanted = run_diffusers(pair[1], video, audio, **options)
@@ -313,7 +317,7 @@ def test_batched_passes_equal_separate_ones(pair: tuple[Transformer, Any]) -> No
     video.timesteps[:, :8] = 0
     tables = pair[0].prepare(video, audio)
 
-    def four(m: Modality) -> Modality:
+    def four(m: ModalityInputs) -> ModalityInputs:
         changes = {name: getattr(m, name).repeat(4, *[1] * (getattr(m, name).ndim - 1))
                    for name in ("latents", "sigma", "timesteps", "context")}  # fmt: skip
         return dataclasses.replace(m, **changes)

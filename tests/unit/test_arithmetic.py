@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
+from soundstage.model.arithmetic import PLAIN, Arithmetic, ModulationRows, use
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
 from tests.tiny_transformer import modalities, transformer, velocities
@@ -23,7 +23,7 @@ class Counted(Arithmetic):
         self.calls[name] = self.calls.get(name, 0) + 1
 
     def modulated_norms(
-        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[Place]
+        self, x: Tensor, eps: float, rows: Modulation, places: Sequence[ModulationRows]
     ) -> tuple[Tensor, ...]:
         self._count("modulated norms")
         return super().modulated_norms(x, eps, rows, places)
@@ -70,7 +70,7 @@ def test_all_of_a_blocks_arithmetic_goes_through_what_was_put_on() -> None:
 def test_a_norm_is_modulated_at_each_place() -> None:
     x = modalities()[0].context
     rows = Modulation(torch.randn(2, 1, 4, x.shape[-1], generator=torch.Generator().manual_seed(0)))
-    pair = PLAIN.modulated_norms(x, 1e-6, rows, (Place(0, 1), Place(2, 3)))
+    pair = PLAIN.modulated_norms(x, 1e-6, rows, (ModulationRows(0, 1), ModulationRows(2, 3)))
     normed = x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
     for found, (scale, shift) in zip(pair, ((0, 1), (2, 3)), strict=True):
         wanted = normed * (1 + rows.rows[:, :, scale]) + rows.rows[:, :, shift]

@@ -14,8 +14,8 @@ from soundstage.conditioning.positions import video_positions
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.model import bias as biases
 from soundstage.model.attention import strength_bias
-from soundstage.model.bias import Parts, attend_in_parts, parts_of
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.bias import BiasParts, attend_in_parts, parts_of
+from soundstage.model.transformer import ModalityInputs, Transformer
 from tests.tiny_transformer import NUM_VIDEO, modalities, transformer
 
 OWN, ADDED = 100, 70  # tokens of a clip and of each group that is added to it
@@ -61,7 +61,7 @@ def test_parts_give_the_numbers_of_the_dense_bias(name: str) -> None:
     if all(with_bias):
         assert found is dense
         return
-    assert isinstance(found, Parts)
+    assert isinstance(found, BiasParts)
     wanted = F.scaled_dot_product_attention(q, k, v, dense)
     torch.testing.assert_close(attend_in_parts(kernel, q, k, v, found), wanted, rtol=1e-5, atol=1e-6)
     assert [bias for _, _, bias in asked] == with_bias
@@ -97,7 +97,7 @@ def test_a_transformer_computes_an_attention_mask_in_parts(monkeypatch: pytest.M
     monkeypatch.setattr(biases, "LEAST_ROWS", 4)
     tables = model.prepare(*modalities(2, attention_mask=mask))
     assert tables.video is not None
-    assert isinstance(tables.video.bias, Parts)
+    assert isinstance(tables.video.bias, BiasParts)
     assert all(part.bias is None for part in tables.video.bias.parts)
     torch.testing.assert_close(velocity(model, attention_mask=mask), wanted, rtol=1e-5, atol=1e-5)
     whole = model.prepare(*modalities(2, attention_mask=torch.ones(1, NUM_VIDEO, NUM_VIDEO)))
@@ -115,7 +115,7 @@ def test_a_text_mask_without_padding_is_no_bias() -> None:
             return real(q, k, v, bias)  # type: ignore[no-any-return]
 
         block.attn2.kernel = kernel  # type: ignore[union-attr]
-    video: Modality = modalities()[0]
+    video: ModalityInputs = modalities()[0]
     mask = torch.ones(video.context.shape[:2], dtype=torch.long)
     plain = velocity(model)
     assert torch.equal(velocity(model, context_mask=mask), plain)

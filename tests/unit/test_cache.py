@@ -22,8 +22,8 @@ from soundstage.request.defaults import Defaults
 from soundstage.sampling import schedules
 from soundstage.sampling.cache import StepCache, StepCaches, measure
 from soundstage.sampling.denoise import denoise
-from soundstage.sampling.facts import SAMPLERS
 from soundstage.sampling.guidance import Contexts, Guider
+from soundstage.sampling.sampler_info import SAMPLER_INFO
 from soundstage.sampling.samplers import Res2s
 from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.streams import Stream
@@ -271,7 +271,7 @@ def test_the_engine_uses_the_cache_of_its_pass(stage: Engine) -> None:
     assert not torch.equal(made(stage, "first-block:9.9", guidance=1), plain)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLER_INFO)
 def test_every_sampler_can_be_used_with_a_cache(stage: Engine, sampler: str) -> None:
     plain, cached = (made(stage, cache, sampler=sampler, guidance=2) for cache in (None, "teacache:9.9"))
     assert torch.isfinite(cached).all()

@@ -26,11 +26,11 @@ from soundstage.memory.policy import Residency
 from soundstage.memory.stream import BlockLayout
 from soundstage.model.attention import Attention
 from soundstage.model.config import TransformerConfig, VideoVaeConfig, transformer_header, video_vae_header
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.planning import cost
 from soundstage.planning.cost import Work, price
-from soundstage.planning.placement import choose, fits, nearest
+from soundstage.planning.placement import choose, fits, nearest_fitting
 from soundstage.planning.plan import Plan
 from soundstage.planning.planner import make_plan
 from soundstage.request.request import Request
@@ -95,13 +95,15 @@ def kernels_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "rms_norm", lambda x, *_, **__: torch.empty_like(x))
 
 
-def on_meta(shape: VideoShape, audio_tokens: int, model: Transformer) -> tuple[Modality, Modality, Any]:
-    def stream(positions: Tensor, width: int, device: str) -> Modality:
+def on_meta(
+    shape: VideoShape, audio_tokens: int, model: Transformer
+) -> tuple[ModalityInputs, ModalityInputs, Any]:
+    def stream(positions: Tensor, width: int, device: str) -> ModalityInputs:
         n = positions.shape[2]
         latents, context = (
             torch.empty(1, *s, dtype=torch.bfloat16, device=device) for s in ((n, 128), (1024, width))
         )
-        return Modality(
+        return ModalityInputs(
             latents,
             torch.ones(1, device=device),
             torch.ones(1, n, device=device),
@@ -121,7 +123,7 @@ def on_meta(shape: VideoShape, audio_tokens: int, model: Transformer) -> tuple[M
     return stream(video, 4096, "meta"), stream(audio, 2048, "meta"), on_device
 
 
-def held_bytes(tables: Any, *modalities: Modality) -> int:
+def held_bytes(tables: Any, *modalities: ModalityInputs) -> int:
     ropes = [r for s in (tables.video, tables.audio) for r in (s.rope, s.cross_rope)]
     return sum(x.nbytes for r in ropes for x in r) + sum(m.context.nbytes for m in modalities)
 
@@ -155,7 +157,7 @@ def test_the_decoder_is_priced_within_ten_per_cent_at_full_size(how: str, size: 
     shape = VideoShape(pass_.num_frames, pass_.height, pass_.width)
     latents = torch.empty(1, 128, *shape.latent, dtype=torch.bfloat16, device="meta")
     with LiveBytes() as live, torch.no_grad():
-        for pixels in [vae.decode(latents)] if how == "whole" else vae.decode_stream(latents):
+        for pixels in [vae.decode(latents)] if how == "whole" else vae.decode_pieces(latents):
             del pixels
     pixels_held = 0 if how == "whole" else pass_.width * pass_.height * pass_.num_frames * 3
     priced = cost.decode_bytes(pass_, BF16, Residency(decode=how)) - pixels_held  # type: ignore[arg-type]
@@ -325,7 +327,7 @@ def test_what_cannot_fit_is_refused_with_what_can() -> None:
     ) as caught:
         choose(plan(1920, 1088, 961), FP8, machine)
     assert caught.value.field == "size"
-    smaller, shorter = nearest(plan(1920, 1088, 961), FP8, machine)
+    smaller, shorter = nearest_fitting(plan(1920, 1088, 961), FP8, machine)
     assert smaller in str(caught.value)
     assert shorter in str(caught.value)
     for found in (smaller, shorter):

@@ -24,7 +24,7 @@ from soundstage.model import block
 from soundstage.model.block import Perturbation
 from soundstage.model.config import TransformerConfig
 from soundstage.model.nag import NegativeText
-from soundstage.model.transformer import Modality, RunTables, Transformer
+from soundstage.model.transformer import ModalityInputs, RunTables, Transformer
 from soundstage.planning.plan import LoraUse
 from soundstage.rendering.parts import ModelParts
 from soundstage.request.request import Request
@@ -51,7 +51,7 @@ def recorded(model: Transformer, state: Adapted | None = None) -> Recorded:
     return Recorded(model, TapeRecorder(), state or Adapted())
 
 
-def at(sigma: float, batch: int = 2, **changes: Any) -> tuple[Modality, Modality]:
+def at(sigma: float, batch: int = 2, **changes: Any) -> tuple[ModalityInputs, ModalityInputs]:
     """A step of its own noise level, latents and text."""
     made = []
     for i, m in enumerate(modalities(batch, **changes)):

@@ -6,7 +6,7 @@ import torch
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import RequestError
 from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Modality, Perturbation, Transformer
+from soundstage.model.transformer import ModalityInputs, Perturbation, Transformer
 from soundstage.sampling.combine import RunningPull
 from soundstage.sampling.denoise import denoise
 from soundstage.sampling.guidance import Contexts, Guider, combine
@@ -120,10 +120,10 @@ class Counting:
         self.batches: list[int] = []
         self.enabled: list[tuple[bool, bool]] = []
 
-    def prepare(self, video: Modality | None, audio: Modality | None) -> object:
+    def prepare(self, video: ModalityInputs | None, audio: ModalityInputs | None) -> object:
         return self.transformer.prepare(video, audio)
 
-    def __call__(self, video: Modality, audio: Modality, **options: object) -> object:
+    def __call__(self, video: ModalityInputs, audio: ModalityInputs, **options: object) -> object:
         self.batches.append(video.latents.shape[0])
         self.enabled.append((video.enabled, audio.enabled))
         return self.transformer(video, audio, **options)

@@ -21,7 +21,7 @@ from soundstage.rendering.seams import (
     joined,
 )
 from soundstage.rendering.window_store import WindowStore
-from soundstage.rendering.windows import Handover, Latents, assembled, made_windows
+from soundstage.rendering.windows import Handover, PassLatents, assembled, made_windows
 from soundstage.request.take import Take
 from soundstage.sampling.streams import Stream
 from soundstage.types import audio_latent_length
@@ -161,7 +161,7 @@ def test_adain_moves_mean_and_deviation_part_of_the_way() -> None:
 def counting(made: list[int]) -> object:
     """A maker whose windows depend on their seeds and on what they were given."""
 
-    def make(window: Window, handover: Handover | None) -> Generator[str, None, Latents]:
+    def make(window: Window, handover: Handover | None) -> Generator[str, None, PassLatents]:
         made.append(window.index)
         generator = torch.Generator().manual_seed(window_seed(3, window))
         video = torch.randn(1, 4, window.stop - window.start, 1, 1, generator=generator)

@@ -9,7 +9,7 @@ from torch import Tensor
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.nag import NegativeText, steered
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.streams import Stream
@@ -74,7 +74,7 @@ def transformer() -> Transformer:
     return model.requires_grad_(False)
 
 
-def inputs(seed: int = 1) -> tuple[Modality, Modality]:
+def inputs(seed: int = 1) -> tuple[ModalityInputs, ModalityInputs]:
     torch.manual_seed(seed)
     video = Stream.fresh(video_positions(2, 2, 3, 24.0), width=8, dtype=torch.float32)
     audio = Stream.fresh(audio_positions(5), width=8, dtype=torch.float32)
@@ -85,7 +85,7 @@ def inputs(seed: int = 1) -> tuple[Modality, Modality]:
     )
 
 
-def with_negative(modality: Modality, width: int, **options: object) -> Modality:
+def with_negative(modality: ModalityInputs, width: int, **options: object) -> ModalityInputs:
     context = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(9))
     return dataclasses.replace(modality, negative=NegativeText(context, **options))
 
@@ -131,7 +131,7 @@ def test_only_the_chosen_samples_are_steered(transformer: Transformer) -> None:
     """A batch of two with one steered equals the two alone."""
     (v1, a1), (v2, a2) = inputs(1), inputs(2)
 
-    def both(a: Modality, b: Modality) -> Modality:
+    def both(a: ModalityInputs, b: ModalityInputs) -> ModalityInputs:
         names = ("latents", "sigma", "timesteps", "context")
         return dataclasses.replace(a, **{n: torch.cat([getattr(a, n), getattr(b, n)]) for n in names})
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soundstage.model.transformer import Modality
+from soundstage.model.transformer import ModalityInputs
 from soundstage.nano.training import tasks
 from soundstage.nano.training import transformer as recipe
 from soundstage.nano.training.latents import (
@@ -110,13 +110,13 @@ def test_a_step_with_tokens_beside_the_clip_has_a_loss_on_the_clip_alone(
     assert 1.3 < float(values["video"]) < 2.2
 
 
-def plain_modality(stream: Stream, noise: Tensor, sigma: Tensor, context: Tensor) -> Modality:
+def plain_modality(stream: Stream, noise: Tensor, sigma: Tensor, context: Tensor) -> ModalityInputs:
     """The input written out token by token: x = (1 - l) c + l n at each token's level l."""
     added = stream.clean.shape[1] - noise.shape[1]
     noise = torch.cat([noise, torch.zeros(len(noise), added, noise.shape[2])], dim=1)
     timesteps = stream.mask[..., 0] * sigma[:, None]
     latents = (1 - timesteps[..., None]) * stream.clean + timesteps[..., None] * noise
-    return Modality(latents, sigma, timesteps, stream.positions, context)
+    return ModalityInputs(latents, sigma, timesteps, stream.positions, context)
 
 
 def plain_loss(velocity: Tensor, stream: Stream, noise: Tensor, weights: Tensor | None = None) -> Tensor:

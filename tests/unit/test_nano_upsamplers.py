@@ -27,7 +27,7 @@ from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import builder, load_part, load_upsampler
-from tests.unit.test_streaming_decode import tiny_vae
+from tests.unit.test_decode_pieces import tiny_vae
 
 KINDS = list(upsamplers.PARTS.items())
 FACTORS = {"x2": 2.0, "x1.5": 1.5, "time": 1.0}

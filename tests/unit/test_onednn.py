@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place
+from soundstage.model.arithmetic import PLAIN, Arithmetic, ModulationRows
 from soundstage.model.attention import Attention, GeluProjection
 from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
@@ -109,7 +109,7 @@ def test_norms_by_rows_are_the_plain_ones(
         wide_norm.weight.copy_(norm.weight)
     rotation = Rotation(noise(1, 10, 3, 16, dtype=dtype), noise(1, 10, 3, 16, dtype=dtype))
     wide_rotation = Rotation(rotation.cos.float(), rotation.sin.float())
-    places = Place(0, 1), Place(3, 2)
+    places = ModulationRows(0, 1), ModulationRows(3, 2)
     fast = RowArithmetic()
     with torch.no_grad():
         assert_near(fast.norm(x, 1e-6), PLAIN.norm(wide, 1e-6))

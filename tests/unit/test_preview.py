@@ -17,7 +17,7 @@ from soundstage.library.identify import scan
 from soundstage.model.preview import LinearPreview, TinyDecoder, TinyVaeConfig
 from soundstage.nano.training import preview as recipe
 from soundstage.weights.load import load_preview
-from tests.unit.test_streaming_decode import tiny_vae
+from tests.unit.test_decode_pieces import tiny_vae
 
 SMALL = TinyVaeConfig(latent_channels=4, widths=(8, 6, 4, 4), patch=2)
 

@@ -8,8 +8,8 @@ import pytest
 from soundstage.errors import ConfigError, RequestError
 from soundstage.request import recipes
 from soundstage.request.recipe import Pass, Recipe
-from soundstage.request.recipes import FOLDER, SHIPPED, listing, read_recipe, recipe_named
-from soundstage.sampling.facts import SAMPLERS
+from soundstage.request.recipes import FOLDER, SHIPPED, all_recipes, read_recipe, recipe_named
+from soundstage.sampling.sampler_info import SAMPLER_INFO
 from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED, REFINE
 
@@ -46,7 +46,7 @@ def test_shipped_recipes_are_sound_and_round_trip(name: str) -> None:
     assert recipe.summary
     assert recipe.best_for
     for pass_ in recipe.passes:
-        assert pass_.sampler in SAMPLERS
+        assert pass_.sampler in SAMPLER_INFO
 
 
 def test_shipped_recipes_hold_the_published_numbers() -> None:
@@ -80,7 +80,7 @@ def test_a_users_recipe_is_read_and_listed(folder: Path) -> None:
         freeze=frozenset({"audio"}),
     )
     assert recipe_named(str(folder / "mine.yaml")) == recipe
-    assert [r.name for r in listing()] == [*SHIPPED, "mine"]
+    assert [r.name for r in all_recipes()] == [*SHIPPED, "mine"]
 
 
 @pytest.mark.parametrize(

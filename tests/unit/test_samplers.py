@@ -9,7 +9,7 @@ from torch import Tensor
 
 from soundstage.errors import RequestError
 from soundstage.fields.describe import field_help, field_names
-from soundstage.sampling import facts, schedules
+from soundstage.sampling import sampler_info, schedules
 from soundstage.sampling.denoise import denoise
 from soundstage.sampling.samplers import (
     SAMPLERS,
@@ -210,7 +210,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_noise_seed_does_not(name:
 
     for a, b in zip(run(), run(), strict=True):
         assert torch.equal(a, b)
-    if facts.SAMPLERS[name].stochastic and name != "res2s":
+    if sampler_info.SAMPLER_INFO[name].stochastic and name != "res2s":
         assert not torch.equal(run()[0], run(noise_seed=4)[0])
     else:  # nothing drawn, or the published fixed seed
         assert torch.equal(run()[0], run(noise_seed=4)[0])
@@ -221,14 +221,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_noise_seed_does_not(name:
 def test_the_facts_say_which_predictions_a_sampler_makes(name: str, sigmas: tuple[float, ...]) -> None:
     counting = Halving()
     list(denoise(counting, stream(6), None, sigmas, generator(), sampler=SAMPLERS[name]))
-    said = facts.predictions(name, sigmas)
+    said = sampler_info.predictions(name, sigmas)
     assert counting.calls == [(torch.tensor(sigma).item(), step) for sigma, step in said]
 
 
 def test_facts_and_samplers_have_the_same_names() -> None:
-    assert list(facts.SAMPLERS) == list(SAMPLERS)
+    assert list(sampler_info.SAMPLER_INFO) == list(SAMPLERS)
     for name, sampler in SAMPLERS.items():
-        assert facts.SAMPLERS[name].needs_negative == sampler.needs_unconditional
+        assert sampler_info.SAMPLER_INFO[name].needs_negative == sampler.needs_unconditional
 
 
 def test_ancestral_noise_is_drawn_video_first_from_its_own_seed() -> None:

@@ -27,7 +27,7 @@ from soundstage.memory.stream import (
 )
 from soundstage.model.block import BlockKeeps, Perturbation
 from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import load_part
@@ -62,14 +62,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def inputs(seed: int = 0, num_text: int = 4) -> tuple[Modality, Modality]:
+def inputs(seed: int = 0, num_text: int = 4) -> tuple[ModalityInputs, ModalityInputs]:
     generator = torch.Generator().manual_seed(seed)
 
-    def stream(positions: Tensor, width: int) -> Modality:
+    def stream(positions: Tensor, width: int) -> ModalityInputs:
         latents = torch.randn(1, positions.shape[2], 128, generator=generator)
         context = torch.randn(1, num_text, width, generator=generator)
         sigma = torch.tensor([0.6])
-        return Modality(latents, sigma, sigma.expand(1, positions.shape[2]), positions, context)
+        return ModalityInputs(latents, sigma, sigma.expand(1, positions.shape[2]), positions, context)
 
     return stream(video_positions(2, 2, 3, 24.0), 64), stream(audio_positions(5), 32)
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.arithmetic import PLAIN, Arithmetic, use
 from soundstage.model.config import TransformerConfig, transformer_header
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.speed import graphs
 from soundstage.speed.cuda import Fused
 from soundstage.types import VideoShape
@@ -82,10 +82,10 @@ def step(shape: VideoShape) -> tuple[Transformer, Any]:
         model = Transformer(TransformerConfig.from_header({"transformer": transformer_header(num_layers=1)}))
     model = model.to(torch.bfloat16).requires_grad_(False)
 
-    def stream(positions: Tensor, width: int) -> Modality:
+    def stream(positions: Tensor, width: int) -> ModalityInputs:
         count, sigma = positions.shape[2], torch.ones(1)
         latents, context = (torch.empty(1, *s, dtype=torch.bfloat16) for s in ((count, 128), (1024, width)))
-        return Modality(latents, sigma, torch.ones(1, count), positions, context)
+        return ModalityInputs(latents, sigma, torch.ones(1, count), positions, context)
 
     video = stream(video_positions(*shape.latent, 24.0), 4096)
     audio = stream(audio_positions(126), 2048)

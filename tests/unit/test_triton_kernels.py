@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.lora.adapters import Adapters
-from soundstage.model.arithmetic import PLAIN, Arithmetic, Place, use
+from soundstage.model.arithmetic import PLAIN, Arithmetic, ModulationRows, use
 from soundstage.model.block import Perturbation
 from soundstage.model.modulation import Modulation
 from soundstage.model.nag import NegativeText
@@ -82,7 +82,7 @@ def modulations(dtype: torch.dtype) -> list[Modulation]:
 @pytest.mark.parametrize("case", range(3))
 def test_modulated_norms(dtype: torch.dtype, case: int) -> None:
     x, rows = noise(2, 5, 24, dtype=dtype), modulations(dtype)[case]
-    for places in ((Place(1, 0),), (Place(1, 0), Place(4, 3))):
+    for places in ((ModulationRows(1, 0),), (ModulationRows(1, 0), ModulationRows(4, 3))):
         found = fused().modulated_norms(x, 1e-6, rows, places)
         wanted = PLAIN.modulated_norms(x, 1e-6, rows, places)
         assert len(found) == len(wanted)
@@ -288,7 +288,7 @@ def test_what_does_not_fit_takes_the_plain_way(unfit: str) -> None:
     x, rows = noise(2, 5, 24, dtype=dtype), Modulation(noise(2, 1, 6, 24, dtype=dtype))
     x = x.transpose(0, 1).contiguous().transpose(0, 1) if unfit == "not contiguous" else x
     x.requires_grad_(unfit == "gradients")
-    places = (Place(1, 0),) * (3 if unfit == "three places" else 1)
+    places = (ModulationRows(1, 0),) * (3 if unfit == "three places" else 1)
     with torch.autocast(DEVICE.type, enabled=unfit == "autocast"):
         found = arithmetic.modulated_norms(x, 1e-6, rows, places)[0]
         wanted = PLAIN.modulated_norms(x, 1e-6, rows, places)[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from soundstage.model.mel import log_mel, resample
-from soundstage.nano.world.motion import Event, Motion, simulate
+from soundstage.nano.world.motion import Motion, SoundEvent, simulate
 from soundstage.nano.world.scene import AMBIENCES, SIZES, VOICES, Scene, Subject, draw_scene
 from soundstage.nano.world.sound import AMBIENCE_RMS, PEAK, RATE, num_samples, synthesize
 from soundstage.types import VideoShape
@@ -24,7 +24,7 @@ def sound(a_scene: Scene) -> np.ndarray:
     return synthesize(a_scene, simulate(a_scene))
 
 
-def with_event(event: Event) -> np.ndarray:
+def with_event(event: SoundEvent) -> np.ndarray:
     quiet = scene()
     still = simulate(quiet)
     return synthesize(quiet, Motion(still.times, still.tracks, still.camera, [event]))
@@ -55,7 +55,7 @@ def test_never_clips() -> None:
 @pytest.mark.parametrize("time_s", [0.31234, 1.0])
 def test_onset_is_at_the_frame_nearest_to_the_event(kind: str, size: float, time_s: float) -> None:
     frame_s = round(time_s * 100) / 100
-    loud = np.abs(with_event(Event(time_s, kind, 0, 0.0, size))).max(axis=0)
+    loud = np.abs(with_event(SoundEvent(time_s, kind, 0, 0.0, size))).max(axis=0)
     first = np.flatnonzero(loud)[0] / RATE
     strong = np.flatnonzero(loud > 0.5 * loud.max())[0] / RATE
     assert 0 <= first - frame_s < 0.001
@@ -80,7 +80,7 @@ def test_silence_is_exactly_silent() -> None:
     late = scene(replace(REST, shape="ball", action="roll", delay_s=1.0))
     assert not sound(late)[:, :RATE].any()
     assert sound(late)[:, RATE + 100 :].any()
-    thud = with_event(Event(0.2, "thud", 0, 0.0, 1.0))
+    thud = with_event(SoundEvent(0.2, "thud", 0, 0.0, 1.0))
     assert not thud[:, round(0.8 * RATE) :].any()
 
 
@@ -89,7 +89,7 @@ def test_pan_follows_x_with_constant_power(kind: str) -> None:
     powers = []
     shares = []
     for x in (-1.0, -0.5, 0.0, 0.5, 1.0):
-        left, right = (with_event(Event(0.2, kind, 0, x, 0.5)).astype(np.float64) ** 2).sum(axis=1)
+        left, right = (with_event(SoundEvent(0.2, kind, 0, x, 0.5)).astype(np.float64) ** 2).sum(axis=1)
         powers.append(left + right)
         shares.append(right / (left + right))
     assert np.allclose(powers, powers[0], rtol=1e-4)
@@ -108,7 +108,7 @@ def test_ambience_is_even_and_far_below_events(kind: str) -> None:
 def test_large_is_low(kind: str) -> None:
     centres = []
     for weight in (0.0, 0.45, 1.0):
-        mono = with_event(Event(0.2, kind, 0, 0.0, weight))[0]
+        mono = with_event(SoundEvent(0.2, kind, 0, 0.0, weight))[0]
         power = np.abs(np.fft.rfft(mono)) ** 2
         hz = np.fft.rfftfreq(len(mono), 1 / RATE)
         centres.append((power * hz).sum() / power.sum())

@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.nano.evaluation.backdrop import Array
-from soundstage.nano.world.motion import Event, Motion, Track, simulate
+from soundstage.nano.evaluation.backdrop import Floats
+from soundstage.nano.world.motion import Motion, SoundEvent, Track, simulate
 from soundstage.nano.world.scene import SIZES, SOLO_ACTIONS, Scene, Subject
 
 START_STEP_S = 1 / 12
@@ -30,13 +30,13 @@ ALIGN_FRAMES = 4  # on each side of an instant
 class Path:
     """A measured track in world units: x, y, radius (F,), NaN where not seen; glow (F,)."""
 
-    x: Array
-    y: Array
-    radius: Array
-    glow: Array
+    x: Floats
+    y: Floats
+    radius: Floats
+    glow: Floats
 
     @property
-    def stack(self) -> Array:
+    def stack(self) -> Floats:
         """Return (F, 4) of x, y, radius, glow."""
         return np.stack([self.x, self.y, self.radius, self.glow], axis=1)
 
@@ -79,7 +79,7 @@ def fit_handover(left: Path, right: Path, gift: Path, stage: Scene) -> Fit:
     return min(fits, key=lambda fit: fit.cost)
 
 
-def event_times(fit: Fit, paths: list[Path], fps: float) -> list[Event]:
+def event_times(fit: Fit, paths: list[Path], fps: float) -> list[SoundEvent]:
     """Return the fit's thuds, clicks and chimes, each at the time at which the pixels show it."""
     return [
         replace(event, time_s=_seen_time(event, fit, paths, fps))
@@ -98,13 +98,13 @@ def nearest_size(path: Path) -> str:
     return min(SIZES, key=lambda size: abs(np.log(SIZES[size] / max(radius, 1e-3))))
 
 
-def _stack(track: Track) -> Array:
+def _stack(track: Track) -> Floats:
     """Return a simulated track as (F, 4) of x, y, radius, glow."""
     columns = [track.position[:, 0], track.position[:, 1], track.radius, track.glow]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _costs(path: Path, tracks: Array) -> Array:
+def _costs(path: Path, tracks: Floats) -> Floats:
     """Return the misfit (K,) of K motions (K, F, 4) to a path, per frame."""
     seen = np.isfinite(path.x + path.y + path.radius)
     if not seen.any():
@@ -119,7 +119,7 @@ def _costs(path: Path, tracks: Array) -> Array:
 
 
 @lru_cache(maxsize=8)
-def _solo_table(stage: Scene) -> tuple[list[Subject], Array]:
+def _solo_table(stage: Scene) -> tuple[list[Subject], Floats]:
     """Return every solo motion as a subject, and the tracks (K, F, 4)."""
     subjects = list(_solo_motions(stage.duration_s))
     tracks = [_stack(simulate(replace(stage, subjects=(s,))).tracks[0]) for s in subjects]
@@ -151,7 +151,7 @@ def _fit_meeting(paths: list[Path], scene: Scene) -> Fit:
     return best
 
 
-def _seen_time(event: Event, fit: Fit, paths: list[Path], fps: float) -> float:
+def _seen_time(event: SoundEvent, fit: Fit, paths: list[Path], fps: float) -> float:
     path = paths[event.subject]
     if event.kind == "chime":
         return _flash_time(event, path, fps)
@@ -166,7 +166,7 @@ def _seen_time(event: Event, fit: Fit, paths: list[Path], fps: float) -> float:
     return event.time_s + float(shifts[int(np.argmin(misfit))])
 
 
-def _shifted(time_s: float, track: Track, path: Path, times: Array, shifts: NDArray[np.float64]) -> Array:
+def _shifted(time_s: float, track: Track, path: Path, times: Floats, shifts: NDArray[np.float64]) -> Floats:
     """Return the misfit (shifts,) around an instant of a motion that is so many seconds later."""
     near = np.abs(times - time_s) <= (ALIGN_FRAMES + 0.5) * (times[1] - times[0])
     near &= np.isfinite(path.x + path.y)
@@ -180,7 +180,7 @@ def _shifted(time_s: float, track: Track, path: Path, times: Array, shifts: NDAr
     return away.mean(axis=1) + 1e-3 * np.abs(shifts)  # type: ignore[no-any-return]
 
 
-def _flash_time(event: Event, path: Path, fps: float) -> float:
+def _flash_time(event: SoundEvent, path: Path, fps: float) -> float:
     """Return the time of the first frame of the flash nearest to an event."""
     lit = path.glow > 0.5
     starts = np.flatnonzero(lit & ~np.concatenate([[False], lit[:-1]])) / fps

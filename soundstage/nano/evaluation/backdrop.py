@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from soundstage.media.arrays import Frames
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BACKGROUNDS, CAMERAS, Scene
 from soundstage.types import VideoShape
 
-Frames = NDArray[np.uint8]
-Array = NDArray[np.float32]
+Floats = NDArray[np.float32]
 
 GLANCES = 5  # frames compared per hypothesis
 OUTLIER = 0.12  # differences beyond this are the subjects', not the background's
@@ -27,9 +27,9 @@ class Backdrop:
 
     stage: Scene  # without subjects
     plate: Frames  # (F, H, W, 3) uint8, the stage as the camera sees it
-    view: Array  # (F, 3) centre and zoom of the camera
+    view: Floats  # (F, 3) centre and zoom of the camera
 
-    def to_world(self, pixels: Array, axis: int) -> Array:
+    def to_world(self, pixels: Floats, axis: int) -> Floats:
         """Return pixel coordinates (F, ...) along axis 0 (x) or 1 (y) in world units."""
         height, width = self.plate.shape[1:3]
         unit, middle = min(height, width), (width, height)[axis] / 2
@@ -37,7 +37,7 @@ class Backdrop:
         zoom, centre = self.view[:, 2][trailing], self.view[:, axis][trailing]
         return (pixels - middle) / (unit * zoom) + centre  # type: ignore[no-any-return]
 
-    def pixels_per_unit(self) -> Array:
+    def pixels_per_unit(self) -> Floats:
         """Return how many pixels a world unit covers in each frame (F,)."""
         return min(self.plate.shape[1:3]) * self.view[:, 2]  # type: ignore[no-any-return]
 
@@ -59,14 +59,14 @@ def _glances(num_frames: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, num_frames - 1, GLANCES).round().astype(np.int64))
 
 
-def _small(frames: Frames) -> Array:
+def _small(frames: Frames) -> Floats:
     """Return frames at half size, with values from 0 to 1."""
     count, height, width = frames.shape[:3]
     cells = frames.reshape(count, height // 2, 2, width // 2, 2, 3)
     return cells.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)  # type: ignore[no-any-return]
 
 
-def _error(seen: Array, expected: Array) -> float:
+def _error(seen: Floats, expected: Floats) -> float:
     return float(np.minimum(np.abs(seen - expected), OUTLIER).mean())
 
 
@@ -75,7 +75,7 @@ def _empty(shape: VideoShape, fps: float, background: str, camera: str) -> Scene
 
 
 @lru_cache(maxsize=4)
-def _hypotheses(shape: VideoShape, fps: float) -> dict[tuple[str, str], Array]:
+def _hypotheses(shape: VideoShape, fps: float) -> dict[tuple[str, str], Floats]:
     found = {}
     for background in BACKGROUNDS:
         for camera in CAMERAS:

@@ -12,7 +12,8 @@ from itertools import permutations
 
 import numpy as np
 
-from soundstage.nano.evaluation.backdrop import Array, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Floats
 from soundstage.nano.evaluation.picture import Seen, look
 from soundstage.nano.evaluation.sound import SILENT_DBFS, Heard, listen, rms_dbfs
 from soundstage.nano.world.motion import simulate
@@ -54,7 +55,7 @@ class Outcome:
         return Outcome(self.hits + other.hits, self.total + other.total)
 
 
-def measure_clip(frames: Frames, waveform: Array | None, scene: Scene) -> dict[str, Outcome]:
+def measure_clip(frames: Frames, waveform: Floats | None, scene: Scene) -> dict[str, Outcome]:
     """Return the rows of ROWS that apply to a scene.
 
     frames: (F, H, W, 3) uint8 at scene.fps. waveform: (2, samples) float32 at 48 kHz; None counts as silence.
@@ -160,7 +161,7 @@ def _onset(scene: Scene, seen: Seen, heard: Heard) -> list[bool]:
     return tests
 
 
-def _silence(scene: Scene, seen: Seen, waveform: Array) -> list[bool]:
+def _silence(scene: Scene, seen: Seen, waveform: Floats) -> list[bool]:
     """Return a sample for the time in which nothing sounds; none for clips with ambience or voice."""
     if scene.ambience != "silence" or scene.voice:
         return []

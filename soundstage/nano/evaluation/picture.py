@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from soundstage.media.arrays import Frames
 from soundstage.nano.evaluation.actions import (
     Fit,
     Path,
@@ -14,10 +15,10 @@ from soundstage.nano.evaluation.actions import (
     fit_handover,
     fit_solo,
 )
-from soundstage.nano.evaluation.backdrop import Backdrop, Frames, find_backdrop
+from soundstage.nano.evaluation.backdrop import Backdrop, find_backdrop
 from soundstage.nano.evaluation.shapes import Shape, find_shape, place
 from soundstage.nano.evaluation.tracks import Blob, find_blobs
-from soundstage.nano.world.motion import Event
+from soundstage.nano.world.motion import SoundEvent
 from soundstage.nano.world.scene import Subject
 
 MEETING_GAIN = 0.9  # an interaction must fit this much better than two subjects apart
@@ -32,7 +33,7 @@ class Seen:
     subjects: tuple[Subject, ...]  # in a handover the giver first
     interaction: str | None
     gift_color: str | None  # of the third thing, if there is one
-    events: tuple[Event, ...]  # thuds, clicks and chimes, when the pictures show them
+    events: tuple[SoundEvent, ...]  # thuds, clicks and chimes, when the pictures show them
 
 
 def look(frames: Frames, fps: float) -> Seen:

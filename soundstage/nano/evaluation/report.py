@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from soundstage.nano.evaluation.backdrop import Array, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Floats
 from soundstage.nano.evaluation.measure import ROWS, Outcome, measure_clip
 from soundstage.nano.world.captions import caption
 from soundstage.nano.world.motion import simulate
@@ -44,7 +45,7 @@ GAP = 4  # pixels between strips of the overview
 PROMPTS = "prompts"  # the section of clips that follow their captions
 HEADS = ("row", "right", "95 % interval", "samples", "what counts")
 
-Clips = Iterable[tuple[Frames, Array | None]]
+Clips = Iterable[tuple[Frames, Floats | None]]
 Generate = Callable[[list[Scene]], Clips]
 
 

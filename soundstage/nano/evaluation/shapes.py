@@ -9,7 +9,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.nano.evaluation.backdrop import Array, Backdrop, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Backdrop, Floats
 from soundstage.nano.evaluation.tracks import EDGE_PX, Blob, Mask
 from soundstage.nano.world.motion import Motion, Track
 from soundstage.nano.world.render import render
@@ -41,15 +42,15 @@ NUDGES = tuple(product((-0.08, 0.0, 0.08), (-0.08, 0.0, 0.08), (0.88, 0.94, 1.0,
 
 
 @dataclass(frozen=True)
-class Place:
+class BlobFit:
     """Centre and radius (F,) of a blob in pixels, if it has a given shape; NaN where it is not seen."""
 
-    x: Array
-    y: Array
-    radius: Array
+    x: Floats
+    y: Floats
+    radius: Floats
 
 
-def place(blob: Blob, shape: str, frame_size: tuple[int, int], pixels_per_unit: Array) -> Place:
+def place(blob: Blob, shape: str, frame_size: tuple[int, int], pixels_per_unit: Floats) -> BlobFit:
     """Return centre and radius from the outline; an outline cut off by the frame is completed.
 
     frame_size: height, width. pixels_per_unit: (F,), to carry the radius from whole outlines over.
@@ -71,10 +72,10 @@ def place(blob: Blob, shape: str, frame_size: tuple[int, int], pixels_per_unit: 
         np.where(cut_bottom, np.nan, blob.bottom - bottom * radius),
     )
     hidden = ~blob.seen
-    return Place(*(np.where(hidden, np.nan, v).astype(np.float32) for v in (x, y, radius)))
+    return BlobFit(*(np.where(hidden, np.nan, v).astype(np.float32) for v in (x, y, radius)))
 
 
-def _mean(a: Array, b: Array) -> Array:
+def _mean(a: Floats, b: Floats) -> Floats:
     """Return the mean of two values, or the one that is known, or NaN."""
     return np.where(np.isnan(a), b, np.where(np.isnan(b), a, (a + b) / 2))
 
@@ -120,7 +121,7 @@ def _clear_frames(blob: Blob, frame_size: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def _misfit(
-    frame: NDArray[np.uint8], solid: Mask, where: tuple[float, float, float], colors: Array, covers: Array
+    frame: NDArray[np.uint8], solid: Mask, where: tuple[float, float, float], colors: Floats, covers: Floats
 ) -> tuple[float, int]:
     """Return the least difference between a frame and templates at `where` (x, y, radius), and its nudge."""
     cells = (np.arange(CELLS, dtype=np.float32) + 0.5) / CELLS * 2 - 1
@@ -146,7 +147,7 @@ def _misfit(
 
 
 @lru_cache(maxsize=128)
-def _templates(shape: str, color: str, foggy: bool) -> tuple[Array, Array]:
+def _templates(shape: str, color: str, foggy: bool) -> tuple[Floats, Floats]:
     """Return colours (A, cells, cells, 3) and cover (A, cells, cells) of a shape at each of its angles."""
     side, radius = OVERSAMPLE * CELLS, 0.2
     background = "fog" if foggy else "day"
@@ -154,7 +155,7 @@ def _templates(shape: str, color: str, foggy: bool) -> tuple[Array, Array]:
     view = np.array([[0, 0, 0.5 / (WINDOW * radius)]], dtype=np.float32)
     one = np.ones(1, dtype=np.float32)
 
-    def picture(paint: str, angle: float) -> Array:
+    def picture(paint: str, angle: float) -> Floats:
         body = Track(shape, paint, np.zeros((1, 2), np.float32), one * radius, one * angle, one * 0)
         frame = render(scene, Motion(one * 0, [body], view))[0].astype(np.float32) / 255
         return frame.reshape(CELLS, OVERSAMPLE, CELLS, OVERSAMPLE, 3).mean(axis=(1, 3))  # type: ignore[no-any-return]

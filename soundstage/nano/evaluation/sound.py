@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.nano.evaluation.backdrop import Array
-from soundstage.nano.world.motion import Event, Motion
+from soundstage.nano.evaluation.backdrop import Floats
+from soundstage.nano.world.motion import Motion, SoundEvent
 from soundstage.nano.world.scene import VOICES, Scene
 from soundstage.nano.world.sound import synthesize
 from soundstage.types import OUTPUT_RATE_HZ as RATE
@@ -49,7 +49,7 @@ class Heard:
     onsets: tuple[tuple[str, float], ...]  # kind and time of each event
 
 
-def listen(waveform: Array) -> Heard:
+def listen(waveform: Floats) -> Heard:
     """Return the contents of a sound (2, samples) at 48 kHz."""
     columns = spectrogram(waveform)
     shares = _explain(columns)
@@ -58,7 +58,7 @@ def listen(waveform: Array) -> Heard:
     return Heard(frozenset(held | {kind for kind, _ in onsets}), onsets)
 
 
-def rms_dbfs(waveform: Array, spans: list[tuple[float, float]]) -> float:
+def rms_dbfs(waveform: Floats, spans: list[tuple[float, float]]) -> float:
     """Return the level of the louder side over spans of seconds; -120 if they are empty or silent."""
     parts = [waveform[:, max(0, round(a * RATE)) : round(b * RATE)] for a, b in spans]
     sound = np.concatenate([waveform[:, :0], *parts], axis=1)
@@ -68,7 +68,7 @@ def rms_dbfs(waveform: Array, spans: list[tuple[float, float]]) -> float:
     return 10 * float(np.log10(max(power, 1e-12)))
 
 
-def spectrogram(waveform: Array) -> Array:
+def spectrogram(waveform: Floats) -> Floats:
     """Return the magnitudes (bands, columns) of both sides of (2, samples) together."""
     count = 1 + waveform.shape[1] // HOP
     padded = np.pad(waveform, ((0, 0), (WINDOW // 2, WINDOW // 2 + HOP)))
@@ -88,7 +88,7 @@ def _edges() -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)
-def _bands() -> Array:
+def _bands() -> Floats:
     edges = _edges()
     matrix = np.zeros((edges[-1], len(edges) - 1), dtype=np.float32)
     for band, (low, high) in enumerate(pairwise(edges)):
@@ -96,7 +96,7 @@ def _bands() -> Array:
     return matrix
 
 
-def _explain(columns: Array) -> dict[str, Array]:
+def _explain(columns: Floats) -> dict[str, Floats]:
     """Return the magnitude of each class per column: non-negative factors by Kullback-Leibler distance.
 
     Source: the multiplicative update of Lee and Seung (2001), with the spectra held fixed.
@@ -112,7 +112,7 @@ def _explain(columns: Array) -> dict[str, Array]:
 
 
 @lru_cache(maxsize=1)
-def _atoms() -> tuple[tuple[str, ...], Array]:
+def _atoms() -> tuple[tuple[str, ...], Floats]:
     """Return the class of each spectrum, and the spectra (bands, atoms), each of unit sum."""
     names, spectra = [], []
     for name, columns in _examples():
@@ -122,7 +122,7 @@ def _atoms() -> tuple[tuple[str, ...], Array]:
     return (*names, "other"), (matrix / matrix.sum(axis=0)).astype(np.float32)
 
 
-def _examples() -> Iterator[tuple[str, Array]]:
+def _examples() -> Iterator[tuple[str, Floats]]:
     """Yield classes with spectra (bands, n) of the world's own sounds."""
     for ambience in ("rain", "wind", "hum"):
         for seed in range(3):
@@ -133,14 +133,16 @@ def _examples() -> Iterator[tuple[str, Array]]:
             loud = columns[:, columns.sum(axis=0) > 0.5 * np.median(columns.sum(axis=0))]
             yield voice, loud[:, ::8]
     for weight in WEIGHTS:
-        yield "rumble", _means(_sounded(Event(0.0, "rumble", 0, 0.0, weight, 2.0)), 3)
+        yield "rumble", _means(_sounded(SoundEvent(0.0, "rumble", 0, 0.0, weight, 2.0)), 3)
         for kind in EVENTS:
             at = round(1.0 * RATE / HOP)
-            columns = _sounded(Event(1.0, kind, 0, 0.0, weight))[:, at : at + 12]
+            columns = _sounded(SoundEvent(1.0, kind, 0, 0.0, weight))[:, at : at + 12]
             yield kind, columns[:, (1, 3, 6, 10)] if kind != "click" else columns[:, (0, 2, 3)]
 
 
-def _sounded(*events: Event, seed: int = 0, ambience: str = "silence", voice: str | None = None) -> Array:
+def _sounded(
+    *events: SoundEvent, seed: int = 0, ambience: str = "silence", voice: str | None = None
+) -> Floats:
     shape = VideoShape(49, 128, 192)
     scene = Scene(seed, shape, "fog", "static", (), ambience=ambience, voice=voice)
     still = np.zeros(shape.num_frames, dtype=np.float32)
@@ -149,19 +151,19 @@ def _sounded(*events: Event, seed: int = 0, ambience: str = "silence", voice: st
     )
 
 
-def _means(columns: Array, count: int) -> Array:
+def _means(columns: Floats, count: int) -> Floats:
     """Return the means of consecutive stretches, without the ends."""
     stretches = np.array_split(columns[:, 8:-8], count, axis=1)
     return np.stack([s.mean(axis=1) for s in stretches], axis=1)
 
 
-def _presence(name: str, share: Array) -> float:
+def _presence(name: str, share: Floats) -> float:
     """Return a class's level in dB: of the median column if it is steady, of the upper quartile if not."""
     part = 0.5 if name in ("rain", "wind", "hum") else 0.75
     return 20 * float(np.log10(np.quantile(share, part) + 1e-6))
 
 
-def _onsets(waveform: Array, shares: dict[str, Array]) -> list[tuple[str, float]]:
+def _onsets(waveform: Floats, shares: dict[str, Floats]) -> list[tuple[str, float]]:
     """Return the kind and time of each event, in order; of two of a kind too near each other, the sharper."""
     found: list[tuple[str, float]] = []
     for time_s in _rises(waveform):
@@ -171,7 +173,7 @@ def _onsets(waveform: Array, shares: dict[str, Array]) -> list[tuple[str, float]
     return sorted(found, key=lambda event: event[1])
 
 
-def _rises(waveform: Array) -> list[float]:
+def _rises(waveform: Floats) -> list[float]:
     """Return the times in seconds at which the energy of some band jumps, the sharpest first."""
     power = _fine_power(waveform)
     before = np.stack([power[:, i : i + power.shape[1] - 2 * RISE_SPAN] for i in range(RISE_SPAN)]).mean(
@@ -190,7 +192,7 @@ def _rises(waveform: Array) -> list[float]:
     return [at * RISE_STEP / RATE for at in found]
 
 
-def _fine_power(waveform: Array) -> Array:
+def _fine_power(waveform: Floats) -> Floats:
     """Return the power (3, steps) per millisecond below 500 Hz, to 2 kHz and above.
 
     RISE_SPAN silent steps are put before and after.
@@ -206,7 +208,7 @@ def _fine_power(waveform: Array) -> Array:
     return np.pad(np.stack(rows), ((0, 0), (RISE_SPAN, RISE_SPAN))).astype(np.float32)
 
 
-def _kind_at(time_s: float, shares: dict[str, Array]) -> str | None:
+def _kind_at(time_s: float, shares: dict[str, Floats]) -> str | None:
     """Return the event whose share grows most at a time, if it grows more than any sustained class."""
     at = round(time_s * RATE / HOP)
     gain = {}

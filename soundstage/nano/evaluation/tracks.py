@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.nano.evaluation.backdrop import Array, Backdrop, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Backdrop, Floats
 from soundstage.nano.world.scene import COLORS
 
 Mask = NDArray[np.bool_]
@@ -38,11 +39,11 @@ class Blob:
     """A colour of the foreground over F frames. The outline (F,) is in pixels, NaN where it is not seen."""
 
     color: str
-    left: Array
-    right: Array
-    top: Array
-    bottom: Array
-    glow: Array  # (F,) 0 to 1
+    left: Floats
+    right: Floats
+    top: Floats
+    bottom: Floats
+    glow: Floats  # (F,) 0 to 1
     solid: Mask  # (F, H, W) its pixels, with highlights and edges
 
     @property
@@ -103,7 +104,7 @@ def _hues(frames: Frames, front: Mask) -> Bytes:
     return labels
 
 
-def _hue(red: Array, green: Array, blue: Array) -> Array:
+def _hue(red: Floats, green: Floats, blue: Floats) -> Floats:
     """Return hues from -180 to 180 degrees, as the angle between opponent axes."""
     return np.degrees(np.arctan2(np.float32(3**0.5) * (green - blue), 2 * red - green - blue))  # type: ignore[no-any-return]
 
@@ -191,7 +192,7 @@ def _extent(profile: NDArray[np.int64]) -> tuple[float, float]:
     return first - 1.0, last + 2.0
 
 
-def _glow(frames: Frames, solid: Mask, outline: Array) -> Array:
+def _glow(frames: Frames, solid: Mask, outline: Floats) -> Floats:
     """Return how much whiter the body is in each frame (F,) than usual, 0 to 1."""
     count = len(frames)
     seen = np.flatnonzero(np.isfinite(outline[0]))

@@ -37,7 +37,7 @@ from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.samplers import euler
 from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED
-from soundstage.sampling.streams import Stream, draw_noise
+from soundstage.sampling.streams import Pair, Stream, draw_noise
 from soundstage.text.encoder import TextEncoder
 from soundstage.training.attention import training_precision, use_training_attention
 from soundstage.training.optimizers import Schedule
@@ -55,8 +55,6 @@ BATCH = 4
 # The parts of a clip that a run keeps -> how often.
 TASKS = {"nothing": 0.6, "first frame": 0.2, "sound": 0.1, "picture": 0.1}
 SCHEDULE = Schedule(steps=700, rate=5e-4, warmup=50, weight_decay=0.0, average=0.99)
-
-Pair = tuple[Tensor | None, Tensor | None]
 
 
 class Student(nn.Module):
@@ -118,7 +116,7 @@ def loss(student: Student, weights: Path, latents: Path) -> DistillLoss:
 
 
 @dataclass(frozen=True)
-class Run:
+class Batch:
     """A batch of clips at one interval of the distilled list."""
 
     interval: int  # from its number in the list to the next one
@@ -162,7 +160,7 @@ class DistillLoss:
         ]
         return {"loss": errors[0] + errors[1], "video": errors[0].detach(), "audio": errors[1].detach()}
 
-    def _drawn(self, rng: np.random.Generator) -> Run:
+    def _drawn(self, rng: np.random.Generator) -> Batch:
         clips = self.sets[int(rng.choice(len(self.sets), p=self.shares))]
         picks = rng.integers(len(clips.scenes), size=BATCH)
         scenes = [clips.scenes[int(i)] for i in picks]
@@ -174,19 +172,19 @@ class DistillLoss:
             clips.audio[picks].float(),
             scenes[0].fps,
         )
-        return Run(
+        return Batch(
             interval=int(rng.choice(len(self.interval_shares), p=self.interval_shares)),
             streams=streams,
             positive=Contexts(context.video[:-1], context.audio[:-1]),
             negative=Contexts(context.video[-1:], context.audio[-1:]),
         )
 
-    def _data_state(self, run: Run, generator: torch.Generator) -> Pair:
+    def _data_state(self, run: Batch, generator: torch.Generator) -> Pair:
         """Return the clips themselves, noised to the interval's upper level."""
         noise = draw_noise(*run.streams, generator)
         return _noised(run.streams, noise, DISTILLED[run.interval])
 
-    def _own_state(self, run: Run, generator: torch.Generator) -> Pair:
+    def _own_state(self, run: Batch, generator: torch.Generator) -> Pair:
         """Return the state at which the student arrives from noise."""
         noise = draw_noise(*run.streams, generator)
         state = _noised(run.streams, noise, DISTILLED[0])
@@ -196,7 +194,7 @@ class DistillLoss:
             state = _euler(guider, run.streams, state, DISTILLED[i], DISTILLED[i + 1], i)
         return state
 
-    def _teacher(self, run: Run, state: Pair) -> Pair:
+    def _teacher(self, run: Batch, state: Pair) -> Pair:
         """Return the state after small guided steps from the upper level to the lower."""
         self.adapters.set({})
         upper, lower = DISTILLED[run.interval : run.interval + 2]
@@ -207,7 +205,7 @@ class DistillLoss:
             state = _euler(guider, run.streams, state, float(levels[i]), float(levels[i + 1]), i)
         return state
 
-    def _stepped(self, run: Run, state: Pair) -> Pair:
+    def _stepped(self, run: Batch, state: Pair) -> Pair:
         """Return the state after the student's one step, with gradients."""
         self.adapters.set({NAME: 1.0})
         upper, lower = DISTILLED[run.interval : run.interval + 2]

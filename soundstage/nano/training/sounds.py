@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from soundstage.model.mel import log_mel, resample
-from soundstage.nano.world.motion import Event, simulate
+from soundstage.nano.world.motion import SoundEvent, simulate
 from soundstage.nano.world.scene import draw_scene
 from soundstage.nano.world.sound import synthesize
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ, VideoShape
@@ -37,7 +37,7 @@ class Sound:
     """A sound and its events."""
 
     samples: Tensor  # (2, N) at 48 kHz, float32
-    events: list[Event]
+    events: list[SoundEvent]
 
 
 def draw_sound(seed: int, shape: VideoShape = SHAPES[0], *, held_out: bool = False) -> Sound:
@@ -59,7 +59,7 @@ def draw_window(rng: np.random.Generator, num_samples: int) -> Tensor:
             return window
 
 
-def _window_start(rng: np.random.Generator, events: list[Event], last: int) -> int:
+def _window_start(rng: np.random.Generator, events: list[SoundEvent], last: int) -> int:
     kind = rng.random()
     if kind < FROM_START:
         return 0

@@ -28,7 +28,7 @@ GIFT_RADIUS = 0.065
 
 
 @dataclass(frozen=True)
-class Event:
+class SoundEvent:
     """A sound of a subject."""
 
     time_s: float
@@ -59,7 +59,7 @@ class Motion:
     times: Array  # (F,) seconds
     tracks: list[Track]  # of the subjects; a handover has the gift as a third
     camera: Array  # (F, 3) centre x, centre y and zoom
-    events: list[Event] = field(default_factory=list)
+    events: list[SoundEvent] = field(default_factory=list)
 
     def screen_positions(self, scene: Scene) -> Array:
         """Return the centres (F, tracks, 2) in pixels as the camera sees them, x then y."""
@@ -147,7 +147,9 @@ def _bounce(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track
     above = np.where(clock < FALL_S, height - 0.5 * gravity * np.maximum(clock, 0) ** 2, 0.0)
     start, speed = FALL_S, gravity * FALL_S
     for hit in range(subject.count):
-        motion.events.append(Event(subject.delay_s + start, "thud", index, _pan(scene, x), _weight(subject)))
+        motion.events.append(
+            SoundEvent(subject.delay_s + start, "thud", index, _pan(scene, x), _weight(subject))
+        )
         if hit == subject.count - 1:
             break
         speed *= REBOUND[hit]
@@ -171,7 +173,7 @@ def _roll(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
     x = _travel(scene, subject, share)
     track = _track(subject, motion.times, x, _rest_y(scene, _radius(subject)))
     track.angle = ((x - x[0]) / _radius(subject)).astype(np.float32)
-    motion.events.append(Event(subject.delay_s, "rumble", index, 0.0, _weight(subject), active_s))
+    motion.events.append(SoundEvent(subject.delay_s, "rumble", index, 0.0, _weight(subject), active_s))
     return track
 
 
@@ -225,7 +227,7 @@ def _blink(scene: Scene, motion: Motion, index: int, subject: Subject) -> Track:
         start = subject.delay_s + BLINK_LEAD_S + k * BLINK_PERIOD_S
         lit = (motion.times >= start - 1e-4) & (motion.times < start + BLINK_S)
         track.glow = np.where(lit, 1.0, track.glow).astype(np.float32)
-        motion.events.append(Event(start, "chime", index, _pan(scene, x), _weight(subject)))
+        motion.events.append(SoundEvent(start, "chime", index, _pan(scene, x), _weight(subject)))
     return track
 
 
@@ -248,7 +250,7 @@ def _collide(scene: Scene, motion: Motion) -> None:
             track.angle = ((x - x[0]) / _radius(subject)).astype(np.float32)
         motion.tracks.append(track)
     weight = 0.5 * (_weight(left) + _weight(right))
-    motion.events.append(Event(meet_s, "click", 0, _pan(scene, centre), weight))
+    motion.events.append(SoundEvent(meet_s, "click", 0, _pan(scene, centre), weight))
 
 
 ROLLING = ("ball",)
@@ -271,7 +273,7 @@ def _handover(scene: Scene, motion: Motion) -> None:
     gift.shape, gift.color = "ball", scene.gift_color or "red"
     gift.radius = np.full_like(motion.times, GIFT_RADIUS)
     motion.tracks.append(gift)
-    motion.events.append(Event(start_s + flight_s, "click", 2, _pan(scene, x1), 0.0))
+    motion.events.append(SoundEvent(start_s + flight_s, "click", 2, _pan(scene, x1), 0.0))
 
 
 _ACTIONS = {

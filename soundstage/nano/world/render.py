@@ -9,12 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from soundstage.media.arrays import Frames
 from soundstage.nano.world.motion import Array, Motion, Track, simulate
 from soundstage.nano.world.scene import COLORS, Scene
-
-Frames = NDArray[np.uint8]
 
 
 def render(scene: Scene, motion: Motion | None = None, window: range | None = None) -> Frames:

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.nano.world.motion import Array, Event, Motion
+from soundstage.nano.world.motion import Array, Motion, SoundEvent
 from soundstage.nano.world.scene import Scene
 from soundstage.types import MEL_HOP, MEL_RATE_HZ
 from soundstage.types import OUTPUT_RATE_HZ as RATE
@@ -88,7 +88,7 @@ def _add(out: Array, sound: Array, time_s: float, x: float) -> None:
     out[1, start:end] += np.float32(np.sin(angle)) * sound
 
 
-def _event_sound(event: Event) -> Array:
+def _event_sound(event: SoundEvent) -> Array:
     if event.kind == "rumble":
         return _rumble(event.weight, event.length_s)
     return {"thud": _thud, "click": _click, "chime": _chime}[event.kind](event.weight)

@@ -17,7 +17,8 @@ import torch
 
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Engine
-from soundstage.nano.evaluation.backdrop import Array, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Floats
 from soundstage.nano.evaluation.report import Report, Samples, Target
 from soundstage.nano.world.captions import caption
 from soundstage.nano.world.motion import simulate
@@ -57,7 +58,7 @@ class Shown:
     """A clip that was made for an ask."""
 
     frames: Frames | None  # (F, H, W, 3) uint8
-    waveform: Array | None = None  # (2, n) at 48 kHz
+    waveform: Floats | None = None  # (2, n) at 48 kHz
     seconds: float = 0.0  # without loading and encoding, which the next ask need not repeat
     seams: tuple[int, ...] = ()  # frames at which the windows of a take begin
 
@@ -278,6 +279,6 @@ def shown_of(scene: Scene, **facts: Any) -> Shown:
     return Shown(render(scene, motion), synthesize(scene, motion), **facts)
 
 
-def cut(waveform: Array, start_s: float, end_s: float) -> Array:
+def cut(waveform: Floats, start_s: float, end_s: float) -> Floats:
     """Return the samples (2, n) between two times."""
     return np.ascontiguousarray(waveform[:, round(start_s * OUTPUT_RATE_HZ) : round(end_s * OUTPUT_RATE_HZ)])

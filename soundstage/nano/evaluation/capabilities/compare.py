@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from soundstage.media.arrays import Frames
 from soundstage.nano.evaluation.actions import Path
-from soundstage.nano.evaluation.backdrop import Array, Frames, find_backdrop
+from soundstage.nano.evaluation.backdrop import Floats, find_backdrop
 from soundstage.nano.evaluation.picture import path
 from soundstage.nano.evaluation.shapes import find_shape
 from soundstage.nano.evaluation.sound import rms_dbfs
@@ -56,7 +57,7 @@ def colors_seen(frames: Frames, fps: float) -> dict[str, NDArray[np.bool_]]:
     return {blob.color: blob.seen for blob in find_blobs(frames, find_backdrop(frames, fps))}
 
 
-def radii_away(seen: Path | None, true: Track) -> Array:
+def radii_away(seen: Path | None, true: Track) -> Floats:
     """Return the distances (F,) of a path from a track in the track's radii; UNSEEN where it is not seen."""
     if seen is None:
         return np.full(len(true.radius), UNSEEN, dtype=np.float32)
@@ -64,24 +65,24 @@ def radii_away(seen: Path | None, true: Track) -> Array:
     return np.where(np.isfinite(away), np.minimum(away, UNSEEN), UNSEEN).astype(np.float32)
 
 
-def changes(frames: Frames) -> Array:
+def changes(frames: Frames) -> Floats:
     """Return the mean absolute difference (F - 1,) of each frame from the one before, in levels of 8 bits."""
     pairs = itertools.pairwise(frames)
     return np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairs], dtype=np.float32)
 
 
-def step_ratio(waveform: Array, span: tuple[float, float], usual: tuple[float, float]) -> float:
+def step_ratio(waveform: Floats, span: tuple[float, float], usual: tuple[float, float]) -> float:
     """Return the largest step between samples in a span of seconds, over the largest in another span."""
     return _largest_step(waveform, span) / max(_largest_step(waveform, usual), QUIETEST_STEP)
 
 
-def loudness_step(waveform: Array, at_s: float, reach_s: float = 0.25) -> float:
+def loudness_step(waveform: Floats, at_s: float, reach_s: float = 0.25) -> float:
     """Return the absolute difference in dB of the levels just after and just before a time."""
     before, after = ((at_s - reach_s, at_s), (at_s, at_s + reach_s))
     return abs(rms_dbfs(waveform, [after]) - rms_dbfs(waveform, [before]))
 
 
-def _largest_step(waveform: Array, span: tuple[float, float]) -> float:
+def _largest_step(waveform: Floats, span: tuple[float, float]) -> float:
     start, end = (max(0, round(t * OUTPUT_RATE_HZ)) for t in span)
     steps = np.abs(np.diff(waveform[:, start:end], axis=1))
     return float(steps.max()) if steps.size else 0.0

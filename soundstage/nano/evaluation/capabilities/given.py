@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from soundstage.clip import Clip
-from soundstage.nano.evaluation.backdrop import Array, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Floats
 from soundstage.nano.evaluation.capabilities.case import (
     Case,
     Recode,
@@ -283,7 +284,7 @@ def recolored(scene: Scene) -> Scene:
     return replace(scene, subjects=(replace(first, color=color), *others))
 
 
-def _away(frames: Frames, scene: Scene) -> Array:
+def _away(frames: Frames, scene: Scene) -> Floats:
     """Return the distances (F,) in radii between the scene's subject and where its colour is seen."""
     true = simulate(scene).tracks[0]
     return radii_away(paths_by_color(frames, scene.fps).get(true.color), true)

@@ -8,7 +8,8 @@ from itertools import chain
 
 import numpy as np
 
-from soundstage.nano.evaluation.backdrop import Array, Frames
+from soundstage.media.arrays import Frames
+from soundstage.nano.evaluation.backdrop import Floats
 from soundstage.nano.evaluation.capabilities.case import (
     NUM_FRAMES,
     Case,
@@ -168,7 +169,7 @@ def measure_take(case: Case, shown: Sequence[Shown]) -> Mapping[str, Samples]:
     return rows
 
 
-def _quiet_seams(change: Array, seams: Sequence[int]) -> list[bool]:
+def _quiet_seams(change: Floats, seams: Sequence[int]) -> list[bool]:
     """Return for each seam whether the picture changes at it no more than elsewhere.
 
     change[i]: the change from frame i to frame i + 1.

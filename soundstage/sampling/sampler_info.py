@@ -30,7 +30,7 @@ def _er_sde_levels(sigmas: Sequence[float]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class SamplerFacts:
+class SamplerInfo:
     """Describe a sampler for plans, help and documents.
 
     summary: its use in a few words. levels: makes the levels that are stepped through from a caller's list.
@@ -48,36 +48,36 @@ class SamplerFacts:
     source: str = ""
 
 
-SAMPLERS: dict[str, SamplerFacts] = {
-    "euler": SamplerFacts("straight steps; the published default", source="LTX-2"),
-    "euler-ancestral": SamplerFacts(
+SAMPLER_INFO: dict[str, SamplerInfo] = {
+    "euler": SamplerInfo("straight steps; the published default", source="LTX-2"),
+    "euler-ancestral": SamplerInfo(
         "each step takes away more noise than it should and adds fresh noise back",
         stochastic=True,
         source="the form for rectified flows; LTX-2, ComfyUI",
     ),
-    "res2s": SamplerFacts(
+    "res2s": SamplerInfo(
         "two predictions a step and fresh noise; fewer, better steps (the HQ recipe)",
         levels=_res2s_levels,
         twice=True,
         stochastic=True,
         source="second-order exponential integrator; LTX-2 HQ",
     ),
-    "er-sde": SamplerFacts(
+    "er-sde": SamplerInfo(
         "fresh noise, and up to two earlier predictions to bend the step",
         levels=_er_sde_levels,
         stochastic=True,
         source="extended reverse-time SDE solver, Cui et al. 2023; ComfyUI",
     ),
-    "gradient-estimation": SamplerFacts(
+    "gradient-estimation": SamplerInfo(
         "Euler, with each slope carried on by its change since the step before",
         source="Permenter and Yuan 2023; LTX-2",
     ),
-    "euler-cfg-pp": SamplerFacts(
+    "euler-cfg-pp": SamplerInfo(
         "keeps the noise of the negative prompt's prediction; for guidance near 1",
         needs_negative=True,
         source="CFG++, Chung et al. 2024; LTX-2, ComfyUI",
     ),
-    "euler-ancestral-cfg-pp": SamplerFacts(
+    "euler-ancestral-cfg-pp": SamplerInfo(
         "the same with fresh noise", stochastic=True, needs_negative=True, source="CFG++; LTX-2, ComfyUI"
     ),
 }
@@ -92,8 +92,10 @@ def sampler_key(name: str) -> str:
     """
     key = name.strip().lower().replace("_", "-").replace("cfg++", "cfg-pp")
     key = _ALIASES.get(key, key)
-    if key not in SAMPLERS:
-        raise RequestError(f"sampler is '{name}'; the samplers are {listed(name, SAMPLERS)}", field="sampler")
+    if key not in SAMPLER_INFO:
+        raise RequestError(
+            f"sampler is '{name}'; the samplers are {listed(name, SAMPLER_INFO)}", field="sampler"
+        )
     return key
 
 
@@ -102,10 +104,10 @@ def predictions(name: str, sigmas: Sequence[float]) -> tuple[tuple[float, int], 
 
     A second prediction within a step says step 0, as the published loop does.
     """
-    facts = SAMPLERS[sampler_key(name)]
+    info = SAMPLER_INFO[sampler_key(name)]
     made = []
-    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(facts.levels(sigmas))):
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(info.levels(sigmas))):
         made.append((sigma, i))
-        if facts.twice and sigma_next > 0:
+        if info.twice and sigma_next > 0:
             made.append((math.sqrt(sigma * sigma_next), 0))
     return tuple(made)

@@ -40,7 +40,7 @@ MAX_BYTES = 64 * 2**20
 Pieces = Iterator[tuple[Tensor, bool]]  # (B, C, n, H, W) in order, and whether it is the last
 
 
-class Layer:
+class PieceLayer:
     """Apply a module to a clip in pieces, keeping what later pieces need. growth: bytes out for a byte in."""
 
     growth = 1.0
@@ -51,7 +51,7 @@ class Layer:
 
 
 @torch.no_grad()
-def decode_stream(vae: VideoVae, latents: Tensor, *, max_bytes: int = MAX_BYTES) -> Iterator[Tensor]:
+def decode_pieces(vae: VideoVae, latents: Tensor, *, max_bytes: int = MAX_BYTES) -> Iterator[Tensor]:
     """Decode normalised latents (B, 128, T, h, w) to pieces of pixels (B, 3, n, 32h, 32w), in order.
 
     The pieces' frames sum to 8(T - 1) + 1 and equal those of `vae.decode` to rounding; n varies.
@@ -75,7 +75,7 @@ def _decoded(decoder: VideoDecoder, pieces: Pieces, max_bytes: int) -> Iterator[
 
 
 @torch.no_grad()
-def encode_stream(vae: VideoVae, chunks: Iterable[Tensor], *, max_bytes: int = MAX_BYTES) -> Tensor:
+def encode_pieces(vae: VideoVae, chunks: Iterable[Tensor], *, max_bytes: int = MAX_BYTES) -> Tensor:
     """Encode chunks of pixels (B, 3, n, H, W) in [-1, 1] as normalised latents (B, 128, T, H/32, W/32).
 
     Chunks may be of any length; together they have 8(T - 1) + 1 frames. Equals `vae.encode` of the whole to
@@ -106,7 +106,7 @@ def _checked(chunks: Iterable[Tensor]) -> Pieces:
     yield waiting, True
 
 
-def _flow(stage: Layer, pieces: Pieces, max_bytes: int) -> Pieces:
+def _flow(stage: PieceLayer, pieces: Pieces, max_bytes: int) -> Pieces:
     """Run a stage over pieces that are cut so that its result for each stays under max_bytes."""
     for x, last in pieces:
         for piece, ends in _cut(x, last, int(max_bytes / stage.growth)):
@@ -124,7 +124,7 @@ def _cut(x: Tensor, last: bool, max_bytes: int) -> Pieces:
         yield x[:, :, start : start + step], last and start + step >= num_frames
 
 
-def _stage(block: nn.Module) -> Layer:
+def _stage(block: nn.Module) -> PieceLayer:
     if isinstance(block, ResStage):
         return _Res(block)
     if isinstance(block, Upsample):
@@ -133,7 +133,7 @@ def _stage(block: nn.Module) -> Layer:
     return _Down(block)
 
 
-class _Conv(Layer):
+class _Conv(PieceLayer):
     """Convolve a clip in pieces, each with the last two frames before it."""
 
     def __init__(self, conv: Conv3d) -> None:
@@ -170,7 +170,7 @@ class _Head(_Conv):
         return self._on(self.conv.activate(x, *self._margins(last)), last)
 
 
-class _ResBlock(Layer):
+class _ResBlock(PieceLayer):
     """Apply a residual block in pieces. skip: frames of x whose branch is not computed yet."""
 
     def __init__(self, block: ResBlock) -> None:
@@ -186,7 +186,7 @@ class _ResBlock(Layer):
         return None if h is None else h.add_(skip[:, :, :ready])
 
 
-class _Res(Layer):
+class _Res(PieceLayer):
     def __init__(self, stage: ResStage) -> None:
         self.blocks = [_ResBlock(block) for block in stage.res_blocks]  # type: ignore[arg-type]
 
@@ -199,7 +199,7 @@ class _Res(Layer):
         return out
 
 
-class _Up(Layer):
+class _Up(PieceLayer):
     """Upsample in pieces; the frame that doubling time drops is dropped once."""
 
     def __init__(self, block: Upsample) -> None:
@@ -219,7 +219,7 @@ class _Up(Layer):
         return out
 
 
-class _Down(Layer):
+class _Down(PieceLayer):
     """Downsample in pieces; the first frame is doubled once, a frame without a partner is kept."""
 
     def __init__(self, block: Downsample) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from soundstage.model.config import VideoVaeConfig, video_vae_header
-from soundstage.model.streaming import decode_stream, encode_stream
+from soundstage.model.pieces import decode_pieces, encode_pieces
 from soundstage.model.video_vae import VideoVae
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def vae() -> VideoVae:
 def test_decoding_in_pieces_gives_the_whole(vae: VideoVae, frames: int, max_bytes: int) -> None:
     """From a frame at a time to all at once."""
     latents = noise(1, 8, frames, 2, 1)
-    pieces = list(decode_stream(vae, latents, max_bytes=max_bytes))
+    pieces = list(decode_pieces(vae, latents, max_bytes=max_bytes))
     whole = vae.decode(latents)
     torch.testing.assert_close(torch.cat(pieces, dim=2), whole, rtol=0, atol=1e-12)
     if max_bytes == 2**40:
@@ -57,7 +57,7 @@ def test_decoding_in_pieces_gives_the_whole(vae: VideoVae, frames: int, max_byte
 def test_a_causal_decoder_streams_as_well() -> None:
     causal = tiny_vae(causal=True)
     latents = noise(1, 8, 5, 1, 2)
-    pieces = torch.cat(list(decode_stream(causal, latents, max_bytes=1)), dim=2)
+    pieces = torch.cat(list(decode_pieces(causal, latents, max_bytes=1)), dim=2)
     torch.testing.assert_close(pieces, causal.decode(latents), rtol=0, atol=1e-12)
 
 
@@ -75,7 +75,7 @@ def test_frames_come_as_soon_as_no_later_latent_can_change_them(vae: VideoVae) -
 
     statistics.denormalize = counting  # type: ignore[method-assign]
     try:
-        next(decode_stream(vae, noise(1, 8, 40, 1, 1), max_bytes=1))
+        next(decode_pieces(vae, noise(1, 8, 40, 1, 1), max_bytes=1))
     finally:
         del statistics.denormalize  # the method of the class again
     assert asked == 15
@@ -112,31 +112,31 @@ def test_encoding_in_chunks_gives_the_whole(vae: VideoVae, sizes: tuple[int, ...
     pixels = noise(1, 3, sum(sizes), 32, 64).clamp(-1, 1)
     whole = vae.encode(pixels)
     for max_bytes in (1, 2**40):
-        latents = encode_stream(vae, torch.split(pixels, list(sizes), dim=2), max_bytes=max_bytes)
+        latents = encode_pieces(vae, torch.split(pixels, list(sizes), dim=2), max_bytes=max_bytes)
         torch.testing.assert_close(latents, whole, rtol=0, atol=1e-12)
 
 
-def test_the_methods_of_the_vae_stream(vae: VideoVae) -> None:
+def test_the_vae_has_methods_for_pieces(vae: VideoVae) -> None:
     latents = noise(1, 8, 2, 1, 1)
-    pixels = torch.cat(list(vae.decode_stream(latents)), dim=2)
+    pixels = torch.cat(list(vae.decode_pieces(latents)), dim=2)
     assert torch.equal(pixels, vae.decode(latents))
-    assert torch.equal(vae.encode_stream(iter([pixels])), vae.encode(pixels))
+    assert torch.equal(vae.encode_pieces(iter([pixels])), vae.encode(pixels))
 
 
 def test_chunks_off_the_grid_are_refused(vae: VideoVae) -> None:
     with pytest.raises(ValueError, match="12 frames in all; they must sum to 8k\\+1"):
-        vae.encode_stream([noise(1, 3, 9, 32, 32), noise(1, 3, 3, 32, 32)])
+        vae.encode_pieces([noise(1, 3, 9, 32, 32), noise(1, 3, 3, 32, 32)])
     with pytest.raises(ValueError, match="0 frames"):
-        vae.encode_stream([])
+        vae.encode_pieces([])
     with pytest.raises(ValueError, match="multiples of 32, not 40x32"):
-        vae.encode_stream([noise(1, 3, 9, 40, 32)])
+        vae.encode_pieces([noise(1, 3, 9, 40, 32)])
 
 
 PEAKS = """
 from pathlib import Path
 import torch
-from tests.unit.test_streaming_decode import tiny_vae
-from soundstage.model.streaming import decode_stream
+from tests.unit.test_decode_pieces import tiny_vae
+from soundstage.model.pieces import decode_pieces
 
 torch.set_num_threads(1)
 vae = tiny_vae().float()
@@ -149,8 +149,8 @@ def peak_mb(frames, decode):
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-stream = lambda latents: decode_stream(vae, latents, max_bytes=2**18)
-print(peak_mb(20, stream), peak_mb(30, stream), peak_mb(45, stream))
+pieces = lambda latents: decode_pieces(vae, latents, max_bytes=2**18)
+print(peak_mb(20, pieces), peak_mb(30, pieces), peak_mb(45, pieces))
 print(peak_mb(45, lambda latents: [vae.decode(latents)]))
 """
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.library.model_files import find_model
 from soundstage.model.transformer import ModalityInputs, Transformer
-from soundstage.rendering.parts import LoadedParts
+from  import LoadedParts
 from soundstage.weights.quantize import quantize, quantized_linear, targets
 from soundstage.weights.storage import Scheme
 

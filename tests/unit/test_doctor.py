@@ -26,7 +26,7 @@ runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def here() -> report.Report:
+def here() -> report.MachineReport:
     return report.examine("cpu")
 
 
@@ -35,7 +35,7 @@ def on_card(gigabytes: float, host: float = 64) -> list[pricing.Need]:
     return list(pricing.needs_of(machine, tuple(pricing.published("bfloat16", "cuda"))))
 
 
-def test_it_names_the_device_the_versions_and_the_codecs(here: report.Report) -> None:
+def test_it_names_the_device_the_versions_and_the_codecs(here: report.MachineReport) -> None:
     assert here.kind == "cpu"
     assert here.host_bytes > 0
     assert set(here.system) == {"python", "torch", "cuda", "driver", "ffmpeg"}
@@ -46,7 +46,7 @@ def test_it_names_the_device_the_versions_and_the_codecs(here: report.Report) ->
     assert all(s.works for s in here.codecs if s.name in report.NEEDED_CODECS)
 
 
-def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: report.Report) -> None:
+def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: report.MachineReport) -> None:
     needs = [need for need in here.needs if need.model == pricing.PUBLISHED]
     assert len(needs) == 2 * len(RECIPES) * len(pricing.SIZES)
     assert {need.recipe for need in needs} == set(RECIPES)
@@ -54,7 +54,7 @@ def test_every_recipe_and_size_has_a_row_for_both_kinds_of_weights(here: report.
     assert not any(need.refused for need in needs)
 
 
-def test_nano_is_priced_at_its_own_sizes_where_its_plan_says_yes(here: report.Report) -> None:
+def test_nano_is_priced_at_its_own_sizes_where_its_plan_says_yes(here: report.MachineReport) -> None:
     needs = [need for need in here.needs if need.model == "nano"]
     assert {need.recipe for need in needs} == set(RECIPES)
     assert needs[0].size == "192x128x49"
@@ -111,7 +111,7 @@ def test_what_does_not_fit_says_what_does() -> None:
     assert "cannot make on this machine: it needs at least" in needs[0].sentence
 
 
-def test_it_advises_what_would_help(here: report.Report) -> None:
+def test_it_advises_what_would_help(here: report.MachineReport) -> None:
     assert any("CUDA" in sentence for sentence in here.advice)
     machine = Machine("a card", "cuda", 64e9, 24e9)
     without_h264 = [replace(s, works=s.name != "h264") for s in here.codecs]
@@ -120,7 +120,7 @@ def test_it_advises_what_would_help(here: report.Report) -> None:
     assert found[-1].startswith("1 GB of disk are free")
 
 
-def test_the_command_prints_a_table_or_json(here: report.Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_a_table_or_json(here: report.MachineReport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "examine", lambda *_: here)
     text = runner.invoke(app, ["doctor"])
     assert text.exit_code == 0

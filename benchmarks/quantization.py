@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.library.model_files import find_model
 from soundstage.model.transformer import ModalityInputs, Transformer
-from  import LoadedParts
+from soundstage.rendering.parts import ModelParts
 from soundstage.weights.quantize import quantize, quantized_linear, targets
 from soundstage.weights.storage import Scheme
 
@@ -68,7 +68,7 @@ def quantization_error(module: nn.Module, scheme: Scheme, run: Callable[[], obje
     return {part: LayerError(*values) for part, values in sorted(errors.items())}
 
 
-def modalities(parts: LoadedParts) -> tuple[ModalityInputs, ModalityInputs]:
+def modalities(parts: ModelParts) -> tuple[ModalityInputs, ModalityInputs]:
     """Return picture and sound of a prompt in the middle of their way from noise."""
     contexts = parts.encode([PROMPT])[0]
     generator = torch.Generator().manual_seed(0)
@@ -96,7 +96,7 @@ def velocity_errors(model: Transformer, scheme: Scheme, run: Run) -> list[float]
 
 def column(model: str, scheme: Scheme) -> dict[str, str]:
     """Return the errors of a scheme by part: of the weights and the results, of picture and sound."""
-    parts = LoadedParts(find_model(model), torch.device("cpu"), torch.bfloat16)
+    parts = ModelParts(find_model(model), torch.device("cpu"), torch.bfloat16)
     run = partial(parts.transformer, *modalities(parts))
     errors = quantization_error(parts.transformer, scheme, run)
     found = {part: f"{error.weight:.1%} / {error.output:.1%}" for part, error in errors.items()}

@@ -120,7 +120,9 @@ def test_it_advises_what_would_help(here: report.MachineReport) -> None:
     assert found[-1].startswith("1 GB of disk are free")
 
 
-def test_the_command_prints_a_table_or_json(here: report.MachineReport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_a_table_or_json(
+    here: report.MachineReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report, "examine", lambda *_: here)
     text = runner.invoke(app, ["doctor"])
     assert text.exit_code == 0

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
+from soundstage.conditioning.tokens import to_tokens
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile, write_lora
 from soundstage.lora.layers import Layer, LowRank
@@ -218,7 +219,7 @@ def task_streams(task: str, video: Tensor, audio: Tensor, fps: float) -> tuple[S
     video: latents (B, 128, T, h, w). audio: latents (B, L, 128).
     """
     frames, height, width = video.shape[2:]
-    tokens = video.flatten(2).transpose(1, 2)
+    tokens = to_tokens(video)
     ones = torch.ones(*tokens.shape[:2], 1)
     picture = Stream(tokens, ones, video_positions(frames, height, width, fps))
     sound = Stream(audio, torch.ones(*audio.shape[:2], 1), audio_positions(audio.shape[1]))

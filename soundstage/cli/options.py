@@ -133,7 +133,7 @@ TABLE: tuple[Option, ...] = (
     _option(
         "last_image",
         str,
-        "The picture to end on. STRENGTH: {guides.strength}",
+        "Picture that the result ends on. STRENGTH: {guides.strength}",
         form=CLIP,
         reads=("guides.image", "guides.strength STRENGTH"),
     ),

@@ -55,12 +55,12 @@ Media = Annotated[Any, BeforeValidator(_file), PlainSerializer(_described)]
 
 @record
 class Span:
-    """A stretch of the clip."""
+    """A part of the clip, in time."""
 
     start_s: Seconds
-    """Where the stretch begins, counted from the start of the clip."""
+    """Where the part starts, counted from the start of the clip."""
     end_s: Seconds
-    """Where the stretch ends; later than its start."""
+    """Where the part ends; later than its start."""
 
     def __post_init__(self) -> None:
         if self.end_s <= self.start_s:
@@ -76,22 +76,23 @@ class Guide:
     image: Media
     """The picture or clip to show."""
     at: Annotated[float, TIME] | Literal["last", "before"] | None = None
-    """When to show it, in seconds from the start; last is the last frame, before is just before the first."""
+    """When to show the picture, in seconds from the start; last is the last frame, before is just before the
+    first."""
     frame: Annotated[int, Field(ge=-MAX_FRAMES, le=MAX_FRAMES)] | None = None
-    """When to show it as a frame number, instead of a time; -1 is the last frame."""
+    """When to show the picture, as a frame number instead of a time; -1 is the last frame."""
     strength: Share = 1.0
-    """How firmly it is kept: 1 keeps it as it is, 0 ignores it."""
+    """How closely the result keeps to the picture: 1 keeps it exactly, 0 ignores it."""
     mode: Literal["replace", "guide"] | None = None
-    """How it enters: replace puts it in place of the frames, guide adds its tokens beside the clip. Left out,
-    it replaces at the first frame and guides elsewhere."""
+    """How the picture is used: replace puts it in place of the frames, guide adds its tokens beside those of
+    the clip. Left out, replace at the first frame and guide elsewhere."""
     crf: Crf | None = None
-    """H.264 compression of a picture before it is encoded, 0 for none. Left out, what the model was trained
-    with: 33 for LTX-2.3, 0 for nano."""
+    """H.264 compression that a picture gets before it is encoded, 0 for none. Left out, what the model was
+    trained with: 33 for LTX-2.3, 0 for nano."""
     crop: Crop = "center"
-    """How it is brought to the size of the clip: center fills and cuts, stretch distorts, pad shows all of it
-    on black."""
+    """How a picture or clip is fitted to the size of the result: center fills the frame and cuts off the
+    rest, stretch distorts, pad shows all of it on black."""
     attention: Share = 1.0
-    """How much the clip looks at the tokens of a guide."""
+    """How much the result attends to the tokens of the picture."""
 
     def __post_init__(self) -> None:
         if self.at is not None and self.frame is not None:
@@ -112,39 +113,39 @@ class Guide:
 
 @record
 class Reference:
-    """A clip that the result follows from beside, as in-context LoRAs use it."""
+    """A clip that conditions the result without being shown, as in-context LoRAs use it."""
 
     video: Media
-    """The clip to follow; of a longer one, its first frames, as many as the result has."""
+    """The clip to follow. Of a longer one, only the first frames are used, as many as the result has."""
     strength: Share = 1.0
-    """How clean the clip is given: 1 as it is, less lets the result drift from it."""
+    """How clean the reference is given to the model: 1 as it is; less lets the result drift from it."""
     attention: Share = 1.0
-    """How much the result and the reference look at each other."""
+    """How much the result and the reference attend to each other."""
     downscale: Annotated[int, Field(ge=1, le=10)] | None = None
-    """Encode the clip at the size of the result divided by this number. Left out, what the LoRA's file says,
-    else 1."""
+    """Encode the reference at the size of the result divided by this number. Left out, what the LoRA's file
+    says, else 1."""
     temporal: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Use every n-th frame of the clip. Left out, what the LoRA's file says, else 1."""
+    """Use every n-th frame of the reference. Left out, what the LoRA's file says, else 1."""
     mask: Media | None = None
-    """A picture or clip that is white where the result looks at the reference fully, and black where it does
-    not."""
+    """A picture or clip that is white where the result attends to the reference fully, and black where it
+    does not."""
     crop: Crop = "center"
-    """How the clip is brought to size: center fills and cuts, stretch distorts, pad shows all of it on
-    black."""
+    """How the clip is fitted to the size of the result: center fills the frame and cuts off the rest, stretch
+    distorts, pad shows all of it on black."""
 
 
 @record
 class Canvas:
-    """New room around a source, in pixels of the result."""
+    """New area around a source, in pixels of the result."""
 
     left: PixelCount = 0
-    """Room to add on the left."""
+    """Width to add on the left."""
     top: PixelCount = 0
-    """Room to add at the top."""
+    """Height to add at the top."""
     right: PixelCount = 0
-    """Room to add on the right."""
+    """Width to add on the right."""
     bottom: PixelCount = 0
-    """Room to add at the bottom."""
+    """Height to add at the bottom."""
 
     def __post_init__(self) -> None:
         if not (self.left or self.top or self.right or self.bottom):
@@ -153,36 +154,37 @@ class Canvas:
 
 @record
 class Source:
-    """A clip to start from, and what of it is made anew. A mask or canvas alone leaves the sound as it is."""
+    """A clip to start from, and what of it is regenerated. A mask or canvas alone leaves the sound as it
+    is."""
 
     video: Media | None = None
     """The clip to start from, with its sound."""
     audio: Media | None = None
     """Another sound to start from, in place of the clip's own."""
     start_s: Seconds = 0.0
-    """Where in the clip to begin."""
+    """Where in the source clip to start."""
     modalities: Modalities = BOTH
-    """What is made anew: video, audio or both; the other is kept whole."""
+    """What is regenerated: video, audio or both. The other is kept as it is."""
     regenerate: Annotated[tuple[Span, ...], Field(max_length=100)] = ()
-    """Stretches of time to make anew; none means all of it."""
+    """Parts of the time to regenerate. Left out, all of it."""
     mask: Media | None = None
-    """A picture or clip whose white parts are made anew."""
+    """A picture or clip that is white where the source clip is regenerated."""
     denoise: Annotated[float, Field(gt=0, le=1)] | None = None
-    """How far the whole clip is changed; 1 makes it all anew."""
+    """How much the whole source clip is changed; 1 regenerates it entirely."""
     extend_before_s: Seconds = 0.0
-    """New time to make before the clip."""
+    """New time to add before the source clip."""
     extend_after_s: Seconds = 0.0
-    """New time to make after the clip."""
+    """New time to add after the source clip."""
     feather_s: Seconds = 0.5
-    """How much of the clip beside an extension is made anew with it, for a soft seam. Half of a short clip is
-    always kept."""
+    """How much of the clip beside an extension is regenerated with it, for a soft seam. Half of a short clip
+    is always kept."""
     canvas: Canvas | None = None
-    """New room to paint around the clip."""
+    """New area to fill around the source clip."""
     keep_pixels: bool = True
-    """Show kept parts as they came, not as the model decodes them."""
+    """Keep the pixels of the source where nothing is regenerated, instead of those that the model decodes."""
     crop: Crop = "center"
-    """How the clip is brought to size: center fills and cuts, stretch distorts, pad shows all of it on
-    black."""
+    """How the clip is fitted to the size of the result: center fills the frame and cuts off the rest, stretch
+    distorts, pad shows all of it on black."""
 
     def __post_init__(self) -> None:
         problems = [sentence for wrong, sentence in self._rules() if wrong]
@@ -231,34 +233,34 @@ class Source:
 
 @record
 class Audio:
-    """A sound that leads the result."""
+    """A sound that the result follows."""
 
     file: Media
     """The sound, or a clip that has one."""
     mode: Literal["driving", "identity"] = "driving"
-    """How it leads: driving makes the picture to this very sound, which the result has; identity speaks with
-    its voice, which needs an identity LoRA and about 5 seconds of speech."""
+    """How the sound is used: driving makes the picture to it, and the result has this very sound; identity
+    makes new speech in its voice, which needs an identity LoRA and about 5 seconds of speech."""
     start_s: Seconds = 0.0
-    """Where in the sound to begin."""
+    """Where in the sound to start."""
     guidance: Annotated[float, Field(ge=0, le=20)] = 3.0
-    """How strongly an identity voice is pulled towards; 0 is off."""
+    """Guidance scale towards the voice of mode identity; 0 is off."""
 
 
 @record
 class Lora:
-    """An adapter of the transformer."""
+    """A LoRA of the transformer."""
 
     path: str
-    """The .safetensors file of the adapter."""
+    """The .safetensors file of the LoRA."""
     strength: Multiplier = 1.0
-    """How strongly it acts: 0 is off, 1 is as trained."""
+    """Strength of the LoRA: 0 is off, 1 is as trained."""
     span: Span | None = None
-    """The only stretch of time in which it acts; left out, all of the clip."""
+    """The part of the time in which the LoRA acts. Left out, all of it."""
     passes: tuple[str, ...] | None = None
-    """Names of the passes of the recipe that use it. Left out, all of them, or for an in-context LoRA those
-    that see references."""
+    """Names of the passes of the recipe that use the LoRA. Left out, all of them, or for an in-context LoRA
+    those that see references."""
     groups: Mapping[Group, Multiplier] = field(default_factory=dict, hash=False)
-    """Multipliers of its strength for groups of layers, 1 where not named: video and audio are the layers of
+    """Multipliers of the strength for groups of layers, 1 where not named: video and audio are the layers of
     each, a2v and v2a the attention into video and into audio, text the attention to the prompt."""
 
     def __post_init__(self) -> None:

@@ -73,81 +73,83 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     prompt: str
-    """What to show and let hear; with parts divided by | or times in brackets, what when."""
+    """What the result shows and sounds like. Parts divided by |, or with times in brackets, follow each
+    other."""
     negative_prompt: str | None = None
-    """What to steer away from, where guidance is on. Left out, the model's own text."""
+    """What to avoid, where guidance is on. Left out, the model's own text."""
     video_negative_prompt: str | None = None
-    """What to steer away from in the picture alone."""
+    """What to avoid in the picture only."""
     audio_negative_prompt: str | None = None
-    """What to steer away from in the sound alone."""
+    """What to avoid in the sound only."""
     size: tuple[Side, Side] | str | None = None
     """Width and height in pixels, such as 192x128; or landscape, portrait, square, or a height such as 720p
     or 1080p-portrait. Sides snap to multiples of 32. Left out, the recipe's or the model's own."""
     duration_s: Annotated[float, Field(gt=0, le=MAX_SECONDS, examples=[2.0]), unit("seconds")] | None = None
-    """Length of the clip in time. Left out, the model's own."""
+    """Length of the result in time. Left out, the model's own."""
     num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES, examples=[49]), unit("frames")] | None = None
-    """Length of the clip in frames, instead of in time; snaps to 8k + 1."""
+    """Length of the result in frames, instead of in time; snaps to 8k + 1."""
     fps: Fps | None = None
     """Frame rate of the result. Left out, the recipe's or the model's own."""
     thin: Annotated[int, Field(ge=1, le=4)] = 1
-    """Make this many times the frames and keep every n-th of them, for smoother motion; 1 keeps all."""
+    """Generate n times the frames and keep one in n, for smoother motion; 1 is off."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 10
-    """Fixes all random numbers: the same seed gives the same film."""
+    """Seed of all random numbers: the same seed gives the same result."""
     steps: Steps | None = None
     """Number of denoising steps. Left out, the recipe's or the model's own."""
     schedule: Annotated[str, Field(examples=list(schedules.NAMES))] | None = None
-    """How noise falls over the steps. Left out, the recipe's or the model's own."""
-    sigmas: Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1)] | None = None
-    """Noise levels that fall to 0, instead of a schedule and a number of steps."""
-    sampler: Annotated[str, Field(examples=list(SAMPLER_INFO))] | None = None
-    """How one denoising step is taken. Left out, the recipe's."""
-    guidance: GuidanceScale | None = None
-    """Pull towards the prompt in picture and sound; 1 is off. Left out, the recipe's or the model's own for
-    each."""
-    video_guidance: GuidanceScale | None = None
-    """Pull towards the prompt in the picture alone; 1 is off."""
-    audio_guidance: GuidanceScale | None = None
-    """Pull towards the prompt in the sound alone; 1 is off."""
-    stg: GuidanceScale | None = None
-    """Pull away from a prediction made without self-attention; 0 is off. Left out, the recipe's or the
-    model's own."""
-    modality_guidance: GuidanceScale | None = None
-    """Pull towards picture and sound that fit each other; 1 is off. Left out, the recipe's or the model's
+    """Name of the noise schedule: how noise falls over the steps. Left out, the recipe's or the model's
     own."""
+    sigmas: Annotated[tuple[Share, ...], Field(max_length=MAX_STEPS + 1)] | None = None
+    """Noise levels of the steps, falling to 0, instead of a schedule and a number of steps."""
+    sampler: Annotated[str, Field(examples=list(SAMPLER_INFO))] | None = None
+    """Name of the sampler: how one denoising step is computed. Left out, the recipe's."""
+    guidance: GuidanceScale | None = None
+    """Classifier-free guidance scale for picture and sound; 1 is off. Left out, the recipe's or the model's
+    own for each."""
+    video_guidance: GuidanceScale | None = None
+    """Classifier-free guidance scale for the picture only; 1 is off."""
+    audio_guidance: GuidanceScale | None = None
+    """Classifier-free guidance scale for the sound only; 1 is off."""
+    stg: GuidanceScale | None = None
+    """Spatio-temporal guidance scale, away from a prediction made without self-attention; 0 is off. Left out,
+    the recipe's or the model's own."""
+    modality_guidance: GuidanceScale | None = None
+    """Modality guidance scale, towards picture and sound that fit each other; 1 is off. Left out, the
+    recipe's or the model's own."""
     rescale: Share | None = None
-    """How far the contrast that guidance adds is taken back; 0 leaves it. Left out, the recipe's or the
+    """How much of the contrast that guidance adds is removed; 0 removes none. Left out, the recipe's or the
     model's own."""
     video_scales: ScaleFields = {}
-    """Any guidance values of the picture by name, which win over all other options. A noise level among the
-    names holds what changes from there down: {"cfg": 2, "0.9875": {"cfg": 1}}."""
+    """Guidance values of the picture by name, which win over all other options. Those under a noise level
+    hold from there down: {"cfg": 2, "0.9875": {"cfg": 1}}."""
     audio_scales: ScaleFields = {}
-    """Any guidance values of the sound by name, likewise."""
+    """Guidance values of the sound by name, as video_scales has them for the picture."""
     cache: StepCache | None = None
-    """Leave out blocks on steps that change little: first-block or teacache, with a threshold if it is not
-    0.05, such as first-block:0.1. Faster, at a measured loss."""
+    """Skip transformer blocks on steps that change little: first-block or teacache, with a threshold if it is
+    not 0.05, such as first-block:0.1. Faster, at a measured loss."""
     guides: Annotated[tuple[Guide, ...], Field(max_length=MAX_GUIDES)] = ()
     """Pictures and clips that the result shows at given times."""
     references: Annotated[tuple[Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
-    """Clips that the result follows from beside, as in-context LoRAs use them."""
+    """Clips that condition the result without being shown, as in-context LoRAs use them."""
     source: Source | None = None
-    """A clip to start from, and what of it is made anew."""
+    """A clip to start from, and what of it is regenerated."""
     audio: Audio | None = None
-    """A sound that leads the result."""
+    """A sound that the result follows."""
     loras: Annotated[tuple[Lora, ...], Field(max_length=MAX_LORAS)] = ()
-    """Adapters of the transformer."""
+    """LoRAs of the transformer."""
     lengths: tuple[float, ...] | None = None
-    """A weight for each part of a prompt divided by |, which says how long it lasts. Left out, all last
-    alike."""
+    """Relative length of each part of a prompt divided by |, such as 2,1. Left out, all parts are equally
+    long."""
     relay: Relay | None = None
     """How sharply the parts of a prompt follow each other."""
     take: Take | None = None
-    """How a clip longer than the model makes at once is cut into windows and joined."""
+    """How a clip longer than the model makes at once is split into windows and joined."""
     modalities: Modalities = BOTH
     """What to make: video, audio or both."""
     recipe: str = "single"
-    """How it is made: the name of a recipe, or a .yaml file with one."""
+    """The recipe to use: its name, or a .yaml file."""
     allow_unfit: bool = False
-    """Make what the model is known to fail at, such as frames far larger than it was trained on."""
+    """Allow what the model is known to fail at, such as frames far larger than it was trained on."""
 
     def __init__(self, /, **data: Any) -> None:
         check_fields(data)

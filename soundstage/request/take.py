@@ -12,23 +12,22 @@ from soundstage.request.inputs import MAX_FRAMES
 
 @record
 class Take:
-    """How a clip longer than the model makes at once is cut into windows and joined."""
+    """How a clip longer than the model makes at once is split into windows and joined."""
 
     window_frames: Annotated[int, Field(ge=17, le=MAX_FRAMES), unit("frames")] | None = None
     """Length of a window, 8k + 1 frames. Left out, the length the model makes best."""
     overlap_frames: Annotated[int, Field(ge=16, le=MAX_FRAMES, multiple_of=8), unit("frames")] | None = None
-    """How much of the window before is given to the next. Left out, a quarter of a window."""
+    """Frames that each window takes over from the one before. Left out, a quarter of a window."""
     strength: Share = 1.0
-    """How firmly the given frames are kept: 1 keeps them, less lets them change and crossfades."""
+    """How closely the frames taken over are kept: 1 keeps them; less lets them change and crossfades."""
     reference: Share = 1.0
-    """Strength at which later windows see the first frame of the take, as if it stood just before them; 0 is
-    off."""
+    """Strength at which later windows see the first frame of the take, placed just before them; 0 is off."""
     adain: Share = 0.0
-    """How far the mean and deviation of each window's latents are brought to those of the first."""
+    """How far the mean and deviation of each window's latents are matched to those of the first."""
     color: Share = 0.0
-    """How far the colours of the finished frames are brought to those of the first window."""
+    """How far the colours of the finished frames are matched to those of the first window."""
     folder: str | None = None
-    """A folder that keeps finished windows, so that a take that was stopped goes on from there."""
+    """A folder that keeps finished windows, so that a take that was stopped continues from there."""
 
     def __post_init__(self) -> None:
         if self.window_frames is not None and (self.window_frames - 1) % 8:

@@ -31,9 +31,10 @@ class ModelSizes:
     """Bytes of a model's parts as they are held, and the dimensions that work is counted from.
 
     parts: bytes by part. blocks: bytes of each block's matrices, which stream; the rest of the transformer
-    stays on the device. width, audio_width: of a token. item_bytes: of an activation. text_features: numbers
-    per token that the text encoder hands on, all its states together. text_layers: bytes of each of its
-    layers; none if it is not streamed. vae_channels: of the decoder's last stage. storage: how the
+    stays on the device. width, audio_width: numbers in a token. item_bytes: bytes of one number of an
+    activation. text_features: numbers per token that the text encoder hands on, all its states together.
+    text_layers: bytes of each of its layers; none if it is not streamed. vae_channels: those of the video
+    decoder's last stage. storage: how the
     transformer is held.
     """
 
@@ -62,9 +63,10 @@ class ModelSizes:
         storage: Storage = "full",
         text: PartTensors | None = None,
     ) -> ModelSizes:
-        """From headers. item_bytes: of the dtype weights are loaded in; tables and sound parts are float32.
+        """Count a model's bytes from its headers.
 
-        storage: how the transformer is held. text: tensors of the text encoder.
+        item_bytes: bytes of one number in the dtype that weights are loaded in; tables and sound parts are
+        float32. storage: how the transformer is held. text: the text encoder's tensors.
         """
         transformer = parts.get(TRANSFORMER, {})
 
@@ -103,9 +105,10 @@ class ModelSizes:
 
     @classmethod
     def published(cls, weights: Weights = "bfloat16", item_bytes: int = 2) -> ModelSizes:
-        """LTX-2.3 22B and Gemma 3 12B. weights: of the transformer's blocks and of the text encoder.
+        """Return the sizes of LTX-2.3 22B and Gemma 3 12B.
 
-        item_bytes: beside fp8, of an activation and of the other weights; the sound's are always float32.
+        weights: how the transformer's blocks and the text encoder are held. item_bytes: beside fp8, bytes of
+        one number of activations and other weights; the sound's are always float32.
         """
         large = {"float32": 4, "bfloat16": 2, "fp8": 1}[weights]
         item_bytes = item_bytes if weights == "fp8" else large
@@ -151,7 +154,7 @@ PUBLISHED_PARAMS: dict[str, int] = {
 
 
 def _streams(key: str, shape: Sequence[int]) -> bool:
-    """The rule of stream.is_streamed, on names and shapes."""
+    """Return whether a matrix streams, by the rule of memory/stream.py, from its name and shape."""
     return math.prod(shape) >= 4096 and shape[-1] > 1 and "scale_shift_table" not in key
 
 
@@ -169,8 +172,8 @@ def _columns(tensors: PartTensors, key: str) -> int:
 def model_sizes(model: ModelSet, item_bytes: int, storage: Storage | None = None) -> tuple[ModelSizes, ...]:
     """Return the sizes of a model's parts; for storage None, one for each way to hold the transformer.
 
-    item_bytes: of the number format it runs in. Raises RequestError for "stored" with files that are not
-    8-bit.
+    item_bytes: bytes of one number in the format it runs in. Raises RequestError for "stored" with files that
+    are not 8-bit.
     """
     stamps = tuple(file_stamp(file.path) for file in model.files() if file.num_bytes is not None)
     return _sizes(model.weights_files, model.text_path, model.name, item_bytes, storage, stamps)

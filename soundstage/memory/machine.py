@@ -180,7 +180,7 @@ def process_bytes() -> float:
 
 @dataclass(frozen=True)
 class Asked:
-    """A format that was asked for, None for none. where: the setting that asked."""
+    """A format that was asked for, None for none. where: the setting that names it."""
 
     name: FormatName | None = None
     where: str = "dtype"
@@ -198,7 +198,7 @@ class NumberFormat:
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one number."""
+        """Return the bytes of one number."""
         return ITEM_BYTES[self.name]
 
 

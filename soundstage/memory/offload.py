@@ -4,7 +4,7 @@
     offload    in host memory; whole parts move to the device for their turn and leave
     stream     the transformer's blocks in host memory, copied to the device ahead of their use
     disk       in the files; parts are read for their turn, the transformer's blocks at every step
-    (budget.choose picks one; its `Residency` says which)
+    (planning/placement.py chooses one; a `Residency` says which)
 
 A part that is not resident leaves the device without a copy back: its weights never changed, so the host's
 are still there. What moves does not change a bit, so a seed gives the same clip under every policy.

@@ -1,4 +1,4 @@
-"""Where the weights of a model's parts may be while they are not used: policies, as plain data.
+"""Policies for weights that are not in use: on the device, in host memory or in their files. Plain data.
 
 memory/offload.py applies a `Residency`; planning/placement.py chooses one for a plan.
 """
@@ -16,11 +16,11 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 @dataclass(frozen=True)
 class Residency:
-    """Where weights are; residency.py applies it.
+    """A policy and its numbers; memory/offload.py applies it.
 
     Under "disk" a part is read from its files for its turn, the text encoder layer by layer.
-    resident_blocks: of the transformer's, kept on the device under "stream" and "disk". num_slots: blocks'
-    worth of memory for the others. feed_forward_tokens: chunk of the feed-forwards; None is whole.
+    resident_blocks: how many of the transformer's stay on the device under "stream" and "disk". num_slots:
+    memory for the others, in blocks. feed_forward_tokens: chunk of the feed-forwards; None is whole.
     decode: the video decoder over the whole clip or in pieces of it. text: the text encoder arrives whole, or
     its layers are streamed from host memory.
     """
@@ -38,7 +38,7 @@ class Residency:
 
 
 def policy_named(name: str) -> Policy | None:
-    """None for "auto", which leaves the choice to `choose`. Raises RequestError for an unknown name."""
+    """Return the policy of a name, None for "auto". Raises RequestError for an unknown name."""
     if name == "auto":
         return None
     policy: Policy | None = next((policy for policy in POLICIES if policy == name), None)
@@ -50,5 +50,5 @@ def policy_named(name: str) -> Policy | None:
 
 
 def spread_evenly(count: int, total: int) -> frozenset[int]:
-    """`count` of the numbers 0 ... total - 1, as far apart as can be."""
+    """Return `count` of the numbers 0 ... total - 1, as far apart as can be."""
     return frozenset((2 * i + 1) * total // (2 * count) for i in range(min(count, total)))

@@ -1,4 +1,4 @@
-"""How a pass uses the request's guides, references and source: as data, in latents and frames of the pass."""
+"""Guides, references and the source as each pass uses them: plain data, in latents and frames of the pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIN_CLIP = TIME_SCALE  # frames that make one latent of a clip inside the film
 
 
 def tell_changes(resolved: ResolvedRequest, pass_: PassPlan, shown: int) -> None:
-    """Tell which frames and seconds of a partly kept clip change. step: the last pass. shown: its frames."""
+    """Tell which frames and seconds of a partly kept clip change. pass_: the last. shown: frames shown."""
     source, use = resolved.source, pass_.source
     if source is None or use is None or not source.keep_pixels:
         return
@@ -60,7 +60,7 @@ def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 class ConditioningPlan:
-    """Conditions of one pass after another. Problems are noted in the resolved request."""
+    """The conditions of each pass. Problems are noted in the resolved request, and their inputs left out."""
 
     def __init__(self, resolved: ResolvedRequest) -> None:
         self.resolved = resolved
@@ -118,7 +118,7 @@ class ConditioningPlan:
         )
 
     def _guide_frame(self, i: int, guide: Guide, shape: VideoShape, fps: float) -> int | None:
-        """The pixel frame of a pass where a guide begins; -1 stands for before the clip."""
+        """Return the pixel frame of a pass where a guide begins; -1 stands for before the clip."""
         last = shape.num_frames - 1
         if guide.at == "before":
             return -1
@@ -273,14 +273,14 @@ class ConditioningPlan:
         return own is not None and own.sound_s is not None
 
     def _source_samples(self) -> int:
-        """Samples of the source's sound at the output's rate."""
+        """Return the number of samples in the source's sound, at the output's rate."""
         own = self.infos.get("source.audio") or self.resolved.source_info
         assert self.source is not None
         left_s = 0.0 if own is None or own.sound_s is None else own.sound_s - self.source.start_s
         return round(max(0.0, left_s) * OUTPUT_RATE_HZ)
 
     def _margins(self, pass_: Pass, shape: VideoShape) -> tuple[int, int, int, int]:
-        """Pixels of a pass around the source, in whole latent cells."""
+        """Return the pixels of a pass on each side of the source, in whole latent cells."""
         canvas = None if self.source is None else self.source.canvas
         if canvas is None:
             return 0, 0, 0, 0

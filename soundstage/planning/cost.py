@@ -1,4 +1,4 @@
-"""What a plan costs on a machine under a policy: bytes and seconds, worked out from headers and shapes.
+"""The cost of a plan on a machine under a policy: bytes and seconds, worked out from headers and shapes.
 
     found = price(plan, ModelSizes.published("bfloat16"), machine, Residency("stream"))
     print(found.device_bytes, found.seconds)
@@ -68,7 +68,7 @@ TEXT_PARTS = ("text_encoder", "text_projection", "video_connector", "audio_conne
 
 @dataclass(frozen=True)
 class Work:
-    """One forward pass of the transformer: tokens of each kind, samples in the batch, batches a step."""
+    """One forward of the transformer: tokens of each kind, samples in its batch, and batches in a step."""
 
     video: int
     audio: int
@@ -87,7 +87,7 @@ class Work:
 
 
 def forward_flops(work: Work, sizes: ModelSizes) -> float:
-    """Operations of one forward for one sample: two per multiply-add, products only."""
+    """Return the operations of one forward for one sample: two per multiply-add, products only."""
     n, m, s, d, a = work.video, work.audio, work.text, sizes.width, sizes.audio_width
     linear = n * 14 * d * d + m * 14 * a * a + 2 * s * (d * d * bool(n) + a * a * bool(m))
     attention = 2 * d * (n * n + n * s) + 2 * a * (m * m + m * s)
@@ -98,7 +98,7 @@ def forward_flops(work: Work, sizes: ModelSizes) -> float:
 
 
 def activation_bytes(work: Work, sizes: ModelSizes, residency: Residency, kind: str = "cuda") -> float:
-    """The most a forward allocates besides weights, with the tables and contexts of its run."""
+    """Return the most bytes a forward allocates besides weights, with the tables and contexts of its run."""
     item = sizes.item_bytes
     video, text = work.video * sizes.width * item, work.text * max(sizes.width, sizes.audio_width) * item
     audio = work.audio * sizes.audio_width * item
@@ -119,7 +119,7 @@ def activation_bytes(work: Work, sizes: ModelSizes, residency: Residency, kind: 
 
 
 def decode_bytes(pass_: PassPlan, sizes: ModelSizes, residency: Residency) -> float:
-    """The most the video decoder allocates besides weights."""
+    """Return the most bytes the video decoder allocates besides weights."""
     frame = sizes.vae_channels * pass_.width * pass_.height / 16 * sizes.item_bytes
     whole = DECODE_WHOLE * frame * pass_.num_frames + DECODE_NORMED
     pieces = DECODE_FRAMES * frame + DECODE_PIECES * DECODE_PIECE_BYTES
@@ -129,19 +129,19 @@ def decode_bytes(pass_: PassPlan, sizes: ModelSizes, residency: Residency) -> fl
 
 
 def turning_bytes(pass_: PassPlan, sizes: ModelSizes, residency: Residency) -> float:
-    """What the convolutions allocate besides, over a whole clip; over pieces it is little."""
+    """Return the bytes that convolutions over a whole clip allocate for layouts; over pieces they are few."""
     frame = sizes.vae_channels * pass_.width * pass_.height / 16 * sizes.item_bytes
     return DECODE_TURNED * frame * pass_.num_frames if residency.decode == "whole" else 0.0
 
 
 def tiles_bytes(sizes: ModelSizes) -> float:
-    """What convolutions by tiles allocate besides: 4 times the largest weight, up to a bound."""
+    """Return the bytes that convolutions by tiles allocate: 4 times the largest weight, up to a bound."""
     inputs, outputs = 8 * sizes.vae_channels, 32 * sizes.vae_channels
     return min(CPU_TILES_BYTES, 4 * 27 * inputs * outputs * sizes.item_bytes)
 
 
 def decode_flops(pass_: PassPlan, sizes: ModelSizes) -> float:
-    """Operations of the video decoder, by its stages from latents to pixels."""
+    """Return the operations of the video decoder, summed over its stages from latents to pixels."""
     t, h, w = VideoShape(pass_.num_frames, pass_.height, pass_.width).latent
     b = sizes.vae_channels
     # (latent multiple of t and of h, w; input channels; output channels; how many convolutions)
@@ -160,7 +160,7 @@ def decode_flops(pass_: PassPlan, sizes: ModelSizes) -> float:
 
 @dataclass(frozen=True)
 class PhasePrice:
-    """One stage of the work. device_bytes: with all that is on the device; moved_bytes: to the device."""
+    """One stage of the work. device_bytes: all bytes on the device. moved_bytes: those copied to it."""
 
     name: str
     device_bytes: float
@@ -170,7 +170,7 @@ class PhasePrice:
 
 @dataclass(frozen=True)
 class PassPrice:
-    """One run of the loop. moved_bytes and seconds are of one step."""
+    """One run of the loop. moved_bytes, seconds: for one step."""
 
     name: str
     num_steps: int
@@ -182,7 +182,7 @@ class PassPrice:
 
 @dataclass(frozen=True)
 class Price:
-    """device_bytes, host_bytes: peaks. On a CPU all memory is the host's and device_bytes is 0."""
+    """Peaks of memory, and seconds. On a CPU all memory is the host's and device_bytes is 0."""
 
     residency: Residency
     device_bytes: float
@@ -193,7 +193,7 @@ class Price:
 
 
 def price(plan: Plan, sizes: ModelSizes, machine: Machine, residency: Residency) -> Price:
-    """What a plan costs under a policy."""
+    """Return what a plan costs under a policy."""
     return _Pricing(plan, sizes, machine, residency).price()
 
 
@@ -220,14 +220,14 @@ class _Pricing:
         return Price(self.residency, device, host, sum(p.seconds for p in phases), tuple(phases), passes)
 
     def _made(self) -> list[PhasePrice]:
-        """The phases of one clip, or of one window of a take, up to its latents."""
+        """Return the phases of one clip, or of one window of a take, up to its latents."""
         passes = [self._pass(pass_) for pass_ in self.plan.passes]
         return [self._encode(), *(self._denoise(p) for p in passes), *self._upsample()]
 
     # Parts on the device.
 
     def _transformer(self) -> float:
-        """Bytes of the transformer on the device while it is used."""
+        """Return the bytes of the transformer on the device while it is used."""
         whole = float(self.sizes.parts.get(TRANSFORMER, 0))
         if not self.residency.streams or not self.sizes.blocks:
             return whole
@@ -245,7 +245,7 @@ class _Pricing:
         return [size for number, size in enumerate(self.sizes.blocks) if number not in kept]
 
     def _text(self) -> float:
-        """The most of the text side that is on the device at once."""
+        """Return the most bytes of the text parts that are on the device at once."""
         parts = [float(self.sizes.parts.get(part, 0)) for part in TEXT_PARTS]
         policy = self.residency.policy
         if policy == "resident" or (self.machine.kind == "cpu" and policy != "disk"):
@@ -255,7 +255,7 @@ class _Pricing:
         return max(parts)  # they take turns
 
     def _own(self, phase: str) -> float:
-        """Bytes of the weights that a phase's device_bytes include."""
+        """Return the bytes of weights within a phase's device_bytes."""
         if phase == "encode":
             return self._text()
         if phase.startswith("denoise"):
@@ -269,7 +269,7 @@ class _Pricing:
         return self._transformer() + sum(b for part, b in self.sizes.parts.items() if part != TRANSFORMER)
 
     def _host_weights(self) -> float:
-        """Host memory of the homes, and of the one part that is read before it leaves for the device."""
+        """Return the host bytes of weights kept there, and of the part that is on its way to the device."""
         streamed = sum(self._streamed()) if self.residency.streams else 0
         slot = max(self.sizes.blocks, default=0)
         match self.residency.policy:
@@ -283,7 +283,7 @@ class _Pricing:
                 return float(self.sizes.total_bytes)
 
     def _others(self) -> float:
-        """Parts that move as a whole have a home on the host, and so has what stays of the transformer."""
+        """Return the host bytes of parts that move as a whole, and of the transformer's blocks that stay."""
         kept = self.sizes.parts.get(TRANSFORMER, 0) - sum(self._streamed())
         others = sum(size for part, size in self.sizes.parts.items() if part != TRANSFORMER)
         return kept + others
@@ -321,7 +321,7 @@ class _Pricing:
         return PhasePrice(p.name, p.device_bytes, whole + p.num_steps * p.moved_bytes, seconds)
 
     def _upsample(self) -> list[PhasePrice]:
-        """One phase for all upsamplers of the plan; the latents they work on are the last pass's."""
+        """Return one phase for all upsamplers of the plan, which work on the last pass's latents."""
         if not any(pass_.upsample for pass_ in self.plan.passes):
             return []
         pass_ = self.plan.passes[-1]
@@ -357,7 +357,7 @@ class _Pricing:
 
 
 def _added(phases: Sequence[PhasePrice]) -> list[PhasePrice]:
-    """Phases of one name as one: the most memory of any, the time of all."""
+    """Join phases of one name: the most memory of any, the time of all."""
     found: dict[str, PhasePrice] = {}
     for phase in phases:
         before = found.get(phase.name, PhasePrice(phase.name, 0.0, 0.0, 0.0))

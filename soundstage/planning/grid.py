@@ -1,4 +1,4 @@
-"""The grid of latents in time and room: what sizes and lengths snap to, and which latents a time touches."""
+"""The grid of latents in time and space: what sizes and lengths snap to, and which latents a time touches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NEARLY = 0.05  # of a frame; a sound that is longer by less ends with the frame 
 
 
 def snap_side(pixels: int, step: int = SPACE_SCALE) -> int:
-    """The nearest multiple of `step`, at least that; halves go up."""
+    """Return the nearest multiple of `step`, at least that; halves go up."""
     return max(step, (pixels + step // 2) // step * step)
 
 
 def snap_frames(count: int, step: int = TIME_SCALE) -> int:
-    """The nearest multiple of `step` plus 1, at least 1; halves go up."""
+    """Return the nearest multiple of `step` plus 1, at least 1; halves go up."""
     return max(0, (count - 1 + step // 2) // step) * step + 1
 
 
@@ -37,7 +37,7 @@ def frames_over(seconds: float, fps: float, thin: int = 1) -> int:
 
 
 def video_edges(latent_frames: int, fps: float) -> list[tuple[float, float]]:
-    """[start, end) of each latent frame in seconds; the first holds one pixel frame."""
+    """Return [start, end) of each latent frame in seconds; the first holds one pixel frame."""
     return [
         (max(0, TIME_SCALE * k - TIME_SCALE + 1) / fps, (TIME_SCALE * k + 1) / fps)
         for k in range(latent_frames)
@@ -45,12 +45,12 @@ def video_edges(latent_frames: int, fps: float) -> list[tuple[float, float]]:
 
 
 def audio_edges(num_latents: int) -> list[tuple[float, float]]:
-    """[start, end) of each audio latent in seconds: [0, .01), [.01, .05), [.05, .09), ..."""
+    """Return [start, end) of each audio latent in seconds: [0, .01), [.01, .05), [.05, .09), ..."""
     return [(max(0, 4 * i - 3) / 100, (4 * i + 1) / 100) for i in range(num_latents)]
 
 
 def latents_in(spans: list[tuple[float, float]], edges: list[tuple[float, float]]) -> tuple[Range, ...]:
-    """Ranges of latents that a span touches: those that end after its start and start before its end.
+    """Return the ranges of latents that spans touch: those that end after its start and start before its end.
 
     Source: docs/model/conditioning.md, "Masks and time".
     """
@@ -77,7 +77,7 @@ def identity_latents(sound_s: float, identity: str = "input") -> int:
 def frames_at(info: Info, fps: float, own_fps: float) -> int:
     """Return how many frames a clip has at another rate, from its first to its last.
 
-    own_fps: of a clip that does not say.
+    own_fps: the rate of a clip that does not say.
     """
     own = info.fps or own_fps
     if info.num_frames <= 1 or _same_rate(own, fps):

@@ -1,4 +1,4 @@
-"""How many frames are made, and how many of them are the result: as asked, or as long as what is given."""
+"""The length of a film: frames that are made, and frames of the result, as asked or as long as its inputs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def sound_notice(sound_s: float, film_s: float) -> str | None:
 
 
 def _given_frames(resolved: ResolvedRequest, fps: float) -> int | None:
-    """Frames of what is given, with what is made before and after it; None where nothing has a length."""
+    """Return the frames of the inputs with what is made around them; None where no input has a length."""
     source = resolved.source
     if source is None:
         seconds = driving_s(resolved.request)
@@ -93,7 +93,7 @@ def _given_frames(resolved: ResolvedRequest, fps: float) -> int | None:
 
 
 def _asked(resolved: ResolvedRequest, fps: float) -> Length:
-    """The length that the request names, or the model's own, at the nearest that can be made."""
+    """Return the length asked for, or the model's own, at the nearest that can be made."""
     request, step = resolved.request, resolved.frame_step
     if request.num_frames is not None:
         asked = request.thin * (request.num_frames - 1) + 1
@@ -113,7 +113,7 @@ def _asked(resolved: ResolvedRequest, fps: float) -> Length:
 
 
 def _there(resolved: ResolvedRequest, fps: float) -> int | None:
-    """Frames of the source from its start on, with what is made around them; None without a source."""
+    """Return the source's frames from its start on, with what is made around them; None without a source."""
     if resolved.source is None or resolved.source_info is None:
         return None
     return resolved.source_frames(fps) + sum(resolved.extension())

@@ -29,8 +29,10 @@ from soundstage.request.take import Take
 
 
 def plan_request(request: Request, model: ModelSet) -> Plan:
-    """The plan of a request; with windows where the clip is longer than the model makes at once, or than a
-    window of the request's take. Raises RequestError with all problems."""
+    """Return the plan of a request of any length. Raises RequestError with all problems.
+
+    A clip that is longer than the model makes at once, or than a window of its take, is planned in windows.
+    """
     try:
         recipe = recipe_named(request.recipe)
     except SoundstageError:
@@ -86,7 +88,7 @@ def _raise(problems: Sequence[RequestError]) -> None:
 def window_request(
     request: Request, window: Window, windows: Sequence[Window], timeline: Timeline
 ) -> Request:
-    """What a window of a take is asked for, as a clip of its own."""
+    """Return the request of one window of a take, as a clip of its own."""
     values: dict[str, Any] = {name: getattr(request, name) for name in Request.model_fields}
     values.update(
         prompt=timeline.cut(window.offset_s, window.end_s).prompt(),
@@ -107,7 +109,7 @@ def window_request(
 
 
 def _length_s(request: Request, recipe: Recipe, defaults: Defaults) -> float:
-    """Seconds asked for; 0 where the length is that of an input, which makes one clip."""
+    """Return the seconds asked for; 0 where the length is that of an input, which makes one clip."""
     if request.duration_s is not None:
         return request.duration_s
     if request.num_frames is None:
@@ -116,7 +118,7 @@ def _length_s(request: Request, recipe: Recipe, defaults: Defaults) -> float:
 
 
 def _problems(request: Request, recipe: Recipe, length_s: float, sound_s: float) -> list[RequestError]:
-    """What windows cannot do. sound_s: length of a driving sound, 0 without one."""
+    """Return what of a request windows cannot do. sound_s: how long a driving sound lasts, 0 without one."""
     told = f"a clip of {length_s:.4g} s is made in windows"
     rules = [
         (request.source is not None, "source", f"{told}, which cannot start from a source; make it shorter"),
@@ -136,7 +138,7 @@ def _problems(request: Request, recipe: Recipe, length_s: float, sound_s: float)
 
 
 def _beyond(request: Request, windows: Sequence[Window]) -> list[RequestError]:
-    """Guides and spans that no window would have."""
+    """Return a problem for each guide and span that no window would have."""
     end_s, found = windows[-1].end_s, []
     for i, guide in enumerate(request.guides):
         frame = _frame(guide, windows, request.thin)
@@ -151,7 +153,7 @@ def _beyond(request: Request, windows: Sequence[Window]) -> list[RequestError]:
 
 
 def _frame(guide: Guide, windows: Sequence[Window], thin: int) -> int | None:
-    """The frame of the take, before thinning, where a guide begins; None for "before" and "last"."""
+    """Return the frame of the take, before thinning, where a guide begins; None for "before" and "last"."""
     if isinstance(guide.at, str):
         return None
     if guide.frame is None:
@@ -161,7 +163,7 @@ def _frame(guide: Guide, windows: Sequence[Window], thin: int) -> int | None:
 
 
 def _guides(request: Request, window: Window, windows: Sequence[Window]) -> list[Guide]:
-    """Those that begin in the window's new part, at its own frames."""
+    """Return the guides that begin in the window's new part, at the window's own frames."""
     found = []
     for guide in request.guides:
         frame = _frame(guide, windows, request.thin)
@@ -173,7 +175,7 @@ def _guides(request: Request, window: Window, windows: Sequence[Window]) -> list
 
 
 def _loras(loras: Sequence[Lora], window: Window) -> list[Lora]:
-    """Those that hold in the window, their spans in its own time."""
+    """Return the LoRAs that hold in the window, their spans in its own time."""
     found = []
     for lora in loras:
         if lora.span is None:
@@ -187,7 +189,7 @@ def _loras(loras: Sequence[Lora], window: Window) -> list[Lora]:
 
 
 def _audio(audio: Audio | None, window: Window) -> Audio | None:
-    """A driving sound from where the window's own sound begins; a voice is the same for all."""
+    """Return a driving sound from where the window's sound begins; a voice is the same in all windows."""
     if audio is None or audio.mode != "driving":
         return audio
     return replace(audio, start_s=audio.start_s + window.audio_offset_s)
@@ -200,9 +202,9 @@ def _joined(
     timeline: Timeline,
     shown: int | None,
 ) -> Plan:
-    """The plan of the whole: what its first window says, over its own length.
+    """Return the plan of the whole take: that of its first window, over the take's length.
 
-    shown: frames of the result where it is as long as its driving sound.
+    shown: how many frames the result has where it is as long as its driving sound, else None.
     """
     first, last = clips[0], windows[-1]
     num_frames = last.offset_frames + last.num_frames
@@ -226,9 +228,9 @@ def _joined(
 
 
 def _notices(joined: Plan, sound_s: float | None) -> tuple[str, ...]:
-    """What the windows tell, each once; of a driving sound, what holds for the whole take.
+    """Return the notices of all windows, each once; about a driving sound, the one for the whole take.
 
-    sound_s: its length, 0 without one; None where the take is as long.
+    sound_s: how long a driving sound lasts, 0 without one; None where the take is as long.
     """
     told = dict.fromkeys(notice for clip in joined.clips for notice in clip.notices)
     heard = None if sound_s is None else sound_notice(sound_s, joined.duration_s)

@@ -30,10 +30,10 @@ CHUNK_TOKENS = 4096  # feed-forward chunk where memory is short
 
 @dataclass(frozen=True)
 class Choice:
-    """The policy that was chosen, what it costs, and why, in a sentence.
+    """The policy that was chosen, its price, and the reason in a sentence.
 
-    process_bytes: of the price's host_bytes, those that are held without any weights. weights: how the
-    transformer is held.
+    process_bytes: the part of the price's host_bytes that is no weights. weights: how the transformer is
+    held.
     """
 
     price: Price
@@ -46,7 +46,7 @@ class Choice:
         return self.price.residency
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the choice and its price as JSON-ready values."""
         return {"reason": self.reason, "weights": self.weights, **asdict(self.price)}
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ def choose(
     *,
     kept: Residency | None = None,
 ) -> Choice:
-    """The fastest policy that fits the machine's free memory, or the fastest form of the one asked for.
+    """Choose the fastest policy that fits the free memory, or the fastest form of the one asked for.
 
     kept: how weights are now, which stays if the plan fits. A policy that was asked for is not refused: its
     thriftiest form is taken. Raises RequestError, with the nearest sizes and lengths that fit, if none does.
@@ -114,7 +114,7 @@ def choose(
 
 
 def _as_kept(kept: Residency, machine: Machine) -> list[Residency]:
-    """The ways that leave weights where they are; how a clip is decoded is not one of them."""
+    """Return the residencies that leave weights where they are: as kept, with each way to decode."""
     pieces = replace(kept, decode="pieces")
     return [pieces] if machine.kind == "cpu" else [replace(kept, decode="whole"), pieces]
 
@@ -127,10 +127,11 @@ def choose_held(
     *,
     kept: tuple[Storage, Residency] | None = None,
 ) -> Choice:
-    """`choose` for the first way of holding the transformer that fits; held: the one wanted most first.
+    """Choose for the first way to hold the transformer that fits.
 
-    kept: how weights are now. Which of `held` it is depends on the plan and the machine only, never on what
-    was made before: it may change the numbers of a clip. Raises RequestError as `choose` does for the last.
+    held: sizes for each way, the one wanted most first. kept: how weights are now. Which way it is depends on
+    the plan and the machine only, never on what was made before: it may change the numbers of a clip. Raises
+    RequestError as `choose` does for the last.
     """
     found: list[Choice] = []
     for sizes in held:
@@ -175,9 +176,10 @@ def fits(found: Price, machine: Machine) -> bool:
 
 
 def _candidates(sizes: ModelSizes, machine: Machine) -> list[Residency]:
-    """From the fastest to the thriftiest. Pieces and chunks round otherwise, so they come late.
+    """Return all residencies, from the fastest to the thriftiest.
 
-    A CPU decodes in pieces always: no slower there, and a clip has the same bits under every policy.
+    Pieces and chunks round otherwise, so they come late. A CPU decodes in pieces always: it is no slower
+    there, and a clip has the same bits under every policy.
     """
     whole, pieces = Residency(decode="whole"), Residency()
     if machine.kind == "cpu":
@@ -246,9 +248,9 @@ def _frames(count: float) -> int:
 
 
 def nearest_fitting(plan: Plan, sizes: ModelSizes, machine: Machine) -> list[str]:
-    """The largest smaller size at this length, and the longest shorter length at this size, that fit.
+    """Return the largest smaller size at this length, and the longest shorter length at this size.
 
-    The length of a take in windows is not made shorter: its windows decide the memory.
+    Both fit the machine. The length of a take in windows is not made shorter: its windows decide the memory.
     """
     last, found = plan.passes[-1], []
     for percent in range(95, 5, -5):
@@ -265,12 +267,12 @@ def nearest_fitting(plan: Plan, sizes: ModelSizes, machine: Machine) -> list[str
 
 
 def _shorter(num_frames: int) -> list[int]:
-    """About twenty lengths below this one, all 8k + 1."""
+    """Return about twenty lengths below this one, all 8k + 1."""
     return sorted({_frames(num_frames * part / 20) for part in range(1, 20)} - {num_frames}, reverse=True)
 
 
 def _fits_at_all(plan: Plan, sizes: ModelSizes, machine: Machine) -> bool:
-    """Only the thriftiest policies need to be tried."""
+    """Return whether some policy fits; only the thriftiest need to be tried."""
     thrifty = [r for r in _candidates(sizes, machine) if r.resident_blocks == 0]
     return any(fits(price(plan, sizes, machine, r), machine) for r in thrifty)
 

@@ -43,9 +43,9 @@ class Snap:
 class Condition:
     """A guide or reference as one pass uses it.
 
-    index: of request.guides or request.references. frame: the pixel frame of the pass where it begins,
-    negative before the clip. num_frames: pixel frames that are encoded, from `num_latents`. doubled: its
-    first frame is encoded twice and the first latent dropped, so that every latent covers 8 frames.
+    index: its place in request.guides or request.references. frame: the pixel frame of the pass where it
+    begins, negative before the clip. num_frames: pixel frames that are encoded, from `num_latents`. doubled:
+    its first frame is encoded twice and the first latent dropped, so that every latent covers 8 frames.
     tokens: those added beside the clip; 0 in place. downscale, temporal: of a reference.
     """
 
@@ -66,13 +66,13 @@ class Condition:
 
     @property
     def latent(self) -> int:
-        """The latent frame that holds `frame`."""
+        """Return the latent frame that holds `frame`."""
         return (self.frame + TIME_SCALE - 1) // TIME_SCALE
 
 
 @dataclass(frozen=True)
 class SourceUse:
-    """How one pass uses the request's source.
+    """The use of the request's source by one pass.
 
     video, audio: "none", "start" (the latents to start from), "part" (kept but for the ranges made) or
     "all" (kept whole). first_frame, num_frames: taken from the file, at the pass's rate. before: frames
@@ -147,16 +147,16 @@ class PassPlan:
 
     @property
     def num_forwards(self) -> int:
-        """Model evaluations of the pass."""
+        """Return the number of model evaluations in the pass."""
         return sum(len(self._kinds_at(sigma, step)) for sigma, step in self.predictions)
 
     @property
     def predictions(self) -> tuple[tuple[float, int], ...]:
-        """(noise level, step) of every prediction."""
+        """Return (noise level, step) of every prediction."""
         return predictions(self.sampler, self.sigmas)
 
     def _kinds_at(self, sigma: float, step: int) -> tuple[str, ...]:
-        """Forward passes of one prediction; none where all modalities skip the step."""
+        """Return the kinds of forwards of one prediction; none where all modalities skip the step."""
         scales = [scales_at(s, sigma) for s in (self.video, self.audio) if s is not None]
         active = [s for s in scales if not s.skips(step)]
         unconditional = SAMPLER_INFO[self.sampler].needs_negative
@@ -209,27 +209,27 @@ class Plan:
 
     @property
     def num_shown(self) -> int:
-        """Frames of the result, before thinning."""
+        """Return the number of frames of the result, before thinning."""
         return self.num_frames if self.shown_frames is None else self.shown_frames
 
     @property
     def duration_s(self) -> float:
-        """Length of the result in seconds."""
+        """Return the length of the result in seconds."""
         return self.num_shown / self.fps
 
     @property
     def negative_prompt(self) -> str | None:
-        """What is steered away from, in the picture if the modalities differ."""
+        """Return the negative prompt, the picture's if the modalities differ."""
         return self.video_negative if self.video_negative is not None else self.audio_negative
 
     @property
     def made_clips(self) -> tuple[Plan, ...]:
-        """The clips that are made one after the other: those of a take's windows, or the plan itself."""
+        """Return the plans that are carried out one after the other: those of windows, or the plan itself."""
         return self.clips or (self,)
 
     @property
     def num_forwards(self) -> int:
-        """Model evaluations of the whole plan."""
+        """Return the number of model evaluations in the whole plan."""
         return sum(p.num_forwards for clip in self.made_clips for p in clip.passes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -335,14 +335,14 @@ def _source_lines(use: SourceUse) -> list[str]:
 
 
 def _forwards(p: PassPlan) -> str:
-    """How often the model is evaluated; the same for every prediction, or told in all."""
+    """Say how often the model is evaluated: for each prediction, or in all where predictions differ."""
     if p.num_forwards == len(p.kinds) * len(p.predictions):
         return f"x {len(p.kinds)} forward(s)"
     return f"with {p.num_forwards} forwards in all"
 
 
 def _guidance_lines(name: str, guidance: Guidance, p: PassPlan) -> list[str]:
-    """One line, or one for each stretch of noise levels that some prediction lies in."""
+    """Return one line, or one for each stretch of noise levels that some prediction lies in."""
     if isinstance(guidance, Scales):
         return [f"  {name:7} {_scales_line(guidance)}"]
     bounds = [bound_at(guidance, sigma) for sigma, _ in p.predictions]
@@ -363,7 +363,7 @@ def _scales_line(scales: Scales) -> str:
 
 
 def plan_facts(plan: Plan) -> Mapping[str, Any]:
-    """What a clip remembers of its plan."""
+    """Return what a clip's metadata keeps of its plan."""
     return {
         "recipe": plan.recipe,
         "width": plan.width,

@@ -1,6 +1,7 @@
-"""From a request to its plan: every pass worked out, and every problem found, before any weight is read.
+"""A request becomes a plan: every pass is worked out and every problem found before any weight is read.
 
-`resolve` has what is asked for, `conditions` what is given besides words, `checks` what would be ignored.
+resolve.py reads the inputs, sizes.py and lengths.py find the film's shape, conditions.py what each pass is
+given, checks.py what would be ignored.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from soundstage.planning.checks import (
     check_needs,
     check_options,
     check_rate,
+    check_readable,
     check_trained,
     check_use,
     reads_negative,
@@ -22,7 +24,6 @@ from soundstage.planning.conditions import ConditioningPlan, tell_changes
 from soundstage.planning.grid import heard_s, identity_latents, scaled_side
 from soundstage.planning.lengths import film_length
 from soundstage.planning.plan import LoraUse, PassPlan, Plan, SourceUse
-from soundstage.planning.readable import check_readable
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.sizes import film_size, tell_cuts
 from soundstage.request.recipe import DISTILLED_LORA, Pass, Recipe
@@ -145,7 +146,7 @@ class _Draft:
         )
 
     def _is_main(self, i: int) -> bool:
-        """Whether the request's steps, sampler and guidance are meant for this pass."""
+        """Return whether the request's steps, sampler and guidance are meant for this pass."""
         return i == 0
 
     def _sampler(self, i: int, pass_: Pass) -> str:
@@ -199,7 +200,7 @@ class _Draft:
         return with_words(scales, {"modality": 1.0}, modality) if alone else scales
 
     def _asked_scales(self, modality: str, pass_: Pass, base: Guidance) -> Guidance:
-        """The pass's guidance of a modality with what the request says in place."""
+        """Return a pass's guidance of a modality with the request's values in place of its own."""
         request = self.resolved.request
         asked: dict[str, Any] = {
             "cfg": _first(getattr(request, f"{modality}_guidance"), request.guidance),
@@ -271,7 +272,7 @@ class _Draft:
             return False  # reported already
 
     def negatives(self, passes: tuple[PassPlan, ...]) -> tuple[str | None, str | None]:
-        """What each modality is steered away from; None where nothing reads it."""
+        """Return the negative prompts of picture and sound; None where nothing reads one."""
         request = self.resolved.request
         shared = _first(request.negative_prompt, self.resolved.defaults.negative_prompt)
         if not any(reads_negative(passes, m) for m in ("video", "audio")):
@@ -284,7 +285,7 @@ class _Draft:
         return (video if self.resolved.has_video else None), (audio if hears else None)
 
     def files(self) -> tuple[ModelFile, ...]:
-        """Weights that the plan needs; those missing beyond the model's own are problems."""
+        """Return the files that the plan needs; missing ones besides the model's own are problems."""
         roles: list[str] = [
             role
             for pass_ in self.resolved.recipe.passes
@@ -317,7 +318,7 @@ class _Draft:
 
 
 def _cut(fixed: schedules.Sigmas, denoise: float) -> schedules.Sigmas:
-    """A fixed list from the level `denoise` on: that much of the start is replaced by noise."""
+    """Return a fixed list from the level `denoise` on: that much of the start is replaced by noise."""
     return (denoise, *(sigma for sigma in fixed if sigma < denoise))
 
 

@@ -1,4 +1,4 @@
-"""What a request asks for and what its inputs are, worked out before any weight is read."""
+"""A request resolved on a model: its recipe found, its inputs probed, its rate and timeline worked out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ResolvedRequest:
         self.snaps.append(Snap(field, asked, used, rule))
 
     def notice(self, sentence: str) -> None:
-        """Say what the user should know of a plan that goes on as asked; each sentence once."""
+        """Note what the user should know of a plan that goes on as asked; each sentence once."""
         if sentence not in self.notices:
             self.notices.append(sentence)
 
@@ -138,7 +138,7 @@ class ResolvedRequest:
         return found
 
     def _reference_factors(self) -> tuple[int, int]:
-        """(downscale, temporal) that the request's LoRAs were trained with; 1 where they do not say."""
+        """Return the (downscale, temporal) the request's LoRAs were trained with; 1 where they do not say."""
         found = {"downscale": {1}, "temporal": {1}}
         for lora in self.loras:
             found["downscale"].add(lora.downscale)
@@ -156,7 +156,7 @@ class ResolvedRequest:
 
     @property
     def made_fps(self) -> float:
-        """The frames per second that are made, before thinning."""
+        """Return the frames per second that are made, before thinning."""
         own = None if self.source_info is None else self.source_info.fps
         return shown_fps(self.request, self.recipe, self.defaults, own) * self.request.thin
 
@@ -171,7 +171,7 @@ class ResolvedRequest:
         return frames_over(sound.sound_s - source.start_s, fps)
 
     def extension(self) -> tuple[int, int]:
-        """Frames made before and after the source, in whole latents of every pass."""
+        """Return the frames made before and after the source, in whole latents of every pass."""
         if self.source is None:
             return 0, 0
         before, after = (
@@ -182,11 +182,11 @@ class ResolvedRequest:
 
     @property
     def frame_step(self) -> int:
-        """Frames less one must be a multiple of this, so that every pass has whole latents."""
+        """Return what frames less one must be a multiple of, so that every pass has whole latents."""
         return TIME_SCALE * max(p.time.denominator for p in self.recipe.passes)
 
     def timeline(self, last: PassPlan) -> Timeline:
-        """The prompt over the clip, as the last pass shows it."""
+        """Return the prompt over the time of the clip, as the last pass shows it."""
         request = self.request
         try:
             read = parse_timeline(

@@ -1,4 +1,4 @@
-"""Which size a film has: as asked, as its inputs have it, or the model's own; what of an input is cut off."""
+"""The size of a film: as asked, as its inputs have it, or the model's own; what of an input is cut off."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def film_size(resolved: ResolvedRequest) -> FilmSize:
 
 
 def _kept(resolved: ResolvedRequest, own: Size) -> FilmSize:
-    """The size of a film that keeps its source's: cells that cover it, cut back to even sides."""
+    """Return the size of a film that keeps its source's: cells that cover it, cut back to even sides."""
     step = side_step(resolved)
     width, height = (-(-side // step) * step for side in own)
     if (width, height) == own:
@@ -102,7 +102,7 @@ def shaped_size(aspect: float, area: int, step: int) -> Size:
 
 
 def tell_cuts(resolved: ResolvedRequest, pass_: PassPlan, size: FilmSize) -> None:
-    """Tell of every input that is cut to the shape of the film. step: the last pass."""
+    """Tell of every input that is cut to the shape of the film. pass_: the last."""
     width, height = pass_.width, pass_.height
     crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(resolved.request.guides)]
     crops += [(f"references[{i}].video", clip.crop) for i, clip in enumerate(resolved.request.references)]
@@ -165,7 +165,7 @@ def _source_size(resolved: ResolvedRequest) -> Size | None:
 
 
 def _growth(resolved: ResolvedRequest) -> Fraction:
-    """How many times larger the film is than its source."""
+    """Return how many times larger the film is than its source."""
     first = resolved.recipe.passes[0]
     if first.start != "source":
         return Fraction(1)

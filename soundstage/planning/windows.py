@@ -1,4 +1,4 @@
-"""Where the windows of a long take lie, and what each of them is asked for. Pure data, no torch.
+"""The windows of a long take: where each begins and ends, and what it shares with the one before.
 
 A window is an ordinary request for a shorter clip. Its first latent frames are the last ones of the window
 before, given clean, so that motion, picture and sound go on. In time it is counted from its own start:
@@ -50,7 +50,7 @@ class Window:
 
     @property
     def num_frames(self) -> int:
-        """Of the clip that is asked for, 8k + 1."""
+        """Return the frames of the window's clip, 8k + 1."""
         return TIME_SCALE * (self.stop - self.start - 1) + 1
 
     @property
@@ -59,26 +59,26 @@ class Window:
 
     @property
     def offset_s(self) -> float:
-        """Time in the take of the window's own time 0."""
+        """Return the time in the take at which the window's own time begins."""
         return self.offset_frames / self.fps
 
     @property
     def end_s(self) -> float:
-        """Time in the take at which the window ends."""
+        """Return the time in the take at which the window ends."""
         return self.offset_s + self.num_frames / self.fps
 
     @property
     def audio_offset_s(self) -> float:
-        """Time in the take of time 0 of the window's sound as a clip of its own."""
+        """Return the time in the take at which the window's sound begins."""
         return self.audio_start / AUDIO_LATENTS_PER_S
 
     @property
     def audio_shift_s(self) -> float:
-        """What its sound's times are moved by to stand beside its picture's."""
+        """Return the seconds by which the sound's times are moved to stand beside the picture's."""
         return self.audio_offset_s - self.offset_s
 
     def owns_frame(self, frame: int) -> bool:
-        """Whether a frame of the take is new in this window."""
+        """Return whether a frame of the take is new in this window."""
         return self.start + self.overlap <= latent_of(frame) < self.stop
 
 
@@ -87,7 +87,7 @@ def latent_frames(num_frames: int) -> int:
 
 
 def latent_of(frame: int) -> int:
-    """The latent frame that holds a frame: 0 for the first, then one for every eight."""
+    """Return the latent frame that holds a frame: 0 for the first, then one for every eight."""
     return (frame + TIME_SCALE - 1) // TIME_SCALE
 
 
@@ -112,7 +112,7 @@ def plan_windows(num_frames: int, fps: float, *, window: int, overlap: int) -> t
 
 
 def endless_windows(num_frames: int, fps: float, take: Take) -> Iterator[Window]:
-    """Windows of num_frames (8k + 1) each, one after the other without an end."""
+    """Yield windows of num_frames (8k + 1) each, one after the other without an end."""
     window = latent_frames(num_frames)
     overlap = overlap_of(take, window)
     _check_overlap(window, overlap)
@@ -137,7 +137,7 @@ def overlap_of(take: Take, window: int) -> int:
 
 
 def given_frames(window: Window) -> int:
-    """Frames of the window's clip that the window before has shown."""
+    """Return how many frames of the window's clip the window before has shown."""
     return 0 if window.overlap == 0 else TIME_SCALE * (window.overlap - 1) + 1
 
 
@@ -151,7 +151,7 @@ def _check_overlap(window: int, overlap: int) -> None:
 
 
 def window_seed(seed: int, window: Window) -> int:
-    """Another for every window, the request's own for the first. Source: the looping sampler's tiles."""
+    """Return a window's seed: the request's own for the first, another for every other."""
     return int((seed + window.start) % 2**63)
 
 
@@ -170,6 +170,6 @@ def _window(index: int, start: int, stop: int, overlap: int, before: Window | No
 
 
 def _even(total: int, count: int) -> Sequence[int]:
-    """`total` in `count` parts that differ by one at most, the larger first."""
+    """Split `total` into `count` parts that differ by one at most, the larger first."""
     small, larger = divmod(total, count)
     return [small + (i < larger) for i in range(count)]

@@ -6,7 +6,7 @@
     fp8, fp8-cast         e4m3, rounded at load if the file is not     fp8: 8-bit where the device has it
     int8, int8-dynamic    int8, rounded at load if the file is not     int8-dynamic: 8-bit
 
-What a file already holds in the format asked for is not rounded again. Loads no torch: the budget counts by
+What a file already holds in the format asked for is not rounded again. Loads no torch: prices count by
 the rule that loading follows.
 """
 
@@ -45,7 +45,7 @@ class EightBit(NamedTuple):
 
 
 def storage_named(name: str) -> Storage | None:
-    """None for "auto", which leaves the choice to the budget. Raises RequestError for an unknown word."""
+    """Return the storage of a word, None for "auto". Raises RequestError for an unknown word."""
     if name == "auto":
         return None
     storage: Storage | None = next((storage for storage in STORAGES if storage == name), None)

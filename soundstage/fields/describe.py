@@ -41,7 +41,7 @@ class FieldHelp:
 
     @property
     def takes(self) -> str:
-        """The range with its unit, or the words of which one is right, unless the meaning names them."""
+        """Return the range with its unit, or the right words unless the meaning names them."""
         if self.range:
             return f"{self.range} {self.unit}".strip()
         named = all(word in self.meaning for word in self.choices)
@@ -49,7 +49,7 @@ class FieldHelp:
 
     @property
     def default_text(self) -> str:
-        """The default in words; empty where there is none."""
+        """Return the default in words; empty where there is none."""
         if self.default is None or self.default in ([], {}):
             return ""
         if isinstance(self.default, list):
@@ -58,14 +58,14 @@ class FieldHelp:
 
     @property
     def text(self) -> str:
-        """All of it in one line."""
+        """Return meaning, range and default in one line."""
         takes = f" {self.takes[0].upper()}{self.takes[1:]}." if self.takes else ""
         default = f" [default: {self.default_text}]" if self.default_text else ""
         return f"{self.meaning}{takes}{default}"
 
     @property
     def wanted(self) -> str:
-        """What a message asks for: "a whole number of frames from 1 to 9, such as 4"."""
+        """Return what a message asks for: "a whole number of frames from 1 to 9, such as 4"."""
         kind = "a whole number" if self.whole else "a number"
         of = f" of {self.unit}" if self.unit else ""
         such_as = f", such as {self.examples[0]}" if self.examples else ""
@@ -99,7 +99,7 @@ def field_names(owner: type, path: str = "") -> tuple[str, ...]:
 
 
 def _at(owner: type, path: str) -> tuple[Node, bool]:
-    """The node of a field, or of a mapping's value, and whether the field must be given."""
+    """Return the node of a field, or of a mapping's value, and whether the field must be given."""
     schema = _schema(owner)
     node: Node = schema
     required = False
@@ -135,7 +135,7 @@ def _within(node: Node, schema: Node) -> Iterator[Node]:
 
 
 def _words(node: Node) -> tuple[Any, ...]:
-    """The words a node takes; of one that takes any text, those it names as examples."""
+    """Return the words a node takes; of one that takes any text, those it names as examples."""
     named = node.get("examples", ()) if node.get("type") == "string" else ()
     return tuple(node.get("enum", named)) or ((node["const"],) if "const" in node else ())
 
@@ -158,7 +158,7 @@ def _range(node: Node) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A number or word as help shows it: 1 for 1.0, on and off for flags."""
+    """Return a number or word as help shows it: 1 for 1.0, on and off for flags."""
     if value == 2**63 - 1:
         return "2^63 - 1"
     if isinstance(value, bool):

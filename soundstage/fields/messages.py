@@ -38,7 +38,7 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
 
 
 def _path(loc: Sequence[Any]) -> str:
-    """("guides", 0, "strength") -> "guides[0].strength", without pydantic's names of union members."""
+    """Return "guides[0].strength" for ("guides", 0, "strength"), without the names of union members."""
     text = ""
     while len(loc) > 1 and isinstance(loc[-1], int):  # a member of a set or list of plain values
         loc = loc[:-1]
@@ -86,7 +86,7 @@ def _wanted(path: str, item: Any, owner: type) -> str:
 
 
 def _choices(value: str, expected: str) -> str:
-    """pydantic's "'a', 'b' or 'c'" with the choices near a value first."""
+    """Return pydantic's "'a', 'b' or 'c'" with the choices near a value first."""
     *most, last = (f"'{name}'" for name in near_first(value, re.findall(r"'([^']*)'", expected)))
     return f"{', '.join(most)} or {last}" if most else last
 

@@ -1,4 +1,4 @@
-"""What a model is used with where neither a request nor its recipe says. Data only.
+"""Defaults of a model, for what neither a request nor its recipe says. Data only.
 
 A bundle may replace the values here in its `bundle.json`.
 """
@@ -39,7 +39,7 @@ Sides = tuple[Side, Side]
 
 @record
 class Defaults:
-    """What a model is used with when a request says nothing.
+    """What a model takes where a request says nothing.
 
     The values here are the 22B dev model's published ones, sized for a single pass.
     """
@@ -106,6 +106,6 @@ class Defaults:
         return from_file(cls, data, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object `from_dict` reads."""
+        """Return the JSON object that `from_dict` reads."""
         made: dict[str, Any] = TypeAdapter(Defaults).dump_python(self, mode="json")
         return made

@@ -32,7 +32,7 @@ def _sigmas(value: Any) -> Any:
 
 
 def _many(value: Any) -> Any:
-    """A list where one word, or nothing, is written."""
+    """Return a list where one word, or nothing, is written."""
     return (value,) if isinstance(value, str) else () if value is None else value
 
 
@@ -41,7 +41,7 @@ def _pairs(value: Any) -> Any:
 
 
 def _guidance(value: Any, info: ValidationInfo) -> Any:
-    """Scales from words, as a file has them; Scales as they are."""
+    """Return scales from words, as a file has them; scales as they are."""
     if not isinstance(value, Mapping) or (value and all(isinstance(s, Scales) for s in value.values())):
         return value
     return with_words(NEUTRAL, value, str(info.field_name))
@@ -166,7 +166,7 @@ class Recipe:
         return from_file(cls, values, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """The object `from_dict` reads, without fields at their defaults."""
+        """Return the object that `from_dict` reads, without fields at their defaults."""
         data = _changed(self)
         data["passes"] = [_changed(pass_) for pass_ in self.passes]
         return data
@@ -191,7 +191,7 @@ def _check_order(before: Pass | None, pass_: Pass) -> None:
 
 
 def _changed(record: Any) -> dict[str, Any]:
-    """Fields that are not at their defaults, as plain values."""
+    """Return the fields that are not at their defaults, as plain values."""
     data = {}
     for f in fields(record):
         value = getattr(record, f.name)

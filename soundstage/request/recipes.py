@@ -1,4 +1,4 @@
-"""The shipped recipes and a user's own: finding one by name, and reading it from its file.
+"""Find a recipe by name, shipped or a user's own, and read it from its file.
 
 The shipped ones hold the numbers of the published pipelines.
 """
@@ -9,7 +9,6 @@ import functools
 from pathlib import Path
 
 from soundstage.errors import ConfigError, RequestError, listed, shown
-from soundstage.fields.tables import markdown_table
 from soundstage.request.recipe import Recipe
 
 SHIPPED = (
@@ -19,14 +18,14 @@ FOLDER = Path(__file__).with_name("recipes")
 
 
 def recipes_folder() -> Path:
-    """Where a user's own recipes are: one .yaml file each."""
+    """Return the folder of a user's own recipes, one .yaml file each."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("soundstage")) / "recipes"
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from a YAML file. Raises ConfigError for one that cannot be read or does not fit."""
+    """Read a recipe from a YAML file. Raises ConfigError for one that cannot be read or does not fit."""
     import yaml
 
     # The C loader is quick, and says so where a file is nested too deeply.
@@ -44,7 +43,7 @@ def _shipped(name: str) -> Recipe:
 
 
 def recipe_named(name: str) -> Recipe:
-    """A shipped recipe, one of the user's folder, or one at a path ending in .yaml or .yml.
+    """Return a shipped recipe, one of the user's folder, or one at a path ending in .yaml or .yml.
 
     Raises RequestError listing the recipes there are, ConfigError for a file that does not fit.
     """
@@ -65,23 +64,25 @@ def recipe_named(name: str) -> Recipe:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; not, where the system takes no such name."""
+    """Return whether there is such a file; False where the system takes no such name."""
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
 
 
+def shipped() -> tuple[Recipe, ...]:
+    """Return the shipped recipes."""
+    return tuple(map(_shipped, SHIPPED))
+
+
 def all_recipes() -> tuple[Recipe, ...]:
-    """Every recipe there is, the shipped ones first. Raises ConfigError for a user's that does not fit."""
+    """Return all recipes, the shipped ones first.
+
+    Raises ConfigError for one of the user's that does not fit.
+    """
     own = (read_recipe(path) for path in _own_files() if path.stem not in SHIPPED)
-    return (*map(_shipped, SHIPPED), *own)
-
-
-def recipe_table() -> str:
-    """Return the table of the shipped recipes, for docs/recipes.md."""
-    rows = [(f"`{recipe.name}`", recipe.summary, recipe.best_for) for recipe in map(_shipped, SHIPPED)]
-    return markdown_table(("recipe", "what it does", "best for"), rows)
+    return (*shipped(), *own)
 
 
 def _own_files() -> list[Path]:

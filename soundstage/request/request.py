@@ -56,7 +56,7 @@ GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
 
 def _words(value: Any) -> Any:
-    """Noise levels among the keys as JSON has them."""
+    """Return guidance words with noise levels among the keys as text, as JSON has them."""
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
@@ -201,7 +201,7 @@ class Request(BaseModel):
 
     @property
     def in_memory(self) -> tuple[str, ...]:
-        """The fields that hold arrays, such as "guides[0].image"."""
+        """Return the places that hold arrays, such as "guides[0].image"."""
         held = [
             (f"{name}[{i}]", item)
             for name in ("guides", "references")
@@ -217,12 +217,12 @@ class Request(BaseModel):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Every field as JSON-ready values; an array is told by its shape and hash."""
+        """Return every field as JSON-ready values; an array is told by its shape and hash."""
         data: dict[str, Any] = self.model_dump(mode="json")
         return data
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON-ready values; `Request(**d)` gives it back.
+        """Return every field as JSON-ready values; `Request(**d)` gives it back.
 
         Raises RequestError for a request that holds arrays.
         """
@@ -238,7 +238,7 @@ class Request(BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> Request:
-        """Raises RequestError for text that is not a JSON object or not a request."""
+        """Read a request from JSON. Raises RequestError for other text."""
         try:
             data = json.loads(text)
         except RecursionError:

@@ -16,7 +16,7 @@ Pull = Annotated[float, Field(ge=0, le=100)]
 
 @record
 class Scales:
-    """Hold the guidance of one modality. The defaults are neutral: one positive pass and nothing else."""
+    """Guidance of one modality. The defaults are neutral: one positive pass and nothing else."""
 
     cfg: Pull = 1.0
     """Pull away from the negative prompt; 1 is off."""

@@ -21,7 +21,7 @@ from soundstage.cli.parameters import SETTINGS, Ordered
 from soundstage.cli.signals import Interrupts
 
 # Commands in files of their own, imported when they are named.
-GROUPS = {
+COMMAND_GROUPS = {
     "bench": "soundstage.cli.bench",
     "doctor": "soundstage.cli.doctor",
     "models": "soundstage.cli.models",
@@ -33,13 +33,17 @@ class Commands(Ordered):
     """The program: imports a group of commands when it is named, and tells every error in one sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        found = [name for name, module in GROUPS.items() if importlib.util.find_spec(module)]
+        found = [name for name, module in COMMAND_GROUPS.items() if importlib.util.find_spec(module)]
         return [*super().list_commands(ctx), *found]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
-        if command is None and cmd_name in GROUPS and importlib.util.find_spec(GROUPS[cmd_name]):
-            command = importlib.import_module(GROUPS[cmd_name]).app
+        if (
+            command is None
+            and cmd_name in COMMAND_GROUPS
+            and importlib.util.find_spec(COMMAND_GROUPS[cmd_name])
+        ):
+            command = importlib.import_module(COMMAND_GROUPS[cmd_name]).app
         return None if command is None else log.with_verbose(command)
 
     def main(

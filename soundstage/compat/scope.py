@@ -136,12 +136,12 @@ class ScopeConfig(BaseModel):
     @field_validator("height", "width")
     @classmethod
     def _side(cls, value: int) -> int:
-        return snap_side(value)
+        return scope_side(value)
 
     @field_validator("num_frames")
     @classmethod
     def _frames(cls, value: int) -> int:
-        snapped = snap_frames(value)
+        snapped = scope_frames(value)
         if snapped > MAX_FRAMES:
             raise ValueError(
                 f"num_frames is {value}, which snaps to {snapped}; give {MIN_FRAMES} to {MAX_FRAMES}"
@@ -230,12 +230,12 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ScopeConfig:
     return ScopeConfig(**data)
 
 
-def snap_side(pixels: int) -> int:
+def scope_side(pixels: int) -> int:
     """Return the nearest multiple of 32, at least 32; halves go to the even one: 16 -> 32, 80 -> 64."""
     return max(SIDE_STEP, round(pixels / SIDE_STEP) * SIDE_STEP)
 
 
-def snap_frames(count: int) -> int:
+def scope_frames(count: int) -> int:
     """Return the nearest 8k + 1, at least 9; halves go to the even k: 1 -> 9, 13 -> 17, 125 -> 129."""
     return FRAME_STEP * max(round((count - 1) / FRAME_STEP), 1) + 1
 

@@ -1,1 +1,1 @@
-"""What this machine can do: what it has, what clips need on it, how fast it is."""
+"""Diagnostics of a machine: its parts, what clips need on it, how fast it is."""

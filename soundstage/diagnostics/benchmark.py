@@ -59,7 +59,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured."""
+    """The settings of a benchmark."""
 
     device: torch.device
     weights: tuple[str, ...]
@@ -110,7 +110,7 @@ class Benchmark:
 
     @property
     def title(self) -> str:
-        """What was measured where, in one line."""
+        """Return what was measured where, in one line."""
         name = torch.cuda.get_device_name(self.device) if self.on_device else "CPU"
         return (
             f"{MODELS[0]}, {self.layers} of {FULL_LAYERS} blocks, {name}, torch {torch.__version__}, "

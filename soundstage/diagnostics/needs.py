@@ -27,7 +27,7 @@ NEED_INPUT = ("dub", "upscale")  # recipes that start from a clip
 
 @dataclass(frozen=True)
 class Need:
-    """What one recipe needs at one size, or why it cannot be made."""
+    """The needs of one recipe at one size, or why it cannot be made."""
 
     model: str  # title of the model's table
     recipe: str

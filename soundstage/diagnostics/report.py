@@ -33,7 +33,7 @@ MIN_DISK_BYTES = 60e9  # one official set with its text encoder
 
 @dataclass(frozen=True)
 class Support:
-    """Whether something works on this machine."""
+    """A check of something that should work on this machine."""
 
     name: str
     works: bool
@@ -42,7 +42,7 @@ class Support:
 
 @dataclass(frozen=True)
 class MachineReport:
-    """What was found on a machine."""
+    """The findings on a machine."""
 
     system: dict[str, str]  # versions
     device: str

@@ -1,4 +1,4 @@
-"""What a field means and takes, read from the JSON schema of its record.
+"""Meaning and values of fields, read from the JSON schema of their record.
 
     field_help(Request, "guides.strength").text
     "How firmly the guide is kept: 1 keeps it, 0 ignores it. From 0 to 1. [default: 1]"
@@ -20,7 +20,7 @@ Node = Mapping[str, Any]  # of a JSON schema
 
 @dataclass(frozen=True)
 class FieldHelp:
-    """What one field means and takes."""
+    """Meaning and values of one field."""
 
     path: str
     """Where it is in its record: "guides.strength"."""

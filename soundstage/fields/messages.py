@@ -1,4 +1,4 @@
-"""What pydantic found, as one RequestError of one sentence for each finding."""
+"""Findings of pydantic as one RequestError, with one sentence for each."""
 
 from __future__ import annotations
 

@@ -31,8 +31,9 @@ class CatalogFile:
     """One published file, or one folder of them.
 
     path: within the repository; a pattern with * where there are several files or the name is not known.
-    num_bytes: of all files, 0 if not published. exact: whether num_bytes is. dtype: of most weights. gated:
-    the hub wants its licence accepted first. runs: whether Soundstage loads it, as far as is known.
+    num_bytes: size of all files, 0 if not published. exact: num_bytes is exact. dtype: format of most
+    weights. gated: the hub wants its licence accepted first. runs: whether Soundstage loads it, as far as is
+    known.
     """
 
     name: str

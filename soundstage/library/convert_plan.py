@@ -77,7 +77,7 @@ CONFIG_SECTIONS: dict[Part, str] = {
 
 @dataclass(frozen=True)
 class ConvertSource:
-    """What is converted. config: stored sections. metadata: the headers', without config and format.
+    """The model to convert. config: stored sections. metadata: the headers', without config and format.
 
     text: folder of a text encoder to take along. bundle: the content of a bundle.json.
     """

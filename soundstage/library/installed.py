@@ -186,7 +186,7 @@ class Library:
         return [(name, copy) for name, copy in copies if roots & {copy.path, *copy.path.parents}]
 
     def listing(self, found: Mapping[str, Sequence[Found]]) -> dict[str, Any]:
-        """Return the catalogue and what was added as JSON-ready values. found: of `find`."""
+        """Return the catalogue and what was added as JSON-ready values. found: the result of `find`."""
         files = [
             {**entry.to_dict(), "here": [copy.to_dict() for copy in found.get(entry.name, ())]}
             for entry in FILES

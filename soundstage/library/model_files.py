@@ -82,7 +82,7 @@ _digests: dict[tuple[str, str], _Read] = {}
 
 
 class _Read(NamedTuple):
-    """What was found in a file, and what the file was then. sure: its time tells it from a later one."""
+    """A result from a file, and the file's stamp then. sure: its time tells it from a later one."""
 
     stamp: tuple[int, ...]
     found: str
@@ -100,7 +100,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """Where a model's parts are. `defaults` are the sizes, steps and guidance it is made for.
+    """The files of a model's parts. `defaults` are the sizes, steps and guidance it is made for.
 
     weights: (what it holds, file) of each file with parts of LTX-2.3. text: the folder or file of Gemma 3.
     found: extras by role. What is left out is where a bundle has it. notices: what a user should know of the
@@ -123,21 +123,21 @@ class ModelSet:
 
     @property
     def weights_files(self) -> tuple[Path, ...]:
-        """The files with parts of LTX-2.3."""
+        """Return the files with parts of LTX-2.3."""
         return tuple(path for _, path in self.weights)
 
     @property
     def text_path(self) -> Path:
-        """The folder or file of the text encoder."""
+        """Return the folder or file of the text encoder."""
         return self.folder / TEXT if self.text is None else self.text
 
     def files(self) -> tuple[ModelFile, ...]:
-        """Every file the model needs, present or not."""
+        """Return every file the model needs, present or not."""
         text = (("text encoder", path) for path in _text_files(self.text_path))
         return tuple(_model_file(part, path) for part, path in (*self.weights, *text))
 
     def extra(self, role: str) -> ModelFile:
-        """The file of a role in EXTRAS, present or not."""
+        """Return the file of a role in EXTRAS, present or not."""
         name, what = EXTRAS[role]
         return _model_file(what, self.found.get(role, self.folder / name))
 
@@ -187,7 +187,7 @@ class ModelSet:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """What each file is known by, under its name within the folder or its own name.
+        """Return what each file is known by, under its name within the folder or its own name.
 
         See `file_digest`.
         """
@@ -200,13 +200,13 @@ class ModelSet:
 
     @property
     def contents(self) -> dict[Path, str]:
-        """What is in each of the model's files now, extras included, by `file_identity`."""
+        """Return the `file_identity` of each of the model's files now, extras included."""
         files = [*self.files(), *(self.extra(role) for role in EXTRAS)]
         return {file.path: file_identity(file.path) for file in files if file.num_bytes is not None}
 
     @property
     def text_identity(self) -> tuple[str, ...]:
-        """What tells the text encoder's files, with the tokenizer beside a single file, from others."""
+        """Return the identity of the text encoder's files, with the tokenizer beside a single file."""
         files = _text_files(self.text_path)
         if self.text_path.is_file():
             files = [*shards(self.text_path), tokenizer_file(self.text_path.parent)]
@@ -233,7 +233,7 @@ def file_identity(path: Path) -> str:
 
 
 def _once(kind: str, path: Path, find: Callable[[Path], str]) -> str:
-    """What `find` says of a file, from memory while the file is certainly the one that was read."""
+    """Return what `find` says of a file, from memory while the file is certainly the one that was read."""
     key, stamp, now_ns = (kind, str(path.resolve())), file_stamp(path), time.time_ns()
     known = _digests.get(key)
     if known is not None and known.sure and known.stamp == stamp:
@@ -257,7 +257,7 @@ def _digest(path: Path) -> str:
 
 
 def _samples(path: Path) -> str:
-    """The SHA-256 of NUM_SAMPLES pieces of a file."""
+    """Return the SHA-256 of NUM_SAMPLES pieces of a file."""
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
         for number in range(NUM_SAMPLES):
@@ -267,7 +267,7 @@ def _samples(path: Path) -> str:
 
 
 def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | None = None) -> ModelSet:
-    """The model of a shipped, added or published name, a folder, a file, or several files and folders.
+    """Return the model of a shipped, added or published name, a folder, a file, or several files and folders.
 
     text: the folder or file of Gemma 3, if it is neither among them nor next to them. Raises RequestError for
     what is neither a path nor a name and for a choice that is left open, ConfigError for a bundle.json that
@@ -371,7 +371,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _from_files(paths: Sequence[Path], text: str | Path | None) -> ModelSet:
-    """A model from files and folders in any layout."""
+    """Return a model from files and folders in any layout."""
     scanned = [(path, description) for path in paths for description in scan(path)]
     found = [d for path, d in scanned if _usable(d, named=path.is_file())]
     holders = _holders(found, [d for _, d in scanned if d.refusal is not None], paths)
@@ -392,7 +392,7 @@ def _from_files(paths: Sequence[Path], text: str | Path | None) -> ModelSet:
 
 
 def _usable(description: Description, *, named: bool) -> bool:
-    """Whether to look at a checkpoint. One of another version or kind is an error if its file was named."""
+    """Return whether to use a checkpoint. Raises WeightsError for an unusable one whose file was named."""
     if description.refusal is not None and named:
         raise WeightsError(f"{description.refusal}; give the files of an LTX-2.3 model")
     return description.refusal is None
@@ -401,7 +401,7 @@ def _usable(description: Description, *, named: bool) -> bool:
 def _holders(
     found: Iterable[Description], refused: Sequence[Description], paths: Sequence[Path]
 ) -> dict[str, Description]:
-    """The checkpoint of each part. Raises RequestError for two of one part, WeightsError for none.
+    """Return the checkpoint of each part. Raises RequestError for two of one part, WeightsError for none.
 
     refused: those that were left out, the likely reason for a part that is missing.
     """
@@ -482,7 +482,7 @@ def _extras(found: Iterable[Description]) -> dict[str, Path]:
 
 
 def _text_files(path: Path) -> list[Path]:
-    """What is read of a text encoder: a single file, or a Hugging Face folder's weights and tokenizer."""
+    """Return the files read for a text encoder: one file, or a folder's weights and tokenizer."""
     if path.is_file():
         return [path]
     return [path / "config.json", *gemma_files(path), tokenizer_file(path)]

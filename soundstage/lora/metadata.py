@@ -1,4 +1,4 @@
-"""What the header of a LoRA file says: pairs of tensors and their ranks, and what it was trained with.
+"""Headers of LoRA files: pairs of tensors and their ranks, and the references of the training.
 
 A plan refuses an unusable file here, before any weight is read. Loads no torch.
 

@@ -26,7 +26,7 @@ LAYERS_MEASURED = 12
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """What an adapter does to a model."""
+    """The effect of an adapter on a model."""
 
     source: str
     matched: int  # layers it changes

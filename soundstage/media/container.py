@@ -25,7 +25,7 @@ TimedFrames = Generator[tuple[float, Any], None, None]  # seconds and PyAV's fra
 
 # Every demuxer that may be chosen, by FFmpeg's names. Those that open other files by what they read (hls,
 # dash, concat, image2, sdp, webm_dash_manifest, ...) and devices are left out.
-FORMATS = """
+DEMUXERS = """
     aac ac3 aiff alaw amr amrnb amrwb ape asf au av1 avi caf cavsvideo daud dirac dnxhd dsf dts dtshd dv eac3
     evc flac flv gsm gxf h261 h263 h264 hevc iamf iff ircam ivf loas lxf m4v matroska,webm mjpeg mlp
     mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mulaw mxf nsv nut nuv obu ogg oma pva qcp rm
@@ -61,7 +61,7 @@ def opened(path: Path) -> Iterator[Any]:
     import av
 
     check_is_file(path)
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
     with media_errors(path):
         name = f"file:{os.path.abspath(path)}"
         # Tags in another encoding than UTF-8 are common in old files; none of them matters here.

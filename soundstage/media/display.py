@@ -21,11 +21,11 @@ UPRIGHT = (1, 0, 0, 1)
 
 @dataclass(frozen=True)
 class Display:
-    """What turns the frames of one stream into pictures.
+    """Turn the frames of one track into pictures.
 
-    width, height: of a frame before it is turned, with square pixels. turn: the linear part (a, b, c, d) of
-    the display matrix, each -1, 0 or 1: a pixel at (x, y) is shown at (ax + cy, bx + dy). name: of the file.
-    notices: what the user should know of it.
+    width, height: size of a frame before it is turned, with square pixels. turn: the linear part (a, b, c, d)
+    of the display matrix, each -1, 0 or 1: a pixel at (x, y) is shown at (ax + cy, bx + dy). name: the file's
+    name. notices: what the user should know of it.
     """
 
     width: int

@@ -21,7 +21,7 @@ HELD_S = 0.5  # so long a damaged stretch is bridged by the frame before it
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """What is shown at a time. frame_s: the frame's own time, from the same 0. frame: PyAV's.
+    """The frame shown at a time. frame_s: the frame's own time, from the same 0. frame: PyAV's.
 
     bridged: it stands for frames that cannot be decoded, or is damaged itself.
     """

@@ -39,7 +39,7 @@ class DiskSource:
         self._tensors = tensors
 
     def read(self, block: int, memory: Tensor) -> None:
-        """Raises WeightsError for a file that is gone or has become shorter."""
+        """Read a block into memory. Raises WeightsError for a file that is gone or has become shorter."""
         for packed in self.layouts[block].tensors:
             self._read(self._tensors[block][packed.key], packed, memory)
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 from soundstage.errors import RequestError
 
 FormatName = Literal["bfloat16", "float32"]
-FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 ITEM_BYTES: Mapping[FormatName, int] = {"bfloat16": 2, "float32": 4}
 VARIABLE = "SOUNDSTAGE_DTYPE"
 # oneDNN's names of what it may use, up to the first with bfloat16 products; DNNL_ is the old prefix.
@@ -211,9 +211,11 @@ def asked_format(dtype: str | None, environment: Mapping[str, str] = os.environ)
     where = "dtype" if dtype not in (None, "", "auto") else VARIABLE
     if given in ("", "auto"):
         return Asked()
-    name: FormatName | None = next((name for name in FORMATS if name == given), None)
+    name: FormatName | None = next((name for name in FORMAT_NAMES if name == given), None)
     if name is None:
-        raise RequestError(f"{where} is '{given}'; give one of auto, {', '.join(FORMATS)}", field="dtype")
+        raise RequestError(
+            f"{where} is '{given}'; give one of auto, {', '.join(FORMAT_NAMES)}", field="dtype"
+        )
     return Asked(name, where)
 
 

@@ -1,4 +1,4 @@
-"""Blocks that live elsewhere and visit the device one after the other, copied ahead of their use.
+"""Block streaming: blocks outside the device are copied to it one after the other, ahead of their use.
 
 A `BlockStreamer` is applied from outside to modules that run in a fixed order: a transformer's blocks, the
 text encoder's layers. Each streamed block's matrices have a home outside the device (a `BlockSource`); on the
@@ -194,7 +194,7 @@ def _raise(event: LaneEvent) -> None:
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """Where one tensor of a block lies in the block's bytes."""
+    """The place of one tensor in the bytes of a block."""
 
     key: str
     dtype: torch.dtype
@@ -216,7 +216,7 @@ class BlockLayout:
 
     @classmethod
     def of(cls, block: nn.Module, dtypes: Callable[[str, Tensor], torch.dtype] | None = None) -> BlockLayout:
-        """dtypes: what a tensor will be kept in, for a block on the meta device; None takes its own."""
+        """Return the layout of a block. dtypes: the kept dtypes, for a meta block; None takes its own."""
         kept = block.state_dict(keep_vars=True).items()
         streamed = ((key, tensor) for key, tensor in kept if is_streamed(key, tensor))
         return cls.packed(
@@ -226,7 +226,7 @@ class BlockLayout:
 
     @classmethod
     def packed(cls, tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]]) -> BlockLayout:
-        """Tensors one after the other, each at an aligned offset."""
+        """Lay tensors one after the other, each at an aligned offset."""
         packed, end = [], 0
         for key, dtype, shape in tensors:
             num_bytes = math.prod(shape) * dtype.itemsize
@@ -236,7 +236,7 @@ class BlockLayout:
 
 
 def is_streamed(key: str, tensor: Tensor) -> bool:
-    """Matrices are; tables, biases, norms and scales stay on the device."""
+    """Return whether a tensor is streamed: a matrix. Tables, biases, norms and scales stay on the device."""
     is_matrix = tensor.ndim >= 2 and tensor.numel() >= MIN_ELEMENTS and tensor.shape[-1] > 1
     return is_matrix and "scale_shift_table" not in key
 
@@ -335,7 +335,7 @@ def owners_of(module: nn.Module) -> dict[str, tuple[Owner, str]]:
 
 
 def like(old: Tensor, new: Tensor) -> Tensor:
-    """`new` as the kind of thing `old` is, a parameter without gradient or a buffer."""
+    """Return `new` in the kind of `old`: a parameter without gradient, or a buffer."""
     return nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
 
 
@@ -354,7 +354,7 @@ class _Slot:
 
 
 class BlockStreamer:
-    """Streams some of `blocks`, which run in order, over and over, on `device`.
+    """Copy some of `blocks`, which run in order, over and over, to `device` ahead of their use.
 
     source: knows the blocks that are streamed, by number; all others stay as they are. num_slots: blocks'
     worth of device memory. All slots have the size of the largest block.
@@ -413,7 +413,7 @@ class BlockStreamer:
         self._slots, self._staging = [], []
 
     def close(self) -> None:
-        """Stop streaming; the blocks keep the tensors of their homes."""
+        """Stop copying blocks; they keep the tensors of their homes."""
         for hook in self._hooks:
             hook.remove()
         self.release()
@@ -432,7 +432,7 @@ class BlockStreamer:
 
     @property
     def arena_bytes(self) -> int:
-        """Device memory that streaming takes."""
+        """Return the device memory of the slots."""
         return self.num_slots * self.slot_bytes
 
     def _enter(self, number: int) -> None:
@@ -491,14 +491,14 @@ class BlockStreamer:
         self.bytes_copied += layout.num_bytes
 
     def _copy(self, number: int, layout: BlockLayout, memory: Tensor) -> None:
-        """Runs on the copy lane."""
+        """Copy a block; runs on the copy lane."""
         if self.device.type == "cuda" and not self.source.pinned:
             self._copy_staged(number, layout, memory)
         else:
             self.source.read(number, memory)
 
     def _copy_staged(self, number: int, layout: BlockLayout, memory: Tensor) -> None:
-        """Through one of two pinned buffers, so that one is read into while the other is copied from."""
+        """Copy through one of two pinned buffers: one is read into while the other is copied from."""
         if not self._staging:
             self._staging = [(HostMemory(self.slot_bytes, self.device), None) for _ in range(2)]
         turn = self._next_staging

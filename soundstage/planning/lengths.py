@@ -39,7 +39,7 @@ def film_length(resolved: ResolvedRequest, fps: float) -> Length:
         )
     else:
         length = _asked(resolved, fps)
-        heard = sound_notice(driving_s(request), length.shown / fps)
+        heard = length_notice(driving_s(request), length.shown / fps)
         if heard:
             resolved.notice(heard)
     limit = resolved.defaults.max_duration_s
@@ -68,7 +68,7 @@ def driving_s(request: Request) -> float:
     return max(0.0, (sound_s or 0.0) - audio.start_s)
 
 
-def sound_notice(sound_s: float, film_s: float) -> str | None:
+def length_notice(sound_s: float, film_s: float) -> str | None:
     """Return what to tell of a driving sound that is longer or shorter than the film was asked to be."""
     if sound_s > film_s + TOLD_S:
         return f"{SOUND_TOLD} {sound_s:.4g} s, of which the first {film_s:.4g} s are heard"

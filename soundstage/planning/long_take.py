@@ -14,7 +14,7 @@ from typing import Any
 from soundstage.errors import RequestError, SoundstageError
 from soundstage.library.model_files import ModelSet
 from soundstage.planning.grid import cover_frames, frames_over, snap_frames
-from soundstage.planning.lengths import SOUND_TOLD, TOLD_S, driving_s, sound_notice
+from soundstage.planning.lengths import SOUND_TOLD, TOLD_S, driving_s, length_notice
 from soundstage.planning.plan import Plan, Snap
 from soundstage.planning.planner import make_plan
 from soundstage.planning.resolve import shown_fps
@@ -233,6 +233,6 @@ def _notices(joined: Plan, sound_s: float | None) -> tuple[str, ...]:
     sound_s: how long a driving sound lasts, 0 without one; None where the take is as long.
     """
     told = dict.fromkeys(notice for clip in joined.clips for notice in clip.notices)
-    heard = None if sound_s is None else sound_notice(sound_s, joined.duration_s)
+    heard = None if sound_s is None else length_notice(sound_s, joined.duration_s)
     own = () if heard is None else (heard,)
     return (*(notice for notice in told if not notice.startswith(SOUND_TOLD)), *own)

@@ -82,7 +82,7 @@ WindowScale = Annotated[float, Field(ge=0, le=4)]
 
 @record
 class Relay:
-    """How sharply the parts of a prompt follow each other."""
+    """Sharpness of the change from one part of a prompt to the next."""
 
     epsilon: Bleed = 1e-3
     """How much neighbouring parts bleed into each other: up to 0.1 is a cut, from 0.5 on a soft blend."""

@@ -30,7 +30,7 @@ from torch import Tensor
 from soundstage.rendering.sealed import sealed, unsealed
 
 FORMAT = 3  # part of every key: raise it when the computation of an encoding changes its bits
-FOLDER_VARIABLE = "SOUNDSTAGE_CACHE"
+CACHE_VARIABLE = "SOUNDSTAGE_CACHE"
 OFF = "off"
 MAX_MEMORY_BYTES = 1 << 30
 MAX_DISK_BYTES = 4 << 30
@@ -57,7 +57,7 @@ def content_key(*contents: object) -> str:
 
 def encodings_folder() -> Path | None:
     """Return $SOUNDSTAGE_CACHE, or "encodings" in the user's cache folder; None if the variable is "off"."""
-    named = os.environ.get(FOLDER_VARIABLE, "")
+    named = os.environ.get(CACHE_VARIABLE, "")
     if named.lower() == OFF:
         return None
     return Path(named) if named else Path(platformdirs.user_cache_dir("soundstage")) / "encodings"
@@ -169,7 +169,7 @@ class EncodingCache:
         except OSError as error:
             warnings.warn(
                 f"encodings are not kept in {self.folder} ({error}); name another folder in "
-                f"{FOLDER_VARIABLE}, or '{OFF}'",
+                f"{CACHE_VARIABLE}, or '{OFF}'",
                 stacklevel=2,
             )
             return

@@ -16,7 +16,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-FOLDER_VARIABLE = "SOUNDSTAGE_TAKES"
+TAKES_VARIABLE = "SOUNDSTAGE_TAKES"
 OFF = "off"
 FORGOTTEN_S = 30 * 24 * 3600.0  # a folder that was not written to for so long is deleted
 MOST_AT_ONCE = 8  # runs of one take at the same time
@@ -24,7 +24,7 @@ MOST_AT_ONCE = 8  # runs of one take at the same time
 
 def takes_folder() -> Path | None:
     """Return the folder they lie in; None if the variable is "off"."""
-    named = os.environ.get(FOLDER_VARIABLE, "")
+    named = os.environ.get(TAKES_VARIABLE, "")
     if named.lower() == OFF:
         return None
     return Path(named) if named else Path(platformdirs.user_cache_dir("soundstage")) / "takes"

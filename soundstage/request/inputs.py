@@ -1,4 +1,4 @@
-"""What a request is made from besides words: pictures, clips, sounds, adapters, spans of time. No torch.
+"""Inputs of a request besides words: pictures, clips, sounds, adapters, spans of time. No torch.
 
 An input is a file's path, or something in memory: an array of pixels, a PIL picture, a `Clip`. Only paths
 have a JSON form. Records are frozen and checked when they are made.

@@ -1,4 +1,4 @@
-"""What a recipe is: a list of passes, each of them one run of the denoising loop. Data only.
+"""Recipes: lists of passes, each of them one run of the denoising loop. Data only.
 
 The shipped recipes are in `recipes/`, one .yaml file each, as users write their own; recipes.py reads both.
 """

@@ -1,4 +1,4 @@
-"""What a user asks for: one frozen, validated record with a JSON form. Loads no torch.
+"""The user's request: one frozen, validated record with a JSON form. Loads no torch.
 
 Fields left at None take the model's own default when the plan is made. A value that can never be right
 is refused here, with every bad field named at once; a value that only needs rounding (sides to multiples
@@ -65,7 +65,7 @@ _PRESET = re.compile(rf"([0-9]{{1,6}}p|4k)(-({'|'.join(ORIENTATIONS)}))?")
 
 
 class Request(BaseModel):
-    """What to make: a film, a silent picture or a sound.
+    """A request for a film, a silent picture or a sound.
 
     Options of sampling go to the recipe's first pass. Raises RequestError with one sentence per bad field.
     """

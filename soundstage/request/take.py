@@ -1,4 +1,4 @@
-"""How a long take is cut and joined: a field of a request. The windows themselves are made by planning."""
+"""Long takes: a field of a request. The windows themselves are made by planning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soundstage.request.inputs import MAX_FRAMES
 
 @record
 class Take:
-    """How a clip longer than the model makes at once is split into windows and joined."""
+    """Settings of a clip longer than the model makes at once, which is split into windows and joined."""
 
     window_frames: Annotated[int, Field(ge=17, le=MAX_FRAMES), unit("frames")] | None = None
     """Length of a window, 8k + 1 frames. Left out, the length the model makes best."""

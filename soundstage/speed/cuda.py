@@ -35,7 +35,7 @@ from soundstage.weights.quantize import (
 )
 from soundstage.weights.storage import Format
 
-FORMATS = (torch.float32, torch.float16, torch.bfloat16)
+CUDA_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Tokens of a trial's tensors: enough for a device to show its bandwidth.
 TRIAL_TOKENS = 2048
 
@@ -61,7 +61,7 @@ class _Fits:
     def __call__(self, x: Tensor, *others: Tensor | None) -> bool:
         tensors = [x, *(t for t in others if t is not None)]
         return (
-            x.dtype in FORMATS
+            x.dtype in CUDA_DTYPES
             and x.shape[-1] <= self.most_columns
             and x.numel() > 0
             and all(t.device.type == self.device_type and t.dtype == x.dtype for t in tensors)
@@ -188,7 +188,7 @@ class FusedRounding(Rounding):
     def weight(self, weight: Quantized, dtype: torch.dtype) -> Tensor:
         values, scale = weight
         whole = values.is_contiguous() and scale.is_contiguous() and values.numel() > 0
-        if f"weight {weight.format}" not in self.on or not whole or dtype not in FORMATS:
+        if f"weight {weight.format}" not in self.on or not whole or dtype not in CUDA_DTYPES:
             return super().weight(weight, dtype)
         if values.device.type != self._fits.device_type:
             return super().weight(weight, dtype)
@@ -207,7 +207,7 @@ class FusedRounding(Rounding):
     def rescaled(
         self, sums: Tensor, row_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        fits = "rescaled" in self.on and dtype in FORMATS and sums.device.type == self._fits.device_type
+        fits = "rescaled" in self.on and dtype in CUDA_DTYPES and sums.device.type == self._fits.device_type
         fits = fits and sums.is_contiguous() and (bias is None or bias.dtype == dtype) and sums.numel() > 0
         if not fits:
             return super().rescaled(sums, row_scale, weight_scale, bias, dtype)
@@ -225,7 +225,7 @@ def speed_up(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tupl
     before they are not made again.
     """
     kernels = _kernels() if device.type == "cuda" and not switched_off() else None
-    if kernels is None or dtype not in FORMATS:
+    if kernels is None or dtype not in CUDA_DTYPES:
         return ()
     probe = Probe.open(_machine(device))
     noise = _Noise(device, dtype)

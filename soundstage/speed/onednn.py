@@ -45,7 +45,7 @@ from soundstage.model.modulation import Modulation
 from soundstage.model.rope import Rotation
 from soundstage.speed import winograd
 from soundstage.speed.layers import LayerArithmetic
-from soundstage.speed.rows import RowArithmetic, even_share, gelu_by_rows, is_plain
+from soundstage.speed.rows import CPU_DTYPES, RowArithmetic, even_share, gelu_by_rows, is_plain
 from soundstage.speed.trials import Probe, Trial, switched_off
 from soundstage.speed.winograd import WinogradConv3d
 from soundstage.weights.quantize import Product, QuantizedLinear
@@ -110,7 +110,7 @@ def apply(module: nn.Module, dtype: torch.dtype) -> frozenset[str]:
 
     The module may be on the meta device, its weights streamed or read later: only what computes is changed.
     """
-    if switched_off() or dtype not in FORMATS:
+    if switched_off() or dtype not in CPU_DTYPES:
         return frozenset()
     found = _passing(dtype)
     put_on(module, found)
@@ -130,7 +130,7 @@ def put_on(module: nn.Module, names: frozenset[str]) -> None:
         use(module, ROWS)
     if "winograd" in names:
         for part in module.modules():
-            if winograd.fits(part):
+            if winograd.is_suited(part):
                 part.__class__ = WinogradConv3d
 
 
@@ -143,7 +143,6 @@ def _exchange_products(module: nn.Module, kind: type[OneDnnLinear]) -> None:
 
 
 LAYERS, ROWS = LayerArithmetic(), RowArithmetic()
-FORMATS = (torch.float32, torch.bfloat16)
 
 # --- products ------------------------------------------------------------------------------------------
 

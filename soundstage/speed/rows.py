@@ -22,7 +22,7 @@ from soundstage.speed.layers import LayerArithmetic, watched
 
 GROUP_BYTES = 512 * 1024  # of float32 values: half of a usual core's own cache
 MIN_NUMBERS = 1 << 18
-FORMATS = (torch.float32, torch.bfloat16)
+CPU_DTYPES = (torch.float32, torch.bfloat16)
 GELU_CUBE, GELU_LINE = 0.07135481282, 1.595769122  # 2 sqrt(2/pi) times 0.044715 and 1
 
 
@@ -30,7 +30,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """Return whether tensors are for inference on the CPU in one format, without autograd and autocast."""
     given = [t for t in tensors if t is not None]
     return (
-        given[0].dtype in FORMATS
+        given[0].dtype in CPU_DTYPES
         and all(t.device.type == "cpu" and t.dtype == given[0].dtype for t in given)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
         and not torch.is_autocast_enabled("cpu")

@@ -66,7 +66,7 @@ class WinogradConv3d(nn.Conv3d):
         return torch.stack([convolved(sample, self.weight, self.bias) for sample in padded])
 
 
-def fits(module: nn.Module) -> bool:
+def is_suited(module: nn.Module) -> bool:
     """Return whether a layer is of the kind that `WinogradConv3d` computes."""
     return (
         type(module) is nn.Conv3d

@@ -37,7 +37,7 @@ class PromptFeatures:
 
 @dataclass(frozen=True)
 class PromptContext:
-    """What the transformer attends to, all of it valid: video (B, S, Dv), audio (B, S, Da)."""
+    """The text that the transformer attends to, all of it valid: video (B, S, Dv), audio (B, S, Da)."""
 
     video: Tensor
     audio: Tensor
@@ -69,9 +69,10 @@ class TextEncoder:
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
     ) -> TextEncoder:
-        """gemma: its folder or file. tensors, config: of the connectors' files.
+        """Load Gemma, the text projection and the connectors.
 
-        num_tokens: S. Raises ConfigError or WeightsError for parts that are missing or do not fit.
+        gemma: its folder or file. tensors, config: content of the connectors' files. num_tokens: S. Raises
+        ConfigError or WeightsError for parts that are missing or do not fit.
         """
 
         def part(name: Part) -> nn.Module:

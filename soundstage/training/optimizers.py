@@ -17,7 +17,7 @@ MIN_SIDE = 8  # of a matrix that Muon trains; a smaller one has too few directio
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, at which rates and with which averages a module is trained."""
+    """Length, rates and averages of a training."""
 
     steps: int
     rate: float  # of AdamW, after the warm-up

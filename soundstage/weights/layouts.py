@@ -80,7 +80,7 @@ NAMES_SHOWN = 8
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor of a part is.
+    """The place of one tensor of a part.
 
     scale: name of the tensor in the same file that multiplies it, one number or one per row. sidecars: all
     that is stored with a quantized weight, the scale too, by the names here: (name in the file, entry).
@@ -124,7 +124,7 @@ def _without_model_prefix(name: str) -> str:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How the names of one checkpoint are read. name: for people."""
+    """The spelling of the names in one checkpoint. name: for people."""
 
     name: str
     locate: Callable[[str], PartKey | None]

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError, listed
+from soundstage.weights.read import VALUES_AT_ONCE
 from soundstage.weights.storage import TARGET, Format, Scheme
 
 Per = Literal["tensor", "row"]
@@ -40,7 +41,6 @@ LARGEST: dict[Format, float] = {"fp8": 448.0, "int8": 127.0}
 # e4m3 has 3 bits after the point and no exponent below -6: smaller numbers lie on the grid of 2^-9.
 FP8_FRACTION_BITS, FP8_LEAST_EXPONENT = 3, -6
 SMALLEST_SCALE = 1e-12  # of a row of zeros, which must not be divided by zero
-VALUES_AT_ONCE = 1 << 22  # values that are worked on at once
 MIN_ROWS_ON_CUDA = 17  # torch._int_mm on CUDA takes no fewer
 
 

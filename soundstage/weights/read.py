@@ -36,7 +36,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
 }
 # Values worked on at once when a weight is turned into another dtype.
-VALUES_AT_ONCE = 1 << 22
+VALUES_AT_ONCE = 1 << 22  # values that are worked on at once
 CACHED = 1 << 17  # the same where many passes over them are made within the processor's cache
 
 

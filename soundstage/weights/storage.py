@@ -37,7 +37,7 @@ SMALLEST: Scheme = "int8"
 
 
 class EightBit(NamedTuple):
-    """How one layer is held. native: products are 8-bit too. kept: the file's values, not rounded at load."""
+    """The 8-bit form of one layer. native: products are 8-bit too. kept: values as the file has them."""
 
     format: Format
     native: bool

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import soundstage as ss
-from soundstage.cli.program import GROUPS, app
+from soundstage.cli.program import COMMAND_GROUPS, app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
 from soundstage.library.model_files import AUDIO_VAE, TRANSFORMER
@@ -260,8 +260,8 @@ def test_every_command_has_help_with_an_example() -> None:
 
 
 def test_groups_of_commands_are_mounted_from_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GROUPS, "again", "soundstage.cli.program")
-    monkeypatch.setitem(GROUPS, "absent", "soundstage.cli.absent")
+    monkeypatch.setitem(COMMAND_GROUPS, "again", "soundstage.cli.program")
+    monkeypatch.setitem(COMMAND_GROUPS, "absent", "soundstage.cli.absent")
     assert "again" in call("--help").stdout
     assert "absent" not in call("--help").stdout
     assert "Example: soundstage plan" in call("again", "plan", "--help").stdout

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from soundstage.compat.scope import ScopeConfig, bfloat16, read_config, snap_frames, snap_side
+from soundstage.compat.scope import ScopeConfig, bfloat16, read_config, scope_frames, scope_side
 from soundstage.errors import RequestError
 from soundstage.sampling import schedules
 
@@ -32,13 +32,13 @@ def test_the_defaults_are_scopes() -> None:
     ("asked", "used"), [(1, 32), (16, 32), (48, 64), (80, 64), (528, 512), (560, 576), (384, 384)]
 )
 def test_sides_snap_as_in_scope(asked: int, used: int) -> None:
-    assert snap_side(asked) == used
+    assert scope_side(asked) == used
     assert config(height=asked).height == used
 
 
 @pytest.mark.parametrize(("asked", "used"), [(1, 9), (13, 17), (125, 129), (260, 257), (129, 129)])
 def test_frames_snap_before_their_range_is_checked(asked: int, used: int) -> None:
-    assert snap_frames(asked) == used
+    assert scope_frames(asked) == used
     assert config(num_frames=asked).num_frames == used
     with pytest.raises(RequestError, match="num_frames is 262, which snaps to 265; give 9 to 257"):
         config(num_frames=262)

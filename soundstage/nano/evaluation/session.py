@@ -113,7 +113,7 @@ class Session:
 
     @property
     def _maker(self) -> Maker:
-        """What makes the clips of a section's cases."""
+        """Return the maker of the clips of a section's cases."""
         if self.ground_truth:
             return TruthMaker()
         return CodedMaker(self._stage) if self.codecs else self._stage

@@ -22,7 +22,7 @@ MIDDLE_SHARE, UNIFORM_SHARE = 0.3, 0.1  # of the levels
 
 @dataclass(frozen=True)
 class Task:
-    """What a batch of clips is asked. A mask is 1 where a token is generated and 0 where it is given."""
+    """The task of a batch of clips. A mask is 1 where a token is generated and 0 where it is given."""
 
     video_sigma: Tensor  # (B,)
     audio_sigma: Tensor  # (B,)

@@ -30,7 +30,7 @@ from soundstage.training.terminal import train_in_terminal
 
 @dataclass(frozen=True)
 class PartTraining:
-    """How a part is trained."""
+    """The training of one part."""
 
     build: Callable[[], Any]  # makes the fresh module
     loss: Callable[[Any], LossFn]  # takes the module; makes its data first where they are missing

@@ -31,8 +31,8 @@ from soundstage.nano.world.scene import FPS, Scene, draw_scene
 from soundstage.training.optimizers import Schedule
 from soundstage.types import VideoShape
 
-UpsamplerKind = Literal["x2", "x1.5", "time"]
-PARTS: dict[str, UpsamplerKind] = {"spatial-x2": "x2", "spatial-x1.5": "x1.5", "temporal-x2": "time"}
+UpsamplerName = Literal["x2", "x1.5", "time"]
+PARTS: dict[str, UpsamplerName] = {"spatial-x2": "x2", "spatial-x1.5": "x1.5", "temporal-x2": "time"}
 
 # The three files together are to stay under 7 MB. At one block a stage 64 channels fit; four blocks of 32
 # would cost as much, but 128 channels of a cell do not fit through 32.
@@ -48,7 +48,7 @@ DECODED_CELLS, DECODED_FRAMES, DECODED_WEIGHT = 2, 2, 1.0
 # (width, height, frames, share of shards) of the small side of a pair. 17 frames, three latent ones, are the
 # fewest: over two, the weights of a convolution padded in time have wrong gradients in bfloat16 on a CPU
 # (seen in torch 2.13, with oneDNN).
-MIXES: dict[UpsamplerKind, tuple[tuple[int, int, int, float], ...]] = {
+MIXES: dict[UpsamplerName, tuple[tuple[int, int, int, float], ...]] = {
     "x2": (
         (96, 64, 49, 0.46),
         (64, 96, 49, 0.14),
@@ -72,20 +72,20 @@ MIXES: dict[UpsamplerKind, tuple[tuple[int, int, int, float], ...]] = {
         (192, 128, 17, 0.10),
     ),
 }
-SEEDS: dict[UpsamplerKind, int] = {"x2": 10_000_000, "x1.5": 20_000_000, "time": 30_000_000}
+SEEDS: dict[UpsamplerName, int] = {"x2": 10_000_000, "x1.5": 20_000_000, "time": 30_000_000}
 
 
-def header(kind: UpsamplerKind) -> dict[str, Any]:
+def header(kind: UpsamplerName) -> dict[str, Any]:
     """Return the config stored with the weights."""
     return upsampler_header(kind, mid_channels=WIDTH, blocks_per_stage=BLOCKS)
 
 
-def build(kind: UpsamplerKind) -> LatentUpsampler:
+def build(kind: UpsamplerName) -> LatentUpsampler:
     torch.manual_seed(0)
     return LatentUpsampler(UpsamplerConfig.from_header(header(kind)))
 
 
-def finish(kind: UpsamplerKind, part: str, upsampler: LatentUpsampler, folder: Path) -> None:
+def finish(kind: UpsamplerName, part: str, upsampler: LatentUpsampler, folder: Path) -> None:
     """Store an upsampler in `folder`."""
     write(upsampler.state_dict(), header(kind), folder / f"{part}.safetensors")
 
@@ -93,7 +93,7 @@ def finish(kind: UpsamplerKind, part: str, upsampler: LatentUpsampler, folder: P
 # --- pairs ------------------------------------------------------------------------------------------
 
 
-def shard_scenes(kind: UpsamplerKind, shard: int) -> list[Scene]:
+def shard_scenes(kind: UpsamplerName, shard: int) -> list[Scene]:
     """Return the small scenes of a shard, none of them held out."""
     mix = MIXES[kind]
     width, height, frames, _ = mix[kind_of(shard, [share for *_, share in mix])]
@@ -102,7 +102,7 @@ def shard_scenes(kind: UpsamplerKind, shard: int) -> list[Scene]:
     return [draw_scene(first + i, shape) for i in range(CLIPS_PER_SHARD)]
 
 
-def enlarged(kind: UpsamplerKind, scene: Scene) -> Scene:
+def enlarged(kind: UpsamplerName, scene: Scene) -> Scene:
     """Return the same shot with more pixels, or with twice the frames in the same time."""
     shape = scene.shape
     if kind == "time":
@@ -114,7 +114,7 @@ def enlarged(kind: UpsamplerKind, scene: Scene) -> Scene:
 
 @torch.inference_mode()
 def encode_pairs(
-    kind: UpsamplerKind, shard: int, video_vae: VideoVae, audio_vae: AudioVae
+    kind: UpsamplerName, shard: int, video_vae: VideoVae, audio_vae: AudioVae
 ) -> dict[str, Tensor]:
     """Return normalised latents of pairs: "low" (n, 128, T, h, w) and "high" (n, 128, T', h', w')."""
     lows, highs = [], []
@@ -127,7 +127,7 @@ def encode_pairs(
     return {"low": torch.cat(lows), "high": torch.cat(highs)}
 
 
-def build_pairs(kind: UpsamplerKind, folder: Path, weights: Path) -> list[dict[str, Tensor]]:
+def build_pairs(kind: UpsamplerName, folder: Path, weights: Path) -> list[dict[str, Tensor]]:
     """Return the shards of a kind, made first where they are missing."""
     build_shards(folder, NUM_SHARDS, weights, make=partial(encode_pairs, kind))
     return [load_file(shard_path(folder, shard)) for shard in range(NUM_SHARDS)]
@@ -136,7 +136,7 @@ def build_pairs(kind: UpsamplerKind, folder: Path, weights: Path) -> list[dict[s
 # --- loss -------------------------------------------------------------------------------------------
 
 
-def loss(kind: UpsamplerKind, upsampler: LatentUpsampler, weights: Path, folder: Path) -> UpsamplerLoss:
+def loss(kind: UpsamplerName, upsampler: LatentUpsampler, weights: Path, folder: Path) -> UpsamplerLoss:
     """Return the loss over the pairs in `folder`, which are made first where they are missing."""
     return UpsamplerLoss(upsampler, load_video_vae(weights), build_pairs(kind, folder, weights))
 

@@ -34,9 +34,10 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)  ## write docs/cli.md and the tables of fields from the code
+docs: $(STAMP)  ## write docs/cli.md, the tables of fields and the list of rooms from the code
 	$(BIN)/python -m soundstage.cli.reference > docs/cli.md
 	$(BIN)/python -m soundstage.fields.tables docs/*.md
+	$(BIN)/python -m tests.house
 
 nano: $(STAMP)  ## train all parts of nano from nothing and install the weights into the package
 	$(BIN)/soundstage nano train all

@@ -55,3 +55,12 @@ def test_pages_about_the_model_have_the_figures_of_the_code() -> None:
         text = (ROOT / "docs" / "model" / f"{page}.md").read_text()
         missing = [figure for figure in wanted if figure not in text]
         assert not missing, f"{page}.md has not {missing}"
+
+
+def test_every_source_file_named_in_docs_and_comments_exists() -> None:
+    """A file is named by its path below the package or the root, or by its last parts alone."""
+    sources = [path for room in ("soundstage", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py")]
+    known = {path.relative_to(ROOT).as_posix() for path in (*sources, *(ROOT / "examples").glob("*.py"))}
+    for page in (*PAGES, ROOT / "CHANGELOG.md", *sources):
+        for named in re.findall(r"(?<![\w/.{-])((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)\b", page.read_text()):
+            assert any(f"/{path}".endswith(f"/{named}") for path in known), f"{page.name} names {named}"

@@ -9,36 +9,12 @@ from pathlib import Path
 import pytest
 
 from soundstage.memory.machine import has_gpu_driver
+from tests.house import LEVEL, PACKAGE, PAGE, ROOT, room_of, with_rooms
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "soundstage"
-
-# From the bottom up; a room may import those on the levels below and itself. Rooms of one level may not mix.
-# docs/architecture.md prints this list.
-ORDER: list[set[str]] = [
-    {"errors", "types"},
-    {"fields"},
-    {"files", "model", "prompts"},
-    {"media", "sampling", "weights"},
-    {"conditioning", "lora", "memory", "request", "text"},
-    {"library", "speed"},
-    {"clip", "planning"},
-    {"rendering"},
-    {"engine"},
-    {"compat", "diagnostics", "training"},
-    {"continuous", "nano"},
-    {"cli"},
-    {"__main__"},
-]
-LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # From a request to its plan nothing imports torch, not even within a function; converting weights does.
 WITHOUT_TORCH = {"errors", "types", "fields", "files", "prompts", "request", "library", "planning"}
 WITH_TORCH = {"library/convert.py"}
 HEAVY = ("torch", "transformers", "safetensors.torch", "av", "PIL", "diffusers", "rich")
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_rooms(tree: ast.AST) -> set[str]:
@@ -57,7 +33,9 @@ def imported_rooms(tree: ast.AST) -> set[str]:
 
 def test_every_room_has_its_place() -> None:
     rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    assert rooms <= set(LEVEL), f"give these a place in ORDER: {sorted(rooms - set(LEVEL))}"
+    assert rooms == set(LEVEL), (
+        f"ORDER in tests/house.py lacks or no longer needs {sorted(rooms ^ set(LEVEL))}"
+    )
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -68,6 +46,10 @@ def test_imports_point_upward_only(path: Path) -> None:
     others = imported_rooms(ast.parse(path.read_text())) - {room}
     wrong = {other for other in others if LEVEL[other] >= LEVEL[room]}
     assert not wrong, f"{room} imports {sorted(wrong)}, which are not below it"
+
+
+def test_the_page_of_the_architecture_prints_the_order() -> None:
+    assert PAGE.read_text() == with_rooms(PAGE.read_text()), "run `make docs`"
 
 
 def test_the_model_knows_nothing_of_adapters() -> None:

@@ -1,1 +1,1 @@
-"""Measurements against peers on the same weights and the same machine; each file is one command."""
+"""Measure Soundstage and its peers on the same weights and the same machine; each file is one command."""

@@ -1,4 +1,4 @@
-"""What a CUDA device gains by each fast path, line by line: the table of docs/gpu.md.
+"""Measure what each fast path gains on a CUDA device: the table of docs/gpu.md.
 
     python -m benchmarks.gpu                  # the published structure, 6 of its blocks, random weights
     python -m benchmarks.gpu --layers 48      # all of them
@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.transformer_step import Case, inputs, load_random
+from soundstage.diagnostics.measuring import wait_for
 from soundstage.model.arithmetic import PLAIN, use
 from soundstage.model.attention import strength_bias
-from soundstage.model.bias import BiasParts, attend_in_parts, parts_of
+from soundstage.model.bias import LEAST_ROWS, BiasParts, attend_in_parts, parts_of
 from soundstage.model.config import VideoVaeConfig, VocoderConfig, video_vae_header, vocoder_header
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
@@ -39,14 +40,14 @@ SCHEMES = ("fp8", "fp8-cast", "int8", "int8-dynamic")
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large. sizes: of a step. decode: of a clip."""
+    """The device and the sizes that are measured."""
 
     device: torch.device
     dtype: torch.dtype
     layers: int
     heads: int
-    sizes: tuple[VideoShape, ...]
-    decode: VideoShape
+    sizes: tuple[VideoShape, ...]  # of a step
+    decode: VideoShape  # of a clip to decode
     vae_channels: int
     vocoder: tuple[int, int]
     repeats: int
@@ -62,13 +63,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Line:
-    """One way beside the plain one, in seconds; peak_gb is of the way."""
+    """One way of computing beside the plain one, in seconds."""
 
     what: str
     plain_s: float
     way_s: float
     difference: float
-    peak_gb: float | None
+    peak_gb: float | None  # of the way, not of the plain one
 
     def __str__(self) -> str:
         peak = "-" if self.peak_gb is None else f"{self.peak_gb:.2f}"
@@ -93,7 +94,7 @@ def settings(dry: bool, layers: int, repeats: int) -> Setting:
 
 
 def timed(run: Callable[[], Tensor], at: Setting) -> tuple[float, Tensor, float | None]:
-    """Return the median seconds of a run, its result and the most memory it held; two runs come before."""
+    """Return the median seconds of a run, its result and its peak memory, after two untimed runs."""
     if at.on_device:
         gc.collect()
         torch.cuda.empty_cache()
@@ -103,18 +104,13 @@ def timed(run: Callable[[], Tensor], at: Setting) -> tuple[float, Tensor, float 
         for _ in range(2 if at.on_device else 0):
             run()
         for _ in range(at.repeats):
-            _wait(at)
+            wait_for(at.device)
             begin = time.perf_counter()
             out = run()
-            _wait(at)
+            wait_for(at.device)
             seconds.append(time.perf_counter() - begin)
     peak = torch.cuda.max_memory_allocated(at.device) / GB if at.on_device else None
     return statistics.median(seconds), out, peak
-
-
-def _wait(at: Setting) -> None:
-    if at.on_device:
-        torch.cuda.synchronize(at.device)
 
 
 def line(what: str, plain: Callable[[], Tensor], way: Callable[[], Tensor], at: Setting) -> Line:
@@ -128,7 +124,7 @@ def line(what: str, plain: Callable[[], Tensor], way: Callable[[], Tensor], at: 
 
 
 def steps(at: Setting) -> Iterator[Line]:
-    """Fused kernels, then a recorded step, beside plain PyTorch."""
+    """Compare fused kernels, then a recorded step, with plain PyTorch."""
     for shape in at.sizes:
         case = at.case(shape)
         model: Any = load_random(case)
@@ -152,7 +148,7 @@ def _beside(what: str, plain: tuple[float, Tensor, Any], way: tuple[float, Tenso
 
 
 def eight_bits(at: Setting) -> Iterator[Line]:
-    """Each way of holding weights in 8 bits, fused, beside full weights, which are fused as well."""
+    """Compare each form of 8-bit weights, fused, with full weights, which are fused as well."""
     for shape in at.sizes:
         case = at.case(shape)
         video, audio = inputs(case, at.dtype, str(at.device))
@@ -175,8 +171,8 @@ def eight_bits(at: Setting) -> Iterator[Line]:
 
 
 def masks(at: Setting) -> Iterator[Line]:
-    """Attention of a clip and a reference that do not see each other, dense and in parts."""
-    tokens = at.sizes[0].num_tokens
+    """Compare attention in parts with a dense mask, for a clip and a reference that do not see each other."""
+    tokens = max(at.sizes[0].num_tokens, LEAST_ROWS)  # fewer are not parted
     mask = torch.ones(1, 2 * tokens, 2 * tokens, device=at.device)
     mask[:, :tokens, tokens:] = mask[:, tokens:, :tokens] = 0
     dense = strength_bias(mask, at.dtype)
@@ -193,6 +189,7 @@ def masks(at: Setting) -> Iterator[Line]:
 
 
 def decodes(at: Setting) -> Iterator[Line]:
+    """Compare decoding a clip whole with decoding it in pieces."""
     base = {"encoder_base_channels": at.vae_channels, "decoder_base_channels": at.vae_channels}
     vae = VideoVae(VideoVaeConfig.from_header({"vae": video_vae_header(**base)}))
     _ready(vae, at)
@@ -207,7 +204,7 @@ def decodes(at: Setting) -> Iterator[Line]:
 
 
 def sound(at: Setting) -> Iterator[Line]:
-    """TF32 is allowed, as cuDNN has it by default; the vocoder computes without all the same."""
+    """Compare the vocoder, which computes without TF32, with one that uses it where PyTorch allows it."""
     base, bwe = at.vocoder
     header = {"vocoder": vocoder_header(base_channels=base, bwe_channels=bwe)}
     vocoder = Vocoder(VocoderConfig.from_header(header)).requires_grad_(False).to(at.device)

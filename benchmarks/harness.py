@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing, operation counts, peak memory, isolation, a table.
+"""Share what every benchmark needs: timing, operation counts, peak memory, isolation, a table.
 
 A benchmark is a function that builds one implementation and calls `measure`; `isolated` runs it in a process
 of its own, so that its peak memory is its own. `report` sets the measurements beside the machine's peak.
@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from soundstage.diagnostics.measuring import wait_for
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -34,19 +36,15 @@ SAMPLED_VALUES = 4096
 
 @dataclass(frozen=True)
 class Measurement:
-    """One implementation in one number format.
-
-    seconds: median of the timed runs. flops: operations of one run. peak_bytes: most memory the process (or
-    the CUDA device) held, weights included. sample: values spread evenly over the output, to compare.
-    """
+    """The measurement of one implementation in one number format."""
 
     name: str
     dtype: str
-    seconds: float
-    flops: int
-    peak_bytes: int
+    seconds: float  # median of the timed runs
+    flops: int  # operations of one run
+    peak_bytes: int  # most memory the process, or the CUDA device, held, weights included
     weight_bytes: int
-    sample: tuple[float, ...]
+    sample: tuple[float, ...]  # values spread evenly over the output, to compare
 
     @property
     def gflops_per_s(self) -> float:
@@ -74,16 +72,11 @@ def measure(
 
 
 def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    _wait_for(device)
+    wait_for(device)
     start = time.perf_counter()
     out = run()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - start, out
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -100,16 +93,16 @@ def _spread(out: Tensor) -> tuple[float, ...]:
 
 
 def count_flops(build: Callable[[], nn.Module], *inputs: tuple[int, ...]) -> int:
-    """Operations of one forward pass on inputs of these shapes; nothing is computed or stored."""
+    """Count the operations of one forward pass on inputs of these shapes, without computing it."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         build()(*(torch.empty(shape) for shape in inputs))
     return int(counter.get_total_flops())
 
 
 def random_state(module: nn.Module, dtype: torch.dtype, device: str, seed: int = 0) -> dict[str, Tensor]:
-    """Values for every parameter of a (meta) module, the same for the same names; buffers are left out.
+    """Return random values for every parameter of a module; the same names get the same values.
 
-    Scaled by fan-in so that activations keep their size through depth.
+    They are scaled by fan-in, so that activations keep their size through depth. The module may be on meta.
     """
     generator = torch.Generator().manual_seed(seed)
     state = {}
@@ -128,7 +121,7 @@ def isolated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks share."""
+    """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["float32", "bfloat16"])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="implementations to run (default: all)")
@@ -165,6 +158,6 @@ def report(title: str, rows: Sequence[Measurement], peaks: Mapping[str, float], 
 
 
 def _difference(first: Measurement, other: Measurement) -> float:
-    """||a - b|| / ||a|| over the sampled values."""
+    """Return ||a - b|| / ||a|| over the sampled values."""
     a, b = torch.tensor(first.sample), torch.tensor(other.sample)
     return float((a - b).norm() / a.norm())

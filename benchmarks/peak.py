@@ -1,4 +1,4 @@
-"""The machine's matrix-product peak: what a benchmark's GFLOP/s is a share of.
+"""Measure the machine's matrix-product peak, of which a benchmark's GFLOP/s is a share.
 
 python -m benchmarks.peak
 """
@@ -16,7 +16,7 @@ RUNS = 5
 
 
 def matmul_gflops_per_s(dtype: str, device: str = "cpu", threads: int | None = None) -> float:
-    """Best of a few square products, in 1e9 operations a second."""
+    """Return the best rate of a few square products, in 1e9 operations a second."""
     if threads is not None:
         torch.set_num_threads(threads)
     side = SIDE[torch.device(device).type]

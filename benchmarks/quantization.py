@@ -1,4 +1,4 @@
-"""What 8-bit weights cost in accuracy, by part of a block: the table of docs/lora.md.
+"""Measure what 8-bit weights cost in accuracy, by part of a block: the table of docs/lora.md.
 
     python -m benchmarks.quantization                       # the shipped nano, in bfloat16, on the CPU
     python -m benchmarks.quantization --model my-model --schemes fp8 int8
@@ -69,7 +69,7 @@ def quantization_error(module: nn.Module, scheme: Scheme, run: Callable[[], obje
 
 
 def modalities(parts: ModelParts) -> tuple[ModalityInputs, ModalityInputs]:
-    """Return picture and sound of a prompt in the middle of their way from noise."""
+    """Return the inputs of a step at one noise level: the picture and the sound of a prompt."""
     contexts = parts.encode([PROMPT])[0]
     generator = torch.Generator().manual_seed(0)
 

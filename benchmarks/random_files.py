@@ -1,4 +1,4 @@
-"""Full-size files of LTX-2.3 with random values: what a user of the split layout has on disk, without it.
+"""Write full-size files of LTX-2.3 with random values, as a user of the split layout has them on disk.
 
     python -m benchmarks.random_files FOLDER               # 41 GB, names as of the catalogue
     python -m benchmarks.random_files FOLDER --lora 8      # and a LoRA of rank 8 for every linear layer
@@ -88,7 +88,7 @@ Progress = Callable[[str, int, int], None]  # file, bytes done, bytes in all
 
 @dataclass(frozen=True)
 class GemmaSizes:
-    """Of Gemma 3 12B. The vocabulary's pieces are fewer than the rows of the embedding."""
+    """The sizes of Gemma 3 12B. Its vocabulary has fewer pieces than its embedding has rows."""
 
     width: int = 3840
     num_layers: int = 48
@@ -102,7 +102,7 @@ class GemmaSizes:
 
 @dataclass(frozen=True)
 class RandomFile:
-    """One file to write. given: the bytes of tensors whose values are not random."""
+    """One file to write. given: bytes of the tensors whose values are not random."""
 
     path: str
     tensors: Mapping[str, TensorEntry]
@@ -128,7 +128,10 @@ class RandomFile:
 def model_files(
     config: Mapping[str, Any], gemma: GemmaSizes, *, says_config: bool = False
 ) -> list[RandomFile]:
-    """The five files of a split model. config: sections as in published_config; says_config: store them."""
+    """Return the five files of a split model.
+
+    config: sections as in published_config. says_config: store them in the files.
+    """
     parts: dict[Part, dict[str, TensorEntry]] = {
         part: _shapes(part, config, gemma.width * (gemma.num_layers + 1)) for part in OFFICIAL_PREFIXES
     }
@@ -151,7 +154,7 @@ def _together(
 
 
 def _shapes(part: Part, config: Mapping[str, Any], text_features: int = 0) -> dict[str, TensorEntry]:
-    """A part's keys, shapes and dtypes. text_features: columns of the text projection."""
+    """Return a part's keys, shapes and dtypes. text_features: columns of the text projection."""
     entry = TensorEntry("BF16", (1, text_features))
     known: dict[Part, PartTensors] = {}
     if part == "text_projection":
@@ -172,7 +175,7 @@ def _is_fp8(key: str) -> bool:
 def _in_fp8(
     tensors: Mapping[str, TensorEntry], quantized: Sequence[str]
 ) -> tuple[dict[str, TensorEntry], dict[str, bytes]]:
-    """The same tensors, some of them in e4m3 with a scale of their own, and the scales."""
+    """Return the tensors with some of them in e4m3, each with a scale of its own, and the scales."""
     found, scales = dict(tensors), {}
     for name in quantized:
         found[name] = TensorEntry("F8_E4M3", found[name].shape)
@@ -182,7 +185,7 @@ def _in_fp8(
 
 
 def gemma_file(sizes: GemmaSizes) -> RandomFile:
-    """Gemma 3 in one file as ComfyUI has it, with the bytes of a made tokenizer.model."""
+    """Return Gemma 3 in one file, as ComfyUI has it, with the bytes of a made-up tokenizer.model."""
     d, h, kv, inner = sizes.width, sizes.num_heads, sizes.num_kv_heads, sizes.inner
     linear = {
         "self_attn.q_proj": (h * sizes.head_dim, d),
@@ -217,7 +220,7 @@ def gemma_file(sizes: GemmaSizes) -> RandomFile:
 
 
 def lora_file(config: Mapping[str, Any], rank: int) -> RandomFile:
-    """A LoRA of every linear layer of the transformer, in the official trainer's spelling."""
+    """Return a LoRA of every linear layer of the transformer, in the official trainer's spelling."""
     tensors = {}
     for key, entry in _shapes("transformer", config).items():
         if key.endswith(".weight") and len(entry.shape) == 2:
@@ -232,9 +235,9 @@ def lora_file(config: Mapping[str, Any], rank: int) -> RandomFile:
 
 
 def made_pieces(count: int) -> list[Piece]:
-    """A vocabulary of Gemma's kind and size: marks, bytes, characters, then all short words of letters.
+    """Return a vocabulary of Gemma's kind and size: marks, bytes, characters, all short words of letters.
 
-    Of pieces that could be made, the earlier one is made first.
+    Of two pieces that could be merged, the earlier one is merged first.
     """
     marks = [Piece(text, 0.0, CONTROL) for text in ("<pad>", "<eos>", "<bos>")] + [
         Piece("<unk>", 0.0, UNKNOWN)
@@ -254,7 +257,7 @@ def _with_and_without_space(letters: Sequence[str]) -> Iterator[str]:
 
 
 def sentencepiece_model(pieces: Sequence[Piece]) -> bytes:
-    """The bytes of a tokenizer.model that splits text as Gemma's does: byte pairs, no added space."""
+    """Return the bytes of a tokenizer.model that splits text as Gemma's does: byte pairs, no added space."""
     trainer = _number(TRAINER_ALGORITHM, BYTE_PAIRS)
     normalizer = _number(DUMMY_PREFIX, 0) + _number(REMOVE_SPACES, 0)
     listed = (_block(PIECES, _piece(piece)) for piece in pieces)
@@ -276,7 +279,7 @@ def _block(field_number: int, data: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """A number in groups of seven bits, the lowest first."""
+    """Return a number in groups of seven bits, the lowest first."""
     groups = []
     while value > 127:
         groups.append(value & 127 | 128)
@@ -288,14 +291,14 @@ def _varint(value: int) -> bytes:
 
 
 class Pool:
-    """Normal numbers, and the same rounded to e4m3 after division by FP8_SCALE."""
+    """Hold normal numbers, and the same rounded to e4m3 after division by FP8_SCALE."""
 
     def __init__(self, seed: int = 0, num_values: int = POOL_VALUES) -> None:
         self.values = torch.randn(num_values, generator=torch.Generator().manual_seed(seed))
         self.fp8 = (self.values / FP8_SCALE).clamp_(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8)
 
     def pieces(self, name: str, entry: TensorEntry) -> Iterator[Tensor]:
-        """A tensor's values, (n,) in its dtype, some at a time."""
+        """Yield a tensor's values, (n,) in its dtype, some at a time."""
         done, at = 0, zlib.crc32(name.encode()) % len(self.values)
         center, deviation = distribution(name, entry.shape)
         while done < entry.num_params:
@@ -309,7 +312,7 @@ class Pool:
 
 
 def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Mean and standard deviation of a tensor's values."""
+    """Return the mean and standard deviation of a tensor's values."""
     last = name.rpartition(".")[2]
     is_gemma_norm = re.search(r"(model\.norm|layernorm|layers\.\d+\.self_attn\.[qk]_norm)\.weight$", name)
     if is_gemma_norm:
@@ -328,7 +331,7 @@ def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def write_files(folder: Path, files: Sequence[RandomFile], progress: Progress | None = None) -> list[Path]:
-    """Write what is not there yet; returns all paths. Raises WeightsError if the disk lacks room."""
+    """Write the files that do not exist and return all paths. Raises WeightsError if the disk lacks room."""
     paths = [folder / file.path for file in files]
     lacking = [(path, file) for path, file in zip(paths, files, strict=True) if not _is_written(path, file)]
     needed = sum(file.num_bytes for _, file in lacking)
@@ -371,7 +374,7 @@ def _pieces(name: str, entry: TensorEntry, file: RandomFile, pool: Pool) -> Iter
 
 
 class _Percent:
-    """Progress on stderr: a line a percent of a file."""
+    """Print progress on standard error, a line for each percent of a file."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int] | None = None

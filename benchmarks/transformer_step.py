@@ -1,4 +1,4 @@
-"""One joint step of the diffusion transformer, video and audio, against diffusers.
+"""Compare one joint step of the diffusion transformer, video and audio, with diffusers.
 
     python -m benchmarks.transformer_step
     python -m benchmarks.transformer_step --layers 1 --frames 25 --height 128 --width 128    # a quick look
@@ -102,7 +102,7 @@ BUILDERS: dict[str, Callable[[Case], nn.Module]] = {
 
 
 def load_random(case: Case) -> nn.Module:
-    """One of the transformers on the weights that both share."""
+    """Return one of the transformers, on the weights that both share."""
     with torch.device("meta"):
         ours = soundstage_transformer(case)
     state = random_state(ours, DTYPES[case.dtype], case.device)
@@ -118,7 +118,7 @@ def load_random(case: Case) -> nn.Module:
 
 
 def inputs(case: Case, dtype: torch.dtype, device: str) -> tuple[ModalityInputs, ModalityInputs]:
-    """Video and audio at one noise level, the same values for both implementations."""
+    """Return video and audio at one noise level, with the same values for both implementations."""
     generator = torch.Generator().manual_seed(1)
 
     def stream(positions: Tensor, context_width: int) -> ModalityInputs:
@@ -137,7 +137,7 @@ def inputs(case: Case, dtype: torch.dtype, device: str) -> tuple[ModalityInputs,
 
 
 def step_of(case: Case, model: Any) -> Callable[[], Tensor]:
-    """A call of one step; returns the velocities of both streams in one row."""
+    """Return a function that runs one step and returns the velocities of both streams in one row."""
     video, audio = inputs(case, next(model.parameters()).dtype, case.device)
     if case.name == "soundstage":
         tables = model.prepare(video, audio)
@@ -148,7 +148,7 @@ def step_of(case: Case, model: Any) -> Callable[[], Tensor]:
 def diffusers_step(
     case: Case, model: Any, video: ModalityInputs, audio: ModalityInputs
 ) -> Callable[[], Tensor]:
-    """A call of one step of diffusers' transformer on our inputs."""
+    """Return a function that runs one step of diffusers' transformer on our inputs."""
     frames, height, width = case.grid
     options = {
         "hidden_states": video.latents,
@@ -173,7 +173,7 @@ def _row(velocities: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def count_step_flops(case: Case) -> int:
-    """Operations of one of our steps, counted on the meta device; diffusers' rate is in the same ones."""
+    """Count the operations of one of our steps, on the meta device. diffusers' rate is in the same ones."""
     case = replace(case, name="soundstage", device="cpu")
     with torch.device("meta"):
         model = soundstage_transformer(case)
@@ -199,14 +199,14 @@ def count_step_flops(case: Case) -> int:
 
 
 class Contender:
-    """One implementation in a process of its own, which stays between its turns."""
+    """Run one implementation in a process of its own, which stays between its turns."""
 
     def __init__(self, case: Case) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_start, initargs=(case,))
 
     def turn(self, warmup: int) -> Measurement:
-        """One timed step."""
+        """Time one step."""
         return self._pool.submit(_take_turn, warmup).result()
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ def _take_turn(warmup: int) -> Measurement:
 
 
 def alternate(cases: list[Case], *, repeats: int, warmup: int) -> list[Measurement]:
-    """Timed steps in turns; per contender the median of its seconds and its last peak memory."""
+    """Time steps in turns; return for each contender its median seconds and its last peak memory."""
     contenders = [Contender(case) for case in cases]
     turns: list[list[Measurement]] = [[] for _ in contenders]
     for repeat in range(repeats):

@@ -1,5 +1,4 @@
-"""Decode of 25 frames at 256x256 by the full video decoder (407 M parameters), whole and in a stream of
-pieces, against diffusers.
+"""Compare the full video decoder, 407 M parameters, with diffusers: 25 frames, 256x256, whole and in pieces.
 
     python -m benchmarks.video_decode
     python -m benchmarks.video_decode --frames 9 --height 64 --width 64     # a quick look
@@ -57,7 +56,7 @@ def soundstage_decoder() -> nn.Module:
 
 
 class StreamingDecoder(VideoDecoder):
-    """The same decoder on a clip in pieces of up to `max_bytes`, joined."""
+    """Decode a clip in pieces of up to `max_bytes` and join them, with the same decoder."""
 
     max_bytes = MAX_BYTES
 
@@ -95,7 +94,7 @@ DECODERS = {
 
 
 def load_random(name: str, dtype: torch.dtype, device: str) -> nn.Module:
-    """One of the decoders on the weights that all of them share."""
+    """Return one of the decoders, on the weights that all of them share."""
     with torch.device("meta"):
         ours = soundstage_decoder()
         decoder = DECODERS[name]()

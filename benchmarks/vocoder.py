@@ -1,4 +1,4 @@
-"""Mel to 48 kHz stereo by the full vocoder with bandwidth extension, against diffusers.
+"""Compare the full vocoder with bandwidth extension, mel to 48 kHz stereo, with diffusers.
 
     python -m benchmarks.vocoder                                   # 2 s of sound, published width
     python -m benchmarks.vocoder --base-channels 128 --bwe-channels 64
@@ -62,7 +62,7 @@ NAMES = ("soundstage", "diffusers")
 
 
 def load_random(case: Case) -> nn.Module:
-    """One of the vocoders on the weights and stored filters that all of them share."""
+    """Return one of the vocoders, on the weights and stored filters that all of them share."""
     ours = soundstage_vocoder(case)
     ours.load_state_dict(random_state(ours, torch.float32, "cpu"), strict=False)  # filters stay as built
     if case.name == "soundstage":

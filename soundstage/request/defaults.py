@@ -39,7 +39,7 @@ Sides = tuple[Side, Side]
 
 @record
 class Defaults:
-    """What a model takes where a request says nothing.
+    """Values that a model takes where a request says nothing.
 
     The values here are the 22B dev model's published ones, sized for a single pass.
     """

@@ -1,4 +1,4 @@
-"""Where a command's results go: names are taken before the work, and no finished clip is lost after it."""
+"""Result files of a command: names are taken before the work, and no finished clip is lost after it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """What a run's results are called.
+    """Names of a run's results.
 
-    path: of the clip. reserved: that name, so that no other process gets it; None where it is replaced.
-    contact_sheet: whether one is made as well. force: whether it replaces one that is there.
+    path: the clip's file. reserved: that name, so that no other process gets it; None where it is replaced.
+    contact_sheet: one is made as well. force: it replaces one that is there.
     """
 
     path: Path

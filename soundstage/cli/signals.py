@@ -27,7 +27,7 @@ _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
 
 class Interrupts:
-    """What Ctrl-C and a request to end do, from the first import to the last moment of the process.
+    """Handle Ctrl-C and requests to end, from the first import to the last moment of the process.
 
     Before the work begins they end the process at once: there is nothing to tidy up. Later the first one
     raises KeyboardInterrupt, so that files half-written are removed; where a module is being imported it does

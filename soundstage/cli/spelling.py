@@ -24,7 +24,7 @@ _ASKS = "leave out|leave|give|raise|lower|drop|keep"
 
 
 class FieldOption(NamedTuple):
-    """Where a field is given. name: of the parameter. typed: as the user types it. word: of its help."""
+    """The option that gives a field. name: the parameter. typed: as typed by the user. word: from its help."""
 
     name: str
     typed: str
@@ -36,21 +36,21 @@ class Spoken:
 
     def __init__(self, spelled: Mapping[str, str], values: Mapping[str, Any]) -> None:
         self._values = values
-        self._places: dict[str, list[FieldOption]] = {}
+        self._options: dict[str, list[FieldOption]] = {}
         for option in TABLE:
             name = option.name if option.name in spelled else SHARED.get(option.name, "")
             if name in spelled:
                 for text in (*([option.field] if option.field else []), *option.reads):
                     field, _, word = text.partition(" ")
-                    self._places.setdefault(field, []).append(FieldOption(name, spelled[name], word))
+                    self._options.setdefault(field, []).append(FieldOption(name, spelled[name], word))
         for name, typed in spelled.items():
-            self._places.setdefault(name, [FieldOption(name, typed, "")])
-        roots = {field.partition(".")[0] for field in self._places}
+            self._options.setdefault(name, [FieldOption(name, typed, "")])
+        roots = {field.partition(".")[0] for field in self._options}
         self._roots = "|".join(sorted(map(re.escape, roots), key=len, reverse=True))
 
     def sentence(self, message: str) -> str:
         """Return a message with options in place of the fields it names; values stay as they are."""
-        if not self._places:
+        if not self._options:
             return message
         path = rf"(?P<root>{self._roots})(?P<rest>(?:\[\d+\]|\.[a-z]\w*)*)"
         edges = (r"(?<![\w/.'\"@=-])", r"(?![\w/'\"=-]|\.\w)")
@@ -67,11 +67,11 @@ class Spoken:
         if field is None:
             return None
         root = field.partition("[")[0].partition(".")[0]
-        typed = [p.typed for path, places in self._places.items() for p in places if _root(path) == root]
+        typed = [p.typed for path, options in self._options.items() for p in options if _root(path) == root]
         named = [(sentence.find(t), -len(t), t) for t in typed if t in sentence]
         if named:
             return min(named)[2]
-        return self._places[root][0].typed if root in self._places else None
+        return self._options[root][0].typed if root in self._options else None
 
     def _path(self, match: re.Match[str]) -> str:
         """A field with an index, a part or an underscore, which no sentence has by chance."""
@@ -81,44 +81,43 @@ class Spoken:
         index = re.search(r"\[(\d+)\]", rest)
         field = re.sub(r"\[\d+\]", "", root + rest)
         number = None if index is None else int(index[1])
-        if field in self._places:
-            place = self._given(field, number)
-            return (
-                f"{place.word} of {self._typed(place, number)}" if place.word else self._typed(place, number)
-            )
-        if (index is not None or root in _OPEN) and root in self._places:
-            place = self._given(root, number)
-            return f"{field.partition('.')[2]} of {self._typed(place, number)}"
+        if field in self._options:
+            option = self._given(field, number)
+            typed = self._typed(option, number)
+            return f"{option.word} of {typed}" if option.word else typed
+        if (index is not None or root in _OPEN) and root in self._options:
+            option = self._given(root, number)
+            return f"{field.partition('.')[2]} of {self._typed(option, number)}"
         return match[0]
 
     def _word(self, match: re.Match[str]) -> str:
         """A field whose name is a plain word, where the grammar shows that the field is meant."""
         root = match["root"]
-        return match[0] if root not in self._places else match["before"] + self._places[root][0].typed
+        return match[0] if root not in self._options else match["before"] + self._options[root][0].typed
 
     def _given(self, field: str, index: int | None) -> FieldOption:
-        """Of the places that fill a field, the one its item came from: --image's, then --last-image's."""
-        places = self._places[field]
+        """Return the option that an item of a field came from: --image's items, then --last-image's."""
+        options = self._options[field]
         left = index or 0
-        for place in places:
-            count = len(self._texts(place))
+        for option in options:
+            count = len(self._texts(option))
             if left < count:
-                return place
+                return option
             left -= count
-        return places[0]
+        return options[0]
 
-    def _texts(self, place: FieldOption) -> list[str]:
-        """What was given at a place."""
-        value = self._values.get(place.name)
+    def _texts(self, option: FieldOption) -> list[str]:
+        """Return the values given to an option."""
+        value = self._values.get(option.name)
         if value is None:
             return []
         return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
 
-    def _typed(self, place: FieldOption, index: int | None) -> str:
-        """The option, with its value where it was given more than once."""
-        texts = self._texts(place)
+    def _typed(self, option: FieldOption, index: int | None) -> str:
+        """Return the option, with its value where it was given more than once."""
+        texts = self._texts(option)
         shown = index is not None and len(texts) > 1 and index < len(texts)
-        return f"{place.typed} '{texts[index]}'" if shown and index is not None else place.typed
+        return f"{option.typed} '{texts[index]}'" if shown and index is not None else option.typed
 
 
 def _once(message: str) -> str:

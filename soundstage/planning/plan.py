@@ -46,7 +46,7 @@ class Condition:
     index: its place in request.guides or request.references. frame: the pixel frame of the pass where it
     begins, negative before the clip. num_frames: pixel frames that are encoded, from `num_latents`. doubled:
     its first frame is encoded twice and the first latent dropped, so that every latent covers 8 frames.
-    tokens: those added beside the clip; 0 in place. downscale, temporal: of a reference.
+    tokens: those added beside the clip; 0 in place. downscale, temporal: the factors of a reference.
     """
 
     kind: Literal["replace", "guide", "reference"]
@@ -111,9 +111,9 @@ class LoraUse:
 class PassPlan:
     """One run of the loop. Tokens are 0 and scales None for a modality that is not made.
 
-    video_tokens, audio_tokens: of the result; added_video, added_audio: beside it, dropped afterwards.
-    video, audio: guidance, one set of scales or one for each stretch of noise levels. kinds: all forward
-    passes that some step makes. frozen: modalities that are given, not made. seed: None continues the
+    video_tokens, audio_tokens: the result's tokens; added_video, added_audio: tokens beside it, dropped
+    later. video, audio: guidance, one set of scales or one for each stretch of noise levels. kinds: all
+    forward passes that some step makes. frozen: modalities that are given, not made. seed: None continues the
     random numbers of the pass before. cache: leaves blocks out of the forwards of some steps.
     """
 
@@ -171,10 +171,10 @@ class PassPlan:
 class Plan:
     """The work for one request on one model. width, height in pixels; num_frames: those that are made.
 
-    thin: every thin-th frame is kept. audio_pass: name of the pass whose sound is kept. driven: the sound
-    of the result is the input's own samples. windows, clips: of a long take, its windows and the plan of
-    each; `passes` are then those of the first. notices: sentences that the user should read before the work
-    begins; the command line prints them on stderr. shown_frames: of the result, where the last of those made
+    thin: every thin-th frame is kept. audio_pass: name of the pass whose sound is kept. driven: the sound of
+    the result is the input's own samples. windows, clips: the windows of a long take and the plan of each;
+    `passes` are then those of the first. notices: sentences that the user should read before the work begins;
+    the command line prints them on stderr. shown_frames: frames of the result, where the last of those made
     only fill a latent and are cut off; None is all. whole_sound: a given sound is kept to its own end.
     shown_size: width and height of the result where the last pixels only fill cells and are cut off; None is
     all. source_size: what the source is drawn out to at its edges then.

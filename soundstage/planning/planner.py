@@ -41,7 +41,6 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
     every problem, one after the other, "; " between them.
     """
     resolved = ResolvedRequest(request, model, recipe)
-    draft = _Draft(resolved)
     check_options(resolved)
     check_needs(resolved)
     size = film_size(resolved)
@@ -49,18 +48,18 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
     check_rate(resolved)
     fps = resolved.made_fps
     length = film_length(resolved, fps)
-    passes = draft.passes(VideoShape(length.made, height, width), fps)
+    passes = _PassPlanner(resolved).passes(VideoShape(length.made, height, width), fps)
     tell_cuts(resolved, passes[-1], size)
     tell_changes(resolved, passes[-1], length.shown)
     check_trained(resolved, passes)
     check_use(resolved, passes)
     check_readable(resolved, passes)
     timeline = resolved.timeline(passes[-1])
-    files = draft.files()
+    files = _files(resolved)
     for notice in model.notices:
         resolved.notice(notice)
     resolved.raise_problems()
-    negatives = draft.negatives(passes)
+    negatives = _negatives(resolved, passes)
     return Plan(
         request=request,
         model=model.name,
@@ -89,15 +88,16 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
     )
 
 
-class _Draft:
-    """The passes of a plan, and what they need."""
+class _PassPlanner:
+    """The passes of a plan, worked out one after the other."""
 
     def __init__(self, resolved: ResolvedRequest) -> None:
         self.resolved = resolved
+        self.request, self.recipe, self.defaults = resolved.request, resolved.recipe, resolved.defaults
         self.conditioning = ConditioningPlan(resolved)
 
     def passes(self, shape: VideoShape, fps: float) -> tuple[PassPlan, ...]:
-        return tuple(self._pass(i, pass_, shape, fps) for i, pass_ in enumerate(self.resolved.recipe.passes))
+        return tuple(self._pass(i, pass_, shape, fps) for i, pass_ in enumerate(self.recipe.passes))
 
     def _pass(self, i: int, pass_: Pass, whole: VideoShape, whole_fps: float) -> PassPlan:
         shape = VideoShape(
@@ -141,8 +141,8 @@ class _Draft:
             source=source,
             identity=identity,
             loras=self._loras(pass_),
-            seed=self.resolved.request.seed if i == 0 else None,
-            cache=self.resolved.request.cache if self._is_main(i) else None,
+            seed=self.request.seed if i == 0 else None,
+            cache=self.request.cache if self._is_main(i) else None,
         )
 
     def _is_main(self, i: int) -> bool:
@@ -151,7 +151,7 @@ class _Draft:
 
     def _sampler(self, i: int, pass_: Pass) -> str:
         try:
-            return sampler_key((self.resolved.request.sampler if self._is_main(i) else None) or pass_.sampler)
+            return sampler_key((self.request.sampler if self._is_main(i) else None) or pass_.sampler)
         except RequestError as problem:
             self.resolved.problem("sampler", str(problem))
             return "euler"
@@ -167,41 +167,37 @@ class _Draft:
             return schedules.DISTILLED
 
     def _sigma_list(self, i: int, pass_: Pass, shape: VideoShape, denoise: float | None) -> schedules.Sigmas:
-        request, fixed = self.resolved.request, pass_.sigmas
+        request, fixed = self.request, pass_.sigmas
         if self._is_main(i) and request.sigmas is not None:
             fixed = schedules.check(request.sigmas)
         if fixed is not None:
             return fixed if denoise is None else _cut(fixed, denoise)
-        name = (
-            (request.schedule if self._is_main(i) else None)
-            or pass_.schedule
-            or self.resolved.defaults.schedule
-        )
-        count = (request.steps if self._is_main(i) else None) or pass_.steps or self.resolved.defaults.steps
+        name = (request.schedule if self._is_main(i) else None) or pass_.schedule or self.defaults.schedule
+        count = (request.steps if self._is_main(i) else None) or pass_.steps or self.defaults.steps
         # The published one-stage recipe uses the 4096-token line at every size.
-        tokens = None if pass_.all_tokens else self.resolved.defaults.schedule_tokens
+        tokens = None if pass_.all_tokens else self.defaults.schedule_tokens
         if name == "distilled" and denoise is not None:
             return _cut(schedules.named(name, count), denoise)
         return schedules.named(name, count, num_tokens=tokens or shape.num_tokens, denoise=denoise or 1.0)
 
     def _scales(self, modality: str, i: int, pass_: Pass, frozen: tuple[str, ...]) -> Guidance | None:
-        if modality not in self.resolved.request.modalities:
+        if modality not in self.request.modalities:
             return None
         if modality in frozen:
             return NEUTRAL
-        base: Guidance = getattr(pass_, modality) or getattr(self.resolved.defaults, modality)
+        base: Guidance = getattr(pass_, modality) or getattr(self.defaults, modality)
         scales = self._asked_scales(modality, pass_, base) if self._is_main(i) else base
         for one in every(scales):
             if one.stg and not one.stg_blocks:
                 self.resolved.problem(
                     "stg", f"stg is {one.stg:g}, but this model names no blocks for it; leave stg at 0"
                 )
-        alone = len(self.resolved.request.modalities) == 1
+        alone = len(self.request.modalities) == 1
         return with_words(scales, {"modality": 1.0}, modality) if alone else scales
 
     def _asked_scales(self, modality: str, pass_: Pass, base: Guidance) -> Guidance:
         """Return a pass's guidance of a modality with the request's values in place of its own."""
-        request = self.resolved.request
+        request = self.request
         asked: dict[str, Any] = {
             "cfg": _first(getattr(request, f"{modality}_guidance"), request.guidance),
             "stg": request.stg,
@@ -225,10 +221,10 @@ class _Draft:
             frozen.add("audio")
         if source is not None:
             frozen |= {name for name in ("video", "audio") if getattr(source, name) == "all"}
-        return tuple(sorted(frozen & self.resolved.request.modalities, reverse=True))
+        return tuple(sorted(frozen & self.request.modalities, reverse=True))
 
     def _identity(self, pass_: Pass) -> str:
-        audio = self.resolved.request.audio
+        audio = self.request.audio
         return (
             pass_.identity
             if audio is not None and audio.mode == "identity" and self.resolved.has_audio
@@ -237,11 +233,11 @@ class _Draft:
 
     def _identity_tokens(self, identity: str, sound: int) -> int:
         info = self.resolved.infos.get("audio.file")
-        if identity == "none" or info is None or info.sound_s is None or self.resolved.request.audio is None:
+        if identity == "none" or info is None or info.sound_s is None or self.request.audio is None:
             return 0
         if identity == "previous":
             return sound
-        left_s = info.sound_s - self.resolved.request.audio.start_s
+        left_s = info.sound_s - self.request.audio.start_s
         if left_s > heard_s(identity):
             self.resolved.notice(
                 f"the voice lasts {left_s:.4g} s; only its first {heard_s(identity):g} s are heard"
@@ -253,9 +249,9 @@ class _Draft:
         for role, strength in pass_.loras:
             if role != DISTILLED_LORA:
                 uses.append(LoraUse(role, strength))
-            elif not self.resolved.defaults.distilled:
+            elif not self.defaults.distilled:
                 uses.append(LoraUse(str(self.resolved.model.extra(role).path), strength))
-        for lora in self.resolved.request.loras:
+        for lora in self.request.loras:
             span = None if lora.span is None else (lora.span.start_s, lora.span.end_s)
             if lora.passes is None:
                 used = pass_.references or not self._in_context(lora.path)
@@ -267,54 +263,46 @@ class _Draft:
 
     def _in_context(self, path: str) -> bool:
         try:
-            return bool(self.resolved.request.references) and read_references(path).in_context
+            return bool(self.request.references) and read_references(path).in_context
         except SoundstageError:
             return False  # reported already
 
-    def negatives(self, passes: tuple[PassPlan, ...]) -> tuple[str | None, str | None]:
-        """Return the negative prompts of picture and sound; None where nothing reads one."""
-        request = self.resolved.request
-        shared = _first(request.negative_prompt, self.resolved.defaults.negative_prompt)
-        if not any(reads_negative(passes, m) for m in ("video", "audio")):
-            return None, None
-        video, audio = (
-            _first(t, shared) for t in (request.video_negative_prompt, request.audio_negative_prompt)
-        )
-        # Beside a driving sound the negative pass reads the prompt: that stream has no text of its own.
-        hears = self.resolved.has_audio and not self.resolved.driving
-        return (video if self.resolved.has_video else None), (audio if hears else None)
 
-    def files(self) -> tuple[ModelFile, ...]:
-        """Return the files that the plan needs; missing ones besides the model's own are problems."""
-        roles: list[str] = [
-            role
-            for pass_ in self.resolved.recipe.passes
-            for role in pass_.upsample
-            if self.resolved.has_video
+def _negatives(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> tuple[str | None, str | None]:
+    """Return the negative prompts of picture and sound; None where nothing reads one."""
+    request = resolved.request
+    shared = _first(request.negative_prompt, resolved.defaults.negative_prompt)
+    if not any(reads_negative(passes, m) for m in ("video", "audio")):
+        return None, None
+    video, audio = (_first(t, shared) for t in (request.video_negative_prompt, request.audio_negative_prompt))
+    # Beside a driving sound the negative pass reads the prompt: that stream has no text of its own.
+    hears = resolved.has_audio and not resolved.driving
+    return (video if resolved.has_video else None), (audio if hears else None)
+
+
+def _files(resolved: ResolvedRequest) -> tuple[ModelFile, ...]:
+    """Return the files that the plan needs; missing ones besides the model's own are problems."""
+    roles: list[str] = [
+        role for pass_ in resolved.recipe.passes for role in pass_.upsample if resolved.has_video
+    ]
+    if not resolved.defaults.distilled:
+        roles += [
+            role for pass_ in resolved.recipe.passes for role, _ in pass_.loras if role == DISTILLED_LORA
         ]
-        if not self.resolved.defaults.distilled:
-            roles += [
-                role
-                for pass_ in self.resolved.recipe.passes
-                for role, _ in pass_.loras
-                if role == DISTILLED_LORA
-            ]
-        extras = {role: self.resolved.model.extra(role) for role in roles}
-        for role, file in extras.items():
-            if file.num_bytes is None:
-                self.resolved.problem(
-                    "recipe",
-                    f"recipe '{self.resolved.recipe.name}' needs the {file.part}, and there is no "
-                    f"{file.path}; put the file there or choose another recipe",
-                )
-                continue
-            try:
-                self.resolved.model.check_extra(role)
-            except SoundstageError as error:
-                self.resolved.problem(
-                    "recipe", f"recipe '{self.resolved.recipe.name}' cannot be used: {error}"
-                )
-        return (*self.resolved.model.files(), *extras.values())
+    extras = {role: resolved.model.extra(role) for role in roles}
+    for role, file in extras.items():
+        if file.num_bytes is None:
+            resolved.problem(
+                "recipe",
+                f"recipe '{resolved.recipe.name}' needs the {file.part}, and there is no "
+                f"{file.path}; put the file there or choose another recipe",
+            )
+            continue
+        try:
+            resolved.model.check_extra(role)
+        except SoundstageError as error:
+            resolved.problem("recipe", f"recipe '{resolved.recipe.name}' cannot be used: {error}")
+    return (*resolved.model.files(), *extras.values())
 
 
 def _cut(fixed: schedules.Sigmas, denoise: float) -> schedules.Sigmas:

@@ -24,6 +24,7 @@ from soundstage.memory.machine import Machine
 from soundstage.memory.offload import chunk_feed_forward
 from soundstage.memory.policy import Residency
 from soundstage.memory.stream import BlockLayout
+from soundstage.model import long_sound, pieces, video_vae
 from soundstage.model.attention import Attention
 from soundstage.model.config import TransformerConfig, VideoVaeConfig, transformer_header, video_vae_header
 from soundstage.model.transformer import ModalityInputs, Transformer
@@ -162,6 +163,12 @@ def test_the_decoder_is_priced_within_ten_per_cent_at_full_size(how: str, size: 
     pixels_held = 0 if how == "whole" else pass_.width * pass_.height * pass_.num_frames * 3
     priced = cost.decode_bytes(pass_, BF16, Residency(decode=how)) - pixels_held  # type: ignore[arg-type]
     assert priced == pytest.approx(live.peak, rel=0.1)
+
+
+def test_the_bounds_of_the_modules_are_those_of_the_prices() -> None:
+    assert video_vae.PIECE_BYTES["cuda"] == cost.DECODE_NORMED
+    assert cost.DECODE_PIECE_BYTES == pieces.MAX_BYTES
+    assert long_sound.STRETCH_LATENTS <= cost.AUDIO_STRETCH
 
 
 # --- a process's memory ------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def test_the_bounds_of_the_modules_are_those_of_the_prices() -> None:
 CHILD = """
 import json, sys, torch
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.model.transformer import Modality, Transformer
+from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.model.config import TransformerConfig
 from soundstage.memory.policy import Residency
 from soundstage.weights.header import read_header
@@ -192,7 +192,8 @@ def memory(field):
 path, policy, resident, grid, audio_tokens, runs = json.loads(sys.argv[1])
 def stream(positions, width):
     n, sigma = positions.shape[2], torch.tensor([0.5])
-    return Modality(torch.randn(1, n, 128), sigma, sigma.expand(1, n), positions, torch.randn(1, 64, width))
+    tokens, context = torch.randn(1, n, 128), torch.randn(1, 64, width)
+    return ModalityInputs(tokens, sigma, sigma.expand(1, n), positions, context)
 
 torch.nn.Linear(256, 256).bfloat16()(torch.randn(256, 256).bfloat16())  # the kernels' own memory
 files = [read_header(path)]

@@ -28,6 +28,7 @@ from soundstage.model.arithmetic import PLAIN, use
 from soundstage.model.attention import strength_bias
 from soundstage.model.bias import LEAST_ROWS, BiasParts, attend_in_parts, parts_of
 from soundstage.model.config import VideoVaeConfig, VocoderConfig, video_vae_header, vocoder_header
+from soundstage.model.pieces import decode_pieces
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.speed import cuda, graphs
@@ -197,7 +198,7 @@ def decodes(at: Setting) -> Iterator[Line]:
     latents = torch.randn(1, vae.config.latent_channels, *shape, device=at.device, dtype=at.dtype)
     yield line(
         f"decode {_name(at.decode)}, whole beside pieces",
-        lambda: torch.cat(list(vae.decode_pieces(latents)), dim=2),
+        lambda: torch.cat(list(decode_pieces(vae, latents)), dim=2),
         lambda: vae.decode(latents),
         at,
     )

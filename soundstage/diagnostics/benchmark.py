@@ -26,6 +26,7 @@ from soundstage.library.sizes import ModelSizes
 from soundstage.memory.machine import kind_of, pick_device
 from soundstage.memory.offload import Streamed
 from soundstage.memory.policy import Residency
+from soundstage.model.pieces import decode_pieces
 from soundstage.model.transformer import Transformer
 from soundstage.planning.cost import CUDA_CONTEXT_BYTES, FRAGMENTATION, Work, activation_bytes
 from soundstage.planning.placement import CHUNK_TOKENS
@@ -229,7 +230,7 @@ def _decodes(settings: Benchmark) -> Iterator[Measurement]:
     latents = torch.randn(1, channels, *shape, device=settings.device, dtype=torch.bfloat16)
 
     def in_pieces() -> None:
-        for piece in vae.decode_pieces(latents):
+        for piece in decode_pieces(vae, latents):
             del piece
 
     for what, run in (("decode whole", lambda: vae.decode(latents)), ("decode in pieces", in_pieces)):

@@ -10,7 +10,7 @@ tests/parity/test_video_vae.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -316,18 +316,3 @@ class VideoVae(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Decode normalised latents to pixels (B, 3, 8(T-1)+1, 32H, 32W), about [-1, 1], not clamped."""
         return self.decoder(self.per_channel_statistics.denormalize(latents))  # type: ignore[no-any-return]
-
-    def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
-        """Decode in pieces of whole frames, in order, in memory that does not grow with length.
-
-        Each piece is (B, 3, n, 32H, 32W), for inference only; `pieces` says how.
-        """
-        from soundstage.model.pieces import decode_pieces
-
-        return decode_pieces(self, latents)
-
-    def encode_pieces(self, chunks: Iterable[Tensor]) -> Tensor:
-        """Encode a clip given in chunks (B, 3, n, H, W) of any lengths, 8k+1 frames in all."""
-        from soundstage.model.pieces import encode_pieces
-
-        return encode_pieces(self, chunks)

@@ -29,6 +29,7 @@ from soundstage.memory.policy import Residency
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.long_sound import decode_sound
 from soundstage.model.mel import log_mel, resample, to_stereo
+from soundstage.model.pieces import decode_pieces
 from soundstage.model.preview import LinearPreview, TinyDecoder
 from soundstage.model.transformer import Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
@@ -276,7 +277,7 @@ class ModelParts:
         self.manager.bring("video decoder")
         if self.residency.decode == "whole":
             return iter((vae.decode(latents),))
-        return vae.decode_pieces(latents)
+        return decode_pieces(vae, latents)
 
     def decode_audio(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
         """Decode latents (1, 8, T, 16) to samples (1, 2, n) float32 at 48 kHz.

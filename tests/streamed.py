@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from soundstage.memory.offload import OffloadedFile, Streamed, stream_from_files
+from soundstage.memory.offload import OffloadedFile, StreamedBlocks, stream_from_files
 from soundstage.memory.policy import Residency
 from soundstage.weights.layouts import Part, PartTensors
 from soundstage.weights.load import open_part
@@ -23,7 +23,7 @@ def load_streamed(
     *,
     blocks: str = "transformer_blocks",
     **place: Any,
-) -> tuple[Module, Streamed]:
+) -> tuple[Module, StreamedBlocks]:
     """Return a module, ready to run, and what streams its blocks. place: of `stream_from_files`."""
     module, tensors = open_part(build, parts, part)
     placed = stream_from_files(module, tensors, blocks, residency, **place)

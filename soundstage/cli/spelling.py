@@ -24,7 +24,7 @@ _ASKS = "leave out|leave|give|raise|lower|drop|keep"
 
 
 class FieldOption(NamedTuple):
-    """The option that gives a field. name: the parameter. typed: as typed by the user. word: from its help."""
+    """The option that gives a field. name: the parameter. typed: as typed. word: from its help."""
 
     name: str
     typed: str

@@ -24,7 +24,7 @@ from soundstage.diagnostics.random_weights import (
 from soundstage.errors import RequestError, listed
 from soundstage.library.sizes import ModelSizes
 from soundstage.memory.machine import kind_of, pick_device
-from soundstage.memory.offload import Streamed
+from soundstage.memory.offload import StreamedBlocks
 from soundstage.memory.policy import Residency
 from soundstage.model.pieces import decode_pieces
 from soundstage.model.transformer import Transformer
@@ -160,7 +160,7 @@ def measured_steps(
     sizes: Sequence[tuple[int, int, int]] | None = None,
 ) -> Iterator[Measurement]:
     """Yield a row per size. The model is built once and freed afterwards."""
-    streams = residency.streams
+    streams = residency.streams_blocks
     head = Measurement("streamed step" if streams else "resident step", weights, "", cap_gb)
     head = replace(head, kept=residency.resident_blocks if streams else settings.layers)
     meter = Meter(settings.device)
@@ -179,7 +179,7 @@ def _timed_row(
     row: Measurement,
     settings: Benchmark,
     model: Transformer,
-    placed: Streamed | None,
+    placed: StreamedBlocks | None,
     size: tuple[int, int, int],
     meter: Meter,
 ) -> Measurement:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.memory.offload import Streamed, chunk_feed_forward, place_streamed, streamed_numbers
+from soundstage.memory.offload import StreamedBlocks, chunk_feed_forward, place_blocks, streamed_numbers
 from soundstage.memory.policy import Residency
 from soundstage.memory.stream import BlockLayout, HostSource, like, owners_of
 from soundstage.model.config import (
@@ -31,7 +31,7 @@ NOISE_ELEMENTS = 1 << 22
 
 def random_transformer(
     layers: int, weights: str, device: torch.device, residency: Residency
-) -> tuple[Transformer, Streamed | None]:
+) -> tuple[Transformer, StreamedBlocks | None]:
     """Return the 22B transformer with this many blocks, and how it is streamed if it is.
 
     weights: "bfloat16" or a scheme of weights.quantize. A key has the same values in every residency.
@@ -43,7 +43,7 @@ def random_transformer(
         quantize(model, cast(Scheme, weights))
     noise = torch.randn(NOISE_ELEMENTS, generator=torch.Generator().manual_seed(0)).to(device)
     source = HostSource(device)
-    streamed = reserve_blocks(model, residency, source) if residency.streams else {}
+    streamed = reserve_blocks(model, residency, source) if residency.streams_blocks else {}
     for key, (owner, name) in owners_of(model).items():
         value = random_value(key, owner[name], noise)
         if key in streamed:
@@ -52,10 +52,10 @@ def random_transformer(
             owner[name] = like(owner[name], value)
     chunk_feed_forward(model, residency.feed_forward_tokens)
     cuda.speed_up(model, device, torch.bfloat16)
-    if not residency.streams:
+    if not residency.streams_blocks:
         graphs.record_steps(model, device, tuple)
         return model, None
-    return model, place_streamed(model, list(model.transformer_blocks), source, residency, device)
+    return model, place_blocks(model, list(model.transformer_blocks), source, residency, device)
 
 
 def reserve_blocks(model: Any, residency: Residency, source: Any) -> dict[str, Tensor]:

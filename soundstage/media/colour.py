@@ -56,7 +56,7 @@ def is_plain(frame: Any) -> bool:
 
 
 def colour_notice(frame: Any) -> str | None:
-    """Return what is done to the colours of a stream, for its user; None where nothing is."""
+    """Return what is done to the colours of a track, for its user; None where nothing is."""
     if frame.color_trc in (PQ, HLG):
         name = "PQ" if frame.color_trc == PQ else "HLG"
         return f"high dynamic range ({name}) is tone-mapped to standard range"
@@ -87,7 +87,7 @@ def _refusal(name: str, what: str, value: str) -> str:
 def scaler_matrix(frame: Any) -> int | None:
     """Return the matrix by which a frame becomes RGB, as FFmpeg's scaler counts; None for RGB.
 
-    Where the stream states none: BT.709 for high definition, else BT.601, as players do.
+    Where the track states none: BT.709 for high definition, else BT.601, as players do.
     """
     if frame.format.is_rgb:
         return None

@@ -2,7 +2,7 @@
 
 `opened` is the only place where a container is opened for reading: by its absolute path, with FFmpeg allowed
 no protocol but plain files and no format that names other files (playlists, concatenations). `decoded` gives
-the frames of one stream with their times, from a time on, and reads no more of the file than it must.
+the frames of one track with their times, from a time on, and reads no more of the file than it must.
 
 Whatever PyAV raises becomes a MediaError that names the file and the cause.
 """
@@ -142,16 +142,16 @@ def cause(error: Exception) -> str:
     return " ".join(str(said).split())[:160] or type(error).__name__
 
 
-def best_stream(container: Any, kind: Modality) -> Any | None:
-    """Return the stream a player would choose; None where there is none. A sound's cover is no video.
+def best_track(container: Any, kind: Modality) -> Any | None:
+    """Return the track a player would choose; None where there is none. A sound's cover is no video.
 
-    Raises MediaError for a file whose only stream of this kind needs a decoder that is not there.
+    Raises MediaError for a file whose only track of this kind needs a decoder that is not there.
     """
     import av
 
-    streams = container.streams.video if kind == "video" else container.streams.audio
+    tracks = container.streams.video if kind == "video" else container.streams.audio
     still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    shown = [s for s in streams if not s.disposition & still]
+    shown = [s for s in tracks if not s.disposition & still]
     known = [s for s in shown if s.codec_context is not None]
     if shown and not known:
         raise MediaError(f"{_name(container)} holds {kind} in a coding that cannot be decoded; convert it")
@@ -164,12 +164,12 @@ def best_stream(container: Any, kind: Modality) -> Any | None:
     return (preferred or known)[0]
 
 
-def only(container: Any, stream: Any) -> None:
-    """Have the demuxer leave out all other streams' packets."""
+def only(container: Any, track: Any) -> None:
+    """Have the demuxer leave out all other tracks' packets."""
     import av
 
     for other in container.streams:
-        if other.index != stream.index:
+        if other.index != track.index:
             other.discard = av.stream.Discard.all
 
 
@@ -192,17 +192,17 @@ def signed_duration(packet: Any) -> int:
     return duration - 2**32 if 2**31 <= duration < 2**32 else duration
 
 
-def packets(container: Any, stream: Any, joins: list[float] | None = None) -> Iterator[Any]:
-    """Yield the packets of a stream, and at the end the empty one that empties the decoder.
+def packets(container: Any, track: Any, joins: list[float] | None = None) -> Iterator[Any]:
+    """Yield the packets of a track, and at the end the empty one that empties the decoder.
 
-    A damage that the demuxer cannot step over ends the stream, as it does for a player. joins: gets the
+    A damage that the demuxer cannot step over ends the track, as it does for a player. joins: gets the
     seconds at which one recording follows another whose times were different.
     """
     import av
 
-    demuxed = container.demux(stream)
-    steady = _SteadyTimes(float(stream.time_base)) if container.format.name in JOINABLE else None
-    unordered = has_no_shown_times(stream)
+    demuxed = container.demux(track)
+    steady = _SteadyTimes(float(track.time_base)) if container.format.name in JOINABLE else None
+    unordered = has_no_shown_times(track)
     while True:
         try:
             packet = next(demuxed, None)
@@ -217,9 +217,9 @@ def packets(container: Any, stream: Any, joins: list[float] | None = None) -> It
         yield packet
 
 
-def has_no_shown_times(stream: Any) -> bool:
+def has_no_shown_times(track: Any) -> bool:
     """Return whether packets say only when they are decoded; the n-th frame has the n-th of these times."""
-    return bool(stream.container.format.name == "avi" and stream.codec_context.name in REORDERED)
+    return bool(track.container.format.name == "avi" and track.codec_context.name in REORDERED)
 
 
 class _SteadyTimes:
@@ -249,10 +249,10 @@ class _SteadyTimes:
 
 
 class Decoder:
-    """The frames of one stream of a file, in the order they are shown.
+    """The frames of one track of a file, in the order they are shown.
 
     joined: the file is several recordings one behind the other, so that its times say nothing of the place.
-    prepare: called with the container and the stream before anything is read. num_damaged: packets so far
+    prepare: called with the container and the track before anything is read. num_damaged: packets so far
     that could not be decoded. Raises MediaError from all methods.
     """
 
@@ -290,31 +290,31 @@ class Decoder:
     def _frames(self, from_s: float | None, margin: float | None) -> TimedFrames:
         """Seek so much before from_s; a margin of None reads on from the file's start."""
         with opened(self.path) as container:
-            stream = self._stream(container)
-            only(container, stream)
-            found = packets(container, stream)
-            if from_s is not None and margin is not None and not _seek(container, stream, from_s - margin):
+            track = self._track(container)
+            only(container, track)
+            found = packets(container, track)
+            if from_s is not None and margin is not None and not _seek(container, track, from_s - margin):
                 return
             if from_s is not None and margin is None:
                 found = _from_keyframe(found, from_s)
-            yield from self._timed(found, stream)
+            yield from self._timed(found, track)
 
-    def _stream(self, container: Any) -> Any:
-        stream = best_stream(container, self.kind)
-        if stream is None:
+    def _track(self, container: Any) -> Any:
+        track = best_track(container, self.kind)
+        if track is None:
             what = "picture" if self.kind == "video" else "sound"
             raise MediaError(f"{self.path} holds no {what}; give a file that does")
         if self.prepare is not None:
-            self.prepare(container, stream)
-        return stream
+            self.prepare(container, track)
+        return track
 
-    def _timed(self, found: Iterator[Any], stream: Any) -> TimedFrames:
+    def _timed(self, found: Iterator[Any], track: Any) -> TimedFrames:
         """Yield the decoded frames with their times; those without a stamp follow the one before."""
         expected: float | None = None
         clean = False
-        decode = _decoder(stream)
-        in_order = has_no_shown_times(stream)
-        one_each = stream.codec_context.name in FRAME_PER_PACKET and not in_order
+        decode = _decoder(track)
+        in_order = has_no_shown_times(track)
+        one_each = track.codec_context.name in FRAME_PER_PACKET and not in_order
         awaited = _Awaited() if one_each else None
         stamps: list[int] = []  # of packets whose time no frame has yet
         for packet in found:
@@ -327,13 +327,13 @@ class Decoder:
             for frame in made:
                 if stamps:
                     frame.pts = heapq.heappop(stamps)
-                # A stream may begin between keyframes, where pictures are made up until the first.
+                # A track may begin between keyframes, where pictures are made up until the first.
                 clean = clean or not (self.kind == "video" and frame.is_corrupt)
                 stamp = frame.pts if frame.pts is not None else frame.dts
                 time_s = seconds(stamp, frame.time_base)
                 if time_s is None:
                     time_s = expected if expected is not None else 0.0
-                expected = time_s + _length_s(frame, stream)
+                expected = time_s + _length_s(frame, track)
                 if clean:
                     self.num_damaged += awaited.frame(frame) if awaited is not None else 0
                     yield time_s, frame
@@ -342,7 +342,7 @@ class Decoder:
     def _decode(self, packet: Any, decode: Callable[[Any], list[Any]]) -> list[Any]:
         import av
 
-        if holds_frame(packet):  # a decoder takes it for the stream's end
+        if holds_frame(packet):  # a decoder takes it for the track's end
             return []
         try:
             return decode(packet)
@@ -381,34 +381,34 @@ class _Awaited:
         return len(self.stamps) if self.first is not None else 0
 
 
-def _decoder(stream: Any) -> Callable[[Any], list[Any]]:
-    """Return what makes frames of a stream's packets."""
+def _decoder(track: Any) -> Callable[[Any], list[Any]]:
+    """Return what makes frames of a track's packets."""
     import av
 
-    if stream.type == "video":
-        stream.thread_type = "AUTO"
-    name = TRANSPARENT_DECODERS.get(stream.codec_context.name)
-    if stream.metadata.get("alpha_mode") == "1" and name in av.codec.codecs_available:
+    if track.type == "video":
+        track.thread_type = "AUTO"
+    name = TRANSPARENT_DECODERS.get(track.codec_context.name)
+    if track.metadata.get("alpha_mode") == "1" and name in av.codec.codecs_available:
         with_alpha: Any = av.CodecContext.create(name, "r")
-        if stream.codec_context.extradata:
-            with_alpha.extradata = stream.codec_context.extradata
+        if track.codec_context.extradata:
+            with_alpha.extradata = track.codec_context.extradata
         decode: Callable[[Any], list[Any]] = with_alpha.decode
         return decode
     return lambda packet: list(packet.decode())
 
 
-def _length_s(frame: Any, stream: Any) -> float:
+def _length_s(frame: Any, track: Any) -> float:
     if hasattr(frame, "samples"):
         return float(frame.samples / frame.sample_rate)
-    return seconds(frame.duration or None, frame.time_base) or float(1 / (stream.guessed_rate or 25))
+    return seconds(frame.duration or None, frame.time_base) or float(1 / (track.guessed_rate or 25))
 
 
-def _seek(container: Any, stream: Any, to_s: float) -> bool:
+def _seek(container: Any, track: Any, to_s: float) -> bool:
     """Return whether the file could seek."""
     import av
 
     try:
-        container.seek(int(to_s / stream.time_base), stream=stream)
+        container.seek(int(to_s / track.time_base), stream=track)
     except (av.FFmpegError, OverflowError):
         return False
     return True

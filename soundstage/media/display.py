@@ -72,7 +72,7 @@ class Display:
 
 
 def display_of(frame: Any, aspect: Fraction | None, name: str) -> Display:
-    """Return how a stream's frames are shown, from the first of them. aspect: width of a pixel by its height.
+    """Return how a track's frames are shown, from the first of them. aspect: width of a pixel by its height.
 
     Raises MediaError for colours that are not known and for sides over 16,384 pixels.
     """

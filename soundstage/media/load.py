@@ -90,11 +90,11 @@ def compress(picture: Frames, crf: int) -> Frames:
     stored = io.BytesIO()
     with av.open(stored, "w", format="mp4") as container:
         options = {"crf": str(crf), "preset": "veryfast"}
-        stream = container.add_stream("libx264", rate=Fraction(1), options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        track = container.add_stream("libx264", rate=Fraction(1), options=options)
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
     stored.seek(0)
     with av.open(stored) as container:
         decoded: Frames = next(container.decode(video=0)).to_ndarray(format="rgb24")

@@ -1,7 +1,7 @@
 """Samples of a sound file by their times, as stereo.
 
 Channels are brought to two by the model's own rule, see `model/channels.py`; rates that change within a
-stream become the first one; gaps in its times are silence, as before a sound that begins late.
+track become the first one; gaps in its times are silence, as before a sound that begins late.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from soundstage.files import known_file
 from soundstage.media.container import (
     JOINABLE,
     Decoder,
-    best_stream,
+    best_track,
     cause,
     check_is_file,
     holds_frame,
@@ -41,7 +41,7 @@ HEAD_PACKETS = 120  # from which the rate is found
 TAIL_S = (3.0, 30.0)  # before a file's end: where its last packets are looked for
 CUT_SOUND_S = 0.1
 MISSING_S = 0.25  # less at the end of a file than its index lists is no damage
-FILLING_S = 0.2  # at most so much of a stream's last packets is not to be heard
+FILLING_S = 0.2  # at most so much of a track's last packets is not to be heard
 SHORTEST_S = 1e-3  # for which a picture is shown
 MAX_SCANNED_BYTES = 2**27
 MAX_FPS = 1000
@@ -84,7 +84,7 @@ class SoundTrack:
 
 @dataclass(frozen=True)
 class Tracks:
-    """zero_s: the file's own time that is shown as 0. unread: why a stream that is there cannot be read."""
+    """zero_s: the file's own time that is shown as 0. unread: why a track that is there cannot be read."""
 
     picture: PictureTrack | None
     sound: SoundTrack | None
@@ -150,9 +150,9 @@ def _tracks(path: Path, absolute: str, stamp: tuple[int, ...]) -> Tracks:
 
 def _has(container: Any, kind: Modality) -> bool:
     try:
-        return best_stream(container, kind) is not None
+        return best_track(container, kind) is not None
     except MediaError:
-        return True  # a stream without a decoder: reading it says so
+        return True  # a track without a decoder: reading it says so
 
 
 def _zero(picture: PictureTrack | None, sound: SoundTrack | None) -> float:
@@ -169,7 +169,7 @@ def _zero(picture: PictureTrack | None, sound: SoundTrack | None) -> float:
 
 def _picture(path: Path) -> PictureTrack:
     aspects: list[Fraction | None] = []
-    decoder = Decoder(path, "video", prepare=lambda _, stream: aspects.append(stream.sample_aspect_ratio))
+    decoder = Decoder(path, "video", prepare=lambda _, track: aspects.append(track.sample_aspect_ratio))
     start_s, first = _first(decoder, "picture")
     head = _read_head(path, "video")
     fps = _constant_rate(head)
@@ -188,7 +188,7 @@ def _first(decoder: Decoder, what: str) -> tuple[float, Any]:
 
 @dataclass(frozen=True)
 class _Head:
-    """Of a stream: the times of its first packets, in ticks of `base`, in order; what its header says."""
+    """Of a track: the times of its first packets, in ticks of `base`, in order; what its header says."""
 
     stamps: list[int]
     base: Fraction
@@ -200,11 +200,11 @@ class _Head:
 
 def _read_head(path: Path, kind: Modality) -> _Head:
     with opened(path) as container:
-        stream = best_stream(container, kind)
-        assert stream is not None
-        only(container, stream)
-        begin_s = seconds(stream.start_time, stream.time_base)
-        length_s = seconds(stream.duration, stream.time_base)
+        track = best_track(container, kind)
+        assert track is not None
+        only(container, track)
+        begin_s = seconds(track.start_time, track.time_base)
+        length_s = seconds(track.duration, track.time_base)
         listed_s = None if length_s is None else (begin_s or 0.0) + length_s
         guess_s = listed_s
         if guess_s is None and container.duration:
@@ -214,8 +214,8 @@ def _read_head(path: Path, kind: Modality) -> _Head:
         rates: tuple[Fraction | None, ...] = ()
         stamps: list[int] = []
         if kind == "video":
-            rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-            for packet in packets(container, stream):
+            rates = (track.average_rate, track.guessed_rate, track.base_rate)
+            for packet in packets(container, track):
                 if packet.pts is not None and not packet.is_discard:
                     stamps.append(packet.pts)
                 if len(stamps) >= HEAD_PACKETS:
@@ -223,11 +223,11 @@ def _read_head(path: Path, kind: Modality) -> _Head:
                         stamps = [stamp for stamp in stamps if stamp <= packet.dts] or stamps
                     break
         indexed = container.format.name.startswith("mov")
-        return _Head(sorted(set(stamps)), stream.time_base, rates, listed_s, guess_s, indexed)
+        return _Head(sorted(set(stamps)), track.time_base, rates, listed_s, guess_s, indexed)
 
 
 def _constant_rate(head: _Head) -> Fraction:
-    """Return the stream's own rate if it is constant, else one on which its usual step falls."""
+    """Return the track's own rate if it is constant, else one on which its usual step falls."""
     stated = [r for r in head.rates if r and 0 < r <= MAX_FPS]
     steps = [b - a for a, b in zip(head.stamps, head.stamps[1:], strict=False)]
     if not steps:
@@ -284,7 +284,7 @@ class _End:
 
 
 def _end(path: Path, kind: Modality, head: _Head, step_s: float, start_s: float) -> _End:
-    """Return where a stream ends.
+    """Return where a track ends.
 
     step_s: length of a packet that states none.
     """
@@ -314,19 +314,19 @@ def _tail(path: Path, kind: Modality, from_s: float | None, step_s: float, start
     import av
 
     with opened(path) as container:
-        stream = best_stream(container, kind)
-        assert stream is not None
-        only(container, stream)
+        track = best_track(container, kind)
+        assert track is not None
+        only(container, track)
         if from_s is not None:
             try:
-                container.seek(int(from_s / stream.time_base), stream=stream)
+                container.seek(int(from_s / track.time_base), stream=track)
             except (av.FFmpegError, OverflowError):
                 return None
-        tick_s = float(stream.time_base)
+        tick_s = float(track.time_base)
         last: tuple[float, float] | None = None  # when it is shown, and how long
         stored, count = None, 0
         joins: list[float] = []
-        for packet in packets(container, stream, joins):
+        for packet in packets(container, track, joins):
             dts, pts = packet.dts, packet.pts
             if packet.is_corrupt or not (packet.size or holds_frame(packet)):
                 continue
@@ -341,7 +341,7 @@ def _tail(path: Path, kind: Modality, from_s: float | None, step_s: float, start
             count += 1
         if last is None:
             return None
-        entries = stream.index_entries
+        entries = track.index_entries
         whole = bool(len(entries)) and stored is not None and stored >= entries[len(entries) - 1].timestamp
         return _Tail(last[0], sum(last), whole, bool(joins))
 

@@ -39,7 +39,7 @@ def video_frames(
 
     at_least: see `Display.picture`.
 
-    That is the last one whose time is not after it by more than half of the stream's usual step, so that a
+    That is the last one whose time is not after it by more than half of the track's usual step, so that a
     clip asked for at its own rate gives its own frames, and one of another constant rate the nearest. Frames
     are decoded from the keyframe before the first time on; of them only those shown become RGB.
     Raises MediaError for a time after the end, and for a stretch that is damaged.

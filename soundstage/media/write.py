@@ -72,7 +72,7 @@ def write_mp4(
         options = {"movflags": "+faststart"}
         with av.open(file_url(part), "w", format="mp4", options=options) as container:
             container.metadata.update(_tags(metadata))
-            video = _video_stream(container, frames, rate)
+            video = _video_track(container, frames, rate)
             audio = None if waveform is None else container.add_stream("aac", rate=sample_rate_hz)
             if audio is not None:
                 audio.layout, audio.bit_rate = "stereo", AUDIO_BITS_PER_S
@@ -103,10 +103,10 @@ def write_wav(
         av.open(file_url(part), "w", format="wav") as container,
     ):
         container.metadata.update(_tags(metadata))
-        stream = container.add_stream("pcm_s16le", rate=sample_rate_hz)
-        stream.layout = "stereo"
-        container.mux(stream.encode(_sound(samples.T.reshape(1, -1), sample_rate_hz, "s16")))
-        container.mux(stream.encode(None))
+        track = container.add_stream("pcm_s16le", rate=sample_rate_hz)
+        track.layout = "stereo"
+        container.mux(track.encode(_sound(samples.T.reshape(1, -1), sample_rate_hz, "s16")))
+        container.mux(track.encode(None))
 
 
 def file_url(path: Path) -> str:
@@ -122,14 +122,14 @@ def _tags(metadata: Mapping[str, str] | None) -> dict[str, str]:
     }
 
 
-def _video_stream(container: Any, frames: Frames, rate: Fraction) -> Any:
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(CRF), "preset": PRESET})
-    stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = "yuv420p"
-    context = stream.codec_context
+def _video_track(container: Any, frames: Frames, rate: Fraction) -> Any:
+    track = container.add_stream("libx264", rate=rate, options={"crf": str(CRF), "preset": PRESET})
+    track.height, track.width = frames.shape[1:3]
+    track.pix_fmt = "yuv420p"
+    context = track.codec_context
     context.color_primaries = context.color_trc = context.colorspace = BT709
     context.color_range = LIMITED_RANGE
-    return stream
+    return track
 
 
 def _picture(frame: NDArray[np.uint8], index: int, rate: Fraction) -> av.VideoFrame:

@@ -169,8 +169,8 @@ def identity(owner: Owner, name: str) -> tuple[int, str]:
     return id(owner), name
 
 
-class Streamed:
-    """A module whose blocks are streamed; what is not moves as a offloaded does."""
+class StreamedBlocks:
+    """A module whose blocks are streamed; its other tensors move as those of an offloaded module do."""
 
     def __init__(
         self, streamer: BlockStreamer, rest: OffloadedModule | OffloadedFile, disk: DiskSource | None = None
@@ -204,13 +204,13 @@ class OffloadManager:
 
     def __init__(self) -> None:
         self.present: str | None = None
-        self._offloaded: dict[str, OffloadedModule | OffloadedFile | Streamed] = {}
+        self._offloaded: dict[str, OffloadedModule | OffloadedFile | StreamedBlocks] = {}
         self._hooks: dict[str, Any] = {}
 
     def add(
         self,
         name: str,
-        offloaded: OffloadedModule | OffloadedFile | Streamed,
+        offloaded: OffloadedModule | OffloadedFile | StreamedBlocks,
         *,
         calls: nn.Module | None = None,
     ) -> None:
@@ -233,7 +233,7 @@ class OffloadManager:
         """Forget all parts, and stop streaming those that are streamed."""
         for name, offloaded in list(self._offloaded.items()):
             self.remove(name)
-            if isinstance(offloaded, Streamed):
+            if isinstance(offloaded, StreamedBlocks):
                 offloaded.streamer.close()
 
     def bring(self, name: str) -> None:
@@ -251,9 +251,9 @@ class OffloadManager:
 # --- streamed blocks ---------------------------------------------------------------------------------
 
 
-def stream_built(
+def stream_blocks(
     module: nn.Module, blocks: Sequence[nn.Module], residency: Residency, device: torch.device
-) -> Streamed:
+) -> StreamedBlocks:
     """Apply the policy "stream" to a module built on the CPU, of any dtype and quantization.
 
     Blocks move to their homes one at a time; the rest moves to the device at once.
@@ -261,7 +261,7 @@ def stream_built(
     source = HostSource(device)
     for number in streamed_numbers(len(blocks), residency):
         source.take(number, blocks[number])
-    return place_streamed(module, blocks, source, residency, device)
+    return place_blocks(module, blocks, source, residency, device)
 
 
 def stream_from_files(
@@ -273,7 +273,7 @@ def stream_from_files(
     dtype: torch.dtype,
     device: torch.device,
     storage: Storage = "full",
-) -> Streamed:
+) -> StreamedBlocks:
     """Have the blocks of a module that is on the meta device streamed, from host memory or from its files.
 
     Under the policy "disk" nothing is read yet; what is not streamed is when the module arrives.
@@ -288,14 +288,14 @@ def stream_from_files(
         if residency.policy == "disk":
             streamer = BlockStreamer(listed, disk, device=device, num_slots=residency.num_slots)
             rest = OffloadedFile(module, tensors, dtype, device, skip=_managed(streamer))
-            return Streamed(streamer, rest, disk)
+            return StreamedBlocks(streamer, rest, disk)
         streamed = {f"{blocks}.{n}.{packed.key}" for n in numbers for packed in layouts[n].tensors}
         disk.num_bytes_read += _fill_rest(module, tensors, files, streamed, dtype)
     host = HostSource(device)
     for n in numbers:
         disk.read(n, host.reserve(n, layouts[n]))
-    placed = place_streamed(module, listed, host, residency, device)
-    return Streamed(placed.streamer, placed.rest, disk)
+    placed = place_blocks(module, listed, host, residency, device)
+    return StreamedBlocks(placed.streamer, placed.rest, disk)
 
 
 def _quantize_structure(
@@ -325,19 +325,19 @@ def _without_values(
     return from_stored(values, scale, bias, input_scale=input_scale, native=how.native, name=stored.name)
 
 
-def place_streamed(
+def place_blocks(
     module: nn.Module,
     blocks: Sequence[nn.Module],
     source: BlockSource,
     residency: Residency,
     device: torch.device,
-) -> Streamed:
+) -> StreamedBlocks:
     """Stream the blocks that a source knows. The rest, if it is not on the device, comes by `arrive`."""
     streamer = BlockStreamer(blocks, source, device=device, num_slots=residency.num_slots)
     skip = _managed(streamer)
     rest = [o[n] for o, n in owners_of(module).values() if identity(o, n) not in skip]
     here = all(tensor.device.type == device.type for tensor in rest)
-    return Streamed(streamer, OffloadedModule([module], device, here=here, skip=skip))
+    return StreamedBlocks(streamer, OffloadedModule([module], device, here=here, skip=skip))
 
 
 def _managed(streamer: BlockStreamer) -> frozenset[tuple[int, str]]:

@@ -33,7 +33,7 @@ class Residency:
     text: Literal["whole", "stream"] = "whole"
 
     @property
-    def streams(self) -> bool:
+    def streams_blocks(self) -> bool:
         return self.policy in ("stream", "disk")
 
 

@@ -88,12 +88,12 @@ class CudaLane:
     num_waits: times work was held for an event, for the device, which costs the host nothing.
     """
 
-    def __init__(self, stream: Any = None) -> None:
-        self._stream = stream
+    def __init__(self, cuda_stream: Any = None) -> None:
+        self._cuda_stream = cuda_stream
         self.num_waits = 0
 
     def run(self, work: Callable[[], None]) -> None:
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._cuda_stream):
             work()
 
     def wait(self, event: LaneEvent) -> None:
@@ -112,20 +112,20 @@ class CudaLane:
     def close(self) -> None: ...
 
     def _current(self) -> Any:
-        return self._stream or torch.cuda.current_stream()
+        return self._cuda_stream or torch.cuda.current_stream()
 
 
 class ThreadLane:
     """A worker thread, for copies between host memories and for reading files.
 
-    stream: the CUDA stream its copies to a device are put on, or None. An error in its work is raised where
+    cuda_stream: takes its copies to a device, or None. An error in its work is raised where
     the next event is waited for.
     """
 
-    def __init__(self, stream: Any = None) -> None:
+    def __init__(self, cuda_stream: Any = None) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._errors: list[BaseException] = []
-        self._stream = stream
+        self._cuda_stream = cuda_stream
         args = (self._jobs, self._errors)
         self._thread = threading.Thread(target=_work, args=args, name="soundstage-blocks", daemon=True)
         self._thread.start()
@@ -133,33 +133,33 @@ class ThreadLane:
         weakref.finalize(self, _stop, self._jobs, self._thread)
 
     def run(self, work: Callable[[], None]) -> None:
-        stream = self._stream
+        cuda_stream = self._cuda_stream
 
         def on_stream() -> None:
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(cuda_stream):
                 work()
 
-        self._jobs.put(work if stream is None else on_stream)
+        self._jobs.put(work if cuda_stream is None else on_stream)
 
     def wait(self, event: LaneEvent) -> None:
-        stream = self._stream
+        cuda_stream = self._cuda_stream
 
         def hold() -> None:
             event.issued.wait()
             if event.mark is not None:
-                stream.wait_event(event.mark)
+                cuda_stream.wait_event(event.mark)
 
         self._jobs.put(hold)
 
     def record(self) -> LaneEvent:
-        event, stream, errors = LaneEvent(), self._stream, self._errors
+        event, cuda_stream, errors = LaneEvent(), self._cuda_stream, self._errors
 
         def reach() -> None:
             if errors:
                 event.error = errors[0]
                 errors.clear()
-            elif stream is not None:
-                event.mark = stream.record_event()
+            elif cuda_stream is not None:
+                event.mark = cuda_stream.record_event()
             event.issued.set()
 
         self._jobs.put(reach)
@@ -390,8 +390,8 @@ class BlockStreamer:
     def _lanes(self) -> tuple[HostLane | CudaLane, Lane]:
         if self.device.type != "cuda":
             return HostLane(), ThreadLane()
-        stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        return CudaLane(), CudaLane(stream) if self.source.pinned else ThreadLane(stream)
+        cuda_stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return CudaLane(), CudaLane(cuda_stream) if self.source.pinned else ThreadLane(cuda_stream)
 
     def _watch(self, number: int, block: nn.Module) -> list[Any]:
         return [

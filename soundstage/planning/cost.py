@@ -229,7 +229,7 @@ class _Pricing:
     def _transformer(self) -> float:
         """Return the bytes of the transformer on the device while it is used."""
         whole = float(self.sizes.parts.get(TRANSFORMER, 0))
-        if not self.residency.streams or not self.sizes.blocks:
+        if not self.residency.streams_blocks or not self.sizes.blocks:
             return whole
         streamed = self._streamed()
         slots = min(self.residency.num_slots, len(streamed)) * max(streamed, default=0)
@@ -270,7 +270,7 @@ class _Pricing:
 
     def _host_weights(self) -> float:
         """Return the host bytes of weights kept there, and of the part that is on its way to the device."""
-        streamed = sum(self._streamed()) if self.residency.streams else 0
+        streamed = sum(self._streamed()) if self.residency.streams_blocks else 0
         slot = max(self.sizes.blocks, default=0)
         match self.residency.policy:
             case "resident":
@@ -303,7 +303,7 @@ class _Pricing:
         activations = activation_bytes(work, self.sizes, self.residency, self.machine.kind)
         machine, from_disk = self.machine, self.residency.policy == "disk"
         rate = machine.disk_bytes_per_s if from_disk else machine.copy_bytes_per_s
-        streamed = self._streamed() if self.residency.streams else []
+        streamed = self._streamed() if self.residency.streams_blocks else []
         moved = float(sum(streamed)) if len(streamed) > self.residency.num_slots else 0.0
         compute = work.batch * forward_flops(work, self.sizes) / machine.flops_per_s
         return PassPrice(
@@ -316,7 +316,7 @@ class _Pricing:
         )
 
     def _denoise(self, p: PassPrice) -> PhasePrice:
-        whole = 0.0 if self.residency.streams else self._arriving(self.sizes.parts.get(TRANSFORMER, 0))
+        whole = 0.0 if self.residency.streams_blocks else self._arriving(self.sizes.parts.get(TRANSFORMER, 0))
         seconds = p.num_steps * p.seconds + whole / self.machine.copy_bytes_per_s
         return PhasePrice(p.name, p.device_bytes, whole + p.num_steps * p.moved_bytes, seconds)
 

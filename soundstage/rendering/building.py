@@ -16,7 +16,7 @@ from soundstage.memory.offload import (
     OffloadedFile,
     OffloadedModule,
     OffloadManager,
-    Streamed,
+    StreamedBlocks,
     stream_from_files,
 )
 from soundstage.memory.policy import Residency
@@ -90,7 +90,7 @@ class PartBuilder:
         blocks: str,
         residency: Residency,
         storage: Storage = "full",
-    ) -> Streamed:
+    ) -> StreamedBlocks:
         """Return a module whose blocks are copied to the device ahead of their use, out of its files."""
         place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
         log.info("%s of a %s are streamed, policy %s", blocks, type(module).__name__, residency.policy)

@@ -130,7 +130,7 @@ class ModelParts:
 
     @cached_property
     def transformer(self) -> Transformer:
-        if self.residency.streams:
+        if self.residency.streams_blocks:
             module, tensors = self._build.opened("transformer")
             assert isinstance(module, Transformer)
             placed = self._build.stream(module, tensors, "transformer_blocks", self.residency, self.storage)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from soundstage.library.model_files import ModelSet
-from soundstage.memory.offload import OffloadedModule, stream_built
+from soundstage.memory.offload import OffloadedModule, stream_blocks
 from soundstage.memory.policy import Residency
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.rendering.building import PartBuilder, timed
@@ -91,7 +91,7 @@ class TextParts:
         model = gemma.model
         if build.moves and self._residency.text == "stream":
             layers = list(cast(nn.ModuleList, model.get_submodule("layers")))
-            build.manager.add("gemma", stream_built(model, layers, Residency("stream"), build.device))
+            build.manager.add("gemma", stream_blocks(model, layers, Residency("stream"), build.device))
         elif build.moves:
             build.manager.add("gemma", OffloadedModule([model], build.device, pin=False))
         return gemma

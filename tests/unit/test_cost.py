@@ -202,7 +202,7 @@ parts, config = find_parts(files), stored_config(files)
 before = memory("VmRSS:")
 build = builder("transformer", parts, config)
 residency = Residency(policy, resident_blocks=resident)
-if residency.streams:
+if residency.streams_blocks:
     model, placed = load_streamed(
         build, parts, "transformer", residency, dtype=torch.bfloat16, device=torch.device("cpu")
     )

@@ -17,7 +17,7 @@ from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, LowRank, group_of, rows_of
 from soundstage.lora.merge import Merge, merged
 from soundstage.lora.metadata import LoraReferences
-from soundstage.memory.offload import chunk_feed_forward, stream_built
+from soundstage.memory.offload import chunk_feed_forward, stream_blocks
 from soundstage.memory.policy import Residency
 from soundstage.model.config import ConnectorConfig
 from soundstage.model.connector import Connector
@@ -203,7 +203,7 @@ def test_streamed_blocks_take_adapters_as_resident_ones_do(plain: Transformer) -
     clear(adapters)
     model = transformer()
     residency = Residency("stream", resident_blocks=0, num_slots=1)
-    placed = stream_built(model, list(model.transformer_blocks), residency, torch.device("cpu"))
+    placed = stream_blocks(model, list(model.transformer_blocks), residency, torch.device("cpu"))
     on_streamed = adapters_on(model, 2)
     on_streamed.set({"a": 1.0, "b": 0.5})
     assert_same(velocities(model), wanted)

@@ -286,7 +286,7 @@ def test_a_disk_that_fills_up_loses_no_clip(tmp_path: Path, monkeypatch: pytest.
 def test_a_file_that_cannot_grow_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import resource, sys, numpy as np; from soundstage.clip import Clip\n"
-        "from soundstage.errors import MediaError; from soundstage.media import files\n"
+        "from soundstage.errors import MediaError; from soundstage import files\n"
         "files.TRIAL_BYTES = 10\n"
         "frames = np.random.default_rng(0).integers(0, 255, (9, 128, 192, 3), dtype=np.uint8)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"

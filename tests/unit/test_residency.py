@@ -15,9 +15,9 @@ from soundstage.library.model_files import find_model
 from soundstage.memory.offload import (
     OffloadedModule,
     OffloadManager,
-    Streamed,
+    StreamedBlocks,
     chunk_feed_forward,
-    stream_built,
+    stream_blocks,
 )
 from soundstage.memory.policy import Residency, spread_evenly
 from soundstage.model.attention import FeedForward
@@ -116,7 +116,7 @@ def test_a_streamed_part_gives_its_arena_back_when_it_leaves() -> None:
     blocks = nn.ModuleList(nn.Linear(64, 64) for _ in range(4)).requires_grad_(False)
     x = torch.randn(2, 64)
     wanted = nn.Sequential(*blocks)(x)
-    placed = stream_built(blocks, list(blocks), Residency("stream", resident_blocks=1), CPU)
+    placed = stream_blocks(blocks, list(blocks), Residency("stream", resident_blocks=1), CPU)
     manager = OffloadManager()
     manager.add("transformer", placed)
     manager.add("vae", OffloadedModule([part(16)], CPU))
@@ -126,7 +126,7 @@ def test_a_streamed_part_gives_its_arena_back_when_it_leaves() -> None:
         assert len(placed.streamer._slots) == 2
         manager.bring("vae")
         assert placed.streamer._slots == []
-    assert isinstance(placed, Streamed)
+    assert isinstance(placed, StreamedBlocks)
     placed.streamer.close()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import WeightsError
-from soundstage.memory.offload import Streamed, stream_built
+from soundstage.memory.offload import StreamedBlocks, stream_blocks
 from soundstage.memory.policy import Residency
 from soundstage.memory.stream import (
     MIN_ELEMENTS,
@@ -80,9 +80,9 @@ def velocities(model: Transformer, seed: int = 0) -> Tensor:
     return torch.cat([video.flatten(), audio.flatten()])
 
 
-def streamed(model: Transformer, resident: int, slots: int = 2) -> Streamed:
+def streamed(model: Transformer, resident: int, slots: int = 2) -> StreamedBlocks:
     residency = Residency("stream", resident_blocks=resident, num_slots=slots)
-    return stream_built(model, list(model.transformer_blocks), residency, CPU)
+    return stream_blocks(model, list(model.transformer_blocks), residency, CPU)
 
 
 @pytest.fixture(autouse=True)
@@ -394,7 +394,7 @@ def test_8_bit_weights_travel_as_8_bits(scheme: Any, bytes_each: int) -> None:
     weights = [model.get_submodule(name).weight for name in names]
     large = [weight for weight in weights if weight.numel() >= MIN_ELEMENTS]  # type: ignore[operator, union-attr]
     assert len(large) > 50
-    placed = stream_built(model, list(model.transformer_blocks), Residency("stream"), CPU)
+    placed = stream_blocks(model, list(model.transformer_blocks), Residency("stream"), CPU)
     velocities(model)
     before = placed.streamer.bytes_copied
     velocities(model)

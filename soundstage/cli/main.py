@@ -1,4 +1,4 @@
-"""Entry point of the `soundstage` command. Loads next to nothing before Ctrl-C is taken care of.
+"""Run the `soundstage` command. Almost nothing is loaded before Ctrl-C is handled.
 
 The program itself, with all its commands, is in program.py.
 """

@@ -1,4 +1,4 @@
-"""The process's exit codes, and its streams, which may be closed, full or in another encoding."""
+"""Exit codes of the process, and standard streams that may be closed, full or in another encoding."""
 
 from __future__ import annotations
 
@@ -30,20 +30,23 @@ def open_missing_streams() -> None:
 
 
 def make_streams_safe() -> None:
-    """Let standard output carry any file name and be named where it fails; no message stops the work."""
+    """Let standard output write any file name, and let messages that cannot be written stop nothing.
+
+    An error of standard output names it.
+    """
     codecs.register_error(_LOSSLESS, _lossless)
     sys.stdout = _text(_Output(1), sys.stdout)
     sys.stderr = _text(_Messages(2), sys.stderr)
 
 
 def _text(raw: io.RawIOBase, before: Any) -> io.TextIOWrapper:
-    """A text stream over a descriptor, in the encoding of the one before; lines go out as they end."""
+    """Return a line-buffered text stream over a descriptor, in the encoding of the one before."""
     encoding = getattr(before, "encoding", None) or "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=_LOSSLESS, line_buffering=True)
 
 
 def _lossless(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Write the bytes of a name that is not UTF-8 as they came, and what an encoding lacks as an escape."""
+    """Write bytes of a name that is not UTF-8 as they came, and characters an encoding lacks as escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -53,7 +56,7 @@ def _lossless(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 class _Output(io.RawIOBase):
-    """Writes to a descriptor; what fails names standard output."""
+    """Write to a descriptor. An error names standard output."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -75,7 +78,7 @@ class _Output(io.RawIOBase):
 
 
 class _Messages(_Output):
-    """Writes to a descriptor, and drops what cannot be written: a full disk, a closed pipe."""
+    """Write to a descriptor, and drop what cannot be written, as on a full disk or a closed pipe."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):
@@ -84,7 +87,7 @@ class _Messages(_Output):
 
 
 def drop_output() -> None:
-    """Send standard output nowhere, so that the interpreter's end finds nothing left to fail."""
+    """Send standard output nowhere, so that nothing fails when the interpreter ends."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)

@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: a line per phase, a bar per pass, and one for all windows of a take."""
+"""Show the progress of a run on standard error: a line per phase, a bar per pass, one for all windows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAKE = "all windows"
 
 
 class Progress:
-    """Shows events of one plan; on a pipe it prints a line per phase and no bars.
+    """Show the events of one plan. On a pipe, print a line per phase and no bars.
 
     Of a take the time left is worked out from the forwards of its windows that are made in this run.
     """
@@ -85,7 +85,7 @@ class Progress:
                 self._bars.start_task(task)
 
     def _begin(self, window: int) -> None:
-        """A window begins; those before it are made, by this run or by an earlier one."""
+        """Begin a window. Those before it are made, by this run or by an earlier one."""
         made = sum(clip.num_forwards for clip in self._plan.clips[:window])
         if self._window is None:
             self._before, self._began = made, time.monotonic()
@@ -106,7 +106,7 @@ class Progress:
             self._print(f"{event.name} {event.step}/{event.num_steps}")
 
     def _forwards(self, event: Step) -> int:
-        """Forwards of the take up to a step of the window at work."""
+        """Return the forwards of the take up to a step of the current window."""
         made = self._made
         for pass_ in self._plan.clips[self._window or 0].passes:
             if pass_.name == event.name:
@@ -128,7 +128,7 @@ class Progress:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, 3:05, or with hours, 1:03:05."""
+    """Return minutes and seconds, 3:05, or with hours, 1:03:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -90,7 +90,7 @@ def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
 
 @contextmanager
 def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
-    """Names for what a run will make; one that is not used is free again when the block ends.
+    """Reserve names for what a run will make; a name that is not used is free again after the block.
 
     Raises MediaError for a name that could not be written later, and for one that is there without --force.
     """
@@ -129,6 +129,6 @@ def _suffixes(planned: Plan) -> tuple[str, ...]:
 
 
 def _stem(prompt: str, planned: Plan) -> str:
-    """A name from the prompt's first words and the seed."""
+    """Return a name made from the prompt's first words and the seed."""
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "clip"
     return f"{words}-{planned.request.seed}"

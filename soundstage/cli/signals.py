@@ -1,4 +1,4 @@
-"""Signals that end the program: Ctrl-C and the system's request.
+"""Handle the signals that end the program: Ctrl-C and the system's request.
 
 Imported before anything else, so that Ctrl-C is taken care of a few milliseconds after the interpreter's own
 start; it imports next to nothing, not even `typing`.
@@ -42,7 +42,7 @@ class Interrupts:
         self._ended = False
 
     def install(self) -> None:
-        """Take over the signals that this process does not ignore, and what is raised where none can rise."""
+        """Handle the signals that this process does not ignore, and exceptions raised in destructors."""
         for name in ("SIGINT", "SIGTERM"):
             number = getattr(signal, name)
             if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background job
@@ -50,11 +50,11 @@ class Interrupts:
         sys.unraisablehook = self._unraisable
 
     def begin(self) -> None:
-        """Say that from now on there may be something to tidy up."""
+        """From now on, let a signal raise KeyboardInterrupt: there may be something to tidy up."""
         self._begun = True
 
     def end(self) -> None:
-        """Say that all is written and told: from now on a signal ends the process without a word."""
+        """From now on, let a signal end the process without a message: all is written."""
         self._ended = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -71,13 +71,13 @@ class Interrupts:
             _leave(code, AT_ONCE)
 
     def _raise_after_imports(self, number: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt now, or look again in a moment where a module is being imported."""
+        """Raise KeyboardInterrupt, or try again in a moment while a module is being imported."""
         waited = time.monotonic() - self._first_s
         if not (_is_importing(frame) and waited < IMPORT_S and self._look_again()):
             raise KeyboardInterrupt
 
     def _look_again(self) -> bool:
-        """Come back in a moment; False where the system has no timer."""
+        """Try again in a moment. Return False where the system has no timer."""
         if not hasattr(signal, "setitimer"):
             return False
         signal.signal(signal.SIGALRM, self._raise_after_imports)
@@ -85,7 +85,7 @@ class Interrupts:
         return True
 
     def _unraisable(self, raised: Any) -> None:
-        """An interruption that fell into a destructor or a callback of a library is raised again."""
+        """Raise an interruption again that was raised in a destructor or a callback of a library."""
         if raised.exc_type is not None and issubclass(raised.exc_type, KeyboardInterrupt):
             self._look_again()
         elif os.environ.get(DEBUG):

@@ -1,10 +1,10 @@
-"""Messages about a request's fields, in the words of the command line.
+"""Put messages about a request's fields into the words of the command line.
 
     guides[0].strength is 1.5; it should be ...   ->   STRENGTH of --image is 1.5; it should be ...
     both duration_s (2) and num_frames (9) ...    ->   both --duration (2) and --frames (9) ...
 
-What stands for what is in the table of options.py; which of its options a command has, and whether they are
-options or arguments there, the command says.
+The table of options.py has the option of each field. Which of them a command has, and which are arguments of
+the command, is read from the command.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class FieldOption(NamedTuple):
 
 
 class Spoken:
-    """One command's spelling of fields. spelled: what is typed for each parameter. values: what was given."""
+    """How one command spells fields.
+
+    spelled: what is typed for each parameter. values: what was given.
+    """
 
     def __init__(self, spelled: Mapping[str, str], values: Mapping[str, Any]) -> None:
         self._values = values
@@ -74,7 +77,7 @@ class Spoken:
         return self._options[root][0].typed if root in self._options else None
 
     def _path(self, match: re.Match[str]) -> str:
-        """A field with an index, a part or an underscore, which no sentence has by chance."""
+        """Replace a field with an index, a part or an underscore, which no sentence has by chance."""
         root, rest = match["root"], match["rest"]
         if not rest and "_" not in root and root not in ("guides", "loras", "sigmas"):
             return match[0]
@@ -91,7 +94,7 @@ class Spoken:
         return match[0]
 
     def _word(self, match: re.Match[str]) -> str:
-        """A field whose name is a plain word, where the grammar shows that the field is meant."""
+        """Replace a field whose name is a plain word, where the grammar shows that the field is meant."""
         root = match["root"]
         return match[0] if root not in self._options else match["before"] + self._options[root][0].typed
 
@@ -121,7 +124,7 @@ class Spoken:
 
 
 def _once(message: str) -> str:
-    """A message without what it says a second time: two fields may be one argument."""
+    """Return a message without a second half equal to the first: two fields may be one argument."""
     parts = message.split("; ")
     half = len(parts) // 2
     return "; ".join(parts[:half]) if len(parts) % 2 == 0 and parts[:half] == parts[half:] else message

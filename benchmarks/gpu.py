@@ -167,7 +167,7 @@ def eight_bits(at: Setting) -> Iterator[Line]:
                 return _joined(m(v, a, tables=t))
 
             yield _beside(f"step {_name(shape)}: {scheme} beside full weights", plain, timed(run, at))
-            cuda.put_on((x for x in model.modules() if isinstance(x, QuantizedLinear)), PLAIN_ROUNDING)
+            cuda.set_rounding((x for x in model.modules() if isinstance(x, QuantizedLinear)), PLAIN_ROUNDING)
             yield _beside(f"step {_name(shape)}: {scheme}, rounding unfused", plain, timed(run, at))
 
 

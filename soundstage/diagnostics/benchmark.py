@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from soundstage.diagnostics.measuring import Meter, capped, timed
+from soundstage.diagnostics.measuring import Meter, capped, median_seconds
 from soundstage.diagnostics.random_weights import (
     FPS,
     TEXT_TOKENS,
@@ -120,7 +120,7 @@ class Benchmark:
 
     def timed(self, run: Callable[[], Any]) -> float:
         """Return the median seconds of a run."""
-        return timed(run, self.device, self.repeats)
+        return median_seconds(run, self.device, self.repeats)
 
 
 def _size(text: str) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-def timed(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
+def median_seconds(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Return the median seconds of `repeats` runs, after one untimed run."""
     run()
     found = []

@@ -50,7 +50,7 @@ SLOPE, KNEE = 0.95, 0.6
 ROWS_AT_ONCE = 64  # of a frame, so that what is worked on stays in the processor's cache
 
 
-def is_plain(frame: Any) -> bool:
+def is_standard(frame: Any) -> bool:
     """Return whether FFmpeg's conversion to RGB is all that a frame needs."""
     return frame.color_trc in DISPLAY_TRANSFERS and frame.color_primaries in NEAR_BT709
 

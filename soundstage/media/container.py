@@ -32,7 +32,7 @@ DEMUXERS = """
     shn smjpeg sox swf tak truehd tta voc vc1 vvc w64 wav wsaud wtv wv xwma yuv4mpegpipe
 """.split()  # noqa: SIM905 - a list of 80 lines is no easier to read
 # What a file that FFmpeg does not know may be, and how lists of other files begin.
-TEXT = "it is text"
+IS_TEXT = "it is text"
 OTHER_KIND = "it is of a kind that is not read"
 LISTS = "it is a list of other files, which is not followed"
 LIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
@@ -70,9 +70,9 @@ def opened(path: Path) -> Iterator[Any]:
         except av.ArgumentError as error:  # what FFmpeg says of a format that is not in the list
             raise MediaError(f"{path} cannot be read as a picture, video or sound ({_kind(path)})") from error
         except av.InvalidDataError as error:
-            if _kind(path) != TEXT:
+            if _kind(path) != IS_TEXT:
                 raise
-            raise MediaError(f"{path} cannot be read as a picture, video or sound ({TEXT})") from error
+            raise MediaError(f"{path} cannot be read as a picture, video or sound ({IS_TEXT})") from error
         with container:
             yield container
 
@@ -90,7 +90,7 @@ def _kind(path: Path) -> str:
     if any(mark in head for mark in LIST_MARKS):
         return LISTS
     plain = set(range(32, 256)) - {127} | set(b"\t\n\r\f")
-    return TEXT if plain.issuperset(head) and _is_utf8(head) else OTHER_KIND
+    return IS_TEXT if plain.issuperset(head) and _is_utf8(head) else OTHER_KIND
 
 
 def _is_utf8(head: bytes) -> bool:

@@ -12,10 +12,10 @@ import numpy as np
 
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Pixels
-from soundstage.media.colour import check_colours, colour_notice, is_plain, mapped, scaler_matrix
+from soundstage.media.colour import check_colours, colour_notice, is_standard, mapped, scaler_matrix
 
 MAX_ASPECT = 8  # of one pixel; more is a damaged header
-MAX_SIDE = 16_384
+MAX_DISPLAY_SIDE = 16_384
 UPRIGHT = (1, 0, 0, 1)
 
 
@@ -52,7 +52,7 @@ class Display:
             "height": self.height,
             "src_colorspace": scaler_matrix(frame),
         }
-        if not is_plain(frame):
+        if not is_standard(frame):
             factor = self._spare_factor(at_least)
             shared |= {"width": self.width // factor, "height": self.height // factor}
             shared["interpolation"] = "AREA" if factor > 1 else None
@@ -83,8 +83,8 @@ def display_of(frame: Any, aspect: Fraction | None, name: str) -> Display:
     if aspect and aspect != 1 and 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
         width = max(1, round(width * aspect))
         notices.append(f"pixels of {aspect.numerator}:{aspect.denominator} are made square")
-    if max(width, height) > MAX_SIDE or min(width, height) < 1:
-        raise MediaError(f"{name} is {width}x{height}; a side may have at most {MAX_SIDE} pixels")
+    if max(width, height) > MAX_DISPLAY_SIDE or min(width, height) < 1:
+        raise MediaError(f"{name} is {width}x{height}; a side may have at most {MAX_DISPLAY_SIDE} pixels")
     if odd_angle:
         notices.append(
             f"the display matrix turns it by {odd_angle:.0f} degrees; it is shown by quarter turns"

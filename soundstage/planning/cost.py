@@ -60,7 +60,7 @@ PARTS_OF = {
     "decode video": ("video_vae",),
     "decode audio": ("audio_vae", "vocoder"),
 }
-TEXT_PARTS = ("text_encoder", "text_projection", "video_connector", "audio_connector")
+TEXT_SIDE = ("text_encoder", "text_projection", "video_connector", "audio_connector")
 
 
 # --- the work ------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class _Pricing:
 
     def _text(self) -> float:
         """Return the most bytes of the text parts that are on the device at once."""
-        parts = [float(self.sizes.parts.get(part, 0)) for part in TEXT_PARTS]
+        parts = [float(self.sizes.parts.get(part, 0)) for part in TEXT_SIDE]
         policy = self.residency.policy
         if policy == "resident" or (self.machine.kind == "cpu" and policy != "disk"):
             return sum(parts)
@@ -293,7 +293,7 @@ class _Pricing:
     def _encode(self) -> PhasePrice:
         sizes, tokens = self.sizes, self.plan.text_tokens
         states = STATE_UNITS * tokens * sizes.text_features * sizes.item_bytes
-        weights = sum(sizes.parts.get(part, 0) for part in TEXT_PARTS)
+        weights = sum(sizes.parts.get(part, 0) for part in TEXT_SIDE)
         moved = self._arriving(weights)
         flops = 2.0 * weights / sizes.item_bytes * tokens
         return self._phase("encode", self._text() + states, moved, flops)

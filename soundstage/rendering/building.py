@@ -78,7 +78,7 @@ class PartBuilder:
             module, _ = open_part(build, self.tensors, part)
         else:
             place: dict[str, Any] = {"dtype": dtype or self.dtype, "device": self.home}
-            with timed(part):
+            with logged_time(part):
                 module = load_part(build, self.tensors, part, storage=storage, **place)
         assert isinstance(module, kind)
         return module
@@ -125,7 +125,7 @@ class PartBuilder:
 
 
 @contextmanager
-def timed(part: str) -> Iterator[None]:
+def logged_time(part: str) -> Iterator[None]:
     """Log how long a part takes to be read."""
     began = time.perf_counter()
     yield

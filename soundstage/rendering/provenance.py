@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_TOLD = 3  # fields that differ
 # What a user asked for, before what follows from it. Of later groups only the first that differs is told.
-GROUPS = (("request",), ("files", "model"), ("device", "dtype", "weights"), ("soundstage",))
+FIELD_GROUPS = (("request",), ("files", "model"), ("device", "dtype", "weights"), ("soundstage",))
 MAX_LENGTH = 60  # of a value that is shown
 
 
@@ -122,8 +122,8 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
 
     stored: the facts of the take that is there. asked: those of the take to be made.
     """
-    rest = tuple({*stored, *asked} - {name for group in GROUPS for name in group})
-    for group in (*GROUPS, rest):
+    rest = tuple({*stored, *asked} - {name for group in FIELD_GROUPS for name in group})
+    for group in (*FIELD_GROUPS, rest):
         old, new = (dict(_leaves({k: facts[k] for k in group if k in facts})) for facts in (stored, asked))
         found = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if found:

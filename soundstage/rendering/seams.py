@@ -17,7 +17,7 @@ from soundstage.planning.windows import Window
 from soundstage.sampling.streams import Stream
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ, TIME_SCALE
 
-TIME = 2
+TIME_AXIS = 2
 
 
 def continued_video(
@@ -31,7 +31,7 @@ def continued_video(
     window, or None.
     """
     height, width = before.shape[3:]
-    given = before[:, :, before.shape[TIME] - window.overlap :]
+    given = before[:, :, before.shape[TIME_AXIS] - window.overlap :]
     stream = _given(stream, given.flatten(2).transpose(1, 2), strength)
     positions = stream.positions.clone()
     positions[:, 0, : height * width, 0] = -(TIME_SCALE - 1) / window.fps
@@ -49,7 +49,7 @@ def continued_audio(stream: Stream, window: Window, before: Tensor, *, strength:
 
     before: latents (B, C, T, F) of the window before.
     """
-    given = before[:, :, before.shape[TIME] - window.audio_overlap :]
+    given = before[:, :, before.shape[TIME_AXIS] - window.audio_overlap :]
     tokens = given.transpose(1, 2).flatten(2)  # channel, then bin: the order of a token's features
     stream = _given(stream, tokens, strength)
     return replace(stream, positions=stream.positions + window.audio_shift_s)
@@ -130,12 +130,12 @@ def joined(parts: Iterator[tuple[int, Tensor]]) -> Iterator[Tensor]:
         if held is None:
             held = latents
             continue
-        settled = held.shape[TIME] - overlap
+        settled = held.shape[TIME_AXIS] - overlap
         if settled:
             yield held[:, :, :settled]
         weights = fade(overlap).view(-1, *(1,) * (latents.ndim - 3)).to(latents.device)
         mixed = torch.lerp(held[:, :, settled:].float(), latents[:, :, :overlap].float(), weights)
-        held = torch.cat([mixed.to(latents.dtype), latents[:, :, overlap:]], dim=TIME)
+        held = torch.cat([mixed.to(latents.dtype), latents[:, :, overlap:]], dim=TIME_AXIS)
     if held is not None:
         yield held
 

@@ -14,7 +14,7 @@ from soundstage.library.model_files import ModelSet
 from soundstage.memory.offload import OffloadedModule, stream_blocks
 from soundstage.memory.policy import Residency
 from soundstage.model.connector import Connector, FeatureExtractor
-from soundstage.rendering.building import PartBuilder, timed
+from soundstage.rendering.building import PartBuilder, logged_time
 from soundstage.sampling.guidance import Contexts
 from soundstage.text.encoder import TextEncoder
 from soundstage.text.gemma import Gemma
@@ -86,7 +86,7 @@ class TextParts:
             self.gemma_tensors = tensors
             build.manager.add("gemma", build.stream(gemma.model, tensors, "layers", Residency("disk")))
             return gemma
-        with timed("gemma"):
+        with logged_time("gemma"):
             gemma = Gemma.load(path, num_tokens=num_tokens, dtype=build.dtype, device=build.home)
         model = gemma.model
         if build.moves and self._residency.text == "stream":

@@ -22,7 +22,7 @@ from soundstage.sampling.streams import Streams
 
 Yielded = TypeVar("Yielded")
 PassLatents = dict[str, Tensor]  # "<pass>.video" (B, C, T, h, w) and "<pass>.audio" (B, C, T, F)
-SEAM_SAMPLES = 2400  # 50 ms; two latents, the least two windows share, hold as much
+WINDOW_SEAM_SAMPLES = 2400  # 50 ms; two latents, the least two windows share, hold as much
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,16 @@ class Joint:
             frames = frames[given_frames(window) :]
         if waveform is None:
             return frames, None, 0
-        end = first_sample(window.audio_stop) - SEAM_SAMPLES
+        end = first_sample(window.audio_stop) - WINDOW_SEAM_SAMPLES
         origin = first_sample(window.audio_stop) - first_sample(window.audio_stop - window.audio_start)
         begin = 0
         if self._held is not None:
-            begin = first_sample(window.audio_stop - _latents_after_overlap(window)) - SEAM_SAMPLES
-            weights = fade(SEAM_SAMPLES).numpy()
-            seam = slice(begin - origin, begin - origin + SEAM_SAMPLES)
+            begin = first_sample(window.audio_stop - _latents_after_overlap(window)) - WINDOW_SEAM_SAMPLES
+            weights = fade(WINDOW_SEAM_SAMPLES).numpy()
+            seam = slice(begin - origin, begin - origin + WINDOW_SEAM_SAMPLES)
             waveform = waveform.copy()
             waveform[:, seam] = self._held + weights * (waveform[:, seam] - self._held)
-        self._held = waveform[:, end - origin : end - origin + SEAM_SAMPLES].copy()
+        self._held = waveform[:, end - origin : end - origin + WINDOW_SEAM_SAMPLES].copy()
         return frames, waveform[:, begin - origin : end - origin], begin
 
 

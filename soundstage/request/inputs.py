@@ -26,7 +26,9 @@ BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 Modalities = Annotated[frozenset[Modality], PlainSerializer(sorted)]
 Multiplier = Annotated[float, Field(ge=-10, le=10)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS), unit("seconds")]
-TIME = Field(le=MAX_SECONDS, json_schema_extra={"unit": "seconds", "minimum": 0})  # in one that takes words
+TIME_FIELD = Field(
+    le=MAX_SECONDS, json_schema_extra={"unit": "seconds", "minimum": 0}
+)  # in one that takes words
 Fps = Annotated[float, Field(ge=1, le=240, examples=[24]), unit("frames per second")]
 Crf = Annotated[int, Field(ge=0, le=51)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, examples=[30]), unit("steps")]
@@ -75,7 +77,7 @@ class Guide:
 
     image: Media
     """The picture or clip to show."""
-    at: Annotated[float, TIME] | Literal["last", "before"] | None = None
+    at: Annotated[float, TIME_FIELD] | Literal["last", "before"] | None = None
     """When to show the picture, in seconds from the start; last is the last frame, before is just before the
     first."""
     frame: Annotated[int, Field(ge=-MAX_FRAMES, le=MAX_FRAMES)] | None = None

@@ -241,12 +241,12 @@ def speed_up(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tupl
         width = max(layer.in_features for layer in layers)
         names = {name: f"{name}, {width}, {dtype}" for name in FusedRounding.METHODS}
         on = _taken(probe, names, lambda r: _rounding_trials(r, width, noise), FusedRounding(kernels))
-        put_on(layers, FusedRounding(kernels, on=on))
+        set_rounding(layers, FusedRounding(kernels, on=on))
         taken += on
     return tuple(sorted(taken))
 
 
-def put_on(layers: Iterable[QuantizedLinear], rounding: Rounding) -> None:
+def set_rounding(layers: Iterable[QuantizedLinear], rounding: Rounding) -> None:
     """Set the rounding of 8-bit layers."""
     for layer in layers:
         layer.__dict__["rounding"] = rounding  # hides the class's own

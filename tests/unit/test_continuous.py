@@ -15,7 +15,7 @@ from soundstage.library.model_files import find_model
 from soundstage.planning.windows import endless_windows
 from soundstage.rendering.events import Done
 from soundstage.rendering.seams import first_sample
-from soundstage.rendering.windows import SEAM_SAMPLES, Joint
+from soundstage.rendering.windows import WINDOW_SEAM_SAMPLES, Joint
 from soundstage.request.inputs import Audio
 from soundstage.request.request import Request
 from soundstage.request.take import Take
@@ -62,7 +62,7 @@ def test_chunks_that_go_on_are_the_windows_of_the_take(stage: Engine) -> None:
     assert np.array_equal(chunks[0].clip.frames, stage.generate(request()).frames)
     sound = np.concatenate([c.clip.waveform for c in chunks], axis=1)
     assert np.allclose(sound, whole.clip.waveform[:, : sound.shape[1]], atol=1e-6)
-    assert sound.shape[1] == 480 * (4 * whole.audio_latents.shape[2] - 3) - SEAM_SAMPLES
+    assert sound.shape[1] == 480 * (4 * whole.audio_latents.shape[2] - 3) - WINDOW_SEAM_SAMPLES
 
 
 def test_sound_follows_sound_sample_by_sample() -> None:

@@ -233,7 +233,7 @@ def test_an_8_bit_layer_gives_the_same_numbers(scheme: Any) -> None:
     assert len(quantize(model, scheme)) == 2
     x = noise(2, 20, 32)
     wanted = [layer(x) for layer in attention.values()]
-    cuda.put_on(
+    cuda.set_rounding(
         [layer for layer in attention.values() if isinstance(layer, QuantizedLinear)],
         FusedRounding(kernels, device_type=DEVICE.type),
     )
@@ -299,7 +299,7 @@ def test_what_does_not_fit_takes_the_plain_way(unfit: str) -> None:
 def test_a_weight_that_gradients_need_is_not_in_the_shared_buffer() -> None:
     layer = QuantizedLinear(Quantized(noise(8, 16).to(torch.int8), noise(8, 1).abs()), None, native=False)
     kernels = Counting()
-    cuda.put_on([layer], FusedRounding(kernels, device_type=DEVICE.type))
+    cuda.set_rounding([layer], FusedRounding(kernels, device_type=DEVICE.type))
     x = noise(2, 16).requires_grad_()
     layer(x).sum().backward()
     assert kernels.calls == {}

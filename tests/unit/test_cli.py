@@ -105,9 +105,9 @@ def test_a_name_taken_during_the_work_loses_no_clip(
 ) -> None:
     run = Engine.run
 
-    def slow(*given: Any) -> Any:
+    def slow(*given: Any, **choice: Any) -> Any:
         (tmp_path / "ball.mp4").write_text("another's film")
-        return run(*given)
+        return run(*given, **choice)
 
     monkeypatch.setattr(Engine, "run", slow)
     words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1)
@@ -124,7 +124,7 @@ def test_a_name_taken_during_the_work_loses_no_clip(
 def test_a_failed_run_leaves_no_name_behind(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*_: Any) -> Any:
+    def failing(*_: Any, **__: Any) -> Any:
         assert len(list(tmp_path.iterdir())) == 1  # the name is taken while it works
         raise MediaError("a damaged input")
 
@@ -214,7 +214,7 @@ def test_files_that_are_no_films_of_ours(tmp_path: Path) -> None:
 def test_an_interruption_leaves_no_file(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Engine, plan: object) -> object:
+    def interrupted(self: Engine, plan: object, **_: object) -> object:
         yield from ()
         raise KeyboardInterrupt
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
+from soundstage.files import NameTakenError, Reserved, check_writable, reserved_name
 
 if TYPE_CHECKING:
     from soundstage.clip import Clip
-    from soundstage.files import Reserved
     from soundstage.planning.plan import Plan
 
 
@@ -64,8 +64,6 @@ class Results:
             raise MediaError(f"{error}; the clip is kept as {kept(clip, self.path, error)}") from error
 
     def _save_sheet(self, clip: Clip) -> Path:
-        from soundstage.files import reserved_name
-
         if self.force:
             return clip.contact_sheet(self.path.with_suffix(".png"))
         with reserved_name(self.path.parent, self.path.stem, ".png") as name:
@@ -77,8 +75,6 @@ def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
 
     Raises the problem itself where none of them can be written either.
     """
-    from soundstage.files import reserved_name
-
     for folder in (path.parent, Path(), Path(tempfile.gettempdir())):
         try:
             with reserved_name(folder.absolute(), path.stem, path.suffix) as name:
@@ -94,8 +90,6 @@ def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
 
     Raises MediaError for a name that could not be written later, and for one that is there without --force.
     """
-    from soundstage.files import check_writable, reserved_name
-
     given: Path | None = values["output"]
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
     suffixes = _suffixes(planned)
@@ -114,8 +108,6 @@ def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
 
 
 def _unused(path: Path) -> Reserved:
-    from soundstage.files import NameTakenError, Reserved
-
     try:
         return Reserved(path)
     except NameTakenError as error:

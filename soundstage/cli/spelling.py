@@ -32,7 +32,7 @@ class FieldOption(NamedTuple):
 
 
 class Spoken:
-    """How one command spells fields.
+    """The spelling of fields in one command.
 
     spelled: what is typed for each parameter. values: what was given.
     """

@@ -167,5 +167,5 @@ def test_a_file_of_another_version_is_not_added(tmp_path: Path, monkeypatch: pyt
     name = "text_embedding_projection.aggregate_embed.weight"
     save_file({name: torch.zeros(2, 2)}, tmp_path / "old.safetensors")
     with pytest.raises(WeightsError, match=r"is LTX-2\.0 \(19B\); this engine runs LTX-2\.3"):
-        add([tmp_path / "old.safetensors"])
+        add.main([str(tmp_path / "old.safetensors")], standalone_mode=False)
     assert not list((tmp_path).rglob("models.json"))

@@ -53,7 +53,7 @@ class FieldHelp:
         if self.default is None or self.default in ([], {}):
             return ""
         if isinstance(self.default, list):
-            return ", ".join(map(_shown, self.default))
+            return " and ".join(map(_shown, self.default))
         return _shown(self.default)
 
     @property

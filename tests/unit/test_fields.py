@@ -72,7 +72,7 @@ def test_help_has_the_meaning_the_range_the_unit_and_the_default() -> None:
     assert field_help(ss.Request, "source.start_s").takes == "from 0 to 86400 seconds"
     assert field_help(ss.Request, "audio.mode").choices == ("driving", "identity")
     assert field_help(ss.Request, "sampler").takes.startswith("one of euler, euler-ancestral, ")
-    assert field_help(ss.Request, "modalities").default_text == "audio, video"
+    assert field_help(ss.Request, "modalities").default_text == "audio and video"
     assert field_help(ss.Request, "loras.groups.audio").range == "from -10 to 10"
     assert field_names(ss.Request, "source.canvas") == ("left", "top", "right", "bottom")
     with pytest.raises(KeyError, match=r"Request has no field guides\.power"):

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.arithmetic import PLAIN, Arithmetic, use
+from soundstage.model.attention import Attention
 from soundstage.model.config import TransformerConfig, transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.speed import graphs
@@ -104,7 +105,7 @@ def test_fused_kernels_move_half_the_bytes(size: tuple[int, int], monkeypatch: p
         return torch.empty_like(x)
 
     monkeypatch.setattr(F, "rms_norm", norm)  # one kernel on a device
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, *_, **__: torch.empty_like(q))
+    monkeypatch.setattr(Attention, "kernel", staticmethod(lambda q, *_, **__: torch.empty_like(q)))
     shapes = Shapes()
     fused = Fused(shapes)
     monkeypatch.setattr(fused, "_fits", AnyFits())

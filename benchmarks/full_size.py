@@ -23,7 +23,8 @@ from benchmarks.transformer_step import Case, diffusers_step, diffusers_transfor
 from soundstage.diagnostics.benchmark import GB, Benchmark, Measurement, size_name
 from soundstage.diagnostics.measuring import Meter, capped
 from soundstage.diagnostics.random_weights import NOISE_ELEMENTS, TEXT_TOKENS, modalities, random_value
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.types import VideoShape
 from soundstage.weights.layouts import to_diffusers

@@ -27,8 +27,9 @@ from soundstage.diagnostics.measuring import wait_for
 from soundstage.model.arithmetic import PLAIN, use
 from soundstage.model.attention import strength_bias
 from soundstage.model.bias import LEAST_ROWS, BiasParts, attend_in_parts, parts_of
-from soundstage.model.config import VideoVaeConfig, VocoderConfig, video_vae_header, vocoder_header
+from soundstage.model.config import VideoVaeConfig, VocoderConfig
 from soundstage.model.pieces import decode_pieces
+from soundstage.model.published import video_vae_header, vocoder_header
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.speed import cuda, graphs

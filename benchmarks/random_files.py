@@ -39,7 +39,7 @@ from torch import Tensor
 
 from soundstage.errors import WeightsError
 from soundstage.library.convert_plan import OFFICIAL_PREFIXES
-from soundstage.model.config import transformer_header
+from soundstage.model.published import transformer_header
 from soundstage.text.pieces import (
     BYTE,
     BYTE_PAIRS,

@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import DTYPES, Measurement, arguments, isolated, measure, random_state, report
 from benchmarks.peak import matmul_gflops_per_s
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape

@@ -25,8 +25,9 @@ from benchmarks.harness import (
     report,
 )
 from benchmarks.peak import matmul_gflops_per_s
-from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.config import VideoVaeConfig
 from soundstage.model.pieces import MAX_BYTES, stream_decoder
+from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import VideoDecoder
 from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape

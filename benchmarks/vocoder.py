@@ -15,7 +15,8 @@ from torch import nn
 
 from benchmarks.harness import Measurement, arguments, count_flops, isolated, measure, random_state, report
 from benchmarks.peak import matmul_gflops_per_s
-from soundstage.model.config import VocoderConfig, vocoder_header
+from soundstage.model.config import VocoderConfig
+from soundstage.model.published import vocoder_header
 from soundstage.model.vocoder import Vocoder
 from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ
 from soundstage.weights.layouts import to_diffusers

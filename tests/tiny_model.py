@@ -26,12 +26,9 @@ from soundstage.model.config import (
     TransformerConfig,
     VideoVaeConfig,
     VocoderConfig,
-    audio_vae_header,
-    transformer_header,
-    video_vae_header,
-    vocoder_header,
 )
 from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.published import audio_vae_header, transformer_header, video_vae_header, vocoder_header
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder

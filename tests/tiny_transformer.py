@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, LowRank
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.weights.layouts import to_diffusers
 

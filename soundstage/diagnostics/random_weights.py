@@ -12,12 +12,8 @@ from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.memory.offload import StreamedBlocks, chunk_feed_forward, place_blocks, streamed_numbers
 from soundstage.memory.policy import Residency
 from soundstage.memory.stream import BlockLayout, HostSource, like, owners_of
-from soundstage.model.config import (
-    TransformerConfig,
-    VideoVaeConfig,
-    transformer_header,
-    video_vae_header,
-)
+from soundstage.model.config import TransformerConfig, VideoVaeConfig
+from soundstage.model.published import transformer_header, video_vae_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.speed import cuda, graphs

@@ -32,13 +32,9 @@ from torch import Tensor, nn
 from soundstage.errors import WeightsError
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import LoraReferences, PairNames, lora_references, metadata_of, read_names
-from soundstage.model.config import (
-    ConnectorConfig,
-    TextProjectionConfig,
-    TransformerConfig,
-    transformer_header,
-)
+from soundstage.model.config import ConnectorConfig, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import read_header

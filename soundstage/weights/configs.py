@@ -21,11 +21,8 @@ from soundstage.model.config import (
     UpsamplerConfig,
     VideoVaeConfig,
     VocoderConfig,
-    audio_vae_header,
-    transformer_header,
-    video_vae_header,
-    vocoder_header,
 )
+from soundstage.model.published import audio_vae_header, transformer_header, video_vae_header, vocoder_header
 from soundstage.weights.diffusers_config import read_diffusers_config
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.layouts import Part, PartTensors, is_upsampler

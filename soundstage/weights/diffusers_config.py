@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import WeightsError
-from soundstage.model.config import (
+from soundstage.model.published import (
     DECODER_BLOCKS_2_3,
     ENCODER_BLOCKS_2_3,
     audio_vae_header,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from soundstage.errors import ConfigError
 from soundstage.model.audio_vae import AudioVae, patchify_audio, unpatchify_audio
-from soundstage.model.config import AudioVaeConfig, audio_vae_header
+from soundstage.model.config import AudioVaeConfig
+from soundstage.model.published import audio_vae_header
 from soundstage.weights.layouts import to_diffusers
 
 

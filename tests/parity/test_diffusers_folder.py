@@ -13,7 +13,8 @@ import torch
 from soundstage.library.convert import convert
 from soundstage.library.convert_plan import CONNECTOR_PREFIXES
 from soundstage.library.model_files import VIDEO_VAE, find_model
-from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.config import VideoVaeConfig
+from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import VideoVae
 from soundstage.rendering.parts import ModelParts
 from soundstage.weights.configs import published_config, stored_config

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
 from soundstage.model.modulation import sinusoid
+from soundstage.model.published import transformer_header
 from soundstage.model.rope import frequencies, rope_table
 from soundstage.model.transformer import ModalityInputs, Perturbation, Transformer
 from tests.tiny_transformer import GRID, NUM_AUDIO, NUM_TEXT, NUM_VIDEO, diffusers_twin, modalities

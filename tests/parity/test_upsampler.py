@@ -9,7 +9,8 @@ import torch
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 
 from soundstage.errors import ConfigError
-from soundstage.model.config import UpsamplerConfig, upsampler_header
+from soundstage.model.config import UpsamplerConfig
+from soundstage.model.published import upsampler_header
 from soundstage.model.statistics import ChannelStatistics
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.config import VideoVaeConfig
+from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import Conv3d, VideoVae
 from soundstage.weights.layouts import to_diffusers
 

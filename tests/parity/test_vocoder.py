@@ -12,8 +12,9 @@ from scipy.signal.windows import kaiser
 from torch import Tensor
 
 from soundstage.errors import ConfigError, WeightsError
-from soundstage.model.config import VocoderConfig, vocoder_header
+from soundstage.model.config import VocoderConfig
 from soundstage.model.mel import resample
+from soundstage.model.published import vocoder_header
 from soundstage.model.vocoder import Activation, SnakeBeta, Vocoder, kaiser_sinc_filter
 from soundstage.weights.layouts import from_diffusers, to_diffusers
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from soundstage.cli.main import app
 from soundstage.diagnostics import benchmark, random_weights
 from soundstage.memory.policy import Residency
-from soundstage.model.config import transformer_header, video_vae_header
+from soundstage.model.published import transformer_header, video_vae_header
 
 runner = CliRunner()
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.library.model_files import EXTRAS, SHIPPED_MODELS, ModelSet, find_model
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.planning.plan import Plan
 from soundstage.planning.planner import make_plan

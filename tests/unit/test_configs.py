@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from soundstage.errors import SoundstageError
-from soundstage.model.config import UpsamplerConfig, upsampler_header
+from soundstage.model.config import UpsamplerConfig
+from soundstage.model.published import upsampler_header
 from soundstage.weights.configs import FILLED, completed, part_config, stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PARTS, Part, PartTensors, find_parts

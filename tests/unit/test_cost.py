@@ -26,8 +26,9 @@ from soundstage.memory.policy import Residency
 from soundstage.memory.stream import BlockLayout
 from soundstage.model import long_sound, pieces, video_vae
 from soundstage.model.attention import Attention
-from soundstage.model.config import TransformerConfig, VideoVaeConfig, transformer_header, video_vae_header
+from soundstage.model.config import TransformerConfig, VideoVaeConfig
 from soundstage.model.pieces import decode_pieces
+from soundstage.model.published import transformer_header, video_vae_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.planning import cost

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.config import VideoVaeConfig
 from soundstage.model.pieces import decode_pieces, encode_pieces
+from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import VideoVae
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,8 @@ import torch
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import RequestError
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Perturbation, Transformer
 from soundstage.sampling.combine import RunningPull
 from soundstage.sampling.denoise import denoise

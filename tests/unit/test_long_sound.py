@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from soundstage.model.audio_vae import AudioVae
-from soundstage.model.config import AudioVaeConfig, VocoderConfig, audio_vae_header, vocoder_header
+from soundstage.model.config import AudioVaeConfig, VocoderConfig
 from soundstage.model.long_sound import (
     EDGE_MELS,
     audio_decoder_reach,
@@ -14,6 +14,7 @@ from soundstage.model.long_sound import (
     held_edges,
     vocoder_reach,
 )
+from soundstage.model.published import audio_vae_header, vocoder_header
 from soundstage.model.vocoder import Vocoder
 
 

@@ -17,7 +17,8 @@ from soundstage.lora.files import LoraFile, find_layer, read_lora, write_lora
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import LoraReferences, read_references
 from soundstage.lora.report import AdapterReport
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.weights.layouts import to_diffusers
 

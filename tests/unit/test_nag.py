@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from soundstage.conditioning.positions import audio_positions, video_positions
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
 from soundstage.model.nag import NegativeText, steered
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.scales import NEUTRAL, Scales

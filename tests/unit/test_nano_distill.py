@@ -11,7 +11,8 @@ from torch import Tensor
 
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import read_lora
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training import distill
 from soundstage.nano.training.distill import (

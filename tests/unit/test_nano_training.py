@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.model.audio_vae import AudioVae
-from soundstage.model.config import AudioVaeConfig, audio_vae_header
+from soundstage.model.config import AudioVaeConfig
+from soundstage.model.published import audio_vae_header
 from soundstage.model.statistics import ChannelStatistics
 from soundstage.nano.training import audio_vae, sounds, video_vae, vocoder
 from soundstage.nano.training.export import export, load_audio_vae, load_exported

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.model.audio_vae import AudioVae
-from soundstage.model.config import AudioVaeConfig, VocoderConfig, audio_vae_header, vocoder_header
+from soundstage.model.config import AudioVaeConfig, VocoderConfig
 from soundstage.model.mel import log_mel, resample
 from soundstage.model.precision import _settings, exact_products
+from soundstage.model.published import audio_vae_header, vocoder_header
 from soundstage.model.vocoder import Vocoder
 
 backends: Any = torch.backends

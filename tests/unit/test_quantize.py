@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.quantization import quantization_error
 from soundstage.errors import RequestError, WeightsError
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.weights import quantize as quantize_module
 from soundstage.weights.quantize import (

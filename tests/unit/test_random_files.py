@@ -34,7 +34,7 @@ from soundstage.errors import RequestError, WeightsError
 from soundstage.library.identify import identify
 from soundstage.library.model_files import find_model
 from soundstage.memory.machine import Machine
-from soundstage.model.config import audio_vae_header, transformer_header, video_vae_header, vocoder_header
+from soundstage.model.published import audio_vae_header, transformer_header, video_vae_header, vocoder_header
 from soundstage.planning import placement
 from soundstage.rendering.events import Done
 from soundstage.request.request import Request

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.errors import WeightsError
+from soundstage.memory.lanes import HostLane, ThreadLane
 from soundstage.memory.offload import StreamedBlocks, stream_blocks
 from soundstage.memory.policy import Residency
 from soundstage.memory.stream import (
     MIN_ELEMENTS,
     BlockLayout,
     BlockStreamer,
-    HostLane,
     HostSource,
-    ThreadLane,
 )
 from soundstage.model.block import BlockKeeps, Perturbation
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.model.arithmetic import PLAIN, Arithmetic, use
 from soundstage.model.attention import Attention
-from soundstage.model.config import TransformerConfig, transformer_header
+from soundstage.model.config import TransformerConfig
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.speed import graphs
 from soundstage.speed.cuda import Fused

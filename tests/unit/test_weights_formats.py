@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from soundstage.errors import MissingExtraError, RequestError, WeightsError
 from soundstage.library.convert import convert
 from soundstage.library.identify import identify
-from soundstage.model.config import transformer_header
+from soundstage.model.published import transformer_header
 from soundstage.weights import gguf as gguf_files
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
@@ -398,7 +398,8 @@ print(peak() - before, weights, largest)
 
 def test_a_load_takes_the_memory_of_the_weights_and_of_a_tensor(tmp_path: Path) -> None:
     """Also where every tensor is converted on the way, as it is here."""
-    from soundstage.model.config import VideoVaeConfig, video_vae_header
+    from soundstage.model.config import VideoVaeConfig
+    from soundstage.model.published import video_vae_header
     from soundstage.model.video_vae import VideoVae
 
     config = {"vae": video_vae_header(encoder_base_channels=32, decoder_base_channels=32)}

@@ -13,14 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from soundstage.errors import ConfigError, WeightsError
-from soundstage.model.config import (
-    ConnectorConfig,
-    TextProjectionConfig,
-    TransformerConfig,
-    transformer_header,
-    video_vae_header,
-)
+from soundstage.model.config import ConnectorConfig, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.published import transformer_header, video_vae_header
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.weights.configs import published_config, stored_config

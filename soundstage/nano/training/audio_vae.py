@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.model.audio_vae import AudioVae, ResBlock, patchify_audio
-from soundstage.model.config import AudioVaeConfig, audio_vae_header
+from soundstage.model.config import AudioVaeConfig
+from soundstage.model.published import audio_vae_header
 from soundstage.nano.training import sounds
 from soundstage.nano.training.export import export
 from soundstage.nano.training.statistics import fit_statistics

@@ -20,14 +20,9 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.positions import audio_positions, guide_positions, video_positions
 from soundstage.conditioning.tokens import Added, Tokens, to_tokens
-from soundstage.model.config import (
-    ConnectorConfig,
-    Header,
-    TextProjectionConfig,
-    TransformerConfig,
-    transformer_header,
-)
+from soundstage.model.config import ConnectorConfig, Header, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training.export import write
 from soundstage.nano.training.latents import (

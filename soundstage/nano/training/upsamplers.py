@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from soundstage.model.audio_vae import AudioVae
-from soundstage.model.config import UpsamplerConfig, upsampler_header
+from soundstage.model.config import UpsamplerConfig
+from soundstage.model.published import upsampler_header
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.nano.training.export import load_video_vae, write

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from soundstage.model.config import VideoVaeConfig, video_vae_header
+from soundstage.model.config import VideoVaeConfig
+from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import Conv3d, Downsample, ResBlock, Upsample, VideoVae
 from soundstage.nano.training.export import export
 from soundstage.nano.training.statistics import fit_statistics

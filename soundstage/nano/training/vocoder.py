@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from soundstage.model.audio_vae import AudioVae
-from soundstage.model.config import VocoderConfig, vocoder_header
+from soundstage.model.config import VocoderConfig
 from soundstage.model.mel import LOG_FLOOR, log_mel, mel_filters, resample
+from soundstage.model.published import vocoder_header
 from soundstage.model.vocoder import AmpBlock, Vocoder
 from soundstage.nano.training import sounds
 from soundstage.nano.training.export import export

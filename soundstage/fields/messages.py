@@ -23,7 +23,10 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
     """
     known = field_names(owner)
     sentences, fields = [], []
-    for item in error.errors():
+    findings = error.errors()
+    for item in findings:
+        if item["type"] == "too_short" and any(_is_within(other["loc"], item["loc"]) for other in findings):
+            continue  # only because the entries that do not fit were left out
         loc = list(item["loc"])
         if loc and isinstance(loc[0], int):  # a positional argument
             loc[0] = known[loc[0]] if loc[0] < len(known) else f"argument {loc[0] + 1}"
@@ -35,6 +38,10 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
     return RequestError(
         "; ".join([*unique[:MAX_SENTENCES], *more]), field=(fields[0] or None) if len(unique) == 1 else None
     )
+
+
+def _is_within(loc: Sequence[Any], outer: Sequence[Any]) -> bool:
+    return len(loc) > len(outer) and tuple(loc[: len(outer)]) == tuple(outer)
 
 
 def _path(loc: Sequence[Any]) -> str:
@@ -61,7 +68,8 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
     if item["type"] in ("too_long", "too_short"):
         limits = item["ctx"]
         asked = f"most {limits['max_length']}" if "max_length" in limits else f"least {limits['min_length']}"
-        return f"{path} has {len(item['input'])} entries; give at {asked}"
+        count = limits["actual_length"]  # None where an iterator was left at the limit
+        return f"{path} has {'more' if count is None else count} entries; give at {asked}"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         place, _, name = path.rpartition(".")
         fields = listed(name, field_names(owner, _plain(place)))

@@ -25,7 +25,7 @@ from pydantic import (
 from soundstage.errors import RequestError, listed, shown
 from soundstage.fields.bounds import check_fields
 from soundstage.fields.messages import request_error
-from soundstage.fields.record import Share, unit
+from soundstage.fields.record import Share, describe_once, documented, unit
 from soundstage.media.in_memory import InMemory
 from soundstage.prompts.timeline import Relay
 from soundstage.request.inputs import (
@@ -64,13 +64,20 @@ ScaleFields = Annotated[Mapping[str, Any], BeforeValidator(_words)]
 _PRESET = re.compile(rf"([0-9]{{1,6}}p|4k)(-({'|'.join(ORIENTATIONS)}))?")
 
 
+@documented
 class Request(BaseModel):
     """A request for a film, a silent picture or a sound.
 
     Options of sampling go to the recipe's first pass. Raises RequestError with one sentence per bad field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=describe_once,
+    )
 
     prompt: str
     """What the result shows and sounds like. Parts divided by |, or with times in brackets, follow each

@@ -1,7 +1,9 @@
 """Meaning, unit, range and default stand beside each field, and everything else reads them there."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -93,6 +95,40 @@ def test_a_record_refuses_in_one_sentence(fields: dict[str, Any], says: str) -> 
     with pytest.raises(RequestError) as caught:
         Ball(**fields)
     assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("owner", RECORDS, ids=lambda owner: owner.__name__)
+def test_python_help_has_each_field_and_the_schema_says_it_once(owner: type) -> None:
+    told = owner.__doc__ or ""
+    assert [name for name in field_names(owner) if f"\n{name}: " not in told] == []
+    assert "Fields:" not in str(TypeAdapter(owner).json_schema())
+    assert "FieldInfo" not in str(inspect.signature(owner))
+
+
+@pytest.mark.parametrize(
+    ("passes", "says"),
+    [
+        ([], "passes has 0 entries; give at least 1"),
+        ([1], "passes is 1; it should be a dictionary or an instance of Pass"),
+        (iter([1]), "passes is 1; it should be a dictionary or an instance of Pass"),
+        (iter([]), "passes has 0 entries; give at least 1"),
+    ],
+)
+def test_entries_that_do_not_fit_are_not_called_too_few(passes: Any, says: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ss.Recipe(name="mine", summary="A test.", passes=passes)
+    assert str(caught.value) == says
+
+
+def test_an_iterator_of_too_many_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"^guides has more entries; give at most 256$"):
+        ss.Request(prompt="a", guides=(ss.Guide("a.png") for _ in range(300)))
+
+
+def test_a_take_keeps_a_path_as_text() -> None:
+    assert Take(folder=Path("windows")) == Take(folder="windows")  # type: ignore[arg-type]
+    request = ss.Request(prompt="a", take=Take(folder=Path("windows")))  # type: ignore[arg-type]
+    assert ss.Request.from_json(request.to_json()) == request
 
 
 def test_a_record_is_checked_again_when_fields_are_replaced() -> None:

@@ -35,11 +35,11 @@ class Clip:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """The file endings that `save` accepts for this clip."""
+        """Return the file endings that `save` accepts for this clip."""
         return AUDIO_SUFFIXES if self.frames is None else VIDEO_SUFFIXES
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Write MP4, or WAV for sound alone, with the provenance as metadata. Returns the path.
+        """Write MP4, or WAV for sound alone, with the provenance as metadata; return the path.
 
         overwrite: an existing file is replaced, once the new one is complete; False refuses it. Raises
         MediaError for a name or folder that cannot be written; the clip can then be saved elsewhere.
@@ -89,7 +89,7 @@ class Clip:
 
     @property
     def request(self) -> Request:
-        """The request that made this clip."""
+        """Return the request that made this clip."""
         return Request(**self.provenance["request"])
 
 

@@ -51,7 +51,7 @@ class Chunk:
 
     @property
     def end_s(self) -> float:
-        """The time at which the next chunk begins."""
+        """Return the time at which the next chunk begins."""
         if self.clip.frames is not None:
             return float(self.start_s + len(self.clip.frames) / self.clip.fps)
         assert self.clip.waveform is not None

@@ -106,7 +106,7 @@ class Engine:
 
     @property
     def number_format(self) -> NumberFormat:
-        """The number format this engine computes in, and why."""
+        """Return the number format that this engine computes in, and why."""
         return choose_format(self._dtype, self.model.defaults.dtype, kind_of(pick_device(self._device)))
 
     def plan(self, request: Request) -> Plan:

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, under names that are checked before the work; tell replaced files.
+"""Write files whole or not at all, under names that are checked before the work; notice replaced files.
 
 A file is written under a short temporary name in the folder of its own and renamed when complete, so an
 interruption leaves no partial file. The temporary name says which machine and process it belongs to, and

@@ -1,8 +1,8 @@
 """The options of commands that make something: one table, which all of them share.
 
 A command takes the table by `with_options`. `request_fields.py` reads the values into a Request.
-`spelling.py` uses the table to name options, instead of fields, in messages. What an option means is told by
-the field that it fills, in `soundstage/request/`, and read from there when help is asked for.
+`spelling.py` uses the table to name options, instead of fields, in messages. The meaning of an
+option is the description of the field that it fills, in `soundstage/request/`; help reads it from there.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Option:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """All fields that it fills, without the words of the form."""
+        """Return all fields that the option fills, without the words of the form."""
         return (*([self.field] if self.field else []), *(text.split()[0] for text in self.reads))
 
     @property
     def text(self) -> str:
-        """The help, with the descriptions of fields."""
+        """Return the help, with the descriptions of fields."""
         help = self.help or f"{{{self.fields[0]}}}"
         text = re.sub(r"\{([\w.]+?)(\.\*)?\}", _described, help)
         return f"{text} Repeatable." if self.many else text

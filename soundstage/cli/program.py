@@ -30,7 +30,7 @@ COMMAND_GROUPS = {
 
 
 class Commands(Ordered):
-    """The program: imports a group of commands when it is named, and tells every error in one sentence."""
+    """Import a group of commands when it is named, and print every error in one sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         found = [name for name, module in COMMAND_GROUPS.items() if importlib.util.find_spec(module)]
@@ -60,7 +60,7 @@ class Commands(Ordered):
         sys.exit(self.run(words, prog_name or "soundstage", None, **extra))
 
     def run(self, words: Sequence[str], name: str, interrupts: Interrupts | None, **extra: Any) -> int:
-        """Run a command line and return its exit code. Whatever is raised is told; nothing escapes."""
+        """Run a command line and return its exit code. Every error is printed; none escapes."""
         try:
             if interrupts is not None:
                 interrupts.begin()

@@ -62,7 +62,7 @@ class Meter:
             self._before = _status_bytes("VmRSS:")
 
     def peak(self) -> int | None:
-        """Return the peak in bytes; None where the system does not tell."""
+        """Return the peak in bytes; None where the system does not say."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return _status_bytes("VmHWM:") - self._before if sys.platform == "linux" else None

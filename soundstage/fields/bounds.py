@@ -1,4 +1,4 @@
-"""Refusals of values that no field of a request can hold: one walk over plain values before they are read.
+"""Check for values that no field of a request can hold: one walk over plain values before they are read.
 
 Libraries disagree about these values: pydantic takes True for 1, `float` fails on a whole number of 400
 digits, a file name with a NUL is a ValueError of the system. Here each is one sentence.

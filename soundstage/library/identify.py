@@ -267,7 +267,7 @@ def _upsampler_role(config: Mapping[str, Any], weights: Mapping[str, TensorEntry
 
 
 def _is_distilled(path: Path) -> bool:
-    """No tensor or metadata tells: the file's name does, or the scheduler of a diffusers folder."""
+    """Return whether a model is distilled, by its file's name or diffusers scheduler; no tensor shows it."""
     if "distilled" in path.name.lower():
         return True
     scheduler = path.parent.parent / "scheduler" / "scheduler_config.json"

@@ -82,7 +82,7 @@ _digests: dict[tuple[str, str], _Read] = {}
 
 
 class _Read(NamedTuple):
-    """A result from a file, and the file's stamp then. sure: its time tells it from a later one."""
+    """A result from a file, and the file's stamp then. sure: a later change would change its time."""
 
     stamp: tuple[int, ...]
     found: str
@@ -142,7 +142,7 @@ class ModelSet:
         return _model_file(what, self.found.get(role, self.folder / name))
 
     def check(self) -> None:
-        """Check all that headers tell, before any weight is read.
+        """Check all that headers say, before any weight is read.
 
         Raises WeightsError naming every missing file, or the first that is damaged or cut short, is of
         another model or quantized in a way that is not read, and ConfigError for a config that is incomplete

@@ -3,7 +3,7 @@
     for verdict in verify([Path("models")], library): print(verdict)
 
 A hash is compared with the one the hub gave when the file was pulled or asked for, else with the one of the
-first look, which tells damage since then. Loads no torch.
+first look, which shows damage since then. Loads no torch.
 """
 
 from __future__ import annotations

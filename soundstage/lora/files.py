@@ -61,7 +61,7 @@ class LoraFile:
     unknown: tuple[str, ...] = ()  # names of modules in the file that LTX-2.3 does not have
     companions: Mapping[str, Tensor] = field(default_factory=dict)  # tensors beside the pairs
     metadata: Mapping[str, str] = field(default_factory=dict)  # as the file has it
-    base_version: str | None = None  # version of the model it was trained on, None if nothing tells
+    base_version: str | None = None  # version of the model it was trained on, None if the file does not say
     references: LoraReferences = field(default_factory=LoraReferences)
 
     @property

@@ -1,4 +1,4 @@
-"""The picture and the sound of a file as facts: size, rate, where each begins and ends on one time line.
+"""The picture and the sound of a file in numbers: size, rate, where each begins and ends on one time line.
 
 Found without decoding more than a few frames: headers are believed only where they can be checked, and ends
 are read from the last packets. What was found is kept as long as the file stays the same.

@@ -35,7 +35,7 @@ class Lane(Protocol):
 
 
 class HostLane:
-    """The computation on a CPU: work is done when it is given. num_waits: times it has waited."""
+    """Run work at once, on the CPU. num_waits: how often it has waited."""
 
     def __init__(self) -> None:
         self.num_waits = 0

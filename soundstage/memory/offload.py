@@ -50,7 +50,7 @@ class OffloadedModule:
     """Tensors that are on the device for their turn and in host memory between turns.
 
     modules: built on the CPU, where their tensors then have their home, or on the device, in which case a
-    home is made when they first leave. skip: tensors that a `BlockStreamer` looks after, by `identity`.
+    home is made when they first leave. skip: tensors that a `BlockStreamer` moves, by `identity`.
     pin: move a home on the CPU into pinned memory; without it a file that is mapped stays mapped and costs
     no memory, at a slower copy. bytes_copied: to the device, so far.
     """
@@ -81,7 +81,7 @@ class OffloadedModule:
                 self._make_home()
 
     def arrive(self) -> None:
-        """To the device; nothing if it is there."""
+        """Copy the tensors to the device; nothing if they are there."""
         if self._here:
             return
         assert self._home is not None
@@ -91,7 +91,7 @@ class OffloadedModule:
         self._here = True
 
     def leave(self) -> None:
-        """Off the device. Nothing is copied, but for a first time."""
+        """Take the tensors off the device. Only the first time copies them to the host."""
         if not self._here:
             return
         if self._home is None:
@@ -120,7 +120,7 @@ class OffloadedFile:
     """A module whose home is its files: its weights are read when it arrives and forgotten when it leaves.
 
     module: on the meta device, known to fit. tensors: where its keys are stored. dtype: as for `load_part`.
-    skip: tensors that a `BlockStreamer` looks after, by `identity`. num_bytes_read: from files, so far.
+    skip: tensors that a `BlockStreamer` moves, by `identity`. num_bytes_read: from files, so far.
     """
 
     def __init__(
@@ -159,13 +159,13 @@ class OffloadedFile:
             self._here = False
 
     def _forget(self) -> None:
-        """Leave shapes and dtypes, by which others can tell what will be there."""
+        """Drop the values; shapes and dtypes stay, for code that looks at them before the part arrives."""
         for owner, name, _, kept in self._slots:
             owner[name] = like(owner[name], torch.empty(owner[name].shape, dtype=kept, device="meta"))
 
 
 def identity(owner: Owner, name: str) -> tuple[int, str]:
-    """Tells one module's tensor from all others while the module lives."""
+    """Return a key for one tensor of one module, valid while the module lives."""
     return id(owner), name
 
 
@@ -214,7 +214,7 @@ class OffloadManager:
         *,
         calls: nn.Module | None = None,
     ) -> None:
-        """calls: a module whose call brings the part, for one that others call."""
+        """Add a part. calls: a module whose forward has the part arrive first; None leaves it to `bring`."""
         self.remove(name)
         self._offloaded[name] = offloaded
         if calls is not None:
@@ -356,14 +356,14 @@ def _kept_dtype(key: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 
 def below(tensors: PartTensors, prefix: str) -> dict[str, StoredTensor]:
-    """Those of a submodule, by its own keys."""
+    """Return the tensors of a submodule, by the keys it has itself."""
     return {key.removeprefix(prefix): stored for key, stored in tensors.items() if key.startswith(prefix)}
 
 
 def _fill_rest(
     module: nn.Module, tensors: PartTensors, files: TensorReader, streamed: set[str], dtype: torch.dtype
 ) -> int:
-    """Read what is not streamed and not there; returns the bytes read."""
+    """Read what is not streamed and not there; return the bytes read."""
     num_bytes = 0
     for key, (owner, name) in owners_of(module).items():
         if key in tensors and key not in streamed:
@@ -375,7 +375,7 @@ def _fill_rest(
 
 
 def _read(files: TensorReader, stored: StoredTensor, dtype: torch.dtype) -> Tensor:
-    """On the CPU; values that are held in 8 bits are as stored, or rounded."""
+    """Return a tensor on the CPU; one that is held in 8 bits as stored, or rounded."""
     if is_kept_as_stored(stored, dtype):
         return files.raw(stored.path, stored.name, stored.entry)
     return rounded_values(files, stored, dtype) if dtype.itemsize == 1 else files.value(stored, dtype, CPU)
@@ -402,7 +402,7 @@ def chunk_feed_forward(module: nn.Module, num_tokens: int | None) -> int:
 
 
 class _InPieces:
-    """The forward of a feed-forward, in pieces. rows: the tokens that are computed now, None for all."""
+    """Compute a feed-forward in pieces. rows: the tokens that are computed now, None for all."""
 
     def __init__(self, part: FeedForward, num_tokens: int) -> None:
         self.part, self.num_tokens = part, num_tokens

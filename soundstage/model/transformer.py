@@ -78,7 +78,8 @@ class ModalityInputs:
 class StreamTables:
     """Hold what stays over a run for one stream.
 
-    cross_rope: by time only, for the attention between the streams."""
+    cross_rope: by time only, for the attention between the streams.
+    """
 
     rope: Rotation
     cross_rope: Rotation | None
@@ -90,10 +91,10 @@ class StreamTables:
 class RunTables:
     """Hold the tables of both streams for a run.
 
-    They are valid while positions, attention masks and denoise masks stay, for any batch if made for one
-    sample.
+    They are valid while positions, attention masks and denoise masks stay the same. Tables made for one
+    sample serve any batch.
 
-    Make them at a sigma above 0: at 0 all timesteps are 0 and masks cannot be told apart.
+    Make them at a sigma above 0: at 0 all timesteps are 0, whatever the mask.
     """
 
     video: StreamTables | None

@@ -1,4 +1,4 @@
-"""Checks of a request: what has no effect or cannot be read is refused, what lacks something is told."""
+"""Checks of a request: a problem for what has no effect or cannot be read, a notice for what is missing."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _ignored(resolved: ResolvedRequest, first: Pass) -> list[tuple[str, bool, st
 
 
 def check_needs(resolved: ResolvedRequest) -> None:
-    """Refuse a dub without a speaker, and tell of references, voices and adapters that lack each other."""
+    """Refuse a dub without a speaker; note references, voices and LoRAs that need each other."""
     request, follows = resolved.request, resolved.defaults.follows
     voice = request.audio is not None and request.audio.mode == "identity"
     if any(pass_.identity == "soundtrack" for pass_ in resolved.recipe.passes):
@@ -141,7 +141,7 @@ def check_rate(resolved: ResolvedRequest) -> None:
 
 
 def check_trained(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> None:
-    """Refuse or tell of frames that are larger than the model was trained on, and of another rate."""
+    """Refuse or note frames larger than the model was trained on; note another frame rate."""
     if not resolved.has_video or all("video" in p.frozen for p in passes):
         return
     first, last = passes[0], passes[-1]
@@ -150,9 +150,8 @@ def check_trained(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> No
     )
     pixels = last.width * last.height
     kept = last.source is not None and last.source.video == "part"
-    best = (
-        f"{'x'.join(map(str, shaped_size(last.width / last.height, trained or pixels, side_step(resolved))))}"
-    )
+    fitting = shaped_size(last.width / last.height, trained or pixels, side_step(resolved))
+    best = f"{fitting[0]}x{fitting[1]}"
     if most is not None and pixels > most and not kept and not resolved.request.allow_unfit:
         resolved.problem(
             "size" if resolved.request.size is not None else "recipe",

@@ -24,7 +24,10 @@ MIN_CLIP = TIME_SCALE  # frames that make one latent of a clip inside the film
 
 
 def tell_changes(resolved: ResolvedRequest, pass_: PassPlan, shown: int) -> None:
-    """Tell which frames and seconds of a partly kept clip change. pass_: the last. shown: frames shown."""
+    """Add a notice of the frames and seconds of a partly kept clip that change.
+
+    pass_: the last. shown: how many frames the result has.
+    """
     source, use = resolved.source, pass_.source
     if source is None or use is None or not source.keep_pixels:
         return

@@ -12,7 +12,7 @@ from soundstage.planning.resolve import ResolvedRequest
 from soundstage.request.request import Request
 
 SOUND_TOLD = "audio.file lasts"
-TOLD_S = 0.05  # a smaller difference between a sound and its film is not told
+TOLD_S = 0.05  # a smaller difference between a sound and its film gets no notice
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def film_length(resolved: ResolvedRequest, fps: float) -> Length:
         )
         made = snap_frames(
             int(limit * fps), resolved.frame_step
-        )  # what follows is told of the longest there is
+        )  # what follows is checked with the longest there is
         return Length(made, made)
     return length
 
@@ -69,7 +69,7 @@ def driving_s(request: Request) -> float:
 
 
 def length_notice(sound_s: float, film_s: float) -> str | None:
-    """Return what to tell of a driving sound that is longer or shorter than the film was asked to be."""
+    """Return the notice for a driving sound that is longer or shorter than the film was asked to be."""
     if sound_s > film_s + TOLD_S:
         return f"{SOUND_TOLD} {sound_s:.4g} s, of which the first {film_s:.4g} s are heard"
     if 0 < sound_s < film_s - TOLD_S:
@@ -85,7 +85,7 @@ def _given_frames(resolved: ResolvedRequest, fps: float) -> int | None:
         return frames_over(seconds, fps, resolved.request.thin) if seconds else None
     taken = resolved.source_frames(fps)
     if taken < 1 and not {"source.video", "source.audio"} & set(resolved.infos):
-        return None  # told already
+        return None  # a problem already
     if taken < 1:
         resolved.problem("source", f"source.start_s is {source.start_s:g}, past the source's end")
         return None

@@ -111,10 +111,10 @@ class LoraUse:
 class PassPlan:
     """One run of the loop. Tokens are 0 and scales None for a modality that is not made.
 
-    video_tokens, audio_tokens: the result's tokens; added_video, added_audio: tokens beside it, dropped
-    later. video, audio: guidance, one set of scales or one for each stretch of noise levels. kinds: all
-    forward passes that some step makes. frozen: modalities that are given, not made. seed: None continues the
-    random numbers of the pass before. cache: leaves blocks out of the forwards of some steps.
+    video_tokens, audio_tokens: the result's tokens; added_video, added_audio: tokens added for conditions and
+    dropped after the pass. video, audio: guidance, one set of scales or one for each stretch of noise levels.
+    kinds: all forward passes that some step makes. frozen: modalities that are given, not made. seed: None
+    continues the random numbers of the pass before. cache: skips blocks on some steps.
     """
 
     name: str
@@ -362,7 +362,7 @@ def _scales_line(scales: Scales) -> str:
     )
 
 
-def plan_facts(plan: Plan) -> Mapping[str, Any]:
+def plan_metadata(plan: Plan) -> Mapping[str, Any]:
     """Return what a clip's metadata keeps of its plan."""
     return {
         "recipe": plan.recipe,

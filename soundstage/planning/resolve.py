@@ -21,7 +21,7 @@ from soundstage.types import TIME_SCALE
 
 
 class ResolvedRequest:
-    """A request with its recipe, the facts of its inputs and what follows from both: rate, frames, timeline.
+    """A request with its recipe, its probed inputs and what follows from both: rate, frames, timeline.
 
     It gathers snaps, notices and problems while a plan is worked out; after a problem it goes on with a
     default. recipe: the request's; None finds it by its name.

@@ -102,7 +102,7 @@ def shaped_size(aspect: float, area: int, step: int) -> Size:
 
 
 def tell_cuts(resolved: ResolvedRequest, pass_: PassPlan, size: FilmSize) -> None:
-    """Tell of every input that is cut to the shape of the film. pass_: the last."""
+    """Add a notice for every input that is cut to the shape of the film. pass_: the last."""
     width, height = pass_.width, pass_.height
     crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(resolved.request.guides)]
     crops += [(f"references[{i}].video", clip.crop) for i, clip in enumerate(resolved.request.references)]

@@ -59,7 +59,7 @@ class PartBuilder:
 
     @property
     def home(self) -> torch.device:
-        """The device a part is built on."""
+        """Return the device that a part is built on."""
         return torch.device("cpu") if self.moves else self.device
 
     def opened(self, part: Part) -> tuple[nn.Module, PartTensors]:

@@ -1,4 +1,4 @@
-"""Find values that are not numbers before they reach the clip, and tell the likely cause.
+"""Find values that are not numbers before they reach the clip, and name the likely cause.
 
 Not-a-number and infinity spread: one such weight makes black frames and a sound that no encoder takes. Values
 are looked at by their sum, which is finite only if all of them are: one number per step and modality.

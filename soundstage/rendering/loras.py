@@ -44,7 +44,7 @@ class Attached:
 
     @property
     def name(self) -> str:
-        """The LoRA's name among the adapters."""
+        """Return the LoRA's name among the adapters."""
         return _name(self.path, self.identity)
 
 
@@ -124,7 +124,7 @@ class RunLoras:
     def _newest_of(self, path: str) -> Attached:
         """Return the LoRA that a file holds now."""
         file = Path(path)
-        identity = file_identity(file) if file.is_file() else ""  # reading it tells what is wrong
+        identity = file_identity(file) if file.is_file() else ""  # reading it raises an error that says why
         known = self._newest.get(path)
         if known is None or known.identity != identity:
             known = self._newest[path] = self._read(file, path)

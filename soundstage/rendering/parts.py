@@ -118,12 +118,12 @@ class ModelParts:
 
     @property
     def manager(self) -> OffloadManager:
-        """The manager that has one part at a time on the device."""
+        """Return the manager that has one part at a time on the device."""
         return self._build.manager
 
     @property
     def adaptation(self) -> Adaptation:
-        """The LoRAs the current run has put on the parts; see `restore`."""
+        """Return the LoRAs that the current run has put on the parts; see `restore`."""
         return self._loras.adaptation
 
     # --- the parts, each built on first use
@@ -161,14 +161,14 @@ class ModelParts:
 
     @cached_property
     def audio_vae(self) -> AudioVae:
-        """The audio VAE, always in float32: it is small, and bfloat16 kernels are slow at odd widths."""
+        """Return the audio VAE, always in float32: bfloat16 kernels are slow at its odd widths."""
         vae = self._build.load("audio_vae", AudioVae, torch.float32)
         self._build.manage("audio VAE", vae, self._build.tensors["audio_vae"], dtype=torch.float32)
         return vae
 
     @cached_property
     def vocoder(self) -> Vocoder:
-        """The vocoder, always in float32: in bfloat16 its error is audible."""
+        """Return the vocoder, always in float32: in bfloat16 its error is audible."""
         vocoder = self._build.load("vocoder", Vocoder, torch.float32)
         self._build.manage(
             "vocoder", vocoder, self._build.tensors["vocoder"], calls=vocoder, dtype=torch.float32
@@ -189,7 +189,7 @@ class ModelParts:
 
     @cached_property
     def preview_vae(self) -> TinyDecoder | LinearPreview:
-        """The model's tiny decoder; without one, a linear map fitted to the decoder."""
+        """Return the model's tiny decoder; without one, a linear map fitted to the decoder."""
         file = self.model.extra("preview")
         if file.num_bytes is not None:
             return load_preview(file.path, device=self.device)

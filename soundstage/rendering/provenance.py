@@ -1,4 +1,4 @@
-"""Collect the JSON-ready facts of how a clip is made, and compare those of two takes."""
+"""Collect the JSON-ready metadata of how a clip is made, and compare that of two takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soundstage import __version__
 from soundstage.library.model_files import ModelSet, file_identity
 from soundstage.media.in_memory import InMemory
-from soundstage.planning.plan import Plan, plan_facts
+from soundstage.planning.plan import Plan, plan_metadata
 from soundstage.request.request import Request
 from soundstage.weights.storage import Storage
 
@@ -41,13 +41,13 @@ def provenance(
     """Return what was asked, what was done, and with which weights. video, audio: the clip's latents."""
     latents = {"video": video, "audio": audio}
     return {
-        **clip_facts(plan, model, Placed(parts.device, parts.dtype, parts.storage)),
-        "loras": [_lora_facts(lora) for lora in parts.adaptation.attached.values()],
+        **clip_metadata(plan, model, Placed(parts.device, parts.dtype, parts.storage)),
+        "loras": [_lora_metadata(lora) for lora in parts.adaptation.attached.values()],
         "latents_sha256": {name: _sha256(x) for name, x in latents.items() if x is not None},
     }
 
 
-def clip_facts(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
+def clip_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     """Return all that decides the numbers of a clip."""
     return {
         "soundstage": __version__,
@@ -57,19 +57,19 @@ def clip_facts(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
         "device": str(place.device),
         "dtype": str(place.dtype).removeprefix("torch."),
         "weights": place.storage,
-        **plan_facts(plan),
+        **plan_metadata(plan),
     }
 
 
-def take_facts(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
+def take_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     """Return all that decides the numbers of a take's windows.
 
     Files are named by what they hold, so that they may be moved.
     """
-    facts = clip_facts(plan, model, place)
-    if facts["request"]["take"] is not None:
-        facts["request"]["take"] = {**facts["request"]["take"], "folder": None}
-    found: dict[str, Any] = _replaced(facts, {path: _content(path) for path in input_paths(plan.request)})
+    metadata = clip_metadata(plan, model, place)
+    if metadata["request"]["take"] is not None:
+        metadata["request"]["take"] = {**metadata["request"]["take"], "folder": None}
+    found: dict[str, Any] = _replaced(metadata, {path: _content(path) for path in input_paths(plan.request)})
     return found
 
 
@@ -105,7 +105,7 @@ def _replaced(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _lora_facts(lora: Attached) -> dict[str, Any]:
+def _lora_metadata(lora: Attached) -> dict[str, Any]:
     return {"path": lora.path, "sha256": lora.digest, **lora.report.summary()}
 
 
@@ -118,13 +118,15 @@ def _sha256(latents: Tensor) -> str:
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Return sentences on fields of JSON-ready facts that differ, such as "seed is 6, there it is 5".
+    """Return sentences on fields of JSON-ready metadata that differ, such as "seed is 6, there it is 5".
 
-    stored: the facts of the take that is there. asked: those of the take to be made.
+    stored: what the folder has. asked: what the take to be made has.
     """
     rest = tuple({*stored, *asked} - {name for group in FIELD_GROUPS for name in group})
     for group in (*FIELD_GROUPS, rest):
-        old, new = (dict(_leaves({k: facts[k] for k in group if k in facts})) for facts in (stored, asked))
+        old, new = (
+            dict(_leaves({k: metadata[k] for k in group if k in metadata})) for metadata in (stored, asked)
+        )
         found = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if found:
             told = [_sentence(key, old.get(key), new.get(key)) for key in found[:MOST_TOLD]]

@@ -16,7 +16,7 @@ from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
 from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.rendering.passes import latents_of_passes
-from soundstage.rendering.provenance import Placed, lora_paths, provenance, take_facts
+from soundstage.rendering.provenance import Placed, lora_paths, provenance, take_metadata
 from soundstage.rendering.window_store import WindowStore
 from soundstage.rendering.windows import Handover, PassLatents, assembled, made_windows
 from soundstage.request.take import Take
@@ -64,7 +64,7 @@ class Renderer:
     ) -> Generator[Event, None, None]:
         """Make the clip of a plan; yield an event at each stage and step.
 
-        state: is told which parts the run uses. preview_every: a Preview after every so many steps, 0 for
+        state: gets the parts that the run uses. preview_every: a Preview after every so many steps, 0 for
         none. handover: what the clip goes on from. choice: where the weights will be; None chooses.
         """
         clock = Clock()
@@ -123,8 +123,8 @@ class Renderer:
             sound = finished_sound(plan, parts, audio)
         parts.check_files()
         waveform, rate = (None, OUTPUT_RATE_HZ) if sound is None else sound
-        told = provenance(plan, self._model, parts, video, audio)
-        clip = Clip(frames, waveform, plan.fps / plan.thin, told, sample_rate_hz=rate)
+        made_from = provenance(plan, self._model, parts, video, audio)
+        clip = Clip(frames, waveform, plan.fps / plan.thin, made_from, sample_rate_hz=rate)
         return Done(clip, video, audio, clock.stop(), latents)
 
     # --- the parts in use
@@ -149,7 +149,6 @@ class Renderer:
         """Make a run's parts the ones in use again; those that another run has built make room."""
         if parts is self._given or parts is self.built:
             return
-        assert isinstance(parts, ModelParts)
         if self.built is not None:
             self.built.close()
         self.built = parts
@@ -163,7 +162,9 @@ class Renderer:
             place = Placed(self._device, self._dtype, choice.weights)
         tokens = sum(p.video_tokens + p.audio_tokens for clip in plan.clips for p in clip.passes)
         num_bytes = tokens * LATENT_CHANNELS * place.dtype.itemsize
-        return WindowStore(_take_of(plan).folder, take_facts(plan, self._model, place), num_bytes=num_bytes)
+        return WindowStore(
+            _take_of(plan).folder, take_metadata(plan, self._model, place), num_bytes=num_bytes
+        )
 
 
 def _take_of(plan: Plan) -> Take:

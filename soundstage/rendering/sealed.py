@@ -19,20 +19,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 
-def sealed(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> bytes:
-    """Return the bytes of a file. facts: say what the tensors are; reading them asks for the same."""
+def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a file. metadata: says what the tensors are; `unsealed` must be given the same."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data: bytes = save(kept, {**facts, "sha256": _digest(kept)})
+    data: bytes = save(kept, {**metadata, "sha256": _digest(kept)})
     return data
 
 
-def unsealed(data: bytes, facts: Mapping[str, str]) -> dict[str, Tensor]:
+def unsealed(data: bytes, metadata: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the tensors of a file. Raises ValueError, "cannot be read" or "holds another content"."""
     try:
         tensors: dict[str, Tensor] = load(data)
     except SafetensorError as error:
         raise ValueError(f"cannot be read ({error})") from error
-    if _metadata(data) != {**facts, "sha256": _digest(tensors)}:
+    if _metadata(data) != {**metadata, "sha256": _digest(tensors)}:
         raise ValueError("holds another content than was written")
     return tensors
 

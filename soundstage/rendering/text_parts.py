@@ -53,7 +53,7 @@ class TextParts:
 
     @cached_property
     def encoder(self) -> TextEncoder:
-        """The text encoder, built for the first prompt that was not encoded before."""
+        """Return the text encoder, built for the first prompt that was not encoded before."""
         modules = [self.part(part) for part in TEXT_PARTS]
         return TextEncoder(self._gemma(), *modules)  # type: ignore[arg-type]
 

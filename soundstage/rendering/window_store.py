@@ -37,9 +37,9 @@ FORMAT = 2
 KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
 
 
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-ready facts."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def fingerprint(metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON-ready metadata."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 class LostWindowError(WeightsError):
@@ -53,15 +53,15 @@ class LostWindowError(WeightsError):
 class WindowStore:
     """Latents of finished windows by name, in memory or in a folder.
 
-    folder: None keeps them in memory at first. facts: all that decides the take's numbers, JSON-ready.
+    folder: None keeps them in memory at first. metadata: all that decides the take's numbers, JSON-ready.
     num_bytes: needed for all windows together. notices: sentences for the user, which the caller removes.
     Raises RequestError for a folder that holds another take, is none, cannot be written or is too full.
     """
 
-    def __init__(self, folder: str | Path | None, facts: Mapping[str, Any], *, num_bytes: int = 0) -> None:
+    def __init__(self, folder: str | Path | None, metadata: Mapping[str, Any], *, num_bytes: int = 0) -> None:
         self.notices: list[str] = []
-        self._facts: dict[str, Any] = json.loads(json.dumps(facts))
-        self._mark = fingerprint(facts)
+        self._metadata: dict[str, Any] = json.loads(json.dumps(metadata))
+        self._mark = fingerprint(metadata)
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._lost: set[int] = set()
         self._num_bytes = num_bytes
@@ -74,7 +74,7 @@ class WindowStore:
             self._go_on()
 
     def __contains__(self, index: int) -> bool:
-        """Return whether a window is there and whole; a notice tells of one that is damaged."""
+        """Return whether a window is there and whole; a damaged one leaves a notice."""
         if index in self._kept:
             return True
         if self.folder is None or index in self._lost or not self._path(index).is_file():
@@ -121,7 +121,7 @@ class WindowStore:
     def _checked(self, index: int) -> dict[str, Tensor]:
         """Return a window's latents from its file. Raises ValueError saying what is wrong with it."""
         try:
-            return unsealed(self._path(index).read_bytes(), self._facts_of(index))
+            return unsealed(self._path(index).read_bytes(), self._metadata_of(index))
         except OSError as error:
             raise ValueError(f"cannot be read ({error.strerror})") from error
 
@@ -179,7 +179,7 @@ class WindowStore:
                 raise RequestError(
                     f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
                 )
-            told = {"format": FORMAT, "fingerprint": self._mark, **self._facts}
+            told = {"format": FORMAT, "fingerprint": self._mark, **self._metadata}
             with suppress(NameTakenError), whole_file(path, overwrite=False) as part:
                 part.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
         self._compare(path)
@@ -195,7 +195,9 @@ class WindowStore:
             ) from error
         if mark == self._mark and version == FORMAT:
             return
-        found = "; ".join(differences(stored, self._facts)) or "it was kept by another version of soundstage"
+        found = (
+            "; ".join(differences(stored, self._metadata)) or "it was kept by another version of soundstage"
+        )
         raise RequestError(
             f"{path.parent} holds the windows of another take: {found}; give another folder, or the same "
             "request, model and number format to go on",
@@ -240,12 +242,12 @@ class WindowStore:
 
     def _write(self, index: int, latents: Mapping[str, Tensor], folder: Path | None = None) -> None:
         """Write a window's file. Raises MediaError if it cannot be written."""
-        data = sealed(latents, self._facts_of(index))
+        data = sealed(latents, self._metadata_of(index))
         with whole_file(self._path(index, folder)) as part:
             part.write_bytes(data)
 
-    def _facts_of(self, index: int) -> dict[str, str]:
-        """Return the facts that are stored in a window's file."""
+    def _metadata_of(self, index: int) -> dict[str, str]:
+        """Return the metadata that is stored in a window's file."""
         return {"take": self._mark, "window": str(index)}
 
     def _path(self, index: int, folder: Path | None = None) -> Path:

@@ -66,13 +66,13 @@ class Defaults:
     fps: Fps = 24.0
     """Frame rate."""
     max_duration_s: Annotated[float, Field(gt=0, le=MAX_SECONDS), unit("seconds")] = 20.0
-    """The longest time that the position encoding was trained to tell apart."""
+    """The longest clip whose times the position encoding can tell apart."""
     text_tokens: Annotated[int, Field(ge=1, le=100_000), unit("tokens")] = 1024
     """Length of the prompt context."""
     schedule: str = "ltx2"
     """How noise falls over the steps; a name of sampling.schedules."""
     schedule_tokens: Annotated[int, Field(ge=1), unit("tokens")] | None = schedules.MAX_TOKENS
-    """The length that "ltx2" is shifted for; None is each pass's own."""
+    """Number of tokens that "ltx2" is shifted for; None is each pass's own number."""
     steps: Steps = 30
     """Number of denoising steps."""
     video: Scales = DEV_VIDEO
@@ -90,12 +90,12 @@ class Defaults:
     follows: tuple[Literal["references", "voices"], ...] = ()
     """What the model follows without an adapter for it."""
     trained_pixels: Annotated[int, Field(ge=1), unit("pixels")] | None = None
-    """Area of the largest frames it was trained on; larger ones are told. None is no limit that is known."""
+    """Area of the largest frames it was trained on; larger ones get a notice. Left out, no limit is known."""
     max_pixels: Annotated[int, Field(ge=1), unit("pixels")] | None = None
     """Area of the largest frames that still show what was asked for; larger ones are refused unless the
-    request allows them. None is no limit that is known."""
+    request has allow_unfit. Left out, no limit is known."""
     trained_fps: Fps | None = None
-    """The one frame rate it was trained at; others are told. None is none that is known."""
+    """The one frame rate it was trained at; others get a notice. Left out, it is not known."""
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Defaults:

@@ -224,7 +224,7 @@ class Request(BaseModel):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return every field as JSON-ready values; an array is told by its shape and hash."""
+        """Return every field as JSON-ready values; an array as its shape and hash."""
         data: dict[str, Any] = self.model_dump(mode="json")
         return data
 

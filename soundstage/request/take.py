@@ -1,4 +1,4 @@
-"""Long takes: a field of a request. The windows themselves are made by planning."""
+"""Settings of a long take: the field `take` of a request. Planning makes the windows."""
 
 from __future__ import annotations
 

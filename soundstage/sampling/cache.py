@@ -36,8 +36,8 @@ class StepCache:
     """Hold the settings of a step cache."""
 
     kind: Literal["first-block", "teacache"] = "first-block"
-    """What tells that little has changed: first-block looks at what the first block adds, teacache at what
-    the first block would read, and runs none."""
+    """How a small change is seen: first-block runs the first block and looks at what it adds; teacache runs
+    no block and looks at the input of the first."""
     threshold: Annotated[float, Field(ge=0, lt=10)] = 0.05
     """The change below which blocks are left out: more is faster and further off, 0 leaves out none."""
     start: Share = 0.15

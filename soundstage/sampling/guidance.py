@@ -63,9 +63,9 @@ class Contexts:
 
 
 class _View:
-    """Hold the streams with all tokens, or without those of a reference, and their tables.
+    """Hold the streams as a forward reads them: with all tokens, or without those of a reference.
 
-    kept: per stream (N,) bool, the tokens that are there; None for all.
+    kept: per stream (N,) bool, False for tokens left out; None for all.
     """
 
     def __init__(self, streams: tuple[Stream | None, Stream | None], *, reference: bool = True) -> None:
@@ -77,12 +77,12 @@ class _View:
         self.tables: RunTables | None = None
 
     def cut(self, i: int, x: Tensor | None) -> Tensor | None:
-        """Return stream i's tokens that are there, of (B, N, ...)."""
+        """Return x (B, N, ...) of stream i without the tokens that this view leaves out."""
         kept = self.kept[i]
         return x if x is None or kept is None else x[:, kept]
 
     def restored(self, i: int, x: Tensor | None, like: Tensor | None) -> Tensor | None:
-        """Return (B, N, D) with the tokens that are there from x and the others from `like`."""
+        """Return (B, N, D) with the tokens of x, and those that this view leaves out from `like`."""
         kept = self.kept[i]
         if x is None or like is None or kept is None:
             return x
@@ -94,12 +94,12 @@ class _View:
 class Guider:
     """Predict the clean latents of both streams at a noise level; made anew for every run.
 
-    transformer: a function that returns it, called before every forward, for a model that is loaded again.
-    negative: may be None where no scale asks for it. A modality without scales is not there. batched:
-    make the passes of a step as one batch, or one after the other with less memory; the numbers are the
-    same to rounding. nag: the text that `Scales.nag` steers away from; None takes `negative`.
-    unconditional: make the negative pass at every step and show its prediction, for CFG++ samplers.
-    cache: leaves blocks out on steps that change little; the passes are then not batched.
+    transformer: a function that returns the model; called before every forward, since a model may be loaded
+    again between two steps. scales: None for a modality that is absent. negative: may be None where no scale
+    asks for it. batched: run the passes of a step as one batch, or one after the other with less memory; the
+    numbers are the same to rounding. nag: the text that `Scales.nag` steers away from; None takes `negative`.
+    unconditional: make the negative pass at every step and keep its prediction, for CFG++ samplers.
+    cache: skips blocks on steps that change little; the passes are then not batched.
     Raises ValueError for guidance whose text or reference is missing.
     """
 

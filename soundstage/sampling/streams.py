@@ -23,7 +23,7 @@ class Stream:
     clean: (B, N, D) latents that kept tokens hold, in the dtype of the run. mask: (B, N, 1) float32 in
     [0, 1]. positions: (B or 1, A, N, 2). initial: (B, N, D) latents to start from besides noise; None is
     the clean ones. attention_mask: (B or 1, N, N) in [0, 1] or None. frozen: nothing is generated; the
-    model is told that the whole stream is clean. reference: (N,) bool or None, the tokens of a reference
+    model gets the level of a clean stream. reference: (N,) bool or None, the tokens of a reference
     that identity guidance leaves out of its own pass; they are kept tokens.
     """
 

@@ -1,7 +1,7 @@
 """Noise a batch by sampling's own rule, and compare the model's velocities with the true ones.
 
-Tokens stand at x = (1 - sigma) c + sigma n, kept ones at c; the model predicts the velocity n - c. What is
-kept, mixed and told to the model is a `Stream`, the one that sampling denoises. B samples, N tokens of the
+Tokens stand at x = (1 - sigma) c + sigma n, kept ones at c; the model predicts the velocity n - c. Kept
+tokens, the mix and the model's inputs come from `Stream`, as in sampling. B samples, N tokens of the
 clip, D features; a stream may have kept tokens behind the clip's own.
 """
 

@@ -150,7 +150,7 @@ def _section(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | No
 
 
 def part_config(part: Part, parts: Mapping[Part, PartTensors], config: Header) -> PartConfig:
-    """Return a part's dimensions, by the config and by what only the tensors tell.
+    """Return a part's dimensions, by the config and by the shapes of tensors where it does not say.
 
     A transformer file may hold one stream only; the text projection's width gives the number of the text
     encoder's layers. Raises ConfigError for a config that is incomplete or not of LTX-2.3.

@@ -13,7 +13,7 @@ from typing import Any
 
 from soundstage.weights.entry import WeightsFile
 
-# Quantizers by the last word in the names of tensors that only they store, the most telling first.
+# Quantizers by the last word in the names of tensors that only they store, the surest first.
 _QUANTIZERS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"weight_scale_2"), "NVFP4"),
     (re.compile(r"pre_quant_scale"), "AWQ or NVFP4 (ComfyUI)"),
@@ -65,7 +65,7 @@ FIRST_LTX_WIDTH = 2048  # of LTX-Video 0.9 with 2 billion parameters
 
 
 def quantizer_of(file: WeightsFile) -> tuple[str, str] | None:
-    """Return the quantizer that wrote a file and the tensor that tells it; None if it is read here."""
+    """Return the quantizer that wrote a file and the tensor that shows it; None if it is read here."""
     by_last_word = {name.rpartition(".")[2]: name for name in file.tensors if "." in name}
     for pattern, quantizer in _QUANTIZERS:
         for word, name in by_last_word.items():

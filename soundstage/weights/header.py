@@ -1,6 +1,6 @@
 """The header of a weights file, read, checked and made without loading torch or any tensor.
 
-A safetensors file is read here; a GGUF file, which is told by its first bytes, in gguf.py.
+A safetensors file is read here; a GGUF file, known by its first bytes, in gguf.py.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def quantizer_refusal(file: WeightsFile) -> str | None:
 
 
 def check_kind(path: Path, tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> None:
-    """Refuse, by their telling names, checkpoints that are not parts of an LTX-2.3 model."""
+    """Refuse, by the names of their tensors, checkpoints that are not parts of an LTX-2.3 model."""
     if is_lora(tensors):
         raise WeightsError(f"{path} is a LoRA; pass it as one, next to a model")
     if is_upsampler(tensors):
@@ -455,7 +455,7 @@ _VOCODER_SEGMENTS = {
 
 
 def to_diffusers(part: Part, key: str) -> str:
-    """Our key of a part -> diffusers' key in the same part's folder, without the connectors' prefix."""
+    """Return diffusers' key for our key of a part, without the connectors' prefix."""
     if part == "video_vae":
         return _vae_to_diffusers(key)
     if part == "audio_vae":
@@ -467,7 +467,7 @@ def to_diffusers(part: Part, key: str) -> str:
 
 
 def from_diffusers(part: Part, key: str) -> str:
-    """Inverse of `to_diffusers`."""
+    """Return our key for diffusers' key of a part: the inverse of `to_diffusers`."""
     if part == "video_vae":
         return _vae_from_diffusers(key)
     if part == "audio_vae":
@@ -483,7 +483,7 @@ def from_diffusers(part: Part, key: str) -> str:
 
 
 def _vae_to_diffusers(key: str) -> str:
-    """Our list alternates res stages and changes of scale; diffusers pairs them, with one apart."""
+    """Return diffusers' key. Our list alternates res stages and changes of scale; diffusers pairs them."""
     match = _VAE_BLOCK.match(key)
     if match is None:
         return _VAE_STATISTICS.get(key, key)

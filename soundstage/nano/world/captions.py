@@ -191,7 +191,7 @@ class _Writer:
         return bool(self.rng.random() < share)
 
     def states(self, share: float) -> bool:
-        """Return whether an optional fact is told."""
+        """Return whether this caption states an optional fact."""
         return self.chance(share) or self.full
 
     # --- paragraph ---------------------------------------------------------------------------------

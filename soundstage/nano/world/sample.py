@@ -1,4 +1,4 @@
-"""Make clips of the world itself, as files that tell their scene."""
+"""Make clips of the world itself, as files that carry their scene."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def sample(seed: int, size: str = "landscape", num_frames: int = 49, *, held_out
 def clip_of(
     scene: Scene, frames: NDArray[np.uint8], waveform: NDArray[np.float32] | None, words: str | None
 ) -> Clip:
-    """Return frames and samples as a clip that tells its scene. words: what the clip was asked for with."""
+    """Return frames and samples as a clip that carries its scene. words: what the clip was asked for with."""
     return Clip(frames, waveform, scene.fps, {"world_seed": scene.seed, "caption": words})

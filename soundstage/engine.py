@@ -18,6 +18,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from soundstage.clip import Clip
 from soundstage.errors import RequestError, shown
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.memory.machine import NumberFormat, asked_format, choose_format, kind_of, pick_device
@@ -31,7 +32,6 @@ from soundstage.request.request import Request
 from soundstage.weights.storage import storage_named
 
 if TYPE_CHECKING:
-    from soundstage.clip import Clip
     from soundstage.rendering.encoding_cache import EncodingCache
     from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.run import Renderer

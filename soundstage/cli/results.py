@@ -34,8 +34,8 @@ class Results:
     contact_sheet: bool
     force: bool
 
-    def save(self, clip: Clip, facts: dict[str, Any], *, as_json: bool) -> None:
-        """Write the clip and its contact sheet and print where they are, as JSON with these facts or plainly.
+    def save(self, clip: Clip, metadata: dict[str, Any], *, as_json: bool) -> None:
+        """Write the clip and its contact sheet; print their paths, plainly or as JSON with the metadata.
 
         Raises MediaError that says where a clip is kept that could not be written to its own name.
         """
@@ -47,7 +47,7 @@ class Results:
             problem = error
         if as_json:
             paths = {"path": str(self.path), "contact_sheet": None if sheet is None else str(sheet)}
-            print(json_text({**paths, **facts}))
+            print(json_text({**paths, **metadata}))
         else:
             print(self.path)
         if problem is not None:

@@ -81,9 +81,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return the attention of x (B, N, width) to a context (B, M, context_width), as (B, N, width).
 
-        context: None for x itself. rope rotates the queries, and the keys unless context_rope does. keep=False
-        replaces the result by the values (only for x as its own context); a boolean tensor (B, 1, 1) decides
-        per sample.
+        context: None for x itself. rope rotates the queries, and the keys unless context_rope does.
+        keep=False replaces the result by the values (only for x as its own context); a boolean tensor
+        (B, 1, 1) decides per sample.
         """
         context = x if context is None else context
         values = self.values_of(context)

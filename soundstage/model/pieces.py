@@ -13,7 +13,6 @@ Source of the technique: docs/model/video-vae.md, "Streaming".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +23,13 @@ from soundstage.model.video_vae import (
     ResBlock,
     ResStage,
     Upsample,
+    VideoDecoder,
+    VideoVae,
     depth_to_space,
     patchify,
     unpatchify,
 )
 from soundstage.types import SPACE_SCALE, TIME_SCALE
-
-if TYPE_CHECKING:
-    from soundstage.model.video_vae import VideoDecoder, VideoVae
 
 # The most that a stage passes to the next in one piece. A frame of the decoder's last stage is 33 MB at
 # 1088x1920 in bfloat16; larger pieces gain little speed and cost their size once per stage.

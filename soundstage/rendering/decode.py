@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,15 +22,13 @@ from soundstage.media.in_memory import File
 from soundstage.media.load import load_sound
 from soundstage.media.write import fit_audio
 from soundstage.model.mel import resample
+from soundstage.planning.plan import PassPlan, Plan
+from soundstage.rendering.color import ColorMatch
+from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.finite import checked
+from soundstage.rendering.parts import ModelParts
 from soundstage.rendering.prepare import video_made
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
-
-if TYPE_CHECKING:
-    from soundstage.planning.plan import PassPlan, Plan
-    from soundstage.rendering.color import ColorMatch
-    from soundstage.rendering.encoded_inputs import EncodedInputs
-    from soundstage.rendering.parts import ModelParts
 
 MAX_BYTES_IN_MEMORY = 2**30  # of frames: 17 s of 960x544
 PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)

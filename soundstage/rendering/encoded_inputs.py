@@ -11,10 +11,10 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from soundstage.conditioning.masks import attention_cells, cells_touched
@@ -28,12 +28,8 @@ from soundstage.planning.grid import heard_s, sample_times
 from soundstage.planning.plan import Condition, PassPlan, Plan
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.finite import checked
+from soundstage.rendering.parts import Encoder, ModelParts
 from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE, enlargement
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from soundstage.rendering.parts import Encoder, ModelParts
 
 SPARE_S = 0.1  # of sound beyond the latents wanted, at least one mel window
 READING = "by time"  # how files are read; another way may give other pixels and samples

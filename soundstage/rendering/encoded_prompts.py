@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soundstage.rendering.encoding_cache import content_key
+from soundstage.planning.plan import PassPlan, Plan
+from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.finite import checked
+from soundstage.rendering.parts import ModelParts
 from soundstage.sampling.guidance import Contexts
-
-if TYPE_CHECKING:
-    from soundstage.planning.plan import PassPlan, Plan
-    from soundstage.rendering.encoding_cache import EncodingCache
-    from soundstage.rendering.parts import ModelParts
 
 
 def encoded_prompts(

@@ -11,7 +11,6 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
@@ -22,15 +21,13 @@ from soundstage.library.model_files import file_digest, file_identity, find_mode
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile, read_lora
 from soundstage.lora.report import AdapterReport
+from soundstage.planning.plan import LoraUse
 from soundstage.rendering.text_parts import TEXT_PARTS
 from soundstage.types import Group
 from soundstage.weights.configs import model_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, find_parts
 from soundstage.weights.load import builder, open_part
-
-if TYPE_CHECKING:
-    from soundstage.planning.plan import LoraUse
 
 
 @dataclass(frozen=True, eq=False)

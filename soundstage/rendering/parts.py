@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from soundstage.model.transformer import Transformer
 from soundstage.model.upsampler import LatentUpsampler, upsample_latents
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
+from soundstage.planning.plan import LoraUse
 from soundstage.rendering.building import PartBuilder
 from soundstage.rendering.finite import finite
 from soundstage.rendering.loras import Adaptation, Attached, RunLoras
@@ -46,9 +47,6 @@ from soundstage.weights.layouts import Part
 from soundstage.weights.load import load_preview, load_upsampler
 from soundstage.weights.read import TensorReader
 from soundstage.weights.storage import Storage
-
-if TYPE_CHECKING:
-    from soundstage.planning.plan import LoraUse
 
 log = logging.getLogger("soundstage.rendering")
 Encoder = Literal["text", "video", "audio"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from soundstage.conditioning.pixels import to_uint8
@@ -13,22 +14,17 @@ from soundstage.conditioning.relay import directed
 from soundstage.planning.plan import MAX_BATCHED_TOKENS, PassPlan, Plan
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoded_prompts import encoded_prompts
+from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Event, Preview, Step
 from soundstage.rendering.finite import Watch
+from soundstage.rendering.parts import ModelParts
 from soundstage.rendering.prepare import Latents, cropped, streams, upsampled
+from soundstage.rendering.windows import Handover
 from soundstage.sampling.cache import StepCaches
 from soundstage.sampling.denoise import State, denoise
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.samplers import sampler_named
 from soundstage.sampling.streams import Streams
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from soundstage.rendering.encoding_cache import EncodingCache
-    from soundstage.rendering.parts import ModelParts
-    from soundstage.rendering.windows import Handover
 
 
 def latents_of_passes(

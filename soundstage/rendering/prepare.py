@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,11 +19,9 @@ from soundstage.conditioning.tokens import Added, Tokens, from_tokens, to_tokens
 from soundstage.model.audio_vae import patchify_audio, unpatchify_audio
 from soundstage.planning.plan import Condition, PassPlan
 from soundstage.rendering.encoded_inputs import EncodedInputs
+from soundstage.rendering.parts import ModelParts
 from soundstage.sampling.streams import Stream
 from soundstage.types import LATENT_CHANNELS, SPACE_SCALE
-
-if TYPE_CHECKING:
-    from soundstage.rendering.parts import ModelParts
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from soundstage import __version__
 from soundstage.library.model_files import ModelSet, file_identity
 from soundstage.media.in_memory import InMemory
 from soundstage.planning.plan import Plan, plan_metadata
+from soundstage.rendering.loras import Attached
+from soundstage.rendering.parts import ModelParts
 from soundstage.request.request import Request
 from soundstage.weights.storage import Storage
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from soundstage.rendering.loras import Attached
-    from soundstage.rendering.parts import ModelParts
 
 MOST_TOLD = 3  # fields that differ
 # What a user asked for, before what follows from it. Of later groups only the first that differs is told.

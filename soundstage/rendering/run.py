@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 
 from soundstage.clip import Clip
+from soundstage.library.model_files import ModelSet
+from soundstage.planning.placement import Choice
+from soundstage.planning.plan import Plan
+from soundstage.planning.windows import Window
 from soundstage.rendering.color import ColorMatch
 from soundstage.rendering.decode import finished_frames, finished_sound
 from soundstage.rendering.encoded_inputs import EncodedInputs
@@ -17,17 +20,11 @@ from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice
 from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.rendering.passes import latents_of_passes
 from soundstage.rendering.provenance import Placed, lora_paths, provenance, take_metadata
+from soundstage.rendering.turns import RunState
 from soundstage.rendering.window_store import WindowStore
 from soundstage.rendering.windows import Handover, PassLatents, assembled, made_windows
 from soundstage.request.take import Take
 from soundstage.types import LATENT_CHANNELS, OUTPUT_RATE_HZ
-
-if TYPE_CHECKING:
-    from soundstage.library.model_files import ModelSet
-    from soundstage.planning.placement import Choice
-    from soundstage.planning.plan import Plan
-    from soundstage.planning.windows import Window
-    from soundstage.rendering.turns import RunState
 
 
 class Renderer:

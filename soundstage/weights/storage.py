@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from soundstage.errors import RequestError, listed
-
-if TYPE_CHECKING:
-    from soundstage.weights.layouts import PartTensors
+from soundstage.weights.layouts import PartTensors
 
 Format = Literal["fp8", "int8"]
 Scheme = Literal["fp8", "fp8-cast", "int8", "int8-dynamic"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from soundstage.cli.parameters import FILE
+from soundstage.cli.parameters import FILE, WHOLE_NUMBER
 
 Values = dict[str, Any]  # of the table's options, by name
 
@@ -59,7 +59,8 @@ class _Parameter(click.Option):
     """An option of the table. Its help is put together when it is asked for, which loads the request."""
 
     def __init__(self, option: Option) -> None:
-        kind = {"is_flag": True} if option.kind is bool else {"type": option.kind, "multiple": option.many}
+        type_ = WHOLE_NUMBER if option.kind is int else option.kind
+        kind = {"is_flag": True} if option.kind is bool else {"type": type_, "multiple": option.many}
         super().__init__(
             [*option.flags, option.name],
             metavar=option.form,

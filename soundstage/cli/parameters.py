@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,28 @@ device = click.option(
 def output(help: str) -> Callable[[Any], Any]:
     """Return the option for the file or folder that a command writes."""
     return click.option("--output", "-o", type=FILE, help=help)
+
+
+class WholeNumber(click.ParamType[int]):
+    """A whole number, which may be typed with a decimal point, such as 49.0."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not number.is_integer():
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return int(number)
+
+
+WHOLE_NUMBER = WholeNumber()
 
 
 class Ordered(click.Group):

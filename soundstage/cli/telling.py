@@ -21,7 +21,7 @@ from soundstage.cli import process
 from soundstage.cli.printing import json_text
 from soundstage.cli.signals import DEBUG, INTERRUPTION
 from soundstage.cli.spelling import Spoken
-from soundstage.errors import SoundstageError, listed, nearest
+from soundstage.errors import ConfigError, SoundstageError, listed, nearest
 
 NUM_SHOWN = 12  # options or commands in one message
 
@@ -40,7 +40,9 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
         return process.MISUSE
     if isinstance(error, SoundstageError):
         spoken = spoken_of(root, words)
-        message = spoken.sentence(str(error))
+        # What is wrong in a file, such as a recipe, is told with the file's own names of fields.
+        in_file = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
+        message = str(error) if in_file else spoken.sentence(str(error))
         field = getattr(error, "field", None)
         return _print(words, type(error).__name__, message, field, spoken.option(field, message))
     if isinstance(error, click.ClickException):

@@ -60,9 +60,12 @@ class ResolvedRequest:
         if sentence not in self.notices:
             self.notices.append(sentence)
 
-    def problem(self, field: str, sentence: str) -> None:
+    def problem(self, field: str, sentence: str, cause: SoundstageError | None = None) -> None:
+        """Note why the request cannot be made. cause: the error that says so, where there is one."""
         if sentence not in (str(problem) for problem in self.problems):
-            self.problems.append(RequestError(sentence, field=field))
+            problem = RequestError(sentence, field=field)
+            problem.__cause__ = cause
+            self.problems.append(problem)
 
     # --- what is asked for and what is there ---------------------------------------------------------------
 
@@ -70,7 +73,7 @@ class ResolvedRequest:
         try:
             return recipe_named(self.request.recipe)
         except SoundstageError as problem:
-            self.problem("recipe", str(problem))
+            self.problem("recipe", str(problem), problem)
             return recipe_named("single")
 
     def _probe_inputs(self) -> None:

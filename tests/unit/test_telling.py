@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,3 +174,27 @@ def test_near_names_come_first_and_none_is_lost() -> None:
     assert nearest("FAST", known) == ["fast"]
     assert nearest("ltx", ["ltx-2.3-dev", "nano"]) == ["ltx-2.3-dev"]
     assert listed("x", []) == ""
+
+
+def test_what_is_wrong_in_a_recipe_is_told_in_the_fields_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\npasses:\n- {name: draft, steps: many, guidance: 1}\n")
+    result = CliRunner().invoke(app, ["plan", "A red ball.", "--recipe", str(path)])
+    assert result.exit_code == 2
+    assert "steps is 'many'" in result.stderr
+    assert "'guidance' is not a field of Pass" in result.stderr
+    assert "--" not in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--seed", "--frames", "--steps"])
+def test_whole_numbers_may_be_typed_with_a_point(option: str) -> None:
+    whole, broken = (CliRunner().invoke(app, ["plan", "A red ball.", option, n]) for n in ("9.0", "9.5"))
+    assert whole.exit_code == 0, whole.stderr
+    assert broken.exit_code == 2
+    assert f"{option} is '9.5'; it should be a whole number" in broken.stderr
+
+
+def test_a_seed_of_the_world_that_is_none_is_refused() -> None:
+    result = CliRunner().invoke(app, ["nano", "sample", "--seed", "-1", "--frames", "9"])
+    assert result.exit_code == 2
+    assert "seed is -1; give a whole number from 0" in result.stderr

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from soundstage.errors import RequestError
 from soundstage.types import VideoShape
 
 SHAPES = ("ball", "cube", "pyramid", "star", "ring")
@@ -100,10 +101,12 @@ def is_held_out(subject: Subject) -> bool:
 
 
 def draw_scene(seed: int, shape: VideoShape, *, held_out: bool = False) -> Scene:
-    """Return a scene from a seed; the same on every machine.
+    """Return a scene from a seed; the same on every machine. Raises RequestError for a seed out of range.
 
     held_out: with a combination that training never shows; else without any.
     """
+    if not 0 <= seed < 2**63:
+        raise RequestError(f"seed is {seed}; give a whole number from 0 to 2^63 - 1", field="seed")
     rng = np.random.default_rng([seed, int(held_out)])
     while True:
         scene = _draw(rng, seed, shape)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
 from soundstage.files import check_writable
+from soundstage.media import formats
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 TAG = "soundstage"  # key of our JSON in a file's "comment" tag
-VIDEO_SUFFIXES, AUDIO_SUFFIXES = (".mp4", ".m4v", ".mov"), (".wav",)
+SHORT_PROMPT = 60  # letters of a prompt in a repr
+NOTEBOOK_QUALITY = 50  # a notebook keeps the whole file in itself
+SHOWN_APART = (
+    "prompt",
+    "modalities",
+)  # a request's fields that are shown in another way, or by the clip itself
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clip:
     """A finished clip.
 
@@ -34,26 +44,59 @@ class Clip:
     sample_rate_hz: int = OUTPUT_RATE_HZ
 
     @property
+    def duration_s(self) -> float:
+        """Return the length of the picture in seconds, or of sound alone."""
+        if self.frames is not None:
+            return len(self.frames) / self.fps
+        return 0.0 if self.waveform is None else self.waveform.shape[1] / self.sample_rate_hz
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """Return the file endings that `save` accepts for this clip."""
-        return AUDIO_SUFFIXES if self.frames is None else VIDEO_SUFFIXES
+        return formats.endings(self._num_frames)
 
-    def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Write MP4, or WAV for sound alone, with the provenance as metadata; return the path.
+    @property
+    def audio(self) -> Clip:
+        """Return the sound alone, as a clip of its own. Raises MediaError for a silent clip."""
+        if self.waveform is None:
+            raise MediaError("the clip is silent; it has no sound to give alone")
+        return replace(self, frames=None)
 
-        overwrite: an existing file is replaced, once the new one is complete; False refuses it. Raises
-        MediaError for a name or folder that cannot be written; the clip can then be saved elsewhere.
+    def save(
+        self,
+        path: str | Path,
+        *,
+        quality: int | None = None,
+        codec: str | None = None,
+        overwrite: bool = True,
+    ) -> Path:
+        """Write the file that the name's ending asks for, with the provenance as metadata; return the path.
+
+        A name with %04d, or a folder that ends in "/", takes each frame as a PNG picture. quality: 1 to 100,
+        larger is better and takes more room. codec: one of the ending's, see docs/media.md. overwrite: an
+        existing file is replaced, once the new one is complete; False refuses it. Raises MediaError for a
+        name or folder that cannot be written; the clip can then be saved elsewhere.
         """
-        from soundstage.media.write import write_mp4, write_wav
+        output = formats.output(path, self._num_frames, codec=codec, quality=quality)
+        output.check(self._num_frames, overwrite=overwrite)
+        if output.format.kind in ("film", "sound"):
+            self._save_container(output, overwrite)
+        elif self.frames is not None:
+            from soundstage.media.picture_files import write_pictures
 
-        path = Path(path)
-        check_writable(path, self.suffixes, overwrite=overwrite)
+            comment = json.dumps({TAG: self.provenance})
+            write_pictures(output, self.frames, self.fps, comment=comment, overwrite=overwrite)
+        return output.path
+
+    def _save_container(self, output: formats.Output, overwrite: bool) -> None:
+        from soundstage.media.write import write_film, write_sound
+
         metadata = {"comment": _json({TAG: self.provenance})}
         if "request" in self.provenance:
             metadata["title"] = self.provenance["request"]["prompt"]
         if self.frames is not None:
-            write_mp4(
-                path,
+            write_film(
+                output,
                 self.frames,
                 self.fps,
                 waveform=self.waveform,
@@ -62,35 +105,126 @@ class Clip:
                 overwrite=overwrite,
             )
         elif self.waveform is not None:
-            write_wav(
-                path,
+            write_sound(
+                output,
                 self.waveform,
                 sample_rate_hz=self.sample_rate_hz,
                 metadata=metadata,
                 overwrite=overwrite,
             )
-        return path
 
-    def contact_sheet(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Write a PNG of frames over the waveform. overwrite: see `save`. Returns the path."""
+    @overload
+    def contact_sheet(self, path: None = None) -> Image.Image: ...
+
+    @overload
+    def contact_sheet(self, path: str | Path, *, overwrite: bool = True) -> Path: ...
+
+    def contact_sheet(self, path: str | Path | None = None, *, overwrite: bool = True) -> Image.Image | Path:
+        """Return a PIL picture of frames over the waveform, or write it as PNG and return the path.
+
+        overwrite: see `save`.
+        """
         from soundstage.media.image import contact_sheet
+
+        if path is None:
+            return contact_sheet(self.frames, self.waveform, self.fps)
+        from soundstage.media.picture_files import save_picture
 
         path = Path(path)
         check_writable(path, (".png",), overwrite=overwrite)
-        contact_sheet(
-            path,
-            self.frames,
-            self.waveform,
-            self.fps,
-            sample_rate_hz=self.sample_rate_hz,
-            overwrite=overwrite,
-        )
+        save_picture(path, self.contact_sheet(), overwrite=overwrite)
         return path
+
+    def to_pil(self) -> list[Image.Image]:
+        """Return the frames as PIL pictures. Raises MediaError for sound alone."""
+        from PIL import Image
+
+        if self.frames is None:
+            raise MediaError("the clip is sound alone; it has no frames to give as pictures")
+        return [Image.fromarray(frame) for frame in self.frames]
+
+    def trim(self, start_s: float = 0.0, end_s: float | None = None) -> Clip:
+        """Return the stretch from start_s to end_s, with its sound.
+
+        It begins and ends between frames: at the nearest ones. The samples stay as they are. The provenance
+        is the whole clip's, with "trimmed_s". end_s: None is the clip's end. Raises MediaError for a stretch
+        that is not within the clip or holds nothing.
+        """
+        end_s = self.duration_s if end_s is None else end_s
+        rate = self.sample_rate_hz if self.frames is None else self.fps
+        if not 0 <= start_s <= end_s <= self.duration_s + 0.5 / rate:
+            raise MediaError(
+                f"the stretch is {start_s:g} to {end_s:g} s, and the clip lasts {self.duration_s:.4g} s; "
+                "give a start and a later end within it"
+            )
+        first, last = round(start_s * rate), round(end_s * rate)
+        if first == last:
+            raise MediaError(f"from {start_s:g} to {end_s:g} s there is no frame; give a longer stretch")
+        start, end = first / rate, last / rate
+        waveform = self.waveform
+        if waveform is not None:
+            waveform = waveform[:, round(start * self.sample_rate_hz) : round(end * self.sample_rate_hz)]
+        frames = None if self.frames is None else self.frames[first:last]
+        told = {**self.provenance, "trimmed_s": [start, end]}
+        return replace(self, frames=frames, waveform=waveform, provenance=told)
 
     @property
     def request(self) -> Request:
         """Return the request that made this clip."""
         return Request(**self.provenance["request"])
+
+    @property
+    def _num_frames(self) -> int:
+        return 0 if self.frames is None else len(self.frames)
+
+    def __repr__(self) -> str:
+        asked = self.provenance.get("request", {})
+        prompt = asked.get("prompt", "")
+        short = prompt if len(prompt) <= SHORT_PROMPT else f"{prompt[: SHORT_PROMPT - 3]}..."
+        told = [*self._facts().values()]
+        told += [f"{short!r}"] if short else []
+        told += [f"seed {asked['seed']}"] if "seed" in asked else []
+        return f"<Clip: {', '.join(told)}>"
+
+    def _facts(self) -> dict[str, str]:
+        """Return what the clip holds, in words."""
+        facts = {}
+        if self.frames is not None:
+            count, height, width = self.frames.shape[:3]
+            s = "" if count == 1 else "s"
+            facts["picture"] = f"{width}x{height}, {count} frame{s} at {self.fps:g} fps"
+        rate = f"sound at {self.sample_rate_hz / 1000:g} kHz"
+        facts["sound"] = "silent" if self.waveform is None else rate
+        facts["length"] = f"{self.duration_s:.4g} s"
+        return facts
+
+    def _repr_html_(self) -> str:
+        """Return a player with the clip in itself, and the settings, for a notebook."""
+        from soundstage.media.player import player
+
+        shown, ending, mime = self, ".mp4", "video/mp4"
+        if self.frames is None:
+            ending, mime = ".m4a", "audio/mp4"
+        elif len(self.frames) == 1 and self.waveform is None:
+            ending, mime = ".png", "image/png"
+        else:
+            height, width = (side // 2 * 2 for side in self.frames.shape[1:3])
+            shown = replace(self, frames=self.frames[:, :height, :width])
+        quality = None if ending == ".png" else NOTEBOOK_QUALITY
+        with tempfile.TemporaryDirectory() as folder:
+            data = shown.save(Path(folder) / f"clip{ending}", quality=quality).read_bytes()
+        return player(data, mime, self._settings())
+
+    def _settings(self) -> dict[str, object]:
+        """Return what the clip holds and what was asked for, without what was left out."""
+        asked = self.provenance.get("request", {})
+        told: dict[str, object] = {"prompt": asked["prompt"]} if "prompt" in asked else {}
+        told.update(self._facts())
+        if "model" in self.provenance:
+            told["model"] = self.provenance["model"]
+        plain = Request(prompt="-").to_dict()
+        told.update({k: v for k, v in asked.items() if k not in SHOWN_APART and v != plain.get(k)})
+        return told | {"seed": asked["seed"]} if "seed" in asked else told
 
 
 def _json(data: Any) -> str:
@@ -106,15 +240,20 @@ def _json(data: Any) -> str:
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """Return the provenance in a file of `Clip.save`. Raises MediaError for a file that holds none."""
     from soundstage.media.container import read_metadata
-    from soundstage.media.picture import is_picture
+    from soundstage.media.picture import is_picture, picture_comment
 
-    if is_picture(Path(path)):
-        raise MediaError(f"{path} is a picture, which does not say how it was made; give the film itself")
-    comment = read_metadata(Path(path)).get("comment", "")
+    pictured = is_picture(Path(path))
+    if pictured:
+        comment = picture_comment(Path(path))
+    else:
+        tags = {name.lower(): value for name, value in read_metadata(Path(path)).items()}
+        comment = tags.get("comment", "")
     try:
         data = json.loads(comment)
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or TAG not in data:
+        if pictured:
+            raise MediaError(f"{path} is a picture, which does not say how it was made; give the film itself")
         raise MediaError(f"{path} does not say how it was made; only files saved by soundstage do")
     return dict(data[TAG])

@@ -287,10 +287,25 @@ OUTPUTS: tuple[Option, ...] = (
     _option(
         "output",
         FILE,
-        "Write to this file. [default: a name made from the prompt and the seed]",
+        "Write to this file. Its ending is the format: .mp4, .mov, .mkv, .webm, .gif, .webp, %04d.png for "
+        "each frame; .png or .jpg for a single one; .wav, .flac, .mp3 or .m4a for sound alone. [default: a "
+        "name made from the prompt and the seed]",
         "--output",
         "-o",
         form="PATH",
+    ),
+    _option(
+        "quality",
+        int,
+        "Write the file with this quality, 1 to 100: larger is better and takes more room. "
+        "[default: the format's own]",
+    ),
+    _option(
+        "codec",
+        str,
+        "Write the file with this codec, as its ending allows: h264, h265, vp9, av1, prores, ffv1; aac, "
+        "alac. [default: the format's own]",
+        form="NAME",
     ),
     _option("force", bool, "Replace the output file and its contact sheet if they exist.", default=False),
     _option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
 from soundstage.files import NameTakenError, Reserved, check_writable, reserved_name
+from soundstage.media.formats import Output, endings, output
 
 if TYPE_CHECKING:
     from soundstage.clip import Clip
@@ -25,14 +28,16 @@ if TYPE_CHECKING:
 class Results:
     """Names of a run's results.
 
-    path: the clip's file. reserved: that name, so that no other process gets it; None where it is replaced.
-    contact_sheet: one is made as well. force: it replaces one that is there.
+    path: the clip's file. reserved: that name, so that no other process gets it, the first one of numbered
+    pictures; None where it is replaced. contact_sheet: one is made as well. force: it replaces one that is
+    there. coding: `quality` and `codec` as `Clip.save` takes them.
     """
 
     path: Path
     reserved: Reserved | None
     contact_sheet: bool
     force: bool
+    coding: dict[str, Any]
 
     def save(self, clip: Clip, metadata: dict[str, Any], *, as_json: bool) -> None:
         """Write the clip and its contact sheet; print their paths, plainly or as JSON with the metadata.
@@ -58,8 +63,8 @@ class Results:
     def _save_clip(self, clip: Clip) -> None:
         try:
             if self.reserved is not None and not self.reserved.held():
-                raise MediaError(f"{self.path} was written by another program meanwhile")
-            clip.save(self.path)
+                raise MediaError(f"{self.reserved.path} was written by another program meanwhile")
+            clip.save(self.path, **self.coding)
         except MediaError as error:
             raise MediaError(f"{error}; the clip is kept as {kept(clip, self.path, error)}") from error
 
@@ -73,11 +78,13 @@ class Results:
 def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
     """Save a clip under a free name instead of `path`: beside it, here, or in the temporary folder.
 
-    Raises the problem itself where none of them can be written either.
+    Of numbered pictures it becomes one film. Raises the problem itself where none of them can be written
+    either.
     """
+    suffix = path.suffix if path.suffix.lower() in clip.suffixes else clip.suffixes[0]
     for folder in (path.parent, Path(), Path(tempfile.gettempdir())):
         try:
-            with reserved_name(folder.absolute(), path.stem, path.suffix) as name:
+            with reserved_name(folder.absolute(), path.stem, suffix) as name:
                 return clip.save(name.path)
         except (MediaError, OSError):
             continue
@@ -92,32 +99,35 @@ def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
     """
     given: Path | None = values["output"]
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
-    suffixes = _suffixes(planned)
+    coding = {name: values[name] for name in ("quality", "codec")}
+    num_frames = _num_frames(planned)
+    path = given or Path(f"{_stem(prompt, planned)}{endings(num_frames)[0]}")
+    asked = output(path, num_frames, **coding)
+    asked.check(num_frames)
     if given is not None and force:
-        check_writable(given, suffixes)
         if sheet:
             check_writable(given.with_suffix(".png"), (".png",))
-        yield Results(given, None, sheet, force)
+        yield Results(given, None, sheet, force, coding)
         return
-    if given is not None:
-        check_writable(given, suffixes)
-    named = reserved_name(Path(), _stem(prompt, planned), suffixes[0]) if given is None else _unused(given)
+    named = reserved_name(Path(), path.stem, path.suffix) if given is None else _unused(asked, num_frames)
     with named as reserved:
-        check_writable(reserved.path, suffixes)
-        yield Results(reserved.path, reserved, sheet, force)
+        yield Results(given or reserved.path, reserved, sheet, force, coding)
 
 
-def _unused(path: Path) -> Reserved:
+def _unused(asked: Output, num_frames: int) -> Reserved:
+    first, *others = asked.names(num_frames)
     try:
-        return Reserved(path)
+        for name in others:
+            if os.path.lexists(name):
+                raise NameTakenError(f"output is {name}, which is there already; choose another name")
+        return Reserved(first)
     except NameTakenError as error:
         raise MediaError(f"{error}, or add --force to replace it") from error
 
 
-def _suffixes(planned: Plan) -> tuple[str, ...]:
-    from soundstage.clip import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-
-    return VIDEO_SUFFIXES if "video" in planned.modalities else AUDIO_SUFFIXES
+def _num_frames(planned: Plan) -> int:
+    """Return the number of frames that a clip will have; 0 for sound alone."""
+    return math.ceil(planned.num_shown / planned.thin) if "video" in planned.modalities else 0
 
 
 def _stem(prompt: str, planned: Plan) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.files import whole_file
+if TYPE_CHECKING:
+    from PIL import Image
 
 COLUMNS = 8
 CELL_WIDTH = 192
@@ -21,18 +22,11 @@ WAVES = ((96, 165, 250), (251, 146, 60))  # left, right
 
 
 def contact_sheet(
-    path: Path,
-    frames: NDArray[np.uint8] | None,
-    waveform: NDArray[np.float32] | None,
-    fps: float,
-    *,
-    sample_rate_hz: int = 48_000,
-    overwrite: bool = True,
-) -> None:
-    """Write a PNG. frames: (F, H, W, 3); waveform: (2, n) in [-1, 1]; either may be None.
+    frames: NDArray[np.uint8] | None, waveform: NDArray[np.float32] | None, fps: float
+) -> Image.Image:
+    """Return the sheet. frames: (F, H, W, 3); waveform: (2, n) in [-1, 1]; either may be None.
 
-    Shows up to eight frames from the first to the last, each under its time in seconds. Raises MediaError
-    for a file that cannot be written.
+    Shows up to eight frames from the first to the last, each under its time in seconds.
     """
     from PIL import Image
 
@@ -48,8 +42,7 @@ def contact_sheet(
     for strip in strips:
         page[top : top + strip.shape[0]] = strip
         top += strip.shape[0] + GAP
-    with whole_file(path, overwrite=overwrite) as part:
-        Image.fromarray(page).save(part, format="PNG")
+    return Image.fromarray(page)
 
 
 def shown_frames(num_frames: int) -> list[int]:

@@ -82,6 +82,8 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 DNG_VERSION, NEW_SUBFILE_TYPE, SUB_IFDS = 50706, 254, 330
 BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
 HEAD_BYTES = 512
+COMMENT_KEYS = ("Comment", "comment")  # of PNG; of GIF and JPEG
+IMAGE_DESCRIPTION = 270  # the EXIF tag, which holds a WebP's comment
 MJPEG_SEARCH_BYTES = 2**20
 
 _quiet = threading.RLock()
@@ -160,6 +162,15 @@ def picture_frames(path: Path, times_s: Sequence[float] | None = None) -> Iterat
                 raise MediaError(f"{path} has a frame that is smaller than its first; convert it to a video")
             for _ in group:
                 yield frame
+
+
+def picture_comment(path: Path) -> str:
+    """Return the comment in a picture's file, empty if there is none. Raises MediaError as `picture_info`."""
+    with _opened(path) as picture, _reading(path):
+        found = [picture.info.get(key) for key in COMMENT_KEYS]
+        found.append(picture.getexif().get(IMAGE_DESCRIPTION))
+        comment = next((one for one in found if one), "")
+    return comment.decode(errors="replace") if isinstance(comment, bytes) else str(comment)
 
 
 def _decoded(picture: Image.Image) -> NDArray[np.uint8]:

@@ -157,7 +157,7 @@ def test_plan_makes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
         (["--guidance", "-2"], "--guidance is -2"),
         (["--seed", "-3"], "--seed is -3"),
         (["--output", "no/such/folder/a.mp4"], "there is no folder no/such/folder"),
-        (["--output", "a.gif"], "ending in .mp4"),
+        (["--output", "a.avi"], "ending in .mp4"),
         (["--model", "vga"], "model is 'vga', which is neither a folder, a file nor a known model"),
     ],
 )

@@ -38,6 +38,7 @@ HOOKS = {
     "list_commands": "click.Group",
     "get_command": "click.Group",
     "get_help_record": "click.Option",
+    "_repr_html_": "Jupyter",
     "main": "click.Group, at a call",
 }
 HOOK_DECORATORS = re.compile(r"command|callback|validator|serializer")  # of click and pydantic

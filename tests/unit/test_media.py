@@ -13,6 +13,7 @@ import soundstage.media.write as write
 from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
 from soundstage.media.container import read_metadata
+from soundstage.media.formats import output
 from soundstage.media.image import shown_frames
 from soundstage.request.request import Request
 from tests.media_read import read_media
@@ -123,11 +124,11 @@ def test_an_interruption_leaves_no_file_and_keeps_the_old_one(
     before = path.read_bytes()
     picture = write._picture
 
-    def interrupted(frame: np.ndarray, index: int, rate: Fraction) -> av.VideoFrame:
+    def interrupted(frame: np.ndarray, index: int, rate: Fraction, layout: str) -> av.VideoFrame:
         if index == 80:  # past the encoder's look-ahead
             assert len(list(tmp_path.iterdir())) == 2  # the part is there
             raise KeyboardInterrupt
-        return picture(frame, index, rate)
+        return picture(frame, index, rate, layout)
 
     monkeypatch.setattr(write, "_picture", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -156,16 +157,16 @@ def test_files_that_are_no_media_are_refused(tmp_path: Path, content: bytes | No
 
 
 def test_a_foreign_film_does_not_say_how_it_was_made(tmp_path: Path) -> None:
-    write.write_mp4(tmp_path / "a.mp4", gradient(), 24.0)
+    write.write_film(output(tmp_path / "a.mp4", 25), gradient(), 24.0)
     with pytest.raises(MediaError, match="does not say how it was made"):
         read_provenance(tmp_path / "a.mp4")
 
 
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="even sides"):
-        write.write_mp4(tmp_path / "a.mp4", gradient(2, 63, 64), 24.0)
+        write.write_film(output(tmp_path / "a.mp4", 2), gradient(2, 63, 64), 24.0)
     with pytest.raises(MediaError, match="pass stereo"):
-        write.write_mp4(tmp_path / "a.mp4", gradient(2), 24.0, waveform=tones(1.0)[:1])
+        write.write_film(output(tmp_path / "a.mp4", 2), gradient(2), 24.0, waveform=tones(1.0)[:1])
 
 
 def test_the_contact_sheet_shows_frames_over_the_waveform(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from soundstage.cli.spelling import Spoken
 from soundstage.engine import Engine
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError
 from soundstage.library.model_files import find_model
-from soundstage.media.write import write_wav
+from soundstage.media.formats import output
+from soundstage.media.write import write_sound
 from soundstage.rendering import window_store as folders
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done, Notice, Phase, Step
@@ -327,7 +328,7 @@ def until(events: Iterator[Any], name: str) -> list[Any]:
 
 def song(path: Path, hz: float) -> Path:
     tone = (0.1 * np.sin(np.arange(96_000) * hz / 48_000 * 2 * np.pi)).astype(np.float32)
-    write_wav(path, np.stack([tone, tone]))
+    write_sound(output(path, 0), np.stack([tone, tone]))
     return path
 
 

@@ -1,0 +1,239 @@
+"""File formats that a clip is written in, by the name's ending, with their codecs and qualities."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from soundstage.errors import MediaError
+from soundstage.files import NameTakenError, check_writable
+
+Kind = Literal["film", "animation", "picture", "sound"]
+NUMBER = re.compile(r"%(0?)(\d*)d")  # the place of the frame's number in a name, as FFmpeg has it
+FOLDER_NAMES = "%04d.png"
+FIRST_NUMBER = 1
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way to code picture or sound.
+
+    encoder: FFmpeg's name; empty where Pillow writes. layout: FFmpeg's name of the pixels or samples that it
+    is given. lowest, highest: the encoder's own figure at quality 1 and 100, None for a lossless codec.
+    quality: used where none is given. sound: codec of the sound beside it, if not the container's.
+    """
+
+    encoder: str = ""
+    layout: str = ""
+    lowest: float | None = None
+    highest: float | None = None
+    quality: int = 100
+    sound: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def figure(self, quality: int | None) -> int:
+        """Return the encoder's own figure for a quality: a CRF, kb/s, Pillow's quality or colours."""
+        assert self.lowest is not None
+        assert self.highest is not None
+        share = ((self.quality if quality is None else quality) - 1) / 99
+        return round(self.lowest + (self.highest - self.lowest) * share)
+
+
+# Quality 70 is CRF 19 for H.264, near-transparent. Below 320 kb/s FFmpeg's AAC encoder breaks up pure tones:
+# a 440 Hz sine of 0.5 comes back with errors up to 0.40 at 128 kb/s, 0.39 at 256 and 0.013 at 320.
+CODECS = {
+    "h264": Codec("libx264", "yuv420p", 40, 10, 70, options={"preset": "veryfast"}),
+    "h265": Codec("libx265", "yuv420p", 43, 13, 70, options={"x265-params": "log-level=error"}),
+    "vp9": Codec("libvpx-vp9", "yuv420p", 59, 9, 70, options={"deadline": "good", "cpu-used": "4"}),
+    "av1": Codec("libsvtav1", "yuv420p", 59, 9, 70, options={"preset": "8"}),
+    "prores": Codec("prores_ks", "yuv422p10le", sound="pcm", options={"profile": "hq"}),
+    "ffv1": Codec("ffv1", "bgr0", sound="flac"),
+    "gif": Codec("", "", 2, 256),
+    "webp": Codec("", "", 1, 100, 90),
+    "jpeg": Codec("", "", 1, 100, 92),
+    "png": Codec(),
+    "aac": Codec("aac", "fltp", 32, 320),
+    "opus": Codec("libopus", "fltp", 32, 320),
+    "mp3": Codec("libmp3lame", "fltp", 32, 320),
+    "alac": Codec("alac", "s16"),
+    "flac": Codec("flac", "s16"),
+    "pcm": Codec("pcm_s16le", "s16"),
+}
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A container: FFmpeg's or Pillow's name, its codecs with the usual one first, and that of its sound."""
+
+    kind: Kind
+    container: str
+    codecs: tuple[str, ...]
+    sound: str = ""
+
+
+FORMATS = {
+    ".mp4": FileFormat("film", "mp4", ("h264", "h265", "av1"), "aac"),
+    ".m4v": FileFormat("film", "mp4", ("h264", "h265"), "aac"),
+    ".mov": FileFormat("film", "mov", ("h264", "h265", "prores"), "aac"),
+    ".mkv": FileFormat("film", "matroska", ("h264", "h265", "vp9", "av1", "ffv1"), "aac"),
+    ".webm": FileFormat("film", "webm", ("vp9", "av1"), "opus"),
+    ".gif": FileFormat("animation", "GIF", ("gif",)),
+    ".webp": FileFormat("animation", "WEBP", ("webp",)),
+    ".png": FileFormat("picture", "PNG", ("png",)),
+    ".jpg": FileFormat("picture", "JPEG", ("jpeg",)),
+    ".jpeg": FileFormat("picture", "JPEG", ("jpeg",)),
+    ".wav": FileFormat("sound", "wav", ("pcm",)),
+    ".flac": FileFormat("sound", "flac", ("flac",)),
+    ".mp3": FileFormat("sound", "mp3", ("mp3",)),
+    ".m4a": FileFormat("sound", "ipod", ("aac", "alac")),
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """A name with the format, the codec and the quality that a clip is written in.
+
+    path: as given; of numbered pictures the name with the number's place. quality: None is the codec's own.
+    numbered: each frame is a picture of its own.
+    """
+
+    path: Path
+    format: FileFormat
+    codec: Codec
+    quality: int | None
+    numbered: bool
+
+    @property
+    def sound(self) -> Codec:
+        """Return the codec of a film's sound."""
+        return CODECS[self.codec.sound or self.format.sound]
+
+    def names(self, num_frames: int) -> list[Path]:
+        """Return the files that are written for so many frames."""
+        if not self.numbered:
+            return [self.path]
+        return [self.path.with_name(numbered(self.path.name, i)) for i in range(num_frames)]
+
+    def check(self, num_frames: int, *, overwrite: bool = True) -> None:
+        """Raise MediaError now for names that could not be written later. overwrite: False refuses old ones.
+
+        A folder of numbered pictures is made where its own folder is there.
+        """
+        names = self.names(num_frames)
+        folder = self.path.parent
+        if self.numbered and not folder.exists() and folder.parent.is_dir():
+            try:
+                folder.mkdir()
+            except OSError as error:
+                raise MediaError(f"output is {self.path}, but {folder} cannot be made ({error})") from error
+        for name in names[:1]:
+            check_writable(name, (name.suffix.lower(),), overwrite=overwrite)
+        there = [] if overwrite else [name for name in names if os.path.lexists(name)]
+        if there:
+            raise NameTakenError(f"output is {there[0]}, which is there already; choose another name")
+
+
+def output(
+    path: str | Path, num_frames: int, *, codec: str | None = None, quality: int | None = None
+) -> Output:
+    """Return how a clip is written to a name. num_frames: 0 for sound alone.
+
+    A name that ends in "/" is a folder of numbered PNG pictures. Raises MediaError for an ending, codec or
+    quality that cannot be written.
+    """
+    if str(path).endswith(("/", os.sep)):
+        path = Path(path) / FOLDER_NAMES
+    path = Path(path)
+    ending = path.suffix.lower()
+    many = num_frames > 0 and ending == ".png" and NUMBER.search(path.name) is not None
+    if ending not in _fitting(num_frames) and not many:
+        raise MediaError(_unfit(path, num_frames))
+    chosen = FORMATS[ending]
+    name = codec or chosen.codecs[0]
+    if name not in chosen.codecs:
+        raise MediaError(
+            f"codec is {name!r}, and {ending} takes {' or '.join(chosen.codecs)}; choose one of them"
+        )
+    found = Output(path, chosen, CODECS[name], quality, many)
+    _check_encoders(found, name, num_frames)
+    if quality is not None:
+        _check_quality(quality, found.codec, f"{ending} with {name}" if len(chosen.codecs) > 1 else ending)
+    return found
+
+
+def endings(num_frames: int) -> tuple[str, ...]:
+    """Return the endings that a clip can have here, the usual one first. num_frames: 0 for sound alone."""
+    return tuple(e for e in _fitting(num_frames) if all(map(_has_encoder, _encoders(FORMATS[e]))))
+
+
+def numbered(name: str, index: int) -> str:
+    """Return the name of a frame's picture; the first frame, of index 0, has number 1."""
+
+    def number(found: re.Match[str]) -> str:
+        return str(index + FIRST_NUMBER).rjust(int(found[2] or 0), "0" if found[1] else " ")
+
+    return NUMBER.sub(number, name, count=1)
+
+
+def _fitting(num_frames: int) -> list[str]:
+    kinds: set[Kind] = {"film", "animation"} if num_frames else {"sound"}
+    if num_frames == 1:
+        kinds.add("picture")
+    return [ending for ending, form in FORMATS.items() if form.kind in kinds]
+
+
+def _unfit(path: Path, num_frames: int) -> str:
+    known = FORMATS.get(path.suffix.lower())
+    why = ""
+    if known is not None and known.kind == "picture" and num_frames > 1:
+        why = f", one picture, and the clip has {num_frames} frames"
+    elif known is not None:
+        why = ", a sound, and the clip has pictures" if num_frames else ", and the clip is sound alone"
+    listed = list(endings(num_frames))
+    if num_frames > 1:
+        listed.append(f"{FOLDER_NAMES} for a picture of each frame")
+    return f"output is {path}{why}; give a name ending in {_either(listed)}"
+
+
+def _either(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _encoders(form: FileFormat, codec: Codec | None = None) -> list[str]:
+    picture = codec or CODECS[form.codecs[0]]
+    sound = picture.sound or form.sound
+    return [name for name in (picture.encoder, CODECS[sound].encoder if sound else "") if name]
+
+
+def _check_encoders(found: Output, name: str, num_frames: int) -> None:
+    needed = _encoders(found.format, found.codec)
+    missing = [encoder for encoder in needed if not _has_encoder(encoder)]
+    if missing:
+        raise MediaError(
+            f"output is {found.path}, and this PyAV has no encoder {missing[0]} for {name}; "
+            f"give a name ending in {_either(endings(num_frames))}"
+        )
+
+
+@functools.cache
+def _has_encoder(name: str) -> bool:
+    import av
+
+    try:
+        av.Codec(name, "w")
+    except ValueError:
+        return False
+    return True
+
+
+def _check_quality(quality: int, codec: Codec, what: str) -> None:
+    if codec.lowest is None:
+        raise MediaError(f"quality is {quality}, and {what} has one quality only; leave it out")
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise MediaError(f"quality is {quality!r}; give a whole number from 1 to 100")

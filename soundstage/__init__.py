@@ -15,6 +15,7 @@ _HOMES = {
     "Audio": "soundstage.request.inputs",
     "Canvas": "soundstage.request.inputs",
     "Clip": "soundstage.clip",
+    "ConfigError": "soundstage.errors",
     "Continuous": "soundstage.continuous",
     "Done": "soundstage.rendering.events",
     "Engine": "soundstage.engine",
@@ -22,6 +23,9 @@ _HOMES = {
     "LTXVideoPipeline": "soundstage.compat.diffusers",
     "Lora": "soundstage.request.inputs",
     "LoraAttached": "soundstage.rendering.events",
+    "MediaError": "soundstage.errors",
+    "MissingExtraError": "soundstage.errors",
+    "NotFiniteError": "soundstage.errors",
     "Notice": "soundstage.rendering.events",
     "Pacer": "soundstage.continuous",
     "Pass": "soundstage.request.recipe",
@@ -32,11 +36,13 @@ _HOMES = {
     "Reference": "soundstage.request.inputs",
     "Relay": "soundstage.prompts.timeline",
     "Request": "soundstage.request.request",
+    "RequestError": "soundstage.errors",
     "SoundstageError": "soundstage.errors",
     "Source": "soundstage.request.inputs",
     "Span": "soundstage.request.inputs",
     "Step": "soundstage.rendering.events",
     "Take": "soundstage.request.take",
+    "WeightsError": "soundstage.errors",
     "load": "soundstage.engine",
 }
 
@@ -44,6 +50,7 @@ __all__ = [
     "Audio",
     "Canvas",
     "Clip",
+    "ConfigError",
     "Continuous",
     "Done",
     "Engine",
@@ -51,6 +58,9 @@ __all__ = [
     "LTXVideoPipeline",
     "Lora",
     "LoraAttached",
+    "MediaError",
+    "MissingExtraError",
+    "NotFiniteError",
     "Notice",
     "Pacer",
     "Pass",
@@ -61,11 +71,13 @@ __all__ = [
     "Reference",
     "Relay",
     "Request",
+    "RequestError",
     "SoundstageError",
     "Source",
     "Span",
     "Step",
     "Take",
+    "WeightsError",
     "__version__",
     "load",
 ]
@@ -77,7 +89,15 @@ if TYPE_CHECKING:
     from soundstage.compat.diffusers import LTXVideoPipeline
     from soundstage.continuous import Continuous, Pacer
     from soundstage.engine import Engine, load
-    from soundstage.errors import SoundstageError
+    from soundstage.errors import (
+        ConfigError,
+        MediaError,
+        MissingExtraError,
+        NotFiniteError,
+        RequestError,
+        SoundstageError,
+        WeightsError,
+    )
     from soundstage.planning.plan import Plan
     from soundstage.prompts.timeline import Relay
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from soundstage.clip import Clip
 from soundstage.errors import RequestError, shown
 from soundstage.library.model_files import ModelSet, find_model
-from soundstage.memory.machine import NumberFormat, asked_format, choose_format, kind_of, pick_device
+from soundstage.memory.machine import (
+    NumberFormat,
+    asked_format,
+    checked_device,
+    choose_format,
+    kind_of,
+    pick_device,
+)
 from soundstage.memory.policy import policy_named
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.placement import Choice, choose_placement
@@ -32,6 +39,8 @@ from soundstage.request.request import Request
 from soundstage.weights.storage import storage_named
 
 if TYPE_CHECKING:
+    import torch
+
     from soundstage.rendering.encoding_cache import EncodingCache
     from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.run import Renderer
@@ -43,8 +52,8 @@ MOST_GB = 1e9  # what is more is no limit; whole numbers have no end
 def load(
     model: str | Path | Sequence[str | Path] = "nano",
     *,
-    device: str = "auto",
-    dtype: str | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
     residency: str = "auto",
     memory_gb: float | None = None,
     weights: str = "auto",
@@ -52,12 +61,14 @@ def load(
     """Return an engine for a model: a shipped name, or a folder, a file or several files (docs/files.md).
 
     device: "auto", "cpu", "cuda", "cuda:1". dtype: "bfloat16" or "float32"; None and "auto" are
-    $SOUNDSTAGE_DTYPE, else the model's wish where the device is fast at it (docs/processors.md).
+    $SOUNDSTAGE_DTYPE, else the model's wish where the device is fast at it (docs/processors.md). Both may be
+    PyTorch's own objects.
     residency: where weights are while they are not used, one of memory.policy.POLICIES; "auto" is the fastest
     that fits. memory_gb: how much of the device's memory may be used; None is what is free. weights: how the
     transformer's are held, one of weights.storage.STORAGES; "auto" is as the file has them (docs/memory.md).
 
-    Reads headers only. Raises RequestError for an unknown model, WeightsError for missing or damaged files.
+    Reads headers only. Raises RequestError, which names what is right, for an unknown model or word and for a
+    device that is not there, WeightsError for missing or damaged files.
     """
     return Engine(
         find_model(model),
@@ -80,8 +91,8 @@ class Engine:
         self,
         model: ModelSet,
         *,
-        device: str = "auto",
-        dtype: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
         residency: str = "auto",
         memory_gb: float | None = None,
         weights: str = "auto",
@@ -92,7 +103,7 @@ class Engine:
         self._limit_bytes = _limit_bytes(memory_gb)
         self._policy = policy_named(residency)
         self._storage = storage_named(weights)
-        self._device = device
+        self._device = checked_device(device)
         self._dtype = asked_format(dtype)
         self._parts = parts
         self._cache = cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -21,6 +20,7 @@ from soundstage.cli.request_fields import request_fields
 from soundstage.cli.results import results
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
+from soundstage.request.words import file_fields, guide_fields
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
@@ -300,7 +300,7 @@ def _planned(prompt: str, values: Values) -> tuple[Engine, Plan]:
 def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     """Spread pictures without times over the clip, the first at its start and the last at its end."""
     images = list(images)
-    timed = [re.search(r"@(last|before|f-?\d+|\d*\.?\d+s?)(:-?[\d.]+)?$", text) for text in images]
+    timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
     _, planned = _planned(prompt, values)
@@ -310,5 +310,6 @@ def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
 
 
 def _at_frame(text: str, frame: int) -> str:
-    path, strength = re.fullmatch(r"(.+?)(:-?\d*\.?\d+)?", text).groups()  # type: ignore[union-attr]
-    return f"{path}@f{frame}{strength or ''}"
+    """Return the words of a picture with a frame in them."""
+    path = file_fields("image", text)["image"]
+    return f"{path}@f{frame}{text.removeprefix(path)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from soundstage.library import verify as checking
 from soundstage.library.catalog import FILES, MODELS, CatalogFile, find, gigabytes
 from soundstage.library.identify import Description, identify
 from soundstage.library.installed import Found, Library, models_folder
+from soundstage.request.words import file_fields
 
 if TYPE_CHECKING:
     from soundstage.lora.report import AdapterReport
@@ -381,10 +381,10 @@ def convert(source: tuple[str, ...], layout: str, dtype: str | None, lora: tuple
 
 def _strength(text: str) -> tuple[str, float]:
     """Read PATH[:STRENGTH]."""
-    match = re.fullmatch(r"(.+?)(?::(-?\d+\.?\d*))?", text)
-    if match is None:
-        raise RequestError(f"--lora is '{text}'; give PATH[:STRENGTH], such as style.safetensors:0.8")
-    return match[1], float(match[2] or 1)
+    if not text:
+        raise RequestError("--lora is ''; give PATH[:STRENGTH], such as style.safetensors:0.8")
+    fields = file_fields("path", text)
+    return fields["path"], fields.get("strength", 1.0)
 
 
 class _Percent:

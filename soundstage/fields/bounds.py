@@ -19,7 +19,10 @@ MAX_NUMBER = 2**63
 # The fields that are true or false.
 FLAGS = frozenset({"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled"})
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
-PATHS = frozenset({"image", "video", "audio", "mask", "file", "path", "folder", "recipe"})
+PATHS = frozenset(
+    {"image", "video", "audio", "mask", "file", "path", "folder", "recipe"}
+    | {"guides", "references", "source", "loras"}
+)
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:

@@ -96,19 +96,41 @@ def pick_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if _has_cuda() else "cpu"
-    if name == "cpu":
+    return checked_device(name)
+
+
+def checked_device(name: Any) -> str:
+    """Return the name of a device: a name, or a device of PyTorch. "auto" stays as it is.
+
+    A CUDA device is counted, not opened: a process that has opened one cannot be forked. Raises RequestError
+    for a device that is not there.
+    """
+    if isinstance(name, str) and name in ("auto", "cpu"):
         return name
     import torch
 
     try:
-        device = torch.empty(0, device=name).device if isinstance(name, str | torch.device) else None
+        device = torch.device(name) if isinstance(name, str | torch.device) else None
+        if device is not None and device.type == "cuda":
+            found = (device.index or 0) < torch.cuda.device_count()
+        else:
+            found = device is not None and torch.empty(0, device=device).device.type != "meta"
     except (RuntimeError, AssertionError):
-        device = None
-    if device is None or device.type == "meta":
+        found = False
+    if not found:
         raise RequestError(
-            f"device is '{name}', which this machine does not have; give 'auto' or 'cpu'", field="device"
+            f"device is '{name}', which this machine does not have; give {_device_names()}", field="device"
         )
     return str(name)
+
+
+def _device_names() -> str:
+    """Return the names that may be given, "'auto', 'cpu' or 'cuda:0'"."""
+    import torch
+
+    names = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    *most, last = (f"'{name}'" for name in names)
+    return f"{', '.join(most)} or {last}"
 
 
 def kind_of(device: str) -> str:
@@ -202,13 +224,15 @@ class NumberFormat:
         return ITEM_BYTES[self.name]
 
 
-def asked_format(dtype: str | None, environment: Mapping[str, str] = os.environ) -> Asked:
+def asked_format(dtype: Any, environment: Mapping[str, str] = os.environ) -> Asked:
     """Return what an option asks for, else what SOUNDSTAGE_DTYPE does; "auto", "" and None ask nothing.
 
-    Raises RequestError for another word, naming the option or the variable.
+    dtype: a name, or a dtype of PyTorch. Raises RequestError for another one, naming the option or the
+    variable.
     """
-    given = dtype if dtype not in (None, "", "auto") else environment.get(VARIABLE, "auto")
-    where = "dtype" if dtype not in (None, "", "auto") else VARIABLE
+    option = None if dtype in (None, "", "auto") else str(dtype).removeprefix("torch.")
+    given = environment.get(VARIABLE, "auto") if option is None else option
+    where = VARIABLE if option is None else "dtype"
     if given in ("", "auto"):
         return Asked()
     name: FormatName | None = next((name for name in FORMAT_NAMES if name == given), None)

@@ -1,29 +1,51 @@
 """Inputs of a request besides words: pictures, clips, sounds, adapters, spans of time. No torch.
 
-An input is a file's path, or something in memory: an array of pixels, a PIL picture, a `Clip`. Only paths
-have a JSON form. Records are frozen and checked when they are made.
+An input is a file's path, or something in memory: an array or tensor, a PIL picture, a `Clip`. Only paths
+have a JSON form. Records are frozen and checked when they are made. Where a record is asked for, its file
+alone will do, or the words of the command line: see words.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from soundstage.errors import shown
 from soundstage.fields.record import Share, record, unit
-from soundstage.media.in_memory import File, in_memory
+from soundstage.media.in_memory import File, in_memory, is_media
+from soundstage.request.words import (
+    CANVAS_WORDS,
+    FILE_WORDS,
+    GUIDE_WORDS,
+    LORA_WORDS,
+    SPAN_WORDS,
+    canvas_fields,
+    file_fields,
+    guide_fields,
+    lora_fields,
+    span_fields,
+)
 from soundstage.types import Crop, Group, Modality
 
 MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of times stay exact
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
 MAX_STEPS = 1000
+MAX_SPANS, MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 100, 256, 16, 64
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 
-Modalities = Annotated[frozenset[Modality], PlainSerializer(sorted)]
+Modalities = Annotated[
+    frozenset[Modality],
+    BeforeValidator(
+        lambda value: {value} if isinstance(value, str) else value,
+        json_schema_input_type=frozenset[Modality] | Modality,
+    ),
+    PlainSerializer(sorted),
+]
 Multiplier = Annotated[float, Field(ge=-10, le=10)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS), unit("seconds")]
 TIME_FIELD = Field(
@@ -37,10 +59,11 @@ PixelCount = Annotated[int, Field(ge=0, le=MAX_SIDE), unit("pixels")]
 
 
 def _file(value: Any) -> File:
-    if isinstance(value, (str, Path)):
-        if not str(value).strip():
+    if isinstance(value, (str, os.PathLike)):
+        path = os.fsdecode(value)
+        if not path.strip():
             raise ValueError("the path is empty; give a file")
-        return str(value)
+        return path
     if isinstance(value, dict) and "sha256" in value:
         raise ValueError(
             "this was an array in memory, of which only a description was kept; pass the array again"
@@ -48,11 +71,50 @@ def _file(value: Any) -> File:
     return in_memory(value)
 
 
+def _path_text(value: Any) -> Any:
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
 def _described(value: File) -> Any:
     return value if isinstance(value, str) else {"array": str(value), "sha256": value.sha256}
 
 
+PathText = Annotated[str, BeforeValidator(_path_text)]
 Media = Annotated[Any, BeforeValidator(_file), PlainSerializer(_described)]
+
+
+def plain(kind: type, read: Callable[[Any], Any], words: str = "") -> BeforeValidator:
+    """Return the part of a record's type that takes a plain value too.
+
+    read: returns the record's fields for a value that is neither the record nor a mapping of its fields.
+    words: the syntax of a text, for the JSON schema; empty where no text is right.
+    """
+    return BeforeValidator(
+        lambda value: value if isinstance(value, (kind, Mapping)) else read(value),
+        json_schema_input_type=_with_words(kind, words),
+    )
+
+
+def one_or_more(kind: type, most: int, words: str) -> BeforeValidator:
+    """Return the part of a list's type that takes a single record or plain value too, outside of a list."""
+    alone = (kind, Mapping, str, os.PathLike)
+    one: Any = _with_words(kind, words)
+    return BeforeValidator(
+        lambda value: [value] if isinstance(value, alone) or is_media(value) else value,
+        json_schema_input_type=Annotated[tuple[one, ...], Field(max_length=most)] | one,
+    )
+
+
+def _with_words(kind: Any, words: str) -> Any:
+    return kind | Annotated[str, Field(description=f"{words}.")] if words else kind
+
+
+def _span(value: Any) -> Any:
+    return span_fields(value, "the part") if isinstance(value, str) else value
+
+
+def _canvas(value: Any) -> Any:
+    return canvas_fields(value, "the canvas") if isinstance(value, str) else value
 
 
 @record
@@ -69,6 +131,12 @@ class Span:
             raise ValueError(
                 f"the span from {self.start_s:g} to {self.end_s:g} s is empty; end it after it starts"
             )
+
+
+AnySpan = Annotated[Span, plain(Span, _span, SPAN_WORDS)]
+SpanList = Annotated[
+    tuple[AnySpan, ...], Field(max_length=MAX_SPANS), one_or_more(Span, MAX_SPANS, SPAN_WORDS)
+]
 
 
 @record
@@ -167,7 +235,7 @@ class Source:
     """Where in the source clip to start."""
     modalities: Modalities = BOTH
     """What is regenerated: video, audio or both. The other is kept as it is."""
-    regenerate: Annotated[tuple[Span, ...], Field(max_length=100)] = ()
+    regenerate: SpanList = ()
     """Parts of the time to regenerate. Left out, all of it."""
     mask: Media | None = None
     """A picture or clip that is white where the source clip is regenerated."""
@@ -180,7 +248,7 @@ class Source:
     feather_s: Seconds = 0.5
     """How much of the clip beside an extension is regenerated with it, for a soft seam. Half of a short clip
     is always kept."""
-    canvas: Canvas | None = None
+    canvas: Annotated[Canvas, plain(Canvas, _canvas, CANVAS_WORDS)] | None = None
     """New area to fill around the source clip."""
     keep_pixels: bool = True
     """Keep the pixels of the source where nothing is regenerated, instead of those that the model decodes."""
@@ -252,11 +320,11 @@ class Audio:
 class Lora:
     """A LoRA of the transformer."""
 
-    path: str
+    path: PathText
     """The .safetensors file of the LoRA."""
     strength: Multiplier = 1.0
     """Strength of the LoRA: 0 is off, 1 is as trained."""
-    span: Span | None = None
+    span: AnySpan | None = None
     """The part of the time in which the LoRA acts. Left out, all of it."""
     passes: tuple[str, ...] | None = None
     """Names of the passes of the recipe that use the LoRA. Left out, all of them, or for an in-context LoRA
@@ -271,3 +339,42 @@ class Lora:
                 f"groups has text {self.groups['text']:g}, but a LoRA with a span leaves the prompt alone, "
                 "which has no time; leave out text, or the span"
             )
+
+
+# --- Inputs as a request takes them ------------------------------------------------------------------
+
+
+def _guide(value: Any) -> Mapping[str, Any]:
+    return guide_fields(value) if isinstance(value, str) else {"image": value}
+
+
+def _reference(value: Any) -> Mapping[str, Any]:
+    return file_fields("video", value) if isinstance(value, str) else {"video": value}
+
+
+def _lora(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, os.PathLike):
+        return {"path": value}
+    if not isinstance(value, str):
+        raise ValueError(
+            f"loras has {shown(value)}; give the path of each, such as 'style.safetensors:0.8', or a Lora"
+        )
+    return lora_fields(value)
+
+
+AnyGuide = Annotated[Guide, plain(Guide, _guide, GUIDE_WORDS)]
+AnyReference = Annotated[Reference, plain(Reference, _reference, FILE_WORDS)]
+AnySource = Annotated[Source, plain(Source, lambda value: {"video": value})]
+AnyAudio = Annotated[Audio, plain(Audio, lambda value: {"file": value}, "PATH")]
+AnyLora = Annotated[Lora, plain(Lora, _lora, LORA_WORDS)]
+GuideList = Annotated[
+    tuple[AnyGuide, ...], Field(max_length=MAX_GUIDES), one_or_more(Guide, MAX_GUIDES, GUIDE_WORDS)
+]
+ReferenceList = Annotated[
+    tuple[AnyReference, ...],
+    Field(max_length=MAX_REFERENCES),
+    one_or_more(Reference, MAX_REFERENCES, FILE_WORDS),
+]
+LoraList = Annotated[
+    tuple[AnyLora, ...], Field(max_length=MAX_LORAS), one_or_more(Lora, MAX_LORAS, LORA_WORDS)
+]

@@ -34,14 +34,14 @@ from soundstage.request.inputs import (
     MAX_SECONDS,
     MAX_SIDE,
     MAX_STEPS,
-    Audio,
+    AnyAudio,
+    AnySource,
     Fps,
-    Guide,
-    Lora,
+    GuideList,
+    LoraList,
     Modalities,
-    Reference,
+    ReferenceList,
     Side,
-    Source,
     Steps,
 )
 from soundstage.request.take import Take
@@ -50,7 +50,6 @@ from soundstage.sampling.cache import StepCache
 from soundstage.sampling.sampler_info import SAMPLER_INFO
 
 ORIENTATIONS = ("landscape", "portrait", "square")
-MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 256, 16, 64
 
 GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
@@ -134,15 +133,15 @@ class Request(BaseModel):
     cache: StepCache | None = None
     """Skip transformer blocks on steps that change little: first-block or teacache, with a threshold if it is
     not 0.05, such as first-block:0.1. Faster, at a measured loss."""
-    guides: Annotated[tuple[Guide, ...], Field(max_length=MAX_GUIDES)] = ()
+    guides: GuideList = ()
     """Pictures and clips that the result shows at given times."""
-    references: Annotated[tuple[Reference, ...], Field(max_length=MAX_REFERENCES)] = ()
+    references: ReferenceList = ()
     """Clips that condition the result without being shown, as in-context LoRAs use them."""
-    source: Source | None = None
+    source: AnySource | None = None
     """A clip to start from, and what of it is regenerated."""
-    audio: Audio | None = None
+    audio: AnyAudio | None = None
     """A sound that the result follows."""
-    loras: Annotated[tuple[Lora, ...], Field(max_length=MAX_LORAS)] = ()
+    loras: LoraList = ()
     """LoRAs of the transformer."""
     lengths: tuple[float, ...] | None = None
     """Relative length of each part of a prompt divided by |, such as 2,1. Left out, all parts are equally

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from soundstage.fields.record import Share, record, unit
-from soundstage.request.inputs import MAX_FRAMES
-
-
-def _path_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+from soundstage.request.inputs import MAX_FRAMES, PathText
 
 
 @record
@@ -31,7 +26,7 @@ class Take:
     """How far the mean and deviation of each window's latents are matched to those of the first."""
     color: Share = 0.0
     """How far the colours of the finished frames are matched to those of the first window."""
-    folder: Annotated[str, BeforeValidator(_path_text)] | None = None
+    folder: PathText | None = None
     """A folder that keeps finished windows, so that a take that was stopped continues from there."""
 
     def __post_init__(self) -> None:

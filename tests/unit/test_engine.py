@@ -189,6 +189,14 @@ def test_the_whole_model_runs_from_its_files(tmp_path: Path) -> None:
         ({"residency": None}, "residency is 'None'; give one of auto, "),
         ({"weights": 8}, "weights is '8'; give one of auto, "),
         ({"dtype": 32}, "dtype is '32'; give one of auto, "),
+        ({"dtype": "fp16"}, "dtype is 'fp16'; give one of auto, bfloat16, float32"),
+        ({"dtype": torch.float16}, "dtype is 'float16'; give one of auto, bfloat16, float32"),
+        (
+            {"device": "gpu"},
+            "device is 'gpu', which this machine does not have; give 'auto', 'cpu'|'auto' or",
+        ),
+        ({"device": "cuda:99"}, "device is 'cuda:99', which this machine does not have; give 'auto'"),
+        ({"device": torch.device("meta")}, "device is 'meta', which this machine does not have"),
         ({"model": None}, "model is None; give a name"),
         ({"model": [[]]}, r"model is \[\[\]\]; give a name"),
         ({"model": []}, r"model is \[\]; give a name"),
@@ -204,6 +212,21 @@ def test_options_of_another_kind_are_refused(options: dict[str, Any], sentence: 
 def test_a_device_that_cannot_compute_is_refused(device: Any) -> None:
     with pytest.raises(RequestError, match=f"device is '{device}', which this machine does not have"):
         pick_device(device)
+
+
+def test_pytorchs_own_names_of_devices_and_dtypes_are_understood(folder: Path) -> None:
+    own, named = (
+        ss.load(folder, device=torch.device("cpu"), dtype=torch.bfloat16),
+        ss.load(folder, device="cpu", dtype="bfloat16"),
+    )
+    assert own.number_format == named.number_format
+
+
+def test_a_refused_device_says_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [pick_device(name) for name in ("cuda", "cuda:1")] == ["cuda", "cuda:1"]
+    with pytest.raises(RequestError, match=r"give 'auto', 'cpu', 'cuda:0' or 'cuda:1'$"):
+        pick_device("cuda:2")
 
 
 def test_a_limit_beyond_all_memory_is_no_limit(folder: Path) -> None:

@@ -120,6 +120,14 @@ def test_light_modules_load_nothing_heavy(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_every_error_is_a_public_name() -> None:
+    import soundstage
+    from soundstage import errors
+
+    tree = {name for name, item in vars(errors).items() if isinstance(item, type) and name.endswith("Error")}
+    assert tree == {name for name in soundstage.__all__ if name.endswith("Error")}
+
+
 def test_public_names_are_sorted_and_exist() -> None:
     import soundstage
 

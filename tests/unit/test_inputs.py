@@ -1,10 +1,12 @@
 """Inputs of a request: what is accepted, what is refused with which words, what has a JSON form."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import soundstage as ss
@@ -33,7 +35,7 @@ from soundstage.request.request import Request
         (lambda: ss.Audio(np.zeros((0, 9), np.float32)), "holds nothing"),
         (lambda: ss.Audio(np.zeros((900, 2), np.float32)), r"pass \(channels, samples\), .* transpose"),
         (lambda: ss.Audio(np.full((2, 9), np.nan)), r"18 of the sound's 18 values are not numbers"),
-        (lambda: ss.Guide(np.full((4, 4, 3), np.nan)), r"an array of float64 \(4, 4, 3\) is no picture"),
+        (lambda: ss.Guide(np.full((4, 4, 3), np.nan)), r"the picture has values that are not numbers \(NaN"),
         (lambda: ss.Guide(memoryview(b"ab")), "^[^\n]* is no media; pass a file's path, an array"),
         (lambda: ss.Reference("a.mp4", downscale=0), "downscale is 0"),
         (lambda: ss.Span(2, 1), "the span from 2 to 1 s is empty"),
@@ -175,3 +177,128 @@ def test_samples_far_beyond_full_scale_are_refused(largest: float) -> None:
     ss.Audio(np.full((2, 9), 4.0))
     with pytest.raises(RequestError, match=r"the sound's values reach .*; samples lie between -1 and 1"):
         ss.Audio(np.full((2, 9), largest))
+
+
+# --- Plain values -----------------------------------------------------------------------------------
+
+RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+FLOATS = RGB.astype(np.float32) / 255
+
+
+def asked(**fields: Any) -> Any:
+    return getattr(Request(prompt="a", **fields), next(iter(fields)))
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "record"),
+    [
+        ("guides", "a.png", ss.Guide("a.png")),
+        ("guides", "a.png@last:0.8", ss.Guide("a.png", "last", strength=0.8)),
+        ("guides", "a.png@f-9", ss.Guide("a.png", frame=-9)),
+        ("guides", Path("a.png@last:0.8"), ss.Guide("a.png@last:0.8")),
+        ("guides", {"image": Path("a.png")}, ss.Guide("a.png")),
+        ("references", "a.mp4:0.5", ss.Reference("a.mp4", 0.5)),
+        ("loras", "a.safetensors:0.8", ss.Lora("a.safetensors", 0.8)),
+        ("loras", "a:-1@1-2s,audio=.5", ss.Lora("a", -1, ss.Span(1, 2), groups={"audio": 0.5})),
+        ("loras", Path("a:1"), ss.Lora("a:1")),
+    ],
+)
+def test_a_plain_value_is_its_record_alone_and_in_a_list(name: str, plain: Any, record: Any) -> None:
+    assert asked(**{name: plain}) == asked(**{name: [plain]}) == asked(**{name: record}) == (record,)
+    assert asked(**{name: [record, plain]}) == (record, record)
+
+
+def test_plain_values_of_single_inputs_and_within_records() -> None:
+    assert asked(audio="a.wav") == asked(audio=Path("a.wav")) == ss.Audio("a.wav")
+    assert asked(audio=np.zeros((2, 9), np.float32)).file.waveform.shape == (2, 9)
+    assert asked(modalities="audio") == {"audio"}
+    assert ss.Lora("a", span="1-2s").span == ss.Span(1, 2)
+    source = asked(
+        source={"video": "a.mp4", "regenerate": "1-2", "canvas": "64,0,64,0", "modalities": "video"}
+    )
+    assert source.regenerate == (ss.Span(1, 2),)
+    assert source.canvas == ss.Canvas(left=64, right=64)
+    assert ss.Source("a.mp4", regenerate=["1-2", ss.Span(3, 4)]).regenerate[1] == ss.Span(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"guides": ""}, "guides is ''; give PATH[@TIME][:STRENGTH], such as door.png@1.5:0.8"),
+        ({"guides": "a" * 5_000}, "(5002 letters); give PATH[@TIME]"),
+        ({"guides": ("a.png", 0.5)}, "guides[1].image: 0.5 is no media; pass a file's path, an array"),
+        ({"guides": "a.png:2"}, "guides[0].strength is 2; give a number from 0 to 1"),
+        ({"guides": 3}, "guides is 3; it should be a list"),
+        ({"source": "a.mp4"}, "nothing of the source would be kept; give source.regenerate"),
+        ({"audio": ["a.wav"]}, "audio.file: ['a.wav'] is no media"),
+        ({"loras": [3]}, "loras has 3; give the path of each, such as 'style.safetensors:0.8', or a Lora"),
+        ({"loras": "a.safetensors,audio=half"}, "loras holds 'half', which is not a number"),
+        ({"loras": {"path": "a", "span": "1"}}, "loras[0].span: the part has the span '1'; give START-END"),
+        ({"source": {"video": "a", "canvas": "9"}}, "source.canvas: the canvas is '9'; give LEFT,TOP,"),
+        ({"modalities": "picture"}, "modalities is 'picture'; it should be 'video' or 'audio'"),
+    ],
+)
+def test_plain_values_that_do_not_fit_are_one_sentence(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Request(prompt="a", **fields)
+    assert says in str(caught.value)
+    assert caught.value.field == next(iter(fields))
+
+
+def test_words_of_many_letters_are_refused_soon() -> None:
+    start = time.perf_counter()
+    for words in ("a,b=" * 1_000 + ",", "a" * 4_000 + "@", "a:" * 2_000, ",a=.safetensors" * 200 + ","):
+        Request(prompt="a", loras=words, guides=words)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        FLOATS,
+        FLOATS.transpose(2, 0, 1),
+        FLOATS * 2 - 1,
+        RGB.transpose(2, 0, 1),
+        np.stack([RGB.transpose(2, 0, 1)]),
+        torch.from_numpy(RGB),
+        torch.from_numpy(FLOATS).permute(2, 0, 1).requires_grad_(),
+        torch.from_numpy(FLOATS.astype(np.float64))[None] * 2 - 1,
+    ],
+)
+def test_pixels_come_in_as_floats_with_channels_first_and_as_tensors(given: Any) -> None:
+    frames = asked(guides=given)[0].image.frames
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, RGB[None])
+
+
+def test_tensors_in_half_precision_and_of_sound() -> None:
+    half = asked(guides=torch.from_numpy(FLOATS).bfloat16())[0].image.frames
+    assert np.abs(half.astype(int) - RGB).max() <= 1
+    assert np.array_equal(asked(audio=torch.full((2, 9), 0.5)).file.waveform, np.full((2, 9), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (FLOATS * 255, r"values go from 0 to 71; pass uint8, or float from 0 to 1 or from -1 to 1"),
+        (FLOATS - 0.02, r"values go from -0.02 to"),
+        (np.zeros((3, 6, 3), np.uint8), r"\(3, 6, 3\) may have its channels first or last"),
+        (torch.zeros(4, 6, 6), r"float32 \(4, 6, 6\) is no picture, clip or sound; pass uint8 or float"),
+        (torch.zeros(3, 4, 6, dtype=torch.int64), r"int64 \(3, 4, 6\) is no picture"),
+        (torch.zeros(3, 4, 6, device="meta"), "a Tensor cannot be read as an array"),
+        (torch.zeros(3, 0, 6), "holds nothing"),
+    ],
+)
+def test_pixels_that_may_mean_two_things_are_refused(given: Any, says: str) -> None:
+    with pytest.raises(RequestError, match=rf"^guides\[0\]\.image: [^\n]*{says}"):
+        asked(guides=given)
+
+
+def test_the_schema_has_the_plain_forms() -> None:
+    schema = Request.model_json_schema()["properties"]
+    many, one, text = schema["guides"]["anyOf"]
+    assert many["items"]["anyOf"] == [one, text] == [{"$ref": "#/$defs/Guide"}, text]
+    assert text == {"type": "string", "description": "PATH[@TIME][:STRENGTH]."}
+    assert {"type": "string", "description": "PATH."} in schema["audio"]["anyOf"]
+    assert "string" not in str(schema["source"])
+    assert schema["modalities"]["anyOf"][1] == {"type": "string", "enum": ["video", "audio"]}

@@ -1,0 +1,119 @@
+"""Read the words that stand for an input: a file's path, and what is said of it after the path.
+
+    guide_fields("door.png@1.5:0.8")         # {"image": "door.png", "strength": 0.8, "at": 1.5}
+    lora_fields("style.safetensors:0.8@1-2,audio=0.5")
+
+The command line's options and the fields of a Request are read here. Each function returns the fields of a
+record, which the record checks, and raises RequestError for words that do not fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from soundstage.errors import RequestError, shown
+
+Fields = dict[str, Any]
+
+# How the words are written.
+GUIDE_WORDS, FILE_WORDS = "PATH[@TIME][:STRENGTH]", "PATH[:STRENGTH]"
+LORA_WORDS = "PATH[:STRENGTH][@START-END][,GROUP=NUMBER]"
+SPAN_WORDS, CANVAS_WORDS = "START-END", "LEFT,TOP,RIGHT,BOTTOM"
+
+MAX_LETTERS = 4096  # of a path with its words; no file system has longer ones
+
+_STRENGTH = r"(?::(?P<strength>-?\d*\.?\d+))?"
+_PICTURE = re.compile(r"(?P<path>.+?)(?:@(?P<time>last|before|f-?\d+|\d*\.?\d+s?))?" + _STRENGTH)
+_FILE = re.compile(r"(?P<path>.+?)" + _STRENGTH)
+# A file's name may hold ",rank=32" itself: what comes before its ending is no group.
+_GROUPS = r"(?P<groups>(?:(?!.*\.safetensors)(?:,\w+=[^,]*)+)?)"
+_LORA = re.compile(r"(?P<path>.+?)" + _STRENGTH + r"(?:@(?P<span>[\d.]+s?-[\d.]+s?))?" + _GROUPS)
+_SPAN = re.compile(r"\s*([\d.]+)s?\s*-\s*([\d.]+)s?\s*")
+
+
+def guide_fields(text: str, where: str = "guides") -> Fields:
+    """Read PATH[@TIME][:STRENGTH] into the fields of a Guide. where: as messages call the option or field."""
+    match = _matched(_PICTURE, text)
+    if match is None:
+        raise RequestError(
+            f"{where} is {shown(text)}; give {GUIDE_WORDS}, such as door.png@1.5:0.8", field="guides"
+        )
+    guide: Fields = {"image": match["path"]} | _strength(match)
+    time = match["time"]
+    if time in ("last", "before"):
+        guide["at"] = time
+    elif time is not None and time[0] == "f":
+        guide["frame"] = int(time[1:])
+    elif time is not None:
+        guide["at"] = float(time.rstrip("s"))
+    return guide
+
+
+def file_fields(key: str, text: str) -> Fields:
+    """Read PATH[:STRENGTH] into fields. key: the field of the path."""
+    match = _matched(_FILE, text)
+    return {key: text} if match is None else {key: match["path"]} | _strength(match)
+
+
+def lora_fields(text: str, where: str = "loras") -> Fields:
+    """Read PATH[:STRENGTH][@START-END][,GROUP=NUMBER] into the fields of a Lora."""
+    match = _matched(_LORA, text)
+    if match is None:
+        raise RequestError(
+            f"{where} is {shown(text)}; give {LORA_WORDS}, such as style.safetensors:0.8",
+            field="loras",
+        )
+    span = {} if match["span"] is None else {"span": span_fields(match["span"], "loras")}
+    groups = _groups(match["groups"].split(",")[1:], where)
+    return {"path": match["path"]} | _strength(match) | span | groups
+
+
+def span_fields(text: str, where: str) -> Fields:
+    """Read START-END into the fields of a Span."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise RequestError(
+            f"{where} has the span {shown(text)}; give {SPAN_WORDS} in seconds, such as 1.5-3",
+            field=where.partition(".")[0],
+        )
+    return {"start_s": number(match[1], where), "end_s": number(match[2], where)}
+
+
+def canvas_fields(text: str, where: str) -> Fields:
+    """Read LEFT,TOP,RIGHT,BOTTOM into the fields of a Canvas."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
+        raise RequestError(
+            f"{where} is {shown(text)}; give {CANVAS_WORDS} in pixels, such as 64,0,64,0",
+            field="source",
+        )
+    return dict(zip(("left", "top", "right", "bottom"), map(int, parts), strict=True))
+
+
+def number(text: str, where: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise RequestError(f"{where} holds {shown(text)}, which is not a number") from None
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return pattern.fullmatch(text) if len(text) <= MAX_LETTERS else None
+
+
+def _strength(match: re.Match[str]) -> Fields:
+    return {} if match["strength"] is None else {"strength": float(match["strength"])}
+
+
+def _groups(words: Sequence[str], where: str) -> Fields:
+    """Read GROUP=NUMBER words into a LoRA's groups."""
+    groups: dict[str, float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in groups:
+            raise RequestError(f"{where} has {name} twice, '{word}' too; give one", field="loras")
+        groups[name] = number(value, where)
+    return {"groups": groups} if groups else {}

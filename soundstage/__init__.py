@@ -20,6 +20,7 @@ _HOMES = {
     "Done": "soundstage.rendering.events",
     "Engine": "soundstage.engine",
     "Guide": "soundstage.request.inputs",
+    "Handle": "soundstage.rendering.handle",
     "LTXVideoPipeline": "soundstage.compat.diffusers",
     "Lora": "soundstage.request.inputs",
     "LoraAttached": "soundstage.rendering.events",
@@ -32,6 +33,7 @@ _HOMES = {
     "Phase": "soundstage.rendering.events",
     "Plan": "soundstage.planning.plan",
     "Preview": "soundstage.rendering.events",
+    "Progress": "soundstage.rendering.progress",
     "Recipe": "soundstage.request.recipe",
     "Reference": "soundstage.request.inputs",
     "Relay": "soundstage.prompts.timeline",
@@ -55,6 +57,7 @@ __all__ = [
     "Done",
     "Engine",
     "Guide",
+    "Handle",
     "LTXVideoPipeline",
     "Lora",
     "LoraAttached",
@@ -67,6 +70,7 @@ __all__ = [
     "Phase",
     "Plan",
     "Preview",
+    "Progress",
     "Recipe",
     "Reference",
     "Relay",
@@ -101,6 +105,8 @@ if TYPE_CHECKING:
     from soundstage.planning.plan import Plan
     from soundstage.prompts.timeline import Relay
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step
+    from soundstage.rendering.handle import Handle
+    from soundstage.rendering.progress import Progress
     from soundstage.request.inputs import Audio, Canvas, Guide, Lora, Reference, Source, Span
     from soundstage.request.recipe import Pass, Recipe
     from soundstage.request.request import Request

@@ -33,7 +33,9 @@ from soundstage.memory.policy import policy_named
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.placement import Choice, choose_placement
 from soundstage.planning.plan import Plan
-from soundstage.rendering.events import Done, Event, Notice
+from soundstage.rendering.events import Event, Notice
+from soundstage.rendering.handle import RunQueue, clip_of
+from soundstage.rendering.progress import Report, check_report, reporting
 from soundstage.rendering.turns import Run, RunState, Turns
 from soundstage.request.request import Request
 from soundstage.weights.storage import storage_named
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from soundstage.rendering.encoding_cache import EncodingCache
+    from soundstage.rendering.handle import Handle
     from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.run import Renderer
     from soundstage.rendering.windows import Handover
@@ -108,6 +111,7 @@ class Engine:
         self._parts = parts
         self._cache = cache
         self._turns = Turns()
+        self._queue = RunQueue(self._turns)
         self._renderer: Renderer | None = None  # made by the first run
 
     def __reduce__(self) -> NoReturn:
@@ -146,20 +150,37 @@ class Engine:
             kept=None if built is None else (built.storage, built.residency),
         )
 
-    def generate(self, prompt: str | Request, **fields: Any) -> Clip:
+    def generate(self, prompt: str | Request, *, progress: Report = None, **fields: Any) -> Clip:
         """Make a clip from a prompt and other fields of a Request, or from a Request.
 
-        Other threads wait until it is done, in the order in which they came.
+        progress: True shows bars on stderr, lines where it is no terminal; a function gets a Progress at each
+        event. Other threads wait until the clip is done, in the order in which they came.
         """
-        request = prompt if isinstance(prompt, Request) else Request(prompt=prompt, **fields)
+        plan = self._checked(prompt, fields, progress)
+
+        def warn(event: Event) -> None:
+            if isinstance(event, Notice) and progress is not True:  # the bars print it
+                warnings.warn(event.text, stacklevel=4)
+
+        with reporting(progress, plan) as report:
+            return clip_of(self._turns, self.run(plan), warn, report)
+
+    def submit(
+        self, prompt: str | Request, *, progress: Report = None, preview_every: int = 0, **fields: Any
+    ) -> Handle:
+        """Queue a clip, from what `generate` takes, and return its handle at once.
+
+        Queued clips are made one after the other in a thread of the engine. Raises RequestError for a request
+        that cannot be made. preview_every: a Preview after every so many steps, 0 for none.
+        """
+        plan = self._checked(prompt, fields, progress)
+        run = self.run(plan, preview_every=preview_every)
+        return self._queue.submit(plan, run, progress)
+
+    def _checked(self, prompt: str | Request, fields: dict[str, Any], progress: Report) -> Plan:
+        check_report(progress)
         self._turns.check_process()
-        with self._turns.lock:
-            for event in self.run(request):
-                if isinstance(event, Notice):
-                    warnings.warn(event.text, stacklevel=2)
-                if isinstance(event, Done):
-                    return event.clip
-        raise AssertionError("a run ends with Done")
+        return self.plan(prompt if isinstance(prompt, Request) else Request(prompt=prompt, **fields))
 
     def run(
         self,

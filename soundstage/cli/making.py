@@ -229,7 +229,7 @@ def register(program: click.Group) -> None:
 
 def _make(prompt: str, values: Values, **fixed: Any) -> None:
     """Plan, print the plan or run it, and save the clip. fixed: values that the command itself gives."""
-    from soundstage.cli.progress import Progress
+    from soundstage.rendering.bars import ProgressBars
 
     stage, planned = _planned(prompt, values | fixed)
     _print_unknown_words(stage, prompt)
@@ -245,7 +245,7 @@ def _make(prompt: str, values: Values, **fixed: Any) -> None:
         choice = stage.choose(planned)
         if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
             print(f"memory {choice.reason}", file=sys.stderr)
-        with Progress(planned) as progress:
+        with ProgressBars(planned) as progress:
             for event in stage.run(planned, choice=choice):
                 progress.show(event)
         assert isinstance(event, soundstage.Done)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from soundstage.conditioning.masks import attention_cells, cells_touched
 from soundstage.conditioning.pixels import drawn_out, fit, fit_mask, strided, to_uint8
+from soundstage.errors import MediaError
 from soundstage.library.model_files import file_identity
 from soundstage.media.in_memory import File, InMemory
 from soundstage.media.load import compress, frames_shown, load_sound
@@ -257,7 +258,10 @@ def _samples_for(count: int, rate_hz: int) -> int:
 
 
 def _identity(file: File) -> Hashable:
-    """Return what differs between files that differ in content."""
+    """Return what differs between files that differ in content. Raises MediaError for one that is gone."""
     if isinstance(file, InMemory):
         return (file.sha256, str(file), file.fps, file.sample_rate_hz)
-    return file_identity(Path(file))
+    try:
+        return file_identity(Path(file))
+    except FileNotFoundError:
+        raise MediaError(f"{file} was there when the clip was planned, and is gone; put it back") from None

@@ -22,8 +22,9 @@ COMMANDS = commands()
 # Blocks that run as they stand, after those before them on their page; the others name weights, modules or
 # loops that are the reader's own.
 RUNNABLE = (
-    "README.md[0]", "conditioning.md[0]", "python.md[0]", "python.md[1]", "python.md[2]", "recipes.md[0]",
-    "sampling.md[0]", "sampling.md[1]", "sampling.md[2]", "timed-prompts.md[0]",
+    "README.md[0]", "conditioning.md[0]", "python.md[0]", "python.md[1]", "python.md[2]", "python.md[3]",
+    "python.md[4]", "recipes.md[0]", "sampling.md[0]", "sampling.md[1]", "sampling.md[2]",
+    "timed-prompts.md[0]",
 )  # fmt: skip
 
 

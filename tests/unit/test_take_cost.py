@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import soundstage.cli.progress as progress
-from soundstage.cli.progress import Progress
 from soundstage.errors import RequestError
 from soundstage.library.model_files import ModelSet
 from soundstage.library.sizes import ModelSizes
@@ -21,6 +19,8 @@ from soundstage.planning.cost import price
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.placement import choose
 from soundstage.planning.plan import Plan
+from soundstage.rendering import bars
+from soundstage.rendering.bars import ProgressBars
 from soundstage.rendering.events import Notice, Phase, Step
 from soundstage.request.defaults import Defaults
 from soundstage.request.request import Request
@@ -104,8 +104,8 @@ class Screen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> None:
         self.text, self.now = io.StringIO(), 0.0
         made = Console(file=self.text, force_terminal=terminal, width=100)
-        monkeypatch.setattr(progress, "Console", lambda **_: made)
-        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(bars, "Console", lambda **_: made)
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
 
 
 def events(plan: Plan, first: int = 0) -> Iterator[Any]:
@@ -120,7 +120,7 @@ def test_a_pipe_is_told_the_time_spent_and_left_at_every_window(
     short: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Screen(monkeypatch, terminal=False)
-    shown = Progress(short)
+    shown = ProgressBars(short)
     shown.show(Notice("finished windows are kept in [here]"))
     for event in events(short):
         if isinstance(event, Step):
@@ -139,7 +139,7 @@ def test_windows_of_an_earlier_run_are_not_counted_as_done_quickly(
     short: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Screen(monkeypatch, terminal=False)
-    shown = Progress(short)
+    shown = ProgressBars(short)
     for event in events(short, first=1):
         if isinstance(event, Step):
             screen.now += 10
@@ -153,7 +153,7 @@ def test_the_bar_of_a_take_counts_all_that_this_run_makes(
     short: Plan, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
     Screen(monkeypatch, terminal=True)
-    with Progress(short) as shown:
+    with ProgressBars(short) as shown:
         whole, own = shown._bars.tasks
         seen = []
         for event in events(short, first):
@@ -168,5 +168,5 @@ def test_the_bar_of_a_take_counts_all_that_this_run_makes(
 
 def test_a_clip_has_no_bar_for_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     Screen(monkeypatch, terminal=True)
-    with Progress(planned(recipe="single")) as shown:
+    with ProgressBars(planned(recipe="single")) as shown:
         assert [task.description for task in shown._bars.tasks] == ["denoise"]

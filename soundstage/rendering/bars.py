@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from types import TracebackType
 
@@ -19,11 +18,12 @@ from rich.progress import Progress as Bars
 
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Event, LoraAttached, Notice, Phase, Step
+from soundstage.rendering.progress import made_until, window_of
 
 TAKE = "all windows"
 
 
-class Progress:
+class ProgressBars:
     """Show the events of one plan. On a pipe, print a line per phase and no bars.
 
     Of a take the time left is worked out from the forwards of its windows that are made in this run.
@@ -54,7 +54,7 @@ class Progress:
             for pass_ in plan.passes
         }
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBars:
         self._bars.start()
         return self
 
@@ -75,9 +75,9 @@ class Progress:
             self._step(event)
 
     def _phase(self, event: Phase) -> None:
-        window = re.fullmatch(r"window (\d+) of \d+", event.name)
+        window = window_of(event)
         if window is not None:
-            self._begin(int(window[1]) - 1)
+            self._begin(window)
         left = self._left() if window is not None else ""
         self._print(f"{event.name} ...{left}")
         if event.name == "denoise":
@@ -107,12 +107,8 @@ class Progress:
 
     def _forwards(self, event: Step) -> int:
         """Return the forwards of the take up to a step of the current window."""
-        made = self._made
-        for pass_ in self._plan.clips[self._window or 0].passes:
-            if pass_.name == event.name:
-                return made + round(pass_.num_forwards * event.step / event.num_steps)
-            made += pass_.num_forwards
-        return made
+        clip = self._plan.clips[self._window or 0]
+        return self._made + round(made_until(clip, event, lambda pass_: pass_.num_forwards))
 
     def _left(self) -> str:
         """ ", 1:20 so far, about 3:40 left" where something was made to count from."""

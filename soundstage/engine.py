@@ -34,7 +34,7 @@ from soundstage.planning.long_take import plan_request
 from soundstage.planning.placement import Choice, choose_placement
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Event, Notice
-from soundstage.rendering.handle import RunQueue, clip_of
+from soundstage.rendering.handle import Handle, RunQueue, clip_of
 from soundstage.rendering.progress import Report, check_report, reporting
 from soundstage.rendering.turns import Run, RunState, Turns
 from soundstage.request.request import Request
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     import torch
 
     from soundstage.rendering.encoding_cache import EncodingCache
-    from soundstage.rendering.handle import Handle
     from soundstage.rendering.parts import ModelParts
     from soundstage.rendering.run import Renderer
     from soundstage.rendering.windows import Handover

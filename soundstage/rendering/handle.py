@@ -164,13 +164,13 @@ class Handle(Future[Clip]):
 
     # --- what the thread does
 
-    def begin(self) -> bool:
+    def _begin(self) -> bool:
         """Return whether the work may begin or go on: nobody has cancelled it."""
         if self.running():
             return not self._asked_to_stop
         return self.set_running_or_notify_cancel()
 
-    def add(self, event: Event) -> None:
+    def _add(self, event: Event) -> None:
         """Note an event, and tell those who follow. A preview takes the place of the one before."""
         self.progress = self._count.see(event)
         if isinstance(event, Notice):
@@ -181,7 +181,7 @@ class Handle(Future[Clip]):
         self._events.append(event)
         self._tell()
 
-    def end(self, made: Clip | BaseException) -> None:
+    def _end(self, made: Clip | BaseException) -> None:
         """Note the clip, or why there is none, unless the handle was cancelled before it began."""
         if not super().cancelled():
             self._stopped = isinstance(made, CancelledError)
@@ -256,19 +256,19 @@ def _carried_out(job: _Job | None, ending: threading.Event) -> bool:
         made = error
     handle = job.handle()
     if handle is not None:
-        handle.end(made)
+        handle._end(made)
     return True
 
 
 def _clip_of_job(job: _Job, ending: threading.Event) -> Clip:
     def watch(event: Event) -> None:
         handle = job.handle()
-        if handle is None or ending.is_set() or not handle.begin():
+        if handle is None or ending.is_set() or not handle._begin():
             raise CancelledError
-        handle.add(event)
+        handle._add(event)
 
     handle = job.handle()
-    if handle is None or (handle.cancelled() and not handle.begin()):
+    if handle is None or (handle.cancelled() and not handle._begin()):
         raise CancelledError
     del handle
     with reporting(job.progress, job.plan) as report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from soundstage.errors import RequestError, shown
 from soundstage.planning.plan import PassPlan, Plan
@@ -31,7 +31,7 @@ class Progress:
     num_steps: int = 0
     window: int = 1
     num_windows: int = 1
-    event: Event | None = None
+    event: Event | None = field(default=None, repr=False)
 
 
 Report = bool | Callable[[Progress], object] | None

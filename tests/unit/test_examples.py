@@ -23,7 +23,7 @@ COMMANDS = commands()
 # loops that are the reader's own.
 RUNNABLE = (
     "README.md[0]", "conditioning.md[0]", "python.md[0]", "python.md[1]", "python.md[2]", "python.md[3]",
-    "python.md[4]", "recipes.md[0]", "sampling.md[0]", "sampling.md[1]", "sampling.md[2]",
+    "python.md[4]", "python.md[5]", "recipes.md[0]", "sampling.md[0]", "sampling.md[1]", "sampling.md[2]",
     "timed-prompts.md[0]",
 )  # fmt: skip
 

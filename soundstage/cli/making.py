@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import soundstage
+from soundstage.cli.batch import Tally, about, asked_for, many_options, with_drawn_seed
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
-from soundstage.cli.request_fields import request_fields
-from soundstage.cli.results import results
+from soundstage.cli.results import all_results
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
 from soundstage.request.words import file_fields, guide_fields
@@ -33,13 +33,21 @@ video_argument = click.argument("video", help="The clip to start from.")
 
 
 @click.command(cls=OfficialFlags)
-@prompt_argument
+@click.argument(
+    "prompt",
+    nargs=-1,
+    help="What a clip shows and sounds like, in English; several make several clips. - reads standard input.",
+)
+@many_options
 @with_options()
-def generate(prompt: str, **values: Any) -> None:
-    """Make a clip with sound and print its path.
+def generate(prompt: tuple[str, ...], **values: Any) -> None:
+    """Make a clip with sound, or several, and print their paths.
 
     Example: soundstage generate "A yellow star blinks twice at night. There is rain." --duration 2 --seed 7
     """
+    if not prompt and values["prompts"] is None:
+        context = click.get_current_context()
+        raise click.MissingParameter(ctx=context, param=context.command.params[0])
     _make(prompt, values)
 
 
@@ -53,9 +61,10 @@ def plan(prompt: str, **values: Any) -> None:
 
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
-    stage, planned = _planned(prompt, values)
-    _print_unknown_words(stage, prompt)
-    _print_plan(stage, planned, values)
+    say = _sayer(quiet=False)
+    stage, (planned,) = _all_planned([prompt], with_drawn_seed(values, say))
+    _print_unknown_words(stage, prompt, say)
+    _print_plan(stage, planned, values, indent=2)
 
 
 @click.command(cls=OfficialFlags)
@@ -70,7 +79,7 @@ def retake(video: str, span: str, prompt: str, **values: Any) -> None:
 
     Example: soundstage retake ball.mp4 1-2 "A blue ball bounces on a wooden floor."
     """
-    _make(prompt, values, video=video, span=[span])
+    _make([prompt], values, video=video, span=[span])
 
 
 @click.command(cls=OfficialFlags)
@@ -92,7 +101,7 @@ def extend(
     """
     if extend_after is None and extend_before is None:
         raise RequestError("extend needs a length; give --after or --before in seconds")
-    _make(prompt, values, video=video, extend_after=extend_after, extend_before=extend_before)
+    _make([prompt], values, video=video, extend_after=extend_after, extend_before=extend_before)
 
 
 @click.command(cls=OfficialFlags)
@@ -109,7 +118,7 @@ def keyframe(prompt: str, image: tuple[str, ...], **values: Any) -> None:
 
     Example: soundstage keyframe "A red ball rolls from left to right." left.png right.png --duration 2
     """
-    _make(prompt, values, image=_spaced(image, prompt, values))
+    _make([prompt], values, image=_spaced(image, prompt, values))
 
 
 @click.command(cls=OfficialFlags)
@@ -121,7 +130,7 @@ def a2v(audio: str, prompt: str, **values: Any) -> None:
 
     Example: soundstage a2v beat.wav "A red ball bounces." --image ball.png
     """
-    _make(prompt, values, audio=audio, audio_mode="driving")
+    _make([prompt], values, audio=audio, audio_mode="driving")
 
 
 @click.command(cls=OfficialFlags)
@@ -133,7 +142,7 @@ def v2a(video: str, prompt: str, **values: Any) -> None:
 
     Example: soundstage v2a silent.mp4 "A thud with each bounce."
     """
-    _make(prompt, values, video=video, remake="audio")
+    _make([prompt], values, video=video, remake="audio")
 
 
 @click.command(cls=OfficialFlags)
@@ -144,7 +153,7 @@ def t2a(prompt: str, **values: Any) -> None:
 
     Example: soundstage t2a "Steady rain is heard." --duration 4
     """
-    _make(prompt, values, only="audio")
+    _make([prompt], values, only="audio")
 
 
 @click.command(cls=OfficialFlags)
@@ -163,7 +172,7 @@ def upscale(video: str, prompt: str, **values: Any) -> None:
 
     Example: soundstage upscale ball.mp4 "A red ball bounces."
     """
-    _make(prompt, values, video=video, recipe="upscale", remake="video")
+    _make([prompt], values, video=video, recipe="upscale", remake="video")
 
 
 @click.command(cls=OfficialFlags)
@@ -177,7 +186,7 @@ def dub(video: str, prompt: str, **values: Any) -> None:
 
     Example: soundstage dub talk.mp4 'She says: [SPEECH] "Good morning."' --lora dub.safetensors
     """
-    _make(prompt, values, reference=[video], audio=video, audio_mode="identity", recipe="dub")
+    _make([prompt], values, reference=[video], audio=video, audio_mode="identity", recipe="dub")
 
 
 @click.command()
@@ -227,33 +236,58 @@ def register(program: click.Group) -> None:
         program.add_command(command)
 
 
-def _make(prompt: str, values: Values, **fixed: Any) -> None:
-    """Plan, print the plan or run it, and save the clip. fixed: values that the command itself gives."""
+def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
+    """Plan all clips, then print the plans, or run them one after the other and save each as it is done.
+
+    fixed: values that the command itself gives.
+    """
+    say = _sayer(quiet=values["quiet"])
+    values = with_drawn_seed(values, say) | fixed
+    stage, plans = _all_planned(prompts, values)
+    for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
+        _print_unknown_words(stage, prompt, say)
+    if values["plan"]:
+        for planned in plans:
+            _print_plan(stage, planned, values, indent=2 if len(plans) == 1 else None)
+        return
+    with (
+        all_results(plans, values) as (named, sheet),
+        Tally(len(plans), say, as_json=values["as_json"]) as tally,
+    ):
+        for planned, result in zip(plans, named, strict=True):
+            with tally.clip(planned):
+                done = _rendered(stage, planned, say, quiet=values["quiet"])
+                told = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
+                result.save(done.clip, told, as_json=values["as_json"], say=say)
+                sheet.add(result.path, done.clip)
+        tally.end(sheet.save(say))
+
+
+def _rendered(stage: Engine, planned: Plan, say: Callable[[str], None], *, quiet: bool) -> soundstage.Done:
+    """Run a plan, show its progress, and return its last event."""
     from soundstage.rendering.bars import ProgressBars
 
-    stage, planned = _planned(prompt, values | fixed)
-    _print_unknown_words(stage, prompt)
-    if values["plan"]:
-        _print_plan(stage, planned, values)
-        return
-    with results(prompt, planned, values) as named:
-        shown = _as_typed(planned)
-        for snap in shown.snaps:
-            print(f"snapped {snap}", file=sys.stderr)
-        for notice in shown.notices:
-            print(f"notice: {notice}", file=sys.stderr)
-        choice = stage.choose(planned)
-        if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
-            print(f"memory {choice.reason}", file=sys.stderr)
-        with ProgressBars(planned) as progress:
-            for event in stage.run(planned, choice=choice):
-                progress.show(event)
-        assert isinstance(event, soundstage.Done)
-        told = {"seconds": event.seconds, **event.clip.provenance}
-        named.save(event.clip, told, as_json=values["as_json"])
+    shown = _as_typed(planned)
+    for snap in shown.snaps:
+        say(f"snapped {snap}")
+    for notice in shown.notices:
+        say(f"notice: {notice}")
+    choice = stage.choose(planned)
+    if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
+        say(f"memory {choice.reason}")
+    with ProgressBars(planned, quiet=quiet) as progress:
+        for event in stage.run(planned, choice=choice):
+            progress.show(event)
+    assert isinstance(event, soundstage.Done)
+    return event
 
 
-def _print_unknown_words(stage: Engine, prompt: str) -> None:
+def _sayer(*, quiet: bool) -> Callable[[str], None]:
+    """Return what prints a line for people on standard error, or nothing."""
+    return (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
+
+
+def _print_unknown_words(stage: Engine, prompt: str, say: Callable[[str], None]) -> None:
     """Print a hint about words that a small model was never trained with."""
     from soundstage.prompts.vocabulary import Vocabulary
 
@@ -262,15 +296,15 @@ def _print_unknown_words(stage: Engine, prompt: str) -> None:
         return
     hint = vocabulary.hint(stage.model.name, prompt)
     if hint is not None:
-        print(f"hint: {hint}", file=sys.stderr)
+        say(f"hint: {hint}")
 
 
-def _print_plan(stage: Engine, planned: Plan, values: Values) -> None:
+def _print_plan(stage: Engine, planned: Plan, values: Values, *, indent: int | None) -> None:
     """Print a plan, and where its weights will be on this machine."""
     choice, used = stage.choose(planned), stage.number_format
     if values["as_json"]:
         found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
-        print(json_text(found, indent=2))
+        print(json_text(found, indent=indent))
     else:
         shown = _as_typed(planned)
         print(f"{shown}\nformat    {used}\n{choice}")
@@ -283,18 +317,26 @@ def _as_typed(planned: Plan) -> Plan:
     return replace(planned, snaps=snaps, notices=tuple(map(spoken.sentence, planned.notices)))
 
 
-def _planned(prompt: str, values: Values) -> tuple[Engine, Plan]:
-    """Return the engine and the plan that a command's options ask for."""
-    request = soundstage.Request(prompt=prompt, **request_fields(values))
+def _all_planned(prompts: Sequence[str], values: Values) -> tuple[Engine, list[Plan]]:
+    """Return the engine and the plans that a command's options ask for; each fits the machine."""
+    asked, stage, plans = asked_for(prompts, values), _engine(values), []
+    for wish in asked:
+        with about(wish.where):
+            plans.append(stage.plan(wish.request))
+            if len(asked) > 1:  # that of one clip is chosen, or refused, right after this
+                stage.choose(plans[-1])
+    return stage, plans
+
+
+def _engine(values: Values) -> Engine:
     names = list(values["model"])
-    stage = soundstage.load(
+    return soundstage.load(
         names[0] if len(names) == 1 else names,
         dtype=values["dtype"],
         residency=values["residency"],
         memory_gb=values["memory"],
         weights=values["weights"],
     )
-    return stage, stage.plan(request)
 
 
 def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
@@ -303,7 +345,7 @@ def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
-    _, planned = _planned(prompt, values)
+    _, (planned,) = _all_planned([prompt], values | {"seed": None})  # random means nothing here
     last = planned.num_frames - 1
     frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
     return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from soundstage.cli.parameters import FILE, WHOLE_NUMBER
+from soundstage.cli.parameters import SEED, WHOLE_NUMBER
 
 Values = dict[str, Any]  # of the table's options, by name
 
@@ -121,7 +121,13 @@ TABLE: tuple[Option, ...] = (
     _same("num_frames", int, "--frames", form="COUNT"),
     _same("fps", float),
     _same("thin", int),
-    _same("seed", int),
+    _option(
+        "seed",
+        SEED,
+        "{seed} With random, one is drawn and printed.",
+        form="NUMBER|random",
+        reads=("seed",),
+    ),
     # Pictures, clips and sounds
     _option(
         "image",
@@ -286,10 +292,11 @@ TABLE: tuple[Option, ...] = (
 OUTPUTS: tuple[Option, ...] = (
     _option(
         "output",
-        FILE,
+        str,
         "Write to this file. Its ending is the format: .mp4, .mov, .mkv, .webm, .gif, .webp, %04d.png for "
-        "each frame; .png or .jpg for a single one; .wav, .flac, .mp3 or .m4a for sound alone. [default: a "
-        "name made from the prompt and the seed]",
+        "each frame; .png or .jpg for a single one; .wav, .flac, .mp3 or .m4a for sound alone. Or write into "
+        "this folder, if it exists or ends in /. The words prompt, seed, index and recipe in braces are "
+        "replaced by those of a clip. [default: a name made from the prompt and the seed]",
         "--output",
         "-o",
         form="PATH",
@@ -312,6 +319,14 @@ OUTPUTS: tuple[Option, ...] = (
         "contact_sheet",
         bool,
         "Also write a PNG that shows frames of the clip above its waveform.",
+        default=False,
+    ),
+    _option(
+        "quiet",
+        bool,
+        "Print no progress, notices or hints; errors are printed.",
+        "--quiet",
+        "-q",
         default=False,
     ),
     _option("plan", bool, "Print what would be made, and stop.", default=False),

@@ -45,6 +45,23 @@ class WholeNumber(click.ParamType[int]):
 WHOLE_NUMBER = WholeNumber()
 
 
+class Seed(click.ParamType[int | str]):
+    """A whole number, or the word random."""
+
+    name = "seed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "random":
+            return "random"
+        try:
+            return WHOLE_NUMBER.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail("it should be a whole number, or random", param, ctx)
+
+
+SEED = Seed()
+
+
 class Ordered(click.Group):
     """A group that lists its commands in the order in which they were added, and gives them its settings."""
 

@@ -30,6 +30,8 @@ def request_fields(values: Values) -> Values:
         if found:
             fields[key] = found
     _check_used(given, fields)
+    if "seed" in given:
+        fields["seed"] = given["seed"]
     if "lora" in given:
         fields["loras"] = [lora_fields(text, "--lora") for text in given["lora"]]
     if "only" in given:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soundstage.cli.naming import places, slug
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
@@ -20,8 +19,13 @@ from soundstage.files import NameTakenError, Reserved, check_writable, reserved_
 from soundstage.media.formats import Output, endings, output
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from soundstage.clip import Clip
     from soundstage.planning.plan import Plan
+
+COMPARISON = "contact-sheet.png"  # of several clips
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,13 @@ class Results:
     force: bool
     coding: dict[str, Any]
 
-    def save(self, clip: Clip, metadata: dict[str, Any], *, as_json: bool) -> None:
+    def save(
+        self, clip: Clip, metadata: dict[str, Any], *, as_json: bool, say: Callable[[str], None]
+    ) -> None:
         """Write the clip and its contact sheet; print their paths, plainly or as JSON with the metadata.
 
-        Raises MediaError that says where a clip is kept that could not be written to its own name.
+        say: prints a line for people. Raises MediaError that says where a clip is kept that could not be
+        written to its own name.
         """
         self._save_clip(clip)
         sheet = problem = None
@@ -58,7 +65,7 @@ class Results:
         if problem is not None:
             raise problem
         if sheet is not None and sheet != self.path.with_suffix(".png"):
-            print(f"contact sheet {sheet}", file=sys.stderr)
+            say(f"contact sheet {sheet}")
 
     def _save_clip(self, clip: Clip) -> None:
         try:
@@ -91,17 +98,66 @@ def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
     raise problem
 
 
+class Comparison:
+    """A picture of several clips, a row for each. folder: where it is written; None makes none."""
+
+    def __init__(self, folder: Path | None, *, force: bool) -> None:
+        self._folder, self._force = folder, force
+        self._rows: list[NDArray[np.uint8]] = []
+        if folder is not None:
+            check_writable(folder / COMPARISON, (".png",))
+
+    def add(self, path: Path, clip: Clip) -> None:
+        """Add the row of a clip. path: its file."""
+        from soundstage.media.image import comparison_row
+
+        if self._folder is not None:
+            request = clip.request
+            label = f"{path.name}   seed {request.seed}   {' '.join(request.prompt.split())}"
+            self._rows.append(comparison_row(label, clip.frames, clip.waveform, clip.fps))
+
+    def save(self, say: Callable[[str], None]) -> str | None:
+        """Write the picture, say where it is, and return its name; None where there is none."""
+        from soundstage.media.image import page_of
+        from soundstage.media.picture_files import save_picture
+
+        if self._folder is None or not self._rows:
+            return None
+        path = self._folder / COMPARISON
+        if self._force:
+            save_picture(path, page_of(self._rows), overwrite=True)
+        else:
+            with reserved_name(self._folder, path.stem, path.suffix) as name:
+                path = name.path
+                save_picture(path, page_of(self._rows), overwrite=True)
+        say(f"contact sheet {path}")
+        return str(path)
+
+
 @contextmanager
-def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
+def all_results(plans: Sequence[Plan], values: Values) -> Iterator[tuple[list[Results], Comparison]]:
+    """Reserve the names of all clips of a command, and of the sheet that compares several."""
+    many, sheet, force = len(plans) > 1, bool(values.get("contact_sheet")), bool(values["force"])
+    with ExitStack() as stack:
+        named = []
+        for planned, place in zip(plans, places(values["output"], plans), strict=True):
+            own = values | {"output": place.path, "contact_sheet": sheet and not many}
+            named.append(stack.enter_context(results(planned, own, place.folder)))
+        yield named, Comparison(named[0].path.parent if many and sheet else None, force=force)
+
+
+@contextmanager
+def results(planned: Plan, values: Values, folder: Path) -> Iterator[Results]:
     """Reserve names for what a run will make; a name that is not used is free again after the block.
 
+    folder: where a name is looked for if no output is given.
     Raises MediaError for a name that could not be written later, and for one that is there without --force.
     """
     given: Path | None = values["output"]
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
     coding = {name: values[name] for name in ("quality", "codec")}
     num_frames = _num_frames(planned)
-    path = given or Path(f"{_stem(prompt, planned)}{endings(num_frames)[0]}")
+    path = given or folder / f"{_stem(planned)}{endings(num_frames)[0]}"
     asked = output(path, num_frames, **coding)
     asked.check(num_frames)
     if given is not None and force:
@@ -109,7 +165,7 @@ def results(prompt: str, planned: Plan, values: Values) -> Iterator[Results]:
             check_writable(given.with_suffix(".png"), (".png",))
         yield Results(given, None, sheet, force, coding)
         return
-    named = reserved_name(Path(), path.stem, path.suffix) if given is None else _unused(asked, num_frames)
+    named = reserved_name(folder, path.stem, path.suffix) if given is None else _unused(asked, num_frames)
     with named as reserved:
         yield Results(given or reserved.path, reserved, sheet, force, coding)
 
@@ -130,7 +186,6 @@ def _num_frames(planned: Plan) -> int:
     return math.ceil(planned.num_shown / planned.thin) if "video" in planned.modalities else 0
 
 
-def _stem(prompt: str, planned: Plan) -> str:
+def _stem(planned: Plan) -> str:
     """Return a name made from the prompt's first words and the seed."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "clip"
-    return f"{words}-{planned.request.seed}"
+    return f"{slug(planned.request.prompt)}-{planned.request.seed}"

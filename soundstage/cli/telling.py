@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -24,6 +24,15 @@ from soundstage.cli.spelling import Spoken
 from soundstage.errors import ConfigError, SoundstageError, listed, nearest
 
 NUM_SHOWN = 12  # options or commands in one message
+
+
+class Failure(NamedTuple):
+    """What is told about an error, as --json prints it."""
+
+    kind: str
+    field: str | None
+    option: str | None
+    message: str
 
 
 def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
@@ -39,24 +48,30 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return process.MISUSE
     if isinstance(error, SoundstageError):
-        spoken = spoken_of(root, words)
+        return _print(words, failure(error, spoken_of(root, words)))
+    if isinstance(error, click.ClickException):
+        option, message = _misuse(error, root, words)
+        return _print(words, Failure("UsageError", None, option, message))
+    if isinstance(error, OSError) and error.filename == process.OUTPUT:  # which cannot hold the error either
+        process.drop_output()
+        words = ()
+    if isinstance(error, (OSError, MemoryError)):
+        return _print(words, failure(error, Spoken({}, {})))
+    return _print(words, Failure("Fault", None, None, _fault_sentence(error)), process.FAULT)
+
+
+def failure(error: Exception, spoken: Spoken) -> Failure:
+    """Return what is told about an error of Soundstage's, of the system or of memory."""
+    if isinstance(error, SoundstageError):
         # What is wrong in a file, such as a recipe, is told with the file's own names of fields.
         in_file = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
         message = str(error) if in_file else spoken.sentence(str(error))
         field = getattr(error, "field", None)
-        return _print(words, type(error).__name__, message, field, spoken.option(field, message))
-    if isinstance(error, click.ClickException):
-        option, message = _misuse(error, root, words)
-        return _print(words, "UsageError", message, None, option)
+        return Failure(type(error).__name__, field, spoken.option(field, message), _in_one_line(message))
+    sentence = "the memory of this machine does not suffice; make a smaller or shorter film, or free some"
     if isinstance(error, OSError):
-        if error.filename == process.OUTPUT:  # which cannot hold the error either
-            process.drop_output()
-            words = ()
-        return _print(words, "SystemError", _system_sentence(error))
-    if isinstance(error, MemoryError):
-        sentence = "the memory of this machine does not suffice; make a smaller or shorter film, or free some"
-        return _print(words, "SystemError", sentence)
-    return _print(words, "Fault", _fault_sentence(error), code=process.FAULT)
+        sentence = _system_sentence(error)
+    return Failure("SystemError", None, None, _in_one_line(sentence))
 
 
 def tell_interruption(error: BaseException, words: Sequence[str], code: int) -> int:
@@ -69,7 +84,7 @@ def tell_interruption(error: BaseException, words: Sequence[str], code: int) -> 
     while cause is not None and not kept:
         kept, cause = list(getattr(cause, "__notes__", ())), cause.__cause__ or cause.__context__
     told = f"interrupted; {'; '.join(kept)}" if kept else INTERRUPTION
-    return _print(words, "Interrupted", told, code=code)
+    return _print(words, Failure("Interrupted", None, None, told), code)
 
 
 def is_json(words: Sequence[str]) -> bool:
@@ -81,21 +96,13 @@ def _before_dashes(words: Sequence[str]) -> Sequence[str]:
     return words[: words.index("--")] if "--" in words else words
 
 
-def _print(
-    words: Sequence[str],
-    kind: str,
-    message: str,
-    field: str | None = None,
-    option: str | None = None,
-    code: int = process.MISUSE,
-) -> int:
-    message = " ".join(message.split())
+def _print(words: Sequence[str], told: Failure, code: int = process.MISUSE) -> int:
+    message = _in_one_line(told.message)
     if not is_json(words):
         print(f"soundstage: {message}", file=sys.stderr)
         return code
-    told = {"kind": kind, "field": field, "option": option, "message": message}
     try:
-        print(json_text({"error": told}), flush=True)
+        print(json_text({"error": {**told._asdict(), "message": message}}), flush=True)
     except (OSError, ValueError):
         process.drop_output()
         print(f"soundstage: {message}", file=sys.stderr)
@@ -103,6 +110,10 @@ def _print(
 
 
 # --- sentences ------------------------------------------------------------------------------------------
+
+
+def _in_one_line(message: str) -> str:
+    return " ".join(message.split())
 
 
 def _system_sentence(error: OSError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 COLUMNS = 8
 CELL_WIDTH = 192
 GAP = 4
+WIDTH = COLUMNS * (CELL_WIDTH + GAP) + GAP
 LABEL_HEIGHT = 16
 WAVE_HEIGHT = 64  # per channel
 BACKGROUND = (24, 24, 27)
@@ -28,16 +30,37 @@ def contact_sheet(
 
     Shows up to eight frames from the first to the last, each under its time in seconds.
     """
-    from PIL import Image
-
-    width = COLUMNS * (CELL_WIDTH + GAP) + GAP
     strips = []
     if frames is not None:
-        strips.append(_frame_strip(frames, fps, width))
+        strips.append(_frame_strip(frames, fps, WIDTH))
     if waveform is not None:
-        strips.append(_wave_strip(waveform, width))
+        strips.append(_wave_strip(waveform, WIDTH))
+    return page_of(strips)
+
+
+def comparison_row(
+    label: str, frames: NDArray[np.uint8] | None, waveform: NDArray[np.float32] | None, fps: float
+) -> NDArray[np.uint8]:
+    """Return the row of one clip on a sheet of several: its label over its frames, or over its waveform."""
+    from PIL import Image, ImageDraw
+
+    title = Image.new("RGB", (WIDTH, LABEL_HEIGHT), BACKGROUND)
+    plain = label.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font has
+    ImageDraw.Draw(title).text((GAP, 2), plain, fill=INK)
+    rows = [np.asarray(title)]
+    if frames is not None:
+        rows.append(_frame_strip(frames, fps, WIDTH))
+    elif waveform is not None:
+        rows.append(_wave_strip(waveform, WIDTH))
+    return np.concatenate(rows)
+
+
+def page_of(strips: Sequence[NDArray[np.uint8]]) -> Image.Image:
+    """Return a picture of strips of pixels, one below the other."""
+    from PIL import Image
+
     height = sum(strip.shape[0] for strip in strips) + GAP * (len(strips) + 1)
-    page = np.full((height, width, 3), BACKGROUND, np.uint8)
+    page = np.full((height, WIDTH, 3), BACKGROUND, np.uint8)
     top = GAP
     for strip in strips:
         page[top : top + strip.shape[0]] = strip

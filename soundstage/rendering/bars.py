@@ -24,14 +24,14 @@ TAKE = "all windows"
 
 
 class ProgressBars:
-    """Show the events of one plan. On a pipe, print a line per phase and no bars.
+    """Show the events of one plan. On a pipe, print a line per phase and no bars. quiet: print nothing.
 
     Of a take the time left is worked out from the forwards of its windows that are made in this run.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
         self._plan = plan
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=quiet)
         self._bars = Bars(
             TextColumn("{task.description:14}"),
             BarColumn(),
@@ -40,7 +40,7 @@ class ProgressBars:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
         )
         self._take: TaskID | None = None
         self._window: int | None = None

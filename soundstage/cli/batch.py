@@ -1,0 +1,273 @@
+"""Several clips of one command: their prompts, from words, files and standard input, their seeds, the tally.
+
+A file has one prompt on each line, or one JSON object of a request's fields on each line; its first character
+says which. Everything is read and checked before the first clip is made.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soundstage.cli import process
+from soundstage.cli.options import Values
+from soundstage.cli.printing import json_text
+from soundstage.cli.request_fields import request_fields
+from soundstage.cli.telling import failure, spoken_within
+from soundstage.errors import RequestError, SoundstageError
+
+if TYPE_CHECKING:
+    from soundstage.planning.plan import Plan
+    from soundstage.request.request import Request
+
+STDIN = "-"
+MAX_CLIPS = 200  # the name of each is held open, and systems allow 256 open files and more
+MAX_BYTES = 2**24  # of a file of prompts
+NUM_SHOWN = 60  # letters of a prompt in an announcement
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request. where: the line or word that asks for it, "" where there is only one."""
+
+    request: Request
+    where: str
+
+
+def many_options(command: Any) -> Any:
+    """Give a command the options that ask for several clips."""
+    options = (
+        click.option(
+            "--prompts",
+            metavar="FILE",
+            help="Read prompts from this file, one on each line, or one JSON object of a request's fields on "
+            "each; - is standard input. Empty lines and lines that begin with # are left out.",
+        ),
+        click.option("--seeds", metavar="NUMBERS", help="Make each clip with these seeds: 1-4, or 1,5,9."),
+        click.option(
+            "--takes",
+            type=click.IntRange(min=1),
+            metavar="COUNT",
+            help="Make each clip this many times, with seeds counted up from --seed.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def asked_for(prompts: Sequence[str], values: Values) -> list[Asked]:
+    """Return the requests of a command line, each prompt with each seed.
+
+    Raises RequestError for the first that is wrong, and says on which line.
+    """
+    from soundstage.request.request import Request
+
+    shared, seeds = request_fields(values), _seeds(values)
+    found: list[Asked] = []
+    for where, fields in _wishes(prompts, values):
+        with about(where):
+            request = Request(**{**shared, **fields})
+            varied = seeds or range(request.seed, request.seed + (values.get("takes") or 1))
+            if len(found) + len(varied) > MAX_CLIPS:
+                raise RequestError(
+                    f"more than {MAX_CLIPS} clips are asked for; make them by several commands"
+                )
+            found += [Asked(Request(**{**shared, **fields, "seed": seed}), where) for seed in varied]
+    return found
+
+
+@contextmanager
+def about(where: str) -> Iterator[None]:
+    """Put before the message of an error what it is about."""
+    try:
+        yield
+    except SoundstageError as error:
+        if where:
+            error.args = (f"{where}: {error}", *error.args[1:])
+        raise
+
+
+class Tally:
+    """Announce each clip of a command, tell the failure of one and go on, and sum up at the end.
+
+    A command for one clip announces and sums up nothing, and its failure is the command's own. say: prints a
+    line for people.
+    """
+
+    def __init__(self, total: int, say: Callable[[str], None], *, as_json: bool) -> None:
+        self._total, self._say, self._as_json = total, say, as_json
+        self._made = self._failed = 0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Tally:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and self.many:
+            missing = self._total - self._made
+            error.add_note(f"{self._made} of {self._total} clips made and kept, {missing} missing")
+
+    @property
+    def many(self) -> bool:
+        return self._total > 1
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a JSON line says about the clip that is being made."""
+        return {"index": self._made + self._failed + 1} if self.many else {}
+
+    @contextmanager
+    def clip(self, planned: Plan) -> Iterator[None]:
+        """Make one clip in this block."""
+        if self.many:
+            prompt = " ".join(planned.request.prompt.split())
+            short = prompt if len(prompt) <= NUM_SHOWN else f"{prompt[:NUM_SHOWN]}..."
+            self._say(f"clip {self.facts['index']} of {self._total}: seed {planned.request.seed}, {short}")
+        try:
+            yield
+        except (SoundstageError, OSError, MemoryError) as error:
+            if not self.many or _ends_all(error):
+                raise
+            self._tell(error)
+            self._failed += 1
+        else:
+            self._made += 1
+
+    def end(self, contact_sheet: str | None) -> None:
+        """Print the summary of several clips. Exits with code 1 if one failed."""
+        if not self.many:
+            return
+        seconds = time.monotonic() - self._began
+        failed = f", {self._failed} failed" if self._failed else ""
+        self._say(f"made {self._made} of {self._total} clips{failed}, in {seconds:.1f} s")
+        if self._as_json:
+            counts = {"made": self._made, "failed": self._failed, "seconds": round(seconds, 1)}
+            print(json_text({"summary": {**counts, "contact_sheet": contact_sheet}}))
+        if self._failed:
+            raise click.exceptions.Exit(process.FAULT)
+
+    def _tell(self, error: Exception) -> None:
+        told = failure(error, spoken_within(click.get_current_context()))
+        if self._as_json:
+            print(json_text({"error": told._asdict(), **self.facts}))
+        else:
+            print(f"soundstage: clip {self.facts['index']}: {told.message}", file=sys.stderr)
+
+
+def _ends_all(error: BaseException) -> bool:
+    """Return whether an error ends the command: its output is closed, or a signal came meanwhile."""
+    if isinstance(error, OSError) and (
+        isinstance(error, BrokenPipeError) or error.filename == process.OUTPUT
+    ):
+        return True
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+# --- Prompts ------------------------------------------------------------------------------------------
+
+
+def _wishes(prompts: Sequence[str], values: Values) -> Iterator[tuple[str, Values]]:
+    """Yield (where it was given, fields of the request) of each prompt of a command line."""
+    takes_many, file = "prompts" in values, values.get("prompts")
+    one_words = [prompt for prompt in prompts if prompt != STDIN and not prompt.strip().count(" ")]
+    if len(prompts) > 1 and one_words:  # a sentence without quotation marks
+        context = click.get_current_context()
+        raise click.UsageError(f"Got unexpected extra arguments ({' '.join(one_words)})", context)
+    for number, prompt in enumerate(prompts, 1):
+        if takes_many and prompt == STDIN:
+            yield from _lines(STDIN)
+        else:
+            yield f"PROMPT {number}" if len(prompts) > 1 or file else "", {"prompt": prompt}
+    if file is not None:
+        yield from _lines(file)
+
+
+def _lines(file: str) -> Iterator[tuple[str, Values]]:
+    """Yield (where it stands, fields of the request) of each line of a file."""
+    name = "standard input" if file == STDIN else file
+    numbered = ((number, line.strip()) for number, line in enumerate(_text(file, name).split("\n"), 1))
+    lines = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    if not lines:
+        raise RequestError(f"{name} holds no prompt; write one on each line")
+    are_records = lines[0][1].startswith("{")
+    for number, line in lines:
+        where = f"line {number} of {name}"
+        with about(where):
+            fields = _record(line) if are_records else {"prompt": line}
+        yield where, fields
+
+
+def _text(file: str, name: str) -> str:
+    try:
+        with click.open_file(file, "rb") as stream:
+            data: bytes = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--prompts is {name}, which cannot be read ({reason})") from error
+    if len(data) > MAX_BYTES:
+        raise RequestError(f"{name} is larger than {MAX_BYTES >> 20} MB; give a file of prompts")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RequestError(f"{name} is no text in UTF-8; give one prompt on each line") from None
+
+
+def _record(line: str) -> Values:
+    """Return the fields of a line: a request in JSON, or what --json prints of a clip, which holds one."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"this is not JSON ({error}); write one object of fields on each line") from None
+    fields = data.get("request", data) if isinstance(data, dict) else data
+    if not isinstance(fields, dict):
+        raise RequestError('this is no object; write the fields of a request, such as {"prompt": "Rain."}')
+    return fields
+
+
+# --- Seeds --------------------------------------------------------------------------------------------
+
+
+def with_drawn_seed(values: Values, say: Callable[[str], None]) -> Values:
+    """Return the values with a seed that is drawn, and said, in place of the word random."""
+    if values.get("seed") != "random":
+        return values
+    seed = secrets.randbelow(2**31)
+    say(f"seed {seed} was drawn")
+    return {**values, "seed": seed}
+
+
+def _seeds(values: Values) -> list[int]:
+    """Return the numbers of --seeds. Raises RequestError for other words, and beside --seed and --takes."""
+    text: str | None = values.get("seeds")
+    if text is None:
+        return []
+    for other in ("seed", "takes"):
+        if values.get(other) is not None:
+            raise RequestError(f"both --seeds and --{other} are given; keep one")
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        if not _is_seed(first) or (dash and not (_is_seed(last) and int(first) <= int(last))):
+            raise RequestError(f"--seeds is '{text}'; give numbers such as 1-4 or 1,5,9")
+        if dash and int(last) - int(first) >= MAX_CLIPS:
+            raise RequestError(f"--seeds is '{text}', which is more than {MAX_CLIPS} clips; give fewer")
+        found += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(found))
+
+
+def _is_seed(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20

@@ -1,0 +1,85 @@
+"""Names of a command's clips: a file, a folder, or a template such as out/{index:02}-{prompt}.mp4."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING
+
+from soundstage.errors import MediaError, RequestError, listed
+
+if TYPE_CHECKING:
+    from soundstage.planning.plan import Plan
+
+FIELDS = ("prompt", "seed", "index", "recipe")
+EXAMPLE = "out/{index:02}-{prompt}-{seed}.mp4"
+MAX_SLUG = 40  # letters
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clip is written to. path: None takes a free name in `folder`, from the prompt and the seed."""
+
+    folder: Path
+    path: Path | None
+
+
+def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
+    """Return the place of each clip, by what --output names; missing folders of several clips are made.
+
+    Raises RequestError for one name of several clips, MediaError for a folder that cannot be made.
+    """
+    if output is None:
+        return [Place(Path(), None) for _ in plans]
+    if os.path.isdir(output) or (output.endswith(("/", os.sep)) and "{" not in output):
+        return [Place(_made(Path(output)), None) for _ in plans]
+    if "{" not in output and "}" not in output:
+        if len(plans) > 1:
+            raise RequestError(
+                f"--output is {output} for {len(plans)} clips; give a folder, such as out/, or a template, "
+                f"such as {EXAMPLE}"
+            )
+        return [Place(Path(), Path(output))]
+    paths = [Path(_filled(output, planned, index)) for index, planned in enumerate(plans, 1)]
+    twice = next((path for index, path in enumerate(paths) if path in paths[:index]), None)
+    if twice is not None:
+        raise RequestError(f"--output is {output}, which names two clips {twice}; add {{index}} or {{seed}}")
+    return [Place(_made(path.parent), path) for path in paths]
+
+
+def slug(text: str) -> str:
+    """Return the first words of a text as a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_SLUG].strip("-") or "clip"
+
+
+def _filled(template: str, planned: Plan, index: int) -> str:
+    """Return a template with the values of a clip in place of its fields."""
+    request = planned.request
+    recipe = slug(Path(request.recipe).stem)
+    values = dict(zip(FIELDS, (slug(request.prompt), request.seed, index, recipe), strict=True))
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        unknown = next((name for name in names if name not in values), None)
+        if unknown is None:
+            return template.format(**values)
+    except (ValueError, LookupError) as error:
+        raise RequestError(
+            f"--output is {template}, which is no template ({error}); give {EXAMPLE}"
+        ) from error
+    raise RequestError(
+        f"--output has the field {{{unknown}}}; the fields are {listed(unknown, FIELDS)}; write {{{{ for a "
+        "brace"
+    )
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"output is in {folder}, which cannot be made ({reason}); choose another") from error
+    return folder

@@ -35,7 +35,7 @@ NUM_SHOWN = 60  # letters of a prompt in an announcement
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedClip:
     """A request. where: the line or word that asks for it, "" where there is only one."""
 
     request: Request
@@ -64,7 +64,7 @@ def many_options(command: Any) -> Any:
     return command
 
 
-def asked_for(prompts: Sequence[str], values: Values) -> list[Asked]:
+def asked_for(prompts: Sequence[str], values: Values) -> list[AskedClip]:
     """Return the requests of a command line, each prompt with each seed.
 
     Raises RequestError for the first that is wrong, and says on which line.
@@ -72,7 +72,7 @@ def asked_for(prompts: Sequence[str], values: Values) -> list[Asked]:
     from soundstage.request.request import Request
 
     shared, seeds = request_fields(values), _seeds(values)
-    found: list[Asked] = []
+    found: list[AskedClip] = []
     for where, fields in _wishes(prompts, values):
         with about(where):
             request = Request(**{**shared, **fields})
@@ -81,7 +81,7 @@ def asked_for(prompts: Sequence[str], values: Values) -> list[Asked]:
                 raise RequestError(
                     f"more than {MAX_CLIPS} clips are asked for; make them by several commands"
                 )
-            found += [Asked(Request(**{**shared, **fields, "seed": seed}), where) for seed in varied]
+            found += [AskedClip(Request(**{**shared, **fields, "seed": seed}), where) for seed in varied]
     return found
 
 
@@ -122,7 +122,7 @@ class Tally:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a JSON line says about the clip that is being made."""
+        """The fields that the JSON line of the current clip has besides its own."""
         return {"index": self._made + self._failed + 1} if self.many else {}
 
     @contextmanager
@@ -164,7 +164,7 @@ class Tally:
 
 
 def _ends_all(error: BaseException) -> bool:
-    """Return whether an error ends the command: its output is closed, or a signal came meanwhile."""
+    """Return whether an error ends the command: its output is closed, or a signal came."""
     if isinstance(error, OSError) and (
         isinstance(error, BrokenPipeError) or error.filename == process.OUTPUT
     ):

@@ -62,7 +62,7 @@ def plan(prompt: str, **values: Any) -> None:
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
     say = _sayer(quiet=False)
-    stage, (planned,) = _all_planned([prompt], with_drawn_seed(values, say))
+    stage, (planned,) = _planned([prompt], with_drawn_seed(values, say))
     _print_unknown_words(stage, prompt, say)
     _print_plan(stage, planned, values, indent=2)
 
@@ -243,7 +243,7 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
     """
     say = _sayer(quiet=values["quiet"])
     values = with_drawn_seed(values, say) | fixed
-    stage, plans = _all_planned(prompts, values)
+    stage, plans = _planned(prompts, values)
     for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
         _print_unknown_words(stage, prompt, say)
     if values["plan"]:
@@ -317,7 +317,7 @@ def _as_typed(planned: Plan) -> Plan:
     return replace(planned, snaps=snaps, notices=tuple(map(spoken.sentence, planned.notices)))
 
 
-def _all_planned(prompts: Sequence[str], values: Values) -> tuple[Engine, list[Plan]]:
+def _planned(prompts: Sequence[str], values: Values) -> tuple[Engine, list[Plan]]:
     """Return the engine and the plans that a command's options ask for; each fits the machine."""
     asked, stage, plans = asked_for(prompts, values), _engine(values), []
     for wish in asked:
@@ -345,7 +345,7 @@ def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
-    _, (planned,) = _all_planned([prompt], values | {"seed": None})  # random means nothing here
+    _, (planned,) = _planned([prompt], values | {"seed": None})  # random means nothing here
     last = planned.num_frames - 1
     frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
     return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]

@@ -22,7 +22,7 @@ MAX_SLUG = 40  # letters
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip is written to. path: None takes a free name in `folder`, from the prompt and the seed."""
+    """The place of a clip. path: None takes a free name in `folder`, from the prompt and the seed."""
 
     folder: Path
     path: Path | None

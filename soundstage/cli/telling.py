@@ -27,7 +27,7 @@ NUM_SHOWN = 12  # options or commands in one message
 
 
 class Failure(NamedTuple):
-    """What is told about an error, as --json prints it."""
+    """The parts of an error message, as --json prints them."""
 
     kind: str
     field: str | None
@@ -61,7 +61,7 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
 
 
 def failure(error: Exception, spoken: Spoken) -> Failure:
-    """Return what is told about an error of Soundstage's, of the system or of memory."""
+    """Return the message of an error of Soundstage's, of the system or of memory."""
     if isinstance(error, SoundstageError):
         # What is wrong in a file, such as a recipe, is told with the file's own names of fields.
         in_file = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)

@@ -54,9 +54,14 @@ def failing_for(seed: int, error: BaseException) -> Any:
 def test_each_prompt_with_each_seed_and_the_model_is_loaded_once(
     generate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = []
+    loads: list[int] = []
     load = TinyParts.__init__
-    monkeypatch.setattr(TinyParts, "__init__", lambda *a, **k: (loads.append(1), load(*a, **k))[1])
+
+    def counted(self: TinyParts, *given: Any, **options: Any) -> None:
+        loads.append(1)
+        load(self, *given, **options)
+
+    monkeypatch.setattr(TinyParts, "__init__", counted)
     made = generate(BALL, RAIN, "--seeds", "1-2,7")
     assert made.exit_code == 0, made.stderr
     names = [f"{slug(prompt)}-{seed}.mp4" for prompt in (BALL, RAIN) for seed in (1, 2, 7)]

@@ -82,7 +82,9 @@ def test_a_command_runs(example: Example) -> None:
     assert result.exit_code == 0, result.stderr
     assert "hint:" not in result.stderr
     if words[0] in MAKING and words[0] != "plan":
-        assert Path(result.stdout.strip()).is_file()
+        made = result.stdout.splitlines()
+        assert made
+        assert all(Path(path).is_file() for path in made)
 
 
 @pytest.mark.parametrize("example", COMMANDS, ids=name_of)

@@ -217,7 +217,9 @@ def _text(file: str, name: str) -> str:
             data: bytes = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"--prompts is {name}, which cannot be read ({reason})") from error
+        raise RequestError(
+            f"--prompts is {name}, which cannot be read ({reason}); give a text file, or - for standard input"
+        ) from error
     if len(data) > MAX_BYTES:
         raise RequestError(f"{name} is larger than {MAX_BYTES >> 20} MB; give a file of prompts")
     try:

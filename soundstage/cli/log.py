@@ -66,7 +66,10 @@ def _handler(path: str) -> logging.Handler:
     try:
         return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise RequestError(f"{VARIABLE} names {path}, which cannot be written ({error.strerror})") from error
+        raise RequestError(
+            f"{VARIABLE} names {path}, which cannot be written ({error.strerror}); "
+            "name a file in a folder that exists"
+        ) from error
 
 
 def _begin_if_asked(_: click.Context, __: click.Parameter, verbosity: int) -> None:

@@ -84,8 +84,7 @@ class LTXVideoPipeline:
 
         Raises RequestError for an unknown model, WeightsError for missing or damaged files.
         """
-        dtype = None if torch_dtype is None else str(torch_dtype).removeprefix("torch.")
-        return cls(load(model, device=device, dtype=dtype, weights=weights))
+        return cls(load(model, device=device, dtype=torch_dtype, weights=weights))
 
     # --- adapters --------------------------------------------------------------------------------
 

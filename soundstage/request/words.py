@@ -97,7 +97,9 @@ def number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise RequestError(f"{where} holds {shown(text)}, which is not a number") from None
+        raise RequestError(
+            f"{where} holds {shown(text)}, which is not a number; give one, such as 0.8"
+        ) from None
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

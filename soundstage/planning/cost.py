@@ -377,14 +377,20 @@ def _decoded(plan: Plan) -> PassPlan:
 
 
 def resized(pass_: PassPlan, width: int, height: int, num_frames: int) -> PassPlan:
-    """Return a pass at another size and length, with the clip's own tokens only."""
+    """Return a pass at another size and length, with the tokens of its guides, references and voice.
+
+    A voice is as long as it was. A guide or reference covers as many frames as before, if the pass has them.
+    """
+    shape = VideoShape(num_frames, height, width)
+    before, now = (one.latent[1] * one.latent[2] for one in (pass_.shape, shape))
+    most = shape.latent[0]
+    added = sum(math.ceil(c.tokens * now / before * min(1.0, most / c.num_latents)) for c in pass_.conditions)
     return replace(
         pass_,
         width=width,
         height=height,
         num_frames=num_frames,
-        video_tokens=VideoShape(num_frames, height, width).num_tokens if pass_.video_tokens else 0,
+        video_tokens=shape.num_tokens if pass_.video_tokens else 0,
         audio_tokens=math.ceil(pass_.audio_tokens * num_frames / pass_.num_frames),
-        added_video=0,
-        added_audio=0,
+        added_video=added,
     )

@@ -62,6 +62,7 @@ class Handle(Future[Clip]):
         self._asked_to_stop = self._stopped = False
         self._events: list[Event | None] = []  # None for a preview that another one followed
         self._preview: Preview | None = None
+        self._preview_at = 0  # its place in the list
         self._followers: list[Callable[[], None]] = []
         super().add_done_callback(_KEPT.discard)
         if kept:
@@ -176,8 +177,9 @@ class Handle(Future[Clip]):
         if isinstance(event, Notice):
             log.warning("%s", event.text)
         if isinstance(event, Preview):
-            self._events = [None if old is self._preview else old for old in self._events]
-            self._preview = event
+            if self._preview is not None:
+                self._events[self._preview_at] = None
+            self._preview, self._preview_at = event, len(self._events)
         self._events.append(event)
         self._tell()
 

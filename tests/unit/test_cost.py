@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ from soundstage.planning.cost import Work, price
 from soundstage.planning.placement import choose, fits, nearest_fitting
 from soundstage.planning.plan import Plan
 from soundstage.planning.planner import make_plan
+from soundstage.request.inputs import Guide, Reference
 from soundstage.request.request import Request
 from soundstage.types import VideoShape
 from soundstage.weights.configs import published_config
@@ -346,6 +348,41 @@ def test_what_cannot_fit_is_refused_with_what_can() -> None:
         assert choose(plan(width, height, int(frames.split()[0])), FP8, machine)
     with pytest.raises(RequestError, match="no smaller size fits either"):
         choose(plan(768, 512, 121), BF16, card(2, host=4))
+
+
+def conditioned(width: int, height: int, num_frames: int) -> Plan:
+    """A plan with a still beside the clip, a clip at its start and a reference as long as the clip."""
+    clip = np.zeros((17, 64, 64, 3), np.uint8)
+    guides = [Guide(clip[0], at=0.1, mode="guide"), Guide(clip, mode="guide")]
+    long = np.zeros((121, 64, 64, 3), np.uint8)
+    request = Request(
+        prompt="a",
+        size=(width, height),
+        num_frames=num_frames,
+        guides=guides,
+        references=[Reference(long, downscale=2)],
+    )
+    return make_plan(request, ModelSet("test", Path("nowhere"), DISTILLED_DEFAULTS))
+
+
+@pytest.mark.parametrize("size", [(512, 256, 121), (768, 512, 25), (256, 128, 9)])
+def test_tokens_of_guides_and_references_count_at_another_size(size: tuple[int, int, int]) -> None:
+    """What is said to fit is priced as it would be planned."""
+    asked, other = conditioned(768, 512, 121).passes[0], conditioned(*size).passes[0]
+    assert asked.added_video > asked.video_tokens / 4
+    guessed = cost.resized(asked, *size)
+    assert (guessed.added_video, guessed.video_tokens) == (other.added_video, other.video_tokens)
+
+
+def test_what_is_said_to_fit_has_room_for_guides_and_references() -> None:
+    large, machine = (1920, 1152, 121), card(8)
+    assert choose(plan(*large), FP8, machine)  # fits without them
+    with pytest.raises(RequestError, match="what fits"):
+        choose(conditioned(*large), FP8, machine)
+    for found in nearest_fitting(conditioned(*large), FP8, machine):
+        size, _, frames = found.partition(" at ")
+        width, height = (int(side) // 64 * 64 for side in size.split("x"))  # the reference is half as large
+        assert choose(conditioned(width, height, int(frames.split()[0])), FP8, machine)
 
 
 def test_pricing_loads_no_torch() -> None:

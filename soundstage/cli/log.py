@@ -1,8 +1,8 @@
 """Log the program's own work: memory choices, parts that are read, fast paths, seconds by phase.
 
-Nothing is written by default. `-v` writes to stderr, `-vv` in more detail. SOUNDSTAGE_LOG=LEVEL[:FILE] does
-so for every command, to stderr or at the end of a file. All of it goes through Python's logging, under the
-name "soundstage".
+Nothing is written by default. `-v` writes to stderr, `-vv` in more detail, `--log FILE` all details at the
+end of a file. SOUNDSTAGE_LOG=LEVEL[:FILE] does so for every command, to stderr or a file. All of it goes
+through Python's logging, under the name "soundstage".
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -18,9 +20,8 @@ from soundstage.errors import RequestError, listed
 
 VARIABLE = "SOUNDSTAGE_LOG"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "off": logging.CRITICAL + 1}
-FLAGS, HELP = ("-v", "--verbose"), "Print on standard error what is done; -vv in more detail."
-verbose = click.option(*FLAGS, count=True, help=HELP)
 FORM = "{relativeCreated:9.0f} ms  {name}: {message}"
+_ASKED = "soundstage.log"  # in the meta data of click's contexts: what was asked for
 
 
 class _Stderr(logging.Handler):
@@ -30,11 +31,12 @@ class _Stderr(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-def begin(verbosity: int = 0) -> None:
-    """Begin to write the log that -v and the environment ask for, in place of the one before.
+def begin(verbosity: int = 0, path: str | None = None) -> None:
+    """Begin to write the log that -v, --log and the environment ask for, in place of the one before.
 
-    verbosity: how often -v was given. The more detailed level of the two counts; the file is the
-    environment's. Raises RequestError for an unknown level and for a file that cannot be written.
+    verbosity: how often -v was given. The more detailed level of -v and the environment counts, and goes to
+    the environment's file or stderr. path: the file of --log. Raises RequestError for an unknown level and
+    for a file that cannot be written.
     """
     logging.raiseExceptions = False  # a disk that is full ends the log, not the work
     logger = logging.getLogger("soundstage")
@@ -42,14 +44,23 @@ def begin(verbosity: int = 0) -> None:
         logger.removeHandler(handler)
         with suppress(OSError):
             handler.close()
-    word, _, path = os.environ.get(VARIABLE, "").partition(":")
-    level = min(_level(word or "off"), _level(("off", "info", "debug")[min(verbosity, 2)]))
-    logger.setLevel(level)
-    if level <= logging.CRITICAL:
-        handler = _handler(path)
+    logger.setLevel(LEVELS["off"])
+    for level, handler in _handlers(verbosity, path):
         handler.set_name(VARIABLE)
+        handler.setLevel(level)
         handler.setFormatter(logging.Formatter(FORM, style="{"))
         logger.addHandler(handler)
+        logger.setLevel(min(level, logger.level))
+
+
+def _handlers(verbosity: int, path: str | None) -> Iterator[tuple[int, logging.Handler]]:
+    """Yield (level, handler) of all that is written."""
+    word, _, named = os.environ.get(VARIABLE, "").partition(":")
+    level = min(_level(word or "off"), _level(("off", "info", "debug")[min(verbosity, 2)]))
+    if level <= logging.CRITICAL:
+        yield level, _file(named, f"{VARIABLE} names") if named else _Stderr()
+    if path is not None:
+        yield logging.DEBUG, _file(path, "--log is")
 
 
 def _level(word: str) -> int:
@@ -60,30 +71,62 @@ def _level(word: str) -> int:
     return LEVELS[word.lower()]
 
 
-def _handler(path: str) -> logging.Handler:
-    if not path:
-        return _Stderr()
+def _file(path: str, asked: str) -> logging.Handler:
     try:
         return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RequestError(
-            f"{VARIABLE} names {path}, which cannot be written ({error.strerror}); "
+            f"{asked} {path}, which cannot be written ({getattr(error, 'strerror', None) or error}); "
             "name a file in a folder that exists"
         ) from error
 
 
-def _begin_if_asked(_: click.Context, __: click.Parameter, verbosity: int) -> None:
-    if verbosity:
-        begin(verbosity)
+# --- options ------------------------------------------------------------------------------------------
 
 
-def with_verbose(command: click.Command) -> click.Command:
-    """Give a command, or those of a group, the option -v as well: `soundstage generate ... -v`."""
+def options() -> tuple[click.Option, click.Option]:
+    """Return the options -v and --log. Both may be given before a command and behind it."""
+    verbose = click.Option(
+        ("-v", "--verbose"),
+        count=True,
+        is_eager=True,  # the other's callback, which is called last and for every command, reads it
+        expose_value=False,
+        callback=_note,
+        help="Print on standard error what is done; -vv in more detail.",
+    )
+    log = click.Option(
+        ("--log",),
+        metavar="FILE",
+        expose_value=False,
+        callback=_begin,
+        help="Write what is done at the end of this file, in detail.",
+    )
+    return verbose, log
+
+
+def _note(ctx: click.Context, _: click.Parameter, verbosity: int) -> None:
+    asked = _asked(ctx)
+    asked["verbosity"] = max(verbosity, asked["verbosity"])
+
+
+def _begin(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
+    asked = _asked(ctx)
+    asked["path"] = asked["path"] if path is None else path
+    if not ctx.resilient_parsing:
+        begin(**asked)
+
+
+def _asked(ctx: click.Context) -> dict[str, Any]:
+    """Return what the command line asks for so far; a program and its command share it."""
+    asked: dict[str, Any] = ctx.meta.setdefault(_ASKED, {"verbosity": 0, "path": None})
+    return asked
+
+
+def with_log(command: click.Command) -> click.Command:
+    """Give a command, or those of a group, the options as well: `soundstage generate ... -v`."""
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            with_verbose(child)
+            with_log(child)
     elif all(option.name != "verbose" for option in command.params):
-        command.params.append(
-            click.Option(FLAGS, count=True, help=HELP, expose_value=False, callback=_begin_if_asked)
-        )
+        command.params.extend(options())
     return command

@@ -44,7 +44,7 @@ class Commands(Ordered):
             and importlib.util.find_spec(COMMAND_GROUPS[cmd_name])
         ):
             command = importlib.import_module(COMMAND_GROUPS[cmd_name]).app
-        return None if command is None else log.with_verbose(command)
+        return None if command is None else log.with_log(command)
 
     def main(
         self,
@@ -84,19 +84,18 @@ class Commands(Ordered):
 
 @click.group("soundstage", cls=Commands, no_args_is_help=True, context_settings=SETTINGS)
 @click.version_option(__version__, message="%(version)s", help="Print the version and stop.")
-@log.verbose
-def app(verbose: int) -> None:
+def app() -> None:
     """Make film with synchronized sound from words, pictures, clips and sounds.
 
     Example: soundstage generate "A red ball bounces on a wooden floor." --seed 7 --output ball.mp4
     """
-    log.begin(verbose)
 
 
+assert isinstance(app, Commands)
+app.params.extend(log.options())
 making.register(app)
 
 
 def call(words: Sequence[str], interrupts: Interrupts) -> int:
     """Run the command line and return its exit code."""
-    assert isinstance(app, Commands)
     return app.run(words, "soundstage", interrupts)

@@ -78,6 +78,40 @@ def test_it_can_be_asked_for_before_and_behind_the_command(tiny: Path) -> None:
     assert call("models", "list", "-v").exit_code == 0
 
 
+def test_a_file_gets_all_details_at_its_end_and_the_terminal_what_it_asks_for(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for times in (1, 2):
+        assert planned(tiny, "--log", "run.log").stderr == ""
+        assert Path("run.log").read_text().count("memory: resident") == times
+    both = call("--log", "before.log", "plan", PROMPT, "--model", tiny, "-v").stderr
+    assert "memory: resident" in both
+    assert "memory: resident" in Path("before.log").read_text()
+    assert call("models", "list", "--log", "list.log").exit_code == 0
+    monkeypatch.setenv(log.VARIABLE, "info:own.log")
+    assert planned(tiny, "--log", "run.log").stderr == ""
+    assert "memory: resident" in Path("own.log").read_text()
+    assert Path("run.log").read_text().count("memory: resident") == 3
+
+
+def test_a_file_of_the_option_gets_details_that_the_terminal_lacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("soundstage.memory")
+    log.begin(1, "run.log")
+    logger.info("said")
+    logger.debug("detail")
+    assert re.findall("said|detail", capsys.readouterr().err) == ["said"]
+    assert re.findall("said|detail", Path("run.log").read_text()) == ["said", "detail"]
+
+
+@pytest.mark.parametrize("name", ["no/folder/run.log", ""])
+def test_a_file_that_cannot_be_written_is_told_by_its_option(name: str) -> None:
+    result = call("recipes", "--log", name)
+    assert result.exit_code == 2
+    assert f"soundstage: --log is {name}, which cannot be written (" in result.stderr
+
+
 def test_the_environment_asks_for_a_level_and_a_file(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(log.VARIABLE, "info")
     assert "memory: resident" in planned(tiny).stderr

@@ -27,6 +27,7 @@ from soundstage.errors import RequestError
 from soundstage.media.write import fit_audio
 from soundstage.planning.plan import Plan
 from soundstage.planning.planner import make_plan
+from soundstage.planning.seeds import seed_of, seeded
 from soundstage.planning.windows import endless_windows, given_frames, window_seed
 from soundstage.rendering.events import Done
 from soundstage.rendering.windows import Handover, Joint
@@ -123,7 +124,7 @@ class Continuous:
         self.pacer = pacer or Pacer(0)
         self._rng = rng or random.SystemRandom()
         self._prompt = request.prompt
-        self._request = _with(request, take=None)
+        self._request = seeded(_with(request, take=None))
         plan = make_plan(self._request, stage.model)
         if plan.thin > 1:
             raise RequestError(
@@ -154,12 +155,12 @@ class Continuous:
         """Yield clips that know nothing of each other, their sound cut or padded to the picture's length."""
         duration_s = self._frames / self._fps
         for index in itertools.count():
-            done = self._made(self._request, self._request.seed, None)
+            done = self._made(self._request, seed_of(self._request), None)
             clip = done.clip
             if clip.waveform is not None:
                 count = round(duration_s * clip.sample_rate_hz)
                 clip = replace(clip, waveform=fit_audio(clip.waveform, count))
-            yield Chunk(index, clip, clip.request.seed, index * duration_s, index * duration_s)
+            yield Chunk(index, clip, seed_of(clip.request), index * duration_s, index * duration_s)
 
     def _continued(self, take: Take) -> Iterator[Chunk]:
         """Yield the windows of a take without an end. Guides hold for the film's beginning."""
@@ -167,12 +168,12 @@ class Continuous:
         shown = 0
         for window in endless_windows(self._frames, self._fps, take):
             request = _with(self._request, guides=()) if window.index else self._request
-            done = self._made(request, window_seed(request.seed, window), joint.handover(window))
+            done = self._made(request, window_seed(seed_of(request), window), joint.handover(window))
             clip = done.clip
             frames, waveform, first_sample = joint.new_part(window, done.latents, clip.frames, clip.waveform)
             clip = replace(clip, frames=frames, waveform=waveform)
             yield Chunk(
-                window.index, clip, clip.request.seed, shown / self._fps, first_sample / OUTPUT_RATE_HZ
+                window.index, clip, seed_of(clip.request), shown / self._fps, first_sample / OUTPUT_RATE_HZ
             )
             shown += self._frames - given_frames(window)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,8 +73,10 @@ def load(
     Reads headers only. Raises RequestError, which names what is right, for an unknown model or word and for a
     device that is not there, WeightsError for missing or damaged files.
     """
+    found = find_model(model)
+    words = [model] if isinstance(model, str | Path) else model
     return Engine(
-        find_model(model),
+        replace(found, asked=tuple(map(str, words))),
         device=device,
         dtype=dtype,
         residency=residency,

@@ -6,8 +6,8 @@ says which. Everything is read and checked before the first clip is made.
 
 from __future__ import annotations
 
+import functools
 import json
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,10 +36,12 @@ NUM_SHOWN = 60  # letters of a prompt in an announcement
 
 @dataclass(frozen=True)
 class AskedClip:
-    """A request. where: the line or word that asks for it, "" where there is only one."""
+    """A request. where: the line or word that asks for it, "" where there is only one. note: about its seed,
+    for people."""
 
     request: Request
     where: str
+    note: str
 
 
 def many_options(command: Any) -> Any:
@@ -67,21 +69,25 @@ def many_options(command: Any) -> Any:
 def asked_for(prompts: Sequence[str], values: Values) -> list[AskedClip]:
     """Return the requests of a command line, each prompt with each seed.
 
-    Raises RequestError for the first that is wrong, and says on which line.
+    Prompts without a seed share one that is drawn, so that they can be compared. Raises RequestError for the
+    first that is wrong, and says on which line.
     """
+    from soundstage.planning.seeds import draw_seed
     from soundstage.request.request import Request
 
-    shared, seeds = request_fields(values), _seeds(values)
+    shared, seeds, drawn = request_fields(values), _seeds(values), functools.cache(draw_seed)
     found: list[AskedClip] = []
     for where, fields in _wishes(prompts, values):
         with about(where):
             request = Request(**{**shared, **fields})
-            varied = seeds or range(request.seed, request.seed + (values.get("takes") or 1))
+            first, note = (0, "") if seeds else _first_seed(request, drawn)
+            varied = seeds or range(first, first + (values.get("takes") or 1))
             if len(found) + len(varied) > MAX_CLIPS:
                 raise RequestError(
                     f"more than {MAX_CLIPS} clips are asked for; make them by several commands"
                 )
-            found += [AskedClip(Request(**{**shared, **fields, "seed": seed}), where) for seed in varied]
+            clips = (Request(**{**shared, **fields, "seed": seed}) for seed in varied)
+            found += [AskedClip(clip, where, note) for clip in clips]
     return found
 
 
@@ -243,13 +249,16 @@ def _record(line: str) -> Values:
 # --- Seeds --------------------------------------------------------------------------------------------
 
 
-def with_drawn_seed(values: Values, say: Callable[[str], None]) -> Values:
-    """Return the values with a seed that is drawn, and said, in place of the word random."""
-    if values.get("seed") != "random":
-        return values
-    seed = secrets.randbelow(2**31)
-    say(f"seed {seed} was drawn")
-    return {**values, "seed": seed}
+def _first_seed(request: Request, drawn: Callable[[], int]) -> tuple[int, str]:
+    """Return the seed of a request, of the take in its folder, or the drawn one; and what to say of it."""
+    from soundstage.planning.seeds import folder_seed
+
+    if request.seed is not None:
+        return request.seed, ""
+    kept = folder_seed(request)
+    if kept is not None:
+        return kept, f"seed {kept} is that of the take in the folder"
+    return drawn(), f"seed {drawn()} was drawn"
 
 
 def _seeds(values: Values) -> list[int]:

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import soundstage
-from soundstage.cli.batch import Tally, about, asked_for, many_options, with_drawn_seed
+from soundstage.cli.batch import Tally, about, asked_for, many_options
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
@@ -24,6 +24,7 @@ from soundstage.request.words import file_fields, guide_fields
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
+    from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
 
 UPSCALE_PROMPT = "A clear, detailed picture."
@@ -62,9 +63,9 @@ def plan(prompt: str, **values: Any) -> None:
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
     say = _sayer(quiet=False)
-    stage, (planned,) = _planned([prompt], with_drawn_seed(values, say))
-    _print_unknown_words(stage, prompt, say)
-    _print_plan(stage, planned, values, indent=2)
+    work = _planned([prompt], values)
+    _print_unknown_words(work.stage, prompt, say)
+    _print_plans(work, values, say)
 
 
 @click.command(cls=OfficialFlags)
@@ -242,28 +243,31 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
     fixed: values that the command itself gives.
     """
     say = _sayer(quiet=values["quiet"])
-    values = with_drawn_seed(values, say) | fixed
-    stage, plans = _planned(prompts, values)
+    values = values | fixed
+    work = stage, plans, choices, notes = _planned(prompts, values)
     for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
         _print_unknown_words(stage, prompt, say)
     if values["plan"]:
-        for planned in plans:
-            _print_plan(stage, planned, values, indent=2 if len(plans) == 1 else None)
+        _print_plans(work, values, say)
         return
     with (
         all_results(plans, values) as (named, sheet),
         Tally(len(plans), say, as_json=values["as_json"]) as tally,
     ):
-        for planned, result in zip(plans, named, strict=True):
+        for note in notes:
+            say(note)
+        for planned, choice, result in zip(plans, choices, named, strict=True):
             with tally.clip(planned):
-                done = _rendered(stage, planned, say, quiet=values["quiet"])
+                done = _rendered(stage, planned, choice, say, quiet=values["quiet"])
                 told = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
                 result.save(done.clip, told, as_json=values["as_json"], say=say)
                 sheet.add(result.path, done.clip)
         tally.end(sheet.save(say))
 
 
-def _rendered(stage: Engine, planned: Plan, say: Callable[[str], None], *, quiet: bool) -> soundstage.Done:
+def _rendered(
+    stage: Engine, planned: Plan, choice: Choice, say: Callable[[str], None], *, quiet: bool
+) -> soundstage.Done:
     """Run a plan, show its progress, and return its last event."""
     from soundstage.rendering.bars import ProgressBars
 
@@ -272,7 +276,6 @@ def _rendered(stage: Engine, planned: Plan, say: Callable[[str], None], *, quiet
         say(f"snapped {snap}")
     for notice in shown.notices:
         say(f"notice: {notice}")
-    choice = stage.choose(planned)
     if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
         say(f"memory {choice.reason}")
     with ProgressBars(planned, quiet=quiet) as progress:
@@ -299,15 +302,19 @@ def _print_unknown_words(stage: Engine, prompt: str, say: Callable[[str], None])
         say(f"hint: {hint}")
 
 
-def _print_plan(stage: Engine, planned: Plan, values: Values, *, indent: int | None) -> None:
-    """Print a plan, and where its weights will be on this machine."""
-    choice, used = stage.choose(planned), stage.number_format
-    if values["as_json"]:
-        found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
-        print(json_text(found, indent=indent))
-    else:
-        shown = _as_typed(planned)
-        print(f"{shown}\nformat    {used}\n{choice}")
+def _print_plans(work: CommandPlans, values: Values, say: Callable[[str], None]) -> None:
+    """Print each plan, and where its weights will be on this machine."""
+    stage, plans, choices, notes = work
+    for note in notes:
+        say(note)
+    used = stage.number_format
+    for planned, choice in zip(plans, choices, strict=True):
+        if values["as_json"]:
+            found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
+            print(json_text(found, indent=2 if len(plans) == 1 else None))
+        else:
+            shown = _as_typed(planned)
+            print(f"{shown}\nformat    {used}\n{choice}")
 
 
 def _as_typed(planned: Plan) -> Plan:
@@ -317,15 +324,26 @@ def _as_typed(planned: Plan) -> Plan:
     return replace(planned, snaps=snaps, notices=tuple(map(spoken.sentence, planned.notices)))
 
 
-def _planned(prompts: Sequence[str], values: Values) -> tuple[Engine, list[Plan]]:
-    """Return the engine and the plans that a command's options ask for; each fits the machine."""
-    asked, stage, plans = asked_for(prompts, values), _engine(values), []
+class CommandPlans(NamedTuple):
+    """The clips of a command: their plans, where their weights will be, and notes on their seeds."""
+
+    stage: Engine
+    plans: list[Plan]
+    choices: list[Choice]
+    notes: list[str]
+
+
+def _planned(prompts: Sequence[str], values: Values) -> CommandPlans:
+    """Plan all clips that a command's options ask for; each fits the machine."""
+    asked = asked_for(prompts, values)
+    work = CommandPlans(
+        _engine(values), [], [], [note for note in dict.fromkeys(a.note for a in asked) if note]
+    )
     for wish in asked:
         with about(wish.where):
-            plans.append(stage.plan(wish.request))
-            if len(asked) > 1:  # that of one clip is chosen, or refused, right after this
-                stage.choose(plans[-1])
-    return stage, plans
+            work.plans.append(work.stage.plan(wish.request))
+            work.choices.append(work.stage.choose(work.plans[-1]))
+    return work
 
 
 def _engine(values: Values) -> Engine:
@@ -345,8 +363,7 @@ def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
-    _, (planned,) = _planned([prompt], values | {"seed": None})  # random means nothing here
-    last = planned.num_frames - 1
+    last = _planned([prompt], values | {"seed": 0}).plans[0].num_frames - 1
     frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
     return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]
 

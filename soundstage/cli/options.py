@@ -124,7 +124,7 @@ TABLE: tuple[Option, ...] = (
     _option(
         "seed",
         SEED,
-        "{seed} With random, one is drawn and printed.",
+        "{seed} random draws one too.",
         form="NUMBER|random",
         reads=("seed",),
     ),

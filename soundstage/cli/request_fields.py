@@ -31,7 +31,7 @@ def request_fields(values: Values) -> Values:
             fields[key] = found
     _check_used(given, fields)
     if "seed" in given:
-        fields["seed"] = given["seed"]
+        fields["seed"] = None if given["seed"] == "random" else given["seed"]
     if "lora" in given:
         fields["loras"] = [lora_fields(text, "--lora") for text in given["lora"]]
     if "only" in given:

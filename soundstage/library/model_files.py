@@ -104,7 +104,8 @@ class ModelSet:
 
     weights: (what it holds, file) of each file with parts of LTX-2.3. text: the folder or file of Gemma 3.
     found: extras by role. What is left out is where a bundle has it. notices: what a user should know of the
-    files, found by `check`: config keys that they lack, and what is taken instead.
+    files, found by `check`: config keys that they lack, and what is taken instead. asked: the name or paths
+    that it was asked for by.
     """
 
     name: str
@@ -114,6 +115,7 @@ class ModelSet:
     text: Path | None = None
     found: Mapping[str, Path] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.weights:

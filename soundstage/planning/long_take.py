@@ -18,6 +18,7 @@ from soundstage.planning.lengths import SOUND_TOLD, TOLD_S, driving_s, length_no
 from soundstage.planning.plan import Plan, Snap
 from soundstage.planning.planner import make_plan
 from soundstage.planning.resolve import shown_fps
+from soundstage.planning.seeds import seed_of, seeded
 from soundstage.planning.windows import MAX_TAKE_S, Window, cut_take, window_seed
 from soundstage.prompts.timeline import Timeline, parse_timeline
 from soundstage.request.defaults import Defaults
@@ -31,8 +32,10 @@ from soundstage.request.take import Take
 def plan_request(request: Request, model: ModelSet) -> Plan:
     """Return the plan of a request of any length. Raises RequestError with all problems.
 
-    A clip that is longer than the model makes at once, or than a window of its take, is planned in windows.
+    A clip that is longer than the model makes at once, or than a window of its take, is planned in windows. A
+    seed that is left out is drawn here, so that the same plan always makes the same clip.
     """
+    request = seeded(request)
     try:
         recipe = recipe_named(request.recipe)
     except SoundstageError:
@@ -100,7 +103,7 @@ def window_request(
         num_frames=window.num_frames,
         fps=window.fps,
         thin=1,
-        seed=window_seed(request.seed, window),
+        seed=window_seed(seed_of(request), window),
         guides=tuple(_guides(request, window, windows)),
         loras=tuple(_loras(request.loras, window)),
         audio=_audio(request.audio, window),

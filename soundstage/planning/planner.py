@@ -25,6 +25,7 @@ from soundstage.planning.grid import heard_s, identity_latents, scaled_side
 from soundstage.planning.lengths import film_length
 from soundstage.planning.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.planning.resolve import ResolvedRequest
+from soundstage.planning.seeds import seeded
 from soundstage.planning.sizes import film_size, tell_cuts
 from soundstage.request.recipe import DISTILLED_LORA, Pass, Recipe
 from soundstage.request.request import Request
@@ -40,6 +41,7 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
     recipe: the request's, where it was found already; None finds it by its name. Raises RequestError with
     every problem, one after the other, "; " between them.
     """
+    request = seeded(request)
     resolved = ResolvedRequest(request, model, recipe)
     check_options(resolved)
     check_needs(resolved)

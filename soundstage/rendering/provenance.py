@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from soundstage import __version__
-from soundstage.library.model_files import ModelSet, file_identity
-from soundstage.media.in_memory import InMemory
+from soundstage.library.model_files import ModelSet, file_digest, file_identity
 from soundstage.planning.plan import Plan, plan_metadata
 from soundstage.rendering.loras import Attached
 from soundstage.rendering.parts import ModelParts
-from soundstage.request.request import Request
+from soundstage.request.recipes import names_file
 from soundstage.weights.storage import Storage
 
 MOST_TOLD = 3  # fields that differ
@@ -40,6 +39,7 @@ def provenance(
     latents = {"video": video, "audio": audio}
     return {
         **clip_metadata(plan, model, Placed(parts.device, parts.dtype, parts.storage)),
+        **asked_metadata(plan, model),
         "loras": [_lora_metadata(lora) for lora in parts.adaptation.attached.values()],
         "latents_sha256": {name: _sha256(x) for name, x in latents.items() if x is not None},
     }
@@ -59,6 +59,20 @@ def clip_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     }
 
 
+def asked_metadata(plan: Plan, model: ModelSet) -> dict[str, Any]:
+    """Return what making a clip again needs besides, and what does not decide its numbers.
+
+    request: with files by their names. inputs: what each of them held. asked_model: the words for the model.
+    """
+    request = plan.request
+    paths = [*request.files.values(), *([request.recipe] if names_file(request.recipe) else [])]
+    return {
+        "request": request.describe(),
+        "inputs": {path: file_digest(Path(path)) for path in paths if Path(path).is_file()},
+        "asked_model": list(model.asked),
+    }
+
+
 def take_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     """Return all that decides the numbers of a take's windows.
 
@@ -67,19 +81,9 @@ def take_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     metadata = clip_metadata(plan, model, place)
     if metadata["request"]["take"] is not None:
         metadata["request"]["take"] = {**metadata["request"]["take"], "folder": None}
-    found: dict[str, Any] = _replaced(metadata, {path: _content(path) for path in input_paths(plan.request)})
+    contents = {path: _content(path) for path in plan.request.files.values()}
+    found: dict[str, Any] = _replaced(metadata, contents)
     return found
-
-
-def input_paths(request: Request) -> list[str]:
-    """Return the files that a request names: pictures, clips, masks, sounds and LoRAs."""
-    source, audio = request.source, request.audio
-    files = [guide.image for guide in request.guides]
-    files += [file for reference in request.references for file in (reference.video, reference.mask)]
-    files += [] if source is None else [source.video, source.audio, source.mask]
-    files += [] if audio is None else [audio.file]
-    files += [lora.path for lora in request.loras]
-    return [file for file in files if file is not None and not isinstance(file, InMemory)]
 
 
 def lora_paths(plan: Plan) -> list[str]:

@@ -19,7 +19,7 @@ from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
 from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.rendering.passes import latents_of_passes
-from soundstage.rendering.provenance import Placed, lora_paths, provenance, take_metadata
+from soundstage.rendering.provenance import Placed, asked_metadata, lora_paths, provenance, take_metadata
 from soundstage.rendering.turns import RunState
 from soundstage.rendering.window_store import WindowStore
 from soundstage.rendering.windows import Handover, PassLatents, assembled, made_windows
@@ -160,7 +160,10 @@ class Renderer:
         tokens = sum(p.video_tokens + p.audio_tokens for clip in plan.clips for p in clip.passes)
         num_bytes = tokens * LATENT_CHANNELS * place.dtype.itemsize
         return WindowStore(
-            _take_of(plan).folder, take_metadata(plan, self._model, place), num_bytes=num_bytes
+            _take_of(plan).folder,
+            take_metadata(plan, self._model, place),
+            asked=asked_metadata(plan, self._model),
+            num_bytes=num_bytes,
         )
 
 

@@ -31,8 +31,8 @@ from soundstage.files import NameTakenError, whole_file
 from soundstage.rendering.provenance import differences
 from soundstage.rendering.sealed import sealed, unsealed
 from soundstage.rendering.take_folders import TakeFolder
+from soundstage.request.take import ASKED, MANIFEST
 
-MANIFEST = "take.json"
 FORMAT = 2
 KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
 
@@ -54,12 +54,21 @@ class WindowStore:
     """Latents of finished windows by name, in memory or in a folder.
 
     folder: None keeps them in memory at first. metadata: all that decides the take's numbers, JSON-ready.
-    num_bytes: needed for all windows together. notices: sentences for the user, which the caller removes.
+    asked: what the folder's description says besides. num_bytes: needed for all windows together. notices:
+    sentences for the user, which the caller removes.
     Raises RequestError for a folder that holds another take, is none, cannot be written or is too full.
     """
 
-    def __init__(self, folder: str | Path | None, metadata: Mapping[str, Any], *, num_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None,
+        metadata: Mapping[str, Any],
+        *,
+        asked: Mapping[str, Any] | None = None,
+        num_bytes: int = 0,
+    ) -> None:
         self.notices: list[str] = []
+        self._asked = asked
         self._metadata: dict[str, Any] = json.loads(json.dumps(metadata))
         self._mark = fingerprint(metadata)
         self._kept: dict[int, dict[str, Tensor]] = {}
@@ -131,7 +140,14 @@ class WindowStore:
             return None
         count = sum(1 for _ in self.folder.glob("window-*.safetensors"))
         windows = "1 finished window is" if count == 1 else f"{count} finished windows are"
-        return f"{windows} kept in {self.folder}, and the same request goes on from there" if count else None
+        same = "the same request" if self._own is None else self._same()
+        return f"{windows} kept in {self.folder}, and {same} goes on from there" if count else None
+
+    def _same(self) -> str:
+        """Return the words for the request that finds the program's own folder; the seed is part of it."""
+        request = self._metadata.get("request")
+        seed = request.get("seed") if isinstance(request, dict) else None
+        return "the same request" if seed is None else f"the same request with seed {seed}"
 
     def discard(self) -> None:
         """Delete the folder if it is this program's own: the clip was handed over."""
@@ -179,7 +195,7 @@ class WindowStore:
                 raise RequestError(
                     f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
                 )
-            told = {"format": FORMAT, "fingerprint": self._mark, **self._metadata}
+            told = {"format": FORMAT, "fingerprint": self._mark, **self._metadata, ASKED: self._asked}
             with suppress(NameTakenError), whole_file(path, overwrite=False) as part:
                 part.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
         self._compare(path)
@@ -189,6 +205,7 @@ class WindowStore:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             mark, version = stored.pop("fingerprint"), stored.pop("format")
+            stored.pop(ASKED, None)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RequestError(
                 f"{path} is not the description of a take ({error}); give another folder", field="take"
@@ -234,8 +251,8 @@ class WindowStore:
         self._own, self.folder = own, own.path
         self._kept.clear()
         self.notices.append(
-            f"finished windows are kept in {own.path} until the clip is made; if it is stopped, the same "
-            "request goes on from there"
+            f"finished windows are kept in {own.path} until the clip is made; if it is stopped, "
+            f"{self._same()} goes on from there"
         )
 
     # --- files

@@ -50,7 +50,7 @@ def recipe_named(name: str) -> Recipe:
     if name in SHIPPED:
         return _shipped(name)
     path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
+    if names_file(name):
         if not _is_file(path):
             raise RequestError(
                 f"recipe is {shown(name)}, but there is no such file; check the path", field="recipe"
@@ -61,6 +61,11 @@ def recipe_named(name: str) -> Recipe:
         return read_recipe(own)
     known = listed(name, [*SHIPPED, *(p.stem for p in _own_files())])
     raise RequestError(f"recipe is {shown(name)}; the recipes are {known}, or a .yaml file", field="recipe")
+
+
+def names_file(name: str) -> bool:
+    """Return whether a request's recipe is the path of a file, and not a name."""
+    return Path(name).suffix in (".yaml", ".yml")
 
 
 def _is_file(path: Path) -> bool:

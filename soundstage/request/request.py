@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -50,6 +50,7 @@ from soundstage.sampling.cache import StepCache
 from soundstage.sampling.sampler_info import SAMPLER_INFO
 
 ORIENTATIONS = ("landscape", "portrait", "square")
+INPUT_FIELDS = frozenset({"image", "video", "audio", "mask", "file", "path"})  # of a request's records
 
 GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
@@ -98,8 +99,8 @@ class Request(BaseModel):
     """Frame rate of the result. Left out, the recipe's or the model's own."""
     thin: Annotated[int, Field(ge=1, le=4)] = 1
     """Generate n times the frames and keep one in n, for smoother motion; 1 is off."""
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 10
-    """Seed of all random numbers: the same seed gives the same result."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    """Seed of all random numbers: the same seed gives the same result. Left out, one is drawn."""
     steps: Steps | None = None
     """Number of denoising steps. Left out, the recipe's or the model's own."""
     schedule: Annotated[str, Field(examples=list(schedules.NAMES))] | None = None
@@ -208,19 +209,23 @@ class Request(BaseModel):
     @property
     def in_memory(self) -> tuple[str, ...]:
         """Return the places that hold arrays, such as "guides[0].image"."""
+        return tuple(place for place, value in self._inputs() if isinstance(value, InMemory))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return the file of each place that names one: pictures, clips, masks, sounds and LoRAs."""
+        return {place: value for place, value in self._inputs() if isinstance(value, str)}
+
+    def _inputs(self) -> Iterator[tuple[str, Any]]:
+        """Yield the place and the value of each file or array."""
         held = [
             (f"{name}[{i}]", item)
-            for name in ("guides", "references")
+            for name in ("guides", "references", "loras")
             for i, item in enumerate(getattr(self, name))
         ]
-        held += [("source", self.source), ("audio", self.audio)]
-        return tuple(
-            f"{where}.{key}"
-            for where, item in held
-            if item is not None
-            for key, value in vars(item).items()
-            if isinstance(value, InMemory)
-        )
+        for where, item in (*held, ("source", self.source), ("audio", self.audio)):
+            for key in () if item is None else (k for k in vars(item) if k in INPUT_FIELDS):
+                yield f"{where}.{key}", getattr(item, key)
 
     def describe(self) -> dict[str, Any]:
         """Return every field as JSON-ready values; an array as its shape and hash."""
@@ -243,8 +248,10 @@ class Request(BaseModel):
         return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Request:
-        """Read a request from JSON. Raises RequestError for other text."""
+    def from_json(cls, text: str | bytes) -> Request:
+        """Read a request from JSON. Raises RequestError for anything else."""
+        if not isinstance(text, str | bytes | bytearray):
+            raise RequestError(f"the request is {shown(text)}; pass the JSON text that Request.to_json wrote")
         try:
             data = json.loads(text)
         except RecursionError:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from soundstage.fields.record import Share, record, unit
 from soundstage.request.inputs import MAX_FRAMES, PathText
+
+MANIFEST = "take.json"  # in a take's folder: what the take is
+ASKED = "asked"  # the key in it of the request as it was given, with the names of its files
 
 
 @record
@@ -32,3 +37,12 @@ class Take:
     def __post_init__(self) -> None:
         if self.window_frames is not None and (self.window_frames - 1) % 8:
             raise ValueError(f"window_frames is {self.window_frames}; give 8k + 1 frames, 17 or more")
+
+
+def stored_take(folder: str | Path) -> dict[str, Any]:
+    """Return what a take's folder says of the take; nothing where it is no such folder."""
+    try:
+        found = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

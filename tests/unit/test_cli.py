@@ -62,7 +62,8 @@ def test_show_reads_the_request_back(folder: Path, tmp_path: Path) -> None:
     assert Path(report["contact_sheet"]).read_bytes().startswith(b"\x89PNG")
     assert set(report["seconds"]) >= {"encode", "denoise"}
     shown = json.loads(call("show", path, "--json").stdout)
-    assert ss.Request(**shown["request"]) == ss.Request(prompt=PROMPT, num_frames=9)
+    seed = shown["request"]["seed"]
+    assert ss.Request(**shown["request"]) == ss.Request(prompt=PROMPT, num_frames=9, seed=seed)
     assert shown["latents_sha256"] == report["latents_sha256"]
     assert shown["files"][TRANSFORMER] == report["files"][TRANSFORMER]
     assert f"model: {report['model']}" in call("show", path).stdout
@@ -72,7 +73,7 @@ def test_the_default_name_comes_from_the_prompt_and_spares_old_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1)
+    words = ("generate", PROMPT, "--model", folder, "--steps", 1, "--guidance", 1, "--seed", 10)
     names = [call(*words).stdout.strip() for _ in range(2)]
     assert names == ["a-red-ball-bounces-10.mp4", "a-red-ball-bounces-10-2.mp4"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)

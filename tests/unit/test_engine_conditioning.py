@@ -328,7 +328,8 @@ def test_a_voice_is_heard_at_negative_time_and_dropped(stage: Engine) -> None:
 
 
 def run(stage: Engine, **fields: Any) -> tuple[list[Any], Done]:
-    events = list(stage.run(ss.Request(**{"prompt": "a", "size": (128, 128), "num_frames": 9, **fields})))
+    request = {"prompt": "a", "size": (128, 128), "num_frames": 9, "seed": 10, **fields}
+    events = list(stage.run(ss.Request(**request)))
     assert isinstance(events[-1], Done)
     return events, events[-1]
 

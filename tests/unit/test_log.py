@@ -36,7 +36,7 @@ def call(*words: object) -> Result:
 
 
 def planned(tiny: Path, *words: object) -> Result:
-    return call("plan", PROMPT, "--model", tiny, "--size", "64x64", "--frames", 9, *words)
+    return call("plan", PROMPT, "--seed", 1, "--model", tiny, "--size", "64x64", "--frames", 9, *words)
 
 
 def test_a_clip_tells_its_memory_parts_fast_paths_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_nothing_is_written_by_default(tiny: Path) -> None:
 
 
 def test_it_can_be_asked_for_before_and_behind_the_command(tiny: Path) -> None:
-    before = call("-v", "plan", PROMPT, "--model", tiny, "--size", "64x64", "--frames", 9)
+    before = call("-v", "plan", PROMPT, "--seed", 1, "--model", tiny, "--size", "64x64", "--frames", 9)
     assert "memory: resident" in before.stderr
     assert "memory: resident" in planned(tiny, "--verbose").stderr
     assert planned(tiny).stderr == ""  # of one command, not of the next
@@ -84,7 +84,7 @@ def test_a_file_gets_all_details_at_its_end_and_the_terminal_what_it_asks_for(
     for times in (1, 2):
         assert planned(tiny, "--log", "run.log").stderr == ""
         assert Path("run.log").read_text().count("memory: resident") == times
-    both = call("--log", "before.log", "plan", PROMPT, "--model", tiny, "-v").stderr
+    both = call("--log", "before.log", "plan", PROMPT, "--seed", 1, "--model", tiny, "-v").stderr
     assert "memory: resident" in both
     assert "memory: resident" in Path("before.log").read_text()
     assert call("models", "list", "--log", "list.log").exit_code == 0

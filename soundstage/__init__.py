@@ -45,6 +45,7 @@ _HOMES = {
     "Step": "soundstage.rendering.events",
     "Take": "soundstage.request.take",
     "WeightsError": "soundstage.errors",
+    "convert": "soundstage.conversion",
     "load": "soundstage.engine",
 }
 
@@ -83,6 +84,7 @@ __all__ = [
     "Take",
     "WeightsError",
     "__version__",
+    "convert",
     "load",
 ]
 
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from soundstage.clip import Clip
     from soundstage.compat.diffusers import LTXVideoPipeline
     from soundstage.continuous import Continuous, Pacer
+    from soundstage.conversion import convert
     from soundstage.engine import Engine, load
     from soundstage.errors import (
         ConfigError,

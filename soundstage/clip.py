@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, RequestError
 from soundstage.files import check_writable
 from soundstage.media import formats
+from soundstage.media.stream import Stream
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -42,6 +45,22 @@ class Clip:
     fps: float
     provenance: dict[str, Any] = field(default_factory=dict)
     sample_rate_hz: int = OUTPUT_RATE_HZ
+
+    @classmethod
+    def open(cls, path: str | Path) -> Clip:
+        """Read a clip, sound or picture of any kind, with the provenance that Soundstage saved in it.
+
+        Frames come at a constant rate, as players show them, in 8 bits and BT.709: see docs/media.md. What is
+        changed on the way is a warning. Raises MediaError for a file that cannot be read, or that is too
+        large for this machine's memory; `ss.convert` takes it.
+        """
+        from soundstage.media.stretch import Stretch
+
+        stretch = Stretch.of_file(Path(path))
+        for notice in stretch.notices():
+            warnings.warn(f"{path}: {notice}", stacklevel=2)
+        frames, waveform, rate = stretch.stream().arrays()
+        return cls(frames, waveform, stretch.fps, known_provenance(path), rate)
 
     @property
     def duration_s(self) -> float:
@@ -79,39 +98,12 @@ class Clip:
         """
         output = formats.output(path, self._num_frames, codec=codec, quality=quality)
         output.check(self._num_frames, overwrite=overwrite)
-        if output.format.kind in ("film", "sound"):
-            self._save_container(output, overwrite)
-        elif self.frames is not None:
-            from soundstage.media.picture_files import write_pictures
-
-            comment = json.dumps({TAG: self.provenance})
-            write_pictures(output, self.frames, self.fps, comment=comment, overwrite=overwrite)
+        stream = Stream.of_arrays(self.frames, self.fps, self.waveform, self.sample_rate_hz)
+        resized = output.resized(*stream.size)
+        if resized is not None:
+            warnings.warn(f"the clip {resized}", stacklevel=2)
+        write_clip(output, stream, self.provenance, overwrite=overwrite)
         return output.path
-
-    def _save_container(self, output: formats.Output, overwrite: bool) -> None:
-        from soundstage.media.write import write_film, write_sound
-
-        metadata = {"comment": _json({TAG: self.provenance})}
-        if "request" in self.provenance:
-            metadata["title"] = self.provenance["request"]["prompt"]
-        if self.frames is not None:
-            write_film(
-                output,
-                self.frames,
-                self.fps,
-                waveform=self.waveform,
-                sample_rate_hz=self.sample_rate_hz,
-                metadata=metadata,
-                overwrite=overwrite,
-            )
-        elif self.waveform is not None:
-            write_sound(
-                output,
-                self.waveform,
-                sample_rate_hz=self.sample_rate_hz,
-                metadata=metadata,
-                overwrite=overwrite,
-            )
 
     @overload
     def contact_sheet(self, path: None = None) -> Image.Image: ...
@@ -147,8 +139,8 @@ class Clip:
         """Return the stretch from start_s to end_s, with its sound.
 
         It begins and ends between frames: at the nearest ones. The samples stay as they are. The provenance
-        is the whole clip's, with "trimmed_s". end_s: None is the clip's end. Raises MediaError for a stretch
-        that is not within the clip or holds nothing.
+        is the whole clip's, and "changes" has the stretch. end_s: None is the clip's end. Raises MediaError
+        for a stretch that is not within the clip or holds nothing.
         """
         end_s = self.duration_s if end_s is None else end_s
         rate = self.sample_rate_hz if self.frames is None else self.fps
@@ -165,12 +157,14 @@ class Clip:
         if waveform is not None:
             waveform = waveform[:, round(start * self.sample_rate_hz) : round(end * self.sample_rate_hz)]
         frames = None if self.frames is None else self.frames[first:last]
-        told = {**self.provenance, "trimmed_s": [start, end]}
+        told = changed(self.provenance, {"trimmed_s": [start, end]})
         return replace(self, frames=frames, waveform=waveform, provenance=told)
 
     @property
     def request(self) -> Request:
-        """Return the request that made this clip."""
+        """Return the request that made this clip. Raises RequestError for a clip that does not say."""
+        if "request" not in self.provenance:
+            raise RequestError("the clip does not say how it was made; only those that Soundstage made do")
         return Request(**self.provenance["request"])
 
     @property
@@ -225,6 +219,39 @@ class Clip:
         plain = Request(prompt="-").to_dict()
         told.update({k: v for k, v in asked.items() if k not in SHOWN_APART and v != plain.get(k)})
         return told | {"seed": asked["seed"]} if "seed" in asked else told
+
+
+def write_clip(
+    output: formats.Output, stream: Stream, provenance: Mapping[str, Any], *, overwrite: bool = True
+) -> None:
+    """Write a clip with its provenance. Raises MediaError for a file that cannot be written."""
+    if output.format.kind in ("animation", "picture"):
+        from soundstage.media.picture_files import write_pictures
+
+        comment = json.dumps({TAG: provenance}) if provenance else ""
+        write_pictures(output, stream, comment=comment, overwrite=overwrite)
+        return
+    from soundstage.media.write import write_film, write_sound
+
+    metadata = {"comment": _json({TAG: provenance})} if provenance else {}
+    if "request" in provenance:
+        metadata["title"] = provenance["request"]["prompt"]
+    write = write_sound if stream.frames is None else write_film
+    write(output, stream, metadata=metadata, overwrite=overwrite)
+
+
+def changed(provenance: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance of a clip that was made from a finished one, such as by {"trimmed_s": [0, 1]}."""
+    before = provenance.get("changes", [])
+    return {**provenance, **({"changes": [*before, dict(changes)]} if changes else {})}
+
+
+def known_provenance(path: str | Path) -> dict[str, Any]:
+    """Return the provenance in a file, empty where it holds none."""
+    try:
+        return read_provenance(path)
+    except MediaError:
+        return {}
 
 
 def _json(data: Any) -> str:

@@ -24,7 +24,7 @@ from soundstage.clip import Clip
 from soundstage.compat.scope import SEEDS
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
-from soundstage.media.write import fit_audio
+from soundstage.media.arrays import fit_audio
 from soundstage.planning.plan import Plan
 from soundstage.planning.planner import make_plan
 from soundstage.planning.seeds import seed_of, seeded

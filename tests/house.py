@@ -22,7 +22,7 @@ ORDER: list[set[str]] = [
     {"conditioning", "lora", "memory", "request", "text"},
     {"library", "speed"},
     {"clip", "planning"},
-    {"rendering"},
+    {"conversion", "rendering"},
     {"engine"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},

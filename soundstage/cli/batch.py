@@ -132,12 +132,10 @@ class Tally:
         return {"index": self._made + self._failed + 1} if self.many else {}
 
     @contextmanager
-    def clip(self, planned: Plan) -> Iterator[None]:
-        """Make one clip in this block."""
+    def clip(self, what: str) -> Iterator[None]:
+        """Make one clip in this block. what: what people are told of it."""
         if self.many:
-            prompt = " ".join(planned.request.prompt.split())
-            short = prompt if len(prompt) <= NUM_SHOWN else f"{prompt[:NUM_SHOWN]}..."
-            self._say(f"clip {self.facts['index']} of {self._total}: seed {planned.request.seed}, {short}")
+            self._say(f"clip {self.facts['index']} of {self._total}: {what}")
         try:
             yield
         except (SoundstageError, OSError, MemoryError) as error:
@@ -181,6 +179,13 @@ def _ends_all(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def in_short(planned: Plan) -> str:
+    """Return the seed and the beginning of the prompt of a clip."""
+    prompt = " ".join(planned.request.prompt.split())
+    short = prompt if len(prompt) <= NUM_SHOWN else f"{prompt[:NUM_SHOWN]}..."
+    return f"seed {planned.request.seed}, {short}"
 
 
 # --- Prompts ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import soundstage
-from soundstage.cli.batch import Tally, about, asked_for, many_options
+from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
@@ -257,7 +257,7 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
         for note in notes:
             say(note)
         for planned, choice, result in zip(plans, choices, named, strict=True):
-            with tally.clip(planned):
+            with tally.clip(in_short(planned)):
                 done = _rendered(stage, planned, choice, say, quiet=values["quiet"])
                 told = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
                 result.save(done.clip, told, as_json=values["as_json"], say=say)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from soundstage.errors import MediaError, RequestError, listed
 
@@ -36,7 +36,7 @@ def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
     if output is None:
         return [Place(Path(), None) for _ in plans]
     if os.path.isdir(output) or (output.endswith(("/", os.sep)) and "{" not in output):
-        return [Place(_made(Path(output)), None) for _ in plans]
+        return [Place(made_folder(Path(output)), None) for _ in plans]
     if "{" not in output and "}" not in output:
         if len(plans) > 1:
             raise RequestError(
@@ -48,7 +48,7 @@ def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
     twice = next((path for index, path in enumerate(paths) if path in paths[:index]), None)
     if twice is not None:
         raise RequestError(f"--output is {output}, which names two clips {twice}; add {{index}} or {{seed}}")
-    return [Place(_made(path.parent), path) for path in paths]
+    return [Place(made_folder(path.parent), path) for path in paths]
 
 
 def slug(text: str) -> str:
@@ -61,6 +61,14 @@ def _filled(template: str, planned: Plan, index: int) -> str:
     request = planned.request
     recipe = slug(Path(request.recipe).stem)
     values = dict(zip(FIELDS, (slug(request.prompt), request.seed, index, recipe), strict=True))
+    return filled(template, values, EXAMPLE)
+
+
+def filled(template: str, values: Mapping[str, Any], example: str) -> str:
+    """Return a template with values in place of the fields of their names.
+
+    Raises RequestError for what is no template. example: shown in its message.
+    """
     try:
         names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
         unknown = next((name for name in names if name not in values), None)
@@ -68,15 +76,16 @@ def _filled(template: str, planned: Plan, index: int) -> str:
             return template.format(**values)
     except (ValueError, LookupError) as error:
         raise RequestError(
-            f"--output is {template}, which is no template ({error}); give {EXAMPLE}"
+            f"--output is {template}, which is no template ({error}); give {example}"
         ) from error
     raise RequestError(
-        f"--output has the field {{{unknown}}}; the fields are {listed(unknown, FIELDS)}; write {{{{ for a "
+        f"--output has the field {{{unknown}}}; the fields are {listed(unknown, values)}; write {{{{ for a "
         "brace"
     )
 
 
-def _made(folder: Path) -> Path:
+def made_folder(folder: Path) -> Path:
+    """Make a folder if it is missing, and return it. Raises MediaError where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from soundstage.cli.signals import Interrupts
 # Commands in files of their own, imported when they are named.
 COMMAND_GROUPS = {
     "bench": "soundstage.cli.bench",
+    "convert": "soundstage.cli.convert",
     "doctor": "soundstage.cli.doctor",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",

@@ -14,6 +14,7 @@ from soundstage.errors import MediaError
 from soundstage.files import NameTakenError, check_writable
 
 Kind = Literal["film", "animation", "picture", "sound"]
+EVEN_SIDES = ("libx264", "libx265")  # encoders that take no odd width or height
 NUMBER = re.compile(r"%(0?)(\d*)d")  # the place of the frame's number in a name, as FFmpeg has it
 FOLDER_NAMES = "%04d.png"
 FIRST_NUMBER = 1
@@ -75,6 +76,10 @@ class FileFormat:
     codecs: tuple[str, ...]
     sound: str = ""
 
+    @property
+    def holds_sound(self) -> bool:
+        return self.kind in ("film", "sound")
+
 
 FORMATS = {
     ".mp4": FileFormat("film", "mp4", ("h264", "h265", "av1"), "aac"),
@@ -112,6 +117,22 @@ class Output:
     def sound(self) -> Codec:
         """Return the codec of a film's sound."""
         return CODECS[self.codec.sound or self.format.sound]
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size that frames of this one are written in: odd sides are made even where they must."""
+        if self.codec.encoder not in EVEN_SIDES:
+            return width, height
+        return width + width % 2, height + height % 2
+
+    def resized(self, width: int, height: int) -> str | None:
+        """Return what people are told of a clip that is written in another size; None where it is not."""
+        size = self.size(width, height)
+        if size == (width, height):
+            return None
+        return (
+            f"is {width}x{height} and {self.path.suffix.lower()} needs even sides, so it is written as "
+            f"{size[0]}x{size[1]}, with the last column or row repeated"
+        )
 
     def names(self, num_frames: int) -> list[Path]:
         """Return the files that are written for so many frames."""

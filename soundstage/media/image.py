@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from soundstage.media.arrays import Frames, Pixels, Waveform
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,24 +24,28 @@ INK = (228, 228, 231)
 WAVES = ((96, 165, 250), (251, 146, 60))  # left, right
 
 
-def contact_sheet(
-    frames: NDArray[np.uint8] | None, waveform: NDArray[np.float32] | None, fps: float
-) -> Image.Image:
+def contact_sheet(frames: Frames | None, waveform: Waveform | None, fps: float) -> Image.Image:
     """Return the sheet. frames: (F, H, W, 3); waveform: (2, n) in [-1, 1]; either may be None.
 
     Shows up to eight frames from the first to the last, each under its time in seconds.
     """
-    strips = []
-    if frames is not None:
-        strips.append(_frame_strip(frames, fps, WIDTH))
+    pictures = [] if frames is None else _overview(frames, fps)
+    return sheet(pictures, waveform)
+
+
+def sheet(pictures: Sequence[tuple[float, Pixels]], waveform: Waveform | None) -> Image.Image:
+    """Return the sheet of these frames (H, W, 3), each under its time in seconds, over a waveform."""
+    strips = [_frame_strip(pictures, WIDTH)] if pictures else []
     if waveform is not None:
         strips.append(_wave_strip(waveform, WIDTH))
     return page_of(strips)
 
 
-def comparison_row(
-    label: str, frames: NDArray[np.uint8] | None, waveform: NDArray[np.float32] | None, fps: float
-) -> NDArray[np.uint8]:
+def _overview(frames: Frames, fps: float) -> list[tuple[float, Pixels]]:
+    return [(index / fps, frames[index]) for index in shown_frames(len(frames))]
+
+
+def comparison_row(label: str, frames: Frames | None, waveform: Waveform | None, fps: float) -> Pixels:
     """Return the row of one clip on a sheet of several: its label over its frames, or over its waveform."""
     from PIL import Image, ImageDraw
 
@@ -49,13 +54,13 @@ def comparison_row(
     ImageDraw.Draw(title).text((GAP, 2), plain, fill=INK)
     rows = [np.asarray(title)]
     if frames is not None:
-        rows.append(_frame_strip(frames, fps, WIDTH))
+        rows.append(_frame_strip(_overview(frames, fps), WIDTH))
     elif waveform is not None:
         rows.append(_wave_strip(waveform, WIDTH))
     return np.concatenate(rows)
 
 
-def page_of(strips: Sequence[NDArray[np.uint8]]) -> Image.Image:
+def page_of(strips: Sequence[Pixels]) -> Image.Image:
     """Return a picture of strips of pixels, one below the other."""
     from PIL import Image
 
@@ -74,21 +79,24 @@ def shown_frames(num_frames: int) -> list[int]:
     return [round(i * (num_frames - 1) / max(1, count - 1)) for i in range(count)]
 
 
-def _frame_strip(frames: NDArray[np.uint8], fps: float, width: int) -> NDArray[np.uint8]:
+def _frame_strip(pictures: Sequence[tuple[float, Pixels]], width: int) -> Pixels:
     from PIL import Image, ImageDraw
 
-    cell_height = round(CELL_WIDTH * frames.shape[1] / frames.shape[2])
+    height, own_width = pictures[0][1].shape[:2]
+    cell_height = max(1, round(CELL_WIDTH * height / own_width))
     strip = Image.new("RGB", (width, LABEL_HEIGHT + cell_height), BACKGROUND)
     draw = ImageDraw.Draw(strip)
-    for column, index in enumerate(shown_frames(len(frames))):
+    for column, (time_s, frame) in enumerate(pictures):
         left = GAP + column * (CELL_WIDTH + GAP)
-        draw.text((left, 2), f"{index / fps:.2f} s", fill=INK)
-        cell = Image.fromarray(frames[index]).resize((CELL_WIDTH, cell_height), Image.Resampling.LANCZOS)
+        draw.text((left, 2), f"{time_s:.2f} s", fill=INK)
+        cell = Image.fromarray(np.ascontiguousarray(frame)).resize(
+            (CELL_WIDTH, cell_height), Image.Resampling.LANCZOS
+        )
         strip.paste(cell, (left, LABEL_HEIGHT))
     return np.asarray(strip)
 
 
-def _wave_strip(waveform: NDArray[np.float32], width: int) -> NDArray[np.uint8]:
+def _wave_strip(waveform: Waveform, width: int) -> Pixels:
     """Return each channel's lowest and highest sample under every column of pixels."""
     strip = np.full((WAVE_HEIGHT * len(waveform), width, 3), BACKGROUND, np.uint8)
     edges = np.linspace(0, waveform.shape[1], width + 1).astype(int)

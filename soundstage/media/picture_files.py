@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
-from soundstage.media.arrays import Frames
+from soundstage.media.arrays import Pixels
 from soundstage.media.formats import Output
+from soundstage.media.gif import write_gif
 from soundstage.media.picture import COMMENT_KEYS, IMAGE_DESCRIPTION
+from soundstage.media.stream import Stream
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,23 +29,51 @@ TICKS_PER_S = {"GIF": 100, "WEBP": 1000}
 MAX_JPEG_COMMENT = 65_000  # bytes; a JPEG's comment has a length of 16 bits
 
 
-def write_pictures(
-    output: Output, frames: Frames, fps: float, *, comment: str, overwrite: bool = True
-) -> None:
-    """Write frames (F, H, W, 3) as one animation, or each as a picture of its own.
+def write_pictures(output: Output, stream: Stream, *, comment: str, overwrite: bool = True) -> None:
+    """Write frames as one animation, or each as a picture of its own.
 
     comment: ASCII, put into every file; a JPEG leaves out one over 65 kB. A GIF shows at most 50 frames per
-    second, of a faster clip every second one or fewer. Raises MediaError for a file that cannot be written.
+    second, of a faster clip every second one or fewer. Raises MediaError for a file that cannot be written;
+    numbered pictures that were made until then are removed.
     """
-    kind = output.format.container
-    if output.numbered or len(frames) == 1:
-        for path, frame in zip(output.names(len(frames)), frames, strict=True):
-            _save(path, output, [frame], comment, overwrite)
+    assert stream.frames is not None
+    if output.numbered or stream.num_frames == 1:
+        _write_each(output, stream, comment, overwrite)
         return
-    step = math.ceil(fps / MAX_GIF_FPS) if kind == "GIF" else 1
-    shown = frames[::step]
-    durations = _durations_ms(len(shown), fps / step, TICKS_PER_S[kind])
-    _save(output.path, output, shown, comment, overwrite, save_all=True, duration=durations, loop=0)
+    step = frame_step(output, stream.fps)
+    shown = itertools.islice(stream.frames, 0, None, step)
+    kind = output.format.container
+    num_shown = len(range(0, stream.num_frames, step))
+    durations = _durations_ms(num_shown, stream.fps / step, TICKS_PER_S[kind])
+    with whole_file(output.path, overwrite=overwrite) as part, _pillow_errors(output.path):
+        if kind == "GIF":
+            colours = output.codec.figure(output.quality)
+            with part.open("wb") as file:
+                write_gif(file, shown, durations, size=stream.size, comment=comment, colours=colours)
+        else:
+            _save(part, output, shown, comment, save_all=True, duration=durations, loop=0)
+
+
+def frame_step(output: Output, fps: float) -> int:
+    """Return how many frames of a clip come to one of the file: 2 for a GIF of a clip of 60 fps."""
+    return math.ceil(fps / MAX_GIF_FPS) if output.format.container == "GIF" else 1
+
+
+def _write_each(output: Output, stream: Stream, comment: str, overwrite: bool) -> None:
+    """Write each frame as a picture. What ends this early removes those that were not there before."""
+    assert stream.frames is not None
+    made: list[Path] = []
+    try:
+        for path, frame in zip(output.names(stream.num_frames), stream.frames, strict=True):
+            new = not os.path.lexists(path) or path.stat().st_size == 0
+            with whole_file(path, overwrite=overwrite) as part, _pillow_errors(path):
+                _save(part, output, iter([frame]), comment)
+            made += [path] if new else []
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
 def save_picture(path: Path, picture: Image.Image, *, overwrite: bool = True) -> None:
@@ -50,29 +82,26 @@ def save_picture(path: Path, picture: Image.Image, *, overwrite: bool = True) ->
         picture.save(part, format="PNG")
 
 
-def _save(
-    path: Path,
-    output: Output,
-    frames: Frames | list[NDArray[np.uint8]],
-    comment: str,
-    overwrite: bool,
-    **animated: Any,
-) -> None:
+def _save(part: Path, output: Output, frames: Iterator[Pixels], comment: str, **animated: Any) -> None:
     kind = output.format.container
     options = {**_quality(output), **_comment(kind, comment), **animated}
     pictures = _pictures(output, frames)
     first = next(pictures)
     if animated:
         options["append_images"] = pictures
-    with whole_file(path, overwrite=overwrite) as part:
-        try:
-            first.save(part, format=kind, **options)
-        except ValueError as error:
-            raise MediaError(f"cannot encode {path} ({error})") from error
+    first.save(part, format=kind, **options)
 
 
-def _pictures(output: Output, frames: Frames | list[NDArray[np.uint8]]) -> Iterator[Image.Image]:
-    """Yield PIL pictures; those of a GIF each have a palette of their own."""
+@contextmanager
+def _pillow_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise MediaError(f"cannot encode {path} ({error})") from error
+
+
+def _pictures(output: Output, frames: Iterator[Pixels]) -> Iterator[Image.Image]:
+    """Yield PIL pictures; a GIF has a palette."""
     from PIL import Image
 
     for frame in frames:
@@ -102,6 +131,8 @@ def _comment(kind: str, comment: str) -> dict[str, Any]:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+    if not comment or (kind == "JPEG" and len(comment) > MAX_JPEG_COMMENT):
+        return {}
     if kind == "PNG":
         told = PngInfo()
         told.add_text(COMMENT_KEYS[0], comment)
@@ -110,6 +141,4 @@ def _comment(kind: str, comment: str) -> dict[str, Any]:
         exif = Image.Exif()
         exif[IMAGE_DESCRIPTION] = comment
         return {"exif": exif}
-    if kind == "JPEG" and len(comment) > MAX_JPEG_COMMENT:
-        return {}
     return {"comment": comment.encode("ascii")}

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
-from soundstage.media.arrays import Frames, Waveform
+from soundstage.media.arrays import Waveform
 from soundstage.media.formats import Codec, Output
+from soundstage.media.stream import Stream, frame_rate
 
 if TYPE_CHECKING:
     import av
 
 BT709 = 1  # FFmpeg's number for primaries, transfer and matrix alike
 LIMITED_RANGE = 1
-NTSC = Fraction(1000, 1001)
 FAST_START = ("mp4", "mov", "ipod")  # containers whose index can be put in front
 # Rates that an encoder takes, the one for all others first.
 SOUND_RATES_HZ = {
@@ -33,70 +33,42 @@ SOUND_RATES_HZ = {
 }
 
 
-def frame_rate(fps: float) -> Fraction:
-    """Return the exact rate a container stores: 24 -> 24, 23.976 -> 24000/1001, 12.5 -> 25/2."""
-    ntsc = round(fps / NTSC) * NTSC
-    if fps != round(fps) and abs(float(ntsc) - fps) < 1e-3:
-        return ntsc
-    return Fraction(fps).limit_denominator(1001)
-
-
-def fit_audio(waveform: Waveform, num_samples: int) -> Waveform:
-    """Pad samples (2, n) with silence, or cut them at the end, to (2, num_samples)."""
-    if waveform.shape[1] >= num_samples:
-        return waveform[:, :num_samples]
-    return np.pad(waveform, ((0, 0), (0, num_samples - waveform.shape[1])))
-
-
 def write_film(
-    output: Output,
-    frames: Frames,
-    fps: float,
-    *,
-    waveform: Waveform | None = None,
-    sample_rate_hz: int = 48_000,
-    metadata: Mapping[str, str] | None = None,
-    overwrite: bool = True,
+    output: Output, stream: Stream, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
 ) -> None:
-    """Write frames (F, H, W, 3) RGB with even sides, and a waveform (2, n) fitted to F / fps seconds.
+    """Write frames, and sound fitted to their length.
 
-    waveform: in [-1, 1]. metadata: container tags such as "title" and "comment". The index is at the front of
-    an MP4, for streaming. overwrite: see `whole_file`. Raises MediaError for shapes that do not fit, samples
-    that are not finite, or a file that cannot be written.
+    metadata: container tags such as "title" and "comment". The index is at the front of an MP4, for
+    streaming. An odd side is made even where the encoder needs it. overwrite: see `whole_file`. Raises
+    MediaError for samples that are not finite, or a file that cannot be written.
     """
-    _check_frames(frames)
-    rate = frame_rate(fps)
-    if waveform is not None:
-        _check_waveform(waveform)
-        waveform = fit_audio(waveform, round(len(frames) * sample_rate_hz / rate))
+    stream = stream.of_size(*output.size(*stream.size))
+    assert stream.frames is not None
+    rate = frame_rate(stream.fps)
     with _container(output, metadata, overwrite) as container:
-        video = _video_track(container, output, frames, rate)
-        audio = None if waveform is None else _sound_track(container, output.sound, sample_rate_hz, None)
-        for i, frame in enumerate(frames):
+        video = _video_track(container, output, stream.size, rate)
+        sound = None
+        if stream.sound is not None:
+            sound = _SoundTrack(container, output.sound, stream.sample_rate_hz, None, stream.fitted_sound())
+        for i, frame in enumerate(stream.frames):
             container.mux(video.encode(_picture(frame, i, rate, output.codec.layout)))
+            if sound is not None:
+                sound.write_until((i + 1) / rate)
         container.mux(video.encode(None))
-        if audio is not None and waveform is not None:
-            container.mux(audio.encode(_sound(waveform, sample_rate_hz, output.sound.layout)))
-            container.mux(audio.encode(None))
+        if sound is not None:
+            sound.end()
 
 
 def write_sound(
-    output: Output,
-    waveform: Waveform,
-    *,
-    sample_rate_hz: int = 48_000,
-    metadata: Mapping[str, str] | None = None,
-    overwrite: bool = True,
+    output: Output, stream: Stream, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
 ) -> None:
-    """Write stereo, of 16 bits where the codec is lossless. waveform: (2, n), clipped to [-1, 1].
+    """Write stereo, of 16 bits where the codec is lossless. Samples are clipped to [-1, 1].
 
     Raises MediaError as `write_film`.
     """
-    _check_waveform(waveform)
     with _container(output, metadata, overwrite) as container:
-        track = _sound_track(container, output.codec, sample_rate_hz, output.quality)
-        container.mux(track.encode(_sound(waveform, sample_rate_hz, output.codec.layout)))
-        container.mux(track.encode(None))
+        pieces = stream.checked_sound()
+        _SoundTrack(container, output.codec, stream.sample_rate_hz, output.quality, pieces).end()
 
 
 @contextmanager
@@ -128,7 +100,7 @@ def _tags(metadata: Mapping[str, str] | None) -> dict[str, str]:
     }
 
 
-def _video_track(container: Any, output: Output, frames: Frames, rate: Fraction) -> Any:
+def _video_track(container: Any, output: Output, size: tuple[int, int], rate: Fraction) -> Any:
     codec = output.codec
     options = dict(codec.options)
     if codec.lowest is not None:
@@ -136,7 +108,7 @@ def _video_track(container: Any, output: Output, frames: Frames, rate: Fraction)
     if codec.encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # it prints its settings otherwise, past FFmpeg's own log
     track = container.add_stream(codec.encoder, rate=rate, options=options)
-    track.height, track.width = frames.shape[1:3]
+    track.width, track.height = size
     track.pix_fmt = codec.layout
     context = track.codec_context
     if codec.encoder == "libvpx-vp9":
@@ -149,15 +121,46 @@ def _video_track(container: Any, output: Output, frames: Frames, rate: Fraction)
     return track
 
 
-def _sound_track(container: Any, codec: Codec, sample_rate_hz: int, quality: int | None) -> Any:
-    """Add a stereo track. PyAV resamples to its rate."""
-    known = SOUND_RATES_HZ.get(codec.encoder, (sample_rate_hz,))
-    rate = sample_rate_hz if sample_rate_hz in known else known[0]
-    track = container.add_stream(codec.encoder, rate=rate)
-    track.layout = "stereo"
-    if codec.lowest is not None:
-        track.bit_rate = codec.figure(quality) * 1000
-    return track
+class _SoundTrack:
+    """A stereo track that is written piece by piece. PyAV resamples to its rate."""
+
+    def __init__(
+        self,
+        container: Any,
+        codec: Codec,
+        sample_rate_hz: int,
+        quality: int | None,
+        pieces: Iterator[Waveform],
+    ) -> None:
+        self._container, self._layout, self._rate = container, codec.layout, sample_rate_hz
+        self._pieces, self._written = pieces, 0
+        known = SOUND_RATES_HZ.get(codec.encoder, (sample_rate_hz,))
+        self._track = container.add_stream(
+            codec.encoder, rate=sample_rate_hz if sample_rate_hz in known else known[0]
+        )
+        self._track.layout = "stereo"
+        if codec.lowest is not None:
+            self._track.bit_rate = codec.figure(quality) * 1000
+
+    def write_until(self, time_s: Fraction) -> None:
+        """Write pieces until they reach a time, or end."""
+        while self._written < time_s * self._rate:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return
+            self._write(piece)
+
+    def end(self) -> None:
+        """Write what is left."""
+        for piece in self._pieces:
+            self._write(piece)
+        self._container.mux(self._track.encode(None))
+
+    def _write(self, piece: Waveform) -> None:
+        frame = _sound(piece, self._rate, self._layout)
+        frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
+        self._container.mux(self._track.encode(frame))
+        self._written += piece.shape[1]
 
 
 def _picture(frame: NDArray[np.uint8], index: int, rate: Fraction, layout: str) -> av.VideoFrame:
@@ -181,29 +184,19 @@ def _sound(waveform: Waveform, sample_rate_hz: int, layout: str) -> av.AudioFram
 
     samples: NDArray[Any] = waveform
     if layout == "s16":
-        whole = (np.clip(waveform, -1, 1) * 32767).astype(np.int16)  # truncates, as the reference does
-        samples = whole.T.reshape(1, -1)
+        samples = _in_16_bits(waveform).T.reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=layout, layout="stereo")
-    frame.sample_rate, frame.pts = sample_rate_hz, 0
+    frame.sample_rate = sample_rate_hz
     return frame
 
 
-def _check_frames(frames: Frames) -> None:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
-        raise MediaError(f"frames are {frames.dtype} {frames.shape}; pass uint8 (F, H, W, 3) with F >= 1")
-    if frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise MediaError(f"frames are {frames.shape[2]}x{frames.shape[1]}; a film needs even sides")
-
-
-def _check_waveform(waveform: Waveform) -> None:
-    if waveform.ndim != 2 or waveform.shape[0] != 2:
-        raise MediaError(f"the waveform has shape {waveform.shape}; pass stereo, (2, samples)")
-    bad = waveform.size - int(np.isfinite(waveform).sum())
-    if bad:
-        raise MediaError(
-            f"the waveform has {bad} samples that are NaN or infinite, so the audio decoder went wrong; "
-            "run it in float32"
-        )
+def _in_16_bits(waveform: Waveform) -> NDArray[np.int16]:
+    """Return samples as whole numbers: those of a file of 16 bits as they were, others cut toward 0."""
+    stored = waveform * 32768
+    if np.array_equal(stored, np.rint(stored)):
+        return np.clip(stored, -32768, 32767).astype(np.int16)
+    whole: NDArray[np.int16] = (np.clip(waveform, -1, 1) * 32767).astype(np.int16)  # as the reference does
+    return whole
 
 
 @contextmanager

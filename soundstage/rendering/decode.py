@@ -18,9 +18,9 @@ from torch import Tensor
 from soundstage.conditioning.masks import blend_weights, blended, seam_weights
 from soundstage.conditioning.pixels import to_uint8
 from soundstage.conditioning.seams import Seam
+from soundstage.media.arrays import fit_audio
 from soundstage.media.in_memory import File
 from soundstage.media.load import load_sound
-from soundstage.media.write import fit_audio
 from soundstage.model.mel import resample
 from soundstage.planning.plan import PassPlan, Plan
 from soundstage.rendering.color import ColorMatch

@@ -21,10 +21,10 @@ from soundstage.conditioning.masks import attention_cells, cells_touched
 from soundstage.conditioning.pixels import drawn_out, fit, fit_mask, strided, to_uint8
 from soundstage.errors import MediaError
 from soundstage.library.model_files import file_identity
+from soundstage.media.arrays import fit_audio
 from soundstage.media.in_memory import File, InMemory
 from soundstage.media.load import compress, frames_shown, load_sound
 from soundstage.media.probe import probe
-from soundstage.media.write import fit_audio
 from soundstage.planning.grid import heard_s, sample_times
 from soundstage.planning.plan import Condition, PassPlan, Plan
 from soundstage.rendering.encoding_cache import EncodingCache, content_key

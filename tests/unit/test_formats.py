@@ -301,7 +301,7 @@ def test_a_part_of_a_clip_has_its_sound() -> None:
     assert part.waveform is not None
     assert (part.frames == picture()[5:15]).all()
     assert (part.waveform == tones()[:, 9600:28_800]).all()
-    assert part.provenance["trimmed_s"] == [0.2, 0.6]
+    assert part.provenance["changes"] == [{"trimmed_s": [0.2, 0.6]}]
     assert clip().trim(0.5).duration_s == 0.52  # from the frame that begins at 0.48 s
     assert sound().trim(end_s=0.25).duration_s == 0.25
 

@@ -15,6 +15,7 @@ from soundstage.errors import MediaError
 from soundstage.media.container import read_metadata
 from soundstage.media.formats import output
 from soundstage.media.image import shown_frames
+from soundstage.media.stream import Stream, frame_rate
 from soundstage.request.request import Request
 from tests.media_read import read_media
 
@@ -92,7 +93,7 @@ def test_sound_is_fitted_to_the_picture(tmp_path: Path, seconds: float) -> None:
     ],
 )
 def test_frame_rates_stay_exact(tmp_path: Path, fps: float, rate: Fraction) -> None:
-    assert write.frame_rate(fps) == rate
+    assert frame_rate(fps) == rate
     assert read_media(clip(None, fps).save(tmp_path / "a.mp4")).fps == rate
 
 
@@ -157,16 +158,16 @@ def test_files_that_are_no_media_are_refused(tmp_path: Path, content: bytes | No
 
 
 def test_a_foreign_film_does_not_say_how_it_was_made(tmp_path: Path) -> None:
-    write.write_film(output(tmp_path / "a.mp4", 25), gradient(), 24.0)
+    write.write_film(output(tmp_path / "a.mp4", 25), Stream.of_arrays(gradient(), 24.0, None, RATE))
     with pytest.raises(MediaError, match="does not say how it was made"):
         read_provenance(tmp_path / "a.mp4")
 
 
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="even sides"):
-        write.write_film(output(tmp_path / "a.mp4", 2), gradient(2, 63, 64), 24.0)
     with pytest.raises(MediaError, match="pass stereo"):
-        write.write_film(output(tmp_path / "a.mp4", 2), gradient(2), 24.0, waveform=tones(1.0)[:1])
+        Clip(gradient(2), tones(1.0)[:1], 24.0).save(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="pass uint8"):
+        Clip(gradient(2)[0], None, 24.0).save(tmp_path / "a.mp4")
 
 
 def test_the_contact_sheet_shows_frames_over_the_waveform(tmp_path: Path) -> None:

@@ -1,0 +1,246 @@
+"""`soundstage convert`: finished clips, and any other that can be read, in another format."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soundstage.cli.batch import MAX_CLIPS, Tally
+from soundstage.cli.naming import filled, made_folder
+from soundstage.cli.parameters import WHOLE_NUMBER, as_json
+from soundstage.cli.printing import json_text
+from soundstage.errors import RequestError
+from soundstage.files import NameTakenError, check_writable
+from soundstage.media.formats import FORMATS
+
+if TYPE_CHECKING:
+    from soundstage.conversion import Conversion
+
+EXAMPLE = "out/{name}.gif"
+LINE_EVERY_S = 5.0  # where there is no terminal for a bar
+CLOCK = r"(?:\d{1,3}:){0,2}\d{0,6}(?:\.\d+)?"
+SPAN = re.compile(rf"\s*({CLOCK})s?\s*-\s*({CLOCK})s?\s*")
+
+
+@click.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE... OUTPUT",
+    help="The clips, and as the last word the file to write, unless it is given by --output.",
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="PATH",
+    help="Write to this file instead of OUTPUT. Its ending is the format: .mp4, .mov, .mkv, .webm, "
+    ".gif, .webp; .wav, .flac, .mp3 or .m4a for the sound; .png or .jpg for one frame; %04d.png or a folder "
+    "that ends in / for each frame. Several files go into a folder, with --format, or to a name with the "
+    "word name or index in braces.",
+)
+@click.option(
+    "--format",
+    "ending",
+    metavar="ENDING",
+    help="Write this format, such as gif, under the name of each file: into the output if it is a folder, "
+    "else beside the file.",
+)
+@click.option(
+    "--span", metavar="START-END", help="Take this part, in seconds or as 1:05; END may be left out."
+)
+@click.option("--at", "at_s", type=float, metavar="SECONDS", help="Take the one frame that is shown then.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    help="Scale to this size without distortion: 320x, x240, 320x240 (a box to fit into), 480p or 50%.",
+)
+@click.option("--fps", type=float, metavar="RATE", help="Show so many frames per second, at the same speed.")
+@click.option(
+    "--quality",
+    type=WHOLE_NUMBER,
+    help="1 to 100: larger is better and takes more room. [default: the format's own]",
+)
+@click.option("--codec", metavar="NAME", help="Use this codec, as for generate. [default: the format's own]")
+@click.option("--contact-sheet", is_flag=True, help="Write a PNG of frames above the waveform instead.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no progress and no notices; errors are printed.")
+@as_json
+def app(files: tuple[str, ...], output: str | None, **values: Any) -> None:
+    """Convert finished clips to another format, and print the paths of the new files.
+
+    What a clip says of how it was made is kept, with what was changed.
+
+    Example: soundstage convert ball.mp4 ball.gif --size 320x --fps 12
+    """
+    say = (lambda _: None) if values["quiet"] else (lambda text: print(text, file=sys.stderr))
+    named = _named(list(files), output, values["ending"], sheet=values["contact_sheet"])
+    plans = [_planned(source, target, values) for source, target in named]
+    with Tally(len(plans), say, as_json=values["as_json"]) as tally:
+        for (source, target), planned in zip(named, plans, strict=True):
+            with tally.clip(f"{source} to {target}"):
+                _convert(source, target, planned, values, tally, say)
+        tally.end(None)
+
+
+def _planned(source: str, target: str, values: dict[str, Any]) -> Conversion | None:
+    """Return what is checked of a conversion, None for a contact sheet."""
+    from soundstage.conversion import Wanted, planned_conversion
+
+    given = {name: values[name] for name in ("quality", "codec", "size", "fps", "at_s")}
+    span = None if values["span"] is None else _span(values["span"])
+    try:
+        if values["contact_sheet"]:
+            check_writable(Path(target), (".png",), overwrite=values["force"])
+            return None
+        planned = planned_conversion(source, target, Wanted(span=span, **given))
+        planned.output.check(planned.stretch.num_frames, overwrite=values["force"])
+    except NameTakenError as error:
+        raise NameTakenError(f"{error}, or add --force to replace it") from error
+    return planned
+
+
+def _convert(
+    source: str,
+    target: str,
+    planned: Conversion | None,
+    values: dict[str, Any],
+    tally: Tally,
+    say: Callable[[str], None],
+) -> None:
+    from soundstage.conversion import contact_sheet_of
+
+    force = values["force"]
+    if planned is None:
+        told: dict[str, Any] = {"path": str(contact_sheet_of(source, target, overwrite=force))}
+    else:
+        for notice in planned.notices:
+            say(f"notice: {notice}")
+        with _progress(os.path.basename(target), quiet=values["quiet"]) as show:
+            told = {"path": str(planned.run(overwrite=force, progress=show)), **_facts(planned)}
+    print(json_text({**told, "source": source, **tally.facts}) if values["as_json"] else told["path"])
+
+
+def _facts(planned: Conversion) -> dict[str, Any]:
+    stretch = planned.stretch
+    return {
+        "size": list(planned.output.size(*stretch.size)) if stretch.num_frames else None,
+        "num_frames": stretch.num_frames,
+        "fps": stretch.fps if stretch.num_frames else None,
+        "duration_s": stretch.duration_s,
+        "sound": stretch.sound_s is not None,
+        "notices": list(planned.notices),
+    }
+
+
+# --- Names ------------------------------------------------------------------------------------------
+
+
+def _named(files: list[str], output: str | None, ending: str | None, *, sheet: bool) -> list[tuple[str, str]]:
+    """Return each file with the name of the new one. Raises RequestError for names that do not fit."""
+    ending = "png" if sheet and ending is None and output is None and len(files) == 1 else ending
+    if output is None and (ending is None or _is_folder(files[-1])):
+        output = files.pop() if len(files) > 1 else None
+    if ending is None and output is None:
+        raise RequestError(f"convert needs an output; give its name after {files[0]}, or --format")
+    if ending is not None:
+        ending = _ending(ending)
+    if len(files) > MAX_CLIPS:
+        raise RequestError(f"more than {MAX_CLIPS} files are given; convert them by several commands")
+    names = [_name(file, output, ending, index, len(files)) for index, file in enumerate(files, 1)]
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise RequestError(f"two of the files would be {twice}; give --output with {{index}} in it")
+    return list(zip(files, names, strict=True))
+
+
+def _name(file: str, output: str | None, ending: str | None, index: int, count: int) -> str:
+    path = Path(file)
+    if output is None:
+        return str(path.with_suffix(ending or ""))
+    if "{" in output or "}" in output:
+        name = filled(output, {"name": path.stem, "index": index}, EXAMPLE)
+        made_folder(Path(name).parent)
+        return name
+    if ending is not None and _is_folder(output):
+        return str(made_folder(Path(output)) / f"{path.stem}{ending}")
+    if ending is not None and not output.lower().endswith(ending):
+        raise RequestError(f"--output is {output} and --format {ending[1:]}; keep one, or give a folder")
+    if count > 1:
+        raise RequestError(
+            f"the output is {output} for {count} files; give a folder and --format, or a name such as "
+            f"{EXAMPLE}"
+        )
+    if os.path.isdir(output) and not output.endswith(("/", os.sep)):
+        raise RequestError(
+            f"the output is {output}, a folder; add --format, such as gif, or a / for a picture of each frame"
+        )
+    return output
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isdir(name) or name.endswith(("/", os.sep))
+
+
+def _ending(text: str) -> str:
+    ending = f".{text.lower().removeprefix('.')}"
+    if ending not in FORMATS:
+        raise RequestError(f"--format is '{text}'; give one of {', '.join(e[1:] for e in FORMATS)}")
+    return ending
+
+
+def _span(text: str) -> tuple[float, float | None]:
+    match = SPAN.fullmatch(text)
+    if match is None or not (match[1] or match[2]):
+        raise RequestError(f"--span is '{text}'; give START-END in seconds, such as 1.5-3, 1:05-1:10 or 2-")
+    return _seconds(match[1]) or 0.0, _seconds(match[2])
+
+
+def _seconds(text: str) -> float | None:
+    """Return 65.0 for 1:05, None for nothing."""
+    if not text:
+        return None
+    total = 0.0
+    for part in text.split(":"):
+        total = total * 60 + float(part or 0)
+    return total
+
+
+# --- Progress ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress(name: str, *, quiet: bool) -> Iterator[Callable[[float], None]]:
+    """Yield what shows a share from 0 to 1: on a terminal a bar, elsewhere a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, quiet=quiet)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    said = time.monotonic()
+
+    def show(share: float) -> None:
+        nonlocal said
+        bars.update(task, completed=share)
+        if not console.is_terminal and time.monotonic() > said + LINE_EVERY_S:
+            said = time.monotonic()
+            console.print(f"{name} {share:.0%}", highlight=False, markup=False, soft_wrap=True)
+
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as bars:
+        task = bars.add_task(name, total=1.0)
+        yield show

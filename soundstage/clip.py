@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from soundstage.errors import MediaError, RequestError
 from soundstage.files import check_writable
 from soundstage.media import formats
-from soundstage.media.stream import Stream
+from soundstage.media.clip_pieces import ClipPieces
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -54,13 +54,13 @@ class Clip:
         changed on the way is a warning. Raises MediaError for a file that cannot be read, or that is too
         large for this machine's memory; `ss.convert` takes it.
         """
-        from soundstage.media.stretch import Stretch
+        from soundstage.media.excerpt import Excerpt
 
-        stretch = Stretch.of_file(Path(path))
-        for notice in stretch.notices():
+        excerpt = Excerpt.of_file(Path(path))
+        for notice in excerpt.notices():
             warnings.warn(f"{path}: {notice}", stacklevel=2)
-        frames, waveform, rate = stretch.stream().arrays()
-        return cls(frames, waveform, stretch.fps, known_provenance(path), rate)
+        frames, waveform, rate = excerpt.pieces().arrays()
+        return cls(frames, waveform, excerpt.fps, known_provenance(path), rate)
 
     @property
     def duration_s(self) -> float:
@@ -98,11 +98,11 @@ class Clip:
         """
         output = formats.output(path, self._num_frames, codec=codec, quality=quality)
         output.check(self._num_frames, overwrite=overwrite)
-        stream = Stream.of_arrays(self.frames, self.fps, self.waveform, self.sample_rate_hz)
-        resized = output.resized(*stream.size)
+        pieces = ClipPieces.of_arrays(self.frames, self.fps, self.waveform, self.sample_rate_hz)
+        resized = output.resized(*pieces.size)
         if resized is not None:
             warnings.warn(f"the clip {resized}", stacklevel=2)
-        write_clip(output, stream, self.provenance, overwrite=overwrite)
+        write_clip(output, pieces, self.provenance, overwrite=overwrite)
         return output.path
 
     @overload
@@ -222,22 +222,22 @@ class Clip:
 
 
 def write_clip(
-    output: formats.Output, stream: Stream, provenance: Mapping[str, Any], *, overwrite: bool = True
+    output: formats.Output, pieces: ClipPieces, provenance: Mapping[str, Any], *, overwrite: bool = True
 ) -> None:
     """Write a clip with its provenance. Raises MediaError for a file that cannot be written."""
     if output.format.kind in ("animation", "picture"):
         from soundstage.media.picture_files import write_pictures
 
         comment = json.dumps({TAG: provenance}) if provenance else ""
-        write_pictures(output, stream, comment=comment, overwrite=overwrite)
+        write_pictures(output, pieces, comment=comment, overwrite=overwrite)
         return
     from soundstage.media.write import write_film, write_sound
 
     metadata = {"comment": _json({TAG: provenance})} if provenance else {}
     if "request" in provenance:
         metadata["title"] = provenance["request"]["prompt"]
-    write = write_sound if stream.frames is None else write_film
-    write(output, stream, metadata=metadata, overwrite=overwrite)
+    write = write_sound if pieces.frames is None else write_film
+    write(output, pieces, metadata=metadata, overwrite=overwrite)
 
 
 def changed(provenance: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

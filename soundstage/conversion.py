@@ -18,8 +18,8 @@ from soundstage.clip import changed, known_provenance, write_clip
 from soundstage.errors import MediaError
 from soundstage.files import check_writable
 from soundstage.media import formats
+from soundstage.media.excerpt import Excerpt, scaled_size
 from soundstage.media.probe import Info, probe
-from soundstage.media.stretch import Stretch, scaled_size
 
 MIN_FPS, MAX_FPS = 1, 240
 TOLD_CUT_S = 0.1  # of sound after the picture; codecs fill up less
@@ -27,7 +27,7 @@ TOLD_CUT_S = 0.1  # of sound after the picture; codecs fill up less
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a conversion is asked for, besides its names; the fields are those of `convert`."""
+    """The wishes of a conversion besides its names. The fields are those of `convert`."""
 
     quality: int | None = None
     codec: str | None = None
@@ -41,10 +41,11 @@ class Wanted:
 class Conversion:
     """A conversion that is checked and not yet made.
 
-    provenance: of the new file. notices: what is left out, and what is changed when the file is read.
+    provenance: what the new file says of how it was made. notices: what is left out, and what is changed
+    when the file is read.
     """
 
-    stretch: Stretch
+    excerpt: Excerpt
     output: formats.Output
     provenance: dict[str, Any]
     notices: tuple[str, ...]
@@ -54,10 +55,10 @@ class Conversion:
 
         Raises MediaError for what cannot be read or written; then nothing is left of it.
         """
-        stream = self.stretch.stream()
+        pieces = self.excerpt.pieces()
         if progress is not None:
-            stream = stream.told(progress)
-        write_clip(self.output, stream, self.provenance, overwrite=overwrite)
+            pieces = pieces.told(progress)
+        write_clip(self.output, pieces, self.provenance, overwrite=overwrite)
         return self.output.path
 
 
@@ -83,7 +84,7 @@ def convert(
     cannot be read or written; then nothing is left of it.
     """
     planned = planned_conversion(source, output, Wanted(quality, codec, size, fps, span, at_s))
-    planned.output.check(planned.stretch.num_frames, overwrite=overwrite)
+    planned.output.check(planned.excerpt.num_frames, overwrite=overwrite)
     for notice in planned.notices:
         warnings.warn(f"{source}: {notice}", stacklevel=2)
     return planned.run(overwrite=overwrite, progress=progress)
@@ -94,21 +95,21 @@ def planned_conversion(source: str | Path, output: str | Path, wanted: Wanted) -
     source = Path(source)
     info = probe(str(source))
     _check_used(source, output, info, wanted)
-    stretch = _wanted_stretch(source, output, info, wanted)
-    _check_one_picture(source, output, stretch)
-    found = formats.output(output, stretch.num_frames, codec=wanted.codec, quality=wanted.quality)
+    excerpt = _wanted_excerpt(source, output, info, wanted)
+    _check_one_picture(source, output, excerpt)
+    found = formats.output(output, excerpt.num_frames, codec=wanted.codec, quality=wanted.quality)
     if wanted.size is not None:
-        stretch = replace(stretch, size=found.size(*scaled_size(wanted.size, stretch.size)))
-    told = _left_out(found, stretch, info, wanted)
-    resized = found.resized(*stretch.size)
+        excerpt = replace(excerpt, size=found.size(*scaled_size(wanted.size, excerpt.size)))
+    told = _left_out(found, excerpt, info, wanted)
+    resized = found.resized(*excerpt.size)
     told += [] if resized is None else [f"it {resized}"]
     if not found.format.holds_sound:
-        stretch = stretch.picture_alone()
-    told += stretch.notices()
+        excerpt = excerpt.picture_alone()
+    told += excerpt.notices()
     provenance = known_provenance(source)
     if provenance:
-        provenance = changed(provenance, _changes(stretch, info, wanted))
-    return Conversion(stretch, found, provenance, tuple(told))
+        provenance = changed(provenance, _changes(excerpt, info, wanted))
+    return Conversion(excerpt, found, provenance, tuple(told))
 
 
 def contact_sheet_of(source: str | Path, path: str | Path, *, overwrite: bool = True) -> Path:
@@ -118,8 +119,8 @@ def contact_sheet_of(source: str | Path, path: str | Path, *, overwrite: bool = 
 
     path = Path(path)
     check_writable(path, (".png",), overwrite=overwrite)
-    stretch = Stretch.of_file(Path(source))
-    save_picture(path, sheet(stretch.overview(), stretch.loudness()), overwrite=overwrite)
+    excerpt = Excerpt.of_file(Path(source))
+    save_picture(path, sheet(excerpt.overview(), excerpt.loudness()), overwrite=overwrite)
     return path
 
 
@@ -129,15 +130,15 @@ def _kind(output: str | Path) -> str:
     return "" if form is None else form.kind
 
 
-def _wanted_stretch(source: Path, output: str | Path, info: Info, wanted: Wanted) -> Stretch:
-    stretch = Stretch.of_file(source, *(wanted.span or ()))
+def _wanted_excerpt(source: Path, output: str | Path, info: Info, wanted: Wanted) -> Excerpt:
+    excerpt = Excerpt.of_file(source, *(wanted.span or ()))
     if _kind(output) == "sound":
-        return stretch.sound_alone(info, to_end=wanted.span is None)
+        return excerpt.sound_alone(info, to_end=wanted.span is None)
     if wanted.at_s is not None:
-        return stretch.still(wanted.at_s)
+        return excerpt.still(wanted.at_s)
     if wanted.fps is not None:
-        return stretch.at_rate(wanted.fps)
-    return stretch
+        return excerpt.at_rate(wanted.fps)
+    return excerpt
 
 
 def _check_used(source: Path, output: str | Path, info: Info, wanted: Wanted) -> None:
@@ -159,24 +160,24 @@ def _check_used(source: Path, output: str | Path, info: Info, wanted: Wanted) ->
             raise MediaError(f"{name} is {value}, which is about the picture, and {without}; leave it out")
 
 
-def _check_one_picture(source: Path, output: str | Path, stretch: Stretch) -> None:
+def _check_one_picture(source: Path, output: str | Path, excerpt: Excerpt) -> None:
     """Raise MediaError for a film that shall become one picture."""
     name = os.path.basename(output)
-    if _kind(output) == "picture" and stretch.num_frames > 1 and not formats.NUMBER.search(name):
+    if _kind(output) == "picture" and excerpt.num_frames > 1 and not formats.NUMBER.search(name):
         raise MediaError(
-            f"output is {output}, one picture, and {source} has {stretch.num_frames} frames; give at_s, the "
+            f"output is {output}, one picture, and {source} has {excerpt.num_frames} frames; give at_s, the "
             f"second of one of them, or a name such as {formats.FOLDER_NAMES} for a picture of each"
         )
 
 
-def _left_out(output: formats.Output, stretch: Stretch, info: Info, wanted: Wanted) -> list[str]:
+def _left_out(output: formats.Output, excerpt: Excerpt, info: Info, wanted: Wanted) -> list[str]:
     """Return what the new file does not have of the old one, and did not have to be asked for."""
     ending = output.path.suffix.lower()
     told = []
     if output.format.kind == "sound":
         return [f"the picture is left out: {ending} holds sound alone"] if info.num_frames else []
     if wanted.at_s is None and info.sound_s is not None:
-        cut_s = info.sound_s - stretch.duration_s
+        cut_s = info.sound_s - excerpt.duration_s
         if not output.format.holds_sound:
             told.append(f"the sound is left out: {ending} holds none")
         elif wanted.span is None and cut_s > TOLD_CUT_S:
@@ -184,19 +185,19 @@ def _left_out(output: formats.Output, stretch: Stretch, info: Info, wanted: Want
     return told
 
 
-def _changes(stretch: Stretch, info: Info, wanted: Wanted) -> dict[str, Any]:
+def _changes(excerpt: Excerpt, info: Info, wanted: Wanted) -> dict[str, Any]:
     """Return what a file's provenance says of how it differs from the clip that was made."""
     changes: dict[str, Any] = {}
     if wanted.span is not None:
-        changes["trimmed_s"] = [stretch.start_s, stretch.start_s + stretch.duration_s]
+        changes["trimmed_s"] = [excerpt.start_s, excerpt.start_s + excerpt.duration_s]
     if wanted.at_s is not None:
-        changes["still_s"] = stretch.start_s
-    if stretch.num_frames and stretch.size != (info.width, info.height):
-        changes["size"] = list(stretch.size)
+        changes["still_s"] = excerpt.start_s
+    if excerpt.num_frames and excerpt.size != (info.width, info.height):
+        changes["size"] = list(excerpt.size)
     if wanted.fps is not None:
         changes["fps"] = wanted.fps
-    if stretch.num_frames and info.sound_s is not None and stretch.sound_s is None:
+    if excerpt.num_frames and info.sound_s is not None and excerpt.sound_s is None:
         changes["left_out"] = "sound"
-    elif not stretch.num_frames and info.num_frames:
+    elif not excerpt.num_frames and info.num_frames:
         changes["left_out"] = "picture"
     return changes

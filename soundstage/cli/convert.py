@@ -102,7 +102,7 @@ def _planned(source: str, target: str, values: dict[str, Any]) -> Conversion | N
             check_writable(Path(target), (".png",), overwrite=values["force"])
             return None
         planned = planned_conversion(source, target, Wanted(span=span, **given))
-        planned.output.check(planned.stretch.num_frames, overwrite=values["force"])
+        planned.output.check(planned.excerpt.num_frames, overwrite=values["force"])
     except NameTakenError as error:
         raise NameTakenError(f"{error}, or add --force to replace it") from error
     return planned
@@ -130,13 +130,13 @@ def _convert(
 
 
 def _facts(planned: Conversion) -> dict[str, Any]:
-    stretch = planned.stretch
+    excerpt = planned.excerpt
     return {
-        "size": list(planned.output.size(*stretch.size)) if stretch.num_frames else None,
-        "num_frames": stretch.num_frames,
-        "fps": stretch.fps if stretch.num_frames else None,
-        "duration_s": stretch.duration_s,
-        "sound": stretch.sound_s is not None,
+        "size": list(planned.output.size(*excerpt.size)) if excerpt.num_frames else None,
+        "num_frames": excerpt.num_frames,
+        "fps": excerpt.fps if excerpt.num_frames else None,
+        "duration_s": excerpt.duration_s,
+        "sound": excerpt.sound_s is not None,
         "notices": list(planned.notices),
     }
 

@@ -25,7 +25,7 @@ def write_gif(
 ) -> None:
     """Write an animation that repeats. Each frame has its own palette, and holds only what has changed.
 
-    durations_ms: of each frame, a multiple of 10. comment: ASCII. colours: of a palette, 2 to 256.
+    durations_ms: how long each frame is shown, in multiples of 10. comment: ASCII. colours: 2 to 256.
     """
     file.write(b"GIF89a" + b"".join(side.to_bytes(2, "little") for side in size) + b"\0\0\0" + FOREVER)
     if comment:

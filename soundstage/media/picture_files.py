@@ -16,10 +16,10 @@ import numpy as np
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
 from soundstage.media.arrays import Pixels
+from soundstage.media.clip_pieces import ClipPieces
 from soundstage.media.formats import Output
 from soundstage.media.gif import write_gif
 from soundstage.media.picture import COMMENT_KEYS, IMAGE_DESCRIPTION
-from soundstage.media.stream import Stream
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,27 +29,27 @@ TICKS_PER_S = {"GIF": 100, "WEBP": 1000}
 MAX_JPEG_COMMENT = 65_000  # bytes; a JPEG's comment has a length of 16 bits
 
 
-def write_pictures(output: Output, stream: Stream, *, comment: str, overwrite: bool = True) -> None:
+def write_pictures(output: Output, pieces: ClipPieces, *, comment: str, overwrite: bool = True) -> None:
     """Write frames as one animation, or each as a picture of its own.
 
     comment: ASCII, put into every file; a JPEG leaves out one over 65 kB. A GIF shows at most 50 frames per
     second, of a faster clip every second one or fewer. Raises MediaError for a file that cannot be written;
     numbered pictures that were made until then are removed.
     """
-    assert stream.frames is not None
-    if output.numbered or stream.num_frames == 1:
-        _write_each(output, stream, comment, overwrite)
+    assert pieces.frames is not None
+    if output.numbered or pieces.num_frames == 1:
+        _write_each(output, pieces, comment, overwrite)
         return
-    step = frame_step(output, stream.fps)
-    shown = itertools.islice(stream.frames, 0, None, step)
+    step = frame_step(output, pieces.fps)
+    shown = itertools.islice(pieces.frames, 0, None, step)
     kind = output.format.container
-    num_shown = len(range(0, stream.num_frames, step))
-    durations = _durations_ms(num_shown, stream.fps / step, TICKS_PER_S[kind])
+    num_shown = len(range(0, pieces.num_frames, step))
+    durations = _durations_ms(num_shown, pieces.fps / step, TICKS_PER_S[kind])
     with whole_file(output.path, overwrite=overwrite) as part, _pillow_errors(output.path):
         if kind == "GIF":
             colours = output.codec.figure(output.quality)
             with part.open("wb") as file:
-                write_gif(file, shown, durations, size=stream.size, comment=comment, colours=colours)
+                write_gif(file, shown, durations, size=pieces.size, comment=comment, colours=colours)
         else:
             _save(part, output, shown, comment, save_all=True, duration=durations, loop=0)
 
@@ -59,12 +59,12 @@ def frame_step(output: Output, fps: float) -> int:
     return math.ceil(fps / MAX_GIF_FPS) if output.format.container == "GIF" else 1
 
 
-def _write_each(output: Output, stream: Stream, comment: str, overwrite: bool) -> None:
+def _write_each(output: Output, pieces: ClipPieces, comment: str, overwrite: bool) -> None:
     """Write each frame as a picture. What ends this early removes those that were not there before."""
-    assert stream.frames is not None
+    assert pieces.frames is not None
     made: list[Path] = []
     try:
-        for path, frame in zip(output.names(stream.num_frames), stream.frames, strict=True):
+        for path, frame in zip(output.names(pieces.num_frames), pieces.frames, strict=True):
             new = not os.path.lexists(path) or path.stat().st_size == 0
             with whole_file(path, overwrite=overwrite) as part, _pillow_errors(path):
                 _save(part, output, iter([frame]), comment)

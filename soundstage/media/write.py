@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
 from soundstage.media.arrays import Waveform
+from soundstage.media.clip_pieces import ClipPieces, frame_rate
 from soundstage.media.formats import Codec, Output
-from soundstage.media.stream import Stream, frame_rate
 
 if TYPE_CHECKING:
     import av
@@ -34,7 +34,7 @@ SOUND_RATES_HZ = {
 
 
 def write_film(
-    output: Output, stream: Stream, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
+    output: Output, pieces: ClipPieces, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
 ) -> None:
     """Write frames, and sound fitted to their length.
 
@@ -42,15 +42,15 @@ def write_film(
     streaming. An odd side is made even where the encoder needs it. overwrite: see `whole_file`. Raises
     MediaError for samples that are not finite, or a file that cannot be written.
     """
-    stream = stream.of_size(*output.size(*stream.size))
-    assert stream.frames is not None
-    rate = frame_rate(stream.fps)
+    pieces = pieces.of_size(*output.size(*pieces.size))
+    assert pieces.frames is not None
+    rate = frame_rate(pieces.fps)
     with _container(output, metadata, overwrite) as container:
-        video = _video_track(container, output, stream.size, rate)
+        video = _video_track(container, output, pieces.size, rate)
         sound = None
-        if stream.sound is not None:
-            sound = _SoundTrack(container, output.sound, stream.sample_rate_hz, None, stream.fitted_sound())
-        for i, frame in enumerate(stream.frames):
+        if pieces.sound is not None:
+            sound = _SoundTrack(container, output.sound, pieces.sample_rate_hz, None, pieces.fitted_sound())
+        for i, frame in enumerate(pieces.frames):
             container.mux(video.encode(_picture(frame, i, rate, output.codec.layout)))
             if sound is not None:
                 sound.write_until((i + 1) / rate)
@@ -60,15 +60,15 @@ def write_film(
 
 
 def write_sound(
-    output: Output, stream: Stream, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
+    output: Output, pieces: ClipPieces, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
 ) -> None:
     """Write stereo, of 16 bits where the codec is lossless. Samples are clipped to [-1, 1].
 
     Raises MediaError as `write_film`.
     """
     with _container(output, metadata, overwrite) as container:
-        pieces = stream.checked_sound()
-        _SoundTrack(container, output.codec, stream.sample_rate_hz, output.quality, pieces).end()
+        sound = pieces.checked_sound()
+        _SoundTrack(container, output.codec, pieces.sample_rate_hz, output.quality, sound).end()
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from soundstage.cli.main import app
 from soundstage.clip import Clip, read_provenance
 from soundstage.conversion import Wanted, planned_conversion
 from soundstage.errors import MediaError
+from soundstage.media.excerpt import scaled_size
 from soundstage.media.probe import probe
-from soundstage.media.stretch import scaled_size
 from soundstage.request.request import Request
 
 FPS, COUNT, RATE = 12, 12, 48_000
@@ -63,7 +63,7 @@ def test_lossless_frames_and_samples_come_through_as_they_were(ball: Path) -> No
 
 def test_pieces_of_a_long_sound_are_the_whole(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Clip(None, tone(3.0), 24).save("long.flac")
-    monkeypatch.setattr("soundstage.media.stretch.BLOCK_S", 0.7)
+    monkeypatch.setattr("soundstage.media.excerpt.BLOCK_S", 0.7)
     ss.convert("long.flac", "new.wav")
     assert np.array_equal(Clip.open("new.wav").waveform, Clip.open("long.flac").waveform)
 
@@ -183,7 +183,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         planned.run()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        num_bytes.append(planned.stretch.num_frames * 64 * 96 * 3)
+        num_bytes.append(planned.excerpt.num_frames * 64 * 96 * 3)
     assert peaks[1] - peaks[0] < 0.1 * (num_bytes[1] - num_bytes[0])
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 import soundstage.media.write as write
 from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
+from soundstage.media.clip_pieces import ClipPieces, frame_rate
 from soundstage.media.container import read_metadata
 from soundstage.media.formats import output
 from soundstage.media.image import shown_frames
-from soundstage.media.stream import Stream, frame_rate
 from soundstage.request.request import Request
 from tests.media_read import read_media
 
@@ -158,7 +158,7 @@ def test_files_that_are_no_media_are_refused(tmp_path: Path, content: bytes | No
 
 
 def test_a_foreign_film_does_not_say_how_it_was_made(tmp_path: Path) -> None:
-    write.write_film(output(tmp_path / "a.mp4", 25), Stream.of_arrays(gradient(), 24.0, None, RATE))
+    write.write_film(output(tmp_path / "a.mp4", 25), ClipPieces.of_arrays(gradient(), 24.0, None, RATE))
     with pytest.raises(MediaError, match="does not say how it was made"):
         read_provenance(tmp_path / "a.mp4")
 

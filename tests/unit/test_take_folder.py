@@ -20,8 +20,8 @@ from soundstage.cli.spelling import Spoken
 from soundstage.engine import Engine
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError
 from soundstage.library.model_files import find_model
+from soundstage.media.clip_pieces import ClipPieces
 from soundstage.media.formats import output
-from soundstage.media.stream import Stream
 from soundstage.media.write import write_sound
 from soundstage.rendering import window_store as folders
 from soundstage.rendering.encoding_cache import EncodingCache
@@ -329,7 +329,7 @@ def until(events: Iterator[Any], name: str) -> list[Any]:
 
 def song(path: Path, hz: float) -> Path:
     tone = (0.1 * np.sin(np.arange(96_000) * hz / 48_000 * 2 * np.pi)).astype(np.float32)
-    write_sound(output(path, 0), Stream.of_arrays(None, 24, np.stack([tone, tone]), 48_000))
+    write_sound(output(path, 0), ClipPieces.of_arrays(None, 24, np.stack([tone, tone]), 48_000))
     return path
 
 

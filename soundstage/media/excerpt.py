@@ -1,4 +1,4 @@
-"""A stretch of a file of any kind as a stream: all of it or a part, at its own rate and size or others."""
+"""An excerpt of a file of any kind: all of it or a part, at its own rate and size or others, in pieces."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from soundstage.errors import MediaError, shown
 from soundstage.media.arrays import Pixels, Waveform
 from soundstage.media.check import picture_notice, sound_notice
+from soundstage.media.clip_pieces import ClipPieces
 from soundstage.media.image import shown_frames
 from soundstage.media.load import frames_shown, load_sound
 from soundstage.media.probe import Info, probe
-from soundstage.media.stream import Stream
 
 PLAIN_FPS = 24.0  # of a still picture that becomes a clip
 BLOCK_S = 20.0  # of sound are decoded at once
@@ -24,15 +24,13 @@ MAX_SIDE = 16384  # pixels
 NUM_SPANS = 16_000  # of sound on a contact sheet, ten to a column of pixels
 SIZES = "WIDTHxHEIGHT, WIDTHx, xHEIGHT, a height such as 480p, or a share such as 50%"
 
-Size = tuple[int, int]  # width, height in pixels
-
 
 @dataclass(frozen=True)
-class Stretch:
-    """What is read of a file, from start_s on. It is checked, and costs nothing until its stream is taken.
+class Excerpt:
+    """A checked part of a file, from start_s on. It costs nothing until its pieces are taken.
 
-    num_frames: at fps, 0 for sound alone. size: of the frames as they are read, 0 without. sound_s: of the
-    sound that is read, None for a silent stretch. told: what is changed when the file is read.
+    num_frames: at fps, 0 for sound alone. size: that of frames when they are read, 0 without. sound_s:
+    length of the sound that is read, None without. told: what is changed when the file is read.
     """
 
     path: Path
@@ -40,13 +38,13 @@ class Stretch:
     duration_s: float
     num_frames: int
     fps: float
-    size: Size
+    size: tuple[int, int]
     sound_s: float | None
     told: tuple[str, ...] = ()
 
     @classmethod
-    def of_file(cls, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Stretch:
-        """Return a stretch that begins and ends at frames of the file. Raises MediaError for one outside."""
+    def of_file(cls, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Excerpt:
+        """Return one that begins and ends at frames of the file. Raises MediaError for one outside."""
         info = probe(str(path))
         fps = info.fps or PLAIN_FPS
         whole_s = info.num_frames / fps if info.num_frames else info.sound_s or 0.0
@@ -57,17 +55,17 @@ class Stretch:
         )
         return found._with_sound(info, last_s - first_s)
 
-    def _with_sound(self, info: Info, length_s: float | None) -> Stretch:
-        """Return the stretch with the file's sound, as far as there is one. length_s: None is all of it."""
+    def _with_sound(self, info: Info, length_s: float | None) -> Excerpt:
+        """Return the excerpt with the file's sound, as far as there is one. length_s: None is all of it."""
         left_s = 0.0 if info.sound_s is None else info.sound_s - self.start_s
         heard_s = left_s if length_s is None else min(left_s, length_s)
         return replace(self, sound_s=heard_s if heard_s > 0 else None)
 
-    def at_rate(self, fps: float) -> Stretch:
-        """Return the stretch with so many frames a second: each is the one that is shown then."""
+    def at_rate(self, fps: float) -> Excerpt:
+        """Return the excerpt with so many frames a second: each is the one that is shown then."""
         return replace(self, fps=fps, num_frames=max(1, round(self.duration_s * fps)))
 
-    def still(self, at_s: float) -> Stretch:
+    def still(self, at_s: float) -> Excerpt:
         """Return the one frame at a time. Raises MediaError for one that is not within."""
         if not 0 <= at_s <= self.duration_s:
             raise MediaError(
@@ -76,10 +74,10 @@ class Stretch:
         last_s = (self.num_frames - 1) / self.fps
         return replace(self, start_s=min(at_s, last_s), duration_s=1 / self.fps, num_frames=1, sound_s=None)
 
-    def picture_alone(self) -> Stretch:
+    def picture_alone(self) -> Excerpt:
         return replace(self, sound_s=None)
 
-    def sound_alone(self, info: Info, *, to_end: bool) -> Stretch:
+    def sound_alone(self, info: Info, *, to_end: bool) -> Excerpt:
         """Return the sound without the picture. to_end: with what is heard after the picture."""
         heard = self._with_sound(info, None) if to_end else self
         return replace(heard, num_frames=0, size=(0, 0), duration_s=heard.sound_s or 0.0)
@@ -94,14 +92,14 @@ class Stretch:
             found.append(sound_notice(str(self.path), self.start_s, self.sound_s))
         return [notice for notice in found if notice is not None]
 
-    def stream(self) -> Stream:
+    def pieces(self) -> ClipPieces:
         """Return the pieces, which are read while they are taken."""
         sound, rate = None, 48_000
         if self.sound_s is not None:
             rate = load_sound(str(self.path), self.start_s, 1 / BLOCK_S)[1]
             sound = self._sound()
         frames = self._frames() if self.num_frames else None
-        return Stream(frames, self.num_frames, self.size, self.fps, sound, rate, self.duration_s)
+        return ClipPieces(frames, self.num_frames, self.size, self.fps, sound, rate, self.duration_s)
 
     def overview(self) -> list[tuple[float, Pixels]]:
         """Return the frames of a contact sheet with their times."""
@@ -115,7 +113,7 @@ class Stretch:
         """Return the lowest and highest samples of short spans, for a contact sheet; None without sound."""
         if self.sound_s is None:
             return None
-        count = max(1, int(self.sound_s * self.stream().sample_rate_hz / NUM_SPANS))
+        count = max(1, int(self.sound_s * self.pieces().sample_rate_hz / NUM_SPANS))
         return np.concatenate([_extremes(piece, count) for piece in self._sound()], 1)
 
     def _times_s(self) -> list[float]:
@@ -168,7 +166,7 @@ def _cut(path: Path, info: Info, start_s: float, end_s: float, whole_s: float) -
     return first / fps, last / fps
 
 
-def scaled_size(text: str, own: Size) -> Size:
+def scaled_size(text: str, own: tuple[int, int]) -> tuple[int, int]:
     """Return the size that words ask for, in the shape of the own one, which is never distorted.
 
     Two sides are a box that it fits into. Raises MediaError for other words, and for too large sides.

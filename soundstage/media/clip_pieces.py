@@ -19,12 +19,12 @@ NTSC = Fraction(1000, 1001)
 
 
 @dataclass(frozen=True)
-class Stream:
+class ClipPieces:
     """The pieces of a clip, which can be taken once.
 
     frames: (H, W, 3) uint8 RGB each, so many as num_frames says; None for sound alone, which has 0 of them.
     size: width and height of the frames. sound: (2, n) in [-1, 1] each; None for a silent clip. duration_s:
-    of the picture, or of sound alone.
+    length of the picture, or of sound alone.
     """
 
     frames: Iterable[Pixels] | None
@@ -38,8 +38,8 @@ class Stream:
     @classmethod
     def of_arrays(
         cls, frames: Frames | None, fps: float, waveform: Waveform | None, sample_rate_hz: int
-    ) -> Stream:
-        """Return the stream of frames (F, H, W, 3) and samples (2, n). Raises MediaError for other shapes."""
+    ) -> ClipPieces:
+        """Return frames (F, H, W, 3) and samples (2, n) as pieces. Raises MediaError for other shapes."""
         count, width, height = 0, 0, 0
         if frames is not None:
             if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
@@ -74,8 +74,8 @@ class Stream:
             ) from error
         return frames, waveform, self.sample_rate_hz
 
-    def of_size(self, width: int, height: int) -> Stream:
-        """Return the stream with frames that are so large: their last column and row are repeated."""
+    def of_size(self, width: int, height: int) -> ClipPieces:
+        """Return the pieces with frames that are so large: their last column and row are repeated."""
         right, below = width - self.size[0], height - self.size[1]
         if self.frames is None or not (right or below):
             return self
@@ -105,8 +105,8 @@ class Stream:
             for first in range(0, block.shape[1], self.sample_rate_hz):
                 yield block[:, first : first + self.sample_rate_hz]
 
-    def told(self, progress: Callable[[float], None]) -> Stream:
-        """Return the stream that calls a function with the share, up to 1, that was taken."""
+    def told(self, progress: Callable[[float], None]) -> ClipPieces:
+        """Return the pieces that call a function with the share, up to 1, that was taken."""
         if self.frames is not None:
             return replace(self, frames=_counted(self.frames, lambda _: 1 / self.num_frames, progress))
         total = max(1, round(self.duration_s * self.sample_rate_hz))

@@ -46,6 +46,7 @@ _HOMES = {
     "Take": "soundstage.request.take",
     "WeightsError": "soundstage.errors",
     "convert": "soundstage.conversion",
+    "import_workflow": "soundstage.compat.comfy.workflow",
     "load": "soundstage.engine",
 }
 
@@ -85,6 +86,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "convert",
+    "import_workflow",
     "load",
 ]
 
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from soundstage.clip import Clip
+    from soundstage.compat.comfy.workflow import import_workflow
     from soundstage.compat.diffusers import LTXVideoPipeline
     from soundstage.continuous import Continuous, Pacer
     from soundstage.conversion import convert

@@ -210,7 +210,11 @@ def _wishes(prompts: Sequence[str], values: Values) -> Iterator[tuple[str, Value
 def _lines(file: str) -> Iterator[tuple[str, Values]]:
     """Yield (where it stands, fields of the request) of each line of a file."""
     name = "standard input" if file == STDIN else file
-    numbered = ((number, line.strip()) for number, line in enumerate(_text(file, name).split("\n"), 1))
+    text = _text(file, name)
+    if text.lstrip().startswith("{") and (one := _whole_record(text)):
+        yield name, one
+        return
+    numbered = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
     lines = [(number, line) for number, line in numbered if line and not line.startswith("#")]
     if not lines:
         raise RequestError(f"{name} holds no prompt; write one on each line")
@@ -237,6 +241,14 @@ def _text(file: str, name: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RequestError(f"{name} is no text in UTF-8; give one prompt on each line") from None
+
+
+def _whole_record(text: str) -> Values:
+    """Return the fields of a file that is one object over several lines; nothing for other files."""
+    try:
+        return _record(text) if "\n" in text.strip() else {}
+    except RequestError:
+        return {}
 
 
 def _record(line: str) -> Values:

@@ -25,6 +25,7 @@ COMMAND_GROUPS = {
     "bench": "soundstage.cli.bench",
     "convert": "soundstage.cli.convert",
     "doctor": "soundstage.cli.doctor",
+    "import-workflow": "soundstage.cli.workflow",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
 }

@@ -1,1 +1,1 @@
-"""Other programs' spellings of the engine: diffusers' pipelines and Scope's configs."""
+"""Other programs' spellings of the engine: diffusers' pipelines, Scope's configs, ComfyUI's workflows."""

@@ -1,0 +1,430 @@
+"""One sampling node as a pass: its noise levels, sampler, guidance, LoRAs, words and seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from soundstage.compat.comfy.graph import ComfyNode, Graph, Link
+from soundstage.compat.comfy.latents import LatentReader, LatentShape
+from soundstage.compat.comfy.nodes import NODES
+from soundstage.compat.comfy.notes import Notes
+from soundstage.compat.comfy.values import NodeValues
+from soundstage.errors import RequestError
+from soundstage.sampling import schedules
+from soundstage.sampling.sampler_info import sampler_key
+
+TYPES = {  # of ComfyUI's samplers by the node that is one
+    "SamplerEulerAncestral": "euler_ancestral",
+    "SamplerEulerAncestralCFGPP": "euler_ancestral_cfg_pp",
+    "SamplerER_SDE": "er_sde",
+}
+SAMPLERS = {"res_2s_ode": "res_2s", "euler_a": "euler_ancestral"}
+MAX_SEED = 2**63
+
+
+@dataclass
+class Levels:
+    """Noise levels of a pass: a list, or the name of a schedule with a number of steps."""
+
+    sigmas: tuple[float, ...] = ()
+    schedule: str | None = None
+    steps: int | None = None
+
+
+@dataclass
+class FoundPass:
+    """Describe one pass. node: its sampling node. shape: its latent."""
+
+    node: ComfyNode
+    levels: Levels = field(default_factory=Levels)
+    sampler: str = "euler"
+    video: dict[str, Any] = field(default_factory=lambda: {"cfg": 1.0})
+    audio: dict[str, Any] = field(default_factory=lambda: {"cfg": 1.0})
+    loras: list[tuple[str, float, ComfyNode]] = field(default_factory=list)
+    prompt: str | None = None
+    negative: str | None = None
+    seed: int | None = None
+    seed_from: ComfyNode | None = None
+    shape: LatentShape = field(default_factory=LatentShape)
+
+
+class PassReader:
+    """Read the passes of a graph."""
+
+    def __init__(self, graph: Graph, values: NodeValues, notes: Notes) -> None:
+        self.graph, self.values, self.notes = graph, values, notes
+        self.latents = LatentReader(graph, values, notes)
+        self.models: dict[str, ComfyNode] = {}  # files that loaders name
+
+    def read(self, node: ComfyNode) -> FoundPass:
+        """Return the pass of a sampling node."""
+        found = FoundPass(node)
+        self.notes.read.add(node.id)
+        found.shape = self.latents.shape(node.inputs.get("latent_image", node.inputs.get("latents")))
+        if node.type == "KSampler":
+            self._simple(node, found)
+        elif node.type == "SamplerCustom":
+            self._guidance_of(node, found)
+            found.levels = self._levels(node.inputs.get("sigmas"))
+            found.sampler = self._sampler(node.inputs.get("sampler"))
+            self._seed(node, "noise_seed", found)
+        else:
+            self._guider(self.latents.arrive(node.inputs.get("guider")), found)
+            found.levels = self._levels(node.inputs.get("sigmas"))
+            found.sampler = self._sampler(node.inputs.get("sampler"))
+            self._noise(self.latents.arrive(node.inputs.get("noise")), found)
+        if node.type == "LTXVNormalizingSampler":
+            self.notes.leave(node, "its factors after each step are not carried; the pass runs without them")
+        if node.type == "LTXVLoopingSampler":
+            self.notes.leave(
+                node, "its tiles and overlaps are not carried; take splits a long clip into windows"
+            )
+        return found
+
+    # --- Noise and noise levels ---
+
+    def _simple(self, node: ComfyNode, found: FoundPass) -> None:
+        """Read KSampler, which has everything in itself."""
+        self._guidance_of(node, found)
+        self._seed(node, "seed", found)
+        found.sampler = self._named_sampler(node, str(self.values.of(node, "sampler_name", "euler")))
+        found.levels = self._scheduled(node)
+
+    def _noise(self, at: tuple[ComfyNode, int] | None, found: FoundPass) -> None:
+        if at is None:
+            return
+        node = at[0]
+        if node.type == "DisableNoise":
+            self.notes.leave(node, "a pass without noise of its own is not carried; each pass draws noise")
+        else:
+            self._seed(node, "noise_seed", found)
+
+    def _seed(self, node: ComfyNode, name: str, found: FoundPass) -> None:
+        self.notes.read.add(node.id)
+        seed = self.values.of(node, name)
+        if not isinstance(seed, (int, float)) or not math.isfinite(seed):
+            self.notes.leave(node, "its seed is no number; another is taken")
+            return
+        if not 0 <= int(seed) < MAX_SEED:
+            self.notes.leave(
+                node, f"seed {int(seed)} is outside 0 to 2^63 - 1; {int(seed) % MAX_SEED} is taken"
+            )
+        found.seed, found.seed_from = int(seed) % MAX_SEED, node
+
+    def _levels(self, link: Any) -> Levels:
+        at = self.latents.arrive(link)
+        if at is None:
+            self.notes.tell(
+                "the noise levels of a pass are not given; the recipe's or the model's own are taken"
+            )
+            return Levels()
+        node, slot = at
+        self.notes.read.add(node.id)
+        if node.type in ("ManualSigmas", "StringToSigmas"):
+            return self._typed(node)
+        if node.type == "LTXVScheduler":
+            return self._ltx(node)
+        if node.type == "BasicScheduler":
+            return self._scheduled(node)
+        if node.type == "LinearQuadraticSchedule":
+            return Levels(schedule="linear-quadratic", steps=int(self.values.number(node, "steps", 8) or 8))
+        if node.type in ("SplitSigmas", "SplitSigmasDenoise", "SetFirstSigma"):
+            return self._part(node, slot)
+        self.notes.leave(node, "its noise levels are not known; give sigmas, or a schedule and steps")
+        return Levels()
+
+    def _typed(self, node: ComfyNode) -> Levels:
+        text = str(self.values.of(node, "sigmas", self.values.of(node, "string", "")))
+        try:
+            numbers = tuple(float(word) for word in text.replace(";", ",").replace(",", " ").split())
+            return self._checked(node, numbers)
+        except ValueError:
+            self.notes.leave(node, f"its noise levels are '{text[:60]}', which are no numbers; give sigmas")
+            return Levels()
+
+    def _checked(self, node: ComfyNode, numbers: tuple[float, ...]) -> Levels:
+        """Return a list that can be run; others are left out."""
+        try:
+            sigmas = schedules.check(numbers)
+        except RequestError as error:
+            self.notes.leave(node, f"its noise levels cannot be run ({error}); give sigmas")
+            return Levels()
+        self.notes.carry(node, "sigmas", ", ".join(f"{sigma:g}" for sigma in sigmas))
+        return Levels(sigmas)
+
+    def _ltx(self, node: ComfyNode) -> Levels:
+        """Read LTXVScheduler: our ltx2, for the same number of tokens."""
+        steps = int(self.values.number(node, "steps", 20) or 20)
+        low, high = self.values.number(node, "base_shift", 0.95), self.values.number(node, "max_shift", 2.05)
+        stretch = bool(self.values.of(node, "stretch", True))
+        terminal = self.values.number(node, "terminal", 0.1) if stretch else None
+        tokens = schedules.MAX_TOKENS
+        if isinstance(node.inputs.get("latent"), Link):
+            counted = self.latents.quiet_shape(node.inputs["latent"]).num_tokens
+            if counted is None:
+                self.notes.leave(
+                    node, "the size of its latent is not known; the list for 4096 tokens is taken"
+                )
+            tokens = counted or tokens
+        published = (schedules.BASE_SHIFT, schedules.MAX_SHIFT, schedules.TERMINAL)
+        if tokens == schedules.MAX_TOKENS and (low, high, terminal) == published:
+            self.notes.carry(node, "schedule", f"ltx2, {steps} steps")
+            return Levels(schedule="ltx2", steps=steps)
+        equal = equal_tokens(tokens, low or 0.0, high or 0.0)
+        return self._checked(node, schedules.ltx2(steps, equal, terminal=terminal))  # type: ignore[arg-type]
+
+    def _scheduled(self, node: ComfyNode) -> Levels:
+        """Read a scheduler by name, as KSampler and BasicScheduler have it."""
+        name = str(self.values.of(node, "scheduler", "normal")).replace("_", "-")
+        steps = int(self.values.number(node, "steps", 20) or 20)
+        denoise = self.values.number(node, "denoise", 1.0) or 1.0
+        if name == "simple":
+            shift = self._shift(node)
+            return self._checked(node, simple_levels(steps, denoise, shift))
+        if name not in ("linear-quadratic", "beta"):
+            self.notes.leave(
+                node,
+                f"scheduler '{name}' has no equal here; {steps} steps of the model's own schedule are taken, "
+                "or give sigmas",
+            )
+            return Levels(steps=steps)
+        if denoise < 1:
+            return self._checked(node, schedules.named(name, steps, denoise=denoise))
+        self.notes.carry(node, "schedule", f"{name}, {steps} steps")
+        return Levels(schedule=name, steps=steps)
+
+    def _shift(self, node: ComfyNode) -> float:
+        """Return the shift that ModelSamplingLTXV sets for a model, or the family's own."""
+        at = self.latents.arrive(node.inputs.get("model"))
+        while at is not None:
+            if at[0].type == "ModelSamplingLTXV":
+                self.notes.read.add(at[0].id)
+                low, high = (
+                    self.values.number(at[0], n, d) or 0
+                    for n, d in (("base_shift", 0.95), ("max_shift", 2.05))
+                )
+                tokens = (
+                    self.latents.quiet_shape(at[0].inputs.get("latent")).num_tokens or schedules.MAX_TOKENS
+                )
+                return low + (tokens - schedules.BASE_TOKENS) * (high - low) / _SPAN
+            at = self.latents.arrive(at[0].inputs.get("model"))
+        return schedules.BETA_SHIFT
+
+    def _part(self, node: ComfyNode, slot: int) -> Levels:
+        whole = self._levels(node.inputs.get("sigmas"))
+        numbers = whole.sigmas or (
+            schedules.named(whole.schedule, whole.steps or 8) if whole.schedule else ()
+        )
+        if not numbers:
+            return whole
+        if node.type == "SetFirstSigma":
+            first = self.values.number(node, "sigma", numbers[0]) or numbers[0]
+            return self._checked(node, (min(first, 1.0), *numbers[1:]))
+        step = int(self.values.number(node, "step", 0) or 0)
+        if node.type == "SplitSigmasDenoise":
+            count = len(numbers) - 1
+            step = count - round(count * (self.values.number(node, "denoise", 1.0) or 1.0))
+        return self._checked(node, numbers[step:] if slot == 1 else numbers[: step + 1])
+
+    # --- Sampler ---
+
+    def _sampler(self, link: Any) -> str:
+        at = self.latents.arrive(link)
+        if at is None:
+            return "euler"
+        node = at[0]
+        name = TYPES.get(node.type) or str(self.values.of(node, "sampler_name", "")).rpartition("/")[2]
+        if node.type == "SamplerEulerAncestral" and self.values.number(node, "eta", 1.0) == 0:
+            name = "euler"  # without new noise they are one
+        elif (self.values.number(node, "eta", 1.0) or 0) not in (1.0,) and node.type != "KSamplerSelect":
+            self.notes.leave(
+                node, f"eta {self.values.of(node, 'eta')} is not carried; the sampler's own is taken"
+            )
+        return self._named_sampler(node, name)
+
+    def _named_sampler(self, node: ComfyNode, name: str) -> str:
+        try:
+            key = sampler_key(SAMPLERS.get(name, name))
+        except RequestError as error:
+            self.notes.leave(node, f"{error}; euler is taken")
+            return "euler"
+        self.notes.carry(node, "sampler", key)
+        return key
+
+    # --- Guidance ---
+
+    def _guider(self, at: tuple[ComfyNode, int] | None, found: FoundPass) -> None:
+        if at is None:
+            return
+        node = at[0]
+        self.notes.read.add(node.id)
+        if node.type == "BasicGuider":
+            self._model(node.inputs.get("model"), found)
+            found.prompt = self._text(node.inputs.get("conditioning"), found)
+            return
+        self._guidance_of(node, found)
+
+    def _guidance_of(self, node: ComfyNode, found: FoundPass) -> None:
+        """Read the guidance, model and words of a guider, or of a sampling node that has them itself."""
+        self._model(node.inputs.get("model"), found)
+        found.prompt = self._text(node.inputs.get("positive"), found)
+        found.negative = self._text(node.inputs.get("negative"), found)
+        cfg = self.values.number(node, "cfg", 1.0)
+        if node.type == "LTXVDualCFGGuider":
+            found.video, found.audio = (
+                {"cfg": self.values.number(node, f"{name}_cfg", 1.0)} for name in ("video", "audio")
+            )
+        elif node.type == "MultimodalGuider":
+            self._multimodal(node, found)
+        elif node.type == "STGGuider":
+            stg, rescale = self.values.number(node, "stg", 1.0), self.values.number(node, "rescale", 0.7)
+            found.video = {"cfg": cfg, "stg": stg, "rescale": rescale}
+            found.audio = dict(found.video)
+        elif node.type == "APGGuider":
+            names = {"cfg": "cfg_scale", "apg_eta": "eta", "apg_norm": "norm_threshold"}
+            found.video = {name: self.values.number(node, key, 1.0) for name, key in names.items()}
+            found.audio = dict(found.video)
+        elif node.type in ("CFGGuider", "KSampler", "SamplerCustom"):
+            found.video, found.audio = {"cfg": cfg}, {"cfg": cfg}
+        else:
+            self.notes.leave(node, "this guider is not known; guidance 1 is taken")
+            return
+        self.notes.carry(node, "guidance", f"picture {_told(found.video)}; sound {_told(found.audio)}")
+
+    def _multimodal(self, node: ComfyNode, found: FoundPass) -> None:
+        text = str(self.values.of(node, "skip_blocks", ""))
+        blocks = [int(word) for word in text.replace(",", " ").split() if word.isdigit()]
+        at = self.latents.arrive(node.inputs.get("parameters"))
+        while at is not None and at[0].type == "GuiderParameters":
+            one = at[0]
+            self.notes.read.add(one.id)
+            number = self.values.number
+            scales: dict[str, Any] = {
+                "cfg": number(one, "cfg", 1.0),
+                "stg": number(one, "stg", 1.0) if self.values.of(one, "perturb_attn", True) else 0.0,
+                "rescale": number(one, "rescale", 0.7),
+                "modality": number(one, "modality_scale", 0.0)
+                if self.values.of(one, "cross_attn", True)
+                else 1.0,
+                "skip_step": int(number(one, "skip_step", 0) or 0),
+            }
+            if scales["stg"]:
+                scales["stg_blocks"] = blocks
+            side = "audio" if str(self.values.of(one, "modality", "VIDEO")).upper() == "AUDIO" else "video"
+            setattr(found, side, scales)
+            at = self.latents.arrive(one.inputs.get("parameters"))
+
+    # --- Model and words ---
+
+    def _model(self, link: Any, found: FoundPass) -> None:
+        """Collect the LoRAs of a model, those nearest to its file first, and the file's name."""
+        at = self.latents.arrive(link)
+        loras: list[tuple[str, float, ComfyNode]] = []
+        while at is not None:
+            node = at[0]
+            self.notes.read.add(node.id)
+            role = NODES[node.type].role if node.type in NODES else ""
+            if role == "loader":
+                self.loader(node)
+                break
+            loras += reversed(self._loras(node)) if role == "lora" else ()
+            if node.type == "LTXVReferenceAudio":
+                self.latents.identity(node, found.shape, "reference_audio")
+            elif node.type == "LTXQ8Patch":
+                self.notes.leave(node, "8-bit weights are not carried; give --weights int8 or fp8")
+            elif not role:
+                self.notes.leave(node, "this change of the model is not known, and left out")
+            at = self.latents.arrive(node.inputs.get("model"))
+        found.loras = loras[::-1]
+
+    def _loras(self, node: ComfyNode) -> list[tuple[str, float, ComfyNode]]:
+        if node.type == "Power Lora Loader (rgthree)":
+            held = [
+                v
+                for v in node.inputs.values()
+                if isinstance(v, Mapping) and v.get("on", True) and v.get("lora")
+            ]
+            return [(str(v["lora"]), float(v.get("strength") or 0), node) for v in held]
+        strength = self.values.number(node, "strength_model", 1.0)
+        return [(str(self.values.of(node, "lora_name", "")), 1.0 if strength is None else strength, node)]
+
+    def loader(self, node: ComfyNode) -> None:
+        """Remember the file that a loader names."""
+        self.notes.read.add(node.id)
+        names = NODES[node.type].values
+        for name in names:
+            value = self.values.of(node, name)
+            if isinstance(value, str) and PurePosixPath(value.replace("\\", "/")).suffix:
+                self.models.setdefault(PurePosixPath(value.replace("\\", "/")).name, node)
+
+    def _text(self, link: Any, found: FoundPass) -> str | None:
+        """Return the words of a conditioning, and read the rate and the voice that lie on the way."""
+        at = self.latents.arrive(link)
+        while at is not None:
+            node, slot = at
+            self.notes.read.add(node.id)
+            self._beside(node, found.shape)
+            kind = NODES.get(node.type)
+            if kind is not None and kind.role == "text":
+                return self._typed_text(node)
+            if node.type == "ConditioningZeroOut":
+                return None
+            if kind is not None and kind.through:
+                name = kind.through[min(slot, len(kind.through) - 1)]
+            else:
+                name = next(
+                    (n for n in ("conditioning", "positive") if isinstance(node.inputs.get(n), Link)), ""
+                )
+                self.notes.leave(node, "what it does to the prompt is not known, and left out")
+            at = self.latents.arrive(node.inputs.get(name))
+        return None
+
+    def _beside(self, node: ComfyNode, shape: LatentShape) -> None:
+        """Read what a conditioning holds besides words."""
+        rate = self.values.number(node, "frame_rate") if node.type == "LTXVConditioning" else None
+        if rate is None and node.type == "LTXVConditioning":
+            shape.rate_of_file = True
+            self.notes.leave(node, "its frame rate hangs on files that are not here; give --inputs, or fps")
+        if rate and shape.fps != rate:
+            shape.fps = rate
+            self.notes.carry(node, "fps", f"{rate:g}")
+        if node.type == "LTXVSetAudioRefTokens":
+            self.latents.voice(node, shape)
+
+    def _typed_text(self, node: ComfyNode) -> str | None:
+        name = "text" if "text" in node.inputs else "prompt"
+        text = self.values.of(node, name)
+        for one in self.graph.upstream(node).values():
+            if one.type in NODES and NODES[one.type].role == "enhancer" and one.id in self.values.read:
+                self.notes.leave(
+                    one, "the prompt is taken as typed, not as this language model would write it"
+                )
+        if text is None:
+            self.notes.leave(node, "its text is made by nodes that are not known; give --prompt")
+        return None if text is None else str(text)
+
+
+_SPAN = schedules.MAX_TOKENS - schedules.BASE_TOKENS
+
+
+def equal_tokens(tokens: float, low: float, high: float) -> float:
+    """Return the number of tokens at which the published line has another line's shift at `tokens`."""
+    shift = low + (tokens - schedules.BASE_TOKENS) * (high - low) / _SPAN
+    slope = (schedules.MAX_SHIFT - schedules.BASE_SHIFT) / _SPAN
+    return schedules.BASE_TOKENS + (shift - schedules.BASE_SHIFT) / slope
+
+
+def simple_levels(steps: int, denoise: float, shift: float) -> tuple[float, ...]:
+    """Return the levels of ComfyUI's simple scheduler: every n-th of a table of 10000, from the top."""
+    count = int(steps / denoise) if denoise < 1 else steps
+    size = schedules.BETA_LEVELS
+    levels = [schedules.shifted((size - int(i * size / count)) / size, shift) for i in range(count)]
+    return (*levels, 0.0)[-(steps + 1) :]
+
+
+def _told(scales: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in scales.items() if isinstance(value, (int, float)))

@@ -1,0 +1,446 @@
+"""Read a ComfyUI workflow into a request, with a note for all that was carried and all that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soundstage.compat.comfy.files import workflow_in
+from soundstage.compat.comfy.graph import ComfyNode, Graph, Link, read_graph
+from soundstage.compat.comfy.latents import STRIDE, LatentReader
+from soundstage.compat.comfy.nodes import NODES
+from soundstage.compat.comfy.notes import Note, Notes
+from soundstage.compat.comfy.passes import FoundPass, PassReader
+from soundstage.compat.comfy.recipe import (
+    file_of,
+    is_distilled_lora,
+    levels_of,
+    nearest_shipped,
+    own_recipe,
+    pass_names,
+    reads_negative,
+)
+from soundstage.compat.comfy.values import NodeValues
+from soundstage.errors import RequestError
+from soundstage.files import check_writable, whole_file
+from soundstage.request.recipe import Recipe
+from soundstage.request.request import Request
+from soundstage.types import enlargement
+
+MAX_PASSES = 8
+DEFAULT_FPS = 25.0  # of ComfyUI's model where no node says one
+CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".webp", ".m4v"}
+_NEUTRAL = {"cfg": 1.0, "stg": 0.0, "modality": 1.0, "rescale": 0.0, "skip_step": 0}
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A request read from a ComfyUI workflow. models: names of the model files that it loads.
+
+    recipe: the recipe of its passes where none of the shipped ones has their numbers; None where one has.
+    """
+
+    request: Request
+    notes: tuple[Note, ...]
+    recipe: Recipe | None = None
+    models: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of the request that the workflow sets, JSON-ready."""
+        short = self.request.model_dump(mode="json", exclude_defaults=True)
+        fields = self.request.model_dump(mode="json", exclude_unset=True)
+        return {name: short.get(name, value) for name, value in fields.items()}
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+        """Write the request as JSON, and its recipe beside it as .yaml; return the request's path."""
+        import yaml
+
+        target, fields = Path(path), self.to_dict()
+        beside = target.resolve().with_suffix(".yaml")
+        check_writable(target, (".json",), overwrite=overwrite)
+        if self.recipe is not None:
+            check_writable(beside, (".yaml",), overwrite=overwrite)
+            fields["recipe"] = str(beside)
+        with whole_file(target, overwrite=overwrite) as part:
+            part.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            if self.recipe is not None:
+                with whole_file(beside, overwrite=overwrite) as recipe:
+                    recipe.write_text(yaml.safe_dump(file_of(self.recipe), sort_keys=False), encoding="utf-8")
+        return target
+
+
+def import_workflow(
+    path: str | os.PathLike[str],
+    *,
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    node: str | None = None,
+    prompt: str | None = None,
+) -> Workflow:
+    """Read a ComfyUI workflow from its JSON, or from a picture, clip or sound that ComfyUI saved.
+
+    inputs: folders of the files that it loads, besides the workflow's own. node: the saving node to read,
+    where there are several. prompt: the prompt, in place of the workflow's.
+    Raises RequestError for a file without a workflow, or a workflow without LTX nodes.
+    """
+    file = Path(path)
+    graph = read_graph(workflow_in(file), str(file))
+    folders = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    return _Reading(graph, file, [Path(folder) for folder in folders]).workflow(node, prompt)
+
+
+class _Reading:
+    """One reading of a graph, from a node that saves back to the nodes that load."""
+
+    def __init__(self, graph: Graph, file: Path, folders: Sequence[Path]) -> None:
+        self.graph, self.file, self.notes = graph, file, Notes()
+        self.folders = [*folders, file.parent, file.parent / "input"]
+        self.values = NodeValues(graph, self.find)
+        self.passes = PassReader(graph, self.values, self.notes)
+        self.latents: LatentReader = self.passes.latents
+
+    def find(self, name: str) -> Path | None:
+        """Return where a file is that the workflow loads, or None."""
+        for folder in self.folders if name else ():
+            try:
+                if (folder / name).is_file():
+                    return folder / name
+            except (OSError, ValueError):
+                return None
+        return None
+
+    def workflow(self, node: str | None, prompt: str | None) -> Workflow:
+        """Return the request of the chosen output."""
+        output = self._output(node)
+        picture, sound, made = self._ends(output)
+        passes = self._chain(picture or sound)
+        fields = self._fields(passes, prompt)
+        fields |= self._modalities(passes, picture, sound)
+        self._rate(fields, passes, made)
+        recipe = self._recipe(fields, passes, sound)
+        self._unread(output)
+        self.notes.tell("ComfyUI draws its noise otherwise: the same seed makes another clip here")
+        return Workflow(Request(**fields), tuple(self.notes.found), recipe, tuple(self.passes.models))
+
+    # --- Which output ---
+
+    def _output(self, asked: str | None) -> ComfyNode:
+        """Return the saving node to read: the one asked for, or that with the most passes behind it."""
+        ends = [n for n in self.graph.nodes.values() if n.type in NODES and NODES[n.type].role == "output"]
+        ranked = sorted(((self._samplers(n), n) for n in ends), key=lambda pair: -len(pair[0]))
+        ranked = [(found, one) for found, one in ranked if found]
+        if not any("LTX" in one.type for one in self.graph.nodes.values()):
+            raise RequestError(
+                f"{self.file} is a ComfyUI workflow without LTX nodes, which no request stands for"
+            )
+        if asked is not None:
+            chosen = next((pair for pair in ranked if pair[1].id == asked), None)
+            if chosen is None:
+                listed = ", ".join(str(one) for _, one in ranked) or "none"
+                raise RequestError(f"node {asked} saves nothing that is sampled; those that do are {listed}")
+        elif not ranked:
+            raise RequestError(
+                f"{self.file} has LTX nodes, but none that saves what they make; add a SaveVideo node"
+            )
+        else:
+            chosen = ranked[0]
+        told = {frozenset(chosen[0])}
+        for found, one in ranked:
+            if frozenset(found) not in told:
+                told.add(frozenset(found))
+                self.notes.tell(f"{one} is another clip; give --node {one.id} to read it")
+        return chosen[1]
+
+    def _samplers(self, node: ComfyNode) -> set[str]:
+        return {
+            n.id for n in self._needed(node).values() if n.type in NODES and NODES[n.type].role == "sampler"
+        }
+
+    def _needed(self, node: ComfyNode) -> dict[str, ComfyNode]:
+        """Return the nodes that a node needs, by the ways that are switched on."""
+        found: dict[str, ComfyNode] = {}
+        waiting = [node]
+        while waiting:
+            one = waiting.pop()
+            if one.id in found:
+                continue
+            found[one.id] = one
+            role = NODES[one.type].role if one.type in NODES else ""
+            used = (
+                [self.values.switched(one), one.inputs.get("switch")]
+                if role == "switch"
+                else one.inputs.values()
+            )
+            if role == "enhancer":
+                used = [one.inputs.get("prompt")]
+            waiting += [self.graph.nodes[value.node] for value in used if isinstance(value, Link)]
+        return found
+
+    # --- The way back ---
+
+    def _ends(self, output: ComfyNode) -> tuple[ComfyNode | None, ComfyNode | None, float | None]:
+        """Return the sampling nodes whose picture and sound are saved, and the rate of the file."""
+        self.notes.read.add(output.id)
+        if "audio" in output.type.lower():
+            return None, self._sampled(output.inputs.get("audio")), None
+        at: tuple[ComfyNode, int] | None = (output, 0)
+        rate: float | None = None
+        sound: ComfyNode | None = None
+        while at is not None:
+            node, slot = at
+            self.notes.read.add(node.id)
+            role = NODES[node.type].role if node.type in NODES else ""
+            rate = rate or next(
+                (r for n in ("fps", "frame_rate") if (r := self.values.number(node, n))), None
+            )
+            if isinstance(node.inputs.get("audio"), Link):
+                sound = sound or self._sampled(node.inputs["audio"])
+            if role in ("decode", "sampler"):
+                return self._sampled(Link(node.id, slot)), sound, rate
+            if not role:
+                self.notes.leave(node, "what it does to the finished clip is not known, and left out")
+            at = self.latents.arrive(node.inputs.get(self._picture_input(node)))
+        return None, sound, rate
+
+    def _picture_input(self, node: ComfyNode) -> str:
+        if node.type in NODES and NODES[node.type].through:
+            return NODES[node.type].through[0]
+        names = ("images", "image", "video", "image_a", "frames", "input", "source")
+        return next((name for name in names if isinstance(node.inputs.get(name), Link)), "")
+
+    def _sampled(self, link: Any) -> ComfyNode | None:
+        """Return the sampling node that a decoded picture or sound comes from."""
+        at = self.latents.arrive(link)
+        while at is not None:
+            node, slot = at
+            role = NODES[node.type].role if node.type in NODES else ""
+            if role == "sampler":
+                return node
+            if role == "decode":
+                self.notes.read.add(node.id)
+                found = self.latents.quiet_shape(node.inputs.get(NODES[node.type].through[0]))
+                return found.before or found.sound_before
+            name = (
+                NODES[node.type].through[min(slot, len(NODES[node.type].through) - 1)]
+                if role in ("image", "audio")
+                else ""
+            )
+            at = self.latents.arrive(node.inputs.get(name))
+        return None
+
+    def _chain(self, last: ComfyNode | None) -> list[FoundPass]:
+        """Return the passes, first to last."""
+        if last is None:
+            raise RequestError(f"{self.file} saves nothing that an LTX sampling node makes")
+        found: list[FoundPass] = []
+        node: ComfyNode | None = last
+        while node is not None:
+            if len(found) == MAX_PASSES:
+                raise RequestError(
+                    f"{self.file} has more than {MAX_PASSES} passes; a recipe of that many is not made"
+                )
+            found.insert(0, self.passes.read(node))
+            shape = found[0].shape
+            node = shape.before or (shape.sound_before if shape.no_picture else None)
+        return found
+
+    # --- Fields ---
+
+    def _fields(self, passes: Sequence[FoundPass], prompt: str | None) -> dict[str, Any]:
+        """Return what a request of these passes says besides its recipe."""
+        first = passes[0]
+        text = prompt if prompt is not None else next((p.prompt for p in passes if p.prompt), None)
+        if not text or not text.strip():
+            raise RequestError(
+                f"{self.file} has no prompt that can be read; give one by --prompt", field="prompt"
+            )
+        if prompt is None and any(p.prompt not in (None, text) for p in passes):
+            self.notes.tell("the passes have different prompts; that of the first is taken for all")
+        fields: dict[str, Any] = {"prompt": text}
+        negative = next((p.negative for p in passes if p.negative), None)
+        if not any(map(reads_negative, passes)):
+            if negative:
+                self.notes.tell("the negative prompt is left out, as nothing reads it at guidance 1")
+        elif negative:
+            fields["negative_prompt"] = negative
+        else:
+            self.notes.tell("guidance is on without a negative prompt; the model's own is taken")
+        if first.seed is not None:
+            fields["seed"] = first.seed
+            self.notes.carry(first.seed_from or first.node, "seed", first.seed)
+        fields |= self._shape(passes)
+        fields |= self._conditions(passes, fields.get("num_frames"))
+        fields["loras"] = self._loras(passes)
+        return {name: value for name, value in fields.items() if value not in ([], None)}
+
+    def _shape(self, passes: Sequence[FoundPass]) -> dict[str, Any]:
+        first = passes[0].shape
+        roles = [role for one in passes for role in one.shape.upsample]
+        fields: dict[str, Any] = {}
+        if first.width and first.height:
+            space = enlargement(roles, "space")
+            fields["size"] = (int(first.width * space), int(first.height * space))
+        if first.num_frames:
+            fields["num_frames"] = int((first.num_frames - 1) * enlargement(roles, "time")) + 1
+        return fields
+
+    def _rate(self, fields: dict[str, Any], passes: Sequence[FoundPass], made: float | None) -> None:
+        """Set the rate that the passes count in, which is not always that of the file."""
+        said = next((p.shape.fps for p in passes if p.shape.fps), None)
+        if said is None and any(p.shape.rate_of_file for p in passes):
+            return
+        roles = [role for one in passes for role in one.shape.upsample]
+        rate = (said or DEFAULT_FPS) * float(enlargement(roles, "time"))
+        fields["fps"] = rate
+        if said is None:
+            self.notes.tell(
+                f"no node says at what rate the model counts; ComfyUI's own {DEFAULT_FPS:g} is taken"
+            )
+        if made is not None and abs(made - rate) > 0.01:
+            self.notes.tell(
+                f"the file has {made:g} frames a second, but the passes count in {rate:g}, which is taken"
+            )
+
+    def _conditions(self, passes: Sequence[FoundPass], num_frames: int | None) -> dict[str, Any]:
+        """Return pictures, references, sound and source, each once for all passes."""
+        shapes = [one.shape for one in passes]
+        fields: dict[str, Any] = {
+            "guides": [
+                _placed(guide, num_frames) for guide in self._once(passes, "guides", ("image", "frame"))
+            ],
+            "references": self._once(passes, "references", ("video",)),
+        }
+        source = next((dict(shape.source) for shape in shapes if shape.source), None)
+        audio = next(
+            (shape.audio for shape in shapes if shape.audio and shape.audio["mode"] == "identity"), None
+        )
+        kept = next((shape.audio for shape in shapes if shape.sound == "file" and shape.audio), None)
+        frozen = any(shape.frozen_sound for shape in shapes)
+        if source is not None and source.get("video") is None:  # a mask over a new picture keeps the sound
+            frozen |= "audio" not in source.get("modalities", ["audio"])
+            source = None
+        if source is not None:
+            source.setdefault("modalities", ["video"])
+            kept = None
+        if audio is None and kept is not None and frozen:
+            audio = kept
+        elif kept is not None and audio is None:
+            self.notes.tell(
+                f"the sound of {kept['file']} is given without a mask of 0, and noise takes its place"
+            )
+        return {**fields, "source": source, "audio": audio}
+
+    def _once(self, passes: Sequence[FoundPass], name: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the pictures or clips of all passes, each as the first that has it gives it."""
+        found: dict[Any, dict[str, Any]] = {}
+        names = pass_names(len(passes))
+        for i, one in enumerate(passes):
+            for given in getattr(one.shape, name):
+                key = tuple(given[part] for part in keys)
+                before = found.setdefault(key, given)
+                if before["strength"] != given["strength"]:
+                    self.notes.tell(
+                        f"{key[0]} has strength {given['strength']:g} in pass '{names[i]}'; a "
+                        f"request has one for all, {before['strength']:g}"
+                    )
+        for key, given in found.items():
+            without = [
+                names[i]
+                for i, one in enumerate(passes)
+                if given not in getattr(one.shape, name)
+                and not any(tuple(g[part] for part in keys) == key for g in getattr(one.shape, name))
+            ]
+            if without and name == "guides":
+                self.notes.tell(f"{key[0]} is not given in pass '{without[0]}' of the workflow; here in all")
+        return list(found.values())
+
+    def _loras(self, passes: Sequence[FoundPass]) -> list[dict[str, Any]]:
+        """Return the LoRAs besides the distilled one, with the passes that use them."""
+        names = pass_names(len(passes))
+        used: dict[tuple[str, float], list[str]] = {}
+        for name, one in zip(names, passes, strict=True):
+            for file, strength, node in one.loras:
+                if is_distilled_lora(file):
+                    self.notes.carry(node, "the distilled LoRA", f"{strength:g} in pass '{name}'")
+                elif strength:
+                    used.setdefault((file, strength), []).append(name)
+                    self.notes.carry(node, "LoRA", f"{file}, strength {strength:g}")
+        found = []
+        for (file, strength), where in used.items():
+            path = self.find(file.replace("\\", "/"))
+            if path is None:
+                self.notes.tell(
+                    f"the LoRA {file} is not here; give its folder by --inputs, or its path in the request"
+                )
+            lora: dict[str, Any] = {"path": str(path or file), "strength": strength}
+            found.append(lora if len(where) == len(passes) else {**lora, "passes": where})
+        return found
+
+    def _modalities(
+        self, passes: Sequence[FoundPass], picture: ComfyNode | None, sound: ComfyNode | None
+    ) -> dict[str, Any]:
+        if picture is None:
+            return {"modalities": ["audio"]}
+        if all(one.shape.sound == "none" for one in passes):
+            return {"modalities": ["video"]}
+        if sound is None and all(one.shape.audio is None for one in passes):
+            self.notes.tell("the workflow makes sound and does not save it; it is in the clip here")
+        return {}
+
+    # --- The recipe ---
+
+    def _recipe(
+        self, fields: dict[str, Any], passes: Sequence[FoundPass], sound: ComfyNode | None
+    ) -> Recipe | None:
+        """Set the fields of a single pass, or the recipe; return a recipe that is no shipped one."""
+        only = passes[0]
+        alone = len(passes) == 1 and not only.shape.upsample and only.shape.source is None
+        if alone and not any(is_distilled_lora(file) for file, *_ in only.loras):
+            fields |= {**levels_of(only), "sampler": only.sampler, "recipe": "single", **_guidance(only)}
+            return None
+        ids = [one.node.id for one in passes]
+        own = own_recipe(
+            passes, self.file.stem, ids.index(sound.id) if sound and sound.id in ids else len(ids) - 1
+        )
+        nearest = nearest_shipped(own)
+        if nearest is not None and not nearest[1]:
+            fields["recipe"] = nearest[0].name
+            self.notes.add(Note(True, f"recipe {nearest[0].name}, whose passes have the same numbers"))
+            return None
+        fields["recipe"] = f"{self.file.stem}.yaml"
+        if nearest is not None:
+            told = "; ".join(nearest[1])
+            self.notes.add(Note(True, f"a recipe of its own, like {nearest[0].name} but for: {told}"))
+        else:
+            self.notes.add(Note(True, f"a recipe of its own, of {len(passes)} passes"))
+        return own
+
+    def _unread(self, output: ComfyNode) -> None:
+        """Note the files that loaders name, and the nodes that were not understood."""
+        for node in self._needed(output).values():
+            role = NODES[node.type].role if node.type in NODES else ""
+            if role == "loader":
+                self.passes.loader(node)
+            elif node.id not in self.notes.read and node.id not in self.values.read and not role:
+                self.notes.leave(node, "not known; what it gives is left out")
+
+
+def _guidance(one: FoundPass) -> dict[str, Any]:
+    """Return the fields of a single pass's guidance; what the model would add is off."""
+    if one.video == one.audio and set(one.video) == {"cfg"}:
+        return {"guidance": one.video["cfg"], "stg": 0.0, "modality_guidance": 1.0, "rescale": 0.0}
+    return {"video_scales": {**_NEUTRAL, **one.video}, "audio_scales": {**_NEUTRAL, **one.audio}}
+
+
+def _placed(guide: dict[str, Any], num_frames: int | None) -> dict[str, Any]:
+    """Return a guide with the frame at which ComfyUI puts it: a clip within the film starts with a latent."""
+    frame = guide["frame"]
+    if guide["mode"] != "guide" or Path(str(guide["image"])).suffix.lower() not in CLIPS or frame == 0:
+        return guide
+    if frame < 0 and num_frames is None:
+        return guide
+    place = max(frame + (num_frames or 0), 0) if frame < 0 else frame
+    return {**guide, "frame": (place - 1) // STRIDE * STRIDE + 1 if place else 0}

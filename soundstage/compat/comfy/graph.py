@@ -8,7 +8,7 @@ ones give nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,21 +51,17 @@ class Graph:
 
     nodes: Mapping[str, ComfyNode]
 
-    def source(self, node: ComfyNode, name: str) -> Link | None:
-        """Return the link at an input, or None where it has a value or nothing."""
-        value = node.inputs.get(name)
-        return value if isinstance(value, Link) else None
-
-    def upstream(self, node: ComfyNode) -> dict[str, ComfyNode]:
-        """Return the nodes that a node needs, itself first."""
+    def upstream(
+        self, node: ComfyNode, used: Callable[[ComfyNode], Iterable[Any]] = lambda one: one.inputs.values()
+    ) -> dict[str, ComfyNode]:
+        """Return the nodes that a node needs, itself first. used: returns the inputs of a node that count."""
         found: dict[str, ComfyNode] = {}
         waiting = [node]
         while waiting:
             one = waiting.pop()
-            if one.id in found:
-                continue
-            found[one.id] = one
-            waiting += [self.nodes[v.node] for v in one.inputs.values() if isinstance(v, Link)]
+            if one.id not in found:
+                found[one.id] = one
+                waiting += [self.nodes[value.node] for value in used(one) if isinstance(value, Link)]
         return found
 
 

@@ -161,23 +161,14 @@ class _Reading:
 
     def _needed(self, node: ComfyNode) -> dict[str, ComfyNode]:
         """Return the nodes that a node needs, by the ways that are switched on."""
-        found: dict[str, ComfyNode] = {}
-        waiting = [node]
-        while waiting:
-            one = waiting.pop()
-            if one.id in found:
-                continue
-            found[one.id] = one
-            role = NODES[one.type].role if one.type in NODES else ""
-            used = (
-                [self.values.switched(one), one.inputs.get("switch")]
-                if role == "switch"
-                else one.inputs.values()
-            )
-            if role == "enhancer":
-                used = [one.inputs.get("prompt")]
-            waiting += [self.graph.nodes[value.node] for value in used if isinstance(value, Link)]
-        return found
+        return self.graph.upstream(node, self._used)
+
+    def _used(self, node: ComfyNode) -> Iterable[Any]:
+        """Return the inputs of a node that are read."""
+        role = NODES[node.type].role if node.type in NODES else ""
+        if role == "switch":
+            return (self.values.switched(node), node.inputs.get("switch"))
+        return (node.inputs.get("prompt"),) if role == "enhancer" else node.inputs.values()
 
     # --- The way back ---
 

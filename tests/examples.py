@@ -33,7 +33,7 @@ from tests.tiny_model import write_tiny_layouts
 ROOT = Path(__file__).parents[1]
 GENERATED = ("cli.md",)  # its examples are those of --help
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name not in GENERATED)]
-PROGRAMS = ("soundstage", "python", "make", "pip", "export", "cat", "printf", "echo")
+PROGRAMS = ("soundstage", "python", "make", "pip", "export", "cat", "printf", "echo", ". ")
 PART_FILES = {
     "transformer.safetensors": TRANSFORMER, "vae.safetensors": VIDEO_VAE, "audio.safetensors": AUDIO_VAE,
     "gemma": TEXT,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+import soundstage as ss
+from soundstage.cli.program import app
 from soundstage.cli.reference import reference
 from soundstage.fields.tables import with_tables
 from soundstage.library.catalog import find
@@ -37,6 +44,57 @@ def test_every_file_linked_in_the_docs_exists() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_heading_linked_in_the_docs_exists() -> None:
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            headings = re.findall(r"^#+ (.*)$", (page.parent / target if target else page).read_text(), re.M)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page.name} links to {target}#{anchor}"
+
+
+def within_backticks() -> Iterator[tuple[Path, str]]:
+    """Yield what a line of a page has between backticks."""
+    for page in PAGES:
+        for text in re.findall(r"`([^`\n]+)`", page.read_text()):
+            yield page, text
+
+
+def test_every_option_named_in_the_docs_exists() -> None:
+    def options(command: Any) -> Iterator[str]:
+        for param in command.params:
+            yield from (*param.opts, *param.secondary_opts)
+        for name in command.list_commands(None) if hasattr(command, "list_commands") else ():
+            yield from options(command.get_command(None, name))
+
+    known = {"--help", *options(app)}
+    for page, text in within_backticks():
+        if not re.match(r"python|pip ", text):
+            named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
+            assert named <= known, f"{page.name} names {named - known}"
+
+
+def test_every_name_of_the_package_in_the_docs_exists() -> None:
+    for page, text in within_backticks():
+        for name in re.findall(r"(?<![\w./])(?:ss|soundstage)(?:\.[A-Za-z_]\w*)+", text):
+            path = name.replace("ss.", "soundstage.", 1) if name.startswith("ss.") else name
+            try:
+                pkgutil.resolve_name(path)
+            except (AttributeError, ImportError):
+                pytest.fail(f"{page.name} names {name}, which does not exist")
+
+
+def test_fields_in_the_tables_make_a_request() -> None:
+    """`guides=[Guide("a.png")]` and the like: the fields exist and take such values."""
+    values = {name: getattr(ss, name) for name in ss.__all__}
+    made = 0
+    for _, text in within_backticks():
+        field = re.match(r"([a-z_]+)=", text)
+        if field is not None and field[1] in ss.Request.model_fields and "..." not in text:
+            ss.Request(**{"prompt": "A red ball.", **eval(f"dict({text})", values)})
+            made += 1
+    assert made > 25
 
 
 def test_every_make_target_in_the_docs_exists() -> None:

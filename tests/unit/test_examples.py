@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import itertools
 import json
 import logging
@@ -137,7 +139,23 @@ def test_the_examples_of_a_page_run(page: str) -> None:
 
 
 def run_python(example: Example, names: dict[str, Any]) -> None:
-    exec(compile("\n" * (example.line - 1) + example.text, ROOT / example.page, "exec"), names)
+    """Run a block as a cell of a notebook: with `display`, and `await` outside of functions."""
+    names["display"] = Display
+    text, flag = "\n" * (example.line - 1) + example.text, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    waited = eval(compile(text, ROOT / example.page, "exec", flag), names)
+    if waited is not None:
+        asyncio.run(waited)
+
+
+class Display:
+    """Stand in for a notebook's `display`: what is shown must be a player or a picture."""
+
+    def __init__(self, shown: Any, display_id: bool = False) -> None:
+        self.update(shown)
+
+    def update(self, shown: Any) -> None:
+        page = shown._repr_html_() if hasattr(shown, "_repr_html_") else shown._repr_png_()
+        assert page
 
 
 def run_command(example: Example, names: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from soundstage.model.config import TransformerConfig
 from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
 from soundstage.types import VideoShape
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 HEADS = 32
 

@@ -60,8 +60,9 @@ from soundstage.text.pieces import (
 )
 from soundstage.weights.configs import published_config
 from soundstage.weights.entry import TensorEntry
+from soundstage.weights.gemma_names import SPIECE
 from soundstage.weights.header import header_bytes, laid_out
-from soundstage.weights.layouts import SPIECE, Part, PartTensors, StoredTensor
+from soundstage.weights.layouts import Part, PartTensors, StoredTensor
 from soundstage.weights.load import builder
 from soundstage.weights.read import TORCH_DTYPES
 from soundstage.weights.storage import TARGET

@@ -31,7 +31,7 @@ from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 FPS = 24.0
 AUDIO_LATENTS_PER_S = 25

@@ -31,7 +31,7 @@ from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import VideoDecoder
 from soundstage.speed import onednn
 from soundstage.types import LATENT_CHANNELS, VideoShape
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from soundstage.model.config import VocoderConfig
 from soundstage.model.published import vocoder_header
 from soundstage.model.vocoder import Vocoder
 from soundstage.types import MEL_BINS, MEL_HOP, MEL_RATE_HZ
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 MEL_FRAMES_PER_S = MEL_RATE_HZ // MEL_HOP
 

@@ -14,7 +14,7 @@ from soundstage.lora.layers import Layer, LowRank
 from soundstage.model.config import TransformerConfig
 from soundstage.model.published import transformer_header
 from soundstage.model.transformer import ModalityInputs, Transformer
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 HEADER = {
     "transformer": transformer_header(

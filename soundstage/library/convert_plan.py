@@ -16,19 +16,12 @@ from typing import Any, Literal, get_args
 from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.library.identify import Description, scan
 from soundstage.weights.configs import stored_config
+from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.gguf import is_packed
 from soundstage.weights.header import header_bytes, is_there, laid_out, read_header
-from soundstage.weights.layouts import (
-    DIFFUSERS_PARTS,
-    PART_PREFIXES,
-    PARTS,
-    Part,
-    StoredTensor,
-    find_parts,
-    to_diffusers,
-)
+from soundstage.weights.layouts import DIFFUSERS_PARTS, PART_PREFIXES, PARTS, Part, StoredTensor, find_parts
 from soundstage.weights.sidecars import DECLARATION
 from soundstage.weights.storage import TARGET, Format
 

@@ -24,13 +24,12 @@ from soundstage.weights.configs import completed
 from soundstage.weights.diffusers_config import read_diffusers_config
 from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.foreign import quantizer_beside
+from soundstage.weights.gemma_names import SPIECE, is_gemma
 from soundstage.weights.gguf import is_packed
 from soundstage.weights.header import is_there, read_header, shard_groups, shards
 from soundstage.weights.layouts import (
-    SPIECE,
     UNUSED,
     diffusers_component,
-    is_gemma,
     is_lora,
     is_upsampler,
     merged_shards,

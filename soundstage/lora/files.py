@@ -36,9 +36,10 @@ from soundstage.model.config import ConnectorConfig, TextProjectionConfig, Trans
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
+from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import read_header
-from soundstage.weights.layouts import PART_PREFIXES, Part, listing, to_diffusers
+from soundstage.weights.layouts import PART_PREFIXES, Part, listing
 from soundstage.weights.read import TensorReader
 
 NAME_PREFIXES = (

@@ -20,7 +20,7 @@ from torch import Tensor
 from soundstage.conditioning.masks import attention_cells, cells_touched
 from soundstage.conditioning.pixels import drawn_out, fit, fit_mask, strided, to_uint8
 from soundstage.errors import MediaError
-from soundstage.library.model_files import file_identity
+from soundstage.library.file_identity import file_identity
 from soundstage.media.arrays import fit_audio
 from soundstage.media.in_memory import File, InMemory
 from soundstage.media.load import compress, frames_shown, load_sound

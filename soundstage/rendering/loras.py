@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from soundstage.conditioning.spans import Strength, token_weights
 from soundstage.errors import RequestError, WeightsError
-from soundstage.library.model_files import file_digest, file_identity, find_model
+from soundstage.library.file_identity import file_digest, file_identity
+from soundstage.library.model_files import find_model
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile, read_lora
 from soundstage.lora.report import AdapterReport

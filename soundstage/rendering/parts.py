@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.errors import RequestError, WeightsError
-from soundstage.library.model_files import ModelSet, file_identity
+from soundstage.library.file_identity import file_identity
+from soundstage.library.model_files import ModelSet
 from soundstage.memory.machine import asked_format, choose_format
 from soundstage.memory.offload import (
     OffloadedFile,

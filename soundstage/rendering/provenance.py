@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from soundstage import __version__
-from soundstage.library.model_files import ModelSet, file_digest, file_identity
+from soundstage.library.file_identity import file_digest, file_identity
+from soundstage.library.model_files import ModelSet
 from soundstage.planning.plan import Plan, plan_metadata
 from soundstage.rendering.loras import Attached
 from soundstage.rendering.parts import ModelParts

@@ -27,8 +27,9 @@ from soundstage.text.pieces import Piece, build_tokenizer, read_gguf_pieces, rea
 from soundstage.weights.dtypes import check_dtypes
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.foreign import quantizer_in_config
+from soundstage.weights.gemma_names import SPIECE
 from soundstage.weights.header import read_header, shards
-from soundstage.weights.layouts import SPIECE, StoredTensor, find_gemma
+from soundstage.weights.layouts import StoredTensor, find_gemma
 
 TEXT_MODEL = "gemma3_text"
 WITH_VISION = "gemma3"

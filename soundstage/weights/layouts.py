@@ -1,7 +1,8 @@
-"""Names of weights in published files <-> names in our modules. Names are translated nowhere else.
+"""Find the tensors of every part in published files, under their names in our modules. Loads no torch.
 
 Our attribute names are the official key names, so for official and split files a part's keys are found
-by stripping one prefix. diffusers has renamed modules; tables here go both ways. Loads no torch.
+by stripping one prefix. diffusers' names are in diffusers_names.py, Gemma's in gemma_names.py; names are
+translated nowhere else.
 
     part              official file                     split file                         diffusers folder
     transformer       model.diffusion_model.            the same, diffusion_model., bare   transformer
@@ -26,8 +27,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from soundstage.errors import WeightsError
+from soundstage.weights.diffusers_names import from_diffusers
 from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.foreign import other_model, quantizer_of
+from soundstage.weights.gemma_names import GEMMA_UNUSED, gemma_key, is_gemma
 from soundstage.weights.header import shard_groups
 from soundstage.weights.sidecars import Sidecars, check_declared, is_sidecar, sidecars
 
@@ -226,6 +229,31 @@ def find_parts(files: Sequence[WeightsFile]) -> dict[Part, dict[str, StoredTenso
     return parts
 
 
+def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
+    """Return the language model's tensors in files of Gemma 3, by their names in Gemma3TextModel.
+
+    Raises WeightsError for a tensor that Gemma 3 does not have, and for one that two files have.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    _check_quantizers(files)
+    for file in files:
+        for name, stored in _weights(file):
+            if GEMMA_UNUSED.match(name):
+                continue
+            key = gemma_key(name)
+            if key is None:
+                other = other_model(file.tensors)
+                raise WeightsError(
+                    f"{file.path} holds '{name}', which Gemma 3 does not have"
+                    f"{f' (it is of {other})' if other else ''}; get the files of Gemma 3 12B"
+                )
+            if key in tensors:
+                raise WeightsError(f"{file.path}: '{name}' is also in {tensors[key].path}; keep one of them")
+            from_llama_cpp = name.startswith(("blk.", "output_norm."))
+            tensors[key] = replace(stored, shift=-1.0) if from_llama_cpp and "norm" in key else stored
+    return tensors
+
+
 def merged_shards(group: Iterable[WeightsFile]) -> dict[str, TensorEntry]:
     """Return the tensors of a checkpoint's shards. A name that two shards have is found by `find_parts`."""
     return {name: entry for file in group for name, entry in file.tensors.items()}
@@ -337,177 +365,3 @@ def listing(names: Iterable[str]) -> str:
     shown = ", ".join(ordered[:NAMES_SHOWN])
     rest = len(ordered) - NAMES_SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-# --- Gemma 3 ----------------------------------------------------------------------------------------
-
-# In the order in which they are tried. Hugging Face files, transformers' modules, the text model alone.
-GEMMA_PREFIXES = ("language_model.model.", "model.language_model.", "model.")
-# The vision half, the tied output layer, and the tokenizer that some single files carry.
-GEMMA_UNUSED = re.compile(
-    r"(model\.)?(vision_tower|vision_model|multi_modal_projector)\.|(language_model\.)?lm_head\.|spiece_model$"
-)
-SPIECE = "spiece_model"  # the bytes of tokenizer.model, in a single file made for ComfyUI
-
-# llama.cpp's names in a GGUF file -> ours. Its norms hold 1 + weight.
-_LLAMA_CPP_TOP = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
-_LLAMA_CPP_LAYER = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
-_LLAMA_CPP_BLOCK = re.compile(r"^blk\.(\d+)\.(\w+)\.weight$")
-
-
-def is_gemma(names: Collection[str]) -> bool:
-    """Return whether a checkpoint's names are those of a Gemma language model, in any spelling."""
-    return any(name.endswith(("embed_tokens.weight", "token_embd.weight")) for name in names) or any(
-        name.startswith(GEMMA_PREFIXES) and ".layers." in name for name in names
-    )
-
-
-def find_gemma(files: Sequence[WeightsFile]) -> dict[str, StoredTensor]:
-    """Return the language model's tensors in files of Gemma 3, by their names in Gemma3TextModel.
-
-    Raises WeightsError for a tensor that Gemma 3 does not have, and for one that two files have.
-    """
-    tensors: dict[str, StoredTensor] = {}
-    _check_quantizers(files)
-    for file in files:
-        for name, stored in _weights(file):
-            if GEMMA_UNUSED.match(name):
-                continue
-            key = _gemma_key(name)
-            if key is None:
-                other = other_model(file.tensors)
-                raise WeightsError(
-                    f"{file.path} holds '{name}', which Gemma 3 does not have"
-                    f"{f' (it is of {other})' if other else ''}; get the files of Gemma 3 12B"
-                )
-            if key in tensors:
-                raise WeightsError(f"{file.path}: '{name}' is also in {tensors[key].path}; keep one of them")
-            from_llama_cpp = name.startswith(("blk.", "output_norm."))
-            tensors[key] = replace(stored, shift=-1.0) if from_llama_cpp and "norm" in key else stored
-    return tensors
-
-
-def _gemma_key(name: str) -> str | None:
-    if name in _LLAMA_CPP_TOP:
-        return _LLAMA_CPP_TOP[name]
-    block = _LLAMA_CPP_BLOCK.match(name)
-    if block is not None:
-        module = _LLAMA_CPP_LAYER.get(block[2])
-        return None if module is None else f"layers.{block[1]}.{module}.weight"
-    prefix = next((p for p in GEMMA_PREFIXES if name.startswith(p)), None)
-    return None if prefix is None else name.removeprefix(prefix)
-
-
-# --- diffusers --------------------------------------------------------------------------------------
-
-# Whole path segments: "adaln_single" is also the end of seven longer names.
-DIFFUSERS_SEGMENTS: dict[str, str] = {
-    "patchify_proj": "proj_in",
-    "audio_patchify_proj": "audio_proj_in",
-    "adaln_single": "time_embed",
-    "audio_adaln_single": "audio_time_embed",
-    "prompt_adaln_single": "prompt_adaln",
-    "audio_prompt_adaln_single": "audio_prompt_adaln",
-    "av_ca_video_scale_shift_adaln_single": "av_cross_attn_video_scale_shift",
-    "av_ca_audio_scale_shift_adaln_single": "av_cross_attn_audio_scale_shift",
-    "av_ca_a2v_gate_adaln_single": "av_cross_attn_video_a2v_gate",
-    "av_ca_v2a_gate_adaln_single": "av_cross_attn_audio_v2a_gate",
-    "scale_shift_table_a2v_ca_video": "video_a2v_cross_attn_scale_shift_table",
-    "scale_shift_table_a2v_ca_audio": "audio_a2v_cross_attn_scale_shift_table",
-    "q_norm": "norm_q",
-    "k_norm": "norm_k",
-    "transformer_1d_blocks": "transformer_blocks",
-    "video_aggregate_embed": "video_text_proj_in",
-    "audio_aggregate_embed": "audio_text_proj_in",
-}
-# The transformer's own "transformer_blocks" keeps its name, so the way back depends on the part.
-_FROM_DIFFUSERS = {theirs: ours for ours, theirs in DIFFUSERS_SEGMENTS.items()}
-
-_VAE_BLOCK = re.compile(r"^(encoder\.down_blocks|decoder\.up_blocks)\.(\d+)\.(.*)$")
-_VAE_BLOCK_DIFFUSERS = re.compile(
-    r"^(?:(encoder|decoder)\.mid_block|(encoder\.down_blocks|decoder\.up_blocks)\.(\d+))\.(.*)$"
-)
-_VAE_STATISTICS = {
-    "per_channel_statistics.mean-of-means": "latents_mean",
-    "per_channel_statistics.std-of-means": "latents_std",
-}
-_VOCODER_SEGMENTS = {
-    "conv_pre": "conv_in",
-    "conv_post": "conv_out",
-    "ups": "upsamplers",
-    "resblocks": "resnets",
-    "act_post": "act_out",
-}
-
-
-def to_diffusers(part: Part, key: str) -> str:
-    """Return diffusers' key for our key of a part, without the connectors' prefix."""
-    if part == "video_vae":
-        return _vae_to_diffusers(key)
-    if part == "audio_vae":
-        return _VAE_STATISTICS.get(key, key)
-    if part == "vocoder":
-        segments = (_VOCODER_SEGMENTS.get(segment, segment) for segment in key.split("."))
-        return ".".join(segments).replace("downsample.lowpass.", "downsample.")
-    return ".".join(DIFFUSERS_SEGMENTS.get(segment, segment) for segment in key.split("."))
-
-
-def from_diffusers(part: Part, key: str) -> str:
-    """Return our key for diffusers' key of a part: the inverse of `to_diffusers`."""
-    if part == "video_vae":
-        return _vae_from_diffusers(key)
-    if part == "audio_vae":
-        return {theirs: ours for ours, theirs in _VAE_STATISTICS.items()}.get(key, key)
-    segments = key.split(".")
-    if part == "vocoder":
-        ours = {theirs: ours for ours, theirs in _VOCODER_SEGMENTS.items()}
-        name = ".".join(ours.get(segment, segment) for segment in segments)
-        return name.replace("downsample.", "downsample.lowpass.")
-    if part == "transformer":
-        return ".".join(s if s == "transformer_blocks" else _FROM_DIFFUSERS.get(s, s) for s in segments)
-    return ".".join(_FROM_DIFFUSERS.get(segment, segment) for segment in segments)
-
-
-def _vae_to_diffusers(key: str) -> str:
-    """Return diffusers' key. Our list alternates res stages and changes of scale; diffusers pairs them."""
-    match = _VAE_BLOCK.match(key)
-    if match is None:
-        return _VAE_STATISTICS.get(key, key)
-    blocks, number, rest = match[1], int(match[2]), match[3].replace("res_blocks.", "resnets.")
-    half = blocks.split(".")[0]
-    if number == (8 if half == "encoder" else 0):
-        return f"{half}.mid_block.{rest}"
-    if number % 2:
-        sampler = "downsamplers" if half == "encoder" else "upsamplers"
-        return f"{blocks}.{number // 2}.{sampler}.0.{rest}"
-    pair = number // 2 if half == "encoder" else number // 2 - 1
-    return f"{blocks}.{pair}.{rest}"
-
-
-def _vae_from_diffusers(key: str) -> str:
-    match = _VAE_BLOCK_DIFFUSERS.match(key)
-    if match is None:
-        return {theirs: ours for ours, theirs in _VAE_STATISTICS.items()}.get(key, key)
-    rest = match[4].replace("resnets.", "res_blocks.")
-    if match[1] is not None:
-        blocks = "encoder.down_blocks.8" if match[1] == "encoder" else "decoder.up_blocks.0"
-        return f"{blocks}.{rest}"
-    blocks, pair = match[2], int(match[3])
-    rest, num_samplers = re.subn(r"^(down|up)samplers\.0\.", "", rest)
-    if num_samplers:
-        return f"{blocks}.{2 * pair + 1}.{rest}"
-    return f"{blocks}.{2 * pair + (2 if blocks.startswith('decoder') else 0)}.{rest}"

@@ -11,7 +11,7 @@ from soundstage.errors import ConfigError
 from soundstage.model.audio_vae import AudioVae, patchify_audio, unpatchify_audio
 from soundstage.model.config import AudioVaeConfig
 from soundstage.model.published import audio_vae_header
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 
 def build(base_channels: int = 32, mel_bins: int = 16) -> AudioVae:

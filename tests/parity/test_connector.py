@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.rope import RopeTable, rope_table
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 MAX_POSITION = 4096.0
 TINY_VIDEO = ConnectorConfig(

@@ -19,8 +19,9 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.rendering.parts import ModelParts
 from soundstage.weights.configs import published_config, stored_config
 from soundstage.weights.diffusers_config import read_diffusers_config, write_diffusers_config
+from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.header import read_header
-from soundstage.weights.layouts import DIFFUSERS_PARTS, to_diffusers
+from soundstage.weights.layouts import DIFFUSERS_PARTS
 from soundstage.weights.load import builder
 from tests.tiny_model import save, write_text_encoder, write_tiny_model
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from soundstage.model.config import VideoVaeConfig
 from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import Conv3d, VideoVae
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 
 def tiny_config() -> VideoVaeConfig:

@@ -16,7 +16,7 @@ from soundstage.model.config import VocoderConfig
 from soundstage.model.mel import resample
 from soundstage.model.published import vocoder_header
 from soundstage.model.vocoder import Activation, SnakeBeta, Vocoder, kaiser_sinc_filter
-from soundstage.weights.layouts import from_diffusers, to_diffusers
+from soundstage.weights.diffusers_names import from_diffusers, to_diffusers
 
 PRINTED_TAPS = [0.002028966, 0.009389464, -0.025543464, -0.057657375, 0.128572609, 0.443209800]
 

@@ -146,8 +146,8 @@ def test_large_files_of_one_structure_are_told_apart(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without reading them: a fine-tune has the size and the header of the model it was made from."""
-    monkeypatch.setattr("soundstage.library.model_files.MAX_HASHED_BYTES", 1000)
-    monkeypatch.setattr("soundstage.library.model_files._digests", {})
+    monkeypatch.setattr("soundstage.library.file_identity.MAX_HASHED_BYTES", 1000)
+    monkeypatch.setattr("soundstage.library.file_identity._digests", {})
     shutil.copytree(folder, tmp_path / "other")
     one, other = (
         ModelParts(find_model(place), torch.device("cpu"), torch.float32).identity("text")

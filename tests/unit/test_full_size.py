@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from soundstage.weights.configs import published_config
-from soundstage.weights.layouts import from_diffusers, locate, to_diffusers
+from soundstage.weights.diffusers_names import from_diffusers, to_diffusers
+from soundstage.weights.layouts import locate
 from soundstage.weights.load import builder
 
 

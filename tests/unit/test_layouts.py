@@ -311,8 +311,8 @@ def test_a_bundle_may_name_files_that_lie_elsewhere(
 def test_a_large_file_is_known_by_its_size_and_header(
     layouts: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soundstage.library.model_files.MAX_HASHED_BYTES", 1_000_000)
-    monkeypatch.setattr("soundstage.library.model_files._digests", {})
+    monkeypatch.setattr("soundstage.library.file_identity.MAX_HASHED_BYTES", 1_000_000)
+    monkeypatch.setattr("soundstage.library.file_identity._digests", {})
     hashes = find_model([layouts["official"], tiny / "text"]).hashes
     size = layouts["official"].stat().st_size
     assert hashes[layouts["official"].name].startswith(f"{size} bytes, header ")

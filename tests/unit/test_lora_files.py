@@ -20,7 +20,7 @@ from soundstage.lora.report import AdapterReport
 from soundstage.model.config import TransformerConfig
 from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
-from soundstage.weights.layouts import to_diffusers
+from soundstage.weights.diffusers_names import to_diffusers
 
 KEY = "transformer_blocks.1.attn1.to_q"
 OUT, IN, RANK = 6, 5, 2

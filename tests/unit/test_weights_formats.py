@@ -22,8 +22,9 @@ from soundstage.library.identify import identify
 from soundstage.model.published import transformer_header
 from soundstage.weights import gguf as gguf_files
 from soundstage.weights.configs import stored_config
+from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.header import read_header
-from soundstage.weights.layouts import find_gemma, find_parts, to_diffusers
+from soundstage.weights.layouts import find_gemma, find_parts
 from soundstage.weights.load import builder, load_part
 from soundstage.weights.quantize import QuantizedLinear, quantize_weight
 from soundstage.weights.read import TensorReader, WideE4m3

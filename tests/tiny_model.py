@@ -32,6 +32,7 @@ from soundstage.model.published import audio_vae_header, transformer_header, vid
 from soundstage.model.transformer import Transformer
 from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
+from soundstage.rendering.events import At, unseen
 from soundstage.rendering.parts import ModelParts
 from soundstage.sampling.guidance import Contexts
 
@@ -180,7 +181,7 @@ class TinyParts(ModelParts):
 
     encoded: list[str]
 
-    def load(self, modalities: Sequence[str]) -> None:
+    def load(self, modalities: Sequence[str], at: At = unseen) -> None:
         self.encoded = getattr(self, "encoded", [])
         _ = self.transformer, self.video_vae, self.audio_vae, self.vocoder
 

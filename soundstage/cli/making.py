@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import soundstage
+from soundstage.cli.announcing import announce, asking_gpu
 from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
-from soundstage.cli.results import all_results
+from soundstage.cli.results import Results, Saved, all_results
+from soundstage.cli.run_times import RunTimes
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
 from soundstage.request.words import file_fields, guide_fields
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from soundstage.engine import Engine
     from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
+    from soundstage.rendering.screen import Screen
 
 UPSCALE_PROMPT = "A clear, detailed picture."
 
@@ -242,6 +245,9 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
 
     fixed: values that the command itself gives.
     """
+    from soundstage.rendering.screen import Screen
+
+    times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     values = values | fixed
     work = stage, plans, choices, notes = _planned(prompts, values)
@@ -258,31 +264,42 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
             say(note)
         for planned, choice, result in zip(plans, choices, named, strict=True):
             with tally.clip(in_short(planned)):
-                done = _rendered(stage, planned, choice, say, quiet=values["quiet"])
+                times.of(stage, planned, choice)
+                with Screen(quiet=values["quiet"]) as screen:
+                    announce(planned, choice, times, screen)
+                    done = _rendered(stage, planned, choice, screen)
+                    saved = _saved(done, result, times, screen)
                 told = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
-                result.save(done.clip, told, as_json=values["as_json"], say=say)
+                saved.tell(told, as_json=values["as_json"], say=say)
                 sheet.add(result.path, done.clip)
         tally.end(sheet.save(say))
 
 
-def _rendered(
-    stage: Engine, planned: Plan, choice: Choice, say: Callable[[str], None], *, quiet: bool
-) -> soundstage.Done:
+def _rendered(stage: Engine, planned: Plan, choice: Choice, screen: Screen) -> soundstage.Done:
     """Run a plan, show its progress, and return its last event."""
     from soundstage.rendering.bars import ProgressBars
 
     shown = _as_typed(planned)
     for snap in shown.snaps:
-        say(f"snapped {snap}")
+        screen.say(f"snapped {snap}")
     for notice in shown.notices:
-        say(f"notice: {notice}")
-    if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
-        say(f"memory {choice.reason}")
-    with ProgressBars(planned, quiet=quiet) as progress:
+        screen.say(f"notice: {notice}")
+    if "torch" not in sys.modules:
+        screen.begin("load PyTorch")
+    with ProgressBars(planned, screen) as progress:
         for event in stage.run(planned, choice=choice):
             progress.show(event)
     assert isinstance(event, soundstage.Done)
     return event
+
+
+def _saved(done: soundstage.Done, result: Results, times: RunTimes, screen: Screen) -> Saved:
+    """Write a clip to its file, and keep how long it took."""
+    times.made()
+    screen.begin(f"write {result.path.name}")
+    saved = result.save(done.clip)
+    times.keep(done.seconds)
+    return saved
 
 
 def _sayer(*, quiet: bool) -> Callable[[str], None]:
@@ -342,7 +359,8 @@ def _planned(prompts: Sequence[str], values: Values) -> CommandPlans:
     for wish in asked:
         with about(wish.where):
             work.plans.append(work.stage.plan(wish.request))
-            work.choices.append(work.stage.choose(work.plans[-1]))
+            with asking_gpu(work.plans[-1], quiet=values.get("quiet", False)):
+                work.choices.append(work.stage.choose(work.plans[-1]))
     return work
 
 

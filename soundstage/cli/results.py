@@ -29,6 +29,28 @@ COMPARISON = "contact-sheet.png"  # of several clips
 
 
 @dataclass(frozen=True)
+class Saved:
+    """The files of a clip. problem: what kept the contact sheet from being written."""
+
+    path: Path
+    contact_sheet: Path | None
+    problem: MediaError | None = None
+
+    def tell(self, metadata: dict[str, Any], *, as_json: bool, say: Callable[[str], None]) -> None:
+        """Print the paths, plainly or as JSON with the metadata. say: prints a line for people."""
+        sheet = self.contact_sheet
+        if as_json:
+            paths = {"path": str(self.path), "contact_sheet": None if sheet is None else str(sheet)}
+            print(json_text({**paths, **metadata}))
+        else:
+            print(self.path)
+        if self.problem is not None:
+            raise self.problem
+        if sheet is not None and sheet != self.path.with_suffix(".png"):
+            say(f"contact sheet {sheet}")
+
+
+@dataclass(frozen=True)
 class Results:
     """Names of a run's results.
 
@@ -43,29 +65,16 @@ class Results:
     force: bool
     coding: dict[str, Any]
 
-    def save(
-        self, clip: Clip, metadata: dict[str, Any], *, as_json: bool, say: Callable[[str], None]
-    ) -> None:
-        """Write the clip and its contact sheet; print their paths, plainly or as JSON with the metadata.
+    def save(self, clip: Clip) -> Saved:
+        """Write the clip and its contact sheet.
 
-        say: prints a line for people. Raises MediaError that says where a clip is kept that could not be
-        written to its own name.
+        Raises MediaError that says where a clip is kept that could not be written to its own name.
         """
         self._save_clip(clip)
-        sheet = problem = None
         try:
-            sheet = self._save_sheet(clip) if self.contact_sheet else None
+            return Saved(self.path, self._save_sheet(clip) if self.contact_sheet else None)
         except MediaError as error:
-            problem = error
-        if as_json:
-            paths = {"path": str(self.path), "contact_sheet": None if sheet is None else str(sheet)}
-            print(json_text({**paths, **metadata}))
-        else:
-            print(self.path)
-        if problem is not None:
-            raise problem
-        if sheet is not None and sheet != self.path.with_suffix(".png"):
-            say(f"contact sheet {sheet}")
+            return Saved(self.path, None, error)
 
     def _save_clip(self, clip: Clip) -> None:
         try:

@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
+from rich.progress import TaskID
 
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Event, LoraAttached, Notice, Phase, Step
 from soundstage.rendering.progress import made_until, window_of
+from soundstage.rendering.screen import Screen, clock
 
 TAKE = "all windows"
 
 
 class ProgressBars:
-    """Show the events of one plan. On a pipe, print a line per phase and no bars. quiet: print nothing.
+    """Show the events of one plan. On a pipe, print lines and no bars. display: None is one of its own.
 
     Of a take the time left is worked out from the forwards of its windows that are made in this run.
     """
 
-    def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
+    def __init__(self, plan: Plan, display: Screen | None = None) -> None:
         self._plan = plan
-        self._console = Console(stderr=True, quiet=quiet)
-        self._bars = Bars(
-            TextColumn("{task.description:14}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=self._console,
-            transient=True,
-            disable=quiet or not self._console.is_terminal,
-        )
+        self._stack = ExitStack()
+        self._display = display or Screen()
+        self._own = display is None
+        self._bars = self._display.rows
         self._take: TaskID | None = None
         self._window: int | None = None
         self._began = time.monotonic()
@@ -55,22 +41,23 @@ class ProgressBars:
         }
 
     def __enter__(self) -> ProgressBars:
-        self._bars.start()
+        if self._own:
+            self._stack.enter_context(self._display)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._stack.close()
 
     def show(self, event: Event) -> None:
         """Print or draw what an event says."""
         if isinstance(event, Phase):
             self._phase(event)
         elif isinstance(event, Notice):
-            self._print(f"notice: {event.text}")
+            self._display.say(f"notice: {event.text}")
         elif isinstance(event, LoraAttached):
-            self._print(f"lora {event.report.line}")
+            self._display.say(f"lora {event.report.line}")
         elif isinstance(event, Step):
             self._step(event)
 
@@ -78,11 +65,13 @@ class ProgressBars:
         window = window_of(event)
         if window is not None:
             self._begin(window)
-        left = self._left() if window is not None else ""
-        self._print(f"{event.name} ...{left}")
+            self._display.say(f"{event.name} ...{self._left()}")
+            return
+        self._display.begin(event.name, event.detail, row=event.name != "denoise")
         if event.name == "denoise":
-            for task in self._tasks.values():
-                self._bars.start_task(task)
+            part = event.detail.part
+            for name in [part] if part in self._tasks else self._tasks:
+                self._bars.start_task(self._tasks[name])
 
     def _begin(self, window: int) -> None:
         """Begin a window. Those before it are made, by this run or by an earlier one."""
@@ -102,8 +91,8 @@ class ProgressBars:
         self._bars.update(self._tasks[event.name], completed=event.step)
         if self._take is not None:
             self._bars.update(self._take, completed=self._forwards(event) - self._before)
-        if not self._console.is_terminal and event.step == event.num_steps:
-            self._print(f"{event.name} {event.step}/{event.num_steps}")
+        if not self._display.is_live and event.step == event.num_steps:
+            self._display.say(f"{event.name} {event.step}/{event.num_steps}")
 
     def _forwards(self, event: Step) -> int:
         """Return the forwards of the take up to a step of the current window."""
@@ -117,14 +106,4 @@ class ProgressBars:
             return ""
         spent = time.monotonic() - self._began
         left = spent / made * (self._plan.num_forwards - self._made)
-        return f" ({_clock(spent)} so far, about {_clock(left)} left)"
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _clock(seconds: float) -> str:
-    """Return minutes and seconds, 3:05, or with hours, 1:03:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        return f" ({clock(spent)} so far, about {clock(left)} left)"

@@ -25,6 +25,7 @@ from soundstage.model.mel import resample
 from soundstage.planning.plan import PassPlan, Plan
 from soundstage.rendering.color import ColorMatch
 from soundstage.rendering.encoded_inputs import EncodedInputs
+from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import checked
 from soundstage.rendering.parts import ModelParts
 from soundstage.rendering.prepare import video_made
@@ -36,14 +37,23 @@ PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48
 
 @torch.no_grad()
 def finished_frames(
-    plan: Plan, parts: ModelParts, inputs: EncodedInputs, latents: Tensor, color: ColorMatch | None = None
+    plan: Plan,
+    parts: ModelParts,
+    inputs: EncodedInputs,
+    latents: Tensor,
+    color: ColorMatch | None = None,
+    *,
+    at: At = unseen,
 ) -> NDArray[np.uint8]:
-    """Return the frames of the plan's last pass, (F, H, W, 3) uint8. color: takes out a long take's drift."""
+    """Return the frames of the plan's last pass, (F, H, W, 3) uint8.
+
+    color: takes out a long take's drift. at: is told how many frames are decoded.
+    """
     step, source = plan.passes[-1], plan.request.source
     keeps = source is not None and source.keep_pixels and step.source is not None
     if keeps and step.source is not None and step.source.video == "all":
         return _cut_back(inputs.source_pixels(step), plan)
-    frames = _decoded_frames(parts, latents, color)
+    frames = _decoded_frames(parts, latents, color, at)
     made = video_made(step, inputs) if keeps else None
     if made is not None and step.source is not None:
         weights = blend_weights(made, step.source.video_seams, step.num_frames, step.source.margins)
@@ -57,7 +67,9 @@ def _cut_back(frames: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
     return frames[: plan.shown_frames : plan.thin, :height, :width]
 
 
-def _decoded_frames(parts: ModelParts, latents: Tensor, color: ColorMatch | None) -> NDArray[np.uint8]:
+def _decoded_frames(
+    parts: ModelParts, latents: Tensor, color: ColorMatch | None, at: At
+) -> NDArray[np.uint8]:
     """Decode latents (1, 128, T, h, w), piece by piece, into an array, which is on disk if it is large."""
     frames_count, height, width = (int(n) for n in latents.shape[2:])
     shape = (TIME_SCALE * (frames_count - 1) + 1, SPACE_SCALE * height, SPACE_SCALE * width, 3)
@@ -68,6 +80,7 @@ def _decoded_frames(parts: ModelParts, latents: Tensor, color: ColorMatch | None
         piece = to_uint8(pixels)
         frames[first : first + len(piece)] = piece if color is None else color(piece)
         first += len(piece)
+        at("", first, len(frames))
     return frames
 
 

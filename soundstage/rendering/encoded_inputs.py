@@ -28,6 +28,7 @@ from soundstage.media.probe import probe
 from soundstage.planning.grid import heard_s, sample_times
 from soundstage.planning.plan import Condition, PassPlan, Plan
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
+from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import checked
 from soundstage.rendering.parts import Encoder, ModelParts
 from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE, enlargement
@@ -47,15 +48,19 @@ class EncodedInputs:
         self._used: dict[Hashable, Tensor] = {}
 
     @torch.no_grad()
-    def prepare(self) -> None:
-        """Read and encode all that the passes use."""
+    def prepare(self, at: At = unseen) -> None:
+        """Read and encode all that the passes use. at: is told what is being read."""
         for pass_ in self.plan.passes:
             for condition in pass_.conditions:
+                at(Path(condition.name).name)
                 self.condition(condition, pass_)
             self.source_mask(pass_)
             if pass_.source is not None and pass_.source.video != "none":
+                at("source")
                 self.source_video(pass_)
             if pass_.audio is not None:
+                if self.plan.request.audio is not None or pass_.source is not None:
+                    at("sound")
                 self.sound(pass_)
                 self.identity(pass_)
 

@@ -9,26 +9,30 @@ from torch import Tensor
 
 from soundstage.planning.plan import PassPlan, Plan
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
+from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import checked
 from soundstage.rendering.parts import ModelParts
 from soundstage.sampling.guidance import Contexts
 
 
 def encoded_prompts(
-    parts: ModelParts, plan: Plan, pass_: PassPlan, cache: EncodingCache
+    parts: ModelParts, plan: Plan, pass_: PassPlan, cache: EncodingCache, at: At = unseen
 ) -> tuple[list[Contexts], Contexts | None]:
     """Return one pair of contexts per segment of the prompt, and one for the negative prompts if any.
 
-    They are encoded with the pass's LoRAs on, which may change the connectors.
+    They are encoded with the pass's LoRAs on, which may change the connectors. at: is told when prompts have
+    to be read by the model.
     """
     parts.adapt(pass_.loras, None, None)
     negatives = [text for text in (plan.video_negative, plan.audio_negative) if text is not None]
-    contexts = _encoded(parts, [*plan.timeline.texts, *negatives], cache)
+    contexts = _encoded(parts, [*plan.timeline.texts, *negatives], cache, at)
     negative = _negative(contexts, plan.video_negative, plan.audio_negative) if negatives else None
     return [contexts[text] for text in plan.timeline.texts], negative
 
 
-def _encoded(parts: ModelParts, prompts: Sequence[str], cache: EncodingCache) -> Mapping[str, Contexts]:
+def _encoded(
+    parts: ModelParts, prompts: Sequence[str], cache: EncodingCache, at: At
+) -> Mapping[str, Contexts]:
     """Return contexts by prompt. The text encoder is not built if the cache has all of them."""
     reader = parts.identity("text")
     keys = {prompt: content_key("prompt", prompt.strip(), *reader) for prompt in prompts}
@@ -36,6 +40,7 @@ def _encoded(parts: ModelParts, prompts: Sequence[str], cache: EncodingCache) ->
     found = {prompt: Contexts(**tensors) for prompt, tensors in kept.items() if tensors is not None}
     new = [prompt for prompt in keys if prompt not in found]
     if new:
+        at("text encoder")
         with torch.no_grad():
             found.update(zip(new, parts.encode(new), strict=True))
     for prompt in new:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from soundstage.clip import Clip
 
@@ -19,14 +19,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("soundstage.rendering")
 
 
+@dataclass
+class Detail:
+    """Hold how far a phase is. It changes while the phase lasts, and any thread may read it.
+
+    part: what is worked on, such as "transformer" or "door.png"; "" where the phase says it all. done, total:
+    steps or frames; total is 0 where nothing is counted.
+    """
+
+    part: str = ""
+    done: int = 0
+    total: int = 0
+
+
 @dataclass(frozen=True)
 class Phase:
     """A stage of the work begins.
 
     name: "load", "encode", "denoise", "upsample", "decode video", "decode audio"; "window 3 of 12" in a take.
+    detail: how far it is, for those who look while it lasts.
     """
 
     name: str
+    detail: Detail = field(default_factory=Detail, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,16 @@ class Done:
 Event = Phase | Notice | LoraAttached | Step | Preview | Done
 
 
+class At(Protocol):
+    """Is told how far the work is, in the words of `Detail`."""
+
+    def __call__(self, part: str, done: int = 0, total: int = 0) -> object: ...
+
+
+def unseen(part: str, done: int = 0, total: int = 0) -> None:
+    """Tell nobody how far the work is."""
+
+
 class Clock:
     """Counts seconds by phase; a phase that comes again adds to its own."""
 
@@ -91,12 +116,18 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self._name: str | None = None
         self._since = 0.0
+        self._detail = Detail()
 
-    def phase(self, name: str) -> Phase:
+    def phase(self, name: str, part: str = "", total: int = 0) -> Phase:
         """Begin a phase, which ends the one before."""
         self.stop()
         self._name, self._since = name, time.perf_counter()
-        return Phase(name)
+        self._detail = Detail(part, 0, total)
+        return Phase(name, self._detail)
+
+    def at(self, part: str, done: int = 0, total: int = 0) -> None:
+        """Note how far the phase is."""
+        self._detail.part, self._detail.done, self._detail.total = part, done, total
 
     def stop(self) -> dict[str, float]:
         """End the phase, and return the seconds of all."""

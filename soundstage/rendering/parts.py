@@ -38,6 +38,7 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.planning.plan import LoraUse
 from soundstage.rendering.building import PartBuilder
+from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import finite
 from soundstage.rendering.loras import Adaptation, Attached, RunLoras
 from soundstage.rendering.text_parts import TEXT_PARTS, TextParts
@@ -62,6 +63,7 @@ ENCODER_PARTS: Mapping[Encoder, tuple[Part, ...]] = {
 }
 # Parts that are built on first use and kept under their name.
 BUILT = ("transformer", "video_vae", "audio_vae", "vocoder", "preview_vae")
+PART_NAMES = {"video_vae": "video VAE", "audio_vae": "audio VAE"}  # as people write them
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -196,18 +198,21 @@ class ModelParts:
         self.manager.bring("video decoder")
         return LinearPreview.fitted(vae)
 
-    def load(self, modalities: Sequence[str]) -> None:
+    def load(self, modalities: Sequence[str], at: At = unseen) -> None:
         """Build what a run of these modalities needs, so that a file that does not fit is found at once.
 
         Of the parts that read prompts only names and shapes are checked: they are built for a new prompt.
+        at: is told which part is being read.
         """
+        at("headers")
         self.text.check()
         self._check_codecs(modalities)
-        _ = self.transformer
-        if "video" in modalities:
-            _ = self.video_vae
-        if "audio" in modalities:
-            _ = self.audio_vae, self.vocoder
+        wanted = ["transformer"]
+        wanted += ["video_vae"] if "video" in modalities else []
+        wanted += ["audio_vae", "vocoder"] if "audio" in modalities else []
+        for part in wanted:
+            at(PART_NAMES.get(part, part))
+            getattr(self, part)
 
     def _check_codecs(self, modalities: Sequence[str]) -> None:
         """Raise WeightsError or ConfigError if a codec does not fit, before the transformer is read."""

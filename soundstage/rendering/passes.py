@@ -41,9 +41,9 @@ def latents_of_passes(
     numbers, at the latest after the last step of the pass.
     """
     yield clock.phase("encode")
-    prompts = [encoded_prompts(parts, plan, pass_, cache) for pass_ in plan.passes]
+    prompts = [encoded_prompts(parts, plan, pass_, cache, clock.at) for pass_ in plan.passes]
     inputs = EncodedInputs(plan, parts, cache)
-    inputs.prepare()
+    inputs.prepare(clock.at)
     made = Latents()
     latents: dict[str, Tensor] = {}
     generator: torch.Generator | None = None
@@ -51,7 +51,7 @@ def latents_of_passes(
         if pass_.upsample:
             yield clock.phase("upsample")
         start = upsampled(parts, pass_, inputs, made)
-        yield clock.phase("denoise")
+        yield clock.phase("denoise", pass_.name, pass_.num_steps)
         both = streams(parts, pass_, inputs, start)
         both = both if handover is None else handover.continued(pass_.name, both)
         generator = _generator(parts, pass_, generator)
@@ -61,6 +61,7 @@ def latents_of_passes(
         sampler = sampler_named(pass_.sampler)
         for state in denoise(guider, *both, pass_.sigmas, generator, sampler=sampler):
             watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
+            clock.at(pass_.name, state.step, state.num_steps)
             yield Step(pass_.name, state.step, state.num_steps, state.sigma_next)
             if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
                 yield Preview(pass_.name, state.step, _preview(parts, pass_, state))

@@ -72,7 +72,7 @@ class Renderer:
             parts = self.parts(choice)
             state.begin(parts, self._use)
             parts.renew()
-            parts.load(plan.modalities)
+            parts.load(plan.modalities, clock.at)
             for lora in parts.attach(lora_paths(plan)):
                 yield LoraAttached(lora.report)
             if store is None:
@@ -114,7 +114,8 @@ class Renderer:
         if video is not None:
             yield clock.phase("decode video")
             color = ColorMatch(_take_of(plan).color, plan.windows[0].num_frames) if plan.windows else None
-            frames = finished_frames(plan, parts, EncodedInputs(plan, parts, self._cache), video, color)
+            inputs = EncodedInputs(plan, parts, self._cache)
+            frames = finished_frames(plan, parts, inputs, video, color, at=clock.at)
         if audio is not None:
             yield clock.phase("decode audio")
             sound = finished_sound(plan, parts, audio)

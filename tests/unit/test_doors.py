@@ -35,6 +35,7 @@ HOOKS = {
     "send": "generators' protocol",
     "throw": "generators' protocol",
     "parse_args": "click.Command",
+    "get_renderables": "rich.Progress",
     "list_commands": "click.Group",
     "get_command": "click.Group",
     "get_help_record": "click.Option",

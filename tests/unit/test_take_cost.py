@@ -19,7 +19,7 @@ from soundstage.planning.cost import price
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.placement import choose
 from soundstage.planning.plan import Plan
-from soundstage.rendering import bars
+from soundstage.rendering import screen as module
 from soundstage.rendering.bars import ProgressBars
 from soundstage.rendering.events import Notice, Phase, Step
 from soundstage.request.defaults import Defaults
@@ -104,7 +104,7 @@ class Screen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> None:
         self.text, self.now = io.StringIO(), 0.0
         made = Console(file=self.text, force_terminal=terminal, width=100)
-        monkeypatch.setattr(bars, "Console", lambda **_: made)
+        monkeypatch.setattr(module, "Console", lambda **_: made)
         monkeypatch.setattr("time.monotonic", lambda: self.now)
 
 
@@ -154,7 +154,7 @@ def test_the_bar_of_a_take_counts_all_that_this_run_makes(
 ) -> None:
     Screen(monkeypatch, terminal=True)
     with ProgressBars(short) as shown:
-        whole, own = shown._bars.tasks
+        _, whole, own = shown._bars.tasks
         seen = []
         for event in events(short, first):
             shown.show(event)
@@ -169,4 +169,4 @@ def test_the_bar_of_a_take_counts_all_that_this_run_makes(
 def test_a_clip_has_no_bar_for_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     Screen(monkeypatch, terminal=True)
     with ProgressBars(planned(recipe="single")) as shown:
-        assert [task.description for task in shown._bars.tasks] == ["denoise"]
+        assert [task.description for task in shown._bars.tasks[1:]] == ["denoise"]

@@ -46,6 +46,12 @@ def test_every_file_linked_in_the_docs_exists() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_test_named_in_the_docs_exists() -> None:
+    for page, text in within_backticks():
+        for file, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", text):
+            assert f"def {name}(" in (ROOT / file).read_text(), f"{page.name} names {file}::{name}"
+
+
 def test_every_heading_linked_in_the_docs_exists() -> None:
     for page in PAGES:
         for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):

@@ -28,6 +28,7 @@ from soundstage.library.catalog import MODELS
 from soundstage.library.convert import convert
 from soundstage.library.installed import Library
 from soundstage.library.model_files import AUDIO_VAE, SHIPPED_MODELS, TEXT, TRANSFORMER, VIDEO_VAE
+from tests.comfy_graphs import two_passes
 from tests.tiny_model import write_tiny_layouts
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ PART_FILES = {
     "transformer.safetensors": TRANSFORMER, "vae.safetensors": VIDEO_VAE, "audio.safetensors": AUDIO_VAE,
     "gemma": TEXT,
 }  # fmt: skip
-LANGUAGES = ("python", "bash", "console", "json", "yaml", "toml", "text")
+KINDS = ("python", "command", "json", "yaml", "toml", "text")
 
 
 class Example(NamedTuple):
@@ -157,6 +158,9 @@ def write_models(folder: Path) -> None:
     convert(SHIPPED_MODELS["nano"], folder / "models" / "nano.safetensors", layout="official")
     config = {"prompts": [{"text": "A red ball bounces."}], "width": 192, "height": 128}
     (folder / "scope.json").write_text(json.dumps(config))
+    for name in ("video_ltx2_3_t2v.json", "video_ltx2_t2v.json"):
+        (folder / name).write_text(json.dumps(two_passes(0.5)))
+    (folder / "ComfyUI" / "input").mkdir(parents=True)
     for name, part in PART_FILES.items():
         (folder / name).symlink_to(layouts["bundle"] / part)
     layouts["diffusers"].rename(folder / "models" / "ltx-2.3-diffusers")

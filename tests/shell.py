@@ -8,6 +8,7 @@ is named exists.
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 import subprocess
@@ -51,7 +52,7 @@ def words_of(line: str) -> list[str]:
 def _run(stage: str, given: str, *, may_fail: bool) -> str:
     program = stage.split()[0]
     if words := words_of(stage):
-        result = CliRunner().invoke(app, words, input=given)
+        result = CliRunner().invoke(app, _matched(words, stage), input=given)
         assert may_fail or result.exit_code == 0, result.output
         return result.output
     if program in TEXT_PROGRAMS:
@@ -60,6 +61,15 @@ def _run(stage: str, given: str, *, may_fail: bool) -> str:
         return done.stdout
     check_names(stage)
     return ""
+
+
+def _matched(words: list[str], line: str) -> list[str]:
+    """Put files in the place of patterns, as a shell does where no quotation marks hold it back."""
+    found: list[str] = []
+    for word in words:
+        files = sorted(glob.glob(word)) if "*" in word and f" {word} " in f"{line} " else []
+        found += files or [word]
+    return found
 
 
 def check_names(line: str) -> None:

@@ -16,6 +16,7 @@ from soundstage.cli.reference import reference
 from soundstage.fields.tables import with_tables
 from soundstage.library.catalog import find
 from soundstage.sampling.schedules import DISTILLED, REFINE
+from tests.examples import KINDS, examples
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -38,6 +39,11 @@ def test_the_tables_of_fields_are_what_the_fields_say() -> None:
         "inputs.Guide",
     ):
         assert f"<!-- table of soundstage.request.{name}" in told
+
+
+def test_every_block_of_the_docs_says_what_it_is() -> None:
+    unknown = {example.where: example.kind for example in examples() if example.kind not in KINDS}
+    assert not unknown, f"{unknown}: give the block one of the languages that tests/examples.py describes"
 
 
 def test_every_file_linked_in_the_docs_exists() -> None:

@@ -23,7 +23,6 @@ from soundstage import engine
 from soundstage.cli.program import app
 from soundstage.engine import Engine
 from tests.examples import (
-    LANGUAGES,
     ROOT,
     Example,
     examples,
@@ -96,10 +95,10 @@ def quick(loaded: dict[str, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
         return loaded[key]
 
     def plan_small(self: Engine, request: ss.Request) -> Any:
-        asked = plan(self, request)
+        plan(self, request.model_copy(update={"allow_unfit": True}))  # nano stands in for any model
         context = click.get_current_context(silent=True)
         only_planned = context is not None and (context.command.name == "plan" or context.params.get("plan"))
-        return asked if only_planned else plan(self, smaller(request))
+        return plan(self, request) if only_planned else plan(self, smaller(request))
 
     monkeypatch.setattr(engine, "load", load_once)
     monkeypatch.setattr("soundstage.compat.diffusers.load", load_once)
@@ -224,11 +223,6 @@ def test_a_command_is_understood(example: Example) -> None:
         assert command is not None, example.text
     if example.shown is None:  # what a page shows may be an error
         command.make_context(command.name, list(words))
-
-
-def test_every_block_says_what_it_is() -> None:
-    unknown = [e.where for e in EXAMPLES if e.kind not in RUN]
-    assert not unknown, f"{unknown}: give the block one of the languages {', '.join(LANGUAGES)}"
 
 
 def test_the_list_of_what_is_not_run_is_current() -> None:

@@ -156,6 +156,7 @@ TABLE: tuple[Option, ...] = (
         reads=("references", "references.video", "references.strength STRENGTH"),
     ),
     _option("reference_attention", float, field="references.attention"),
+    _option("reference_mask", str, form="PATH", field="references.mask"),
     _option("reference_downscale", int, field="references.downscale"),
     _option("video", str, form="PATH", field="source.video", reads=("source",)),
     _option("video_start", float, form="SECONDS", field="source.start_s"),

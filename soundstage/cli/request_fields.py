@@ -54,6 +54,7 @@ _ABOUT = {
     "crf": (("guides",), "a picture; give one by --image"),
     "crop": (("guides", "references", "source"), "a picture or a clip; give one by --image or --video"),
     "reference_attention": (("references",), "a clip beside; give one by --reference"),
+    "reference_mask": (("references",), "a clip beside; give one by --reference"),
     "reference_downscale": (("references",), "a clip beside; give one by --reference"),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import soundstage as ss
+from soundstage.cli.official_flags import FLAGS
 from soundstage.cli.program import app
 from soundstage.cli.reference import reference
 from soundstage.fields.tables import with_tables
@@ -80,7 +81,7 @@ def test_every_option_named_in_the_docs_exists() -> None:
         for name in command.list_commands(None) if hasattr(command, "list_commands") else ():
             yield from options(command.get_command(None, name))
 
-    known = {"--help", *options(app)}
+    known = {"--help", *FLAGS, *options(app)}
     for page, text in within_backticks():
         if not re.match(r"python|pip ", text):
             named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))

@@ -1,4 +1,4 @@
-"""Words of the command line -> fields of a request, and the official programs' spelling of them."""
+"""Words of the command line -> fields of a request."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 import soundstage as ss
 from soundstage.cli.main import app
-from soundstage.cli.official import FLAGS, SCALES, translated
 from soundstage.cli.options import TABLE
 from soundstage.cli.request_fields import request_fields
 from soundstage.errors import RequestError
@@ -126,48 +125,6 @@ def test_groups_that_do_not_exist_are_the_requests_to_refuse() -> None:
 def test_what_does_not_fit_is_told_by_its_option(values: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words.replace("(", r"\(")):
         request_fields(values)
-
-
-def test_official_commands_are_understood() -> None:
-    words = (
-        "--prompt", "A ball.", "--checkpoint-path", "m.safetensors", "--gemma-root", "gemma",
-        "--height", "512", "--width=768", "--num-frames", "121", "--frame-rate", "25",
-        "--num-inference-steps", "40", "--image", "a.png", "0", "1.0", "--image", "b.png", "120", "0.8", "33",
-        "--lora", "x.safetensors", "0.6", "--video-conditioning", "r.mp4", "1.0",
-        "--video-cfg-guidance-scale", "3.5", "--video-stg-blocks", "28", "29", "--a2v-guidance-scale", "3",
-    )  # fmt: skip
-    assert translated(words) == [
-        "--size", "768x512", "A ball.", "--model", "m.safetensors", "--model", "gemma",
-        "--frames", "121", "--fps", "25", "--steps", "40", "--image", "a.png@f0:1.0",
-        "--image", "b.png@f120:0.8", "--crf", "33", "--lora", "x.safetensors:0.6", "--reference", "r.mp4:1.0",
-        "--video-guidance", "3.5", "--video-scale", "stg_blocks=28,29", "--video-scale", "modality=3",
-    ]  # fmt: skip
-
-
-def test_our_own_spelling_passes_untouched() -> None:
-    words = [
-        "A ball 3 4",
-        "--image",
-        "a.png@1:0.5",
-        "--lora",
-        "x.safetensors",
-        "--seed=7",
-        "--",
-        "--width",
-        "3",
-    ]
-    assert translated(words) == words
-
-
-def test_one_side_alone_is_refused() -> None:
-    with pytest.raises(RequestError, match="--width is given without --height"):
-        translated(["--width", "768"])
-
-
-def test_what_flags_become_are_flags() -> None:
-    shown = CliRunner().invoke(app, ["generate", "--help"], terminal_width=200).stdout
-    for flag in {*FLAGS.values(), *(flag for flag, _ in SCALES.values())}:
-        assert f"{flag} " in shown or f"{flag}," in shown
 
 
 def test_options_show_the_descriptions_of_the_fields_that_they_fill() -> None:

@@ -2,7 +2,7 @@
 
 SoundstageError
 +-- RequestError      the caller asked for something that cannot be made (a ValueError)
-+-- ConfigError       a model's config is missing a key or holds a value we do not build (a ValueError)
++-- ConfigError       a config of a model or a user's lacks a key or holds what does not fit (a ValueError)
 +-- WeightsError      a weights file is missing, damaged, or does not fit the model
 +-- MediaError        a picture, video or sound file cannot be read or written
 +-- NotFiniteError    latents, pixels or samples became not-a-number while a clip was made
@@ -29,15 +29,19 @@ class SoundstageError(Exception):
 
 
 class RequestError(SoundstageError, ValueError):
-    """A request that cannot be carried out. `field` names the offending field, if it is one."""
+    """A request that cannot be carried out. `field` names the offending field, if it is one.
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    unused: fields or options that nothing would read, where that is all that is wrong.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None, unused: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.field = field
+        self.unused = frozenset(unused)
 
 
 class ConfigError(SoundstageError, ValueError):
-    """A model config is incomplete or describes a model that is not LTX-2.3."""
+    """A config of a model, a recipe or a file of defaults is incomplete, or holds what does not fit."""
 
 
 class WeightsError(SoundstageError):

@@ -10,6 +10,20 @@ if shutil.which("nvidia-smi") is None:  # Triton asks at its import whether its 
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# Variables that tests may be run with; others, such as SOUNDSTAGE_STEPS, are defaults of a developer's own.
+KEPT = ("SOUNDSTAGE_FAST_PATHS", "SOUNDSTAGE_DTYPE", "SOUNDSTAGE_TRAINING", "SOUNDSTAGE_DEBUG")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_defaults_of_the_developer() -> Iterator[None]:
+    """Tests read no config files and no defaults from variables; one that is about them sets its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("SOUNDSTAGE_") and name not in KEPT]:
+            patch.delenv(name)
+        patch.setenv("SOUNDSTAGE_CONFIG", "off")
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_encodings_on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests neither read nor fill the user's caches; one that is about the disk names a folder itself.

@@ -21,7 +21,9 @@ from soundstage.errors import RequestError, listed
 VARIABLE = "SOUNDSTAGE_LOG"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "off": logging.CRITICAL + 1}
 FORM = "{relativeCreated:9.0f} ms  {name}: {message}"
-_ASKED = "soundstage.log"  # in the meta data of click's contexts: what was asked for
+# In the meta data of click's contexts: what was asked for; the defaults that the command got.
+_ASKED, PROVIDED = "soundstage.log", "soundstage.defaults"
+LOG = logging.getLogger("soundstage.cli")
 
 
 class _Stderr(logging.Handler):
@@ -114,6 +116,8 @@ def _begin(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
     asked["path"] = asked["path"] if path is None else path
     if not ctx.resilient_parsing:
         begin(**asked)
+        for default in ctx.meta.get(PROVIDED, {}).values():
+            LOG.info("%s is %s", default.typed, default.value)
 
 
 def _asked(ctx: click.Context) -> dict[str, Any]:

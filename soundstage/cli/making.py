@@ -14,6 +14,7 @@ import click
 import soundstage
 from soundstage.cli.announcing import announce, asking_gpu
 from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options
+from soundstage.cli.defaults import without_unused
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
@@ -66,7 +67,7 @@ def plan(prompt: str, **values: Any) -> None:
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
     say = _sayer(quiet=False)
-    work = _planned([prompt], values)
+    work = _planned([prompt], values, say)
     _print_unknown_words(work.stage, prompt, say)
     _print_plans(work, values, say)
 
@@ -250,7 +251,7 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     values = values | fixed
-    work = stage, plans, choices, notes = _planned(prompts, values)
+    work = stage, plans, choices, notes = _planned(prompts, values, say)
     for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
         _print_unknown_words(stage, prompt, say)
     if values["plan"]:
@@ -337,8 +338,12 @@ def _print_plans(work: CommandPlans, values: Values, say: Callable[[str], None])
 def _as_typed(planned: Plan) -> Plan:
     """Return the plan with snaps and notices that name the command's options instead of fields."""
     spoken = spoken_within(click.get_current_context())
-    snaps = tuple(replace(snap, rule=spoken.sentence(snap.rule)) for snap in planned.snaps)
-    return replace(planned, snaps=snaps, notices=tuple(map(spoken.sentence, planned.notices)))
+
+    def typed(sentence: str) -> str:
+        return spoken.with_places(spoken.sentence(sentence))
+
+    snaps = tuple(replace(snap, rule=typed(snap.rule)) for snap in planned.snaps)
+    return replace(planned, snaps=snaps, notices=tuple(map(typed, planned.notices)))
 
 
 class CommandPlans(NamedTuple):
@@ -350,8 +355,21 @@ class CommandPlans(NamedTuple):
     notes: list[str]
 
 
-def _planned(prompts: Sequence[str], values: Values) -> CommandPlans:
-    """Plan all clips that a command's options ask for; each fits the machine."""
+def _planned(prompts: Sequence[str], values: Values, say: Callable[[str], None]) -> CommandPlans:
+    """Plan all clips that a command's options ask for; each fits the machine.
+
+    Defaults of the user's that nothing would read are left out, and that is said.
+    """
+    while True:
+        try:
+            return _plans(prompts, values)
+        except RequestError as error:
+            context = click.get_current_context()
+            told = spoken_within(context).sentence(str(error))
+            values = without_unused(context, values, error, told, say)
+
+
+def _plans(prompts: Sequence[str], values: Values) -> CommandPlans:
     asked = asked_for(prompts, values)
     work = CommandPlans(
         _engine(values), [], [], [note for note in dict.fromkeys(a.note for a in asked) if note]
@@ -381,7 +399,7 @@ def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
-    last = _planned([prompt], values | {"seed": 0}).plans[0].num_frames - 1
+    last = _planned([prompt], values | {"seed": 0}, lambda _: None).plans[0].num_frames - 1
     frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
     return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]
 

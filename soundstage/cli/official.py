@@ -34,12 +34,12 @@ class OfficialFlags(click.Command):
     """A command that also takes the official programs' flags."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self.own_words(args))
+        quiet = bool({"-q", "--quiet"} & set(args))
+        return super().parse_args(ctx, self.own_words(args, (lambda _: None) if quiet else _say))
 
-    def own_words(self, words: Sequence[str]) -> list[str]:
-        """Return a command line in Soundstage's own flags."""
-        quiet = bool({"-q", "--quiet"} & set(words))
-        return translated(words, self.name or "", say=_say if not quiet else lambda _: None)
+    def own_words(self, words: Sequence[str], say: Callable[[str], None] = lambda _: None) -> list[str]:
+        """Return a command line in Soundstage's own flags. say: prints notices."""
+        return translated(words, self.name or "", say=say)
 
 
 def translated(

@@ -52,10 +52,10 @@ class Option:
 
     def parameter(self) -> click.Option:
         """Return the option as click has it."""
-        return _Parameter(self)
+        return TableOption(self)
 
 
-class _Parameter(click.Option):
+class TableOption(click.Option):
     """An option of the table. Its help is put together when it is asked for, which loads the request."""
 
     def __init__(self, option: Option) -> None:

@@ -62,8 +62,35 @@ class Seed(click.ParamType[int | str]):
 SEED = Seed()
 
 
+def wanted(error: click.BadParameter, kind: Any) -> str:
+    """Return what a value should have been, from its type and the error that refused it."""
+    told = {"integer": "a whole number", "float": "a number"}.get(getattr(kind, "name", "").split()[0])
+    if told is None:
+        return lowered(error.message.rstrip("."))
+    low = getattr(kind, "min", None)
+    return f"it should be {told}" + ("" if low is None else f", {low} or more")
+
+
+def lowered(text: str) -> str:
+    """Return text with its first letter small, unless it begins with a name in capitals."""
+    return text if text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
+
+
 class Ordered(click.Group):
-    """A group that lists its commands in the order in which they were added, and gives them its settings."""
+    """A group that lists its commands in the order in which they were added, and gives them its settings.
+
+    A command gets its defaults from the environment and config files before it is parsed.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, words = super().resolve_command(ctx, args)
+        if name is not None and command is not None and not ctx.resilient_parsing:
+            from soundstage.cli import defaults
+
+            defaults.provide(ctx, name, command, words)
+        return name, command, words
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         cmd.context_settings = {**SETTINGS, **cmd.context_settings}

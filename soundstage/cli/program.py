@@ -23,6 +23,7 @@ from soundstage.cli.signals import Interrupts
 # Commands in files of their own, imported when they are named.
 COMMAND_GROUPS = {
     "bench": "soundstage.cli.bench",
+    "config": "soundstage.cli.config",
     "convert": "soundstage.cli.convert",
     "doctor": "soundstage.cli.doctor",
     "import-workflow": "soundstage.cli.workflow",
@@ -72,7 +73,7 @@ class Commands(Ordered):
         except BaseException as error:
             signalled = None if interrupts is None else interrupts.code
             if signalled is not None or isinstance(error, (KeyboardInterrupt, click.Abort)):
-                return telling.tell_interruption(error, words, signalled or process.INTERRUPTED)
+                return telling.tell_interruption(error, self, words, signalled or process.INTERRUPTED)
             return telling.tell(error, self, words)
 
     def _exit_code(self, words: Sequence[str], name: str, **extra: Any) -> int:

@@ -63,7 +63,8 @@ def _check_used(given: Values, fields: Values) -> None:
     """Raise RequestError for an option about an input that is not given: nothing would read it."""
     for name, (inputs, what) in _ABOUT.items():
         if name in given and not any(key in fields for key in inputs):
-            raise RequestError(f"--{name.replace('_', '-')} is about {what}", field=inputs[0])
+            told = f"--{name.replace('_', '-')} is about {what}"
+            raise RequestError(told, field=inputs[0], unused=[name])
 
 
 def _filled(record: str, given: Values) -> Values:
@@ -107,9 +108,11 @@ def _source(given: Values, crop: Values) -> Values:
     if "canvas" in given:
         parts["canvas"] = canvas_fields(given["canvas"], "--canvas")
     if parts and "video" not in parts:
-        first = next(o for o in TABLE if o.name in given and any(_record(f) == "source" for f in o.fields))
+        about = [o for o in TABLE if o.name in given and any(_record(f) == "source" for f in o.fields)]
         raise RequestError(
-            f"{first.flags[0]} is about a clip to start from; give it by --video", field="source"
+            f"{about[0].flags[0]} is about a clip to start from; give it by --video",
+            field="source",
+            unused=[option.name for option in about],
         )
     return parts | crop if parts else {}
 
@@ -117,7 +120,11 @@ def _source(given: Values, crop: Values) -> Values:
 def _audio(given: Values, _: Values) -> Values:
     parts = _filled("audio", given)
     if parts and "file" not in parts:
-        raise RequestError("options of a sound are given, but no sound; give it by --audio", field="audio")
+        raise RequestError(
+            "options of a sound are given, but no sound; give it by --audio",
+            field="audio",
+            unused=("audio_mode", "audio_start", "identity_guidance"),
+        )
     return parts
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from soundstage.cli.options import TABLE
@@ -34,11 +35,17 @@ class FieldOption(NamedTuple):
 class Spoken:
     """The spelling of fields in one command.
 
-    spelled: what is typed for each parameter. values: what was given.
+    spelled: what is typed for each parameter. values: what was given. places: for options whose values are
+    defaults of the user's, where those stand.
     """
 
-    def __init__(self, spelled: Mapping[str, str], values: Mapping[str, Any]) -> None:
-        self._values = values
+    def __init__(
+        self,
+        spelled: Mapping[str, str],
+        values: Mapping[str, Any],
+        places: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._values, self._places = values, places
         self._options: dict[str, list[FieldOption]] = {}
         for option in TABLE:
             name = option.name if option.name in spelled else SHARED.get(option.name, "")
@@ -64,6 +71,13 @@ class Spoken:
         message = re.sub(rf"(?P<before>\bboth )(?P<root>{self._roots})(?= and )", self._word, message)
         asked = rf"(?P<before>\b(?:{_ASKS}) )(?P<root>{self._roots})(?= out\b| above\b| below\b| or |[,;]|$)"
         return _once(re.sub(asked, self._word, message))
+
+    def with_places(self, sentence: str) -> str:
+        """Return a translated message with the places of defaults instead of options that nobody typed."""
+        if not self._places:
+            return sentence
+        options = "|".join(sorted(map(re.escape, self._places), key=len, reverse=True))
+        return re.sub(rf"(?<![\w-])(?:{options})(?![\w-])", lambda match: self._places[match[0]], sentence)
 
     def option(self, field: str | None, sentence: str) -> str | None:
         """Return the option that a translated message is about, by its own words or by the error's field."""

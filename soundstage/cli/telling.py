@@ -8,6 +8,7 @@ are typed, where users of Python and JSON read fields; options.py has the table 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -18,6 +19,10 @@ from typing import Any, NamedTuple
 import click
 
 from soundstage.cli import process
+from soundstage.cli.default_values import Default
+from soundstage.cli.defaults import provided
+from soundstage.cli.log import PROVIDED
+from soundstage.cli.parameters import lowered, wanted
 from soundstage.cli.printing import json_text
 from soundstage.cli.signals import DEBUG, INTERRUPTION
 from soundstage.cli.spelling import Spoken
@@ -37,6 +42,7 @@ class Failure(NamedTuple):
 
 def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
     """Print what happened and return the exit code. root: the program. words: the command line."""
+    as_json = asks_json(root, words)
     if os.environ.get(DEBUG):
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, BrokenPipeError):
@@ -48,16 +54,16 @@ def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return process.MISUSE
     if isinstance(error, SoundstageError):
-        return _print(words, failure(error, spoken_of(root, words)))
+        return _print(as_json, failure(error, spoken_of(root, words)))
     if isinstance(error, click.ClickException):
         option, message = _misuse(error, root, words)
-        return _print(words, Failure("UsageError", None, option, message))
+        return _print(as_json, Failure("UsageError", None, option, message))
     if isinstance(error, OSError) and error.filename == process.OUTPUT:  # which cannot hold the error either
         process.drop_output()
-        words = ()
+        as_json = False
     if isinstance(error, (OSError, MemoryError)):
-        return _print(words, failure(error, Spoken({}, {})))
-    return _print(words, Failure("Fault", None, None, _fault_sentence(error)), process.FAULT)
+        return _print(as_json, failure(error, Spoken({}, {})))
+    return _print(as_json, Failure("Fault", None, None, _fault_sentence(error)), process.FAULT)
 
 
 def failure(error: Exception, spoken: Spoken) -> Failure:
@@ -67,38 +73,43 @@ def failure(error: Exception, spoken: Spoken) -> Failure:
         in_file = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
         message = str(error) if in_file else spoken.sentence(str(error))
         field = getattr(error, "field", None)
-        return Failure(type(error).__name__, field, spoken.option(field, message), _in_one_line(message))
+        option = spoken.option(field, message)
+        return Failure(type(error).__name__, field, option, _in_one_line(spoken.with_places(message)))
     sentence = "the memory of this machine does not suffice; make a smaller or shorter film, or free some"
     if isinstance(error, OSError):
         sentence = _system_sentence(error)
     return Failure("SystemError", None, None, _in_one_line(sentence))
 
 
-def tell_interruption(error: BaseException, words: Sequence[str], code: int) -> int:
+def tell_interruption(error: BaseException, root: Any, words: Sequence[str], code: int) -> int:
     """Print that a signal ended the work and what of it is kept, and return the exit code.
 
-    error: what the signal raised, or what a library has made of that; its notes say what is kept.
+    error: what the signal raised, or what a library has made of that; its notes say what is kept. root: the
+    program.
     """
     kept: list[str] = []
     cause: BaseException | None = error
     while cause is not None and not kept:
         kept, cause = list(getattr(cause, "__notes__", ())), cause.__cause__ or cause.__context__
     told = f"interrupted; {'; '.join(kept)}" if kept else INTERRUPTION
-    return _print(words, Failure("Interrupted", None, None, told), code)
+    return _print(asks_json(root, words), Failure("Interrupted", None, None, told), code)
 
 
-def is_json(words: Sequence[str]) -> bool:
-    """Return whether a command line asks for JSON."""
-    return "--json" in _before_dashes(words)
+def asks_json(root: Any, words: Sequence[str]) -> bool:
+    """Return whether a command line, or a default of its command, asks for JSON."""
+    if "--json" in _before_dashes(words):
+        return True
+    asked = _provided(root, words).get("as_json")
+    return asked is not None and bool(asked.value)
 
 
 def _before_dashes(words: Sequence[str]) -> Sequence[str]:
     return words[: words.index("--")] if "--" in words else words
 
 
-def _print(words: Sequence[str], told: Failure, code: int = process.MISUSE) -> int:
+def _print(as_json: bool, told: Failure, code: int = process.MISUSE) -> int:
     message = _in_one_line(told.message)
-    if not is_json(words):
+    if not as_json:
         print(f"soundstage: {message}", file=sys.stderr)
         return code
     try:
@@ -146,38 +157,23 @@ def _misuse(error: click.ClickException, root: Any, words: Sequence[str]) -> tup
         return None, f"{command} has no command '{name}'; the commands are {commands}"
     if isinstance(error, click.MissingParameter) and error.param is not None:
         name, what = spelling(error.param), (error.param.help or "").rstrip(".")
-        meaning = f" ({_lowered(what)})" if what else ""
+        meaning = f" ({lowered(what)})" if what else ""
         return name, f"{command} needs {name}{meaning}; {see}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         name, value = spelling(error.param), _value(error.param, words)
         found = name if value is None else f"{name} is '{value}'"
-        return name, f"{found}; {_wanted(error)}; {see}"
+        return name, f"{found}; {wanted(error, error.param.type)}; {see}"
     message = error.format_message().rstrip(".")
     extra = re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
     if extra is not None:
         return None, f"{command} has no use for '{extra[1]}'; {_quoted(ctx)}{see}"
-    return getattr(error, "option_name", None), f"{_lowered(message)}; {see}"
-
-
-def _wanted(error: click.BadParameter) -> str:
-    """Return what a parameter should be, from its type."""
-    kind: Any = getattr(error.param, "type", None)
-    wanted = {"integer": "a whole number", "float": "a number"}.get(getattr(kind, "name", "").split()[0])
-    if wanted is None:
-        return _lowered(error.message.rstrip("."))
-    low = getattr(kind, "min", None)
-    return f"it should be {wanted}" + ("" if low is None else f", {low} or more")
+    return getattr(error, "option_name", None), f"{lowered(message)}; {see}"
 
 
 def _quoted(ctx: click.Context | None) -> str:
     """Return the advice for too many words after a prompt, which is one word to the shell."""
     arguments = [] if ctx is None else [spelling(param) for param in ctx.command.get_params(ctx)]
     return 'put PROMPT within quotation marks, "like this"; ' if "PROMPT" in arguments else ""
-
-
-def _lowered(text: str) -> str:
-    """Return text with its first letter small, unless it begins with a name in capitals."""
-    return text if text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
 
 
 def _value(param: click.Parameter, words: Sequence[str]) -> str | None:
@@ -215,8 +211,13 @@ def spoken_of(root: Any, words: Sequence[str]) -> Spoken:
     command, _, rest = _command(root, words)
     if command is None:
         return Spoken({}, {})
+    found = _provided(root, words)
+    values = {name: default.value for name, default in found.items()}
     try:
-        with command.make_context(command.name or "", list(rest), resilient_parsing=True) as ctx:
+        with command.make_context(
+            command.name or "", list(rest), resilient_parsing=True, default_map=values
+        ) as ctx:
+            ctx.meta[PROVIDED] = found
             return spoken_within(ctx)
     except Exception:  # the command line may be what is wrong
         return Spoken(_spelled(command), {})
@@ -224,7 +225,18 @@ def spoken_of(root: Any, words: Sequence[str]) -> Spoken:
 
 def spoken_within(ctx: Any) -> Spoken:
     """Return how the command of a context of click's spells the request's fields."""
-    return Spoken(_spelled(ctx.command), dict(ctx.params))
+    spelled = _spelled(ctx.command)
+    places = {spelled[d.name]: d.typed for d in ctx.meta.get(PROVIDED, {}).values() if d.name in spelled}
+    return Spoken(spelled, dict(ctx.params), places)
+
+
+def _provided(root: Any, words: Sequence[str]) -> dict[str, Default]:
+    """Return the defaults of the command that was called; none where they are what is wrong."""
+    command, path, rest = _command(root, words)
+    if command is not None:
+        with contextlib.suppress(Exception):  # and so may the command line be
+            return provided(root, tuple(path), command, rest)
+    return {}
 
 
 def _spelled(command: Any) -> dict[str, str]:

@@ -27,7 +27,7 @@ def check_options(resolved: ResolvedRequest) -> None:
         if present:
             value = getattr(request, field)
             told = f"{field} is {value!r}" if isinstance(value, (int, float, str)) else f"{field} is given"
-            resolved.problem(field, f"{told}, but {reason}")
+            resolved.problem(field, f"{told}, but {reason}", unused=True)
     names = [pass_.name for pass_ in resolved.recipe.passes]
     for i, lora in enumerate(request.loras):
         for name in lora.passes or ():
@@ -136,7 +136,9 @@ def check_rate(resolved: ResolvedRequest) -> None:
     asked, own = resolved.request.fps, None if resolved.source_info is None else resolved.source_info.fps
     if asked is not None and own is not None and not math.isclose(asked, own, rel_tol=1e-3):
         resolved.problem(
-            "fps", f"fps is {asked:g}, but the source has {own:g}; leave fps out or convert the source"
+            "fps",
+            f"fps is {asked:g}, but the source has {own:g}; leave fps out or convert the source",
+            unused=True,
         )
 
 
@@ -186,12 +188,14 @@ def check_use(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> None:
                     name,
                     f"{name} is given, but this runs without guidance, so nothing would read it; raise "
                     "guidance above 1, or leave it out",
+                    unused=True,
                 )
     _check_levels(resolved, passes[0])
     if request.cache is not None:
         reason = _no_use_for_cache(resolved, request.cache, passes[0])
         if reason:
-            resolved.problem("cache", f"cache is {request.cache}, but {reason}; leave cache out")
+            told = f"cache is {request.cache}, but {reason}; leave cache out"
+            resolved.problem("cache", told, unused=True)
     for i, lora in enumerate(request.loras):
         if lora.span is not None and any("identity" in p.kinds for p in passes):
             resolved.problem(
@@ -210,7 +214,8 @@ def check_use(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> None:
             )
     for name in ("guides", "references"):
         if getattr(request, name) and all("video" in p.frozen for p in passes):
-            resolved.problem(name, f"{name} is given, but the picture is kept as it is; leave it out")
+            told = f"{name} is given, but the picture is kept as it is; leave it out"
+            resolved.problem(name, told, unused=True)
     if all(len(p.frozen) == len(request.modalities) for p in passes):
         resolved.problem("source", "everything is given and nothing would be made; let go of one modality")
 

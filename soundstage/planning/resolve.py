@@ -50,7 +50,11 @@ class ResolvedRequest:
         if len(self.problems) == 1:
             raise self.problems[0]
         if self.problems:
-            raise RequestError("; ".join(str(problem) for problem in self.problems))
+            unused = {name for problem in self.problems for name in problem.unused}
+            raise RequestError(
+                "; ".join(str(problem) for problem in self.problems),
+                unused=unused if all(problem.unused for problem in self.problems) else (),
+            )
 
     def snap(self, field: str, asked: str, used: str, rule: str) -> None:
         self.snaps.append(Snap(field, asked, used, rule))
@@ -60,10 +64,15 @@ class ResolvedRequest:
         if sentence not in self.notices:
             self.notices.append(sentence)
 
-    def problem(self, field: str, sentence: str, cause: SoundstageError | None = None) -> None:
-        """Note why the request cannot be made. cause: the error that says so, where there is one."""
+    def problem(
+        self, field: str, sentence: str, cause: SoundstageError | None = None, *, unused: bool = False
+    ) -> None:
+        """Note why the request cannot be made. cause: the error that says so, where there is one.
+
+        unused: nothing would read the field; without it the request could be made.
+        """
         if sentence not in (str(problem) for problem in self.problems):
-            problem = RequestError(sentence, field=field)
+            problem = RequestError(sentence, field=field, unused=[field] if unused else ())
             problem.__cause__ = cause
             self.problems.append(problem)
 

@@ -25,7 +25,12 @@ TINY = [
     "run.ModelParts = TinyParts;"
     "from soundstage.cli.main import run; run()",
 ]
-BARE = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+BARE = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "SOUNDSTAGE_CONFIG": "off",
+}
 
 
 def shell(line: str, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -90,7 +90,7 @@ def test_every_option_named_in_the_docs_exists() -> None:
 
 def test_every_name_of_the_package_in_the_docs_exists() -> None:
     for page, text in within_backticks():
-        for name in re.findall(r"(?<![\w./])(?:ss|soundstage)(?:\.[A-Za-z_]\w*)+", text):
+        for name in re.findall(r"(?<![\w./])(?:ss|soundstage)(?!\.toml\b)(?:\.[A-Za-z_]\w*)+", text):
             path = name.replace("ss.", "soundstage.", 1) if name.startswith("ss.") else name
             try:
                 pkgutil.resolve_name(path)

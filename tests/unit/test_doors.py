@@ -39,6 +39,7 @@ HOOKS = {
     "list_commands": "click.Group",
     "get_command": "click.Group",
     "get_help_record": "click.Option",
+    "resolve_command": "click.Group",
     "_repr_html_": "Jupyter",
     "main": "click.Group, at a call",
 }

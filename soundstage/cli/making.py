@@ -16,6 +16,7 @@ from soundstage.cli.announcing import announce, asking_gpu
 from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options
 from soundstage.cli.defaults import without_unused
 from soundstage.cli.official import OfficialFlags
+from soundstage.cli.opening import open_made
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
@@ -152,7 +153,7 @@ def v2a(video: str, prompt: str, **values: Any) -> None:
 
 @click.command(cls=OfficialFlags)
 @prompt_argument
-@with_options("video", "image", "last_image", "only", "contact_sheet")
+@with_options("video", "image", "last_image", "only", "contact_sheet", "preview")
 def t2a(prompt: str, **values: Any) -> None:
     """Make sound without a picture, as a .wav file.
 
@@ -263,21 +264,30 @@ def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
     ):
         for note in notes:
             say(note)
+        made: list[Saved] = []
         for planned, choice, result in zip(plans, choices, named, strict=True):
             with tally.clip(in_short(planned)):
                 times.of(stage, planned, choice)
                 with Screen(quiet=values["quiet"]) as screen:
                     announce(planned, choice, times, screen)
-                    done = _rendered(stage, planned, choice, screen)
+                    preview = result.path if values.get("preview") else None
+                    done = _rendered(stage, planned, choice, screen, preview)
                     saved = _saved(done, result, times, screen)
                 told = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
+                made.append(saved)
                 saved.tell(told, as_json=values["as_json"], say=say)
                 sheet.add(result.path, done.clip)
-        tally.end(sheet.save(say))
+        comparison = sheet.save(say)
+        if values["open"]:
+            open_made(made, comparison, say)
+        tally.end(comparison)
 
 
-def _rendered(stage: Engine, planned: Plan, choice: Choice, screen: Screen) -> soundstage.Done:
-    """Run a plan, show its progress, and return its last event."""
+def _rendered(
+    stage: Engine, planned: Plan, choice: Choice, screen: Screen, preview: Path | None
+) -> soundstage.Done:
+    """Run a plan, show its progress, and return its last event. preview: the file of the clip to preview."""
+    from soundstage.cli.preview import preview_every, previewing
     from soundstage.rendering.bars import ProgressBars
 
     shown = _as_typed(planned)
@@ -287,9 +297,11 @@ def _rendered(stage: Engine, planned: Plan, choice: Choice, screen: Screen) -> s
         screen.say(f"notice: {notice}")
     if "torch" not in sys.modules:
         screen.begin("load PyTorch")
-    with ProgressBars(planned, screen) as progress:
-        for event in stage.run(planned, choice=choice):
+    every = 0 if preview is None else preview_every(planned)
+    with ProgressBars(planned, screen) as progress, previewing(planned, preview, screen) as show:
+        for event in stage.run(planned, choice=choice, preview_every=every):
             progress.show(event)
+            show(event)
     assert isinstance(event, soundstage.Done)
     return event
 

@@ -323,6 +323,19 @@ OUTPUTS: tuple[Option, ...] = (
         default=False,
     ),
     _option(
+        "preview",
+        bool,
+        "Show what the clip looks like while it is made: in a terminal with colours, else in a "
+        "file beside the output, which is refreshed, and removed at the end.",
+        default=False,
+    ),
+    _option(
+        "open",
+        bool,
+        "Open the clip when it is done; of several the sheet that compares them, or their folder.",
+        default=False,
+    ),
+    _option(
         "quiet",
         bool,
         "Print no progress, notices or hints; errors are printed.",

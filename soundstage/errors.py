@@ -25,7 +25,12 @@ NUM_NEAR = 4
 
 
 class SoundstageError(Exception):
-    """Base of all errors raised on purpose by Soundstage."""
+    """Base of all errors raised on purpose by Soundstage.
+
+    in_file: the message names fields as a file has them, such as a line of JSON, not what is typed.
+    """
+
+    in_file: bool = False
 
 
 class RequestError(SoundstageError, ValueError):

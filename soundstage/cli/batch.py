@@ -10,7 +10,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,11 +36,12 @@ NUM_SHOWN = 60  # letters of a prompt in an announcement
 
 @dataclass(frozen=True)
 class AskedClip:
-    """A request. where: the line or word that asks for it, "" where there is only one. note: about its seed,
-    for people."""
+    """A request. where: the line or word that asks for it, "" where there is only one. fields: those that a
+    line of JSON names. note: about its seed, for people."""
 
     request: Request
     where: str
+    fields: Collection[str]
     note: str
 
 
@@ -78,7 +79,8 @@ def asked_for(prompts: Sequence[str], values: Values) -> list[AskedClip]:
     shared, seeds, drawn = request_fields(values), _seeds(values), functools.cache(draw_seed)
     found: list[AskedClip] = []
     for where, fields in _wishes(prompts, values):
-        with about(where):
+        named = () if fields.keys() == {"prompt"} else fields.keys()
+        with about(where, named):
             request = Request(**{**shared, **fields})
             first, note = (0, "") if seeds else _first_seed(request, drawn)
             varied = seeds or range(first, first + (values.get("takes") or 1))
@@ -87,16 +89,18 @@ def asked_for(prompts: Sequence[str], values: Values) -> list[AskedClip]:
                     f"more than {MAX_CLIPS} clips are asked for; make them by several commands"
                 )
             clips = (Request(**{**shared, **fields, "seed": seed}) for seed in varied)
-            found += [AskedClip(clip, where, note) for clip in clips]
+            found += [AskedClip(clip, where, named, note) for clip in clips]
     return found
 
 
 @contextmanager
-def about(where: str) -> Iterator[None]:
-    """Put before the message of an error what it is about."""
+def about(where: str, fields: Collection[str] = ()) -> Iterator[None]:
+    """Put before the message of an error what it is about. fields: those that a line of JSON names itself."""
     try:
         yield
     except SoundstageError as error:
+        field = getattr(error, "field", None)
+        error.in_file = bool(fields) and (field is None or field in fields)
         if where:
             error.args = (f"{where}: {error}", *error.args[1:])
         raise

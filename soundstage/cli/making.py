@@ -387,7 +387,7 @@ def _plans(prompts: Sequence[str], values: Values) -> CommandPlans:
         _engine(values), [], [], [note for note in dict.fromkeys(a.note for a in asked) if note]
     )
     for wish in asked:
-        with about(wish.where):
+        with about(wish.where, wish.fields):
             work.plans.append(work.stage.plan(wish.request))
             with asking_gpu(work.plans[-1], quiet=values.get("quiet", False)):
                 work.choices.append(work.stage.choose(work.plans[-1]))

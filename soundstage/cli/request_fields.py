@@ -13,6 +13,7 @@ from soundstage.request.words import (
     guide_fields,
     lora_fields,
     number,
+    numbers,
     span_fields,
 )
 
@@ -36,9 +37,9 @@ def request_fields(values: Values) -> Values:
         fields["loras"] = [lora_fields(text, "--lora") for text in given["lora"]]
     if "only" in given:
         fields["modalities"] = {_choice("--only", given["only"], "video", "audio")}
-    for key in ("sigmas", "lengths"):
+    for key, example in (("sigmas", "1,0.7,0.4,0"), ("lengths", "2,1")):
         if key in given:
-            fields[key] = [number(part, f"--{key}") for part in given[key].split(",")]
+            fields[key] = numbers(given[key], f"--{key}", example)
     for key in ("relay", "take"):
         if key in given:
             fields[key] = dict(_setting(f"--{key}", text) for text in given[key])

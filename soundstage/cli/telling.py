@@ -70,10 +70,10 @@ def failure(error: Exception, spoken: Spoken) -> Failure:
     """Return the message of an error of Soundstage's, of the system or of memory."""
     if isinstance(error, SoundstageError):
         # What is wrong in a file, such as a recipe, is told with the file's own names of fields.
-        in_file = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
+        in_file = error.in_file or isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
         message = str(error) if in_file else spoken.sentence(str(error))
         field = getattr(error, "field", None)
-        option = spoken.option(field, message)
+        option = None if error.in_file else spoken.option(field, message)
         return Failure(type(error).__name__, field, option, _in_one_line(spoken.with_places(message)))
     sentence = "the memory of this machine does not suffice; make a smaller or shorter film, or free some"
     if isinstance(error, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +13,9 @@ from soundstage.fields.describe import field_help, field_names
 
 MAX_SENTENCES = 12  # of one message
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of")
+NO_NUMBER = ("float_parsing", "float_type", "int_parsing", "int_type", "int_from_float")
+# Words of pydantic's for what a field takes, and plain ones.
+PLAIN_WORDS = {"valid string": "text", "valid number": "number", "valid integer": "whole number"}
 _UNION_MEMBERS = ("float", "constrained-float", "literal", "str", "int")  # as pydantic names them in a place
 
 
@@ -30,10 +33,11 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
         loc = list(item["loc"])
         if loc and isinstance(loc[0], int):  # a positional argument
             loc[0] = known[loc[0]] if loc[0] < len(known) else f"argument {loc[0] + 1}"
-        path = _path(loc[:-2] if loc[-1:] == ["[key]"] else loc)
+        own_check = item["type"] == "value_error"
+        path = _path(loc[:-2] if loc[-1:] == ["[key]"] else loc, indexed=own_check)
         fields.append(str(loc[0]) if loc else "")
         sentences.append(_sentence(path, item, owner, what or owner.__name__))
-    unique = list(dict.fromkeys(sentences))
+    unique = _merged(dict.fromkeys(sentences))
     more = [f"and {len(unique) - MAX_SENTENCES} more"] if len(unique) > MAX_SENTENCES else []
     return RequestError(
         "; ".join([*unique[:MAX_SENTENCES], *more]), field=(fields[0] or None) if len(unique) == 1 else None
@@ -44,10 +48,30 @@ def _is_within(loc: Sequence[Any], outer: Sequence[Any]) -> bool:
     return len(loc) > len(outer) and tuple(loc[: len(outer)]) == tuple(outer)
 
 
-def _path(loc: Sequence[Any]) -> str:
-    """Return "guides[0].strength" for ("guides", 0, "strength"), without the names of union members."""
+def _merged(sentences: Iterable[str]) -> list[str]:
+    """Return the sentences with those about one value, which fits no member of a union, as one."""
+    wanted: dict[str, list[str]] = {}
+    for sentence in sentences:
+        found, _, asked = sentence.partition("; ")
+        wanted.setdefault(found, []).append(asked)
+    return ["; ".join(filter(None, (found, _either(asked)))) for found, asked in wanted.items()]
+
+
+def _either(asked: Sequence[str]) -> str:
+    """Return "give a number up to 9, or 'last'" for "give a number up to 9" and "it should be 'last'"."""
+    first, *others = sorted(asked, key=lambda text: not text.startswith("give "))
+    return ", or ".join(
+        [first, *(text.removeprefix("give ").removeprefix("it should be ") for text in others)]
+    )
+
+
+def _path(loc: Sequence[Any], *, indexed: bool) -> str:
+    """Return "guides[0].strength" for ("guides", 0, "strength"), without the names of union members.
+
+    indexed: a last index is kept, of a record; plain values of a set or list have none.
+    """
     text = ""
-    while len(loc) > 1 and isinstance(loc[-1], int):  # a member of a set or list of plain values
+    while not indexed and len(loc) > 1 and isinstance(loc[-1], int):
         loc = loc[:-1]
     for part in loc:
         if isinstance(part, int):
@@ -61,6 +85,9 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
     nested = "." in path or "[" in path
     if item["type"] == "value_error":
         message = str(item["ctx"]["error"])
+        name = path.partition("[")[0]
+        if nested and "." not in path and message.startswith(f"{name} "):
+            return f"{path}{message.removeprefix(name)}"
         return f"{path}: {message}" if nested else message
     if item["type"] in ("missing", "missing_argument"):
         index = f"[{item['loc'][-1]}]" if len(item["loc"]) > 1 and isinstance(item["loc"][-1], int) else ""
@@ -85,11 +112,15 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
 def _wanted(path: str, item: Any, owner: type) -> str:
     if item["type"] in OUT_OF_RANGE:
         return f"give {field_help(owner, _plain(path)).wanted}"
+    if item["type"] in NO_NUMBER and field_help(owner, _plain(path)).range:
+        return f"give {field_help(owner, _plain(path)).wanted}"
     if item["type"] == "literal_error":
         return f"it should be {_choices(str(item['input']), item['ctx']['expected'])}"
     if item["type"] == "tuple_type":
         return "it should be a list"
     wanted: str = item["msg"].partition(", unable to parse")[0]
+    for theirs, plain in PLAIN_WORDS.items():
+        wanted = wanted.replace(theirs, plain)
     return (wanted[0].lower() + wanted[1:]).replace("input should", "it should")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import io
 import itertools
 import math
 import threading
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from soundstage.errors import MediaError
 from soundstage.files import known_file
 from soundstage.media.durations import FRAME_DURATIONS
+from soundstage.media.jpeg_end import completed
 from soundstage.media.pixels import orientation, rgb_pixels
 
 if TYPE_CHECKING:
@@ -203,7 +205,9 @@ def _opened(path: Path) -> Iterator[Any]:
         Image.init()
         if kind not in Image.OPEN:
             raise MediaError(f"{path} is {kind}, which this Pillow cannot read; convert it to PNG or JPEG")
-        picture = Image.open(path, formats=["JPEG", "MPO"] if kind == "JPEG" else [kind])
+        data = completed(path) if kind == "JPEG" else None
+        file = path if data is None else io.BytesIO(data)
+        picture = Image.open(file, formats=["JPEG", "MPO"] if kind == "JPEG" else [kind])
     with picture:
         with _reading(path):
             _check_size(picture, path)
@@ -284,6 +288,8 @@ def _first_picture(path: Path, absolute: str, stamp: tuple[int, ...]) -> Picture
         width, height = own[::-1] if orientation(picture) >= 5 else own
     if width * height > MAX_KEPT_PIXELS:
         notices.append(f"its {width * height / 1e6:.0f} megapixels are averaged down to at most 34")
+    if _format(path) == "JPEG" and completed(path) is not None:
+        notices.append("the end of the file is missing, but all rows of the picture are there")
     if pages > 1:
         notices.append(f"only the first of its {pages} pages is read")
     return PictureInfo(width, height, 1, None, tuple(notices))

@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -40,6 +41,7 @@ from soundstage.request.inputs import (
     GuideList,
     LoraList,
     Modalities,
+    PathText,
     ReferenceList,
     Side,
     Steps,
@@ -153,7 +155,7 @@ class Request(BaseModel):
     """How a clip longer than the model makes at once is split into windows and joined."""
     modalities: Modalities = BOTH
     """What to make: video, audio or both."""
-    recipe: str = "single"
+    recipe: PathText = "single"
     """The recipe to use: its name, or a .yaml file."""
     allow_unfit: bool = False
     """Allow what the model is known to fail at, such as frames far larger than it was trained on."""
@@ -184,7 +186,17 @@ class Request(BaseModel):
     @field_validator("cache", mode="before")
     @classmethod
     def _cache(cls, value: Any) -> Any:
-        return StepCache.from_text(value) if isinstance(value, str) else value
+        if isinstance(value, (StepCache, Mapping)) or value is None:
+            return value
+        return StepCache.from_text(value if isinstance(value, str) else shown(value))
+
+    @field_validator("schedule", "sampler")
+    @classmethod
+    def _named(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not value.strip():
+            names = schedules.NAMES if info.field_name == "schedule" else SAMPLER_INFO
+            raise ValueError(f"{info.field_name} is {value!r}; give one of {', '.join(names)}")
+        return value
 
     @field_validator("modalities")
     @classmethod

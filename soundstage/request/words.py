@@ -65,7 +65,7 @@ def lora_fields(text: str, where: str = "loras") -> Fields:
             f"{where} is {shown(text)}; give {LORA_WORDS}, such as style.safetensors:0.8",
             field="loras",
         )
-    span = {} if match["span"] is None else {"span": span_fields(match["span"], "loras")}
+    span = {} if match["span"] is None else {"span": span_fields(match["span"], "the span")}
     groups = _groups(match["groups"].split(",")[1:], where)
     return {"path": match["path"]} | _strength(match) | span | groups
 
@@ -75,8 +75,8 @@ def span_fields(text: str, where: str) -> Fields:
     match = _SPAN.fullmatch(text)
     if match is None:
         raise RequestError(
-            f"{where} has the span {shown(text)}; give {SPAN_WORDS} in seconds, such as 1.5-3",
-            field=where.partition(".")[0],
+            f"{where} is {shown(text)}; give {SPAN_WORDS} in seconds, such as 1.5-3",
+            field=where.partition(".")[0] if "." in where else None,
         )
     return {"start_s": number(match[1], where), "end_s": number(match[2], where)}
 
@@ -100,6 +100,14 @@ def number(text: str, where: str) -> float:
         raise RequestError(
             f"{where} holds {shown(text)}, which is not a number; give one, such as 0.8"
         ) from None
+
+
+def numbers(text: str, where: str, example: str) -> list[float]:
+    """Read numbers between commas. example: what messages propose."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"{where} is {shown(text)}; give numbers, such as {example}") from None
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

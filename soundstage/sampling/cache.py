@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import Field
 
+from soundstage.errors import near_first, shown
 from soundstage.fields.record import Share, record
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     Pair = tuple[Tensor | None, Tensor | None]
 
+CacheKind = Literal["first-block", "teacache"]
+KINDS = get_args(CacheKind)
 # Float32 copies of a level lie this close to it.
 ROUNDING = 1e-6
 
@@ -35,7 +38,7 @@ ROUNDING = 1e-6
 class StepCache:
     """Hold the settings of a step cache."""
 
-    kind: Literal["first-block", "teacache"] = "first-block"
+    kind: CacheKind = "first-block"
     """How a small change is seen: first-block runs the first block and looks at what it adds; teacache runs
     no block and looks at the input of the first."""
     threshold: Annotated[float, Field(ge=0, lt=10)] = 0.05
@@ -49,8 +52,16 @@ class StepCache:
 
     @staticmethod
     def from_text(text: str) -> dict[str, str]:
-        """Return the fields of "first-block" or "teacache", or of one with a threshold, "teacache:0.1"."""
+        """Return the fields of "first-block" or "teacache", or of one with a threshold, "teacache:0.1".
+
+        Raises ValueError for another name.
+        """
         kind, _, threshold = text.strip().lower().replace("_", "-").partition(":")
+        if kind not in KINDS:
+            names = " or ".join(near_first(kind, KINDS))
+            raise ValueError(
+                f"cache is {shown(text)}; give {names}, or with a threshold, such as {KINDS[0]}:0.1"
+            )
         return {"kind": kind, "threshold": threshold} if ":" in text else {"kind": kind}
 
     def levels(self, sigmas: Sequence[float]) -> tuple[float, float]:

@@ -217,7 +217,7 @@ def check(sigmas: Sequence[float]) -> Sigmas:
     values = tuple(float(sigma) for sigma in sigmas)
     if len(values) < 2:
         raise RequestError(
-            f"sigmas has {len(values)} value(s); give at least two, such as 1.0, 0.5, 0.0", field="sigmas"
+            f"sigmas has {len(values) or 'no'} value; give at least two, such as 1, 0.5, 0", field="sigmas"
         )
     if not all(a > b for a, b in itertools.pairwise(values)):
         raise RequestError("sigmas must fall from each value to the next; sort them downward", field="sigmas")

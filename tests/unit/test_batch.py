@@ -143,7 +143,8 @@ def test_an_interruption_that_a_library_turned_into_an_error_ends_all(
 @pytest.mark.parametrize(
     ("words", "lines", "says"),
     [
-        ((), '{"prompt": "Rain.", "steps": 0}', "line 1 of list: --steps is 0"),
+        ((), '{"prompt": "Rain.", "steps": 0}', "line 1 of list: steps is 0"),
+        (("--fps", 0), '{"prompt": "Rain.", "seed": 1}', "line 1 of list: --fps is 0"),
         ((), "{}", "line 1 of list: "),
         ((), '{"prompt": "Rain."}\nRain.', "line 2 of list: this is not JSON"),
         ((), '{"prompt": "Rain."}\n[1]', "line 2 of list: this is no object"),

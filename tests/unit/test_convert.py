@@ -33,6 +33,10 @@ def tone(seconds: float) -> np.ndarray:
     return np.stack([wave, wave]).astype(np.float32)
 
 
+def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and np.array_equal(one, other)
+
+
 @pytest.fixture
 def ball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -57,15 +61,15 @@ def test_a_film_becomes_any_other_film_and_keeps_its_request(ball: Path) -> None
 def test_lossless_frames_and_samples_come_through_as_they_were(ball: Path) -> None:
     ss.convert(ball, "new.mkv", codec="ffv1")
     before, after = Clip.open(ball), Clip.open("new.mkv")
-    assert np.array_equal(before.frames, after.frames)
-    assert np.array_equal(before.waveform, after.waveform)
+    assert same(before.frames, after.frames)
+    assert same(before.waveform, after.waveform)
 
 
 def test_pieces_of_a_long_sound_are_the_whole(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Clip(None, tone(3.0), 24).save("long.flac")
     monkeypatch.setattr("soundstage.media.excerpt.BLOCK_S", 0.7)
     ss.convert("long.flac", "new.wav")
-    assert np.array_equal(Clip.open("new.wav").waveform, Clip.open("long.flac").waveform)
+    assert same(Clip.open("new.wav").waveform, Clip.open("long.flac").waveform)
 
 
 @pytest.mark.parametrize("ending", [".wav", ".flac", ".mp3", ".m4a"])
@@ -83,7 +87,7 @@ def test_a_gif_is_trimmed_scaled_and_slowed_and_says_so(ball: Path) -> None:
     told = json.loads(result.stdout)
     assert (told["size"], told["num_frames"], told["fps"], told["source"]) == ([24, 16], 3, 6, str(ball))
     with Image.open("new.gif") as picture:
-        assert (picture.size, picture.n_frames) == ((24, 16), 3)
+        assert (picture.size, getattr(picture, "n_frames", 0)) == ((24, 16), 3)
         shown = [np.asarray(picture.convert("RGB")).mean()]
         picture.seek(2)
         shown.append(np.asarray(picture.convert("RGB")).mean())
@@ -98,7 +102,7 @@ def test_a_gif_holds_the_frames_it_is_given(tmp_path: Path) -> None:
         moving[i, 5:9, 4 * i : 4 * i + 5] = (250, 20, 20)
     moving[3] = moving[2]  # one that stays is shown for longer
     Clip(moving, None, 10).save(tmp_path / "a.gif")
-    assert np.array_equal(Clip.open(tmp_path / "a.gif").frames, moving)
+    assert same(Clip.open(tmp_path / "a.gif").frames, moving)
 
 
 def test_one_frame_is_a_still_and_many_are_numbered_pictures(ball: Path) -> None:
@@ -198,7 +202,7 @@ def test_odd_sides_are_made_even_only_where_the_codec_needs_it(tmp_path: Path) -
         odd.save(tmp_path / "a.mp4")
     assert (probe(str(tmp_path / "a.mp4")).width, probe(str(tmp_path / "a.mp4")).height) == (46, 32)
     for name in ("a.gif", "a.webm", "a.mkv"):
-        odd.save(tmp_path / name, **({"codec": "ffv1"} if name == "a.mkv" else {}))
+        odd.save(tmp_path / name, codec="ffv1" if name == "a.mkv" else None)
         assert (probe(str(tmp_path / name)).width, probe(str(tmp_path / name)).height) == (45, 31)
     result = convert(str(tmp_path / "a.gif"), str(tmp_path / "b.mp4"))
     assert "notice: it is 45x31 and .mp4 needs even sides, so it is written as 46x32" in result.stderr
@@ -206,7 +210,7 @@ def test_odd_sides_are_made_even_only_where_the_codec_needs_it(tmp_path: Path) -
 
 def test_a_finished_file_is_opened_as_a_clip(ball: Path) -> None:
     clip = Clip.open(ball)
-    assert np.array_equal(clip.frames, frames())
+    assert same(clip.frames, frames())
     assert clip.waveform is not None
     assert clip.waveform.shape == (2, RATE)
     assert (clip.fps, clip.request.seed) == (FPS, 7)

@@ -27,7 +27,7 @@ from soundstage.planning.long_take import plan_request
 from soundstage.request.request import Request
 
 NUM_REQUESTS = 2_000
-MAX_SECONDS = 5.0
+MAX_SECONDS = 5.0  # of the processor's time, as others use the machine too
 MAX_MESSAGE = 10_000  # the name of a file is shown whole
 
 DEEP: Any = 0
@@ -186,7 +186,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def problem_of(text: str, model: ModelSet) -> str | None:
     """What is wrong with how a request ends; None if it is planned, or refused in a sentence."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         plan = plan_request(Request.from_json(text), model)
         plan.to_json()
@@ -198,8 +198,8 @@ def problem_of(text: str, model: ModelSet) -> str | None:
         message.encode("utf-8", "surrogateescape")
     except BaseException:
         return traceback.format_exc()[-1_500:]
-    seconds = time.perf_counter() - start
-    return f"{seconds:.1f} s" if seconds > MAX_SECONDS else None
+    seconds = time.process_time() - start
+    return f"{seconds:.1f} s of the processor" if seconds > MAX_SECONDS else None
 
 
 @pytest.mark.slow

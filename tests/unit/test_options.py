@@ -114,7 +114,7 @@ def test_groups_that_do_not_exist_are_the_requests_to_refuse() -> None:
         ({"video": "a.mp4", "span": ["1 to 2"]}, "START-END in seconds"),
         ({"video": "a.mp4", "canvas": "64"}, "LEFT,TOP,RIGHT,BOTTOM"),
         ({"only": "picture"}, "--only is 'picture'; give one of video, audio"),
-        ({"sigmas": "1,half"}, "--sigmas holds 'half', which is not a number"),
+        ({"sigmas": "1,half"}, "--sigmas is '1,half'; give numbers, such as 1,0.7,0.4,0"),
         ({"video_scale": ["stg"]}, "give NAME=VALUE"),
         ({"video_scale": ["cfg=1@half"]}, "--video-scale holds 'half', which is not a number"),
         ({"lora": ["a.safetensors,audio=half"]}, "--lora holds 'half', which is not a number"),

@@ -537,6 +537,24 @@ def test_a_cut_picture_is_one_sentence(tmp_path: Path, ending: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_without_its_end_mark_is_read_with_a_notice(
+    tmp_path: Path, missing: int, progressive: bool
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (640, 960, 3), dtype=np.uint8)
+    path = saved(tmp_path / "a.jpg", Image.fromarray(noise), progressive=progressive)
+    whole = still(path)
+    path.write_bytes(path.read_bytes()[:-missing])
+    assert np.array_equal(still(path), whole)
+    assert picture_info(path).notices == (
+        "the end of the file is missing, but all rows of the picture are there",
+    )
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(MediaError, match=r"cannot be read as a picture \(image file is truncated"):
+        still(path)
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "gif", "avif", "bmp", "jp2", "apng", "psd"])
 def test_damaged_bytes_raise_nothing_but_our_own(tmp_path: Path, ending: str) -> None:
     buffer = io.BytesIO()

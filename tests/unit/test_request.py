@@ -1,6 +1,7 @@
 """Requests: what is accepted, what is refused and with which words, and the JSON round trip."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import soundstage as ss
 from soundstage.errors import RequestError
+from soundstage.request.inputs import Lora
 from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
 
@@ -44,7 +46,7 @@ def test_sizes_as_text(text: str, size: object) -> None:
     [
         ({"prompt": ""}, "prompt", "prompt is empty; describe"),
         ({"prompt": " \n"}, "prompt", "prompt is empty; describe"),
-        ({"prompt": 3}, "prompt", "prompt is 3; it should be a valid string"),
+        ({"prompt": 3}, "prompt", "prompt is 3; it should be a text"),
         ({"size": "cinema"}, "size", "size is 'cinema'; give WIDTHxHEIGHT"),
         ({"size": (0, 128)}, "size", r"size is \(0, 128\); give width and height"),
         ({"size": (1, 2, 3)}, "size", r"size is \(1, 2, 3\)"),
@@ -59,7 +61,7 @@ def test_sizes_as_text(text: str, size: object) -> None:
         ({"seed": -1}, "seed", "seed is -1; give a whole number"),
         ({"seed": 2**63}, "seed", "seed is 9223372036854775808"),
         ({"steps": 0}, "steps", "steps is 0; give a whole number of steps from 1 to 1000"),
-        ({"steps": "many"}, "steps", "steps is 'many'; it should be a valid integer"),
+        ({"steps": "many"}, "steps", "steps is 'many'; give a whole number of steps from 1 to 1000"),
         ({"guidance": -1}, "guidance", "guidance is -1; give a number from 0 to 100"),
         ({"rescale": 2}, "rescale", "rescale is 2; give a number from 0 to 1"),
         ({"modalities": []}, "modalities", "modalities is empty; give video, audio, or both"),
@@ -74,6 +76,50 @@ def test_bad_values_are_named(fields: dict[str, Any], field: str | None, says: s
         Request(**{"prompt": "a", **fields})
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"guides": ["a.png", {"image": "b.png", "at": 1e9}]},
+            "guides[1].at is 1000000000; give a number of seconds from 0 to 86400, or 'last' or 'before'",
+        ),
+        (
+            {"guides": ["a.png", {"image": "b.png", "at": -1}]},
+            "guides[1]: at is -1; give seconds from the start, 'last', or 'before' (the first frame)",
+        ),
+        ({"guides": ["a.png", ""]}, "guides[1] is ''; give PATH[@TIME][:STRENGTH], such as door.png@1.5:0.8"),
+        ({"loras": ["a", "b,audio=x"]}, "loras[1] holds 'x', which is not a number; give one, such as 0.8"),
+        (
+            {"source": {"video": "a.mp4", "regenerate": ["1-2", "3-2"]}},
+            "source.regenerate[1]: the span from 3 to 2 s is empty; end it after it starts",
+        ),
+        ({"relay": {"epsilon": "x"}}, "relay.epsilon is 'x'; give a number from 1e-06 to 0.99"),
+        ({"recipe": 3}, "recipe is 3; it should be a text"),
+    ],
+)
+def test_a_fault_is_told_once_with_the_place_in_its_list(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Request(prompt="a", **fields)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["schedule", "sampler"])
+def test_an_empty_name_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match=f"{name} is ''; give one of "):
+        Request(prompt="a", **{name: ""})
+
+
+def test_files_may_be_paths() -> None:
+    asked = Request(
+        prompt="a",
+        recipe=Path("mine.yaml"),
+        loras=[Lora(Path("b.safetensors"))],
+        take={"folder": Path("take")},
+    )
+    assert (asked.recipe, asked.loras[0].path) == ("mine.yaml", "b.safetensors")
+    assert Request.from_json(asked.to_json()) == asked
 
 
 def test_a_missing_prompt_is_named() -> None:
@@ -111,8 +157,11 @@ def test_a_cache_is_words_or_a_record() -> None:
 @pytest.mark.parametrize(
     ("cache", "says"),
     [
-        ("magcache:0.1", "cache.kind is 'magcache'; it should be 'teacache' or 'first-block'"),
-        ("first-block:lots", "cache.threshold is 'lots'; it should be a valid number"),
+        (
+            "magcache:0.1",
+            "cache is 'magcache:0.1'; give teacache or first-block, or with a threshold, such as ",
+        ),
+        ("first-block:lots", "cache.threshold is 'lots'; give a number from 0 to below 10"),
         ("teacache:11", "cache.threshold is '11'; give a number from 0 to below 10"),
         ({"kind": "teacache", "start": 2}, "cache.start is 2; give a number from 0 to 1"),
     ],

@@ -36,7 +36,7 @@ def _lacks_end(path: Path, absolute: str, stamp: tuple[int, ...]) -> bool:
         one, other = (_decoded(data + more + END) for more in GOING_ON)
     except Exception:  # what else is wrong is told when it is read
         return False
-    return one is not None and np.array_equal(one, other)
+    return one is not None and other is not None and np.array_equal(one, other)
 
 
 def _decoded(data: bytes) -> NDArray[np.uint8] | None:

@@ -112,10 +112,11 @@ def test_an_empty_name_is_refused(name: str) -> None:
 
 
 def test_files_may_be_paths() -> None:
+    path: Any = Path("b.safetensors")
     asked = Request(
         prompt="a",
         recipe=Path("mine.yaml"),
-        loras=[Lora(Path("b.safetensors"))],
+        loras=[Lora(path)],
         take={"folder": Path("take")},
     )
     assert (asked.recipe, asked.loras[0].path) == ("mine.yaml", "b.safetensors")

@@ -244,7 +244,7 @@ def test_levels_survive_json_and_the_pipeline() -> None:
         ({0.6: 1}, "video_scales has 1 from noise level 0.6 down; give fields, such as cfg: 1"),
         ({0.6: {"power": 1}}, "video_scales has no 'power'; it has apg_eta"),
         ({0.6: {"cfg": 200}}, "video_scales: cfg is 200; give a number from 0 to 100"),
-        ({0.6: {"cfg": "much"}}, "video_scales: cfg is 'much'; it should be a number"),
+        ({0.6: {"cfg": "much"}}, "video_scales: cfg is 'much'; give a number from 0 to 100"),
         ({0.6: {"stg": 1, "stg_blocks": 3}}, "video_scales: stg_blocks is 3; it should be a list"),
         ({0.2: {"cfg": 1}}, "from noise level 0.2 down, but no step would use it; .* 1, 0.9, 0.6, 0.3"),
         ({0.8: {"cfg": 2}, 0.7: {"cfg": 1}}, "from noise level 0.8 down, but no step would use it"),

@@ -21,6 +21,15 @@ _HOMES = {
     "Engine": "soundstage.engine",
     "Guide": "soundstage.request.inputs",
     "Handle": "soundstage.rendering.handle",
+    "LTX2ConditionPipeline": "soundstage.compat.diffusers",
+    "LTX2ImageToVideoPipeline": "soundstage.compat.diffusers",
+    "LTX2InContextPipeline": "soundstage.compat.diffusers",
+    "LTX2LatentUpsamplePipeline": "soundstage.compat.diffusers",
+    "LTX2Pipeline": "soundstage.compat.diffusers",
+    "LTXConditionPipeline": "soundstage.compat.diffusers",
+    "LTXImageToVideoPipeline": "soundstage.compat.diffusers",
+    "LTXLatentUpsamplePipeline": "soundstage.compat.diffusers",
+    "LTXPipeline": "soundstage.compat.diffusers",
     "LTXVideoPipeline": "soundstage.compat.diffusers",
     "Lora": "soundstage.request.inputs",
     "LoraAttached": "soundstage.rendering.events",
@@ -60,6 +69,15 @@ __all__ = [
     "Engine",
     "Guide",
     "Handle",
+    "LTX2ConditionPipeline",
+    "LTX2ImageToVideoPipeline",
+    "LTX2InContextPipeline",
+    "LTX2LatentUpsamplePipeline",
+    "LTX2Pipeline",
+    "LTXConditionPipeline",
+    "LTXImageToVideoPipeline",
+    "LTXLatentUpsamplePipeline",
+    "LTXPipeline",
     "LTXVideoPipeline",
     "Lora",
     "LoraAttached",
@@ -95,7 +113,18 @@ if TYPE_CHECKING:
 
     from soundstage.clip import Clip
     from soundstage.compat.comfy.workflow import import_workflow
-    from soundstage.compat.diffusers import LTXVideoPipeline
+    from soundstage.compat.diffusers import (
+        LTX2ConditionPipeline,
+        LTX2ImageToVideoPipeline,
+        LTX2InContextPipeline,
+        LTX2LatentUpsamplePipeline,
+        LTX2Pipeline,
+        LTXConditionPipeline,
+        LTXImageToVideoPipeline,
+        LTXLatentUpsamplePipeline,
+        LTXPipeline,
+        LTXVideoPipeline,
+    )
     from soundstage.continuous import Continuous, Pacer
     from soundstage.conversion import convert
     from soundstage.engine import Engine, load

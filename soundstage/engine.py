@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from soundstage.rendering.encoding_cache import EncodingCache
     from soundstage.rendering.parts import ModelParts
+    from soundstage.rendering.prepare import Latents
     from soundstage.rendering.run import Renderer
     from soundstage.rendering.windows import Handover
 
@@ -89,7 +90,8 @@ class Engine:
     """One model, and what is kept of it between requests. Threads may share it: runs take turns.
 
     parts: given by tests and by programs that build the model themselves; None loads them from `model`.
-    cache: keeps encodings; None is the user's own, see rendering/encoding_cache.py.
+    cache: keeps encodings; None is the user's own, see rendering/encoding_cache.py. options: the other words
+    as they were given, to make an engine like this one.
     """
 
     def __init__(
@@ -105,6 +107,13 @@ class Engine:
         cache: EncodingCache | None = None,
     ) -> None:
         self.model = model
+        self.options: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "residency": residency,
+            "memory_gb": memory_gb,
+            "weights": weights,
+        }
         self._limit_bytes = _limit_bytes(memory_gb)
         self._policy = policy_named(residency)
         self._storage = storage_named(weights)
@@ -191,12 +200,16 @@ class Engine:
         preview_every: int = 0,
         handover: Handover | None = None,
         choice: Choice | None = None,
+        given: Latents | None = None,
+        decode: bool = True,
     ) -> Run[Event]:
         """Return the events of a run, one for each stage and step; the work is done as they are taken.
 
         Closing the run stops the work. Another thread may close it too, and waits until the event that is
         being made is done. preview_every: a Preview after every so many steps, 0 for none. handover: what a
         clip goes on from, see `continuous`. choice: what `choose` has found for the plan; None asks it.
+        given: latents that the first pass starts from, where the plan has its start as "previous". decode:
+        False makes the latents of Done alone; its clip then holds neither picture nor sound.
 
         A take in windows comes as a Phase "window 1 of 12" and the events of that window, and so on. Between
         two events other runs of the engine may go on; each makes the film it makes alone.
@@ -210,7 +223,13 @@ class Engine:
         def begin(state: RunState) -> Generator[Event, None, None]:
             made = plan if isinstance(plan, Plan) else self.plan(plan)
             return self._rendering().render(
-                made, state, preview_every=preview_every, handover=handover, choice=choice
+                made,
+                state,
+                preview_every=preview_every,
+                handover=handover,
+                choice=choice,
+                given=given,
+                decode=decode,
             )
 
         return Run(self._turns, begin)

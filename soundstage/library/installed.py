@@ -152,7 +152,7 @@ class Library:
             *(inner for folder in added for inner in _inside(folder)),
             *_comfyui(),
             *_wangp(),
-            SearchedFolder("Hugging Face cache", _hub_cache()),
+            SearchedFolder("Hugging Face cache", hub_cache()),
         ]
         unique: dict[Path, SearchedFolder] = {}
         for searched in found:
@@ -365,7 +365,7 @@ def _of_wangp(home: Path) -> list[SearchedFolder]:
     return [SearchedFolder("WanGP", home / name) for name in (*names, "loras") if name != "."]
 
 
-def _hub_cache() -> Path:
+def hub_cache() -> Path:
     """Return where huggingface_hub keeps what other programs fetched."""
     if "HF_HUB_CACHE" in os.environ:
         return Path(os.environ["HF_HUB_CACHE"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soundstage.lora.report import AdapterReport
+    from soundstage.rendering.live import LiveTokens
 
 log = logging.getLogger("soundstage.rendering")
 
@@ -60,12 +61,16 @@ class LoraAttached:
 
 @dataclass(frozen=True)
 class Step:
-    """A denoising step is done. step counts from 1 to num_steps; sigma is the level it ended at."""
+    """A denoising step is done. step counts from 1 to num_steps; sigma is the level it ended at.
+
+    tokens: the latents at that level, which may be changed until the next event is asked for.
+    """
 
     name: str
     step: int
     num_steps: int
     sigma: float
+    tokens: LiveTokens | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from soundstage.rendering.encoded_prompts import encoded_prompts
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Event, Preview, Step
 from soundstage.rendering.finite import Watch
+from soundstage.rendering.live import LiveTokens
 from soundstage.rendering.parts import ModelParts
 from soundstage.rendering.prepare import Latents, cropped, streams, upsampled
 from soundstage.rendering.windows import Handover
@@ -34,23 +35,33 @@ def latents_of_passes(
     clock: Clock,
     preview_every: int = 0,
     handover: Handover | None = None,
+    given: Latents | None = None,
 ) -> Generator[Event, None, dict[str, Tensor]]:
     """Make the latents of one clip; return those of every pass as "<pass>.video" and "<pass>.audio".
 
-    handover: what the clip goes on from. Raises NotFiniteError naming the step after which latents were not
-    numbers, at the latest after the last step of the pass.
+    handover: what the clip goes on from. given: what the first pass starts from, where its start is
+    "previous". A pass without steps only upsamples what it starts from. Raises NotFiniteError naming the step
+    after which latents were not numbers, at the latest after the last step of the pass.
     """
     yield clock.phase("encode")
-    prompts = [encoded_prompts(parts, plan, pass_, cache, clock.at) for pass_ in plan.passes]
+    prompts = [
+        encoded_prompts(parts, plan, pass_, cache, clock.at) if pass_.num_steps else None
+        for pass_ in plan.passes
+    ]
     inputs = EncodedInputs(plan, parts, cache)
     inputs.prepare(clock.at)
-    made = Latents()
+    made = Latents() if given is None else given.placed(parts.device, parts.dtype)
     latents: dict[str, Tensor] = {}
     generator: torch.Generator | None = None
-    for pass_, (positive, negative) in zip(plan.passes, prompts, strict=True):
+    for pass_, read in zip(plan.passes, prompts, strict=True):
         if pass_.upsample:
             yield clock.phase("upsample")
         start = upsampled(parts, pass_, inputs, made)
+        if read is None:
+            made = start
+            latents.update(made.named(pass_.name))
+            continue
+        positive, negative = read
         yield clock.phase("denoise", pass_.name, pass_.num_steps)
         both = streams(parts, pass_, inputs, start)
         both = both if handover is None else handover.continued(pass_.name, both)
@@ -62,7 +73,9 @@ def latents_of_passes(
         for state in denoise(guider, *both, pass_.sigmas, generator, sampler=sampler):
             watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
             clock.at(pass_.name, state.step, state.num_steps)
-            yield Step(pass_.name, state.step, state.num_steps, state.sigma_next)
+            live = LiveTokens(pass_, both, state)
+            yield Step(pass_.name, state.step, state.num_steps, state.sigma_next, live)
+            live.end()
             if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
                 yield Preview(pass_.name, state.step, _preview(parts, pass_, state))
         watch.check()

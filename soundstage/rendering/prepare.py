@@ -31,6 +31,11 @@ class Latents:
     video: Tensor | None = None
     audio: Tensor | None = None
 
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Latents:
+        """Return them on a device, in a dtype."""
+        both = [None if x is None else x.to(device, dtype) for x in (self.video, self.audio)]
+        return Latents(*both)
+
     def named(self, name: str) -> dict[str, Tensor]:
         """Return those that are made as "<name>.video" and "<name>.audio"."""
         found = {f"{name}.video": self.video, f"{name}.audio": self.audio}

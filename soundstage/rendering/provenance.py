@@ -37,13 +37,17 @@ def provenance(
     plan: Plan, model: ModelSet, parts: ModelParts, video: Tensor | None, audio: Tensor | None
 ) -> dict[str, Any]:
     """Return what was asked, what was done, and with which weights. video, audio: the clip's latents."""
-    latents = {"video": video, "audio": audio}
     return {
         **clip_metadata(plan, model, Placed(parts.device, parts.dtype, parts.storage)),
         **asked_metadata(plan, model),
         "loras": [_lora_metadata(lora) for lora in parts.adaptation.attached.values()],
-        "latents_sha256": {name: _sha256(x) for name, x in latents.items() if x is not None},
+        "latents_sha256": latents_sha256({"video": video, "audio": audio}),
     }
+
+
+def latents_sha256(latents: Mapping[str, Tensor | None]) -> dict[str, str]:
+    """Return the hashes of a clip's latents, without those that are None."""
+    return {name: _sha256(x) for name, x in latents.items() if x is not None}
 
 
 def clip_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:

@@ -19,7 +19,15 @@ from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Clock, Done, Event, LoraAttached, Notice, Phase
 from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.rendering.passes import latents_of_passes
-from soundstage.rendering.provenance import Placed, asked_metadata, lora_paths, provenance, take_metadata
+from soundstage.rendering.prepare import Latents
+from soundstage.rendering.provenance import (
+    Placed,
+    asked_metadata,
+    latents_sha256,
+    lora_paths,
+    provenance,
+    take_metadata,
+)
 from soundstage.rendering.turns import RunState
 from soundstage.rendering.window_store import WindowStore
 from soundstage.rendering.windows import Handover, PassLatents, assembled, made_windows
@@ -58,11 +66,14 @@ class Renderer:
         preview_every: int = 0,
         handover: Handover | None = None,
         choice: Choice | None = None,
+        given: Latents | None = None,
+        decode: bool = True,
     ) -> Generator[Event, None, None]:
         """Make the clip of a plan; yield an event at each stage and step.
 
         state: gets the parts that the run uses. preview_every: a Preview after every so many steps, 0 for
-        none. handover: what the clip goes on from. choice: where the weights will be; None chooses.
+        none. handover: what the clip goes on from. choice: where the weights will be; None chooses. given:
+        what the first pass starts from, see `Engine.run`. decode: False makes latents alone.
         """
         clock = Clock()
         yield clock.phase("load")
@@ -77,11 +88,13 @@ class Renderer:
                 yield LoraAttached(lora.report)
             if store is None:
                 latents = yield from latents_of_passes(
-                    plan, parts, self._cache, clock, preview_every, handover
+                    plan, parts, self._cache, clock, preview_every, handover, given
                 )
             else:
                 latents = yield from self._take(plan, parts, store, clock, preview_every)
-            done = yield from self._finish(plan, parts, latents, clock)
+            done = yield from self._finish(plan, parts, latents, clock, decode)
+            if given is not None:
+                done.clip.provenance["given_latents_sha256"] = latents_sha256(vars(given))
             try:
                 yield done
             finally:  # the clip was handed over, whether or not the caller asks for more
@@ -106,17 +119,20 @@ class Renderer:
         return {name: assembled(plan.windows, store, name).to(parts.device) for name in names}
 
     def _finish(
-        self, plan: Plan, parts: ModelParts, latents: PassLatents, clock: Clock
+        self, plan: Plan, parts: ModelParts, latents: PassLatents, clock: Clock, decode: bool
     ) -> Generator[Event, None, Done]:
-        """Decode latents, put given pictures and sounds in their places, and return the clip."""
+        """Decode latents, put given pictures and sounds in their places, and return the clip.
+
+        decode: False leaves the clip empty.
+        """
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
         frames = sound = None
-        if video is not None:
+        if video is not None and decode:
             yield clock.phase("decode video")
             color = ColorMatch(_take_of(plan).color, plan.windows[0].num_frames) if plan.windows else None
             inputs = EncodedInputs(plan, parts, self._cache)
             frames = finished_frames(plan, parts, inputs, video, color, at=clock.at)
-        if audio is not None:
+        if audio is not None and decode:
             yield clock.phase("decode audio")
             sound = finished_sound(plan, parts, audio)
         parts.check_files()

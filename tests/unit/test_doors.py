@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import soundstage
+from soundstage.compat import diffusers
 from tests.examples import blocks
 
 ROOT = Path(__file__).parents[2]
+PUBLIC = {*soundstage.__all__, *diffusers.__all__}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
@@ -42,6 +44,7 @@ HOOKS = {
     "resolve_command": "click.Group",
     "_repr_html_": "Jupyter",
     "main": "click.Group, at a call",
+    "_interrupt": "callbacks written for diffusers",
 }
 HOOK_DECORATORS = re.compile(r"command|callback|validator|serializer")  # of click and pydantic
 
@@ -112,9 +115,9 @@ class Defined:
 
     def is_root(self) -> bool:
         """Return whether users or other libraries call it: public API, commands, validators, hooks."""
-        if self.owner is None and self.name in soundstage.__all__:
+        if self.owner is None and self.name in PUBLIC:
             return True
-        if self.owner is not None and self.owner.name in soundstage.__all__ and self.name[0] != "_":
+        if self.owner is not None and self.owner.name in PUBLIC and self.name[0] != "_":
             return True
         return any(re.search(HOOK_DECORATORS, ast.unparse(word)) for word in self.node.decorator_list)
 
@@ -213,7 +216,7 @@ def named_outside() -> Iterator[Name]:
     """Yield what is named outside of Python: the program's entry, and makers of the docs' tables."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
     pages = (page.read_text() for page in (ROOT / "docs").glob("*.md"))
-    tables = (name for page in pages for name in re.findall(r"<!-- table of ([\w.]+) -->", page))
+    tables = (name for page in pages for name in re.findall(r"<!-- table of ([\w.]+)[ :]", page))
     for path in (*scripts, *tables):
         module, _, name = path.replace(":", ".").rpartition(".")
         yield module, name

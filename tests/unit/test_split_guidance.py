@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 import soundstage as ss
-from soundstage.compat.diffusers import _fields
+from soundstage.compat.diffusers.calls import call_fields
 from soundstage.engine import Engine
 from soundstage.errors import ConfigError, RequestError
 from soundstage.library.model_files import find_model
@@ -229,7 +229,7 @@ def test_levels_survive_json_and_the_pipeline() -> None:
     assert request.video_scales == {"cfg": 2, "0.6": {"cfg": 1}}
     assert ss.Request.from_json(request.to_json()) == request
     given = {"cfg": 2, 0.6: {"cfg": 1}}
-    assert _fields({"video_scales": given, "stg_scale": 0.5}) == {
+    assert call_fields({"video_scales": given, "stg_scale": 0.5}) == {
         "video_scales": {"cfg": 2, 0.6: {"cfg": 1}, "stg": 0.5}
     }
     assert given == {"cfg": 2, 0.6: {"cfg": 1}}

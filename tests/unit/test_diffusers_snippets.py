@@ -31,7 +31,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "ltx.pipeline_ltx_image2video": ("", ""),
     "ltx.pipeline_ltx_condition": ("", ""),
 }
-DOCS = [block for block in blocks() if block.where.startswith("diffusers.md")]
+DOCS = [block for block in blocks() if block.page == "docs/diffusers.md"]
 
 
 @pytest.fixture(scope="module")

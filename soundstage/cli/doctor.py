@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soundstage.cli import parameters
+from soundstage.cli import completion, parameters
 from soundstage.cli.printing import json_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ GB = 1e9
 @click.option(
     "--model",
     metavar="NAME|FOLDER",
+    shell_complete=completion.models,
     help="Price clips of this model. [default: the models on this machine, and the published 22B]",
 )
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soundstage.cli.completion import models
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
 from soundstage.cli.process import INTERRUPTED, MISUSE
@@ -98,7 +99,7 @@ def _copy_line(entry: CatalogFile, copy: Found) -> str:
 
 
 @app.command()
-@click.argument("name", help="A model or a file of `soundstage models list`.")
+@click.argument("name", shell_complete=models, help="A model or a file of `soundstage models list`.")
 @click.option(
     "--to", type=FILE, metavar="FOLDER", help="Download into this folder. [default: the user's data folder]"
 )

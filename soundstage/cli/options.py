@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from soundstage.cli.parameters import SEED, WHOLE_NUMBER
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Values = dict[str, Any]  # of the table's options, by name
 
@@ -69,6 +72,11 @@ class TableOption(click.Option):
             **kind,
         )
         self._option = option
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from soundstage.cli import completion
+
+        return completion.items(self._option.name, self._option.form, incomplete)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         self.help = self._option.text

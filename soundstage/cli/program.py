@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +17,14 @@ from typing import Any
 import click
 
 from soundstage import __version__
-from soundstage.cli import log, making, process, telling
+from soundstage.cli import completion, log, making, process, telling
 from soundstage.cli.parameters import SETTINGS, Ordered
 from soundstage.cli.signals import Interrupts
 
 # Commands in files of their own, imported when they are named.
 COMMAND_GROUPS = {
     "bench": "soundstage.cli.bench",
+    "completion": "soundstage.cli.completion",
     "config": "soundstage.cli.config",
     "convert": "soundstage.cli.convert",
     "doctor": "soundstage.cli.doctor",
@@ -67,7 +69,8 @@ class Commands(Ordered):
         try:
             if interrupts is not None:
                 interrupts.begin()
-            code = self._exit_code(words, name, **extra)
+            asked = os.environ.get(completion.VARIABLE)
+            code = completion.complete(self, asked) if asked else self._exit_code(words, name, **extra)
             sys.stdout.flush()
             return code
         except BaseException as error:

@@ -42,6 +42,7 @@ HOOKS = {
     "get_command": "click.Group",
     "get_help_record": "click.Option",
     "resolve_command": "click.Group",
+    "shell_complete": "click.Parameter",
     "_repr_html_": "Jupyter",
     "main": "click.Group, at a call",
     "_interrupt": "callbacks written for diffusers",

@@ -80,7 +80,7 @@ class ConditioningPlan:
     def _guide(self, i: int, guide: Guide, pass_: Pass, shape: VideoShape, fps: float) -> Condition | None:
         info = self.infos.get(f"guides[{i}].image")
         frame = self._guide_frame(i, guide, shape, fps)
-        if info is None or frame is None:
+        if info is None or frame is None or pass_.guides == "none":
             return None
         num_frames, available = 1, frames_at(info, fps, self.resolved.made_fps)
         clip = available > 1
@@ -115,7 +115,7 @@ class ConditioningPlan:
             doubled=doubled,
             width=shape.width,
             height=shape.height,
-            strength=guide.strength,
+            strength=guide.strength if pass_.guide_strength is None else pass_.guide_strength,
             attention=guide.attention,
             tokens=0 if mode == "replace" else latents * cells,
         )

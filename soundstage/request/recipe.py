@@ -96,8 +96,10 @@ class Pass:
     identity: Literal["input", "soundtrack", "previous", "none"] = "input"
     """The voice that is heard: input is at most the first ten seconds of the request's sound, soundtrack all
     of it, as a dub hears its speaker, previous the sound of the pass before, none no voice."""
-    guides: Literal["as asked", "guide"] = "as asked"
-    """How guides enter: as asked, or always as guide tokens beside the clip."""
+    guides: Literal["as asked", "guide", "none"] = "as asked"
+    """How guides enter: as asked, always as guide tokens beside the clip (guide), or not at all (none)."""
+    guide_strength: Share | None = None
+    """Strength of all guides in this pass. Left out, each guide's own."""
 
     def __post_init__(self) -> None:
         if self.sigmas is not None and (self.steps is not None or self.schedule is not None):

@@ -112,6 +112,60 @@ def test_passes_with_a_shipped_recipes_numbers_are_that_recipe(tmp_path: Path) -
     assert pro.request.negative_prompt == "blurry"
 
 
+def test_each_pass_has_its_strength_of_guides(tmp_path: Path) -> None:
+    graph = with_guide(two_passes(), "a.png", "LTXVImgToVideoInplace", strength=0.7, bypass=False)
+    found = read(tmp_path, graph)
+    assert found.recipe is not None
+    assert [one.guides for one in found.recipe.passes] == ["as asked", "none"]
+    graph["50"] = node(
+        "LTXVImgToVideoInplace", strength=1.0, bypass=False, vae=["1", 2], latent=["22", 0], image=["31", 0]
+    )
+    graph["23"]["inputs"]["video_latent"] = ["50", 0]
+    found = read(tmp_path, graph)
+    assert found.request.guides[0].strength == 0.7
+    assert found.recipe is not None
+    assert [one.guide_strength for one in found.recipe.passes] == [None, 1.0]
+    graph["50"]["inputs"]["strength"] = 0.7
+    assert read(tmp_path, graph).request.recipe == "fast"
+
+
+def dubbed() -> Prompt:
+    """Return two passes over a reference, with its sound as the voice of the first."""
+    words: dict[str, Any] = {"positive": ["5", 0], "negative": ["5", 1]}
+    clip: dict[str, Any] = {
+        "strength": 1.0,
+        "crop": "center",
+        "vae": ["1", 2],
+        "image": ["31", 0],
+        "frame_idx": 0,
+    }
+    return two_passes(
+        n30=node("LoadVideo", file="a.mp4"),
+        n31=node("GetVideoComponents", video=["30", 0]),
+        n32=node("LTXAddVideoICLoRAGuide", latent=["6", 0], **words, **clip),
+        n9=node("LTXVConcatAVLatent", video_latent=["32", 2], audio_latent=["8", 0]),
+        n33=node("LTXVAudioVAEEncode", audio=["31", 1], audio_vae=["7", 0]),
+        n34=node("LTXVSetAudioRefTokens", audio_latent=["33", 0], **words),
+        n13=node("CFGGuider", cfg=1.0, model=["20", 0], positive=["34", 0], negative=["34", 1]),
+        n35=node("LTXVSetAudioRefTokens", audio_latent=["15", 1], **words),
+        n36=node("LTXAddVideoICLoRAGuide", latent=["22", 0], **words, **clip),
+        n23=node("LTXVConcatAVLatent", video_latent=["36", 2], audio_latent=["35", 2]),
+        n26=node("CFGGuider", cfg=1.0, model=["20", 0], positive=["35", 0], negative=["35", 1]),
+    )
+
+
+def test_a_dub_is_the_recipe_of_that_name(tmp_path: Path) -> None:
+    request = read(tmp_path, dubbed()).request
+    assert request.recipe == "dub"
+    assert request.audio == ss.Audio("a.mp4", "identity", guidance=0.0)
+    assert [clip.video for clip in request.references] == ["a.mp4"]
+
+
+def test_files_of_other_generations_are_noted(tmp_path: Path) -> None:
+    old = one_pass(n1=node("CheckpointLoaderSimple", ckpt_name="ltx-2-19b-dev-fp8.safetensors"))
+    assert any("is of LTX 2; a request runs on LTX-2.3" in line for line in left(read(tmp_path, old)))
+
+
 def test_other_passes_become_a_recipe_with_their_numbers(tmp_path: Path) -> None:
     found = read(tmp_path, two_passes(0.5, "0.85, 0.725, 0.4219, 0"))
     assert found.recipe is not None
@@ -130,13 +184,24 @@ def test_other_passes_become_a_recipe_with_their_numbers(tmp_path: Path) -> None
 
 
 def test_a_workflow_is_planned_by_nano(tmp_path: Path) -> None:
-    graph = with_guide(two_passes(0.5), str(png(tmp_path / "a.png")), frame_idx=0, strength=0.7)
+    """Each pass at its size, its guides in the draft alone, or with another strength in the refinement."""
+    picture = str(png(tmp_path / "a.png"))
+    graph = with_guide(two_passes(0.5), picture, "LTXVImgToVideoInplace", strength=0.7, bypass=False)
     graph["6"] = node("EmptyLTXVLatentVideo", width=96, height=64, length=17, batch_size=1)
+    assert strengths_planned(tmp_path, graph) == [((96, 64), [0.7]), ((192, 128), [])]
+    words: dict[str, Any] = {"vae": ["1", 2], "latent": ["22", 0], "image": ["31", 0], "bypass": False}
+    graph["50"] = node("LTXVImgToVideoInplace", strength=1.0, **words)
+    graph["23"]["inputs"]["video_latent"] = ["50", 0]
+    assert strengths_planned(tmp_path, graph) == [((96, 64), [0.7]), ((192, 128), [1.0])]
+
+
+def strengths_planned(tmp_path: Path, graph: Prompt) -> list[tuple[tuple[int, int], list[float]]]:
+    """Return size and strengths of guides of each pass, as the command plans them."""
     path = read(tmp_path, graph).save(tmp_path / "request.json")
     shown = CliRunner().invoke(app, ["generate", "--prompts", str(path), "--plan", "--json"])
     assert shown.exit_code == 0, shown.output
-    plan = json.loads(shown.stdout)
-    assert [(one["width"], one["height"]) for one in plan["passes"]] == [(96, 64), (192, 128)]
+    passes = json.loads(shown.stdout)["passes"]
+    return [((p["width"], p["height"]), [c["strength"] for c in p["conditions"]]) for p in passes]
 
 
 def test_the_ltx_scheduler_is_repeated_for_any_tokens_and_shifts(tmp_path: Path) -> None:
@@ -300,6 +365,15 @@ def test_an_in_context_lora_brings_its_reference(tmp_path: Path) -> None:
     request = read(tmp_path, graph).request
     assert request.references == (ss.Reference("pose.mp4", 0.8, downscale=2, crop="stretch"),)
     assert request.loras == (ss.Lora("ic-pose.safetensors", 0.9),)
+    several = [
+        {},
+        {"on": True, "lora": "a.safetensors", "strength": 0.5},
+        {"on": False, "lora": "b.safetensors"},
+    ]
+    edited = as_editor(one_pass(n20=node("Power Lora Loader (rgthree)", model=["1", 0])))
+    next(one for one in edited["nodes"] if one["id"] == 20)["widgets_values"] = several
+    next(link for link in edited["links"] if link[1] == 1 and link[3] == 13)[1] = 20
+    assert read(tmp_path, edited).request.loras == (ss.Lora("a.safetensors", 0.5),)
 
 
 def test_a_time_mask_regenerates_a_part_of_a_clip(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ class LatentShape:
     guides, references: fields of each, those nearest to the empty latent first. before, sound_before: the
     sampling nodes that its picture and its sound come from. sound: what its sound starts as: noise, previous,
     file, or none where it has no sound. frozen_sound: the sound is kept as it is. voice_before: the sound of
-    the pass before is heard as a voice. rate_of_file: a rate is set, but by a file that is not here.
+    the pass before is heard as a voice. whole_voice: all of a sound is heard as one, not its first seconds.
+    rate_of_file: a rate is set, but by a file that is not here.
     """
 
     width: int | None = None
@@ -39,6 +40,7 @@ class LatentShape:
     sound: str = "none"
     frozen_sound: bool = False
     voice_before: bool = False
+    whole_voice: bool = False
     rate_of_file: bool = False
     audio: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
@@ -371,7 +373,7 @@ class LatentReader:
         path = self.values.find(name)
         if path is None:
             self.notes.leave(node, f"the file '{name}' is not here; give its folder by --inputs, or its path")
-        return name if path is None else str(path)
+        return name if path is None else str(path.resolve())
 
     def identity(self, node: ComfyNode, shape: LatentShape, name: str) -> None:
         """Read a voice that is given beside."""
@@ -393,6 +395,7 @@ class LatentReader:
                 sound = self.sound(at[0].inputs.get("audio"))
                 if sound is not None and shape.audio is None:
                     shape.audio = {**sound, "mode": "identity", "guidance": 0.0}
+                    shape.whole_voice = True
                     self.notes.carry(node, "audio", f"{sound['file']} as a voice")
                 return
             if NODES[at[0].type].role == "sampler":

@@ -300,6 +300,7 @@ NODES: dict[str, NodeKind] = {
         "lora", f"{_LORA}; seen where references are", "lora_name strength_model", "model"
     ),
     "LTXVQ8LoraModelLoader": _kind("lora", _LORA, "lora_name strength_model", "model"),
+    "Power Lora Loader (rgthree)": _kind("lora", f"{_LORA}; those that are switched on", "", "model clip"),
     "LTXQ8Patch": _kind("model", "not carried: give `--weights int8` or `fp8`", "", "model"),
     "ModelSamplingLTXV": _kind(
         "model", "the shift of BasicScheduler's simple list", "max_shift base_shift", "model"
@@ -344,6 +345,8 @@ def widget_names(kind: str, values: Sequence[Any]) -> list[str]:
         chosen = str(values[0]) if values else ""
         more = (f"resize_type.{name}" for name in _RESIZE_VALUES.get(chosen, ()))
         return ["resize_type", *more, "scale_method"]
+    if kind.startswith("Power Lora Loader"):
+        return [f"value_{i}" for i in range(len(values))]
     return list(NODES[kind].values) if kind in NODES else []
 
 

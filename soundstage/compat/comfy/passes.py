@@ -37,7 +37,11 @@ class Levels:
 
 @dataclass
 class FoundPass:
-    """Describe one pass. node: its sampling node. shape: its latent."""
+    """Describe one pass.
+
+    node: its sampling node. shape: its latent. guide_strength: the one of all its guides, where the passes
+    before have another. no_guides: other passes have guides, and it has none.
+    """
 
     node: ComfyNode
     levels: Levels = field(default_factory=Levels)
@@ -49,6 +53,8 @@ class FoundPass:
     negative: str | None = None
     seed: int | None = None
     seed_from: ComfyNode | None = None
+    guide_strength: float | None = None
+    no_guides: bool = False
     shape: LatentShape = field(default_factory=LatentShape)
 
 

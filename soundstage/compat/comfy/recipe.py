@@ -37,6 +37,8 @@ def own_recipe(passes: Sequence[FoundPass], name: str, audio_from: int) -> Recip
     Raises RequestError where a pass is smaller than a quarter of the result.
     """
     names = pass_names(len(passes))
+    while audio_from > 0 and _keeps_sound(passes, audio_from):
+        audio_from -= 1
     data: dict[str, Any] = {
         "name": name,
         "summary": "the passes of a ComfyUI workflow",
@@ -67,11 +69,20 @@ def _pass(passes: Sequence[FoundPass], i: int, name: str) -> dict[str, Any]:
     distilled = [strength for file, strength, _ in found.loras if is_distilled_lora(file)]
     if distilled:
         data["loras"] = {DISTILLED_LORA: sum(distilled)}
-    if i > 0 and found.shape.frozen_sound and found.shape.sound == "previous":
+    if _keeps_sound(passes, i):
         data["freeze"] = ["audio"]
+    if found.guide_strength is not None:
+        data["guide_strength"] = found.guide_strength
+    elif found.no_guides:
+        data["guides"] = "none"
     if i > 0 and not found.shape.references:
         data["references"] = False
     return data | _voice(passes, i)
+
+
+def _keeps_sound(passes: Sequence[FoundPass], i: int) -> bool:
+    """Return whether a pass takes the sound of the pass before over as it is."""
+    return i > 0 and passes[i].shape.frozen_sound and passes[i].shape.sound == "previous"
 
 
 def _voice(passes: Sequence[FoundPass], i: int) -> dict[str, Any]:
@@ -80,7 +91,9 @@ def _voice(passes: Sequence[FoundPass], i: int) -> dict[str, Any]:
         return {} if i == 0 else {"identity": "none"}
     if passes[i].shape.voice_before and i > 0:
         return {"identity": "previous"}
-    return {} if passes[i].shape.audio is not None else {"identity": "none"}
+    if passes[i].shape.audio is None:
+        return {"identity": "none"}
+    return {"identity": "soundtrack"} if passes[i].shape.whole_voice else {}
 
 
 def levels_of(found: FoundPass) -> dict[str, Any]:
@@ -107,14 +120,21 @@ def reads_negative(found: FoundPass) -> bool:
     return guided or SAMPLER_INFO[found.sampler].needs_negative
 
 
-def nearest_shipped(own: Recipe) -> tuple[Recipe, list[str]] | None:
-    """Return the shipped recipe of as many passes whose numbers differ least, and how; None without one."""
+def nearest_shipped(own: Recipe, *, seen: bool, heard: bool) -> tuple[Recipe, list[str]] | None:
+    """Return the shipped recipe of as many passes whose numbers differ least, and how; None without one.
+
+    seen, heard: whether the request has references, a voice; only then it counts which passes get them.
+    """
     alike = (recipe for recipe in shipped() if len(recipe.passes) == len(own.passes))
-    found = [(recipe, told) for recipe in alike if (told := _differences(own, recipe)) is not None]
+    found = [
+        (recipe, told)
+        for recipe in alike
+        if (told := _differences(own, recipe, seen=seen, heard=heard)) is not None
+    ]
     return min(found, key=lambda pair: len(pair[1]), default=None)
 
 
-def _differences(own: Recipe, other: Recipe) -> list[str] | None:
+def _differences(own: Recipe, other: Recipe, *, seen: bool, heard: bool) -> list[str] | None:
     """Return how a recipe differs from another, in words; None where their sizes are not alike."""
     told: list[str] = []
     for mine, theirs in zip(own.passes, other.passes, strict=True):
@@ -123,6 +143,9 @@ def _differences(own: Recipe, other: Recipe) -> list[str] | None:
         ):  # fmt: skip
             return None
         ours, published = _numbers(mine), _numbers(theirs)
+        ours |= {"references": mine.references} if seen else {}
+        ours |= {"voice": mine.identity} if heard else {}
+        published |= {"references": theirs.references, "voice": theirs.identity}
         for name in ours:
             if not _alike(ours[name], published[name]):
                 told.append(f"{mine.name}: {name} {_shown(ours[name])}, not {_shown(published[name])}")
@@ -147,6 +170,8 @@ def _numbers(one: Any) -> dict[str, Any]:
         "guidance of the sound": words_of(audio),
         "LoRAs": dict(one.loras),
         "kept": sorted(one.freeze),
+        "guides": one.guides,
+        "strength of guides": "their own" if one.guide_strength is None else one.guide_strength,
     }
 
 

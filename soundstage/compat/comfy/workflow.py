@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ class _Reading:
         self._rate(fields, passes, made)
         recipe = self._recipe(fields, passes, sound)
         self._unread(output)
+        self._generation()
         self.notes.tell("ComfyUI draws its noise otherwise: the same seed makes another clip here")
         return Workflow(Request(**fields), tuple(self.notes.found), recipe, tuple(self.passes.models))
 
@@ -327,26 +329,29 @@ class _Reading:
     def _once(self, passes: Sequence[FoundPass], name: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return the pictures or clips of all passes, each as the first that has it gives it."""
         found: dict[Any, dict[str, Any]] = {}
-        names = pass_names(len(passes))
         for i, one in enumerate(passes):
+            strengths = set()
             for given in getattr(one.shape, name):
                 key = tuple(given[part] for part in keys)
                 before = found.setdefault(key, given)
-                if before["strength"] != given["strength"]:
-                    self.notes.tell(
-                        f"{key[0]} has strength {given['strength']:g} in pass '{names[i]}'; a "
-                        f"request has one for all, {before['strength']:g}"
-                    )
-        for key, given in found.items():
-            without = [
-                names[i]
-                for i, one in enumerate(passes)
-                if given not in getattr(one.shape, name)
-                and not any(tuple(g[part] for part in keys) == key for g in getattr(one.shape, name))
-            ]
-            if without and name == "guides":
-                self.notes.tell(f"{key[0]} is not given in pass '{without[0]}' of the workflow; here in all")
+                strengths |= {given["strength"]} if before["strength"] != given["strength"] else set()
+            self._other_strengths(passes, i, name, strengths)
+        if name == "guides":
+            for one in passes:
+                one.no_guides = bool(found) and not one.shape.guides
         return list(found.values())
+
+    def _other_strengths(self, passes: Sequence[FoundPass], i: int, name: str, strengths: set[float]) -> None:
+        """Keep the strength of a pass's guides where it is not that of the passes before, and note others."""
+        where = pass_names(len(passes))[i]
+        same = {given["strength"] for given in passes[i].shape.guides}
+        if name == "guides" and strengths and len(same) == 1:
+            passes[i].guide_strength = strengths.pop()
+        elif strengths:
+            told = ", ".join(f"{one:g}" for one in sorted(strengths))
+            self.notes.tell(
+                f"{name} have strength {told} in pass '{where}'; those of the passes before are taken"
+            )
 
     def _loras(self, passes: Sequence[FoundPass]) -> list[dict[str, Any]]:
         """Return the LoRAs besides the distilled one, with the passes that use them."""
@@ -366,7 +371,7 @@ class _Reading:
                 self.notes.tell(
                     f"the LoRA {file} is not here; give its folder by --inputs, or its path in the request"
                 )
-            lora: dict[str, Any] = {"path": str(path or file), "strength": strength}
+            lora: dict[str, Any] = {"path": str(path.resolve()) if path else file, "strength": strength}
             found.append(lora if len(where) == len(passes) else {**lora, "passes": where})
         return found
 
@@ -396,7 +401,8 @@ class _Reading:
         own = own_recipe(
             passes, self.file.stem, ids.index(sound.id) if sound and sound.id in ids else len(ids) - 1
         )
-        nearest = nearest_shipped(own)
+        heard = any(one.shape.audio and one.shape.audio["mode"] == "identity" for one in passes)
+        nearest = nearest_shipped(own, seen=any(one.shape.references for one in passes), heard=heard)
         if nearest is not None and not nearest[1]:
             fields["recipe"] = nearest[0].name
             self.notes.add(Note(True, f"recipe {nearest[0].name}, whose passes have the same numbers"))
@@ -408,6 +414,13 @@ class _Reading:
         else:
             self.notes.add(Note(True, f"a recipe of its own, of {len(passes)} passes"))
         return own
+
+    def _generation(self) -> None:
+        """Note model files whose names say another generation than LTX-2.3."""
+        for name, node in self.passes.models.items():
+            found = re.search(r"ltx-?v?(?:ideo)?[-_]?(\d+(?:\.\d+)?)(?![\db])", name.lower())
+            if found and found[1] != "2.3":
+                self.notes.leave(node, f"{name} is of LTX {found[1]}; a request runs on LTX-2.3")
 
     def _unread(self, output: ComfyNode) -> None:
         """Note the files that loaders name, and the nodes that were not understood."""

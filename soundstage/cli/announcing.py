@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from soundstage.cli.run_times import RunTimes
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from soundstage.rendering.screen import Screen
 
 GB = 1e9
+LOADING = "load PyTorch"
+
+
+@contextmanager
+def at_work(name: str) -> Iterator[None]:
+    """Show that something is done in this block, and for how long."""
+    from soundstage.rendering.screen import Screen
+
+    with Screen() as screen:
+        screen.begin(name)
+        yield
+
+
+def loading_pytorch() -> AbstractContextManager[None]:
+    """Show that PyTorch is loaded in a block, unless it is already."""
+    return nullcontext() if "torch" in sys.modules else at_work(LOADING)
 
 
 @contextmanager
@@ -34,7 +50,7 @@ def asking_gpu(plan: Plan, *, quiet: bool) -> Iterator[None]:
 
     with Screen(quiet=quiet) as screen:
         screen.say(described(plan))
-        screen.begin("load PyTorch")
+        screen.begin(LOADING)
         yield
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soundstage.cli import parameters
+from soundstage.cli.announcing import at_work, loading_pytorch
 from soundstage.cli.printing import json_text
 from soundstage.errors import RequestError
 
@@ -82,15 +83,17 @@ def app(
 
     Example: soundstage bench --model 22b-random --cap-gb 16
     """
-    from soundstage.diagnostics import benchmark
+    with loading_pytorch():
+        from soundstage.diagnostics import benchmark
 
     bench = benchmark.Benchmark.of(sizes=size, caps_gb=cap_gb, **settings)
     peer = _peer() if diffusers else None
     rows: list[Measurement] = []
-    for row in chain(benchmark.rows(bench), peer(bench) if peer else ()):
-        rows.append(row)
-        if not as_json:
-            print(_line(row) if len(rows) > 1 else f"{bench.title}\n{HEADER}\n{_line(row)}", flush=True)
+    with at_work("measure"):
+        for row in chain(benchmark.rows(bench), peer(bench) if peer else ()):
+            rows.append(row)
+            if not as_json:
+                print(_line(row) if len(rows) > 1 else f"{bench.title}\n{HEADER}\n{_line(row)}", flush=True)
     if as_json:
         print(json_text({"title": bench.title, "rows": [asdict(row) for row in rows]}, indent=2))
 

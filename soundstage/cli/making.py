@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import soundstage
-from soundstage.cli.announcing import announce, asking_gpu
+from soundstage.cli.announcing import LOADING, announce, asking_gpu
 from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options
 from soundstage.cli.defaults import without_unused
 from soundstage.cli.official import OfficialFlags
@@ -296,7 +296,7 @@ def _rendered(
     for notice in shown.notices:
         screen.say(f"notice: {notice}")
     if "torch" not in sys.modules:
-        screen.begin("load PyTorch")
+        screen.begin(LOADING)
     every = 0 if preview is None else preview_every(planned)
     with ProgressBars(planned, screen) as progress, previewing(planned, preview, screen) as show:
         for event in stage.run(planned, choice=choice, preview_every=every):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soundstage.cli.announcing import at_work, loading_pytorch
 from soundstage.cli.completion import models
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
@@ -114,7 +115,9 @@ def pull(name: str, to: Path | None, dry_run: bool) -> None:
     """
     library = Library.open()
     folder = to or models_folder()
-    downloads = pulling.plan_pull(_lacking(find(name), library), folder)
+    lacking = _lacking(find(name), library)
+    with at_work("ask the hub"):
+        downloads = pulling.plan_pull(lacking, folder)
     _print_sizes(downloads, folder)
     pulling.check_space(downloads)
     if dry_run:
@@ -239,10 +242,12 @@ def verify(names: tuple[str, ...], quick: bool, online: bool, as_json: bool) -> 
     for path in checking.ask_hub(paths, library) if online else ():
         print(f"{path} has no published name; the hub was not asked", file=sys.stderr)
     verdicts = []
-    for verdict in checking.verify(paths, library, quick=quick):
-        verdicts.append(verdict)
-        if not as_json:
-            print(_verdict_line(verdict))
+    for path in paths:
+        with at_work(f"check {path.name}"):
+            for verdict in checking.verify([path], library, quick=quick):
+                verdicts.append(verdict)
+                if not as_json:
+                    print(_verdict_line(verdict))
     if as_json:
         print(json_text([verdict.to_dict() for verdict in verdicts], indent=2))
     if any(verdict.problem for verdict in verdicts):
@@ -359,21 +364,23 @@ def convert(source: tuple[str, ...], layout: str, dtype: str | None, lora: tuple
 
     Example: soundstage models convert ltx-2.3-22b-dev.safetensors dev --layout diffusers --dtype fp8
     """
-    from soundstage.library.convert import convert_merged
-    from soundstage.library.model_files import named_paths
-
     if len(source) < 2:
         raise RequestError(f"'{source[0]}' has no target; give what to convert, then where to")
+    with loading_pytorch():
+        from soundstage.library.convert import convert_merged
+    from soundstage.library.model_files import named_paths
+
     library = Library.open()
     paths = [path for name in source[:-1] for path in named_paths(name, library)]
-    written, merged = convert_merged(
-        paths,
-        source[-1],
-        [_strength(text) for text in lora],
-        layout=layout,
-        dtype=dtype,
-        on_progress=_Percent(),
-    )
+    with at_work("convert"):
+        written, merged = convert_merged(
+            paths,
+            source[-1],
+            [_strength(text) for text in lora],
+            layout=layout,
+            dtype=dtype,
+            on_progress=_Percent(),
+        )
     for count, unmet in merged:
         print(f"merged into {count:,} layers, {len(unmet)} of the adapter's not met", file=sys.stderr)
     for path in written:

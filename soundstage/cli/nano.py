@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from soundstage.cli import parameters
+from soundstage.cli.announcing import at_work, loading_pytorch
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import print_table
 from soundstage.cli.process import INTERRUPTED
@@ -77,19 +78,23 @@ def evaluate(
 
     Example: soundstage nano evaluate --section image --section retake --prompts 4
     """
-    from soundstage.nano.evaluation import session
+    with loading_pytorch():
+        from soundstage.nano.evaluation import session
 
-    if codecs and not section:
-        _print_numbers(session.codec_losses(model, prompts, seed), as_json)
-        return
-    if text:
-        _print_numbers(session.text_scores(model, prompts), as_json)
+    if (codecs and not section) or text:
+        with at_work("measure"):
+            losses = codecs and not section
+            numbers = (
+                session.codec_losses(model, prompts, seed) if losses else session.text_scores(model, prompts)
+            )
+        _print_numbers(numbers, as_json)
         return
     names = session.sections_named(section)
     made = session.Session(
         model, steps, guidance, seed, ground_truth, codecs, output, lambda line: print(line, file=sys.stderr)
     )
-    reports = list(made.measure(names, prompts))
+    with at_work("measure"):
+        reports = list(made.measure(names, prompts))
     if as_json:
         print(session.reports_json(reports))
         return
@@ -120,7 +125,8 @@ def train(part: str, from_step: int | None) -> None:
     if part == "all" and from_step is not None:
         raise RequestError("from_step is for one part, not for all; name the part", field="from_step")
     names = parts.PARTS if part == "all" else (_known_part(part),)
-    from soundstage.nano.training.train import train_part
+    with loading_pytorch():
+        from soundstage.nano.training.train import train_part
 
     for name in names:
         began = time.monotonic()

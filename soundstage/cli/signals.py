@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEBUG = "SOUNDSTAGE_DEBUG"
 INTERRUPTION = "interrupted; no partial file is left"
 AT_ONCE = "interrupted before everything was tidied up; the next run removes what is left"
+SHOW_CURSOR = "\x1b[?25h"
 # A second Ctrl-C within so many seconds is taken for the first one's echo, and lets the tidying up end.
 GRACE_S = 3.0
 # How long one waits for an import to end, and how often it is looked whether it has.
@@ -101,8 +102,9 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _leave(code: int, told: str) -> None:
-    """End the process at once."""
+    """End the process at once, with the cursor that a bar may have hidden in sight again."""
+    shown = SHOW_CURSOR if os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb" else ""
     try:
-        os.write(2, f"soundstage: {told}\n".encode())
+        os.write(2, f"{shown}soundstage: {told}\n".encode())
     finally:
         os._exit(code)

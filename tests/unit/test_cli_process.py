@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,44 @@ def test_an_interrupt_at_any_later_time_leaves_nothing(tmp_path: Path) -> None:
         assert told.endswith("soundstage: interrupted; no partial file is left\n")
         assert "Traceback" not in told
         assert list(work.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+@pytest.mark.parametrize("shown", ["load", "denoise"])
+def test_control_c_in_a_terminal_leaves_it_as_it_was(shown: str, tmp_path: Path) -> None:
+    """The bars go, the cursor is in sight again, and no preview is left."""
+    import pty
+
+    model, work = write_tiny_model(tmp_path / "tiny"), tmp_path / "work"
+    work.mkdir()
+    terminal, own = pty.openpty()
+    words = [*TINY, "generate", "A red ball bounces.", "--model", str(model), "--steps", "200", "--preview"]
+    env = BARE | {"SOUNDSTAGE_CACHE": "off", "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        words, cwd=work, env=env, stdin=own, stdout=own, stderr=own, preexec_fn=_in_terminal
+    )
+    os.close(own)
+    text = b""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(terminal, 65536):
+            text += part
+            if shown.encode() in text:
+                shown = "\0"  # only once
+                os.write(terminal, b"\x03")
+    assert process.wait() == 130, text
+    assert text.rstrip().endswith(b"soundstage: interrupted; no partial file is left")
+    assert text.rfind(b"\x1b[?25h") > text.rfind(b"\x1b[?25l")
+    assert list(work.iterdir()) == []
+
+
+def _in_terminal() -> None:
+    """Make standard input the terminal of a new session, whose Ctrl-C is a signal."""
+    import fcntl
+    import termios
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

@@ -28,6 +28,7 @@ COMMAND_GROUPS = {
     "config": "soundstage.cli.config",
     "convert": "soundstage.cli.convert",
     "doctor": "soundstage.cli.doctor",
+    "examples": "soundstage.cli.examples",
     "import-workflow": "soundstage.cli.workflow",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import shutil
+import threading
 import warnings
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +156,29 @@ def test_films_written_by_diffusers_helpers_are_read_back(work: Path) -> None:
         (lambda: compat.load_image("none.png"), "none.png"),
         (lambda: compat.load_video("beat.wav"), "beat.wav holds no picture"),
         (lambda: compat.export_to_video([], "a.mp4"), "there are no frames"),
+        (lambda: compat.load_image(3), "the picture is 3; give a file, an address or a PIL picture"),
+        (lambda: compat.encode_video(frames, 24, "a.mp4", "x"), "the sound is 'x'"),
         (lambda: compat.encode_video(frames, 24, "a.mp4", torch.zeros(3, 9, 2)), "the sound is an array"),
     ):
         with pytest.raises(MediaError, match=says):
             wrong()
+
+
+def test_a_picture_at_an_address_is_fetched(originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = functools.partial(QuietHandler, directory=str(originals))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert compat.load_image(f"{address}/door.png?download=true").size == (64, 64)
+        assert len(compat.load_video(f"{address}/ball.mp4")) == 49
+        with pytest.raises(MediaError, match=r"/none.png cannot be fetched \(HTTP Error 404"):
+            compat.load_image(f"{address}/none.png")
+        monkeypatch.setattr(media, "MAX_DOWNLOAD_BYTES", 9)
+        with pytest.raises(MediaError, match="is larger than"):
+            compat.load_image(f"{address}/door.png")
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *values: Any) -> None:
+        """Print nothing."""

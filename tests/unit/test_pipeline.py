@@ -171,6 +171,15 @@ def test_a_dict_of_weights_is_multipliers_of_groups(
             "audio_latents has 30 frames, but a clip of 9 frames at 24 a second has 9",
         ),
         ({"denoise_strength": 0.5}, "denoise_strength is given without latents"),
+        (
+            {"denoise_strength": "a", "latents": torch.zeros(1, 128, 2, 2, 2)},
+            "denoise_strength is 'a'; give a",
+        ),
+        ({"noise_scale": "a", "latents": torch.zeros(1, 128, 2, 2, 2)}, "noise_scale is 'a'; give a number"),
+        ({"seed": "a"}, "seed is 'a'; give a whole number"),
+        ({"spatio_temporal_guidance_blocks": 5}, "spatio_temporal_guidance_blocks is 5; give a list"),
+        ({"attention_kwargs": {"scale": "x"}}, "scale is 'x'; give a number"),
+        ({"callback_on_step_end_tensor_inputs": 5}, "callback_on_step_end_tensor_inputs is 5; give a list"),
         ({"attention_kwargs": {"mask": 1}}, "attention_kwargs has mask; only scale"),
         ({"callback_on_step_end": 1}, "callback_on_step_end is 1; give a function"),
         (
@@ -492,6 +501,11 @@ def test_parts_bring_what_was_set_on_them(folder: Path) -> None:
     with pytest.warns(UserWarning, match="becomes weights='int8'"):
         quantized = ss.LTX2Pipeline.from_pretrained(folder, quantization_config=eight)
     assert quantized.engine.options["weights"] == "int8"
+    other = compat.AutoModel.from_pretrained("owner/name", subfolder="transformer")
+    with pytest.raises(RequestError, match="transformer is of 'owner/name', the pipeline of"):
+        ss.LTX2Pipeline.from_pretrained(folder, transformer=other)
+    with pytest.warns(UserWarning, match="the upsampler of owner/name has no effect"):
+        ss.LTX2LatentUpsamplePipeline(made.vae, compat.LTX2LatentUpsamplerModel.from_pretrained("owner/name"))
     with pytest.raises(RequestError, match="less than or other than 8 bits"):
         ss.LTX2Pipeline.from_pretrained(folder, quantization_config=transformers_config(load_in_4bit=True))
 

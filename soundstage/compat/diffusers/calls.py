@@ -8,6 +8,7 @@ from typing import Any
 
 from soundstage.compat.diffusers.conditions import guides_of, references_of
 from soundstage.compat.diffusers.given import GivenLatents, given_latents
+from soundstage.compat.diffusers.telling import entries, number
 from soundstage.errors import RequestError, shown
 from soundstage.planning.plan import Plan
 from soundstage.request.defaults import Defaults
@@ -91,6 +92,8 @@ def clip_calls(
         fields.pop("schedule", None)
     if not _is_guided(fields, defaults):
         negatives = [None] * len(prompts)
+    denoise = words.get("denoise_strength")
+    denoise = None if denoise is None else number(denoise, "denoise_strength")
     calls = []
     for i in range(count):
         own = _shaped(words, given[i])
@@ -103,7 +106,7 @@ def clip_calls(
             one["guides"] = [*guides, *one.get("guides", ())]
         if words.get("reference_conditions") is not None:
             one["references"] = references_of(words)
-        calls.append(ClipCall(Request(**one), given[i], words.get("denoise_strength")))
+        calls.append(ClipCall(Request(**one), given[i], denoise))
     return calls
 
 
@@ -128,7 +131,7 @@ def call_fields(words: Mapping[str, Any]) -> dict[str, Any]:
             scales[record][key] = value
         elif name == BLOCKS:
             for record in scales:
-                scales[record]["stg_blocks"] = tuple(value)
+                scales[record]["stg_blocks"] = tuple(entries(value, name))
         elif name in scales and isinstance(value, Mapping):
             scales[name].update(value)
         elif name in FIELDS or name in Request.model_fields:
@@ -147,6 +150,8 @@ def seeds_of(generator: Any, seed: int | None, count: int) -> list[int]:
     if seed is not None and generator is not None:
         raise RequestError("both seed and generator are given; keep one", field="seed")
     if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise RequestError(f"seed is {shown(seed)}; give a whole number", field="seed")
         return [seed + i for i in range(count)]
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:

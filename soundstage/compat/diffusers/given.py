@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from soundstage.compat.diffusers.telling import number
 from soundstage.errors import RequestError, shown
 from soundstage.planning.plan import PassPlan, Plan
 from soundstage.types import LATENT_CHANNELS, SPACE_SCALE, TIME_SCALE, VideoShape
@@ -80,6 +81,7 @@ def given_latents(words: Mapping[str, Any], count: int) -> list[GivenLatents | N
     videos = [None] * count if video is None else _each(_video(video, words), count, "latents")
     audios = [None] * count if audio is None else _each(_audio(audio), count, "audio_latents")
     scale = words.get("noise_scale")
+    scale = None if scale is None else number(scale, "noise_scale")
     return [GivenLatents(v, a, scale) for v, a in zip(videos, audios, strict=True)]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.clip import Clip
-from soundstage.errors import MediaError
+from soundstage.compat.diffusers.telling import number
+from soundstage.errors import MediaError, shown
 from soundstage.media.in_memory import in_memory
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -37,8 +38,8 @@ def export_to_video(
     docs/media.md; None makes a temporary .mp4. quality: 1 to 10. bitrate, macro_block_size: no matter.
     """
     path = output_video_path or Path(tempfile.mkdtemp()) / "video.mp4"
-    tenths = None if quality is None else max(1, min(100, round(quality * 10)))
-    return str(Clip(_pixels(video_frames), None, float(fps)).save(path, quality=tenths))
+    tenths = None if quality is None else max(1, min(100, round(number(quality, "quality") * 10)))
+    return str(Clip(_pixels(video_frames), None, number(fps, "fps")).save(path, quality=tenths))
 
 
 def export_to_gif(image: Any, output_gif_path: str | Path | None = None, fps: float = 10) -> str:
@@ -60,8 +61,8 @@ def encode_video(
     samples (2, n) or (n, 2). video_chunks_number: no matter.
     """
     waveform = None if audio is None else _samples(audio)
-    rate = OUTPUT_RATE_HZ if audio_sample_rate is None else int(audio_sample_rate)
-    Clip(_pixels(video), waveform, float(fps), sample_rate_hz=rate).save(output_path)
+    rate = OUTPUT_RATE_HZ if audio_sample_rate is None else number(audio_sample_rate, "audio_sample_rate")
+    Clip(_pixels(video), waveform, number(fps, "fps"), sample_rate_hz=int(rate)).save(output_path)
 
 
 def load_image(image: Any, convert_method: Callable[[Image.Image], Image.Image] | None = None) -> Image.Image:
@@ -77,8 +78,10 @@ def load_image(image: Any, convert_method: Callable[[Image.Image], Image.Image] 
     if isinstance(image, (str, Path)):
         with _here(image) as path:
             made = Image.fromarray(next(iter(picture_frames(path))))
-    else:
+    elif isinstance(image, Image.Image):
         made = Image.fromarray(rgb_pixels(image))
+    else:
+        raise MediaError(f"the picture is {shown(image)}; give a file, an address or a PIL picture")
     return made if convert_method is None else convert_method(made)
 
 
@@ -123,8 +126,11 @@ def _pixels(frames: Any) -> NDArray[np.uint8]:
 
 def _samples(audio: Any) -> NDArray[np.float32]:
     """Return samples as stereo (2, n). Raises MediaError for what is no sound."""
-    values = np.asarray(audio.detach().cpu().float() if hasattr(audio, "detach") else audio, dtype=np.float32)
-    values = np.atleast_2d(values)
+    plain = audio.detach().cpu().float() if hasattr(audio, "detach") else audio
+    try:
+        values = np.atleast_2d(np.asarray(plain, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise MediaError(f"the sound is {shown(audio)}; give samples (2, n), such as audio[0]") from error
     values = values.T if values.ndim == 2 and values.shape[0] > 2 and values.shape[1] <= 2 else values
     if values.ndim != 2 or values.shape[0] > 2:
         raise MediaError(f"the sound is an array {values.shape}; give samples (2, n), such as audio[0]")

@@ -22,7 +22,7 @@ from soundstage.compat.diffusers.parts import FrozenConfig, PipelinePart, part_o
 from soundstage.compat.diffusers.placing import PipelinePlacement
 from soundstage.compat.diffusers.running import RunWatch
 from soundstage.compat.diffusers.schedule import FlowMatchEulerDiscreteScheduler, fields_of
-from soundstage.compat.diffusers.telling import Notices, Word, check_words
+from soundstage.compat.diffusers.telling import Notices, Word, check_words, number
 from soundstage.compat.diffusers.words import CALL, LOADING, METHODS
 from soundstage.engine import Engine
 from soundstage.errors import RequestError, listed, shown
@@ -79,6 +79,7 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
             options.setdefault("weights", weights)
         pipeline = cls(Engine(model_of(model, words.get("revision"), words.get("cache_dir")), **options))
         pipeline.notices = pipeline._watch.notices = notices
+        pipeline.source = model
         for kind in PARTS:
             if words.get(kind) is not None:
                 setattr(pipeline, kind, words[kind])
@@ -97,6 +98,7 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
         """Make a pipeline of the same engine, with the same adapters."""
         made = cls(pipeline.engine)
         made.take_adapters(pipeline)
+        made.source = pipeline.source
         made._scheduler, made._sampling = pipeline._scheduler, dict(pipeline._sampling)
         for name, value in words.items():
             setattr(made, name, value)
@@ -248,6 +250,12 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
         part = part_of(value, name)
         if part.kind != name:
             raise RequestError(f"{name} is a {part.kind}; give the {name}", field=name)
+        if part.source is not None and str(part.source) != str(self.source):
+            raise RequestError(
+                f"{name} is of {shown(part.source)}, the pipeline of {shown(self.source)}; give "
+                "from_pretrained the files of one model, in a list if they lie apart",
+                field=name,
+            )
         part.adopted(self)
         self._parts[name] = part
 
@@ -316,4 +324,4 @@ def _lora_scale(kwargs: Any) -> float:
             f"attention_kwargs has {', '.join(map(str, others))}; only scale, for the LoRAs, is known",
             field="attention_kwargs",
         )
-    return float(kwargs.get("scale", 1.0))
+    return number(kwargs.get("scale", 1.0), "scale")

@@ -16,6 +16,7 @@ class PipelinePlacement:
     def __init__(self, engine: Engine, notices: Notices) -> None:
         self.engine = engine
         self.notices = notices
+        self.source: Any = None  # what from_pretrained was given
 
     def place(self, **options: Any) -> None:
         """Change options of the engine; one that has loaded its weights loads them again where it must.

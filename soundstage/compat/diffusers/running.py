@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from soundstage.compat.diffusers.telling import Notices
+from soundstage.compat.diffusers.telling import Notices, entries
 from soundstage.engine import Engine
 from soundstage.errors import RequestError, listed, shown
 from soundstage.planning.plan import Plan
@@ -41,7 +41,7 @@ class RunWatch:
         self.interrupted, self.callback, self.timestep = False, None, None
         own = getattr(callback, "tensor_inputs", None)  # of a callback object
         wanted = own or tensors or ("latents",)
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        names = [wanted] if isinstance(wanted, str) else entries(wanted, "callback_on_step_end_tensor_inputs")
         unknown = [name for name in names if name not in TENSORS]
         if unknown:
             raise RequestError(

@@ -34,6 +34,8 @@ class FlowMatchEulerDiscreteScheduler:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **changes: Any) -> FlowMatchEulerDiscreteScheduler:
+        if not isinstance(config, Mapping):
+            raise RequestError(f"config is {shown(config)}; give the config of a scheduler", field="config")
         return cls(**{**config, **changes})
 
     @classmethod

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
+
+import numpy as np
 
 from soundstage.errors import RequestError, listed, shown
 
@@ -62,3 +66,17 @@ def check_words(given: Mapping[str, Any], known: Mapping[str, Word], notices: No
             raise RequestError(f"{name} is {shown(value)}, and {word.becomes}", field=name)
         if word.fate == "ignored":
             notices.tell(f"{name} has no effect: {word.becomes}")
+
+
+def number(value: Any, name: str) -> float:
+    """Return a plain number. Raises RequestError naming the word for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (Real, np.number)) or not math.isfinite(value):
+        raise RequestError(f"{name} is {shown(value)}; give a number", field=name)
+    return float(value)
+
+
+def entries(value: Any, name: str) -> list[Any]:
+    """Return the entries of a list, or of an array. Raises RequestError naming the word for anything else."""
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+        raise RequestError(f"{name} is {shown(value)}; give a list", field=name)
+    return list(value)

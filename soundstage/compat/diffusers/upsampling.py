@@ -12,7 +12,7 @@ from soundstage.compat.diffusers.outputs import PipelineOutput, check_output_typ
 from soundstage.compat.diffusers.parts import LTX2LatentUpsamplerModel, PipelinePart
 from soundstage.compat.diffusers.placing import PipelinePlacement
 from soundstage.compat.diffusers.running import RunWatch
-from soundstage.compat.diffusers.telling import Notices, check_words
+from soundstage.compat.diffusers.telling import Notices, check_words, number
 from soundstage.compat.diffusers.words import UPSAMPLE_CALL
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
@@ -53,6 +53,11 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
         super().__init__(engine if engine is not None else owner.engine, Notices())  # type: ignore[union-attr]
         self.vae = vae if vae is not None else PipelinePart("vae", pipeline=self)
         self._watch = RunWatch(self.notices)
+        source = self.latent_upsampler.source
+        if source is not None and owner is not None and str(source) != str(owner.source):
+            self.notices.tell(
+                f"the upsampler of {source} has no effect: that of the pipeline's own model is used"
+            )
 
     @classmethod
     def from_pretrained(cls, model: Any, *, vae: Any = None, **words: Any) -> Self:
@@ -128,7 +133,7 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
 
     def _made(self, plan: Plan, given: GivenLatents | None, words: dict[str, Any], output_type: str) -> Done:
         latents = None if given is None else given.latents
-        factor = float(words.get("adain_factor", 0.0))
+        factor = number(words.get("adain_factor", 0.0), "adain_factor")
         decode = output_type != "latent"
         if not factor:
             return self._watch.run(self.engine, plan, latents, decode=decode)

@@ -8,11 +8,16 @@ import itertools
 import json
 import logging
 import re
+import runpy
 import shutil
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
 
 import click
 import pytest
@@ -21,6 +26,7 @@ import yaml
 import soundstage as ss
 from soundstage import engine
 from soundstage.cli.program import app
+from soundstage.clip import read_provenance
 from soundstage.engine import Engine
 from tests.examples import (
     ROOT,
@@ -248,3 +254,64 @@ def test_there_are_examples() -> None:
     ran = [example for example in EXAMPLES if reason_not_to_run(example) is None]
     assert len([example for example in ran if example.kind == "command"]) > 40
     assert len([example for example in ran if example.kind == "python"]) > 20
+
+
+def script(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+
+
+@pytest.mark.usefixtures("quick", "inputs")
+def test_the_script_that_watches_a_clip_saves_a_preview_or_gives_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    watch = script("watch")["watch"]
+    assert watch(ss.load("nano"), "A red ball bounces.", 600).frames is not None
+    assert Path("preview.png").is_file()
+    assert "100%" in capsys.readouterr().out
+    assert watch(ss.load("nano"), "A red ball bounces.", 0) is None
+
+
+@pytest.mark.usefixtures("quick", "inputs")
+def test_the_script_for_tables_makes_each_row_and_counts_those_that_fail(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = (
+        "prompt,seed,guides,duration_s",
+        "A red ball.,3,ball.png,",
+        "A cube.,,,-1",
+        '"A star, red.",,,0.4',
+    )
+    Path("clips.csv").write_text("\n".join(rows))
+    assert script("batch")["make_all"](ss.load("nano"), Path("clips.csv"), Path("out")) == 1
+    assert sorted(path.name for path in Path("out").iterdir()) == ["1.mp4", "3.mp4"]
+    assert "row 2: duration_s is -1" in capsys.readouterr().err
+    assert read_provenance("out/1.mp4")["request"]["seed"] == 3
+
+
+@pytest.mark.usefixtures("quick", "inputs")
+def test_the_server_makes_cancels_and_refuses_clips() -> None:
+    with script("server")["server"](ss.load("nano"), 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def ask(method: str, path: str, asked: Any = None) -> Any:
+            body = None if asked is None else json.dumps(asked).encode()
+            url = f"http://127.0.0.1:{server.server_port}{path}"
+            try:
+                with urlopen(HttpRequest(url, body, method=method), timeout=600) as answer:
+                    return answer.read()
+            except HTTPError as error:
+                return error.code, json.loads(error.read())
+
+        assert json.loads(ask("POST", "/clips", {"prompt": "A red ball bounces.", "seed": 7})) == {"id": 0}
+        assert json.loads(ask("POST", "/clips", {"prompt": "A blue cube bounces."})) == {"id": 1}
+        assert json.loads(ask("DELETE", "/clips/1")) == {"cancelled": True}
+        Path("got.mp4").write_bytes(ask("GET", "/clips/0.mp4"))
+        assert read_provenance("got.mp4")["request"]["seed"] == 7
+        assert json.loads(ask("GET", "/clips/0"))["done"]
+        assert ask("GET", "/clips/1.mp4")[0] == 410
+        assert ask("GET", "/clips/2")[0] == 404
+        code, told = ask("POST", "/clips", {"prompt": "A ball.", "duration_s": -1})
+        assert code == 400
+        assert "duration_s is -1" in told["error"]
+        assert ask("POST", "/clips", ["no fields"])[0] == 400
+        server.shutdown()

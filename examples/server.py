@@ -33,10 +33,9 @@ class Clips(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         try:
             length = min(int(self.headers.get("Content-Length") or 0), MAX_BYTES)
-            asked = {
-                name: value for name, value in json.loads(self.rfile.read(length)).items() if name in FIELDS
-            }
-            self.handles.append(self.stage.submit(ss.Request(**asked)))
+            asked = json.loads(self.rfile.read(length))
+            fields = {name: value for name, value in asked.items() if name in FIELDS}
+            self.handles.append(self.stage.submit(ss.Request(**fields)))
         except (ss.SoundstageError, ValueError, AttributeError) as error:
             self.send(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         else:
@@ -82,9 +81,8 @@ class Clips(BaseHTTPRequestHandler):
 
 def server(stage: ss.Engine, port: int) -> ThreadingHTTPServer:
     """Return a server for this machine alone; port 0 is any that is free."""
-    return ThreadingHTTPServer(
-        ("127.0.0.1", port), type("Handler", (Clips,), {"stage": stage, "handles": []})
-    )
+    handler = type("Handler", (Clips,), {"stage": stage, "handles": []})
+    return ThreadingHTTPServer(("127.0.0.1", port), handler)
 
 
 if __name__ == "__main__":

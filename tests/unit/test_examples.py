@@ -44,6 +44,7 @@ NOT_RUN = {
     "docs/diffusers.md": "runs in test_diffusers_snippets.py, with nano in the hub's cache",
     "docs/official.md": "names files of the published model; test_official.py plans such a command with nano",
     "docs/full-size.md": "tells of one run with 41 GB of random weights",
+    "soundstage generate --recipe pro --checkpoint-path": "names a 22B checkpoint, its LoRA and upsampler",
     "soundstage bench": "builds blocks of the 22B model and times them for minutes",
     "soundstage models pull": "fetches gigabytes from the hub",
     "soundstage nano": "trains or measures nano for minutes to hours",
@@ -279,12 +280,12 @@ def test_the_script_for_tables_makes_each_row_and_counts_those_that_fail(
         "prompt,seed,guides,duration_s",
         "A red ball.,3,ball.png,",
         "A cube.,,,-1",
-        '"A star, red.",,,0.4',
+        '"Rain, wind.",,,0.4',
     )
     Path("clips.csv").write_text("\n".join(rows))
     assert script("batch")["make_all"](ss.load("nano"), Path("clips.csv"), Path("out")) == 1
     assert sorted(path.name for path in Path("out").iterdir()) == ["1.mp4", "3.mp4"]
-    assert "row 2: duration_s is -1" in capsys.readouterr().err
+    assert "row 2: duration_s is '-1'; give" in capsys.readouterr().err
     assert read_provenance("out/1.mp4")["request"]["seed"] == 3
 
 

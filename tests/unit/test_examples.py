@@ -25,6 +25,7 @@ import yaml
 
 import soundstage as ss
 from soundstage import engine
+from soundstage.cli.parameters import SETTINGS
 from soundstage.cli.program import app
 from soundstage.clip import read_provenance
 from soundstage.engine import Engine
@@ -231,7 +232,7 @@ def test_a_command_is_understood(example: Example) -> None:
         command, words = command.get_command(None, words[0]), words[1:]
         assert command is not None, example.text
     if example.shown is None:  # what a page shows may be an error
-        command.make_context(command.name, list(words))
+        command.make_context(command.name, list(words), parent=click.Context(app, **SETTINGS))
 
 
 def test_the_list_of_what_is_not_run_is_current() -> None:

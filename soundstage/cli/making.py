@@ -13,13 +13,14 @@ import click
 
 import soundstage
 from soundstage.cli.announcing import LOADING, announce, asking_gpu
-from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options
+from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options, prompts_option
 from soundstage.cli.defaults import without_unused
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
+from soundstage.cli.rerun import Again, read_again, rerun_options
 from soundstage.cli.results import Results, Saved, all_results
 from soundstage.cli.run_times import RunTimes
 from soundstage.cli.telling import spoken_within

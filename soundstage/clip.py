@@ -114,6 +114,8 @@ class Clip:
     def contact_sheet(self, path: str | Path | None = None, *, overwrite: bool = True) -> Image.Image | Path:
         """Return a PIL picture of frames over the waveform, or write it as PNG and return the path.
 
+        The PNG keeps the provenance as a file of the clip does.
+
         overwrite: see `save`.
         """
         from soundstage.media.image import contact_sheet
@@ -124,7 +126,7 @@ class Clip:
 
         path = Path(path)
         check_writable(path, (".png",), overwrite=overwrite)
-        save_picture(path, self.contact_sheet(), overwrite=overwrite)
+        save_picture(path, self.contact_sheet(), comment=_comment(self.provenance), overwrite=overwrite)
         return path
 
     def to_pil(self) -> list[Image.Image]:
@@ -163,17 +165,23 @@ class Clip:
     @property
     def request(self) -> Request:
         """Return the request that made this clip. Raises RequestError for a clip that does not say."""
-        if "request" not in self.provenance:
+        if not self._asked:
             raise RequestError("the clip does not say how it was made; only those that Soundstage made do")
-        return Request(**self.provenance["request"])
+        return Request(**{str(name): value for name, value in self._asked.items()})
+
+    @property
+    def _asked(self) -> Mapping[str, Any]:
+        """Return the fields of the request; none where the provenance has no such fields."""
+        asked = self.provenance.get("request")
+        return asked if isinstance(asked, Mapping) else {}
 
     @property
     def _num_frames(self) -> int:
         return 0 if self.frames is None else len(self.frames)
 
     def __repr__(self) -> str:
-        asked = self.provenance.get("request", {})
-        prompt = asked.get("prompt", "")
+        asked = self._asked
+        prompt = str(asked.get("prompt", ""))
         short = prompt if len(prompt) <= SHORT_PROMPT else f"{prompt[: SHORT_PROMPT - 3]}..."
         told = [*self._facts().values()]
         told += [f"{short!r}"] if short else []
@@ -211,7 +219,7 @@ class Clip:
 
     def _settings(self) -> dict[str, object]:
         """Return what the clip holds and what was asked for, without what was left out."""
-        asked = self.provenance.get("request", {})
+        asked = self._asked
         told: dict[str, object] = {"prompt": asked["prompt"]} if "prompt" in asked else {}
         told.update(self._facts())
         if "model" in self.provenance:
@@ -228,14 +236,14 @@ def write_clip(
     if output.format.kind in ("animation", "picture"):
         from soundstage.media.picture_files import write_pictures
 
-        comment = json.dumps({TAG: provenance}) if provenance else ""
-        write_pictures(output, pieces, comment=comment, overwrite=overwrite)
+        write_pictures(output, pieces, comment=_comment(provenance), overwrite=overwrite)
         return
     from soundstage.media.write import write_film, write_sound
 
     metadata = {"comment": _json({TAG: provenance})} if provenance else {}
-    if "request" in provenance:
-        metadata["title"] = provenance["request"]["prompt"]
+    asked = provenance.get("request")
+    if isinstance(asked, Mapping) and isinstance(asked.get("prompt"), str):
+        metadata["title"] = asked["prompt"]
     write = write_sound if pieces.frames is None else write_film
     write(output, pieces, metadata=metadata, overwrite=overwrite)
 
@@ -252,6 +260,11 @@ def known_provenance(path: str | Path) -> dict[str, Any]:
         return read_provenance(path)
     except MediaError:
         return {}
+
+
+def _comment(provenance: Mapping[str, Any]) -> str:
+    """Return the provenance as pictures keep it, in ASCII; empty where there is none."""
+    return json.dumps({TAG: provenance}) if provenance else ""
 
 
 def _json(data: Any) -> str:
@@ -279,7 +292,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
         data = json.loads(comment)
     except (ValueError, RecursionError):
         data = None
-    if not isinstance(data, dict) or TAG not in data:
+    if not isinstance(data, dict) or not isinstance(data.get(TAG), dict):
         if pictured:
             raise MediaError(f"{path} is a picture, which does not say how it was made; give the film itself")
         raise MediaError(f"{path} does not say how it was made; only files saved by soundstage do")

@@ -45,15 +45,20 @@ class AskedClip:
     note: str
 
 
+def prompts_option(command: Any) -> Any:
+    """Give a command the option that reads prompts from a file."""
+    option = click.option(
+        "--prompts",
+        metavar="FILE",
+        help="Read prompts from this file, one on each line, or one JSON object of a request's fields on "
+        "each; - is standard input. Empty lines and lines that begin with # are left out.",
+    )
+    return option(command)
+
+
 def many_options(command: Any) -> Any:
-    """Give a command the options that ask for several clips."""
+    """Give a command the options that make each clip several times."""
     options = (
-        click.option(
-            "--prompts",
-            metavar="FILE",
-            help="Read prompts from this file, one on each line, or one JSON object of a request's fields on "
-            "each; - is standard input. Empty lines and lines that begin with # are left out.",
-        ),
         click.option("--seeds", metavar="NUMBERS", help="Make each clip with these seeds: 1-4, or 1,5,9."),
         click.option(
             "--takes",
@@ -67,8 +72,10 @@ def many_options(command: Any) -> Any:
     return command
 
 
-def asked_for(prompts: Sequence[str], values: Values) -> list[AskedClip]:
+def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = None) -> list[AskedClip]:
     """Return the requests of a command line, each prompt with each seed.
+
+    shared: the fields of all of them; None reads the command's options.
 
     Prompts without a seed share one that is drawn, so that they can be compared. Raises RequestError for the
     first that is wrong, and says on which line.
@@ -76,7 +83,8 @@ def asked_for(prompts: Sequence[str], values: Values) -> list[AskedClip]:
     from soundstage.planning.seeds import draw_seed
     from soundstage.request.request import Request
 
-    shared, seeds, drawn = request_fields(values), _seeds(values), functools.cache(draw_seed)
+    shared = request_fields(values) if shared is None else shared
+    seeds, drawn = _seeds(values), functools.cache(draw_seed)
     found: list[AskedClip] = []
     for where, fields in _wishes(prompts, values):
         named = () if fields.keys() == {"prompt"} else fields.keys()

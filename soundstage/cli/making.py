@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -45,6 +44,7 @@ video_argument = click.argument("video", help="The clip to start from.")
     nargs=-1,
     help="What a clip shows and sounds like, in English; several make several clips. - reads standard input.",
 )
+@prompts_option
 @many_options
 @with_options()
 def generate(prompt: tuple[str, ...], **values: Any) -> None:
@@ -56,6 +56,24 @@ def generate(prompt: tuple[str, ...], **values: Any) -> None:
         context = click.get_current_context()
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     _make(prompt, values)
+
+
+@click.command()
+@click.argument(
+    "file", type=FILE, help="A file that Soundstage wrote, a request in JSON, or the folder of a take."
+)
+@rerun_options
+@many_options
+@with_options()
+def rerun(file: Path, **values: Any) -> None:
+    """Make a clip again from its own file, with changes.
+
+    All that is not changed is the file's, the model and the seed too. Without changes it is the same clip.
+
+    Example: soundstage rerun ball.mp4 --seed 8 --steps 20
+    """
+    again = read_again(file, values)
+    _make([again.fields["prompt"]], again.values, again)
 
 
 @click.command(cls=OfficialFlags)
@@ -213,28 +231,7 @@ def recipes(as_json: bool) -> None:
     print(f"your own: .yaml files in {recipes_folder()}", file=sys.stderr)
 
 
-@click.command()
-@click.argument("file", type=FILE, help="A clip or sound that Soundstage saved.")
-@as_json
-def show(file: Path, as_json: bool) -> None:
-    """Print how a clip was made.
-
-    Shows the request, the model and the hashes of its weights, which a saved clip carries.
-
-    Example: soundstage show ball.mp4
-    """
-    from soundstage.clip import read_provenance
-
-    provenance = read_provenance(file)
-    if as_json:
-        print(json_text(provenance, indent=2))
-        return
-    for key, value in provenance.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-        print(f"{key}: {text}")
-
-
-COMMANDS = (generate, plan, retake, extend, keyframe, a2v, v2a, t2a, upscale, dub, recipes, show)
+COMMANDS = (generate, rerun, plan, retake, extend, keyframe, a2v, v2a, t2a, upscale, dub, recipes)
 
 
 def register(program: click.Group) -> None:
@@ -243,17 +240,17 @@ def register(program: click.Group) -> None:
         program.add_command(command)
 
 
-def _make(prompts: Sequence[str], values: Values, **fixed: Any) -> None:
+def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **fixed: Any) -> None:
     """Plan all clips, then print the plans, or run them one after the other and save each as it is done.
 
-    fixed: values that the command itself gives.
+    again: the clip that is made again. fixed: values that the command itself gives.
     """
     from soundstage.rendering.screen import Screen
 
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     values = values | fixed
-    work = stage, plans, choices, notes = _planned(prompts, values, say)
+    work = stage, plans, choices, notes = _planned(prompts, values, say, again)
     for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
         _print_unknown_words(stage, prompt, say)
     if values["plan"]:
@@ -368,25 +365,30 @@ class CommandPlans(NamedTuple):
     notes: list[str]
 
 
-def _planned(prompts: Sequence[str], values: Values, say: Callable[[str], None]) -> CommandPlans:
+def _planned(
+    prompts: Sequence[str], values: Values, say: Callable[[str], None], again: Again | None = None
+) -> CommandPlans:
     """Plan all clips that a command's options ask for; each fits the machine.
 
-    Defaults of the user's that nothing would read are left out, and that is said.
+    Defaults of the user's that nothing would read are left out, and that is said. again: the clip that is
+    made again, which has no fields by default.
     """
     while True:
         try:
-            return _plans(prompts, values)
+            return _plans(prompts, values, again)
         except RequestError as error:
+            if again is not None:
+                raise
             context = click.get_current_context()
             told = spoken_within(context).sentence(str(error))
             values = without_unused(context, values, error, told, say)
 
 
-def _plans(prompts: Sequence[str], values: Values) -> CommandPlans:
-    asked = asked_for(prompts, values)
-    work = CommandPlans(
-        _engine(values), [], [], [note for note in dict.fromkeys(a.note for a in asked) if note]
-    )
+def _plans(prompts: Sequence[str], values: Values, again: Again | None) -> CommandPlans:
+    asked = asked_for(prompts, values, None if again is None else again.fields)
+    stage = _engine(values)
+    notes = [note for note in dict.fromkeys(a.note for a in asked) if note]
+    work = CommandPlans(stage, [], [], notes + ([] if again is None else again.notes(stage)))
     for wish in asked:
         with about(wish.where, wish.fields):
             work.plans.append(work.stage.plan(wish.request))

@@ -1,4 +1,4 @@
-"""Names of a command's clips: a file, a folder, or a template such as out/{index:02}-{prompt}.mp4."""
+"""Names of a command's clips: a file, a folder, or a template such as {index:02}-{prompt}.mp4 or {seed}/."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
     """
     if output is None:
         return [Place(Path(), None) for _ in plans]
-    if os.path.isdir(output) or (output.endswith(("/", os.sep)) and "{" not in output):
-        return [Place(made_folder(Path(output)), None) for _ in plans]
+    if os.path.isdir(output):
+        return [Place(Path(output), None) for _ in plans]
+    if output.endswith(("/", os.sep)):
+        folders = [Path(_filled(output, planned, index)) for index, planned in enumerate(plans, 1)]
+        return [Place(made_folder(folder), None) for folder in folders]
     if "{" not in output and "}" not in output:
         if len(plans) > 1:
             raise RequestError(

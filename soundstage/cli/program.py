@@ -32,6 +32,7 @@ COMMAND_GROUPS = {
     "import-workflow": "soundstage.cli.workflow",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
+    "show": "soundstage.cli.show",
 }
 
 

@@ -18,16 +18,19 @@ from soundstage.request.words import (
 )
 
 
-def request_fields(values: Values) -> Values:
+def request_fields(values: Values, kept: Values | None = None) -> Values:
     """Return the fields of a Request; options that were not given are left out.
 
+    kept: fields of a request that the options change, so that one about an input may be about that one's.
     Raises RequestError for words that do not fit their option.
     """
-    given = {name: value for name, value in values.items() if value not in (None, (), [])}
-    fields = _filled("", given)
+    given = {
+        name: value for name, value in values.items() if value not in (None, (), []) and value is not False
+    }
+    fields, kept = _filled("", given), kept or {}
     crop = {"crop": given["crop"]} if "crop" in given else {}
     for key, read in INPUTS.items():
-        found = read(given, crop)
+        found = read(given, crop, kept.get(key))
         if found:
             fields[key] = found
     _check_used(given, fields)
@@ -85,22 +88,28 @@ def _record(field: str) -> str:
 # --- Words of one option ----------------------------------------------------------------------------
 
 
-def _guides(given: Values, crop: Values) -> list[Values]:
+def _guides(given: Values, crop: Values, kept: Any) -> list[Values]:
     shared = crop | _filled("guides", given)
     if "mode" in shared:
         _choice("--image-mode", shared["mode"], "replace", "guide")
     guides = [guide_fields(text, "guides.image") | shared for text in given.get("image", [])]
     if "last_image" in given:
         guides.append(file_fields("image", given["last_image"]) | {"at": "last"} | shared)
-    return guides
+    return guides or _changed(kept, shared)
 
 
-def _references(given: Values, crop: Values) -> list[Values]:
+def _references(given: Values, crop: Values, kept: Any) -> list[Values]:
     shared = crop | _filled("references", given)
-    return [file_fields("video", text) | shared for text in given.get("reference", [])]
+    references = [file_fields("video", text) | shared for text in given.get("reference", [])]
+    return references or _changed(kept, shared)
 
 
-def _source(given: Values, crop: Values) -> Values:
+def _changed(kept: Any, shared: Values) -> list[Values]:
+    """Return the records that are kept with other values, or nothing where there are none."""
+    return [{**record, **shared} for record in kept or ()] if shared else []
+
+
+def _source(given: Values, crop: Values, kept: Any) -> Values:
     parts = _filled("source", given)
     if "remake" in given:
         parts["modalities"] = {_choice("--remake", given["remake"], "video", "audio")}
@@ -108,19 +117,19 @@ def _source(given: Values, crop: Values) -> Values:
         parts["regenerate"] = [span_fields(text, "source.regenerate") for text in given["span"]]
     if "canvas" in given:
         parts["canvas"] = canvas_fields(given["canvas"], "--canvas")
-    if parts and "video" not in parts:
+    if parts and "video" not in parts and not kept:
         about = [o for o in TABLE if o.name in given and any(_record(f) == "source" for f in o.fields)]
         raise RequestError(
             f"{about[0].flags[0]} is about a clip to start from; give it by --video",
             field="source",
             unused=[option.name for option in about],
         )
-    return parts | crop if parts else {}
+    return parts | crop if parts or kept else {}
 
 
-def _audio(given: Values, _: Values) -> Values:
+def _audio(given: Values, _: Values, kept: Any) -> Values:
     parts = _filled("audio", given)
-    if parts and "file" not in parts:
+    if parts and "file" not in parts and not kept:
         raise RequestError(
             "options of a sound are given, but no sound; give it by --audio",
             field="audio",
@@ -171,8 +180,8 @@ def _choice(flag: str, value: str, *options: str) -> str:
     return value
 
 
-# The request's fields for inputs, and what reads each from the values and the crop.
-INPUTS: dict[str, Callable[[Values, Values], Any]] = {
+# The request's fields for inputs, and what reads each from the values, the crop and what is kept.
+INPUTS: dict[str, Callable[[Values, Values, Any], Any]] = {
     "guides": _guides,
     "references": _references,
     "source": _source,

@@ -152,7 +152,8 @@ def all_results(plans: Sequence[Plan], values: Values) -> Iterator[tuple[list[Re
         for planned, place in zip(plans, places(values["output"], plans), strict=True):
             own = values | {"output": place.path, "contact_sheet": sheet and not many}
             named.append(stack.enter_context(results(planned, own, place.folder)))
-        yield named, Comparison(named[0].path.parent if many and sheet else None, force=force)
+        folder = Path(os.path.commonpath([result.path.parent for result in named]) or ".")
+        yield named, Comparison(folder if many and sheet else None, force=force)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from soundstage.errors import RequestError
+from soundstage.errors import RequestError, shown
 from soundstage.fields.messages import request_error
 from soundstage.fields.record import Share, unit
 from soundstage.request.inputs import Audio, Guide, Lora, Multiplier, Reference
@@ -220,7 +220,9 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ScopeConfig:
     Raises RequestError for a file that cannot be read, an unknown name or a value out of range.
     """
     if isinstance(source, Mapping):
-        return ScopeConfig(**source)
+        return ScopeConfig(**{str(name): value for name, value in source.items()})
+    if not isinstance(source, str | Path):
+        raise RequestError(f"the config is {shown(source)}; give a mapping of parameters, or a JSON file")
     try:
         data = json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

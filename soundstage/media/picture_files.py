@@ -76,10 +76,11 @@ def _write_each(output: Output, pieces: ClipPieces, comment: str, overwrite: boo
         raise
 
 
-def save_picture(path: Path, picture: Image.Image, *, overwrite: bool = True) -> None:
+def save_picture(path: Path, picture: Image.Image, *, comment: str = "", overwrite: bool = True) -> None:
     """Write a PIL picture as PNG. Raises MediaError for a file that cannot be written."""
+    told = _comment("PNG", comment) if comment else {}
     with whole_file(path, overwrite=overwrite) as part:
-        picture.save(part, format="PNG")
+        picture.save(part, format="PNG", **told)
 
 
 def _save(part: Path, output: Output, frames: Iterator[Pixels], comment: str, **animated: Any) -> None:

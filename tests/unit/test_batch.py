@@ -198,8 +198,6 @@ def test_folders_and_templates(generate: Any) -> None:
     assert generate(BALL, "--seed", 10, "-o", "new/deep/").stdout == f"new/deep/{slug(BALL)}-10.mp4\n"
 
 
-<<<<<<< HEAD
-=======
 def test_folders_are_filled_in_too(generate: Any) -> None:
     made = generate(BALL, RAIN, "--seeds", "4,5", "-o", "out/{prompt}/{seed}/", "--contact-sheet")
     names = [f"out/{slug(p)}/{seed}/{slug(p)}-{seed}.mp4" for p in (BALL, RAIN) for seed in (4, 5)]
@@ -225,7 +223,6 @@ def test_memory_is_chosen_once_for_each_clip(generate: Any, monkeypatch: pytest.
     assert len(chosen) == 3
 
 
->>>>>>> 9d080d0 (Pages tell of rerun and show)
 def test_takes_are_compared_on_one_sheet(generate: Any) -> None:
     made = generate(BALL, "--takes", 3, "--contact-sheet", "-o", "out/")
     assert made.exit_code == 0, made.stderr

@@ -66,7 +66,7 @@ def test_show_reads_the_request_back(folder: Path, tmp_path: Path) -> None:
     assert ss.Request(**shown["request"]) == ss.Request(prompt=PROMPT, num_frames=9, seed=seed)
     assert shown["latents_sha256"] == report["latents_sha256"]
     assert shown["files"][TRANSFORMER] == report["files"][TRANSFORMER]
-    assert f"model: {report['model']}" in call("show", path).stdout
+    assert f"model: {report['model']}" in call("show", path, "--full").stdout
 
 
 def test_the_default_name_comes_from_the_prompt_and_spares_old_files(

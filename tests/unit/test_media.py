@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 import soundstage.media.write as write
 from soundstage.clip import Clip, read_provenance
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, RequestError
 from soundstage.media.clip_pieces import ClipPieces, frame_rate
 from soundstage.media.container import read_metadata
 from soundstage.media.formats import output
@@ -189,3 +190,13 @@ def write_colour(channel: int) -> np.ndarray:
 def test_a_short_clip_shows_every_frame_once() -> None:
     assert shown_frames(1) == [0]
     assert shown_frames(3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("provenance", [{}, {"request": 3}, {"request": []}, {"request": None}])
+def test_a_clip_that_no_request_made_says_so(provenance: dict[str, Any], tmp_path: Path) -> None:
+    clip = Clip(np.zeros((9, 32, 32, 3), np.uint8), None, 24.0, provenance)
+    with pytest.raises(RequestError, match="the clip does not say how it was made"):
+        _ = clip.request
+    assert "9 frames" in repr(clip)
+    assert clip.save(tmp_path / "a.mp4").is_file()
+    assert "<video" in clip._repr_html_()

@@ -232,3 +232,16 @@ def test_records_made_alone_refuse_the_same() -> None:
     with pytest.raises(RequestError, match="path holds a NUL"):
         ss.Lora("a\0b")
     assert ss.Source("a.mp4", denoise=0.5, keep_pixels=False).keep_pixels is False
+
+
+@pytest.mark.parametrize("given", [3, None, 2.5, [], {"prompt": "Rain."}, float("nan")])
+def test_json_that_is_no_text_is_refused(given: Any) -> None:
+    with pytest.raises(RequestError, match=r"pass the JSON text that Request\.to_json wrote"):
+        Request.from_json(given)
+
+
+@pytest.mark.parametrize("text", ["3", "null", "[]", "NaN", b"\xff", '{"prompt": "a", "seed": NaN}'])
+def test_json_that_holds_no_request_is_refused(text: str | bytes) -> None:
+    with pytest.raises(RequestError):
+        Request.from_json(text)
+    assert Request.from_json(b'{"prompt": "Rain."}') == Request(prompt="Rain.")

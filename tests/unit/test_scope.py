@@ -147,3 +147,9 @@ def test_a_file_of_json_is_read_and_null_is_the_default(tmp_path: Path) -> None:
         read_config(path)
     with pytest.raises(RequestError, match="is not a JSON file that can be read"):
         read_config(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("given", [3, None, ["a"], {1: 2}])
+def test_a_config_of_another_kind_is_refused(given: Any) -> None:
+    with pytest.raises(RequestError):
+        read_config(given)

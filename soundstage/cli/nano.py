@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -108,35 +108,98 @@ def _print_numbers(numbers: Mapping[str, float | None], as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("part", help=f"{PART_HELP}; or all.")
+@click.argument("part", nargs=-1, required=True, help=f"{PART_HELP}. Several, or all.")
 @click.option(
-    "--from-step",
-    type=click.IntRange(min=0),
-    metavar="STEP",
-    help="Start from the exported weights, at this step of the schedule.",
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="COUNT",
+    help="Minutes in all; several parts share them. [default: each part's own, for a CPU]",
 )
-def train(part: str, from_step: int | None) -> None:
-    """Train a part to the end of its schedule.
+@click.option("--device", default="auto", show_default=True, help="Train on this device: auto, cpu, cuda.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="COUNT",
+    help="Processes that make data; 0: none besides this one. [default: all cores but one]",
+)
+@click.option(
+    "--start-at",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    help="Start from the exported weights, at this share of the schedule (0 to 1). distilled begins anew.",
+)
+@click.option("--tiny", is_flag=True, help="Use tiny batches of tiny clips, to try every step out.")
+@click.option("--install/--no-install", default=None, help="Install the result. [default: with all]")
+@parameters.output("Install into this folder. [default: the package's own]")
+def train(
+    part: tuple[str, ...],
+    minutes: float | None,
+    device: str,
+    workers: int | None,
+    start_at: float | None,
+    tiny: bool,
+    install: bool | None,
+    output: Path | None,
+) -> None:
+    """Train parts to the end of their schedules.
 
-    Continues from the last state. With all, train every part in order and install the result.
+    Continues from the last state. The clock decides when rates fall, so a training always ends in the
+    minutes given with usable weights, exported every minute. With all, train every part in order and
+    install the result.
 
-    Example: soundstage nano train video-vae
+    Example: soundstage nano train all --device cuda --minutes 10
     """
-    if part == "all" and from_step is not None:
-        raise RequestError("from_step is for one part, not for all; name the part", field="from_step")
-    names = parts.PARTS if part == "all" else (_known_part(part),)
-    with loading_pytorch():
-        from soundstage.nano.training.train import train_part
+    every = "all" in part
+    if every and len(part) > 1:
+        raise RequestError(
+            "part is all and another; give all alone, or the parts that you mean", field="part"
+        )
+    chosen = {_known_part(name) for name in part if name != "all"}
+    names = [name for name in parts.PARTS if every or name in chosen]
+    wanted = every and not tiny if install is None else install
+    if tiny and wanted and output is None:
+        raise RequestError(
+            "tiny parts are no model; give an output folder, or leave out install", field="output"
+        )
+    if start_at is not None and "text" in names:
+        raise RequestError(
+            "start-at is not for text: another text encoder fits no other part; name the parts behind it",
+            field="start_at",
+        )
+    _train(names, minutes, device, workers, start_at, tiny)
+    if wanted or output is not None:
+        _install(output)
 
-    for name in names:
-        began = time.monotonic()
-        complete = train_part(name, from_step=from_step)
-        state = "complete" if complete else "stopped; the same command goes on"
-        print(f"{parts.state_folder(name)}: {state}, {time.monotonic() - began:.0f} s")
-        if not complete:
-            raise click.exceptions.Exit(INTERRUPTED)
-    if part == "all":
-        _install(None)
+
+def _train(
+    names: Sequence[str],
+    minutes: float | None,
+    device: str,
+    workers: int | None,
+    start_at: float | None,
+    tiny: bool,
+) -> None:
+    """Train parts one after the other. Raises Exit where one was stopped."""
+    with loading_pytorch():
+        import torch
+
+        from soundstage.memory.machine import pick_device
+        from soundstage.nano.training import train as training
+        from soundstage.training.workers import Workers, usual_number
+
+    began, chosen = time.monotonic(), torch.device(pick_device(device))
+    with Workers(usual_number() if workers is None else workers) as made:
+        settings = training.Settings(chosen, made, tiny, start_at)
+        for name in names:
+            since = time.monotonic()
+            own = None
+            if minutes is not None:
+                own = parts.minutes_of(name, names, minutes - (since - began) / 60)
+            complete = training.train_part(name, settings, own)
+            state = "complete" if complete else "stopped; the same command goes on"
+            print(f"{parts.state_folder(name)}: {state}, {time.monotonic() - since:.0f} s")
+            if not complete:
+                raise click.exceptions.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -180,7 +243,7 @@ def _install(output: Path | None) -> None:
 def unpack(folder: Path | None) -> None:
     """Split a model folder into exported parts.
 
-    `train --from-step` can continue from them.
+    `train --start-at` can continue from them.
 
     Example: soundstage nano unpack
     """

@@ -9,6 +9,8 @@ Source: docs/model/text.md, "Features" and "Connectors"; numbers held by tests/p
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -45,9 +47,26 @@ class FeatureExtractor(nn.Module):
             self._project(tokens, valid, self.audio_aggregate_embed),
         )
 
+    def dense(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `forward` does, computed for padding too: no shape depends on the mask's values.
+
+        A recorded step of training needs that.
+        """
+        valid = mask.bool().unsqueeze(-1)
+        variance = hidden_states.square().mean(dim=2, keepdim=True)
+        tokens = (hidden_states * torch.rsqrt(variance + NORM_EPS)).flatten(2)
+
+        def projected(linear: nn.Linear) -> Tensor:
+            made: Tensor = linear(tokens * self._scale(linear))
+            return torch.where(valid, made, linear.bias.to(made.dtype))
+
+        return projected(self.video_aggregate_embed), projected(self.audio_aggregate_embed)
+
+    def _scale(self, linear: nn.Linear) -> float:
+        return float((linear.out_features / self.config.text_width) ** 0.5)
+
     def _project(self, tokens: Tensor, valid: Tensor, linear: nn.Linear) -> Tensor:
-        scale = (linear.out_features / self.config.text_width) ** 0.5
-        projected = linear(tokens * scale)
+        projected = linear(tokens * self._scale(linear))
         features = linear.bias.to(projected.dtype).expand(*valid.shape, -1)
         return features.masked_scatter(valid.unsqueeze(-1), projected)
 
@@ -86,14 +105,7 @@ class Connector(nn.Module):
         Raises ValueError if S is not a multiple of the number of registers.
         """
         x = self._fill(features, mask.bool())
-        positions = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
-        rope = rope_table(
-            positions.view(1, 1, -1, 1).expand(-1, -1, -1, 2),
-            width=self.config.width,
-            num_heads=self.config.num_heads,
-            max_positions=(self.config.max_position,),
-            theta=self.config.rope_theta,
-        ).rotation(x.dtype)
+        rope = _rotation(self.config, x.shape[1], x.dtype, x.device)
         for block in self.transformer_1d_blocks:
             x = block(x, rope)
         return self.arithmetic.norm(x, NORM_EPS)
@@ -110,3 +122,17 @@ class Connector(nn.Module):
         is_token = torch.arange(length, device=features.device) < valid.sum(dim=1, keepdim=True)
         registers = self.learnable_registers.to(features.dtype).repeat(length // num_registers, 1)
         return torch.where(is_token.unsqueeze(-1), tokens, registers)
+
+
+@cache
+def _rotation(config: ConnectorConfig, length: int, dtype: torch.dtype, device: torch.device) -> Rotation:
+    """Return the rotation of a context's positions, made once: making it copies from the host."""
+    with torch.inference_mode(False):
+        positions = torch.arange(length, dtype=torch.float32, device=device)
+        return rope_table(
+            positions.view(1, 1, -1, 1).expand(-1, -1, -1, 2),
+            width=config.width,
+            num_heads=config.num_heads,
+            max_positions=(config.max_position,),
+            theta=config.rope_theta,
+        ).rotation(dtype)

@@ -8,6 +8,7 @@ tests/parity/test_mel.py.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -48,12 +49,19 @@ def resample(
         return waveform
     shared = math.gcd(from_hz, to_hz)
     step, phases = from_hz // shared, to_hz // shared
-    kernel = _sinc_kernel(step, phases).to(waveform)
+    kernel = _kernel_on(step, phases, waveform.dtype, waveform.device)
     margin = (kernel.shape[-1] - step) // 2
     rows = F.pad(waveform.reshape(-1, 1, waveform.shape[-1]), (margin, margin + step), mode=edges)
     frames = F.conv1d(rows, kernel, stride=step)  # (rows, phases, frames)
     length = -(-phases * waveform.shape[-1] // step)
     return frames.transpose(1, 2).flatten(1)[:, :length].reshape(*waveform.shape[:-1], length)
+
+
+@lru_cache(maxsize=16)
+def _kernel_on(step: int, phases: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return `_sinc_kernel` on a device, copied there once."""
+    with torch.inference_mode(False):
+        return _sinc_kernel(step, phases).to(device=device, dtype=dtype)
 
 
 def _sinc_kernel(step: int, phases: int) -> Tensor:

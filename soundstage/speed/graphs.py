@@ -18,7 +18,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch import Tensor
 from soundstage.model.transformer import ModalityInputs, Perturbation, RunTables, Shortcut, Transformer
 from soundstage.speed.trials import switched_off
 
+T = TypeVar("T")
 Velocities = tuple[Tensor | None, Tensor | None]
 # Recordings that are kept; each holds the memory of a forward's activations.
 MOST = 2
@@ -51,21 +52,22 @@ def record_steps(
 class Recorder(Protocol):
     """Run a function once while recording it; return its results and a function that computes them again."""
 
-    def record(self, run: Callable[[], Velocities]) -> tuple[Velocities, Callable[[], object]]: ...
+    def record(self, run: Callable[[], T]) -> tuple[T, Callable[[], object]]: ...
 
 
 class CudaRecorder:
-    """Record CUDA graphs; all share one pool of memory, since one runs at a time."""
+    """Record CUDA graphs. shared: all in one pool of memory; of such functions one runs at a time."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, shared: bool = False) -> None:
         self.device = device
+        self._pool: Any = torch.cuda.graph_pool_handle() if shared else None  # type: ignore[no-untyped-call]
 
-    def record(self, run: Callable[[], Velocities]) -> tuple[Velocities, Callable[[], object]]:
+    def record(self, run: Callable[[], T]) -> tuple[T, Callable[[], object]]:
         with torch.cuda.device(self.device):
             graph = torch.cuda.CUDAGraph()
             torch.cuda.synchronize(self.device)
             # Other threads, such as one that writes a file, may use the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 made = run()
         return made, graph.replay
 

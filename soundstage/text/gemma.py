@@ -94,14 +94,21 @@ class Gemma:
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         longest = max(len(row) for row in rows)
         ids = torch.tensor([row + [self._pad] * (longest - len(row)) for row in rows], device=self.device)
+        return self.states_of(ids, lengths, pad=pad)
+
+    def states_of(self, ids: Tensor, lengths: Tensor, *, pad: bool = True) -> tuple[Tensor, Tensor]:
+        """Return what `hidden_states` does for token ids (B, n), of which the first `lengths` (B,) count.
+
+        Without `pad`, S is n.
+        """
         # Attention is causal and padding comes last, so no token can see it and no mask is needed. Positions
         # are those of left padding, since the rotary tables are rounded to the model's dtype.
-        steps = torch.arange(longest, device=self.device)
-        positions = steps + (self.num_tokens - lengths)[:, None]
+        count, longest = ids.shape
+        positions = torch.arange(longest, device=self.device) + (self.num_tokens - lengths)[:, None]
         length = self.num_tokens if pad else longest
         mask = torch.arange(length, device=self.device) < lengths[:, None]
         states = torch.zeros(
-            (len(rows), length, self.width, self.num_states), dtype=self.dtype, device=self.device
+            (count, length, self.width, self.num_states), dtype=self.dtype, device=self.device
         )
         with torch.no_grad(), _gathered(self.model, states[:, :longest]):
             self.model(input_ids=ids, position_ids=positions, use_cache=False)

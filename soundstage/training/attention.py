@@ -6,34 +6,12 @@ bfloat16): 38 ms by the flash kernel, 22 ms by plain products and softmax as aut
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from soundstage.model.attention import Attention
-
-
-@contextmanager
-def training_precision() -> Iterator[None]:
-    """Compute products in bfloat16, and attention with a bias by plain products and softmax.
-
-    On a CPU the flash kernel and its backward take 48 % of a step, plain products less.
-    """
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
-def use_training_attention(module: nn.Module) -> None:
-    """Put `training_attention` into every Attention of a module."""
-    for child in module.modules():
-        if isinstance(child, Attention):
-            child.kernel = training_attention
 
 
 def training_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:

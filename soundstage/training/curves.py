@@ -18,9 +18,18 @@ MARGIN = 60
 COLORS = ["#1f6fb4", "#d9622b", "#2f9e5d", "#8a4fb5", "#b48a1f", "#555555"]
 
 
-def add_row(table: Path, step: int, losses: Mapping[str, float]) -> None:
-    """Add the losses at a step to a CSV; one that comes up for the first time gets a column."""
-    row = {"step": str(step), "time": f"{time.time():.0f}"} | {k: f"{v:.6f}" for k, v in losses.items()}
+# Columns that are no losses: the number of the step, the time, and how fast the training is.
+PACE = ("step", "time", "step_s", "waiting", "samples")
+
+
+def add_row(table: Path, step: int, losses: Mapping[str, float], pace: Mapping[str, float]) -> None:
+    """Add the losses at a step to a CSV; one that comes up for the first time gets a column.
+
+    pace: the values of the columns of PACE behind the first two.
+    """
+    row = {"step": str(step), "time": f"{time.time():.0f}"}
+    row |= {name: f"{value:.6g}" for name, value in pace.items()}
+    row |= {name: f"{value:.6f}" for name, value in losses.items()}
     rows: list[dict[str, str]] = []
     columns: list[str] = []
     if table.exists():
@@ -37,7 +46,7 @@ def add_row(table: Path, step: int, losses: Mapping[str, float]) -> None:
 
 
 def draw_curves(table: Path, picture: Path, *, title: str) -> None:
-    """Draw every column of a CSV, but step and time, against step on a log axis.
+    """Draw every column of a CSV, but those of PACE, against step on a log axis.
 
     Nothing is drawn where there is no table or no positive loss in it.
     """
@@ -45,7 +54,7 @@ def draw_curves(table: Path, picture: Path, *, title: str) -> None:
         return
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    names = [n for n in (rows[0] if rows else {}) if n not in ("step", "time")]
+    names = [n for n in (rows[0] if rows else {}) if n not in PACE]
     if not names:
         return
     series = {n: [(int(r["step"]), float(r[n])) for r in rows if r[n] and float(r[n]) > 0] for n in names}

@@ -1,7 +1,8 @@
 """Train any module to the end of its schedule, from a state that survives a kill at any instant.
 
-A step's data depend only on its number, so a resumed run sees what an uninterrupted one would. The state is
-one file, written under a temporary name and renamed; the table of losses and its picture lie beside it.
+The clock decides how far a training is: its rates fall to their end when its minutes are over, however many
+steps that was. Batches are numbered, so that a resumed run takes those that come next. The state is one file,
+written under a temporary name and renamed; the table of losses and its picture lie beside it.
 Progress and stopping belong to the caller: the trainer yields an event per step and prints nothing.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from soundstage.training.batches import Batch
 from soundstage.training.curves import add_row, draw_curves
 from soundstage.training.optimizers import Schedule, make_optimizers, set_peak_rates, set_rates
-
-# The number of a step -> its losses by name. "loss" is descended, the others are logged.
-LossFn = Callable[[int], dict[str, Tensor]]
+from soundstage.training.steps import GradientSteps
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class StepDone:
     step: int  # how many steps have been made in all
     losses: Mapping[str, float]
     row: Mapping[str, float] | None  # means since the last row of the table, at steps that add one
+    pace: Pace
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Hold the pace of a training since the last row of its table."""
+
+    step_s: float  # seconds per step, waiting included
+    waiting: float  # share of the time in which the trainer waited for data
+    samples: int  # seen in all runs
 
 
 class Trainer:
@@ -39,68 +49,94 @@ class Trainer:
     Only parameters that require gradients are trained and averaged.
     """
 
-    def __init__(self, name: str, model: nn.Module, schedule: Schedule, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        schedule: Schedule,
+        folder: Path,
+        *,
+        device: torch.device | None = None,
+    ) -> None:
         """Resume from the state in `folder` if there is one. name: the title of the curves."""
-        self.name, self.model, self.schedule, self.folder = name, model, schedule, folder
+        self.name, self.schedule, self.folder = name, schedule, folder
+        self.device = device or torch.device("cpu")
+        self.model = model.to(self.device)
         folder.mkdir(parents=True, exist_ok=True)
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = make_optimizers(model, schedule)
         self.averaged = [p.detach().clone() for p in self.params]
-        self.step = 0
+        self.step = self.samples = 0
+        self.start = self.seconds = 0.0  # progress at the first step; time spent on steps so far
+        self.complete = False  # the schedule is over; it has one step at least
         self._resume()
 
     @property
-    def complete(self) -> bool:
-        return self.step >= self.schedule.steps
+    def progress(self) -> float:
+        """Return how much of the schedule is done, from 0 to 1."""
+        if self.schedule.steps is not None:
+            done = self.step / self.schedule.steps
+        else:
+            done = self.seconds / max(60 * self.schedule.minutes, 1e-9)
+        return min(1.0, self.start + (1 - self.start) * done)
 
-    def begin(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Take over these weights, by name, as if `step` steps had been made; what is not trained stays."""
+    def begin(self, weights: Mapping[str, Tensor], start: float) -> None:
+        """Take over these weights, by name, at the rates of this progress; what is not trained stays."""
         frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 if name not in frozen:
                     value.copy_(weights[name])
         self.averaged = [p.detach().clone() for p in self.params]
-        self.step = step
+        self.start = start
 
-    def run(self, loss_fn: LossFn) -> Generator[StepDone, None, None]:
+    def run(
+        self, batches: Iterator[Batch], steps: GradientSteps, saved: Callable[[], None] = lambda: None
+    ) -> Generator[StepDone, None, None]:
         """Make the steps that are left, and yield an event after each.
 
-        The state is saved every few minutes, at the end, and when the generator is closed. What loss_fn
-        raises ends the run with the state as it was last saved.
+        The state is saved every minute, at the end, and when the generator is closed. saved: called after
+        every save but the last. What a step raises ends the run with the state as it was last saved.
         """
-        saved = time.monotonic()
-        seen: dict[str, list[float]] = {}  # since the last row; a step need not have every loss
+        rows = _Rows(self)
+        if self.complete:
+            return
+        batch = next(batches)  # the first takes as long as the data need to begin; the clock starts behind it
+        began = last_save = time.monotonic()
+        waited = 0.0
         try:
-            while not self.complete:
-                losses = self._step(loss_fn)
-                for name, value in losses.items():
-                    seen.setdefault(name, []).append(value)
-                row = None
-                if self.step % self.schedule.log_every == 0:
-                    row = {name: sum(values) / len(values) for name, values in seen.items()}
-                    seen = {}
-                    add_row(self.folder / "loss.csv", self.step, row)
-                if time.monotonic() - saved > self.schedule.save_every_s:
+            while True:
+                losses = self._step(steps, batch)
+                self.samples += batch.samples
+                now = time.monotonic()
+                self.seconds += now - began
+                self.complete = self.progress >= 1
+                row, pace = rows.add(losses, now - began, waited)
+                began = now
+                if now - last_save > self.schedule.save_every_s and not self.complete:
                     self.save()
-                    saved = time.monotonic()
-                yield StepDone(self.step, losses, row)
+                    saved()
+                    last_save = time.monotonic()
+                yield StepDone(self.step, losses, row, pace)
+                if self.complete:
+                    break
+                asked = time.monotonic()
+                batch = next(batches)
+                waited = time.monotonic() - asked
         except GeneratorExit:
             self.save()
             raise
         self.save()
 
-    def _step(self, loss_fn: LossFn) -> dict[str, float]:
-        losses = loss_fn(self.step)
-        self._descend(losses["loss"])
+    def _step(self, steps: GradientSteps, batch: Batch) -> dict[str, float]:
+        losses = steps(batch, self.step)
+        self._descend()
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
+        values = torch.stack([value.float() for value in losses.values()]).tolist()  # one copy for all
+        return dict(zip(losses, values, strict=True))
 
-    def _descend(self, loss: Tensor) -> None:
-        set_rates(self.optimizers, self.schedule.share_at(self.step))
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def _descend(self) -> None:
+        set_rates(self.optimizers, self.schedule.share_at(self.step, self.progress))
         norm = nn.utils.clip_grad_norm_(self.params, self.schedule.clip)
         if not norm.isfinite():  # one bad step would spoil the weights for good
             return
@@ -111,18 +147,22 @@ class Trainer:
             torch._foreach_lerp_(self.averaged, [p.detach() for p in self.params], 1 - keep)
 
     def averaged_weights(self) -> dict[str, Tensor]:
-        """Return a state dict: averaged values of what was trained, present values of the rest."""
-        state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        """Return a state dict on the CPU: averages of what was trained, present values of the rest."""
+        state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         trained = iter(self.averaged)
         for name, param in self.model.named_parameters():
             if param.requires_grad:
-                state[name] = next(trained).clone()
+                state[name] = next(trained).cpu().clone()
         return state
 
     def save(self) -> None:
         """Write the state under a temporary name, rename it over the old one, and draw the curves."""
         state: dict[str, Any] = {
             "step": self.step,
+            "samples": self.samples,
+            "start": self.start,
+            "seconds": self.seconds,
+            "complete": self.complete,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": self.averaged,
@@ -137,10 +177,39 @@ class Trainer:
         path = self.folder / "state.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         set_peak_rates(self.optimizers, self.schedule)  # it may have been changed since
         self.averaged = state["averaged"]
-        self.step = state["step"]
+        self.step, self.samples = state["step"], state["samples"]
+        self.start, self.seconds, self.complete = state["start"], state["seconds"], state["complete"]
+
+
+class _Rows:
+    """Collect losses, and add their means to the table every few steps."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self._begin()
+
+    def _begin(self) -> None:
+        self.seen: dict[str, list[float]] = {}  # a step need not have every loss
+        self.count, self.spent, self.waited = 0, 0.0, 0.0
+
+    def add(
+        self, losses: Mapping[str, float], spent: float, waited: float
+    ) -> tuple[dict[str, float] | None, Pace]:
+        """Return the row that a step completes, if any, and the pace up to it."""
+        trainer = self.trainer
+        for name, value in losses.items():
+            self.seen.setdefault(name, []).append(value)
+        self.count, self.spent, self.waited = self.count + 1, self.spent + spent, self.waited + waited
+        pace = Pace(self.spent / self.count, self.waited / max(self.spent, 1e-9), trainer.samples)
+        if trainer.step % trainer.schedule.log_every:
+            return None, pace
+        row = {name: sum(values) / len(values) for name, values in self.seen.items()}
+        add_row(trainer.folder / "loss.csv", trainer.step, row, pace.__dict__)
+        self._begin()
+        return row, pace

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from soundstage.training.precision import half_products
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NUM_ITERATIONS = 5
 MAX_ROWS = 96  # of a block
@@ -24,7 +26,7 @@ MAX_ROWS = 96  # of a block
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Return about the nearest semi-orthogonal matrix of (..., m, n): singular values in 0.7 to 1.2."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if half_products(matrix.device) else matrix.float()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -46,25 +48,36 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                state = self.state[param]
-                if not state:
-                    state["momentum"] = torch.zeros_like(param)
-                momentum: Tensor = state["momentum"]
-                momentum.lerp_(param.grad, 1 - group["momentum"])
-                update = _step_of(param.grad.lerp(momentum, group["momentum"]))
-                param.mul_(1 - group["lr"] * group["weight_decay"])
-                param.add_(update.view_as(param), alpha=-group["lr"])
+            trained = [param for param in group["params"] if param.grad is not None]
+            for param in trained:
+                if not self.state[param]:
+                    self.state[param]["momentum"] = torch.zeros_like(param)
+            if trained:
+                self._update(group, trained)
+
+    def _update(self, group: dict[str, Any], params: list[nn.Parameter]) -> None:
+        """Move the parameters; those whose blocks have one shape are orthogonalised together."""
+        grads = [param.grad for param in params if param.grad is not None]
+        momenta = [self.state[param]["momentum"] for param in params]
+        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        values: list[Tensor] = list(params)
+        torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
+        directions = torch._foreach_lerp(grads, momenta, group["momentum"])
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for index, param in enumerate(params):
+            shapes.setdefault(_blocks(param), []).append(index)
+        for shape, members in shapes.items():
+            blocks = torch.cat([directions[i].reshape(shape) for i in members])
+            updates = orthogonalise(blocks).float().mul_(0.2 * max(shape[1:]) ** 0.5).chunk(len(members))
+            moved = [values[i] for i in members]
+            moves = [update.view_as(param) for update, param in zip(updates, moved, strict=True)]
+            torch._foreach_add_(moved, moves, alpha=-group["lr"])
 
 
-def _step_of(direction: Tensor) -> Tensor:
-    """Return the update that a gradient with momentum gives."""
-    matrix = direction.flatten(1)
-    rows = matrix.shape[0]
-    blocks = next((n for n in range(-(-rows // MAX_ROWS), rows + 1) if rows % n == 0), 1)
-    if rows > MAX_ROWS and matrix.shape[1] > MAX_ROWS:
-        matrix = matrix.view(blocks, rows // blocks, -1)
-    update: Tensor = orthogonalise(matrix).float()
-    return update.mul_(0.2 * max(matrix.shape[-2:]) ** 0.5)
+def _blocks(param: Tensor) -> tuple[int, int, int]:
+    """Return number, rows and columns of the blocks that a parameter is cut into."""
+    rows, columns = param.flatten(1).shape
+    if rows > MAX_ROWS and columns > MAX_ROWS:
+        number = next(n for n in range(-(-rows // MAX_ROWS), rows + 1) if rows % n == 0)
+        return number, rows // number, columns
+    return 1, rows, columns

@@ -17,9 +17,12 @@ MIN_SIDE = 8  # of a matrix that Muon trains; a smaller one has too few directio
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, rates and averages of a training."""
+    """Length, rates and averages of a training.
 
-    steps: int
+    It is as long as a clock says, so that it ends with usable weights on any machine.
+    """
+
+    minutes: float  # from the first batch to the last, over all runs
     rate: float  # of AdamW, after the warm-up
     muon: float = 0.0  # rate of Muon for the matrices and kernels of hidden layers; 0: AdamW for all
     warmup: int = 200  # steps over which the rates rise
@@ -29,14 +32,13 @@ class Schedule:
     clip: float = 1.0  # largest norm of the gradients
     average: float = 0.998  # decay of the averaged weights, which are those that are exported
     log_every: int = 20  # steps between rows of the table of losses
-    save_every_s: float = 240.0  # seconds between states
+    save_every_s: float = 60.0  # seconds between states, and between exports
+    steps: int | None = None  # end after so many steps instead, whatever the clock says
 
-    def share_at(self, step: int) -> float:
-        """Return the share of the rates at a step: linear warm-up, then a cosine to `floor`."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        share = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+    def share_at(self, step: int, progress: float) -> float:
+        """Return the share of the rates: linear over the first steps, a cosine to `floor` over progress."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return min(1.0, (step + 1) / max(1, self.warmup)) * (self.floor + (1 - self.floor) * cosine)
 
 
 def make_optimizers(model: nn.Module, schedule: Schedule) -> list[Optimizer]:

@@ -23,22 +23,17 @@ from soundstage.nano.training.distill import (
     adapted_layers,
     task_streams,
 )
-from soundstage.nano.training.latents import LatentSet
-from soundstage.nano.world.scene import draw_scene
 from soundstage.sampling.scales import NEUTRAL
 from soundstage.text.encoder import PromptContext
+from soundstage.training.batches import Batch
 from soundstage.types import VideoShape
 
 SHAPE = VideoShape(9, 32, 64)
 
 
-class Words:
-    """Stands for the text encoder: contexts that depend on the prompt's length."""
-
-    def encode(self, prompts: list[str]) -> PromptContext:
-        rows = [torch.full((1, 6, 1), len(prompt) % 7 / 7) for prompt in prompts]
-        together = torch.cat(rows)
-        return PromptContext(together.expand(-1, -1, 64), together.expand(-1, -1, 32))
+def words(count: int, seed: int) -> PromptContext:
+    rows = torch.rand(count, 6, 1, generator=torch.Generator().manual_seed(seed))
+    return PromptContext(rows.expand(-1, -1, 64), rows.expand(-1, -1, 32))
 
 
 def tiny_transformer() -> Transformer:
@@ -53,21 +48,18 @@ def tiny_transformer() -> Transformer:
     return transformer.eval().requires_grad_(False)
 
 
-def clips() -> LatentSet:
+def drawn(step: int) -> Batch:
     generator = torch.Generator().manual_seed(1)
-    return LatentSet(
-        SHAPE,
-        torch.randn(5, 128, *SHAPE.latent, generator=generator).bfloat16(),
-        torch.randn(5, 9, 128, generator=generator).bfloat16(),
-        [draw_scene(i, SHAPE) for i in range(5)],
-    )
+    video = torch.randn(4, 128, *SHAPE.latent, generator=generator)
+    audio = torch.randn(4, 9, 128, generator=generator)
+    return distill.drawn_batch(np.random.default_rng([23, step]), video, audio, words(4, step), words(1, 99))
 
 
 @pytest.fixture
 def loss() -> DistillLoss:
     transformer = tiny_transformer()
     student = Student(adapted_layers(transformer), rank=4)
-    made = DistillLoss(student, transformer, Words(), [clips()])  # type: ignore[arg-type]
+    made = DistillLoss(student, transformer, torch.device("cpu"))
     made.student = student  # type: ignore[attr-defined]
     return made
 
@@ -80,8 +72,8 @@ def test_every_linear_layer_of_the_blocks_but_the_gates_is_adapted() -> None:
 
 
 def test_a_fresh_student_is_the_model_without_guidance(loss: DistillLoss) -> None:
-    run = loss._drawn(np.random.default_rng(0))
-    state = loss._data_state(run, torch.Generator().manual_seed(0))
+    run = distill.DistillCase.of(drawn(0))
+    state = loss._data_state(run)
     with torch.no_grad():
         made = loss._stepped(run, state)
         loss.adapters.set({})
@@ -102,19 +94,20 @@ def test_where_the_teacher_takes_one_unguided_step_there_is_nothing_to_learn(
     """The same step, so the loss of a fresh student is zero; guided or in smaller steps it is not."""
     monkeypatch.setattr(distill, "TEACHER", NEUTRAL)
     monkeypatch.setattr(distill, "TEACHER_STEP", 1.0)
-    assert max(float(loss(step)["loss"].detach()) for step in range(6)) < 1e-8
+    assert max(float(loss(drawn(step))["loss"].detach()) for step in range(6)) < 1e-8
     monkeypatch.setattr(distill, "TEACHER_STEP", 0.05)
-    assert max(float(loss(step)["loss"].detach()) for step in range(6)) > 1e-6
+    assert max(float(loss(drawn(step))["loss"].detach()) for step in range(6)) > 1e-6
 
 
 def test_a_few_steps_lower_the_loss(loss: DistillLoss) -> None:
     """Of one batch seen again and again; only the factors have gradients."""
     student: Student = loss.student  # type: ignore[attr-defined]
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2, weight_decay=0.0)
-    step = next(s for s in range(100) if loss._drawn(np.random.default_rng([23, s])).interval >= 6)
+    batch = next(batch for batch in map(drawn, range(100)) if distill.DistillCase.of(batch).interval >= 6)
     history = []
     for _ in range(8):
-        losses = loss(step)
+        torch.manual_seed(0)
+        losses = loss(batch)
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
@@ -146,8 +139,8 @@ def test_the_file_is_a_lora_that_makes_the_student(loss: DistillLoss, tmp_path: 
     with torch.no_grad():
         for up in student.ups:
             up.normal_(std=0.05, generator=torch.Generator().manual_seed(2))
-    run = loss._drawn(np.random.default_rng(1))
-    state = loss._data_state(run, torch.Generator().manual_seed(0))
+    run = distill.DistillCase.of(drawn(1))
+    state = loss._data_state(run)
     with torch.no_grad():
         wanted = loss._stepped(run, state)
         loss.adapters.set({})
@@ -164,7 +157,7 @@ def test_the_file_is_a_lora_that_makes_the_student(loss: DistillLoss, tmp_path: 
         assert (a - b).norm() < 0.1 * (b - c).norm()
 
 
-def _stepped(transformer: Transformer, run: distill.Run, state: distill.Pair) -> list[Tensor]:
+def _stepped(transformer: Transformer, run: distill.DistillCase, state: distill.Pair) -> list[Tensor]:
     upper, lower = DISTILLED[run.interval : run.interval + 2]
     made = distill._euler(run.guider(transformer, NEUTRAL), run.streams, state, upper, lower, 0)
     return [x for x in made if x is not None]

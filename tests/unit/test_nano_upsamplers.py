@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
@@ -22,7 +20,8 @@ from soundstage.nano.training.install import OPTIONAL, install
 from soundstage.nano.training.parts import PARTS
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
-from soundstage.nano.world.scene import FPS, is_held_out
+from soundstage.nano.world.scene import FPS, Scene, is_held_out
+from soundstage.training.batches import Batch
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -33,12 +32,17 @@ KINDS = list(upsamplers.PARTS.items())
 FACTORS = {"x2": 2.0, "x1.5": 1.5, "time": 1.0}
 
 
+def small_scene(kind: upsamplers.UpsamplerName, number: int) -> Scene:
+    shape = latents.shape_of(number, upsamplers.MIXES[kind])
+    return latents.draw_scenes(upsamplers.KEYS[kind], number, shape, 1)[0]
+
+
 @pytest.mark.parametrize("kind", upsamplers.MIXES)
-def test_both_sides_of_a_pair_are_one_shot(kind: upsamplers.Kind) -> None:
+def test_both_sides_of_a_pair_are_one_shot(kind: upsamplers.UpsamplerName) -> None:
     """Its first frame, averaged to the small size, is the small first frame; no scene is held out."""
     assert sum(share for *_, share in upsamplers.MIXES[kind]) == pytest.approx(1)
-    for shard in range(12):
-        scene = upsamplers.shard_scenes(kind, shard)[0]
+    for number in range(12):
+        scene = small_scene(kind, number)
         assert not any(is_held_out(subject) for subject in scene.subjects)
         target = upsamplers.enlarged(kind, scene)
         shape, larger = scene.shape, target.shape
@@ -56,7 +60,7 @@ def test_both_sides_of_a_pair_are_one_shot(kind: upsamplers.Kind) -> None:
 
 def test_the_slow_side_of_a_pair_is_every_second_frame() -> None:
     """A render at the usual rate is the same: what the transformer makes at 24 frames a second."""
-    scene = upsamplers.shard_scenes("time", 4)[0]
+    scene = small_scene("time", 4)
     fast = upsamplers.enlarged("time", scene)
     twice = render(fast, simulate(fast), range(0, 17, 2))
     plain = render(scene, simulate(scene), range(9))
@@ -72,45 +76,19 @@ class Picker:
         return pixels[:, :1, ::8, ::32, ::32].expand(-1, 128, -1, -1, -1)
 
 
-def make_numbered(shard: int, video_vae: VideoVae, audio_vae: nn.Module) -> dict[str, Tensor]:
-    return {"number": torch.tensor([shard])}
-
-
 @pytest.mark.parametrize("kind", upsamplers.MIXES)
-def test_pairs_have_the_upsamplers_shapes(kind: upsamplers.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsamplers, "CLIPS_PER_SHARD", 1)
-    pair = upsamplers.encode_pairs(kind, 0, Picker(), None)  # type: ignore[arg-type]
+def test_pairs_have_the_upsamplers_shapes(kind: upsamplers.UpsamplerName) -> None:
+    make = upsamplers.PairMaker(kind, Path("weights"), upsamplers.MIXES[kind], 1, encode=False)
+    pair = upsamplers.encoded_pairs(make(0, 0.0), Picker(), None)  # type: ignore[arg-type]
     upsampler = upsamplers.build(kind)
     made = upsampler(pair["low"].float())
     assert made.shape == pair["high"].shape
     assert pair["low"].dtype == torch.bfloat16
 
 
-def test_shards_are_built_once_and_by_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard that is there is kept; workers are called with any function of a module."""
-
-    class InProcess:
-        def __init__(self, *args: object, **kwargs: object) -> None: ...
-        def __enter__(self) -> InProcess:
-            return self
-
-        def __exit__(self, *args: object) -> None: ...
-        def map(self, function: Callable[..., int], jobs: list[object]) -> list[int]:
-            return [function(job) for job in jobs]
-
-    monkeypatch.setattr(latents, "ProcessPoolExecutor", InProcess)
-    monkeypatch.setattr(latents, "load_video_vae", lambda weights: None)
-    monkeypatch.setattr(latents, "load_audio_vae", lambda weights: None)
-    save_file({"number": torch.tensor([99])}, latents.shard_path(tmp_path, 1))
-    latents.build(tmp_path, 3, tmp_path / "weights", make=make_numbered)
-    numbers = [int(load_file(latents.shard_path(tmp_path, i))["number"]) for i in range(3)]
-    assert numbers == [0, 99, 2]
-    assert not list(tmp_path.glob("*.part"))
-
-
 @pytest.mark.parametrize(("part", "kind"), KINDS)
 def test_a_few_steps_lower_the_loss_and_the_file_reads_back(
-    part: str, kind: upsamplers.Kind, tmp_path: Path
+    part: str, kind: upsamplers.UpsamplerName, tmp_path: Path
 ) -> None:
     """On latents that are the small ones repeated."""
     generator = torch.Generator().manual_seed(0)
@@ -121,11 +99,12 @@ def test_a_few_steps_lower_the_loss_and_the_file_reads_back(
         high = nn.functional.interpolate(low, scale_factor=(1, FACTORS[kind], FACTORS[kind]), mode="nearest")
     vae = nano_vae()
     upsampler = upsamplers.build(kind)
-    loss = upsamplers.UpsamplerLoss(upsampler, vae, [{"low": low.bfloat16(), "high": high.bfloat16()}])
+    loss = upsamplers.UpsamplerLoss(upsampler, vae, torch.device("cpu"))
     optimizer = torch.optim.AdamW(upsampler.parameters(), lr=2e-3)
     history = []
     for step in range(8):
-        losses = loss(step)
+        cells = upsamplers.decoded_cells(np.random.default_rng(step), high)
+        losses = loss(Batch("x", {"low": low, "high": high} | cells, 4))
         optimizer.zero_grad()
         losses["loss"].backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in upsampler.parameters())

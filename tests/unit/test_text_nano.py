@@ -29,6 +29,7 @@ from soundstage.nano.training.text import (
 from soundstage.nano.world.captions import NEGATIVE, caption
 from soundstage.nano.world.scene import draw_scene
 from soundstage.text.gemma import Gemma
+from soundstage.training.batches import Batch
 from soundstage.types import VideoShape
 
 SHAPE = VideoShape(73, 128, 192)
@@ -71,9 +72,9 @@ def test_words_of_the_world_are_single_tokens(tokenizer: Any) -> None:
 
 
 def test_a_row_of_training_depends_on_its_step_alone(tokenizer: Any) -> None:
-    first = batch(3, tokenizer)
-    assert torch.equal(first, batch(3, tokenizer))
-    assert not torch.equal(first, batch(4, tokenizer))
+    first = batch(3, tokenizer, rows=2)
+    assert torch.equal(first, batch(3, tokenizer, rows=2))
+    assert not torch.equal(first, batch(4, tokenizer, rows=2))
     assert first.shape[1] == ROW + 1
     assert (first[:, 0] == BOS).all()
     newline = tokenizer.encode("\n", add_special_tokens=False).ids[-1]
@@ -84,11 +85,11 @@ def test_a_row_of_training_depends_on_its_step_alone(tokenizer: Any) -> None:
 def test_fresh_weights_know_nothing_and_learn_from_a_few_steps(tokenizer: Any) -> None:
     torch.manual_seed(0)
     model = build(tokenizer.get_vocab_size())
-    loss_fn = TextLoss(model, tokenizer, rows=1)
+    loss_fn = TextLoss(model, torch.device("cpu"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for step in range(4):
-        loss = loss_fn(step)["loss"]
+        loss = loss_fn(Batch("text", {"ids": batch(step, tokenizer, rows=1)}, 1))["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

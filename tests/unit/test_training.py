@@ -1,8 +1,12 @@
 """Training: no kill loses or repeats a step, and a batch is noised as sampling noises a clip."""
 
 import csv
+import itertools
 import os
+import pickle
 import signal
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +19,16 @@ from torch import Tensor, nn
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.sampling.streams import Stream
 from soundstage.training.attention import training_attention
+from soundstage.training.batches import Batch
 from soundstage.training.loop import StepDone, Trainer
+from soundstage.training.muon import Muon, orthogonalise
 from soundstage.training.noising import noised_modality, velocity_loss
 from soundstage.training.optimizers import Schedule
+from soundstage.training.steps import GradientSteps, LossFn
 from soundstage.training.terminal import train_in_terminal
+from soundstage.training.workers import Workers
 
-SCHEDULE = Schedule(steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)
+SCHEDULE = Schedule(minutes=1, steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)
 
 
 class Killed(BaseException):
@@ -40,20 +48,38 @@ class Tiny(nn.Module):
         return self.conv(x)
 
 
-def tiny_loss(model: nn.Module, kill_at: int | None = None):
-    def loss_fn(step: int) -> dict[str, Tensor]:
-        if step == kill_at:
+def tiny_batch(step: int, progress: float = 0.0) -> Batch:
+    x = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(step))
+    return Batch("tiny", {"x": x, "step": torch.tensor(step)}, samples=4)
+
+
+def batches_from(trainer: Trainer) -> Iterator[Batch]:
+    return (tiny_batch(step) for step in itertools.count(trainer.step))
+
+
+def tiny_loss(model: nn.Module, kill_at: int | None = None) -> LossFn:
+    def loss_fn(batch: Batch) -> dict[str, Tensor]:
+        if int(batch["step"]) == kill_at:
             raise Killed
-        x = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(step))
-        return {"loss": (model(x) - x[:, :1, 1:-1]).square().mean()}
+        noise = torch.randn_like(batch["x"])  # as the losses of nano's parts draw theirs
+        x = batch["x"]
+        return {"loss": (model(x + 0.01 * noise) - x[:, :1, 1:-1]).square().mean()}
 
     return loss_fn
+
+
+def steps_of(trainer: Trainer, loss_fn: LossFn | None = None) -> GradientSteps:
+    return GradientSteps(loss_fn or tiny_loss(trainer.model), trainer.params)
+
+
+def events_of(trainer: Trainer, loss_fn: LossFn | None = None) -> Iterator[StepDone]:
+    return trainer.run(batches_from(trainer), steps_of(trainer, loss_fn))
 
 
 def run(folder: Path, schedule: Schedule, kill_at: int | None = None) -> Trainer:
     trainer = Trainer("tiny", model := Tiny(), schedule, folder)
     try:
-        events = list(trainer.run(tiny_loss(model, kill_at)))
+        events = list(events_of(trainer, tiny_loss(model, kill_at)))
     except Killed:
         assert kill_at is not None
     else:
@@ -74,8 +100,8 @@ def test_resumed_run_equals_uninterrupted_bit_for_bit(tmp_path: Path, muon: floa
     schedule = replace(SCHEDULE, muon=muon)
     whole = run(tmp_path / "whole", schedule)
 
-    trainer = Trainer("tiny", model := Tiny(), schedule, tmp_path / "parts")
-    with closing(trainer.run(tiny_loss(model))) as events:
+    trainer = Trainer("tiny", Tiny(), schedule, tmp_path / "parts")
+    with closing(events_of(trainer)) as events:  # type: ignore[type-var]
         assert next(event for event in events if event.step == 3).row is None
     assert trainer.step == 3
     assert not trainer.complete
@@ -96,7 +122,7 @@ def test_kill_between_saves_leaves_a_state_that_loads(tmp_path: Path) -> None:
     (tmp_path / "killed" / "state.part").write_bytes(b"PK half a state")
     again = Trainer("tiny", Tiny(), SCHEDULE, tmp_path / "killed")
     assert again.step == 5
-    assert [event.step for event in again.run(tiny_loss(again.model))] == [6, 7, 8]
+    assert [event.step for event in events_of(again)] == [6, 7, 8]
     assert same(again, whole)
 
     unsaved = run(tmp_path / "unsaved", SCHEDULE, kill_at=5)  # saves only at the end
@@ -110,8 +136,8 @@ def test_a_step_of_no_number_changes_nothing(tmp_path: Path) -> None:
     trainer = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
     plain = tiny_loss(model)
 
-    def fails_at_3(step: int) -> dict[str, Tensor]:
-        losses = plain(step)
+    def fails_at_3(batch: Batch) -> dict[str, Tensor]:
+        losses, step = plain(batch), int(batch["step"])
         if step == 3:
             before.append({k: v.clone() for k, v in trainer.averaged_weights().items()})
             before.append({k: v.clone() for k, v in model.state_dict().items()})
@@ -122,7 +148,7 @@ def test_a_step_of_no_number_changes_nothing(tmp_path: Path) -> None:
 
     before: list[dict[str, Tensor]] = []
     after: list[dict[str, Tensor]] = []
-    assert len(list(trainer.run(fails_at_3))) == SCHEDULE.steps
+    assert len(list(events_of(trainer, fails_at_3))) == SCHEDULE.steps
     for old, new in zip(before, after, strict=True):
         assert all(torch.equal(old[name], new[name]) for name in old)
     assert all(value.isfinite().all() for value in trainer.averaged_weights().values())
@@ -135,29 +161,30 @@ def test_a_signal_stops_after_the_step_in_hand(tmp_path: Path, number: signal.Si
     trainer = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
     inner = tiny_loss(model)
 
-    def interrupted(step: int) -> dict[str, Tensor]:
-        if step == 2:
+    def interrupted(batch: Batch) -> dict[str, Tensor]:
+        if int(batch["step"]) == 2:
             os.kill(os.getpid(), number)
-        return inner(step)
+        return inner(batch)
 
-    assert not train_in_terminal(trainer, interrupted)
+    assert not train_in_terminal(trainer, batches_from(trainer), steps_of(trainer, interrupted))
     assert trainer.step == 3
     assert signal.getsignal(number) is before
-    again = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
+    again = Trainer("tiny", Tiny(), SCHEDULE, tmp_path)
     assert again.step == 3
-    assert train_in_terminal(again, tiny_loss(model))
+    assert train_in_terminal(again, batches_from(again), steps_of(again))
     assert same(again, run(tmp_path / "whole", SCHEDULE))
 
 
 def test_rows_are_means_of_the_steps_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A loss that comes up later gets a column; a line is printed for each row."""
+    """A loss that comes up later gets a column; a line is printed for each row, with the pace."""
     trainer = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
     inner = tiny_loss(model)
 
-    def with_more(step: int) -> dict[str, Tensor]:
-        return inner(step) | ({"late": torch.tensor(float(step))} if step >= 4 else {})
+    def with_more(batch: Batch) -> dict[str, Tensor]:
+        step = batch["step"]
+        return inner(batch) | ({"late": step.float()} if step >= 4 else {})
 
-    events = list(trainer.run(with_more))
+    events = list(events_of(trainer, with_more))
     rows = [event for event in events if event.row is not None]
     assert [event.step for event in rows] == [2, 4, 6, 8]
     for event in rows:
@@ -167,11 +194,190 @@ def test_rows_are_means_of_the_steps_between_them(tmp_path: Path, capsys: pytest
     with (tmp_path / "loss.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["late"] for row in table] == ["", "", "4.500000", "6.500000"]
+    assert [row["samples"] for row in table] == ["8", "16", "24", "32"]
+    assert all(float(row["step_s"]) > 0 and 0 <= float(row["waiting"]) < 1 for row in table)
     assert (tmp_path / "loss.png").exists()
 
-    assert train_in_terminal(Trainer("twin", model, SCHEDULE, tmp_path / "twin"), tiny_loss(model))
+    twin = Trainer("twin", model, SCHEDULE, tmp_path / "twin")
+    assert train_in_terminal(twin, batches_from(twin), steps_of(twin))
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[:2] for line in lines] == [["twin", f"{step}/8"] for step in (2, 4, 6, 8)]
+    assert [line.split()[:3] for line in lines] == [
+        ["twin", str(step), f"{step / 8:.0%}"] for step in (2, 4, 6, 8)
+    ]
+    assert all("s/step" in line and "% waiting for data" in line for line in lines)
+    assert lines[-1].endswith("32 samples")
+
+
+def test_a_schedule_ends_with_its_minutes_however_few_steps_that_is(tmp_path: Path) -> None:
+    """Rates end at their floor; a finished part stays finished; a state says how long it has had."""
+    slow = replace(SCHEDULE, steps=None, minutes=0.004, floor=0.1)  # 0.24 s
+    trainer = Trainer("tiny", model := Tiny(), slow, tmp_path)
+    inner = tiny_loss(model)
+    rates: list[float] = []
+
+    def slowly(batch: Batch) -> dict[str, Tensor]:
+        time.sleep(0.05)
+        return inner(batch)
+
+    for _ in events_of(trainer, slowly):
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"] / slow.rate)
+    assert trainer.complete
+    assert 1 <= trainer.step <= 6
+    assert rates[-1] < 0.5
+    assert rates[-1] >= slow.floor
+    again = Trainer("tiny", Tiny(), replace(slow, minutes=10), tmp_path)
+    assert again.complete
+    assert list(events_of(again)) == []
+    assert again.seconds == trainer.seconds >= 0.2
+    hurried = Trainer("tiny", Tiny(), replace(slow, minutes=0), tmp_path / "none")
+    assert len(list(events_of(hurried))) == 1  # one step at least
+
+
+def test_a_training_from_weights_begins_where_it_is_told(tmp_path: Path) -> None:
+    trainer = Trainer("tiny", Tiny(), SCHEDULE, tmp_path)
+    trainer.begin({name: value + 1 for name, value in trainer.model.state_dict().items()}, 0.5)
+    assert (trainer.step, trainer.progress) == (0, 0.5)
+    assert len(list(events_of(trainer))) == SCHEDULE.steps
+    assert Trainer("tiny", Tiny(), SCHEDULE, tmp_path).start == 0.5
+
+
+def test_every_save_but_the_last_is_followed_by_an_export(tmp_path: Path) -> None:
+    every_step = replace(SCHEDULE, save_every_s=-1.0)
+    trainer = Trainer("tiny", Tiny(), every_step, tmp_path)
+    exported: list[int] = []
+    list(trainer.run(batches_from(trainer), steps_of(trainer), lambda: exported.append(trainer.step)))
+    assert exported == list(range(1, SCHEDULE.steps or 0))
+
+
+def test_muon_moves_each_block_as_if_it_were_alone() -> None:
+    """Matrices of one shape are orthogonalised together, a tall one in blocks of rows."""
+    torch.manual_seed(0)
+    params = [nn.Parameter(torch.randn(*size)) for size in ((8, 12), (8, 12), (192, 128), (8, 3, 2, 2))]
+    before = [param.detach().clone() for param in params]
+    for param in params:
+        param.grad = torch.randn_like(param)
+    Muon(params, lr=0.1, momentum=0.0).step()
+    for param, old in zip(params, before, strict=True):
+        assert param.grad is not None
+        matrix = param.grad.flatten(1)
+        blocks = matrix.view(2, 96, -1) if len(matrix) == 192 else matrix[None]
+        size = 0.2 * max(blocks.shape[1:]) ** 0.5
+        for block, step in zip(blocks, (old - param).detach().view_as(blocks) / (0.1 * size), strict=True):
+            torch.testing.assert_close(step, orthogonalise(block).float(), rtol=0.02, atol=0.02)
+
+
+# --- data -----------------------------------------------------------------------------------------------
+
+
+def slow_batch(number: int, progress: float) -> Batch:
+    time.sleep(0.01)
+    return Batch(f"{progress:.1f}", {"number": torch.full((2,), number, dtype=torch.bfloat16)}, number)
+
+
+def broken_batch(number: int, progress: float) -> Batch:
+    raise ValueError(f"no batch {number}")
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_data_come_in_order_and_none_twice(count: int) -> None:
+    """Made in this process or by others; what fails there is raised here."""
+    with Workers(count) as workers:
+        feed = workers.feed(slow_batch, first=3, progress=lambda: 0.5)
+        made = list(itertools.islice(feed, 6))
+        assert [batch.samples for batch in made] == [3, 4, 5, 6, 7, 8]
+        assert made[0]["number"].tolist() == [3, 3]
+        assert made[0]["number"].dtype == torch.bfloat16
+        assert {batch.kind for batch in made} == {"0.5"}
+        feed.close()
+        broken = workers.feed(broken_batch, first=0, progress=lambda: 0.0)
+        with pytest.raises(ValueError, match="no batch 0"):
+            next(broken)
+        broken.close()
+
+
+def test_a_batch_travels_between_processes_as_plain_arrays() -> None:
+    """Not through shared memory, of which a container may have 64 MB."""
+    batch = Batch("x", {"a": torch.randn(3, 4).bfloat16(), "b": torch.tensor([[True], [False]])}, 3)
+    again = pickle.loads(pickle.dumps(batch))
+    assert (again.kind, again.samples) == ("x", 3)
+    assert all(torch.equal(again[name], batch[name]) for name in batch.tensors)
+
+
+# --- recorded steps -------------------------------------------------------------------------------------
+
+
+class PlainRecorder:
+    """Stands for CUDA's: runs the function once, and again at every replay, in the same memory."""
+
+    def __init__(self, params: list[nn.Parameter], fails: bool = False) -> None:
+        self.params, self.fails, self.replays = params, fails, 0
+
+    def record(self, run):
+        if self.fails:
+            raise RuntimeError("the driver says no")
+        grads = [param.grad for param in self.params]
+        losses = run()
+
+        def replay() -> None:
+            self.replays += 1
+            for param, grad in zip(self.params, grads, strict=True):
+                param.grad = grad
+            for name, value in run().items():
+                losses[name].copy_(value)
+
+        return losses, replay
+
+
+class Branches(nn.Module):
+    """One of two layers, by the kind of batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        x = batch["x"] + 0.1 * torch.randn_like(batch["x"])
+        loss = (self.a if batch.kind == "a" else self.b)(x).square().mean()
+        return {"loss": loss, "twice": 2 * loss}
+
+
+def branch_batches() -> list[tuple[Batch, int]]:
+    generator = torch.Generator().manual_seed(4)
+    return [(Batch("ab"[i % 2], {"x": torch.randn(3, 4, generator=generator)}, 3), i) for i in range(8)]
+
+
+def test_a_recorded_step_has_the_losses_and_gradients_of_a_plain_one() -> None:
+    """Of every kind from its third batch on; what a kind does not reach has no gradient."""
+    plain, recorded = Branches(), Branches()
+    recorder = PlainRecorder(list(recorded.parameters()))
+    ours = GradientSteps(recorded.loss, list(recorded.parameters()), recorder=recorder)  # type: ignore[arg-type]
+    true = GradientSteps(plain.loss, list(plain.parameters()))
+    for batch, seed in branch_batches():
+        made, wanted = ours(batch, seed), true(batch, seed)
+        assert {name: float(x) for name, x in made.items()} == {name: float(x) for name, x in wanted.items()}
+        for a, b in zip(recorded.parameters(), plain.parameters(), strict=True):
+            assert (a.grad is None) == (b.grad is None)
+            assert a.grad is None or b.grad is None or torch.equal(a.grad, b.grad)
+    assert recorder.replays == 2 * (1 + 3)  # of each kind a check, and three of its four batches
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_kind_that_cannot_be_recorded_is_computed_plainly(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the reason is told once: the recorder failed, or what it recorded is something else."""
+    model, told = Branches(), []
+    recorder = PlainRecorder(list(model.parameters()), fails)
+    steps = GradientSteps(model.loss, list(model.parameters()), recorder=recorder, told=told.append)  # type: ignore[arg-type]
+    if not fails:
+        monkeypatch.setattr("soundstage.training.steps._distance", lambda made, wanted: 0.5)
+    twin = Branches()
+    true = GradientSteps(twin.loss, list(twin.parameters()))
+    for batch, seed in branch_batches():
+        assert float(steps(batch, seed)["loss"]) == float(true(batch, seed)["loss"])
+    assert [line.partition(":")[0] for line in told] == ["a", "b"]
+    assert ("the driver says no" if fails else "off by 0.500") in told[0]
 
 
 def test_training_attention_is_attention_with_its_gradients() -> None:

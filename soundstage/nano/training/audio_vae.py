@@ -7,6 +7,7 @@ normalises that range, so the biases of the first and last convolutions start wi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,22 @@ from soundstage.model.config import AudioVaeConfig
 from soundstage.model.published import audio_vae_header
 from soundstage.nano.training import sounds
 from soundstage.nano.training.export import export
+from soundstage.nano.training.runs import PartRun, TrainingScale
 from soundstage.nano.training.statistics import fit_statistics
-from soundstage.training.loop import LossFn
+from soundstage.training.batches import Batch
 from soundstage.training.optimizers import Schedule
+from soundstage.training.precision import training_precision
 
 BASE_CHANNELS = 24
 KL_WEIGHT = 3e-4
 MID_LEVEL = -9.0  # of log-mel over training sounds
 LEVEL_SPREAD = 3.0
 
-BATCH = 4
+BATCH: dict[TrainingScale, int] = {"tiny": 1, "cpu": 4, "cuda": 96}
 WINDOW_MELS = 101  # 4T - 3, so that the decoder gives back as many frames as went in
-NUM_STATISTICS_SOUNDS = 400
+NUM_STATISTICS_SOUNDS: dict[TrainingScale, int] = {"tiny": 4, "cpu": 400, "cuda": 64}
 
-SCHEDULE = Schedule(steps=3100, rate=2e-3, warmup=100, average=0.995)
+SCHEDULE = Schedule(minutes=39, rate=2e-3, warmup=100, average=0.995)
 
 
 def sections() -> dict[str, Any]:
@@ -59,16 +62,33 @@ def build() -> AudioVae:
     return vae
 
 
-def loss(vae: AudioVae) -> LossFn:
-    """Return the loss of a step, in natural-log units of amplitude."""
+@dataclass(frozen=True)
+class MelMaker:
+    """Make the log-mels of a step, as `Make`: (count, 2, WINDOW_MELS, 64)."""
 
-    def loss_fn(step: int) -> dict[str, Tensor]:
-        samples = sounds.batch(11, step, BATCH, (WINDOW_MELS - 1) * sounds.SAMPLES_PER_MEL)
-        mel = sounds.mel_of(samples)
-        with torch.autocast("cpu", torch.bfloat16):
-            mean, log_var = _posterior(vae, mel)
-            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(step))
-            decoded = vae.decoder(mean + noise * torch.exp(0.5 * log_var))
+    count: int
+
+    def __call__(self, number: int, progress: float) -> Batch:
+        samples = sounds.batch(11, number, self.count, (WINDOW_MELS - 1) * sounds.SAMPLES_PER_MEL)
+        return Batch("mels", {"mel": sounds.mel_of(samples)}, self.count)
+
+
+def batches(run: PartRun) -> Iterator[Batch]:
+    """Yield windows of log-mel for every step."""
+    return run.batches(MelMaker(BATCH[run.scale]))
+
+
+class AudioVaeLoss:
+    """The loss of a batch, in natural-log units of amplitude."""
+
+    def __init__(self, vae: AudioVae, device: torch.device) -> None:
+        self.vae, self.device = vae, device
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        mel = batch["mel"]
+        with training_precision(self.device):
+            mean, log_var = _posterior(self.vae, mel)
+            decoded = self.vae.decoder(mean + torch.randn_like(mean) * torch.exp(0.5 * log_var))
         error = (decoded.float() - mel).abs().mean()
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
         return {
@@ -78,8 +98,6 @@ def loss(vae: AudioVae) -> LossFn:
             "log_var": -log_var.detach().mean(),
         }
 
-    return loss_fn
-
 
 def _posterior(vae: AudioVae, mel: Tensor) -> tuple[Tensor, Tensor]:
     """Return means and log-variances, (B, 8, T, 16) each, float32."""
@@ -87,16 +105,16 @@ def _posterior(vae: AudioVae, mel: Tensor) -> tuple[Tensor, Tensor]:
     return mean, log_var.clamp(-8, 1)
 
 
-def finish(vae: AudioVae, folder: Path) -> None:
+def finish(vae: AudioVae, folder: Path, scale: TrainingScale) -> None:
     """Fit the statistics of the latents, and store the VAE in `folder`."""
     vae.to(torch.bfloat16).float()  # measure what will be read back
-    fit_statistics(vae.per_channel_statistics, _means(vae))
+    fit_statistics(vae.per_channel_statistics, _means(vae, NUM_STATISTICS_SOUNDS[scale]))
     export(vae, "audio-vae", sections(), folder)
 
 
 @torch.no_grad()
-def _means(vae: AudioVae) -> Iterator[Tensor]:
+def _means(vae: AudioVae, count: int) -> Iterator[Tensor]:
     """Yield encoder means of whole training sounds, (1, 128, T) each."""
-    for seed in range(NUM_STATISTICS_SOUNDS):
+    for seed in range(count):
         samples = sounds.draw_sound(seed).samples[None]
         yield patchify_audio(vae.encoder(sounds.mel_of(samples))).transpose(1, 2)

@@ -16,7 +16,7 @@ Only the LoRA's factors are trained: rank 32 on every linear layer of the blocks
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,17 +31,19 @@ from soundstage.lora.files import LoraFile, write_lora
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training.install import GUIDANCE
-from soundstage.nano.training.latents import LatentSet
-from soundstage.nano.training.transformer import TEXT_TOKENS, load_clips
-from soundstage.nano.world.captions import NEGATIVE, caption
+from soundstage.nano.training.latents import TEXT_TOKENS, WORDINGS, clip_supply
+from soundstage.nano.training.runs import PartRun, TrainingScale
+from soundstage.nano.world.captions import NEGATIVE
+from soundstage.nano.world.scene import FPS
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.samplers import euler
 from soundstage.sampling.scales import NEUTRAL, Scales
 from soundstage.sampling.schedules import DISTILLED
-from soundstage.sampling.streams import Pair, Stream, draw_noise
-from soundstage.text.encoder import TextEncoder
-from soundstage.training.attention import training_precision, use_training_attention
+from soundstage.sampling.streams import Pair, Stream
+from soundstage.text.encoder import PromptContext, PromptFeatures, TextEncoder
+from soundstage.training.batches import Batch
 from soundstage.training.optimizers import Schedule
+from soundstage.training.precision import training_precision, use_training_attention
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -52,10 +54,10 @@ NAME = "distilled"
 TEACHER = Scales(cfg=GUIDANCE["cfg"])
 TEACHER_STEP = 0.075  # the longest step of the teacher in sigma, which takes about 20 over the list
 OWN_SHARE = 0.5
-BATCH = 4
+BATCH: dict[TrainingScale, int] = {"tiny": 2, "cpu": 4, "cuda": 48}
 # The parts of a clip that a run keeps -> how often.
 TASKS = {"nothing": 0.6, "first frame": 0.2, "sound": 0.1, "picture": 0.1}
-SCHEDULE = Schedule(steps=700, rate=5e-4, warmup=50, weight_decay=0.0, average=0.99)
+SCHEDULE = Schedule(minutes=33, rate=5e-4, warmup=50, weight_decay=0.0, average=0.99)
 
 
 class Student(nn.Module):
@@ -106,52 +108,113 @@ def finish(student: Student, folder: Path) -> None:
     write_lora(folder / "distilled.safetensors", student.lora())
 
 
-def loss(student: Student, weights: Path, latents: Path) -> DistillLoss:
-    """Return the loss over the encoded clips of `latents`, which are made first where they are missing."""
+def loss(student: Student, weights: Path, device: torch.device) -> DistillLoss:
+    """Return the loss against the transformer exported to `weights`."""
     files = [read_header(weights / "transformer.safetensors")]
     parts, config = find_parts(files), stored_config(files)
-    transformer = load_part(builder("transformer", parts, config), parts, "transformer", dtype=torch.float32)
+    build_it = builder("transformer", parts, config)
+    transformer = load_part(build_it, parts, "transformer", dtype=torch.float32, device=device)
     assert isinstance(transformer, Transformer)
-    text = TextEncoder.load(weights / "text", parts, config, num_tokens=TEXT_TOKENS, dtype=torch.float32)
-    return DistillLoss(student, transformer, text, load_clips(latents, weights))
+    return DistillLoss(student, transformer, device)
+
+
+def load_text(weights: Path, device: torch.device) -> TextEncoder:
+    """Return the text encoder with the connectors exported to `weights`."""
+    files = [read_header(weights / "transformer.safetensors")]
+    parts, config = find_parts(files), stored_config(files)
+    return TextEncoder.load(
+        weights / "text", parts, config, num_tokens=TEXT_TOKENS, dtype=torch.float32, device=device
+    )
+
+
+def batches(run: PartRun) -> Iterator[Batch]:
+    """Yield clips with their contexts for every step; the kind says what is asked of them."""
+    text, clips = load_text(run.weights, run.device), clip_supply(run)
+    negative = read_prompts(text, *_padded([text.gemma.tokenize(NEGATIVE)], run.device))
+    for rng, stock in clips.steps(23, run.first):
+        count = BATCH[run.scale]
+        rows = stock.draw(rng, stock.kind(rng), count)
+        which = torch.arange(count), torch.from_numpy(rng.integers(WORDINGS, size=count))
+        ids, lengths = (rows[name].cpu()[which].long().to(run.device) for name in ("ids", "lengths"))
+        yield drawn_batch(rng, rows["video"], rows["audio"], read_prompts(text, ids, lengths), negative)
+
+
+def _padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return token ids (B, longest) and their numbers (B,)."""
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return ids.to(device), torch.tensor([len(row) for row in rows], device=device)
+
+
+@torch.no_grad()
+def read_prompts(text: TextEncoder, ids: Tensor, lengths: Tensor) -> PromptContext:
+    """Return the contexts of prompts as token ids (B, n), of which the first `lengths` (B,) count."""
+    states, mask = text.gemma.states_of(ids, lengths)
+    video, audio = text.projection(states, mask)
+    return text.connect(PromptFeatures(video, audio, mask))
+
+
+def drawn_batch(
+    rng: np.random.Generator, video: Tensor, audio: Tensor, positive: PromptContext, negative: PromptContext
+) -> Batch:
+    """Return a batch at one interval of the distilled list.
+
+    Its kind names the interval, where it starts ("own" or "data") and what is kept.
+    """
+    task = str(rng.choice(list(TASKS), p=list(TASKS.values())))
+    lengths = -np.diff(DISTILLED)  # their sum is 1
+    interval = int(rng.choice(len(lengths), p=0.5 / len(lengths) + 0.5 * lengths))
+    start = "own" if rng.random() < OWN_SHARE else "data"
+    tensors = {
+        "video": video.float(),
+        "audio": audio.float(),
+        "video_context": positive.video,
+        "audio_context": positive.audio,
+        "video_negative": negative.video,
+        "audio_negative": negative.audio,
+    }
+    return Batch(f"{interval}/{start}/{task}", tensors, len(video))
 
 
 @dataclass(frozen=True)
-class Batch:
+class DistillCase:
     """A batch of clips at one interval of the distilled list."""
 
     interval: int  # from its number in the list to the next one
+    own: bool  # start where the student arrives, not at data
     streams: tuple[Stream, Stream]
     positive: Contexts
     negative: Contexts
+
+    @classmethod
+    def of(cls, batch: Batch) -> DistillCase:
+        """Return what a batch of `drawn_batch` asks."""
+        interval, start, task = batch.kind.split("/")
+        return cls(
+            interval=int(interval),
+            own=start == "own",
+            streams=task_streams(task, batch["video"], batch["audio"], FPS),
+            positive=Contexts(batch["video_context"], batch["audio_context"]),
+            negative=Contexts(batch["video_negative"], batch["audio_negative"]),
+        )
 
     def guider(self, transformer: Transformer, scales: Scales) -> Guider:
         return Guider(lambda: transformer, self.streams, (scales, scales), self.positive, self.negative)
 
 
 class DistillLoss:
-    """The loss of a step: the student's velocity against the teacher's."""
+    """The loss of a batch: the student's velocity against the teacher's."""
 
-    def __init__(
-        self, student: Student, transformer: Transformer, text: TextEncoder, sets: list[LatentSet]
-    ) -> None:
-        self.transformer, self.text, self.sets = transformer, text, sets
-        use_training_attention(transformer)
+    def __init__(self, student: Student, transformer: Transformer, device: torch.device) -> None:
+        self.transformer, self.device = transformer, device
+        use_training_attention(transformer, device)
         self.adapters = Adapters(transformer)
         self.adapters.add(NAME, student.lora(), training=True)
-        counts = np.array([len(s.scenes) for s in sets], dtype=np.float64)
-        self.shares = counts / counts.sum()
-        lengths = -np.diff(DISTILLED)
-        self.interval_shares = 0.5 / len(lengths) + 0.5 * lengths  # the list's length is 1
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([23, step])
-        generator = torch.Generator().manual_seed(step)
-        with training_precision():
-            run = self._drawn(rng)
-            own = rng.random() < OWN_SHARE
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        run = DistillCase.of(batch)
+        with training_precision(self.device):
             with torch.no_grad():
-                state = self._own_state(run, generator) if own else self._data_state(run, generator)
+                state = self._own_state(run) if run.own else self._data_state(run)
                 arrived = self._teacher(run, state)
             guess = self._stepped(run, state)
         sigma, sigma_next = DISTILLED[run.interval : run.interval + 2]
@@ -161,33 +224,14 @@ class DistillLoss:
         ]
         return {"loss": errors[0] + errors[1], "video": errors[0].detach(), "audio": errors[1].detach()}
 
-    def _drawn(self, rng: np.random.Generator) -> Batch:
-        clips = self.sets[int(rng.choice(len(self.sets), p=self.shares))]
-        picks = rng.integers(len(clips.scenes), size=BATCH)
-        scenes = [clips.scenes[int(i)] for i in picks]
-        prompts = [caption(scene, int(rng.integers(2**31))) for scene in scenes]
-        context = self.text.encode([*prompts, NEGATIVE])
-        streams = task_streams(
-            str(rng.choice(list(TASKS), p=list(TASKS.values()))),
-            clips.video[picks].float(),
-            clips.audio[picks].float(),
-            scenes[0].fps,
-        )
-        return Batch(
-            interval=int(rng.choice(len(self.interval_shares), p=self.interval_shares)),
-            streams=streams,
-            positive=Contexts(context.video[:-1], context.audio[:-1]),
-            negative=Contexts(context.video[-1:], context.audio[-1:]),
-        )
-
-    def _data_state(self, run: Batch, generator: torch.Generator) -> Pair:
+    def _data_state(self, run: DistillCase) -> Pair:
         """Return the clips themselves, noised to the interval's upper level."""
-        noise = draw_noise(*run.streams, generator)
+        noise = _noises(run.streams)
         return _noised(run.streams, noise, DISTILLED[run.interval])
 
-    def _own_state(self, run: Batch, generator: torch.Generator) -> Pair:
+    def _own_state(self, run: DistillCase) -> Pair:
         """Return the state at which the student arrives from noise."""
-        noise = draw_noise(*run.streams, generator)
+        noise = _noises(run.streams)
         state = _noised(run.streams, noise, DISTILLED[0])
         self.adapters.set({NAME: 1.0})
         guider = run.guider(self.transformer, NEUTRAL)
@@ -195,7 +239,7 @@ class DistillLoss:
             state = _euler(guider, run.streams, state, DISTILLED[i], DISTILLED[i + 1], i)
         return state
 
-    def _teacher(self, run: Batch, state: Pair) -> Pair:
+    def _teacher(self, run: DistillCase, state: Pair) -> Pair:
         """Return the state after small guided steps from the upper level to the lower."""
         self.adapters.set({})
         upper, lower = DISTILLED[run.interval : run.interval + 2]
@@ -206,7 +250,7 @@ class DistillLoss:
             state = _euler(guider, run.streams, state, float(levels[i]), float(levels[i + 1]), i)
         return state
 
-    def _stepped(self, run: Batch, state: Pair) -> Pair:
+    def _stepped(self, run: DistillCase, state: Pair) -> Pair:
         """Return the state after the student's one step, with gradients."""
         self.adapters.set({NAME: 1.0})
         upper, lower = DISTILLED[run.interval : run.interval + 2]
@@ -220,9 +264,9 @@ def task_streams(task: str, video: Tensor, audio: Tensor, fps: float) -> tuple[S
     """
     frames, height, width = video.shape[2:]
     tokens = to_tokens(video)
-    ones = torch.ones(*tokens.shape[:2], 1)
-    picture = Stream(tokens, ones, video_positions(frames, height, width, fps))
-    sound = Stream(audio, torch.ones(*audio.shape[:2], 1), audio_positions(audio.shape[1]))
+    device, ones = video.device, torch.ones_like(tokens[..., :1])
+    picture = Stream(tokens, ones, video_positions(frames, height, width, fps, device=device))
+    sound = Stream(audio, torch.ones_like(audio[..., :1]), audio_positions(audio.shape[1], device=device))
     if task == "first frame":
         mask = ones.clone()
         mask[:, : height * width] = 0
@@ -234,6 +278,10 @@ def task_streams(task: str, video: Tensor, audio: Tensor, fps: float) -> tuple[S
     return picture, sound
 
 
+def _noises(streams: tuple[Stream, Stream]) -> Pair:
+    return torch.randn_like(streams[0].clean), torch.randn_like(streams[1].clean)
+
+
 def _noised(streams: tuple[Stream, Stream], noise: Pair, sigma: float) -> Pair:
     video, audio = (s.noised(n, sigma) for s, n in zip(streams, noise, strict=True) if n is not None)
     return video, audio
@@ -243,7 +291,8 @@ def _euler(
     guider: Guider, streams: tuple[Stream, Stream], state: Pair, sigma: float, sigma_next: float, step: int
 ) -> Pair:
     """Return the states after one step of denoising."""
-    clean = guider(*state, torch.tensor(sigma), step)
+    device = streams[0].clean.device
+    clean = guider(*state, torch.tensor(sigma, device=device), step)
     video, audio = (
         euler(x, stream.blended(d), sigma, sigma_next)
         for stream, x, d in zip(streams, state, clean, strict=True)

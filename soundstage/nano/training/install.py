@@ -14,7 +14,7 @@ from torch import Tensor
 from soundstage.errors import WeightsError
 from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.nano.training.export import PREFIXES, write
-from soundstage.nano.training.transformer import TEXT_TOKENS
+from soundstage.nano.training.latents import TEXT_TOKENS
 from soundstage.nano.world.captions import NEGATIVE
 from soundstage.nano.world.scene import BUCKETS, FPS
 from soundstage.nano.world.vocabulary import write_vocabulary

@@ -1,125 +1,83 @@
-"""Make the transformer's data: shots of the world, rendered and encoded once, in shards on disk.
+"""Make encoded shots of the world: what the transformer and the distilled LoRA are trained on.
 
-A shard is 64 clips of one size and length. Its number decides size, length and scenes. Building resumes:
-a shard is written under a temporary name and renamed, and one that exists is kept.
+Worker processes draw scenes, render and synthesize them and put them into words. The VAEs encode them on the
+device of training: on a CPU within the workers, else in the process that trains.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from multiprocessing import get_context
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from soundstage.model.audio_vae import AudioVae, patchify_audio
 from soundstage.model.mel import log_mel, resample
 from soundstage.model.video_vae import VideoVae
+from soundstage.nano.training.convolutions import use_flat_convolutions
 from soundstage.nano.training.export import load_audio_vae, load_video_vae
-from soundstage.nano.world.motion import simulate
+from soundstage.nano.training.runs import PartRun, TrainingScale
+from soundstage.nano.training.stock import Supply
+from soundstage.nano.world.captions import caption, names
+from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
-from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
+from soundstage.nano.world.scene import FPS, Scene, draw_scene
 from soundstage.nano.world.sound import synthesize
+from soundstage.training.batches import Batch
+from soundstage.training.precision import training_precision
 from soundstage.types import MEL_RATE_HZ, OUTPUT_RATE_HZ, VideoShape, audio_latent_length
 
-CLIPS_PER_SHARD = 64
-# (orientation, frames, share of shards): mostly two seconds of landscape, enough of the rest to follow
-MIX = (
-    ("landscape", 49, 0.56),
-    ("portrait", 49, 0.12),
-    ("square", 49, 0.12),
-    ("landscape", 25, 0.08),
-    ("landscape", 97, 0.08),
-    ("landscape", 121, 0.02),
-    ("landscape", 9, 0.02),
+TEXT_TOKENS = 128  # of a prompt's context
+WORDINGS = 4  # of a clip's caption; one more only names its subjects
+PICTURES = 3  # frames of a clip that are encoded alone as well: the last one, and others drawn
+ENCODED_AT_ONCE = 16  # clips
+
+# (width, height, frames, share of clips): mostly two seconds of landscape, enough of the rest to follow, and
+# clips of half the size, with which recipes of several passes begin.
+Mix = tuple[tuple[int, int, int, float], ...]
+MIX: Mix = (
+    (192, 128, 49, 0.46),
+    (128, 192, 49, 0.11),
+    (128, 128, 49, 0.11),
+    (192, 128, 25, 0.06),
+    (192, 128, 97, 0.07),
+    (192, 128, 121, 0.02),
+    (192, 128, 9, 0.02),
+    (96, 64, 49, 0.09),
+    (64, 96, 49, 0.025),
+    (64, 64, 49, 0.025),
+    (96, 64, 97, 0.01),
 )
+TINY_MIX: Mix = ((64, 64, 9, 0.6), (64, 32, 17, 0.4))
+CLIPS_AT_ONCE: dict[TrainingScale, int] = {"tiny": 2, "cpu": 4, "cuda": 32}
 
 
-def shard_shape(shard: int) -> VideoShape:
-    """Return size and length of a shard's clips."""
-    orientation, frames, _ = MIX[kind_of(shard, [share for *_, share in MIX])]
-    width, height = BUCKETS[orientation]
-    return VideoShape(frames, height, width)
-
-
-def kind_of(shard: int, shares: Sequence[float]) -> int:
-    """Return the kind of a shard; for any number of shards, kinds have about these shares."""
-    place = (shard * 0.6180339887) % 1.0
+def kind_of(number: int, shares: Sequence[float]) -> int:
+    """Return a kind for a number; over any run of numbers, kinds have about these shares."""
+    place = (number * 0.6180339887) % 1.0
     for kind, share in enumerate(shares):
         if place < share:
             return kind
         place -= share
-    raise AssertionError("the shares sum to 1")
+    return 0  # the shares sum to 1, but for rounding
 
 
-def shard_scenes(shard: int) -> list[Scene]:
-    """Return the scenes of a shard, none of them held out."""
-    shape = shard_shape(shard)
-    return [draw_scene(shard * CLIPS_PER_SHARD + i, shape) for i in range(CLIPS_PER_SHARD)]
+def shape_of(number: int, mix: Mix) -> VideoShape:
+    """Return the shape of the clips of a number."""
+    width, height, frames, _ = mix[kind_of(number, [share for *_, share in mix])]
+    return VideoShape(frames, height, width)
 
 
-# The same for clips of half the size, with which recipes of several passes begin.
-SMALL_MIX = (("landscape", 49, 0.6), ("portrait", 49, 0.15), ("square", 49, 0.15), ("landscape", 97, 0.1))
-FIRST_SMALL_SCENE = 20_000_000
-
-
-def small_scenes(shard: int) -> list[Scene]:
-    """Return the scenes of a shard of clips of half size."""
-    orientation, frames, _ = SMALL_MIX[kind_of(shard, [share for *_, share in SMALL_MIX])]
-    width, height = BUCKETS[orientation]
-    shape = VideoShape(frames, height // 2, width // 2)
-    first = FIRST_SMALL_SCENE + shard * CLIPS_PER_SHARD
-    return [draw_scene(first + i, shape) for i in range(CLIPS_PER_SHARD)]
-
-
-PICTURES_PER_CLIP = 3
-
-
-def picture_times(shard: int) -> NDArray[np.int64]:
-    """Return which frames of a shard's clips are encoded alone as well: the last one, and others drawn.
-
-    Shape (clips, PICTURES_PER_CLIP).
-    """
-    frames = shard_shape(shard).num_frames
-    rng = np.random.default_rng([19, shard])
-    drawn = rng.integers(1, frames, size=(CLIPS_PER_SHARD, PICTURES_PER_CLIP))
-    drawn[:, 0] = frames - 1
-    return drawn
-
-
-SCENES_PER_SHARD_OF_STILLS = 256
-STILLS_PER_SCENE = 4
-FIRST_SCENE_OF_STILLS = 10_000_000
-# (orientation, share of shards)
-STILLS_MIX = (("landscape", 0.6), ("portrait", 0.2), ("square", 0.2))
-
-
-def stills_shape(shard: int) -> VideoShape:
-    """Return the size of a shard's stills, of one frame each."""
-    place = (shard * 0.6180339887) % 1.0
-    for orientation, share in STILLS_MIX:
-        if place < share:
-            width, height = BUCKETS[orientation]
-            return VideoShape(1, height, width)
-        place -= share
-    raise AssertionError("the shares of STILLS_MIX sum to 1")
-
-
-def stills_scenes(shard: int) -> list[Scene]:
-    """Return the scenes of a shard of stills, which has STILLS_PER_SCENE of each, one after the other."""
-    still = stills_shape(shard)
-    shape = VideoShape(49, still.height, still.width)
-    first = FIRST_SCENE_OF_STILLS + shard * SCENES_PER_SHARD_OF_STILLS
-    return [draw_scene(first + i, shape) for i in range(SCENES_PER_SHARD_OF_STILLS)]
+def draw_scenes(key: int, number: int, shape: VideoShape, count: int) -> list[Scene]:
+    """Return scenes that are not held out. key: a part's own, so that no two parts share scenes."""
+    rng = np.random.default_rng([key, number])
+    return [draw_scene(int(rng.integers(2**62)), shape) for _ in range(count)]
 
 
 def clip_mel(waveform: Tensor) -> Tensor:
@@ -127,53 +85,71 @@ def clip_mel(waveform: Tensor) -> Tensor:
     return log_mel(resample(waveform, OUTPUT_RATE_HZ, MEL_RATE_HZ))
 
 
-@torch.inference_mode()
-def encode_pixels(frames: NDArray[np.uint8], video_vae: VideoVae) -> Tensor:
-    """Return the normalised latents (1, 128, T, h, w) of frames (F, H, W, 3), in bfloat16."""
-    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        return video_vae.encode(pixels).bfloat16()
+# --- drawn by workers -------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def encode_scenes(scenes: list[Scene], video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """Return normalised latents of scenes of one shape: "video" (n, 128, T, h, w), "audio" (n, L, 128)."""
-    videos, audios = [], []
-    for scene in scenes:
-        motion = simulate(scene)
-        videos.append(encode_pixels(render(scene, motion), video_vae))
-        # One more frame of silence than the clip has, so that the mel covers every audio latent.
-        sound = torch.from_numpy(synthesize(scene, motion))[None]
-        mel = clip_mel(torch.nn.functional.pad(sound, (0, OUTPUT_RATE_HZ // 10)))
-        length = audio_latent_length(scene.shape.num_frames, scene.fps)
-        audios.append(patchify_audio(audio_vae.encode(mel)[:, :, :length]).bfloat16())
-    return {"video": torch.cat(videos), "audio": torch.cat(audios)}
+@dataclass(frozen=True)
+class ClipMaker:
+    """Draw clips of one shape with their sound and words, as `Make`; encode them too if `encode` is set."""
+
+    weights: Path
+    mix: Mix
+    count: int
+    encode: bool
+
+    def __call__(self, number: int, progress: float) -> Batch:
+        scenes = draw_scenes(31, number, shape_of(number, self.mix), self.count)
+        clips = drawn_clips(scenes, np.random.default_rng([19, number]), tokenizer_of(self.weights))
+        return encoded_clips(clips, *vaes_of(self.weights)) if self.encode else clips
 
 
-@dataclass
-class LatentSet:
-    """Clips or stills of one shape: latents and the scenes they came from."""
+def drawn_clips(scenes: list[Scene], rng: np.random.Generator, tokenizer: Any) -> Batch:
+    """Return clips of scenes of one shape.
 
-    shape: VideoShape
-    video: Tensor  # (n, 128, T, h, w)
-    audio: Tensor  # (n, L, 128); empty for stills
-    scenes: list[Scene]
-    # Of the first clips, frames encoded alone (n, PICTURES_PER_CLIP, 128, 1, h, w), and their numbers.
-    pictures: Tensor | None = None
-    picture_times: NDArray[np.int64] | None = None  # (n, PICTURES_PER_CLIP)
+    frames: (n, F, H, W, 3) uint8. mel: (n, 2, M, 64). times: (n, PICTURES), which frames are pictures too.
+    covered: (n, tokens), see `subject_cells`. ids: (n, WORDINGS + 1, TEXT_TOKENS), with their lengths.
+    """
+    motions = [simulate(scene) for scene in scenes]
+    shape = scenes[0].shape
+    times = rng.integers(shape.num_frames, size=(len(scenes), PICTURES))
+    times[:, 0] = shape.num_frames - 1
+    both = list(zip(scenes, motions, strict=True))
+    ids, lengths = _wordings(scenes, rng, tokenizer)
+    tensors = {
+        "frames": torch.from_numpy(np.stack([render(scene, motion) for scene, motion in both])),
+        "mel": torch.cat([_mel(scene, motion) for scene, motion in both]),
+        "times": torch.from_numpy(times),
+        "covered": torch.from_numpy(np.stack([subject_cells(*pair).ravel() for pair in both])),
+        "ids": ids,
+        "lengths": lengths,
+    }
+    return Batch(f"{shape.width}x{shape.height}x{shape.num_frames}", tensors, len(scenes))
 
-    @cached_property
-    def subjects(self) -> Tensor:
-        """Return the share of each token's frames and pixels that subjects cover, (n, tokens)."""
-        return torch.from_numpy(np.stack([subject_cells(scene).ravel() for scene in self.scenes]))
+
+def _mel(scene: Scene, motion: Motion) -> Tensor:
+    sound = torch.from_numpy(synthesize(scene, motion))[None]
+    # One more frame of silence than the clip has, so that the mel covers every audio latent.
+    return clip_mel(torch.nn.functional.pad(sound, (0, OUTPUT_RATE_HZ // 10)))
+
+
+def _wordings(scenes: list[Scene], rng: np.random.Generator, tokenizer: Any) -> tuple[Tensor, Tensor]:
+    ids = torch.zeros(len(scenes), WORDINGS + 1, TEXT_TOKENS, dtype=torch.int16)
+    lengths = torch.zeros(len(scenes), WORDINGS + 1, dtype=torch.int16)
+    for i, scene in enumerate(scenes):
+        texts = [caption(scene, int(rng.integers(2**31))) for _ in range(WORDINGS)]
+        for k, text in enumerate([*texts, names(scene)]):
+            row = tokenizer.encode(text).ids[:TEXT_TOKENS]
+            ids[i, k, : len(row)] = torch.tensor(row)
+            lengths[i, k] = len(row)
+    return ids, lengths
 
 
 GRID = 8  # pixels between the points at which subjects are looked for
 
 
-def subject_cells(scene: Scene) -> NDArray[np.float32]:
+def subject_cells(scene: Scene, motion: Motion) -> NDArray[np.float32]:
     """Return the share of each latent cell's frames and pixels that lie on a subject, (T, h, w)."""
-    motion, shape = simulate(scene), scene.shape
+    shape = scene.shape
     unit = min(shape.width, shape.height)
     x = np.arange(GRID / 2, shape.width, GRID)
     y = np.arange(GRID / 2, shape.height, GRID)[:, None]
@@ -188,133 +164,75 @@ def subject_cells(scene: Scene) -> NDArray[np.float32]:
     return np.concatenate([cells[:1], later]).astype(np.float32)
 
 
-# The number of a shard and the VAEs -> its tensors. A function of a module, so that workers can import it.
-MakeShard = Callable[[int, VideoVae, AudioVae], dict[str, Tensor]]
+@lru_cache(maxsize=1)
+def tokenizer_of(weights: Path) -> Any:
+    """Return the exported tokenizer, without padding."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(weights / "text" / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
-def build(
-    folder: Path, num_shards: int, weights: Path, *, make: MakeShard | None = None, workers: int = 2
-) -> None:
-    """Write every shard of 0..num_shards-1 that is not there yet.
+@lru_cache(maxsize=1)
+def vaes_of(weights: Path) -> tuple[VideoVae, AudioVae]:
+    """Return the exported VAEs, on the CPU."""
+    return load_video_vae(weights).requires_grad_(False), load_audio_vae(weights).requires_grad_(False)
 
-    weights: folder of the trained VAEs. make: encodes a shard; by default the transformer's clips.
+
+# --- encoded on the device --------------------------------------------------------------------------------
+
+
+def encoded_clips(clips: Batch, video_vae: VideoVae, audio_vae: AudioVae) -> Batch:
+    """Return clips with normalised latents in place of pixels and mels.
+
+    video: (n, 128, T, h, w). pictures: (n, PICTURES, 128, 1, h, w). audio: (n, L, 128). All in bfloat16.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [s for s in range(num_shards) if not shard_path(folder, s).exists()]
-    if not missing:
-        return
-    console = Console(stderr=True)
-    jobs = [(folder, shard, weights, make or encode_shard) for shard in missing]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done, shard in enumerate(pool.map(_build_shard, jobs), start=1):
-            console.print(f"{folder.name}: shard {shard}, {done}/{len(missing)}")
+    frames, times, rest = clips["frames"], clips["times"], dict(clips.tensors)
+    rows = torch.arange(len(frames), device=frames.device)[:, None]
+    stills = frames[rows, times].flatten(0, 1).unsqueeze(1)  # (n * PICTURES, 1, H, W, 3)
+    rest["video"] = encode_frames(frames, video_vae)
+    rest["pictures"] = torch.unflatten(encode_frames(stills, video_vae), 0, (-1, PICTURES))
+    length = audio_latent_length(frames.shape[1], FPS)
+    with torch.no_grad():
+        rest["audio"] = patchify_audio(audio_vae.encode(clips["mel"].float())[:, :, :length]).bfloat16()
+    del rest["frames"], rest["mel"]
+    return Batch(clips.kind, rest, clips.samples)
 
 
-def shard_path(folder: Path, shard: int) -> Path:
-    return folder / f"{shard:05d}.safetensors"
+def encode_frames(frames: Tensor, vae: VideoVae) -> Tensor:
+    """Return the normalised latents (n, 128, T, h, w) of frames (n, F, H, W, 3) of bytes, in bfloat16."""
+    return torch.cat([_encoded(some, vae) for some in torch.split(frames, ENCODED_AT_ONCE)])
 
 
-def encode_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """Return a shard of the transformer's clips."""
-    return encode_scenes(shard_scenes(shard), video_vae, audio_vae)
+@torch.no_grad()
+def _encoded(frames: Tensor, vae: VideoVae) -> Tensor:
+    pixels = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    with training_precision(frames.device):
+        return vae.encode(pixels).bfloat16()
 
 
-def encode_small_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """Return a shard of clips of half size."""
-    return encode_scenes(small_scenes(shard), video_vae, audio_vae)
+def supply(run: PartRun, make: Callable[[bool], Any], encode: Callable[..., Batch]) -> Supply:
+    """Return rows as workers make them, encoded.
 
-
-def encode_stills(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """Return a shard of stills: frames at random times, each encoded alone.
-
-    "video" is (scenes * STILLS_PER_SCENE, 128, 1, h, w).
+    make: the maker; it is told whether it is to encode. encode: takes what it has drawn, and both VAEs.
     """
-    rng = np.random.default_rng([17, shard])
-    scenes = stills_scenes(shard)
-    times = [rng.choice(s.shape.num_frames, size=STILLS_PER_SCENE, replace=False) for s in scenes]
-    return {"video": _encode_frames(scenes, times, video_vae)}
+    on_cpu = run.device.type == "cpu"
+    if on_cpu:
+        return Supply(run, make(True), lambda rows: rows)
+    video_vae, audio_vae = (vae.to(run.device) for vae in vaes_of(run.weights))
+    use_flat_convolutions(video_vae)
+    return Supply(run, make(False), lambda rows: encode(rows.to(run.device), video_vae, audio_vae))
 
 
-def encode_pictures(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """Return a shard of pictures: frames of a shard's clips, each encoded alone.
-
-    "video" is (clips * PICTURES_PER_CLIP, 128, 1, h, w).
-    """
-    return {"video": _encode_frames(shard_scenes(shard), picture_times(shard), video_vae)}
+def clip_supply(run: PartRun) -> Supply:
+    """Return clips with sound and words, of all shapes."""
+    mix, count = TINY_MIX if run.scale == "tiny" else MIX, CLIPS_AT_ONCE[run.scale]
+    return supply(run, lambda encode: ClipMaker(run.weights, mix, count, encode), encoded_clips)
 
 
-@torch.inference_mode()
-def _encode_frames(
-    scenes: Sequence[Scene], times: Iterable[NDArray[np.int64]], video_vae: VideoVae
-) -> Tensor:
-    """Return the latents (n, 128, 1, h, w) of single frames. times: the numbers of each scene's frames."""
-    latents = []
-    for scene, numbers in zip(scenes, times, strict=True):
-        motion = simulate(scene)
-        frames = np.concatenate([render(scene, motion, range(t, t + 1)) for t in numbers])
-        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)[:, :, None].float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            latents.append(video_vae.encode(pixels).bfloat16())
-    return torch.cat(latents)
-
-
-def load_stills(folder: Path, num_shards: int) -> list[LatentSet]:
-    """Return all stills, joined by shape. Still k of a set belongs to its scene k // STILLS_PER_SCENE."""
-    sets: dict[VideoShape, list[tuple[Tensor, list[Scene]]]] = {}
-    for shard in range(num_shards):
-        video = load_file(shard_path(folder, shard))["video"]
-        sets.setdefault(stills_shape(shard), []).append((video, stills_scenes(shard)))
-    return [
-        LatentSet(
-            shape,
-            torch.cat([video for video, _ in parts]),
-            torch.empty(0),
-            [scene for _, scenes in parts for scene in scenes],
-        )
-        for shape, parts in sets.items()
-    ]
-
-
-_vaes: dict[Path, tuple[VideoVae, AudioVae]] = {}
-
-
-def _build_shard(job: tuple[Path, int, Path, MakeShard]) -> int:
-    folder, shard, weights, make = job
-    torch.set_num_threads(1)
-    if weights not in _vaes:
-        _vaes[weights] = (load_video_vae(weights), load_audio_vae(weights))
-    path = shard_path(folder, shard)
-    part = path.with_suffix(".part")
-    save_file(make(shard, *_vaes[weights]), part)
-    os.replace(part, path)
-    return shard
-
-
-def load(
-    folder: Path, num_shards: int, scenes_of: Callable[[int], list[Scene]] = shard_scenes
-) -> list[LatentSet]:
-    """Return all shards, joined by shape in order, so that an index means the same clip every time."""
-    sets: dict[VideoShape, list[tuple[dict[str, Tensor], list[Scene]]]] = {}
-    for shard in range(num_shards):
-        scenes = scenes_of(shard)
-        sets.setdefault(scenes[0].shape, []).append((load_file(shard_path(folder, shard)), scenes))
-    return [
-        LatentSet(
-            shape,
-            torch.cat([t["video"] for t, _ in parts]),
-            torch.cat([t["audio"] for t, _ in parts]),
-            [scene for _, scenes in parts for scene in scenes],
-        )
-        for shape, parts in sets.items()
-    ]
-
-
-def load_pictures(folder: Path, num_shards: int, sets: list[LatentSet]) -> None:
-    """Give the clips of the first shards their pictures."""
-    for clips in sets:
-        shards = [s for s in range(num_shards) if shard_shape(s) == clips.shape]
-        if not shards:
-            continue
-        video = torch.cat([load_file(shard_path(folder, s))["video"] for s in shards])
-        clips.pictures = video.view(-1, PICTURES_PER_CLIP, *video.shape[1:])
-        clips.picture_times = np.concatenate([picture_times(s) for s in shards])
+def shape_named(kind: str) -> VideoShape:
+    """Return the shape of a kind of clips."""
+    width, height, frames = (int(n) for n in kind.split("x"))
+    return VideoShape(frames, height, width)

@@ -7,37 +7,44 @@ which is a good preview.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.preview import TinyDecoder, TinyVaeConfig
 from soundstage.model.video_vae import VideoVae
 from soundstage.nano.training.export import write
-from soundstage.nano.training.latents import build as build_shards
-from soundstage.nano.training.latents import encode_pixels, shard_path, shard_shape
+from soundstage.nano.training.latents import (
+    CLIPS_AT_ONCE,
+    MIX,
+    TINY_MIX,
+    Mix,
+    draw_scenes,
+    encode_frames,
+    shape_of,
+    supply,
+    vaes_of,
+)
+from soundstage.nano.training.runs import PartRun, TrainingScale
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
-from soundstage.nano.world.scene import draw_scene
 from soundstage.sampling.streams import mixed
+from soundstage.training.batches import Batch
 from soundstage.training.optimizers import Schedule
 
 # A quarter of the size: 48x32 of nano's 192x128.
 CONFIG = TinyVaeConfig(widths=(48, 32, 24, 16), patch=1)
 SHRINK = 32 // (8 * CONFIG.patch)
-CLIPS_PER_SHARD = 32
-NUM_SHARDS = 8
-SEED = 40_000_000
-BATCH = 4
+BATCH: dict[TrainingScale, int] = {"tiny": 2, "cpu": 4, "cuda": 64}
 FRAMES = 3  # latent frames of a training window, 17 frames of pixels
 NOISED_SHARE, MOST_NOISE = 0.3, 0.5
-SCHEDULE = Schedule(steps=1200, rate=2e-3, muon=2e-3, warmup=60, average=0.99)
+SCHEDULE = Schedule(minutes=7, rate=2e-3, muon=2e-3, warmup=60, average=0.99)
 
 
 def build() -> TinyDecoder:
@@ -50,51 +57,71 @@ def finish(decoder: TinyDecoder, folder: Path) -> None:
     write(decoder.state_dict(), {}, folder / "preview.safetensors")
 
 
-@torch.inference_mode()
-def encode_shard(shard: int, video_vae: VideoVae, audio_vae: AudioVae) -> dict[str, Tensor]:
-    """Return a shard of scenes that are not held out.
+@dataclass(frozen=True)
+class ShotMaker:
+    """Draw shots of one shape, as `Make`: frames (n, F, H, W, 3); encode them if `encode`."""
 
-    "video" is latents (n, 128, T, h, w), "small" is uint8 (n, 3, F, H/4, W/4).
+    weights: Path
+    mix: Mix
+    count: int
+    encode: bool
+
+    def __call__(self, number: int, progress: float) -> Batch:
+        shape = shape_of(number, self.mix)
+        scenes = draw_scenes(44, number, shape, self.count)
+        frames = np.stack([render(scene, simulate(scene)) for scene in scenes])
+        name = f"{shape.width}x{shape.height}x{shape.num_frames}"
+        shots = Batch(name, {"frames": torch.from_numpy(frames)}, self.count)
+        return encoded_shots(shots, *vaes_of(self.weights)) if self.encode else shots
+
+
+def encoded_shots(shots: Batch, video_vae: VideoVae, audio_vae: AudioVae) -> Batch:
+    """Return shots as latents and as small pictures.
+
+    "video" is (n, 128, T, h, w), "small" is uint8 (n, 3, F, H/4, W/4).
     """
-    videos, smalls = [], []
-    for i in range(CLIPS_PER_SHARD):
-        scene = draw_scene(SEED + shard * CLIPS_PER_SHARD + i, shard_shape(shard))
-        frames = render(scene, simulate(scene))
-        videos.append(encode_pixels(frames, video_vae))
-        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-        smalls.append(F.avg_pool2d(pixels, SHRINK).round().to(torch.uint8).transpose(0, 1)[None])
-    return {"video": torch.cat(videos), "small": torch.cat(smalls)}
+    frames = shots["frames"]
+    pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    small = F.avg_pool2d(pixels, SHRINK).round().to(torch.uint8)
+    rows = {
+        "video": encode_frames(frames, video_vae),
+        "small": torch.unflatten(small, 0, frames.shape[:2]).transpose(1, 2).contiguous(),
+    }
+    return Batch(shots.kind, rows, shots.samples)
 
 
-def loss(decoder: TinyDecoder, weights: Path, folder: Path) -> PreviewLoss:
-    """Return the loss over the clips in `folder`, which are made first where they are missing."""
-    build_shards(folder, NUM_SHARDS, weights, make=encode_shard)
-    return PreviewLoss(decoder, [load_file(shard_path(folder, shard)) for shard in range(NUM_SHARDS)])
+def batches(run: PartRun) -> Iterator[Batch]:
+    """Yield windows of latents for every step, some of them noised, and their small pictures."""
+    mix, count = TINY_MIX if run.scale == "tiny" else MIX, CLIPS_AT_ONCE[run.scale]
+    shots = supply(run, lambda encode: ShotMaker(run.weights, mix, count, encode), encoded_shots)
+    for rng, stock in shots.steps(22, run.first):
+        kind = stock.kind(rng)
+        rows = stock.draw(rng, kind, BATCH[run.scale])
+        yield Batch(kind, window(rng, rows["video"], rows["small"]), BATCH[run.scale])
 
 
-@dataclass
+def window(rng: np.random.Generator, video: Tensor, small: Tensor) -> dict[str, Tensor]:
+    """Return FRAMES latent frames of clips, noised, and the small frames that they decode to."""
+    start = int(rng.integers(max(1, video.shape[2] - FRAMES + 1)))
+    latents = video[:, :, start : start + FRAMES].float()
+    # Within a clip the first latent of a window covers eight frames, of which the last is decoded.
+    frames = 8 * latents.shape[2] - 7
+    return {"latents": _noised(rng, latents), "small": small[:, :, 8 * start : 8 * start + frames]}
+
+
+def _noised(rng: np.random.Generator, latents: Tensor) -> Tensor:
+    count = len(latents)
+    levels = np.where(rng.random(count) < NOISED_SHARE, MOST_NOISE * rng.random(count), 0.0)
+    return mixed(latents, torch.randn_like(latents), torch.from_numpy(levels).float().to(latents.device))
+
+
 class PreviewLoss:
-    """The loss of a step. shards: as `encode_shard` makes them."""
+    """The loss of a batch: L1 and squared error of pixels in [0, 1]."""
 
-    decoder: TinyDecoder
-    shards: list[dict[str, Tensor]]
+    def __init__(self, decoder: TinyDecoder) -> None:
+        self.decoder = decoder
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([22, step])
-        shard = self.shards[int(rng.integers(len(self.shards)))]
-        picks = rng.integers(len(shard["video"]), size=BATCH)
-        start = int(rng.integers(max(1, shard["video"].shape[2] - FRAMES + 1)))
-        latents = shard["video"][picks, :, start : start + FRAMES].float()
-        latents = self._noised(rng, step, latents)
-        made = self.decoder(latents)
-        # Within a clip the first latent of a window covers eight frames, of which the last is decoded.
-        first = 8 * start
-        true = shard["small"][picks, :, first : first + made.shape[2]].float() / 255
-        error = made - true
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        error = self.decoder(batch["latents"]) - batch["small"].float() / 255
         square = error.square().mean()
         return {"loss": error.abs().mean() + 2 * square, "mse": square.detach()}
-
-    def _noised(self, rng: np.random.Generator, step: int, latents: Tensor) -> Tensor:
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(step))
-        levels = np.where(rng.random(BATCH) < NOISED_SHARE, MOST_NOISE * rng.random(BATCH), 0.0)
-        return mixed(latents, noise, torch.from_numpy(levels).float())

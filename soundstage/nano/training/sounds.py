@@ -51,7 +51,7 @@ def draw_window(rng: np.random.Generator, num_samples: int) -> Tensor:
     """Return (2, num_samples) cut from a training sound at whole mel frames."""
     while True:
         shape = SHAPES[int(rng.integers(len(SHAPES)))]
-        sound = draw_sound(int(rng.integers(2**31)), shape)
+        sound = draw_sound(int(rng.integers(2**62)), shape)
         samples = pad(sound.samples, (0, round(TAIL_S * OUTPUT_RATE_HZ)))
         start = _window_start(rng, sound.events, samples.shape[1] - num_samples)
         window = samples[:, start : start + num_samples]

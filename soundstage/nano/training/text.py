@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from soundstage.nano.training.runs import PartRun, TrainingScale
 from soundstage.nano.world.captions import NEGATIVE, caption
 from soundstage.nano.world.scene import BUCKETS, draw_scene
+from soundstage.training.batches import Batch
 from soundstage.training.optimizers import Schedule
+from soundstage.training.precision import training_precision
 from soundstage.types import VideoShape
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>")  # ids 0 to 3, those of Gemma 3
@@ -32,11 +37,11 @@ VOCABULARY = 1536  # at most; fewer where the captions have no more pairs to mer
 TOKENIZER_CAPTIONS = 20_000
 MAX_TOKENS = 128  # of nano's prompt context
 ROW = 256  # tokens of a training row
-ROWS = 8
+ROWS: dict[TrainingScale, int] = {"tiny": 1, "cpu": 8, "cuda": 64}
 PAIRED = 0.5  # share of documents with two wordings of one scene
 FULL = 0.3  # share of captions that state everything
 FRAMES = (25, 49, 73)
-SCHEDULE = Schedule(steps=900, rate=2e-3, warmup=60, average=0.99, save_every_s=60.0)
+SCHEDULE = Schedule(minutes=20, rate=2e-3, warmup=60, average=0.99)
 
 
 # --- tokenizer -------------------------------------------------------------------------------------
@@ -84,6 +89,11 @@ def stored_tokenizer(folder: Path) -> Any:
     return Tokenizer.from_file(str(path))
 
 
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Any:
+    return stored_tokenizer(folder)
+
+
 # --- model -----------------------------------------------------------------------------------------
 
 
@@ -125,11 +135,11 @@ def _captions(rng: np.random.Generator, count: int, *, held_out: bool = False) -
     """Return `count` wordings of one scene."""
     width, height = list(BUCKETS.values())[int(rng.integers(len(BUCKETS)))]
     shape = VideoShape(FRAMES[int(rng.integers(len(FRAMES)))], height, width)
-    scene = draw_scene(int(rng.integers(2**31)), shape, held_out=held_out)
+    scene = draw_scene(int(rng.integers(2**62)), shape, held_out=held_out)
     return [caption(scene, int(rng.integers(2**31)), full=bool(rng.random() < FULL)) for _ in range(count)]
 
 
-def batch(step: int, tokenizer: Any, *, rows: int = ROWS, held_out: bool = False) -> Tensor:
+def batch(step: int, tokenizer: Any, *, rows: int, held_out: bool = False) -> Tensor:
     """Return token ids (rows, ROW + 1) of documents one after another; a function of its arguments alone."""
     rng = np.random.default_rng([13, step, int(held_out)])
     newline = tokenizer.token_to_id("\u010a")  # byte-level spelling of a line feed
@@ -144,15 +154,31 @@ def batch(step: int, tokenizer: Any, *, rows: int = ROWS, held_out: bool = False
     return torch.tensor(ids)
 
 
+@dataclass(frozen=True)
+class TextMaker:
+    """Make the rows of a step, as `Make`. folder: has the tokenizer."""
+
+    folder: Path
+    rows: int
+
+    def __call__(self, number: int, progress: float) -> Batch:
+        return Batch("text", {"ids": batch(number, _tokenizer(self.folder), rows=self.rows)}, self.rows)
+
+
+def batches(run: PartRun, folder: Path) -> Iterator[Batch]:
+    """Yield rows of captions for every step."""
+    return run.batches(TextMaker(folder, ROWS[run.scale]))
+
+
 class TextLoss:
-    """The loss of a step: cross-entropy of the next token."""
+    """The loss of a batch: cross-entropy of the next token."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, rows: int = ROWS) -> None:
-        self.model, self.tokenizer, self.rows = model, tokenizer, rows
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model, self.device = model, device
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        ids = batch(step, self.tokenizer, rows=self.rows)
-        with torch.autocast("cpu", torch.bfloat16):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        ids = batch["ids"]
+        with training_precision(self.device):
             logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits
         return {"loss": cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())}
 

@@ -1,68 +1,43 @@
 """Train nano's transformer, its connectors and its text projection, all together.
 
-Flow matching, docs/model/sampling.md, "Flow". A step's task, noise levels and given tokens, is drawn in
-tasks.py. A step has clips, stills or sound alone: looks and sounds of words are learned from stills and from
-sound, at a sixth of a clip's cost; clips teach motion, and sound for picture. One prompt in ten is empty, for
-guidance.
+Flow matching, docs/model/sampling.md, "Flow". What a step asks, and the batch that it asks it of, are made by
+examples.py; here are the modules and their loss. A step has clips, stills or sound alone: looks and sounds of
+words are learned from stills and from sound, at a sixth of a clip's cost; clips teach motion, and sound for
+picture.
+
+The loss has fixed shapes for each kind of batch and copies nothing from the host: it can be recorded.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from soundstage.conditioning.positions import audio_positions, guide_positions, video_positions
-from soundstage.conditioning.tokens import Added, Tokens, to_tokens
 from soundstage.model.config import ConnectorConfig, Header, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
+from soundstage.model.modulation import TokenGroups
 from soundstage.model.published import transformer_header
-from soundstage.model.transformer import Transformer
+from soundstage.model.rope import Rotation
+from soundstage.model.transformer import ModalityInputs, RunTables, StreamTables, Transformer
+from soundstage.nano.training.examples import Examples
 from soundstage.nano.training.export import write
-from soundstage.nano.training.latents import (
-    PICTURES_PER_CLIP,
-    STILLS_PER_SCENE,
-    LatentSet,
-    encode_pictures,
-    encode_small_shard,
-    encode_stills,
-    load_pictures,
-    load_stills,
-    small_scenes,
-)
-from soundstage.nano.training.latents import build as build_latents
-from soundstage.nano.training.latents import load as load_latents
-from soundstage.nano.training.tasks import draw_sigma, draw_task
-from soundstage.nano.world.captions import NEGATIVE, caption, names
+from soundstage.nano.training.latents import TEXT_TOKENS, clip_supply
+from soundstage.nano.training.runs import PartRun
 from soundstage.sampling.streams import Stream
 from soundstage.text.gemma import Gemma
-from soundstage.training.attention import training_precision, use_training_attention
+from soundstage.training.batches import Batch
 from soundstage.training.noising import noised_modality, velocity_loss
 from soundstage.training.optimizers import Schedule
+from soundstage.training.precision import training_precision, use_training_attention
+from soundstage.types import Modality
 
-NUM_SHARDS = 64
-NUM_SMALL_SHARDS = 16
-NUM_PICTURED_SHARDS = 32
-NUM_STILL_SHARDS = 23
-TEXT_TOKENS = 128
-BATCH_TOKENS = 12 * 220  # video and audio tokens in a step: 12 clips of two seconds in landscape
-STILL_SCENES = 24  # in a step of stills
-SOUNDS = 40  # in a step of sound alone
-# Shares of steps: stills until STILLS_UNTIL and from then on, and sound alone.
-STILLS_UNTIL, EARLY_STILLS, LATE_STILLS, SOUND_STEPS = 6300, 0.5, 0.12, 0.05
-# Shares of steps of clips: with a given picture beside the clip, and with the clip itself, given, beside it.
-PICTURED, REFERRED = 0.12, 0.06
-PROMPT_DROPOUT = 0.1
-# Weight in the loss of a token that a subject fills; subjects cover a tenth of all tokens. It falls to 1 over
-# the last third of the steps, since it makes subjects too likely where there may be one or none.
-SUBJECT_WEIGHT = 4.0
-SCHEDULE = Schedule(steps=16000, rate=1e-3, muon=2e-3, warmup=100, average=0.998)
+SCHEDULE = Schedule(minutes=290, rate=1e-3, muon=2e-3, warmup=100, average=0.998)
 
 
 class NanoCore(nn.Module):
@@ -79,13 +54,9 @@ class NanoCore(nn.Module):
             TextProjectionConfig.from_header(config, in_features)
         )
 
-    def contexts(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return contexts (B, S, Dv), (B, S, Da) of hidden states (B, S, Dg, L) and their mask (B, S)."""
-        return self.context("video", hidden_states, mask), self.context("audio", hidden_states, mask)
-
-    def context(self, modality: str, hidden_states: Tensor, mask: Tensor) -> Tensor:
-        """Return the context of one modality."""
-        video, audio = self.text_embedding_projection(hidden_states, mask)
+    def context(self, modality: Modality, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """Return the context (B, S, D) of one stream. hidden_states: (B, S, Dg, L). mask: (B, S)."""
+        video, audio = self.text_embedding_projection.dense(hidden_states, mask)
         if modality == "video":
             return self.video_embeddings_connector(video, mask)  # type: ignore[no-any-return]
         return self.audio_embeddings_connector(audio, mask)  # type: ignore[no-any-return]
@@ -109,33 +80,25 @@ def header(text_width: int) -> dict[str, Any]:
 
 def build(weights: Path) -> NanoCore:
     """Return a fresh core for the text encoder exported to `weights`."""
-    gemma = load_gemma(weights)
+    gemma = load_gemma(weights, torch.device("cpu"))
     core = NanoCore(header(gemma.width), gemma.num_states)
     initialise(core)
     return core
 
 
-def load_gemma(weights: Path) -> Gemma:
-    return Gemma.load(weights / "text", num_tokens=TEXT_TOKENS, dtype=torch.bfloat16)
+def load_gemma(weights: Path, device: torch.device) -> Gemma:
+    return Gemma.load(weights / "text", num_tokens=TEXT_TOKENS, dtype=torch.bfloat16, device=device)
 
 
-def loss(core: NanoCore, weights: Path, latents: Path) -> TransformerLoss:
-    """Return the loss over the encoded clips of `latents`, which are made first where they are missing."""
-    stills, pictures = latents.with_name("stills"), latents.with_name("pictures")
-    clips = load_clips(latents, weights)
-    build_latents(pictures, NUM_PICTURED_SHARDS, weights, make=encode_pictures)
-    build_latents(stills, NUM_STILL_SHARDS, weights, make=encode_stills)
-    load_pictures(pictures, NUM_PICTURED_SHARDS, clips)
-    compile_blocks(core.transformer)
-    return TransformerLoss(core, clips, load_stills(stills, NUM_STILL_SHARDS), load_gemma(weights))
-
-
-def load_clips(latents: Path, weights: Path) -> list[LatentSet]:
-    """Return the encoded clips, whole and half the size; they are made first where they are missing."""
-    small = latents.with_name("small")
-    build_latents(latents, NUM_SHARDS, weights)
-    build_latents(small, NUM_SMALL_SHARDS, weights, make=encode_small_shard)
-    return load_latents(latents, NUM_SHARDS) + load_latents(small, NUM_SMALL_SHARDS, small_scenes)
+def batches(run: PartRun) -> Iterator[Batch]:
+    """Yield a batch per step, of clips that are encoded while the training runs."""
+    gemma = load_gemma(run.weights, run.device)
+    with torch.device("meta"):
+        transformer = Transformer(TransformerConfig.from_header(header(gemma.width)))
+    supply = clip_supply(run)
+    examples = Examples(transformer, gemma, run.scale, run.device)
+    for rng, stock in supply.steps(11, run.first):
+        yield examples.batch(rng, run.progress(), stock)
 
 
 def compile_blocks(transformer: Transformer) -> None:
@@ -194,139 +157,54 @@ def is_exchange_gate(name: str) -> bool:
     return "_attn.to_gate_logits." in name and ("audio_to_video" in name or "video_to_audio" in name)
 
 
-def subject_weights(covered: Tensor, step: int) -> Tensor:
-    """Return the weights of tokens at a step. covered: the share of each token that subjects cover."""
-    left = 3 * (1 - step / SCHEDULE.steps)
-    return 1 + (SUBJECT_WEIGHT - 1) * min(1.0, max(0.0, left)) * covered
-
-
 class TransformerLoss:
-    """The loss of a step over encoded clips and stills; without stills, over clips alone."""
+    """The loss of a batch as `Examples` makes them: the squared error of the velocities of its streams."""
 
-    def __init__(self, core: NanoCore, sets: list[LatentSet], stills: list[LatentSet], gemma: Gemma) -> None:
-        self.core, self.sets, self.stills, self.gemma = core, sets, stills, gemma
-        use_training_attention(core)
+    def __init__(self, core: NanoCore, device: torch.device) -> None:
+        self.core, self.device = core, device
+        use_training_attention(core, device)
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([11, step])
-        place = rng.random()
-        stills = EARLY_STILLS if step < STILLS_UNTIL else LATE_STILLS
-        if self.stills and place < stills:
-            return self._stills(step, rng)
-        if self.stills and place < stills + SOUND_STEPS:
-            return self._sounds(step, rng)
-        return self._clips(step, rng)
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        streams = {name: _stream(batch, name) for name in MODALITIES if name in batch.tensors}
+        noises = {name: torch.randn_like(batch[name]) for name in streams}
+        with training_precision(self.device):
+            inputs = {name: self._inputs(batch, name, s, noises[name]) for name, s in streams.items()}
+            tables = RunTables(*(_tables(batch, name) for name in MODALITIES))
+            made = self.core.transformer(inputs.get("video"), inputs.get("audio"), tables=tables)
+        losses = {}
+        for name, velocity in zip(MODALITIES, made, strict=True):
+            if velocity is not None:
+                weights = batch.tensors.get(f"{name}_weights")
+                error = velocity_loss(velocity, streams[name], noises[name], weights).mean()
+                losses[batch.kind.partition(" ")[0] + f"_{name}"] = error
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def _clips(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return the losses on picture and sound together, some clips with clean tokens beside them."""
-        clips = _drawn(rng, self.sets)
-        place = rng.random()
-        pictured = place < PICTURED and clips.pictures is not None
-        referred = PICTURED <= place < PICTURED + REFERRED
-        num_tokens = clips.shape.num_tokens * (2 if referred else 1) + clips.audio.shape[1]
-        count = max(2, min(64, BATCH_TOKENS // num_tokens))
-        known = len(clips.scenes) if clips.pictures is None or not pictured else len(clips.pictures)
-        picks = rng.integers(known, size=count)
-        video, audio = to_tokens(clips.video[picks].float()), clips.audio[picks].float()
-        task = draw_task(rng, count, clips.shape, audio.shape[1])
-        states, mask = self._states(rng, clips, picks, named=referred)
-        noises = _noises(step, video, audio)
-        tokens = Tokens(video, video, task.video_mask, _grid(clips))
-        if pictured:
-            tokens.add(_picture(rng, clips, picks))
-        elif referred:
-            tokens.add(Added(video, mask=0.0, positions=_grid(clips)))
-        picture = tokens.stream()
-        sound = Stream(audio, task.audio_mask, audio_positions(audio.shape[1]))
-        with training_precision():
-            contexts = self.core.contexts(states, mask)
-            made = self.core.transformer(
-                noised_modality(picture, noises[0], task.video_sigma, contexts[0]),
-                noised_modality(sound, noises[1], task.audio_sigma, contexts[1]),
-            )
-        weights = subject_weights(clips.subjects[picks], step)
-        video_loss = velocity_loss(made[0], picture, noises[0], weights).mean()
-        audio_loss = velocity_loss(made[1], sound, noises[1]).mean()
-        return {"loss": video_loss + audio_loss, "video": video_loss.detach(), "audio": audio_loss.detach()}
-
-    def _stills(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return the loss on single frames, several of a scene to one reading of its caption."""
-        stills = _drawn(rng, self.stills)
-        picks = rng.integers(len(stills.scenes), size=STILL_SCENES)
-        states, mask = self._states(rng, stills, picks)
-        rows = (picks[:, None] * STILLS_PER_SCENE + np.arange(STILLS_PER_SCENE)).ravel()
-        picture = _generated(to_tokens(stills.video[rows].float()), _grid(stills))
-        (noise,) = _noises(step, picture.clean)
-        sigma = torch.from_numpy(draw_sigma(rng, len(rows))).float()
-        with training_precision():
-            context = self.core.context("video", states, mask).repeat_interleave(STILLS_PER_SCENE, 0)
-            made, _ = self.core.transformer(noised_modality(picture, noise, sigma, context), None)
-        loss = velocity_loss(made, picture, noise).mean()
-        return {"loss": loss, "still": loss.detach()}
-
-    def _sounds(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Return the loss on sound alone."""
-        clips = _drawn(rng, self.sets)
-        picks = rng.integers(len(clips.scenes), size=SOUNDS)
-        states, mask = self._states(rng, clips, picks)
-        audio = clips.audio[picks].float()
-        sound = _generated(audio, audio_positions(audio.shape[1]))
-        (noise,) = _noises(step, audio)
-        sigma = torch.from_numpy(draw_sigma(rng, len(picks))).float()
-        with training_precision():
-            context = self.core.context("audio", states, mask)
-            _, made = self.core.transformer(None, noised_modality(sound, noise, sigma, context))
-        loss = velocity_loss(made, sound, noise).mean()
-        return {"loss": loss, "sound": loss.detach()}
-
-    def _states(
-        self, rng: np.random.Generator, clips: LatentSet, picks: NDArray[np.int64], *, named: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Return Gemma's states and mask of one wording of each scene's caption.
-
-        named: half of them only name the subjects, so that their motion is learned from the clip beside.
-        """
-        return self.gemma.hidden_states([self._prompt(rng, clips, int(i), named) for i in picks])
-
-    def _prompt(self, rng: np.random.Generator, clips: LatentSet, index: int, named: bool) -> str:
-        wording = int(rng.integers(2**31))
-        empty = rng.random() < PROMPT_DROPOUT
-        if empty:  # guidance steers away from both kinds
-            return NEGATIVE if rng.random() < 0.5 else ""
-        scene = clips.scenes[index]
-        return names(scene) if named and wording % 2 else caption(scene, wording)
+    def _inputs(self, batch: Batch, name: Modality, stream: Stream, noise: Tensor) -> ModalityInputs:
+        context = self.core.context(name, batch["states"].float(), batch["prompt_mask"])
+        several = len(stream.clean) // len(context)  # stills of a scene, which share its prompt
+        context = context.repeat_interleave(several, 0) if several > 1 else context
+        return noised_modality(stream, noise, batch[f"{name}_sigma"], context)
 
 
-def _drawn(rng: np.random.Generator, sets: list[LatentSet]) -> LatentSet:
-    """Return one of the sets, drawn by their numbers of scenes."""
-    counts = np.array([len(s.scenes) for s in sets], dtype=np.float64)
-    return sets[int(rng.choice(len(sets), p=counts / counts.sum()))]
+MODALITIES: tuple[Modality, Modality] = ("video", "audio")
 
 
-def _noises(step: int, *like: Tensor) -> list[Tensor]:
-    """Return the noise of a step for each of these tokens."""
-    generator = torch.Generator().manual_seed(step)
-    return [torch.randn(x.shape, generator=generator) for x in like]
+def _stream(batch: Batch, name: Modality) -> Stream:
+    """Return a stream's tokens, and behind them those that stand beside the clip, all given."""
+    clean, mask = batch[name], batch[f"{name}_mask"]
+    beside = batch.tensors.get(f"{name}_beside")
+    if beside is not None:
+        clean, mask = torch.cat([clean, beside], dim=1), nn.functional.pad(mask, (0, 0, 0, beside.shape[1]))
+    return Stream(clean, mask, positions=mask)  # the tables have the positions
 
 
-def _generated(tokens: Tensor, positions: Tensor) -> Stream:
-    """Return a stream of which nothing is given."""
-    return Stream(tokens, torch.ones(*tokens.shape[:2], 1), positions)
-
-
-def _grid(clips: LatentSet) -> Tensor:
-    """Return the positions of a set's clips."""
-    return video_positions(*clips.shape.latent, clips.scenes[0].fps)
-
-
-def _picture(rng: np.random.Generator, clips: LatentSet, picks: NDArray[np.int64]) -> Added:
-    """Return one picture of each clip as given tokens: (B, h w, 128) at (B, 3, h w, 2)."""
-    assert clips.pictures is not None
-    assert clips.picture_times is not None
-    which = rng.integers(PICTURES_PER_CLIP, size=len(picks))
-    _, height, width = clips.shape.latent
-    positions = [
-        guide_positions(1, height, width, clips.scenes[0].fps, frame=int(frame), still=True)
-        for frame in clips.picture_times[picks, which]
-    ]
-    return Added(to_tokens(clips.pictures[picks, which].float()), mask=0.0, positions=torch.cat(positions))
+def _tables(batch: Batch, name: Modality) -> StreamTables | None:
+    """Return a stream's tables, which `Examples` has made."""
+    if name not in batch.tensors:
+        return None
+    cross = None
+    if f"{name}_cross_cos" in batch.tensors:
+        cross = Rotation(batch[f"{name}_cross_cos"], batch[f"{name}_cross_sin"])
+    rope = Rotation(batch[f"{name}_cos"], batch[f"{name}_sin"])
+    groups = TokenGroups(batch[f"{name}_first"], batch[f"{name}_groups"])
+    return StreamTables(rope, cross, None, groups)

@@ -9,7 +9,7 @@ crops lie on them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,29 @@ from torch import Tensor, nn
 from soundstage.model.config import VideoVaeConfig
 from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import Conv3d, Downsample, ResBlock, Upsample, VideoVae
+from soundstage.nano.training.convolutions import use_flat_convolutions
 from soundstage.nano.training.export import export
+from soundstage.nano.training.runs import PartRun, TrainingScale
 from soundstage.nano.training.statistics import fit_statistics
 from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import BUCKETS, Scene, draw_scene
+from soundstage.training.batches import Batch
 from soundstage.training.optimizers import Schedule
+from soundstage.training.precision import training_precision
 from soundstage.types import VideoShape
 
 ENCODER_WIDTH = 16
 DECODER_WIDTH = 24
 KL_WEIGHT = 1e-4
-NUM_STATISTICS_CLIPS = 200
+NUM_STATISTICS_CLIPS: dict[TrainingScale, int] = {"tiny": 2, "cpu": 200, "cuda": 64}
 
 
 @dataclass(frozen=True)
 class Stage:
     """A stretch of the training with batches of one kind."""
 
-    until: int  # the step at which it ends
+    until: float  # the share of the schedule at which it ends
     frames: int  # of a clip
     crop: int  # pixels a side that a clip is cut to; 0: whole frames
     batch: int  # clips
@@ -47,15 +51,27 @@ class Stage:
 
 
 STAGES = (
-    Stage(until=2000, frames=1, crop=128, batch=16),
-    Stage(until=3600, frames=9, crop=64, batch=12),
-    Stage(until=6300, frames=17, crop=96, batch=4),
-    Stage(until=8600, frames=9, crop=96, batch=7),
-    Stage(until=10600, frames=17, crop=0, batch=2, encoder=False),
+    Stage(until=0.12, frames=1, crop=128, batch=16),
+    Stage(until=0.25, frames=9, crop=64, batch=12),
+    Stage(until=0.55, frames=17, crop=96, batch=4),
+    Stage(until=0.78, frames=9, crop=96, batch=7),
+    Stage(until=1.0, frames=17, crop=0, batch=2, encoder=False),
 )
+CUDA_BATCHES = 12  # times those above
+TINY = tuple(replace(stage, frames=min(stage.frames, 9), crop=32, batch=1) for stage in STAGES)
+
+
+def stages_of(scale: TrainingScale) -> tuple[Stage, ...]:
+    """Return the stages with the batches of a scale."""
+    if scale == "tiny":
+        return TINY
+    times = CUDA_BATCHES if scale == "cuda" else 1
+    return tuple(replace(stage, batch=times * stage.batch) for stage in STAGES)
+
+
 SUBJECT_WEIGHT = 6.0  # of a subject's pixels over others
 SUBJECT_REACH = 1.25  # in radii: the subject, its rim and a little of the background
-SCHEDULE = Schedule(steps=STAGES[-1].until, rate=2e-3, muon=3e-3, warmup=100)
+SCHEDULE = Schedule(minutes=144, rate=2e-3, muon=3e-3, warmup=100)
 
 
 def sections() -> dict[str, Any]:
@@ -91,43 +107,59 @@ def _centre(conv: Conv3d) -> None:
         weight[:, :, present, 1, 1] += middle
 
 
-def batch(step: int, stage: Stage) -> tuple[Tensor, Tensor]:
-    """Return a step's pixels (B, 3, F, H, W) in [-1, 1] and their weights (B, 1, F, H, W), of mean 1.
+def batch(step: int, stage: Stage) -> Batch:
+    """Return a step's frames (B, 3, F, H, W), uint8, and where subjects are (B, 1, F, H, W), bool.
 
-    A function of the step's number alone.
+    A function of its arguments alone.
     """
     rng = np.random.default_rng([7, step])
     width, height = BUCKETS[list(BUCKETS)[int(rng.integers(len(BUCKETS)))]]
-    clips, weights = [], []
+    clips, near = [], []
     for _ in range(stage.batch):
-        scene = draw_scene(int(rng.integers(2**31)), VideoShape(49, height, width))
+        scene = draw_scene(int(rng.integers(2**62)), VideoShape(49, height, width))
         start = int(rng.integers(49 - stage.frames + 1))
         window = range(start, start + stage.frames)
         motion = simulate(scene)
-        clip, weight = render(scene, motion, window), subject_weights(scene, motion, window)
+        clip, subjects = render(scene, motion, window), near_subjects(scene, motion, window)
         if stage.crop:
             y, x = _corner(rng, scene, motion, window, stage.crop)
             clip = clip[:, y : y + stage.crop, x : x + stage.crop]
-            weight = weight[:, y : y + stage.crop, x : x + stage.crop]
+            subjects = subjects[:, y : y + stage.crop, x : x + stage.crop]
         clips.append(clip)
-        weights.append(weight)
-    pixels = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-    stacked = torch.from_numpy(np.stack(weights)).unsqueeze(1)
-    return pixels.float() / 127.5 - 1, stacked / stacked.mean()
+        near.append(subjects)
+    frames = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).contiguous()
+    part = "both" if stage.encoder else "decoder"
+    kind = f"{part} {'x'.join(str(n) for n in frames.shape)}"
+    return Batch(kind, {"frames": frames, "near": torch.from_numpy(np.stack(near)).unsqueeze(1)}, stage.batch)
 
 
-def subject_weights(scene: Scene, motion: Motion, window: range) -> NDArray[np.float32]:
-    """Return (F, H, W): SUBJECT_WEIGHT within SUBJECT_REACH radii of a subject's centre, 1 elsewhere."""
+@dataclass(frozen=True)
+class FrameMaker:
+    """Make the frames of a step by the stage that its progress is in, as `Make`."""
+
+    stages: tuple[Stage, ...]
+
+    def __call__(self, number: int, progress: float) -> Batch:
+        return batch(number, next((s for s in self.stages if progress < s.until), self.stages[-1]))
+
+
+def batches(run: PartRun) -> Iterator[Batch]:
+    """Yield frames for every step."""
+    return run.batches(FrameMaker(stages_of(run.scale)))
+
+
+def near_subjects(scene: Scene, motion: Motion, window: range) -> NDArray[np.bool_]:
+    """Return (F, H, W): whether a pixel lies within SUBJECT_REACH radii of a subject's centre."""
     unit = min(scene.shape.width, scene.shape.height)
     centres = motion.screen_positions(scene)
     rows, columns = np.arange(scene.shape.height)[:, None], np.arange(scene.shape.width)[None]
-    weights = np.ones((len(window), scene.shape.height, scene.shape.width), dtype=np.float32)
+    near = np.zeros((len(window), scene.shape.height, scene.shape.width), dtype=np.bool_)
     for row, f in enumerate(window):
         for k, track in enumerate(motion.tracks):
             reach = SUBJECT_REACH * track.radius[f] * motion.camera[f, 2] * unit
             x, y = centres[f, k]
-            weights[row][(columns - x) ** 2 + (rows - y) ** 2 < reach**2] = SUBJECT_WEIGHT
-    return weights
+            near[row] |= (columns - x) ** 2 + (rows - y) ** 2 < reach**2
+    return near
 
 
 def _corner(
@@ -144,21 +176,32 @@ def _corner(
     return int(corner[0]) // 2 * 2, int(corner[1]) // 2 * 2
 
 
+def pixels_of(frames: Tensor) -> Tensor:
+    """Return pixels in [-1, 1] of bytes."""
+    return frames.float() / 127.5 - 1
+
+
+def weights_of(near: Tensor) -> Tensor:
+    """Return the weights of pixels, of mean 1. near: where subjects are, bool."""
+    weights = 1 + (SUBJECT_WEIGHT - 1) * near.float()
+    return weights / weights.mean()
+
+
 class VideoVaeLoss:
-    """The loss of a step, by its stage."""
+    """The loss of a batch; one whose kind begins with "decoder" trains the decoder alone."""
 
-    def __init__(self, vae: VideoVae, stages: tuple[Stage, ...] = STAGES) -> None:
-        self.vae, self.stages = vae, stages
+    def __init__(self, vae: VideoVae, device: torch.device) -> None:
+        self.vae, self.device = vae, device
+        if device.type == "cuda":
+            use_flat_convolutions(vae)
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        stage = next((s for s in self.stages if step < s.until), self.stages[-1])
-        pixels, weights = batch(step, stage)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(stage.encoder):
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        pixels, weights = pixels_of(batch["frames"]), weights_of(batch["near"])
+        learns = torch.is_grad_enabled() and not batch.kind.startswith("decoder")
+        with training_precision(self.device):
+            with torch.set_grad_enabled(learns):
                 mean, log_var = self._posterior(pixels)
-            generator = torch.Generator().manual_seed(step)
-            noise = torch.randn(mean.shape, generator=generator)
-            decoded = self.vae.decoder(mean + noise * torch.exp(0.5 * log_var))
+            decoded = self.vae.decoder(mean + torch.randn_like(mean) * torch.exp(0.5 * log_var))
         error = decoded.float() - pixels
         square = error.square()
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
@@ -177,19 +220,19 @@ class VideoVaeLoss:
         return out[:, : encoder.latent_channels], out[:, encoder.latent_channels :].clamp(-8, 1)
 
 
-def finish(vae: VideoVae, folder: Path) -> None:
+def finish(vae: VideoVae, folder: Path, scale: TrainingScale) -> None:
     """Fit the statistics of the latents, and store the VAE in `folder`."""
     vae.to(torch.bfloat16).float()  # measure what will be read back
-    fit_statistics(vae.per_channel_statistics, _means(vae))
+    fit_statistics(vae.per_channel_statistics, _means(vae, NUM_STATISTICS_CLIPS[scale]))
     export(vae, "video-vae", sections(), folder)
 
 
 @torch.no_grad()
-def _means(vae: VideoVae) -> Iterator[Tensor]:
+def _means(vae: VideoVae, count: int) -> Iterator[Tensor]:
     """Yield encoder means (1, 128, 3, h, w) of clips of 17 whole frames."""
     whole = Stage(until=0, frames=17, crop=0, batch=1)
-    for index in range(NUM_STATISTICS_CLIPS):
-        pixels, _ = batch(1_000_000 + index, whole)
-        with torch.autocast("cpu", torch.bfloat16):
+    for index in range(count):
+        pixels = pixels_of(batch(2**40 + index, whole)["frames"])
+        with training_precision(pixels.device):
             means = vae.encoder(pixels)
         yield means

@@ -19,6 +19,8 @@ few wide bands counts as well.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,16 @@ from soundstage.model.mel import LOG_FLOOR, log_mel, mel_filters, resample
 from soundstage.model.published import vocoder_header
 from soundstage.model.vocoder import AmpBlock, Vocoder
 from soundstage.nano.training import sounds
-from soundstage.nano.training.export import export
-from soundstage.training.loop import LossFn
+from soundstage.nano.training.export import export, load_audio_vae
+from soundstage.nano.training.runs import PartRun, TrainingScale
+from soundstage.training.batches import Batch
 from soundstage.training.optimizers import Schedule
 from soundstage.types import MEL_RATE_HZ, OUTPUT_RATE_HZ
 
 BASE_CHANNELS = 128  # the least that can be halved six times
 BWE_CHANNELS = 32
 
-BATCH = 2
+BATCH: dict[TrainingScale, int] = {"tiny": 1, "cpu": 2, "cuda": 96}
 WINDOW_MELS = 32
 
 # (FFT length, hop, mel bands) of each resolution
@@ -55,7 +58,7 @@ SILENT_WINDOW = 0.1  # mean magnitude below which the share of a window's error 
 
 FLOOR = math.log(LOG_FLOOR)
 
-SCHEDULE = Schedule(steps=12500, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
+SCHEDULE = Schedule(minutes=220, rate=2e-3, muon=3e-3, warmup=60, weight_decay=0.0, average=0.99)
 
 
 def sections() -> dict[str, Any]:
@@ -86,37 +89,58 @@ class Balanced(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         mean = weight.mean(dim=1, keepdim=True)
         middle = weight.shape[2] // 2
-        others = torch.ones(weight.shape[2])
-        others[middle] = 0
+        others = torch.arange(weight.shape[2], device=weight.device) != middle
         return weight - mean * others
 
 
-def loss(vocoder: Vocoder, vae: AudioVae | None = None) -> LossFn:
-    """Return the loss of a step: distances of log-mels, magnitudes and levels over resolutions.
+@dataclass(frozen=True)
+class WindowMaker:
+    """Make windows of sound for a step, as `Make`: (count, 2, samples) at 48 kHz."""
 
-    vae: codes half of the windows first, as a model's sound is coded.
-    """
+    count: int
+    mels: int
 
-    def loss_fn(step: int) -> dict[str, Tensor]:
-        wide = sounds.batch(12, step, BATCH, WINDOW_MELS * sounds.SAMPLES_PER_MEL)
-        narrow = resample(wide, OUTPUT_RATE_HZ, MEL_RATE_HZ)
-        mel = log_mel(narrow)
-        if vae is not None:
-            with torch.no_grad():
-                mel[BATCH // 2 :] = vae.decode(vae.encode(mel[BATCH // 2 :]))[:, :, : mel.shape[2]]
-        base = vocoder.vocoder(mel[:, :, :WINDOW_MELS] - FLOOR)
+    def __call__(self, number: int, progress: float) -> Batch:
+        wide = sounds.batch(12, number, self.count, self.mels * sounds.SAMPLES_PER_MEL)
+        return Batch("windows", {"wide": wide}, self.count)
+
+
+def batches(run: PartRun) -> Iterator[Batch]:
+    """Yield windows for every step, with their mels; half of these are coded first, as a model's sound is."""
+    vae = load_audio_vae(run.weights).to(run.device)
+    for windows in run.batches(WindowMaker(BATCH[run.scale], WINDOW_MELS)):
+        yield with_mels(windows, vae)
+
+
+@torch.no_grad()
+def with_mels(windows: Batch, vae: AudioVae) -> Batch:
+    """Return windows with their sound at 16 kHz and its log-mel."""
+    wide = windows["wide"]
+    narrow = resample(wide, OUTPUT_RATE_HZ, MEL_RATE_HZ)
+    mel = log_mel(narrow)
+    half = len(mel) // 2
+    mel[half:] = vae.decode(vae.encode(mel[half:]))[:, :, : mel.shape[2]]
+    return Batch(windows.kind, {"wide": wide, "narrow": narrow, "mel": mel[:, :, :-1]}, windows.samples)
+
+
+class VocoderLoss:
+    """The loss of a batch: distances of log-mels, magnitudes and levels over resolutions."""
+
+    def __init__(self, vocoder: Vocoder) -> None:
+        self.vocoder = vocoder
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        base = self.vocoder.vocoder(batch["mel"] - FLOOR)
         heard = base.detach()
-        residual = vocoder.bwe_generator(vocoder.mel_stft(heard) - FLOOR)
+        residual = self.vocoder.bwe_generator(self.vocoder.mel_stft(heard) - FLOOR)
         full = residual + resample(heard, MEL_RATE_HZ, OUTPUT_RATE_HZ, edges="replicate")
-        base_loss, base_error = _distance(base, narrow, MEL_RATE_HZ, BASE_SPECTRA)
-        full_loss, full_error = _distance(full, wide, OUTPUT_RATE_HZ, FULL_SPECTRA)
+        base_loss, base_error = _distance(base, batch["narrow"], MEL_RATE_HZ, BASE_SPECTRA)
+        full_loss, full_error = _distance(full, batch["wide"], OUTPUT_RATE_HZ, FULL_SPECTRA)
         return {
             "loss": base_loss + full_loss,
             "base_db": base_error.detach() * sounds.NEPER_DB,
             "full_db": full_error.detach() * sounds.NEPER_DB,
         }
-
-    return loss_fn
 
 
 def _distance(
@@ -130,7 +154,7 @@ def _distance(
     errors = []
     for length, hop, bands in spectra:
         pair = _magnitudes(torch.cat([made, true]).flatten(0, 1), length, hop)
-        mel = pair @ _filters(bands, length, rate_hz)
+        mel = pair @ _filters(bands, length, rate_hz, made.device)
         error, weights = _loudness_weighted(mel.clamp(min=LOG_FLOOR).log())
         errors.append(error.mean())
         weighted = (error * weights).sum() / weights.sum()
@@ -164,17 +188,20 @@ def _levels(mel: Tensor) -> Tensor:
 
 def _magnitudes(sound: Tensor, length: int, hop: int) -> Tensor:
     """Return the magnitudes (rows, frames, length / 2 + 1) of sounds (rows, N)."""
-    window = torch.hann_window(length)
+    window = torch.hann_window(length, device=sound.device)
     spectrum = torch.stft(sound, length, hop, window=window, center=False, return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(dim=-1)
     return (power + 1e-14).sqrt().transpose(1, 2)  # the slope of a root is infinite at zero
 
 
-@lru_cache(maxsize=8)
-def _filters(bands: int, length: int, rate_hz: int) -> Tensor:
-    """Return mel bands whose response to a sound does not depend on the length of the window."""
+@lru_cache(maxsize=16)
+def _filters(bands: int, length: int, rate_hz: int, device: torch.device) -> Tensor:
+    """Return mel bands whose response to a sound does not depend on the length of the window.
+
+    They are made once for a device: a recorded step copies nothing from the host.
+    """
     scale = (1024 / length) ** 0.5
-    filters: Tensor = mel_filters(bands, length // 2 + 1, rate_hz / 2).float() * scale
+    filters: Tensor = mel_filters(bands, length // 2 + 1, rate_hz / 2).float().to(device) * scale
     return filters
 
 

@@ -113,7 +113,7 @@ def _print_numbers(numbers: Mapping[str, float | None], as_json: bool) -> None:
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
     metavar="COUNT",
-    help="Minutes in all; several parts share them. [default: each part's own, for a CPU]",
+    help="Minutes of the run; several parts share them. [default: each part's own, for a CPU]",
 )
 @click.option("--device", default="auto", show_default=True, help="Train on this device: auto, cpu, cuda.")
 @click.option(

@@ -14,10 +14,11 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -105,8 +106,17 @@ class Feed(Generic[T]):
 
 
 def _begin() -> None:
-    """Set up a process: one thread, behind the training in the queue, stopped by it and not by Ctrl-C."""
+    """Set up a process: one thread, behind the training in the queue, ended by or with it, not by Ctrl-C."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(5)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that trains has been killed; else it would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -148,6 +148,21 @@ def test_train_goes_from_nothing_to_the_exported_file(
     path.unlink()
     assert train_part("vocoder", settings())
     assert path.read_bytes() == first
+    with pytest.raises(RequestError, match="has a state of step 1"):
+        train_part("vocoder", settings(start_at=0.5))
+
+
+def test_a_training_from_weights_goes_on_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = fresh_audio_vae(tmp_path, monkeypatch)
+    monkeypatch.setattr(audio_vae, "SCHEDULE", replace(audio_vae.SCHEDULE, steps=1))
+    before = (weights / "audio-vae.safetensors").read_bytes()
+    assert train_part("audio-vae", settings(start_at=0.5))
+    trained = (weights / "audio-vae.safetensors").read_bytes()
+    assert trained != before
+    assert train_part("audio-vae", settings(start_at=0.5))
+    assert (weights / "audio-vae.safetensors").read_bytes() == trained
 
 
 def test_audio_path_fits_its_share_of_nano() -> None:

@@ -242,6 +242,8 @@ def test_kinds_come_as_often_as_their_rows() -> None:
     rng = np.random.default_rng(0)
     drawn = [made.kind(rng) for _ in range(400)]
     assert 0.68 < drawn.count("a") / 400 < 0.82
+    assert {made.kind(rng, ["b", "c"]) for _ in range(20)} == {"b"}
+    assert {made.kind(rng, ["c"]) for _ in range(40)} == {"a", "b"}  # of kinds that are there
 
 
 class Picker:

@@ -5,6 +5,8 @@ import itertools
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -293,6 +295,46 @@ def test_data_come_in_order_and_none_twice(count: int) -> None:
         with pytest.raises(ValueError, match="no batch 0"):
             next(broken)
         broken.close()
+
+
+def own_id(number: int, progress: float) -> int:
+    return os.getpid()
+
+
+KILLED = """
+import os, signal
+from soundstage.training.workers import Workers
+from tests.unit.test_training import own_id
+if __name__ == "__main__":
+    with Workers(1) as workers:
+        print(next(workers.feed(own_id, first=0, progress=lambda: 0.0)), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed in another way here")
+def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    worker = int(done.stdout)
+    for _ in range(200):
+        if not runs(worker):
+            break
+        time.sleep(0.1)
+    assert not runs(worker)
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there and more than an entry that nobody has collected."""
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat")
+        return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def test_a_batch_travels_between_processes_as_plain_arrays() -> None:

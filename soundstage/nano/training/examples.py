@@ -33,6 +33,12 @@ MOST_SAMPLES = 768
 STILLS_UNTIL, EARLY_STILLS, LATE_STILLS, SOUND_STEPS = 0.35, 0.4, 0.12, 0.06
 # Shares of steps of clips: with a given picture beside the clip, and with the clip itself, given, beside it.
 PICTURED, REFERRED = 0.12, 0.06
+# Clips of the rarer jobs, where there are any of these: each kind of batch is recorded by itself on a GPU.
+KINDS = {
+    "pictured": ("192x128x49", "128x192x49", "128x128x49", "96x64x49"),
+    "referred": ("192x128x49", "96x64x49"),
+    "sounds": ("192x128x49", "192x128x97"),
+}
 PROMPT_DROPOUT = 0.1
 # Weight in the loss of a token that a subject fills; subjects cover a tenth of all tokens. It falls to 1 over
 # the last third of the schedule, since it makes subjects too likely where there may be one or none.
@@ -67,7 +73,8 @@ class Examples:
 
     def batch(self, rng: np.random.Generator, progress: float, stock: Stock) -> Batch:
         """Return a step's batch. Its kind is the job and the shape of the clips."""
-        job, kind = drawn_job(rng, progress), stock.kind(rng)
+        job = drawn_job(rng, progress)
+        kind = stock.kind(rng, KINDS.get(job))
         shape = shape_named(kind)
         make: dict[str, Callable[..., dict[str, Tensor]]] = {"stills": self._stills, "sounds": self._sounds}
         label = f"{job} {_size_of(job, shape)}"

@@ -157,8 +157,12 @@ def train_part(part: str, settings: Settings, minutes: float | None = None) -> b
     if minutes is not None:
         training = replace(training, schedule=replace(training.schedule, minutes=minutes))
     trainer = _trainer(part, training, settings.device)
-    if settings.start_at is not None and part != "distilled":  # a LoRA begins at nothing: the model itself
-        begin_from_weights(part, trainer, settings.start_at)
+    start = settings.start_at
+    resumed = trainer.step > 0 and trainer.start == start
+    if (
+        start is not None and part != "distilled" and not resumed
+    ):  # a LoRA begins at nothing: the model itself
+        begin_from_weights(part, trainer, start)
     if not trainer.complete and not _run(training, trainer, settings):
         return False
     _finish(training, trainer, settings.scale)

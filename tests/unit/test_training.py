@@ -314,7 +314,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed in another way here")
 def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
+    script = tmp_path / "killed"
     script.write_text(KILLED)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)

@@ -91,8 +91,8 @@ class Feed(Generic[T]):
 
     @property
     def ready(self) -> bool:
-        """Return whether the next data is there without waiting."""
-        return bool(self._waiting) and self._waiting[0].done()
+        """Return whether the next data is made, or is made by this process itself."""
+        return self._pool is None or (bool(self._waiting) and self._waiting[0].done())
 
     def close(self) -> None:
         """Give up what is not begun."""

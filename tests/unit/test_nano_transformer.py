@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +26,15 @@ from soundstage.nano.training.latents import (
     shape_of,
     subject_cells,
 )
-from soundstage.nano.training.stock import Shelf, Stock
+from soundstage.nano.training.runs import PartRun
+from soundstage.nano.training.stock import Shelf, Stock, Supply
 from soundstage.nano.world.motion import Motion, simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import draw_scene
 from soundstage.sampling.streams import Stream
 from soundstage.training.batches import Batch
 from soundstage.training.noising import velocity_loss
+from soundstage.training.workers import Workers
 from soundstage.types import VideoShape, audio_latent_length
 from soundstage.weights.configs import stored_config
 from soundstage.weights.header import read_header
@@ -244,6 +247,43 @@ def test_kinds_come_as_often_as_their_rows() -> None:
     assert 0.68 < drawn.count("a") / 400 < 0.82
     assert {made.kind(rng, ["b", "c"]) for _ in range(20)} == {"b"}
     assert {made.kind(rng, ["c"]) for _ in range(40)} == {"a", "b"}  # of kinds that are there
+
+
+def numbered(number: int, progress: float) -> Batch:
+    return Batch("a", {"x": torch.full((2, 1), float(number))}, 2)
+
+
+def supply_from(first: int, finish: Callable[[Batch], Batch] = lambda rows: rows) -> Supply:
+    run = PartRun(CPU, "tiny", Workers(0), Path("weights"), first, lambda: 0.0)
+    return Supply(run, numbered, finish)
+
+
+def test_a_stock_grows_while_it_is_used_and_a_resumed_one_repeats_nothing() -> None:
+    """Every step has its own random numbers, the same for the same step."""
+    steps = supply_from(first=5).steps(key=7, first=5)
+    rng, made = next(steps)
+    assert made.shelves["a"].columns["x"][:2].tolist() == [[20.0], [20.0]]  # STRIDE numbers for each step
+    assert rng.random() == np.random.default_rng([7, 5]).random()
+    rng, made = next(steps)
+    assert made.num_added == 4
+    assert rng.random() == np.random.default_rng([7, 6]).random()
+
+
+def test_encoding_takes_its_share_of_the_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("soundstage.nano.training.stock.time.monotonic", lambda: now[0])
+
+    def slow(rows: Batch) -> Batch:
+        now[0] += 1.0
+        return rows
+
+    made = supply_from(0, slow)
+    added = []
+    for _ in range(100):  # each step takes 0.1 s besides
+        added.append(made.refresh().num_added // 2)
+        now[0] += 0.1
+    assert added[0] == 1  # the first rows are waited for
+    assert 0.3 < (added[-1] - 1) / now[0] < 0.4
 
 
 class Picker:

@@ -85,14 +85,15 @@ class Supply:
 
     def refresh(self) -> Stock:
         """Return the stock, with what has been made since; wait only for the first rows."""
-        allowed = self._spent <= ENCODING_SHARE * (time.monotonic() - self._began)
-        if not self.stock.shelves or (self._feed.ready and allowed):
-            rows = next(self._feed)
-            began = time.monotonic()
-            self.stock.add(self._finish(rows))
+        now = time.monotonic()
+        first = not self.stock.shelves
+        if first or (self._feed.ready and self._spent <= ENCODING_SHARE * (now - self._began)):
+            self.stock.add(self._finish(next(self._feed)))
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            self._spent += time.monotonic() - began
+            self._spent += time.monotonic() - now
+        if first:
+            self._began, self._spent = time.monotonic(), 0.0
         return self.stock
 
     def steps(self, key: int, first: int) -> Iterator[tuple[np.random.Generator, Stock]]:

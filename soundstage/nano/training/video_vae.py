@@ -36,7 +36,7 @@ from soundstage.types import VideoShape
 ENCODER_WIDTH = 16
 DECODER_WIDTH = 24
 KL_WEIGHT = 1e-4
-NUM_STATISTICS_CLIPS: dict[TrainingScale, int] = {"tiny": 2, "cpu": 200, "cuda": 64}
+NUM_STATISTICS_CLIPS: dict[TrainingScale, int] = {"tiny": 2, "cpu": 100, "cuda": 64}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -277,14 +276,11 @@ def test_unknown_options_exit_with_2() -> None:
     assert "--colour" in result.stderr
 
 
-def test_help_answers_in_under_half_a_second() -> None:
-    """In processor time, which a busy machine does not stretch as it does the clock's."""
-    root = Path(__file__).parents[2]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([*RUN, "--help"], cwd=root, capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "generate" in done.stdout
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 0.5
+def test_help_and_completion_load_no_library_that_takes_long() -> None:
+    heavy = {"torch", "numpy", "pydantic", "av", "PIL", "rich", "yaml", "transformers"}
+    program = f"import sys; import soundstage.cli.program; print(*(sys.modules.keys() & {heavy!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 # --- in the words of the command line -----------------------------------------------------------------
@@ -300,7 +296,7 @@ def test_help_answers_in_under_half_a_second() -> None:
         (["--recipe", "upscale"], "recipe 'upscale' starts from a clip; give --video"),
         (["--recipe", "dub"], "give --reference, the clip of the speaker, and its sound by --audio with"),
         (["--image", "{picture}@9"], "TIME of --image is 9 s, but the last frame is at"),
-        (["--cache", "foo"], "kind of --cache is 'foo'; it should be"),
+        (["--cache", "foo"], "--cache is 'foo'; give first-block or teacache, or with"),
         (["--cache", "teacache:99"], "threshold of --cache is '99'; give a number from 0 to below 10"),
         (["--size", "99999999x3"], "--size is '99999999x3'; give width and height in pixels"),
         (["--relay", "epsilon"], "give NAME=VALUE, such as epsilon=0.5"),
@@ -326,7 +322,7 @@ def test_refusals_name_what_is_typed(tmp_path: Path, words: list[str], says: str
 
 def test_an_argument_is_named_where_it_stands_for_an_option(tmp_path: Path) -> None:
     missing = tmp_path / "no.mp4"
-    assert "START-END has the span 'a'; give" in call("retake", missing, "a", PROMPT).stderr
+    assert "START-END is 'a'; give START-END in seconds" in call("retake", missing, "a", PROMPT).stderr
     told = call("retake", missing, "1-2", PROMPT).stderr
     assert "there is no file" in told
     assert "ends at" not in told  # which nobody knows of a clip that is not there

@@ -55,7 +55,7 @@ def shaping(stage: ss.Engine) -> Page:
     both = stage.generate(
         ss.Request(**silent, num_frames=count, guides=[ss.Guide(given[0]), ss.Guide(given[-1], "last")])
     )
-    retake = stage.generate(ss.Request(**silent, source=ss.Source(clip, regenerate=[ss.Span(0.7, 1.3)])))
+    retake = stage.generate(ss.Request(**silent, source=ss.Source(clip, regenerate=(ss.Span(0.7, 1.3),))))
     longer = stage.generate(ss.Request(**silent, source=ss.Source(clip, extend_after_s=1, feather_s=0.2)))
     time = np.arange(count) / 24
     return stack(

@@ -9,10 +9,11 @@ time is given.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from soundstage.cli.printing import rounded_time
 from soundstage.cli.run_times import RunTimes
 from soundstage.memory.machine import has_gpu_driver
 
@@ -26,16 +27,25 @@ LOADING = "load PyTorch"
 
 
 @contextmanager
-def at_work(name: str) -> Iterator[None]:
-    """Show that something is done in this block, and for how long."""
+def at_work(name: str, *, quiet: bool = False) -> Iterator[Callable[[float], None]]:
+    """Show that something is done in this block, and for how long.
+
+    Yields a function that shows the share that is done, from 0 to 1. It need not be called.
+    """
+    from soundstage.rendering.events import Detail
     from soundstage.rendering.screen import Screen
 
-    with Screen() as screen:
-        screen.begin(name)
-        yield
+    detail = Detail(in_percent=True)
+
+    def show(share: float) -> None:
+        detail.done, detail.total = round(100 * share), 100
+
+    with Screen(quiet=quiet) as screen:
+        screen.begin(name, detail)
+        yield show
 
 
-def loading_pytorch() -> AbstractContextManager[None]:
+def loading_pytorch() -> AbstractContextManager[object]:
     """Show that PyTorch is loaded in a block, unless it is already."""
     return nullcontext() if "torch" in sys.modules else at_work(LOADING)
 
@@ -49,32 +59,16 @@ def asking_gpu(plan: Plan, *, quiet: bool) -> Iterator[None]:
     from soundstage.rendering.screen import Screen
 
     with Screen(quiet=quiet) as screen:
-        screen.say(described(plan))
+        screen.say(plan.summary)
         screen.begin(LOADING)
         yield
 
 
 def announce(plan: Plan, choice: Choice, times: RunTimes, screen: Screen) -> None:
     """Print what will be made and what it takes."""
-    screen.say(f"{described(plan)}; {cost(choice, times.expected())}")
+    screen.say(f"{plan.summary}; {cost(choice, times.expected())}")
     if choice.residency.policy != "resident" or choice.weights not in ("full", "stored"):
         screen.say(f"memory {choice.reason}")
-
-
-def described(plan: Plan) -> str:
-    """Return what a plan makes, with which model and how many steps."""
-    steps = " + ".join(str(pass_.num_steps) for pass_ in plan.passes)
-    windows = f" in each of {len(plan.windows)} windows" if plan.windows else ""
-    return f"{plan.model}: {_result(plan)}, {steps} steps{windows}"
-
-
-def _result(plan: Plan) -> str:
-    if "video" not in plan.modalities:
-        return f"{plan.duration_s:.3g} s of sound"
-    width, height = plan.shown_size or (plan.width, plan.height)
-    frames = -(-plan.num_shown // plan.thin)
-    sound = "with sound" if "audio" in plan.modalities else "without sound"
-    return f"{frames} frames of {width}x{height} ({plan.duration_s:.3g} s) {sound}"
 
 
 def cost(choice: Choice, seconds: float | None) -> str:
@@ -83,11 +77,4 @@ def cost(choice: Choice, seconds: float | None) -> str:
     memory = f"{price.host_bytes / GB:.1f} GB of memory"
     if price.device_bytes:
         memory = f"{price.device_bytes / GB:.1f} GB of GPU memory"
-    return f"about {memory}" + ("" if seconds is None else f", about {_spoken(seconds)}")
-
-
-def _spoken(seconds: float) -> str:
-    """Return "9 s", "4 min", "2.5 h"."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"about {memory}" + ("" if seconds is None else f", about {rounded_time(seconds)}")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from soundstage.cli.announcing import at_work
 from soundstage.cli.batch import MAX_CLIPS, Tally
 from soundstage.cli.naming import filled, made_folder
 from soundstage.cli.parameters import WHOLE_NUMBER, as_json
@@ -20,14 +18,12 @@ from soundstage.cli.printing import json_text
 from soundstage.errors import RequestError
 from soundstage.files import NameTakenError, check_writable
 from soundstage.media.formats import FORMATS
+from soundstage.request.words import SPAN_EXAMPLES, span_times
 
 if TYPE_CHECKING:
     from soundstage.conversion import Conversion
 
 EXAMPLE = "out/{name}.gif"
-LINE_EVERY_S = 5.0  # where there is no terminal for a bar
-CLOCK = r"(?:\d{1,3}:){0,2}\d{0,6}(?:\.\d+)?"
-SPAN = re.compile(rf"\s*({CLOCK})s?\s*-\s*({CLOCK})s?\s*")
 
 
 @click.command()
@@ -124,7 +120,7 @@ def _convert(
     else:
         for notice in planned.notices:
             say(f"notice: {notice}")
-        with _progress(os.path.basename(target), quiet=values["quiet"]) as show:
+        with at_work(f"write {os.path.basename(target)}", quiet=values["quiet"]) as show:
             told = {"path": str(planned.run(overwrite=force, progress=show)), **_facts(planned)}
     print(json_text({**told, "source": source, **tally.facts}) if values["as_json"] else told["path"])
 
@@ -198,49 +194,7 @@ def _ending(text: str) -> str:
 
 
 def _span(text: str) -> tuple[float, float | None]:
-    match = SPAN.fullmatch(text)
-    if match is None or not (match[1] or match[2]):
-        raise RequestError(f"--span is '{text}'; give START-END in seconds, such as 1.5-3, 1:05-1:10 or 2-")
-    return _seconds(match[1]) or 0.0, _seconds(match[2])
-
-
-def _seconds(text: str) -> float | None:
-    """Return 65.0 for 1:05, None for nothing."""
-    if not text:
-        return None
-    total = 0.0
-    for part in text.split(":"):
-        total = total * 60 + float(part or 0)
-    return total
-
-
-# --- Progress ---------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _progress(name: str, *, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """Yield what shows a share from 0 to 1: on a terminal a bar, elsewhere a line now and then."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, quiet=quiet)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    said = time.monotonic()
-
-    def show(share: float) -> None:
-        nonlocal said
-        bars.update(task, completed=share)
-        if not console.is_terminal and time.monotonic() > said + LINE_EVERY_S:
-            said = time.monotonic()
-            console.print(f"{name} {share:.0%}", highlight=False, markup=False, soft_wrap=True)
-
-    with Progress(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bars:
-        task = bars.add_task(name, total=1.0)
-        yield show
+    start_s, end_s = span_times(text)
+    if start_s is None and end_s is None:
+        raise RequestError(f"--span is '{text}'; give START-END in seconds, such as {SPAN_EXAMPLES}, or 2-")
+    return start_s or 0.0, end_s

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soundstage.cli import completion, parameters
-from soundstage.cli.printing import json_text
+from soundstage.cli.printing import json_text, rounded_time
 
 if TYPE_CHECKING:
     from soundstage.diagnostics.needs import Need
@@ -100,11 +100,4 @@ def _cell(need: Need, kind: str) -> str:
             "needs an input" if need.needs_input else "refused, see below" if need.refused else "does not fit"
         )
     peak = need.device_bytes if kind == "cuda" else need.host_bytes
-    return f"{need.storage}: {need.policy}, {peak / GB:.1f} GB, {_span(need.seconds)}"
-
-
-def _span(seconds: float) -> str:
-    """Return a length of time in seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+    return f"{need.storage}: {need.policy}, {peak / GB:.1f} GB, {rounded_time(need.seconds)}"

@@ -35,3 +35,10 @@ def json_text(data: Any, indent: int | None = None) -> str:
     """Return data as JSON. Bytes of a file name that are not UTF-8 become Python's escapes."""
     text = json.dumps(data, ensure_ascii=False, indent=indent)
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def rounded_time(seconds: float) -> str:
+    """Return "9 s", "4 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -5,6 +5,7 @@ Pure data, made by `planning.make_plan`. `print(plan)` explains it; `plan.to_jso
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -167,7 +168,7 @@ class PassPlan:
         return VideoShape(self.num_frames, self.height, self.width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The work for one request on one model. width, height in pixels; num_frames: those that are made.
 
@@ -232,6 +233,13 @@ class Plan:
         """Return the number of model evaluations in the whole plan."""
         return sum(p.num_forwards for clip in self.made_clips for p in clip.passes)
 
+    @property
+    def summary(self) -> str:
+        """Return what is made, with which model and how many steps: "nano: 49 frames of 192x128 ..."."""
+        steps = " + ".join(str(pass_.num_steps) for pass_ in self.passes)
+        windows = f" in each of {len(self.windows)} windows" if self.windows else ""
+        return f"{self.model}: {_result(self)}, {steps} steps{windows}"
+
     def to_dict(self) -> dict[str, Any]:
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["request"] = self.request.describe()
@@ -254,8 +262,24 @@ class Plan:
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
+    def __repr__(self) -> str:
+        return f"<Plan: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        """Return what `print` shows, for a notebook."""
+        return f'<pre style="white-space:pre-wrap">{html.escape(str(self))}</pre>'
+
 
 # --- printing -------------------------------------------------------------------------------------------
+
+
+def _result(plan: Plan) -> str:
+    if "video" not in plan.modalities:
+        return f"{plan.duration_s:.3g} s of sound"
+    width, height = plan.shown_size or (plan.width, plan.height)
+    frames = -(-plan.num_shown // plan.thin)
+    sound = "with sound" if "audio" in plan.modalities else "without sound"
+    return f"{frames} frames of {width}x{height} ({plan.duration_s:.3g} s) {sound}"
 
 
 def _lines(plan: Plan) -> list[str]:

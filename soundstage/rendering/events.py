@@ -25,12 +25,20 @@ class Detail:
     """Hold how far a phase is. It changes while the phase lasts, and any thread may read it.
 
     part: what is worked on, such as "transformer" or "door.png"; "" where the phase says it all. done, total:
-    steps or frames; total is 0 where nothing is counted.
+    steps or frames; total is 0 where nothing is counted. in_percent: the count is shown as a share.
     """
 
     part: str = ""
     done: int = 0
     total: int = 0
+    in_percent: bool = False
+
+    @property
+    def count(self) -> str:
+        """Return "7/20" or "35%"; "" where nothing is counted."""
+        if not self.total:
+            return ""
+        return f"{self.done / self.total:.0%}" if self.in_percent else f"{self.done}/{self.total}"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class Screen:
                 description=f"{self._name}{part}",
                 total=detail.total or None,
                 completed=detail.done,
+                count=detail.count,
             )
 
     def _remind(self) -> None:
@@ -103,7 +104,7 @@ class Screen:
         if detail is None:
             return self._name
         part = f": {detail.part}" if detail.part not in ("", self._name) else ""
-        return f"{self._name}{part}" + (f" {detail.done}/{detail.total}" if detail.total else "")
+        return f"{self._name}{part} {detail.count}".rstrip()
 
 
 class _Rows(Progress):
@@ -132,10 +133,13 @@ class _Rows(Progress):
 
 
 class _Count(MofNCompleteColumn):
-    """Shows "7/20"; nothing where nothing is counted."""
+    """Shows "7/20", or a count in words of its own; nothing where nothing is counted."""
 
     def render(self, task: Task) -> Text:
-        return Text() if task.total is None else super().render(task)
+        if task.total is None:
+            return Text()
+        count = task.fields.get("count")
+        return super().render(task) if count is None else Text(count, style="progress.download")
 
 
 class _Left(TimeRemainingColumn):

@@ -21,6 +21,7 @@ Fields = dict[str, Any]
 GUIDE_WORDS, FILE_WORDS = "PATH[@TIME][:STRENGTH]", "PATH[:STRENGTH]"
 LORA_WORDS = "PATH[:STRENGTH][@START-END][,GROUP=NUMBER]"
 SPAN_WORDS, CANVAS_WORDS = "START-END", "LEFT,TOP,RIGHT,BOTTOM"
+SPAN_EXAMPLES = "1.5-3 or 1:05-1:10"
 
 MAX_LETTERS = 4096  # of a path with its words; no file system has longer ones
 
@@ -29,8 +30,9 @@ _PICTURE = re.compile(r"(?P<path>.+?)(?:@(?P<time>last|before|f-?\d+|\d*\.?\d+s?
 _FILE = re.compile(r"(?P<path>.+?)" + _STRENGTH)
 # A file's name may hold ",rank=32" itself: what comes before its ending is no group.
 _GROUPS = r"(?P<groups>(?:(?!.*\.safetensors)(?:,\w+=[^,]*)+)?)"
-_LORA = re.compile(r"(?P<path>.+?)" + _STRENGTH + r"(?:@(?P<span>[\d.]+s?-[\d.]+s?))?" + _GROUPS)
-_SPAN = re.compile(r"\s*([\d.]+)s?\s*-\s*([\d.]+)s?\s*")
+_LORA = re.compile(r"(?P<path>.+?)" + _STRENGTH + r"(?:@(?P<span>[\d.:]+s?-[\d.:]+s?))?" + _GROUPS)
+_TIME = r"(?:\d{1,3}:){0,2}(?:\d{1,6}\.?\d*|\.\d+)"  # 1.5, or 1:05 and 1:00:05
+_SPAN = re.compile(rf"\s*({_TIME})?s?\s*-\s*({_TIME})?s?\s*")
 
 
 def guide_fields(text: str, where: str = "guides") -> Fields:
@@ -72,13 +74,29 @@ def lora_fields(text: str, where: str = "loras") -> Fields:
 
 def span_fields(text: str, where: str) -> Fields:
     """Read START-END into the fields of a Span."""
-    match = _SPAN.fullmatch(text)
-    if match is None:
+    start_s, end_s = span_times(text)
+    if start_s is None or end_s is None:
         raise RequestError(
-            f"{where} is {shown(text)}; give {SPAN_WORDS} in seconds, such as 1.5-3",
+            f"{where} is {shown(text)}; give {SPAN_WORDS} in seconds, such as {SPAN_EXAMPLES}",
             field=where.partition(".")[0] if "." in where else None,
         )
-    return {"start_s": number(match[1], where), "end_s": number(match[2], where)}
+    return {"start_s": start_s, "end_s": end_s}
+
+
+def span_times(text: str) -> tuple[float | None, float | None]:
+    """Read START-END, where each may be left out, into seconds. Both are None for words that do not fit."""
+    match = _SPAN.fullmatch(text)
+    return (None, None) if match is None else (_seconds(match[1]), _seconds(match[2]))
+
+
+def _seconds(time: str | None) -> float | None:
+    """Return 65.0 for 1:05."""
+    if time is None:
+        return None
+    total = 0.0
+    for part in time.split(":"):
+        total = total * 60 + float(part)
+    return total
 
 
 def canvas_fields(text: str, where: str) -> Fields:

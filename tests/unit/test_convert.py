@@ -76,7 +76,8 @@ def test_pieces_of_a_long_sound_are_the_whole(ball: Path, monkeypatch: pytest.Mo
 def test_the_sound_of_a_film_and_one_notice_of_what_is_left_out(ball: Path, ending: str) -> None:
     result = convert(str(ball), f"new{ending}")
     assert result.stdout == f"new{ending}\n"
-    assert result.stderr == f"notice: the picture is left out: {ending} holds sound alone\n"
+    notice = f"notice: the picture is left out: {ending} holds sound alone\n"
+    assert result.stderr == f"{notice}write new{ending} ...\n"
     told = read_provenance(f"new{ending}")
     assert told["changes"] == [{"left_out": "picture"}]
     assert probe(f"new{ending}").sound_s == pytest.approx(1, abs=0.06)

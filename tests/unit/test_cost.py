@@ -130,7 +130,8 @@ def on_meta(
 
 def held_bytes(tables: Any, *modalities: ModalityInputs) -> int:
     ropes = [r for s in (tables.video, tables.audio) for r in (s.rope, s.cross_rope)]
-    return sum(x.nbytes for r in ropes for x in r) + sum(m.context.nbytes for m in modalities)
+    tensors = [*(x for r in ropes for x in r), *(m.context for m in modalities)]
+    return sum(int(x.nbytes) for x in tensors)
 
 
 @pytest.mark.parametrize("chunk", [None, 2048])

@@ -147,7 +147,8 @@ def uses_of(module: str, node: ast.AST) -> Uses:
         elif isinstance(part, ast.Attribute):
             found.attributes.add(part.attr)
         elif isinstance(part, ast.Call) and ast.unparse(part.func) in ("getattr", "hasattr"):
-            found.attributes.update(w.value for w in part.args[1:2] if isinstance(w, ast.Constant))
+            words = [w.value for w in part.args[1:2] if isinstance(w, ast.Constant)]
+            found.attributes.update(word for word in words if isinstance(word, str))
     return found
 
 

@@ -213,6 +213,7 @@ def test_plain_values_of_single_inputs_and_within_records() -> None:
     assert asked(audio=np.zeros((2, 9), np.float32)).file.waveform.shape == (2, 9)
     assert asked(modalities="audio") == {"audio"}
     assert ss.Lora("a", span="1-2s").span == ss.Span(1, 2)
+    assert ss.Source("a", regenerate="1:05-1:00:10.5").regenerate == (ss.Span(65, 3610.5),)
     source = asked(
         source={"video": "a.mp4", "regenerate": "1-2", "canvas": "64,0,64,0", "modalities": "video"}
     )

@@ -316,7 +316,7 @@ def test_convert_writes_another_layout(tiny: Path, tmp_path: Path) -> None:
     result = call("convert", tiny, target, "--layout", "official")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{target}\n"
-    assert "100 % of" in result.stderr
+    assert result.stderr.startswith("convert ...\n")
     assert "official monolith" in call("inspect", target).stdout
     unknown = call("convert", "gone", target, "--layout", "official")
     assert "'gone' is no file, no folder and no known model; the models are nano, ltx" in unknown.stderr

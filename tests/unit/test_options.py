@@ -112,6 +112,7 @@ def test_groups_that_do_not_exist_are_the_requests_to_refuse() -> None:
             "--reference-attention is about a clip beside",
         ),
         ({"video": "a.mp4", "span": ["1 to 2"]}, "START-END in seconds"),
+        ({"video": "a.mp4", "span": ["1-"]}, "START-END in seconds, such as 1.5-3 or 1:05-1:10"),
         ({"video": "a.mp4", "canvas": "64"}, "LEFT,TOP,RIGHT,BOTTOM"),
         ({"only": "picture"}, "--only is 'picture'; give one of video, audio"),
         ({"sigmas": "1,half"}, "--sigmas is '1,half'; give numbers, such as 1,0.7,0.4,0"),

@@ -1,6 +1,8 @@
 """Plans: snapping, token counts, passes, and all problems at once; without torch or weights."""
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,13 @@ def test_token_counts_are_the_published_ones() -> None:
     assert plan(size=(768, 512), num_frames=121).passes[0].video_tokens == 6144
     assert plan(size=(384, 320), num_frames=129).passes[0].video_tokens == 2040
     assert plan(num_frames=121, fps=24).passes[0].audio_tokens == 126
+
+
+def test_a_plan_is_short_in_a_terminal_and_whole_in_a_notebook() -> None:
+    made = plan(size=(192, 128), num_frames=49, steps=20, recipe="single")
+    assert repr(made) == "<Plan: test: 49 frames of 192x128 (2.04 s) with sound, 20 steps>"
+    shown = re.sub(r"</?pre[^>]*>", "", made._repr_html_())
+    assert html.unescape(shown) == str(made)
 
 
 def test_the_dev_model_runs_thirty_steps_of_four_forwards() -> None:

@@ -123,6 +123,17 @@ def test_a_terminal_has_a_row_for_the_work_under_way(plan: Plan) -> None:
     assert "load ..." not in text.getvalue()
 
 
+def test_a_share_is_told_in_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST_S", "MOST_S", "LOOK_S"):
+        monkeypatch.setattr(screen, name, 0.001)
+    text = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", text)
+    with announcing.at_work("write a.gif") as show:
+        show(0.375)
+        until(text, "write a.gif 38%, 0:00\n")
+    assert text.getvalue().startswith("write a.gif ...\n")
+
+
 def test_phases_say_what_they_are_at(stage: ss.Engine, plan: Plan) -> None:
     """The detail of a phase is looked at while it lasts; here when it has ended."""
     phases = {event.name: event.detail for event in stage.run(plan) if isinstance(event, ss.Phase)}

@@ -103,7 +103,7 @@ def as_editor(graph: Prompt) -> dict[str, Any]:
             if isinstance(value, list):
                 links.append([len(links) + 1, int(value[0]), value[1], int(key), len(inputs), "*"])
                 inputs.append({"name": name, "type": "*", "link": len(links)})
-        names = widget_names(kind, [given.get("resize_type")])
+        names = widget_names(kind, [value for value in given.values() if not isinstance(value, list)])
         values = [None if isinstance(given.get(name), list) else given.get(name) for name in names]
         if "seed" in " ".join(names):
             values.insert(1, "randomize")

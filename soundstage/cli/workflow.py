@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,6 @@ def _say_next(found: Workflow, output: Path | None) -> None:
             "give the model by --model: a name that `soundstage models list` shows, or files", file=sys.stderr
         )
     if output is not None:
-        print(f"make it: soundstage generate --prompts {output} --model NAME", file=sys.stderr)
+        print(f"make it: soundstage rerun {shlex.quote(str(output))} --model NAME", file=sys.stderr)
     elif found.recipe is not None:
         print("its passes need a recipe of their own: -o FILE.json writes it beside", file=sys.stderr)

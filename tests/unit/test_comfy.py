@@ -23,7 +23,7 @@ from soundstage.compat.comfy.values import expression
 from soundstage.compat.comfy.workflow import Workflow, import_workflow
 from soundstage.request.recipes import read_recipe, recipe_named
 from soundstage.sampling import schedules
-from tests.comfy_graphs import Prompt, as_editor, as_subgraph, node, one_pass, two_passes, with_guide
+from tests.comfy_graphs import REFINE, Prompt, as_editor, as_subgraph, node, one_pass, two_passes, with_guide
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,6 +127,105 @@ def test_each_pass_has_its_strength_of_guides(tmp_path: Path) -> None:
     assert [one.guide_strength for one in found.recipe.passes] == [None, 1.0]
     graph["50"]["inputs"]["strength"] = 0.7
     assert read(tmp_path, graph).request.recipe == "fast"
+
+
+def test_nodes_with_several_pictures_give_a_guide_for_each(tmp_path: Path) -> None:
+    Image.new("RGB", (800, 1200)).save(tmp_path / "a.png")
+    graph = one_pass()
+    graph["30"] = node("LoadImage", image="a.png")
+    graph["31"] = node(
+        "ImageResizeKJv2", width=640, height=960, keep_proportion="resize", divisible_by=32, image=["30", 0]
+    )
+    graph["6"]["inputs"] |= {"width": ["31", 1], "height": ["31", 2]}
+    graph["33"] = node("LTXVAddGuideMulti", num_guides="2", positive=["5", 0], negative=["5", 1])
+    for i, (frame, strength) in enumerate(((0, 1.0), (48, 0.5)), 1):
+        graph["33"]["inputs"] |= {
+            f"num_guides.{name}_{i}": value
+            for name, value in {"image": ["31", 0], "frame_idx": frame, "strength": strength}.items()
+        }
+    graph["33"]["inputs"]["latent"] = ["6", 0]
+    graph["9"]["inputs"]["video_latent"] = ["33", 2]
+    found = read(tmp_path, graph)
+    assert found.request.size == (640, 960)
+    assert [(one.frame, one.strength, one.attention, one.mode) for one in found.request.guides] == [
+        (0, 1.0, 1.0, "guide"),
+        (48, 0.5, 0.5, "guide"),
+    ]
+    assert read(tmp_path, as_editor(graph)).request == found.request
+    graph["33"] = node("LTXVImgToVideoInplaceKJ", num_images="2", latent=["6", 0])
+    for i, index in enumerate((0, 40), 1):
+        graph["33"]["inputs"] |= {
+            f"num_images.{name}_{i}": value
+            for name, value in {"image": ["31", 0], "index": index, "strength": 0.8}.items()
+        }
+    graph["9"]["inputs"]["video_latent"] = ["33", 0]
+    placed = [(one.frame, one.mode) for one in read(tmp_path, graph).request.guides]
+    assert placed == [(0, "replace"), (33, "replace")]  # latent 5 holds frames 33 to 40
+
+
+def test_patches_of_speed_are_passed_over_and_nag_is_guidance(tmp_path: Path) -> None:
+    graph = one_pass()
+    graph["13"]["inputs"] |= {"cfg": 1.0, "model": ["42", 0]}
+    graph["40"] = node("LTXVChunkFeedForward", chunks=2, model=["1", 0])
+    graph["41"] = node("PathchSageAttentionKJ", sage_attention="auto", model=["40", 0])
+    graph["43"] = node("CLIPTextEncode", text="static", clip=["2", 0])
+    graph["42"] = node(
+        "LTX2_NAG", nag_scale=9.0, nag_alpha=0.2, nag_tau=2.0, model=["41", 0], nag_cond_video=["43", 0]
+    )
+    found = read(tmp_path, graph)
+    assert found.request.video_scales["nag"] == 9.0
+    assert found.request.video_scales["nag_alpha"] == 0.2
+    assert found.request.audio_scales.get("nag", 0) == 0
+    assert found.request.negative_prompt == "static"
+    assert len(left(found)) == 1
+    graph["13"]["inputs"]["cfg"] = 3.0
+    assert any("NAG has another text" in text for text in left(read(tmp_path, graph)))
+
+
+def test_a_seed_below_0_is_drawn(tmp_path: Path) -> None:
+    graph = one_pass(n50=node("Seed (rgthree)", seed=-1))
+    graph["12"]["inputs"]["noise_seed"] = ["50", 0]
+    found = read(tmp_path, graph)
+    assert "seed" not in found.to_dict()
+    assert any("drawn for each run" in text for text in left(found))
+
+
+def from_clip() -> Prompt:
+    """Return a graph that makes a clip anew from a noise level below 1, and keeps its sound."""
+    graph = one_pass(n10=node("ManualSigmas", sigmas=REFINE))
+    graph["30"] = node("LoadVideo", file="a.mp4")
+    graph["31"] = node("GetVideoComponents", video=["30", 0])
+    graph["32"] = node("ImageScale", upscale_method="lanczos", width=320, height=192, image=["31", 0])
+    graph["33"] = node("VAEEncode", pixels=["32", 0], vae=["1", 2])
+    graph["14"]["inputs"]["latent_image"] = ["33", 0]
+    graph["16"]["inputs"]["samples"] = ["14", 0]
+    graph["18"]["inputs"]["audio"] = ["31", 1]
+    return graph
+
+
+def test_a_clip_that_is_encoded_is_what_the_first_pass_starts_from(tmp_path: Path) -> None:
+    found = read(tmp_path, from_clip())
+    assert found.recipe is not None
+    assert found.recipe.passes[0].start == "source"
+    assert found.request.size == (320, 192)
+    assert found.request.modalities == {"video", "audio"}
+    assert found.request.source is not None
+    assert found.request.source.modalities == {"video"}
+    beside = from_clip()
+    beside["34"] = node("LoadAudio", audio="b.wav")
+    beside["18"]["inputs"]["audio"] = ["34", 0]
+    found = read(tmp_path, beside)
+    assert found.request.modalities == {"video"}
+    assert "the sound of b.wav, put beside the finished clip, is not carried" in left(found)
+
+
+def test_what_is_cut_from_a_clip_is_noted(tmp_path: Path) -> None:
+    graph = from_clip()
+    graph["30"] = node("VHS_LoadVideo", video="a.mp4", skip_first_frames=10, select_every_nth=1, force_rate=0)
+    graph["32"]["inputs"]["image"] = ["30", 0]
+    told = " ".join(left(read(tmp_path, graph)))
+    assert "skip_first_frames is not carried" in told
+    assert "select_every_nth" not in told
 
 
 def dubbed() -> Prompt:
@@ -456,9 +555,19 @@ def test_a_workflow_is_found_in_pictures_and_clips(tmp_path: Path) -> None:
         ('{"nodes": [', "is not JSON that can be read"),
         ("[" * 100_000, "is not JSON that can be read"),
         ("[1, 2]", "holds no ComfyUI workflow"),
-        ('{"prompt": "A ball."}', "holds no ComfyUI workflow"),
-        ('{"nodes": [], "links": []}', "without LTX nodes"),
-        (json.dumps({"1": node("SaveImage"), "2": node("KSampler")}), "without LTX nodes"),
+        ('{"nodes": [], "links": []}', "has no LTX nodes"),
+        (json.dumps({"1": node("SaveImage"), "2": node("KSampler")}), "has no LTX nodes"),
+        ('{"prompt": "A ball."}', "is a request already; make its clip by `soundstage rerun`"),
+        (
+            json.dumps(
+                {
+                    "1": node("LTXVConditioning"),
+                    "2": node("TurboSampler", positive=["1", 0]),
+                    "3": node("SaveVideo", video=["2", 0]),
+                }
+            ),
+            "makes its clip by TurboSampler (node 2), which is not known here",
+        ),
         (json.dumps({"1": node("LTXVConditioning")}), "none that saves what they make"),
         (json.dumps(one_pass(n3=node("CLIPTextEncode", text=" "))), "has no prompt that can be read"),
         (json.dumps(one_pass(n6=node("LTXVCropGuides", latent=["9", 0]))), "links that go in a circle"),
@@ -478,6 +587,7 @@ def test_files_without_a_workflow_are_told_in_a_sentence(tmp_path: Path) -> None
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     for file, words in (
         (png(tmp_path / "plain.png"), "holds no ComfyUI workflow"),
+        (png(tmp_path / "a.png", parameters="a cat, Steps: 20"), "settings of another program"),
         (tmp_path / "bad.png", "is not a picture that can be read"),
         (tmp_path / "bad.mp4", "holds no ComfyUI workflow that can be read"),
         (tmp_path / "none.json", "is not a file"),
@@ -536,7 +646,7 @@ def test_the_command_prints_a_request_and_what_was_carried(tmp_path: Path) -> No
     assert told.stdout.strip() == str(tmp_path / "out.json")
     assert "carried over:\n" in told.stderr
     assert "ltx-2.3-22b-dev.safetensors, published as ltx-2.3-22b-dev" in told.stderr
-    assert f"soundstage generate --prompts {tmp_path / 'out.json'} --model NAME" in told.stderr
+    assert f"soundstage rerun {tmp_path / 'out.json'} --model NAME" in told.stderr
     assert (tmp_path / "out.yaml").is_file()
     again = CliRunner().invoke(app, ["import-workflow", str(file), "-o", str(tmp_path / "out.json")])
     assert again.exit_code == 2

@@ -11,6 +11,10 @@ from soundstage.errors import MediaError, RequestError
 
 MAX_BYTES = 2**26  # of a workflow
 PICTURES = {".png", ".webp", ".jpg", ".jpeg", ".apng", ".gif", ".avif"}
+OTHERS = {  # texts of other programs, and what to do with a file that has one
+    "soundstage": "was made by Soundstage, not by ComfyUI; `soundstage show` prints its request",
+    "parameters": "has settings of another program than ComfyUI; give its prompt to `soundstage generate`",
+}
 FORMS = ("prompt", "workflow")  # what was run comes first: its values are those of the clip
 _EXIF, _COMMENT = 0x8769, 0x9286
 
@@ -32,10 +36,9 @@ def workflow_in(path: Path) -> Any:
     for form in FORMS:
         if form in texts:
             return _parsed(texts[form], f"the {form} in {path}")
-    if "soundstage" in texts:
-        raise RequestError(
-            f"{path} was made by Soundstage, not by ComfyUI; `soundstage show` prints its request"
-        )
+    for name in texts:
+        if name in OTHERS:
+            raise RequestError(f"{path} {OTHERS[name]}")
     raise RequestError(
         f"{path} holds no ComfyUI workflow; give the workflow's .json, or a file saved with it"
     )
@@ -79,7 +82,7 @@ def _picture_texts(path: Path) -> Iterator[tuple[str, str]]:
             values = [*exif.values(), exif.get_ifd(_EXIF).get(_COMMENT)]
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise RequestError(f"{path} is not a picture that can be read ({error})") from error
-    yield from ((form, held[form]) for form in FORMS if isinstance(held.get(form), str))
+    yield from ((form, held[form]) for form in (*FORMS, *OTHERS) if isinstance(held.get(form), str))
     for value in values:
         yield from _tagged(value)
 

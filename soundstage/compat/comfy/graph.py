@@ -116,6 +116,8 @@ def _of_prompt(data: Any, where: str) -> dict[str, ComfyNode]:
     known = {
         str(key): entry for key, entry in entries if isinstance(entry, Mapping) and "class_type" in entry
     }
+    if not known and isinstance(data, Mapping) and isinstance(data.get("prompt"), str):
+        raise RequestError(f"{where} is a request already; make its clip by `soundstage rerun`")
     if not known:
         raise RequestError(f"{where} holds no ComfyUI workflow; save one by Export, or by Export (API)")
     return {key: _prompt_node(key, entry, known) for key, entry in known.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from soundstage.compat.comfy.graph import ComfyNode, Graph, Link
@@ -12,9 +12,12 @@ from soundstage.compat.comfy.notes import Notes
 from soundstage.compat.comfy.values import NodeValues, file_name
 from soundstage.types import UpsamplerRole
 
+MAX_PICTURES = 100  # of one node
 CELL, STRIDE = 32, 8  # pixels and frames of a latent
 _LATENT_INPUTS = ("latent", "samples", "latents", "latent_image", "av_latent", "video_latent")
-_IMAGE_INPUTS = ("image", "images", "input", "video", "pixels", "frames", "image_a", "image1", "source")
+BLACK = {"black", "0, 0, 0", "0,0,0", "#000000"}
+# What VHS_LoadVideo may change of a clip, and the value beside 0 that changes nothing.
+CUTS = {"force_rate": 0, "skip_first_frames": 0, "select_every_nth": 1, "frame_load_cap": 0}
 
 
 @dataclass
@@ -65,6 +68,7 @@ class Picture:
     crf: int | None = None
     crop: str | None = None
     factor: float = 1.0
+    resized: bool = False
 
 
 class LatentReader:
@@ -76,7 +80,9 @@ class LatentReader:
             "empty video": self._read_empty_video,
             "empty audio": self._read_empty_audio,
             "first picture": self._read_first_picture,
+            "pictures in place": self._read_pictures_in_place,
             "guide": self._read_guide,
+            "guides": self._read_guides,
             "reference": self._read_reference,
             "upsampler": self._read_upsampler,
             "source video": self._read_source_video,
@@ -189,6 +195,18 @@ class LatentReader:
             return
         self._guide(node, shape, {"frame": 0, "mode": "replace"})
 
+    def _read_pictures_in_place(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
+        for one in _each(node, self.values.of(node, "num_images")):
+            if isinstance(one.inputs.get("image"), Link) and "index" in one.inputs:
+                index = int(self.values.number(one, "index", 0) or 0)
+                frame = index if index < 0 else max(0, (index // STRIDE - 1) * STRIDE + 1)
+                self._guide(one, shape, {"frame": frame, "mode": "replace"})
+
+    def _read_guides(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
+        for one in _each(node, self.values.of(node, "num_guides")):
+            if isinstance(one.inputs.get("image"), Link):
+                self._read_guide(one, shape, side)
+
     def _read_guide(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
         if isinstance(node.inputs.get("iclora_parameters"), Link):
             self._read_reference(node, shape, side)  # an in-context LoRA's clip, at the LoRA's own scale
@@ -208,6 +226,8 @@ class LatentReader:
         guide = {"image": picture.file, **fields, "strength": strength, "crf": picture.crf or 0}
         if "crf" in node.inputs:
             guide["crf"] = int(self.values.number(node, "crf", 29) or 0)
+        if picture.crop is not None:
+            guide["crop"] = picture.crop
         if self.values.of(node, "crop") == "disabled":
             guide["crop"] = "stretch"
         if fields["mode"] == "guide":  # ComfyUI lets a weak guide be attended to less, too
@@ -227,7 +247,7 @@ class LatentReader:
                 node, "its clip is made by other nodes; save it to a file and give it as a reference"
             )
             return
-        crop = "stretch" if self.values.of(node, "crop") == "disabled" else "center"
+        crop = "stretch" if self.values.of(node, "crop") == "disabled" else picture.crop or "center"
         strength = self.values.number(node, "strength", 1.0)
         reference = {"video": picture.file, "strength": strength, "crop": crop}
         if isinstance(node.inputs.get("latent_downscale_factor"), (int, float)):
@@ -256,6 +276,7 @@ class LatentReader:
         if picture is not None and picture.file is not None:
             shape.source = {**(shape.source or {}), "video": picture.file}
             self.notes.carry(node, "source", picture.file)
+            self._resized_source(node, picture, shape)
         elif picture is not None and picture.node is not None:
             shape.before = picture.node
             if picture.factor > 1:
@@ -267,6 +288,19 @@ class LatentReader:
             self.notes.leave(
                 node, "its clip is made by other nodes; save it to a file and give it as the source"
             )
+
+    def _resized_source(self, node: ComfyNode, picture: Picture, shape: LatentShape) -> None:
+        """Take the size to which a source is brought, where that is not the size of its file."""
+        if not picture.resized:
+            return
+        size = self.values.size(node.inputs.get("pixels"))
+        if size is None:
+            self.notes.leave(
+                node, "its clip is resized by its own size; give --inputs, or size in the request"
+            )
+            return
+        shape.width, shape.height = (max(1, side // CELL) * CELL for side in size)
+        self.notes.carry(node, "size", f"{shape.width}x{shape.height}")
 
     def _read_source_audio(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
         sound = self.sound(node.inputs.get("audio"))
@@ -337,6 +371,21 @@ class LatentReader:
                 node, "resize_type.multiplier"
             )
             found.factor *= factor or 1.0
+        elif node.type == "ImageFromBatch" and self.values.number(node, "batch_index", 0):
+            self.notes.leave(node, "batch_index is not carried; the clip begins with its first frame")
+        found.crop = self._crop(node) or found.crop
+        found.resized |= node.type != "LTXVPreprocess"
+
+    def _crop(self, node: ComfyNode) -> str | None:
+        """Return how a node fits a picture to a size, where that is not by cutting off what is beside it."""
+        names = ("keep_proportion", "crop", "resize_type.crop")
+        way = next((str(self.values.of(node, name)) for name in names if name in node.inputs), "")
+        if node.type == "ResizeAndPadImage" or way.startswith("pad"):
+            if str(self.values.of(node, "padding_color", self.values.of(node, "pad_color"))) not in BLACK:
+                self.notes.leave(node, "its colour is not carried; pictures are padded with black")
+            return "pad"
+        sides = (self.values.number(node, name) for name in node.inputs if name.endswith(("width", "height")))
+        return "stretch" if way in ("stretch", "disabled") and all(sides) else None
 
     def _made(self, found: Picture, node: ComfyNode, slot: int) -> Picture | None:
         """Return the sampling node that a decoded picture comes from."""
@@ -355,7 +404,8 @@ class LatentReader:
             self.notes.read.add(node.id)
             kind = NODES.get(node.type)
             if kind is not None and kind.role == "file":
-                start += self.values.number(node, "start_time", 0.0) or 0.0
+                for name in ("start_time", "seek_seconds"):
+                    start += self.values.number(node, name, 0.0) or 0.0
                 return {"file": self.named(node), **({"start_s": start} if start else {})}
             start += (
                 (self.values.number(node, "start_index", 0.0) or 0.0)
@@ -364,6 +414,8 @@ class LatentReader:
             )
             if kind is None or kind.role not in ("audio", "image"):
                 return None
+            if node.type == "MelBandRoFormerSampler":
+                self.notes.leave(node, "voice and music are not parted here; the whole sound is taken")
             at = self.arrive(node.inputs.get(kind.through[0]))
         return None
 
@@ -371,6 +423,11 @@ class LatentReader:
         """Return the file of a loading node: where it is, or its name if it is not found."""
         name = file_name(self.values, node)
         path = self.values.find(name)
+        for cut in CUTS:
+            if self.values.number(node, cut, 0) not in (0, CUTS[cut]):
+                self.notes.leave(
+                    node, f"{cut} is not carried; the file is read from its start, at its own rate"
+                )
         if path is None:
             self.notes.leave(node, f"the file '{name}' is not here; give its folder by --inputs, or its path")
         return name if path is None else str(path.resolve())
@@ -408,3 +465,17 @@ class LatentReader:
         at = self.arrive(link)
         if at is not None:
             self.notes.read |= set(self.graph.upstream(at[0]))
+
+
+def _each(node: ComfyNode, count: Any) -> list[ComfyNode]:
+    """Return a node with several pictures as nodes with one each, the last first: image_2 becomes image."""
+    found = []
+    for i in range(min(int(count), MAX_PICTURES) if str(count).isdigit() else 0, 0, -1):
+        ends = f"_{i}"
+        own = {
+            name.rpartition(".")[2].removesuffix(ends): value
+            for name, value in node.inputs.items()
+            if name.endswith(ends)
+        }
+        found.append(replace(node, inputs=own))
+    return found

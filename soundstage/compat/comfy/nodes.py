@@ -45,6 +45,7 @@ _DECODED = "nothing: the engine decodes, in tiles where memory asks for it"
 _RESIZED = "`crop`; the engine fits pictures to the result in one go"
 _DRAWN = "not carried: save the clip that it makes, and give it as a reference"
 _NUMBER = "the number or text that another node gets"
+_SPEED = "nothing: memory and fast paths are chosen here by the machine"
 _LORA = "`loras` with their strength, or a pass's distilled LoRA"
 _TEXT_FILES = "files for `--model`"
 _COND = "positive negative"
@@ -140,6 +141,12 @@ NODES: dict[str, NodeKind] = {
     "BasicGuider": _kind("guider", "guidance 1"),
     "LTXVDualCFGGuider": _kind("guider", "`video_guidance`, `audio_guidance`", "video_cfg audio_cfg"),
     "MultimodalGuider": _kind("guider", "`video_scales`, `audio_scales`, with stg_blocks", "skip_blocks"),
+    "LTX2_NAG": _kind(
+        "model",
+        "`video_scales`, `audio_scales`: nag, nag_alpha, nag_tau, with the text as `negative_prompt`",
+        "nag_scale nag_alpha nag_tau inplace",
+        "model",
+    ),
     "GuiderParameters": _kind(
         "guidance",
         "`video_scales` or `audio_scales`: cfg, stg, rescale, modality, skip_step",
@@ -210,6 +217,8 @@ NODES: dict[str, NodeKind] = {
     "LTXVImgToVideoInplace": _kind("first picture", _FIRST, "strength bypass", "latent"),
     "LTXVImgToVideoConditionOnly": _kind("first picture", _FIRST, "strength bypass", "latent"),
     "LTXVAddGuide": _kind("guide", _BESIDE, "frame_idx strength", f"{_COND} latent"),
+    "LTXVAddGuideMulti": _kind("guides", f"{_BESIDE}; several", "", f"{_COND} latent"),
+    "LTXVImgToVideoInplaceKJ": _kind("pictures in place", "`guides`, in place at their frames", "", "latent"),
     "LTXVAddGuideAdvanced": _kind(
         "guide",
         f"{_BESIDE}; `crf`, `crop`",
@@ -240,14 +249,27 @@ NODES: dict[str, NodeKind] = {
     "LoadVideo": _kind("file", "a clip's file", "file upload"),
     "VHS_LoadVideo": _kind("file", "a clip's file", "video"),
     "LoadAudio": _kind("file", "a sound's file", "audio"),
+    "VHS_LoadAudio": _kind("file", "a sound's file, from `seek_seconds`", "audio_file seek_seconds"),
     "VHS_LoadAudioUpload": _kind("file", "a sound's file, from `start_time`", "audio start_time duration"),
     "GetVideoComponents": _kind("image", "a clip's picture, sound and rate", "", "video video video"),
     "TrimAudioDuration": _kind("audio", "`audio.start_s`", "start_index duration", "audio"),
+    "MelBandRoFormerSampler": _kind("audio", "the whole sound: voice and music are not parted", "", "audio"),
+    "MelBandRoFormerModelLoader": _kind("other loader", "nothing: see MelBandRoFormerSampler", "model_name"),
     "LTXVPreprocess": _kind("image", "`guides.crf`", "img_compression", "image"),
     "ImageScale": _kind("image", _RESIZED, "upscale_method width height crop", "image"),
     "ImageScaleBy": _kind("image", _RESIZED, "upscale_method scale_by", "image"),
     "ImageScaleToMaxDimension": _kind("image", _RESIZED, "upscale_method largest_size", "image"),
     "ResizeImageMaskNode": _kind("image", _RESIZED, "", "input"),
+    "ImageScaleToTotalPixels": _kind("image", _RESIZED, "upscale_method megapixels", "image"),
+    "ImageResizeKJv2": _kind(
+        "image",
+        _RESIZED,
+        "width height upscale_method keep_proportion pad_color crop_position divisible_by device",
+        "image image image",
+    ),
+    "ResizeAndPadImage": _kind(
+        "image", _RESIZED, "target_width target_height padding_color interpolation", "image"
+    ),
     "ResizeImagesByLongerEdge": _kind("image", _RESIZED, "longer_edge", "images"),
     "Canny": _kind("drawn", _DRAWN, "low_threshold high_threshold", "image"),
     "CannyEdgePreprocessor": _kind("drawn", _DRAWN, "low_threshold high_threshold resolution", "image"),
@@ -274,9 +296,12 @@ NODES: dict[str, NodeKind] = {
     "LowVRAMCheckpointLoader": _kind("loader", _MODEL_FILE, "ckpt_name"),
     "UNETLoader": _kind("loader", _MODEL_FILE, "unet_name weight_dtype"),
     "UnetLoaderGGUF": _kind("loader", _MODEL_FILE, "unet_name"),
+    "UnetLoaderGGUFAdvanced": _kind("loader", _MODEL_FILE, "unet_name"),
     "DiffusionModelLoaderKJ": _kind("loader", _MODEL_FILE, "model_name"),
     "CLIPLoader": _kind("loader", _TEXT_FILES, "clip_name type device"),
     "DualCLIPLoader": _kind("loader", _TEXT_FILES, "clip_name1 clip_name2 type device"),
+    "CLIPLoaderGGUF": _kind("loader", _TEXT_FILES, "clip_name type"),
+    "DualCLIPLoaderGGUF": _kind("loader", _TEXT_FILES, "clip_name1 clip_name2 type"),
     "LTXAVTextEncoderLoader": _kind("loader", _TEXT_FILES, "text_encoder ckpt_name device"),
     "LTXVGemmaCLIPModelLoader": _kind("loader", _TEXT_FILES, "gemma_path ltxv_path max_length"),
     "VAELoader": _kind("loader", _MODEL_FILE, "vae_name"),
@@ -299,9 +324,32 @@ NODES: dict[str, NodeKind] = {
     "LTXICLoRALoaderModelOnly": _kind(
         "lora", f"{_LORA}; seen where references are", "lora_name strength_model", "model"
     ),
+    "LoraLoaderBypassModelOnly": _kind("lora", _LORA, "lora_name strength_model", "model"),
+    "LTX2LoraLoaderAdvanced": _kind(
+        "lora",
+        f"{_LORA}; factors of single layers: not carried",
+        "lora_name strength_model video video_to_audio audio audio_to_video other",
+        "model",
+    ),
     "LTXVQ8LoraModelLoader": _kind("lora", _LORA, "lora_name strength_model", "model"),
     "Power Lora Loader (rgthree)": _kind("lora", f"{_LORA}; those that are switched on", "", "model clip"),
     "LTXQ8Patch": _kind("model", "not carried: give `--weights int8` or `fp8`", "", "model"),
+    "LTX2AttentionTunerPatch": _kind("model", "not carried: the model runs without its factors", "", "model"),
+    "LTX2AudioLatentNormalizingSampling": _kind(
+        "model", "not carried: the model runs without its factors", "audio_normalization_factors", "model"
+    ),
+    **{
+        name: _kind("model", _SPEED, "", "model")
+        for name in (
+            "LTXVChunkFeedForward",
+            "LTX2MemoryEfficientSageAttentionPatch",
+            "LTX2SamplingPreviewOverride",
+            "PathchSageAttentionKJ",
+            "ModelPatchTorchSettings",
+            "TorchCompileModel",
+            "TorchCompileModelAdvanced",
+        )
+    },
     "ModelSamplingLTXV": _kind(
         "model", "the shift of BasicScheduler's simple list", "max_shift base_shift", "model"
     ),
@@ -314,6 +362,12 @@ NODES: dict[str, NodeKind] = {
     "INTConstant": _kind("value", _NUMBER, "value"),
     "FloatConstant": _kind("value", _NUMBER, "value"),
     "StringConstant": _kind("value", _NUMBER, "string"),
+    "Int": _kind("value", _NUMBER, "Number"),
+    "Float": _kind("value", _NUMBER, "Number"),
+    "String": _kind("value", _NUMBER, "String"),
+    "Text Multiline": _kind("value", _NUMBER, "text"),
+    "Seed (rgthree)": _kind("value", f"{_NUMBER}; below 0 a seed is drawn", "seed"),
+    "SimpleCalculatorKJ": _kind("value", _NUMBER, "expression"),
     "StringConcatenate": _kind("value", _NUMBER, "string_a string_b delimiter"),
     "ComfyMathExpression": _kind("value", _NUMBER, "expression"),
     "MathExpression|pysssss": _kind("value", _NUMBER, "expression"),
@@ -321,6 +375,7 @@ NODES: dict[str, NodeKind] = {
     "CM_FloatToInt": _kind("value", _NUMBER, "a"),
     "LTXFloatToInt": _kind("value", _NUMBER, "a"),
     "ComfySwitchNode": _kind("switch", "the way that is switched on", "switch"),
+    "LazySwitchKJ": _kind("switch", "the way that is switched on", "switch"),
     "InversionDemoLazySwitch": _kind("switch", "the way that is switched on", "switch"),
     "ImpactExecutionOrderController": _kind("image", "nothing: it orders the work", "", "signal value"),
     "PreviewAny": _kind("image", "nothing: it shows a value", "preview", "source"),
@@ -339,12 +394,23 @@ _RESIZE_VALUES = {
 }
 
 
+# The value that says how many pictures there are, and the values of each.
+_COUNTED = {
+    "LTXVAddGuideMulti": ("num_guides", "frame_idx", "strength"),
+    "LTXVImgToVideoInplaceKJ": ("num_images", "index", "strength"),
+}
+
+
 def widget_names(kind: str, values: Sequence[Any]) -> list[str]:
     """Return the names of a node's values, in the order in which the editor saves them."""
     if kind == "ResizeImageMaskNode":  # what follows depends on the way that is chosen
         chosen = str(values[0]) if values else ""
         more = (f"resize_type.{name}" for name in _RESIZE_VALUES.get(chosen, ()))
         return ["resize_type", *more, "scale_method"]
+    if kind in _COUNTED:
+        first, *others = _COUNTED[kind]
+        pairs = range(1, len(values) // len(others) + 1)
+        return [first, *(f"{first}.{name}_{i}" for i in pairs for name in others)]
     if kind.startswith("Power Lora Loader"):
         return [f"value_{i}" for i in range(len(values))]
     return list(NODES[kind].values) if kind in NODES else []

@@ -15,7 +15,7 @@ from soundstage.compat.comfy.notes import Notes
 from soundstage.compat.comfy.values import NodeValues
 from soundstage.errors import RequestError
 from soundstage.sampling import schedules
-from soundstage.sampling.sampler_info import sampler_key
+from soundstage.sampling.sampler_info import SAMPLER_INFO, sampler_key
 
 TYPES = {  # of ComfyUI's samplers by the node that is one
     "SamplerEulerAncestral": "euler_ancestral",
@@ -24,6 +24,12 @@ TYPES = {  # of ComfyUI's samplers by the node that is one
 }
 SAMPLERS = {"res_2s_ode": "res_2s", "euler_a": "euler_ancestral"}
 MAX_SEED = 2**63
+PATCHES = {  # what is not carried of nodes that change a model
+    "LTXQ8Patch": "8-bit weights are not carried; give --weights int8 or fp8",
+    "LTX2AttentionTunerPatch": "its factors of attention are not carried; the model runs without them",
+    "LTX2AudioLatentNormalizingSampling": "its factors are not carried; the model runs without them",
+}
+LAYERS = ("video", "video_to_audio", "audio", "audio_to_video", "other")  # of LTX2LoraLoaderAdvanced
 
 
 @dataclass
@@ -39,7 +45,8 @@ class Levels:
 class FoundPass:
     """Describe one pass.
 
-    node: its sampling node. shape: its latent. guide_strength: the one of all its guides, where the passes
+    node: its sampling node. shape: its latent. nag: the numbers of normalised attention guidance, by stream.
+    nag_text: the text that it steers away from. guide_strength: the one of all its guides, where the passes
     before have another. no_guides: other passes have guides, and it has none.
     """
 
@@ -53,9 +60,17 @@ class FoundPass:
     negative: str | None = None
     seed: int | None = None
     seed_from: ComfyNode | None = None
+    nag: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nag_text: str | None = None
     guide_strength: float | None = None
     no_guides: bool = False
     shape: LatentShape = field(default_factory=LatentShape)
+
+    @property
+    def guided(self) -> bool:
+        """Return whether a prediction of the negative prompt is made."""
+        pulled = any(scales.get("cfg") not in (1, None) for scales in (self.video, self.audio))
+        return pulled or SAMPLER_INFO[self.sampler].needs_negative
 
 
 class PassReader:
@@ -83,6 +98,7 @@ class PassReader:
             found.levels = self._levels(node.inputs.get("sigmas"))
             found.sampler = self._sampler(node.inputs.get("sampler"))
             self._noise(self.latents.arrive(node.inputs.get("noise")), found)
+        self._with_nag(found)
         if node.type == "LTXVNormalizingSampler":
             self.notes.leave(node, "its factors after each step are not carried; the pass runs without them")
         if node.type == "LTXVLoopingSampler":
@@ -115,7 +131,10 @@ class PassReader:
         if not isinstance(seed, (int, float)) or not math.isfinite(seed):
             self.notes.leave(node, "its seed is no number; another is taken")
             return
-        if not 0 <= int(seed) < MAX_SEED:
+        if seed < 0:
+            self.notes.leave(node, "its seed is drawn for each run; so it is here")
+            return
+        if int(seed) >= MAX_SEED:
             self.notes.leave(
                 node, f"seed {int(seed)} is outside 0 to 2^63 - 1; {int(seed) % MAX_SEED} is taken"
             )
@@ -246,10 +265,10 @@ class PassReader:
         name = TYPES.get(node.type) or str(self.values.of(node, "sampler_name", "")).rpartition("/")[2]
         if node.type == "SamplerEulerAncestral" and self.values.number(node, "eta", 1.0) == 0:
             name = "euler"  # without new noise they are one
-        elif (self.values.number(node, "eta", 1.0) or 0) not in (1.0,) and node.type != "KSamplerSelect":
-            self.notes.leave(
-                node, f"eta {self.values.of(node, 'eta')} is not carried; the sampler's own is taken"
-            )
+        elif node.type != "KSamplerSelect":
+            for part in ("eta", "s_noise"):
+                if (value := self.values.number(node, part, 1.0)) != 1.0:
+                    self.notes.leave(node, f"{part} {value:g} is not carried; the sampler's own is taken")
         return self._named_sampler(node, name)
 
     def _named_sampler(self, node: ComfyNode, name: str) -> str:
@@ -340,12 +359,39 @@ class PassReader:
             loras += reversed(self._loras(node)) if role == "lora" else ()
             if node.type == "LTXVReferenceAudio":
                 self.latents.identity(node, found.shape, "reference_audio")
-            elif node.type == "LTXQ8Patch":
-                self.notes.leave(node, "8-bit weights are not carried; give --weights int8 or fp8")
+            elif node.type == "LTX2_NAG":
+                self._nag(node, found)
+            elif node.type in PATCHES:
+                self.notes.leave(node, PATCHES[node.type])
             elif not role:
                 self.notes.leave(node, "this change of the model is not known, and left out")
             at = self.latents.arrive(node.inputs.get("model"))
         found.loras = loras[::-1]
+
+    def _nag(self, node: ComfyNode, found: FoundPass) -> None:
+        """Read normalised attention guidance, whose text is the negative prompt here."""
+        numbers = ("nag_scale", 11.0, "nag"), ("nag_alpha", 0.25, "nag_alpha"), ("nag_tau", 2.5, "nag_tau")
+        scales = {field: self.values.number(node, name, usual) for name, usual, field in numbers}
+        for side in ("video", "audio") if scales["nag"] else ():
+            text = self._text(node.inputs.get(f"nag_cond_{side}"), found)
+            if text is None:
+                continue
+            found.nag[side] = scales
+            found.nag_text = text
+            self.notes.carry(node, f"{side}_scales", _told(scales))
+
+    def _with_nag(self, found: FoundPass) -> None:
+        """Add normalised attention guidance to that of the guider; both have one negative prompt here."""
+        if not found.nag:
+            return
+        found.video, found.audio = (
+            found.video | found.nag.get("video", {}),
+            found.audio | found.nag.get("audio", {}),
+        )
+        if found.guided and found.negative != found.nag_text:
+            self.notes.tell("NAG has another text than the negative prompt of cfg, which is taken for both")
+        else:
+            found.negative = found.nag_text
 
     def _loras(self, node: ComfyNode) -> list[tuple[str, float, ComfyNode]]:
         if node.type == "Power Lora Loader (rgthree)":
@@ -355,6 +401,8 @@ class PassReader:
                 if isinstance(v, Mapping) and v.get("on", True) and v.get("lora")
             ]
             return [(str(v["lora"]), float(v.get("strength") or 0), node) for v in held]
+        if any(self.values.number(node, layer, 1.0) != 1.0 for layer in LAYERS):
+            self.notes.leave(node, "its factors of single layers are not carried; strength is that of all")
         strength = self.values.number(node, "strength_model", 1.0)
         return [(str(self.values.of(node, "lora_name", "")), 1.0 if strength is None else strength, node)]
 

@@ -11,7 +11,6 @@ from soundstage.errors import RequestError
 from soundstage.request.defaults import Defaults
 from soundstage.request.recipe import DISTILLED_LORA, Recipe
 from soundstage.request.recipes import shipped
-from soundstage.sampling.sampler_info import SAMPLER_INFO
 from soundstage.sampling.scales import words_of
 from soundstage.types import enlargement
 
@@ -64,6 +63,8 @@ def _pass(passes: Sequence[FoundPass], i: int, name: str) -> dict[str, Any]:
     if found.shape.upsample:
         data["upsample"] = list(found.shape.upsample)
         data["start"] = "previous" if i > 0 else "source"
+    elif i == 0 and starts_from_source(found):
+        data["start"] = "source"
     data |= levels_of(found)
     data |= {"sampler": found.sampler, "video": dict(found.video), "audio": dict(found.audio)}
     distilled = [strength for file, strength, _ in found.loras if is_distilled_lora(file)]
@@ -96,6 +97,12 @@ def _voice(passes: Sequence[FoundPass], i: int) -> dict[str, Any]:
     return {"identity": "soundtrack"} if passes[i].shape.whole_voice else {}
 
 
+def starts_from_source(found: FoundPass) -> bool:
+    """Return whether a pass begins with a clip, as noisy as its first level, and makes all of it anew."""
+    source = found.shape.source or {}
+    return "video" in source and "regenerate" not in source
+
+
 def levels_of(found: FoundPass) -> dict[str, Any]:
     """Return the fields of a pass's noise levels."""
     levels = found.levels
@@ -116,8 +123,7 @@ def file_of(recipe: Recipe) -> dict[str, Any]:
 
 def reads_negative(found: FoundPass) -> bool:
     """Return whether a pass reads the negative prompt."""
-    guided = any(scales.get("cfg") not in (1, None) for scales in (found.video, found.audio))
-    return guided or SAMPLER_INFO[found.sampler].needs_negative
+    return found.guided or bool(found.nag)
 
 
 def nearest_shipped(own: Recipe, *, seen: bool, heard: bool) -> tuple[Recipe, list[str]] | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soundstage.media.probe import Info
 
 MAX_LETTERS = 500  # of an expression
-_CONSTANTS = ("value", "string")
+_CONSTANTS = ("value", "string", "Number", "String", "text", "seed")
 _SUMS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -54,6 +54,11 @@ class NodeValues:
     def number(self, node: ComfyNode, name: str, default: float | None = None) -> float | None:
         """Return the number of an input; other values count as none."""
         found = self.of(node, name, default)
+        if isinstance(found, str):  # some constants are typed as text
+            try:
+                found = float(found)
+            except ValueError:
+                return default
         return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else default
 
     def value(self, given: Any) -> Any:
@@ -66,6 +71,9 @@ class NodeValues:
             return self._size_output(node, given.slot)
         if node.type == "EmptyImage":
             return None
+        if node.type == "ImageResizeKJv2":
+            size = self.size(Link(node.id, 0))
+            return size[given.slot - 1] if size is not None and given.slot in (1, 2) else None
         if node.type == "GetVideoComponents":
             return self._rate(node) if given.slot == 2 else None
         kind = NODES.get(node.type)
@@ -90,15 +98,16 @@ class NodeValues:
             return None if found is None else int(found)
         if node.type == "PreviewAny":
             return self.of(node, "source")
-        if "MathExpression" in node.type or node.type == "SimpleMath+":
+        if "MathExpression" in node.type or node.type in ("SimpleMath+", "SimpleCalculatorKJ"):
             found = self._sum(node)
             whole = slot == (0 if node.type in ("SimpleMath+", "MathExpression|pysssss") else 1)
             return int(found) if whole and found is not None else found
-        return next((self.of(node, name) for name in _CONSTANTS if name in node.inputs), None)
+        found = next((self.of(node, name) for name in _CONSTANTS if name in node.inputs), None)
+        return _number(found) if node.type in ("Int", "Float") else found
 
     def _sum(self, node: ComfyNode) -> float | None:
         text = str(self.of(node, "value" if node.type == "SimpleMath+" else "expression", ""))
-        names = {name.removeprefix("values."): self.value(value) for name, value in node.inputs.items()}
+        names = {name.rpartition(".")[2]: self.value(value) for name, value in node.inputs.items()}
         try:
             return expression(text, names)
         except (ValueError, TypeError, KeyError, ArithmeticError, SyntaxError, RecursionError):
@@ -149,14 +158,34 @@ class NodeValues:
             return self._scaled(size, self.number(node, "width", 0), self.number(node, "height", 0))
         if node.type == "ResizeImageMaskNode":
             return self._by_way(node, size)
+        if node.type == "ResizeAndPadImage":
+            return self._pair(node, "target_width", "target_height")
+        if node.type == "ImageResizeKJv2":
+            return self._by_proportion(node, size)
         if size is None:
             return None
+        if node.type == "ImageScaleToTotalPixels":
+            pixels = (self.number(node, "megapixels") or 0) * 1024 * 1024
+            return _times(size, math.sqrt(pixels / (size[0] * size[1])))
         if node.type == "ImageScaleBy":
             return _times(size, self.number(node, "scale_by"))
         if node.type in ("ImageScaleToMaxDimension", "ResizeImagesByLongerEdge"):
             longest = self.number(node, "largest_size" if "Max" in node.type else "longer_edge")
             return _times(size, longest / max(size)) if longest else None
         return size
+
+    def _by_proportion(self, node: ComfyNode, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Return the size that ImageResizeKJv2 makes by the way that is chosen."""
+        width, height = (int(self.number(node, name) or 0) for name in ("width", "height"))
+        way = str(self.of(node, "keep_proportion", "stretch"))
+        if way in ("resize", "total_pixels"):
+            made = None if size is None else _fitted(size, width, height, whole=way == "resize")
+        elif size is not None and way in ("stretch", "crop"):
+            made = (width or size[0], height or size[1])
+        else:
+            made = self._pair(node, "width", "height")
+        step = int(self.number(node, "divisible_by") or 1) or 1
+        return None if made is None else (made[0] // step * step, made[1] // step * step)
 
     def _by_way(self, node: ComfyNode, size: tuple[int, int] | None) -> tuple[int, int] | None:
         """Return the size that ResizeImageMaskNode makes by the way that is chosen."""
@@ -258,6 +287,22 @@ def _worked_out(part: ast.expr, names: Mapping[str, Any]) -> float:
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in _FUNCTIONS:
         return float_or_int(_FUNCTIONS[part.func.id](*(_worked_out(arg, names) for arg in part.args)))
     raise ValueError(f"{type(part).__name__} is no part of a sum")
+
+
+def _fitted(size: tuple[int, int], width: int, height: int, *, whole: bool) -> tuple[int, int] | None:
+    """Return a picture's size within another, or with as many pixels. A side of 0 is left to the picture."""
+    if not whole:
+        return _times(size, math.sqrt(width * height / (size[0] * size[1])))
+    factors = [wanted / own for wanted, own in zip((width, height), size, strict=True) if wanted]
+    return _times(size, min(factors, default=1.0))
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is; other values as they are."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
 
 
 def float_or_int(value: Any) -> float:

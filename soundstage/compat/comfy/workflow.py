@@ -93,6 +93,16 @@ def import_workflow(
     return _Reading(graph, file, [Path(folder) for folder in folders]).workflow(node, prompt)
 
 
+@dataclass
+class _Ends:
+    """Describe what a node saves: the sampling nodes of picture and sound, or the sound's file; the rate."""
+
+    picture: ComfyNode | None = None
+    sound: ComfyNode | None = None
+    sound_file: str | None = None
+    rate: float | None = None
+
+
 class _Reading:
     """One reading of a graph, from a node that saves back to the nodes that load."""
 
@@ -116,12 +126,12 @@ class _Reading:
     def workflow(self, node: str | None, prompt: str | None) -> Workflow:
         """Return the request of the chosen output."""
         output = self._output(node)
-        picture, sound, made = self._ends(output)
-        passes = self._chain(picture or sound)
+        ends = self._ends(output)
+        passes = self._chain(ends.picture or ends.sound)
         fields = self._fields(passes, prompt)
-        fields |= self._modalities(passes, picture, sound)
-        self._rate(fields, passes, made)
-        recipe = self._recipe(fields, passes, sound)
+        fields |= self._modalities(passes, ends, fields.get("source"))
+        self._rate(fields, passes, ends.rate)
+        recipe = self._recipe(fields, passes, ends.sound)
         self._unread(output)
         self._generation()
         self.notes.tell("ComfyUI draws its noise otherwise: the same seed makes another clip here")
@@ -135,18 +145,14 @@ class _Reading:
         ranked = sorted(((self._samplers(n), n) for n in ends), key=lambda pair: -len(pair[0]))
         ranked = [(found, one) for found, one in ranked if found]
         if not any("LTX" in one.type for one in self.graph.nodes.values()):
-            raise RequestError(
-                f"{self.file} is a ComfyUI workflow without LTX nodes, which no request stands for"
-            )
+            raise RequestError(f"{self.file} has no LTX nodes; give a ComfyUI workflow of LTX-2 or LTX-Video")
         if asked is not None:
             chosen = next((pair for pair in ranked if pair[1].id == asked), None)
             if chosen is None:
                 listed = ", ".join(str(one) for _, one in ranked) or "none"
                 raise RequestError(f"node {asked} saves nothing that is sampled; those that do are {listed}")
         elif not ranked:
-            raise RequestError(
-                f"{self.file} has LTX nodes, but none that saves what they make; add a SaveVideo node"
-            )
+            raise RequestError(self._unsaved(ends))
         else:
             chosen = ranked[0]
         told = {frozenset(chosen[0])}
@@ -155,6 +161,15 @@ class _Reading:
                 told.add(frozenset(found))
                 self.notes.tell(f"{one} is another clip; give --node {one.id} to read it")
         return chosen[1]
+
+    def _unsaved(self, ends: Sequence[ComfyNode]) -> str:
+        """Return why no clip of a graph with LTX nodes is found."""
+        behind = (node for end in ends for node in self._needed(end).values())
+        other = next((n for n in behind if n.type not in NODES and "sampl" in n.type.lower()), None)
+        if other is None:
+            return f"{self.file} has LTX nodes, but none that saves what they make; add a SaveVideo node"
+        known = ", ".join(name for name, kind in NODES.items() if kind.role == "sampler")
+        return f"{self.file} makes its clip by {other}, which is not known here; known are {known}"
 
     def _samplers(self, node: ComfyNode) -> set[str]:
         return {
@@ -174,29 +189,36 @@ class _Reading:
 
     # --- The way back ---
 
-    def _ends(self, output: ComfyNode) -> tuple[ComfyNode | None, ComfyNode | None, float | None]:
-        """Return the sampling nodes whose picture and sound are saved, and the rate of the file."""
+    def _ends(self, output: ComfyNode) -> _Ends:
+        """Return what a saving node saves."""
         self.notes.read.add(output.id)
+        ends = _Ends()
         if "audio" in output.type.lower():
-            return None, self._sampled(output.inputs.get("audio")), None
+            ends.sound = self._sampled(output.inputs.get("audio"))
+            return ends
         at: tuple[ComfyNode, int] | None = (output, 0)
-        rate: float | None = None
-        sound: ComfyNode | None = None
         while at is not None:
             node, slot = at
             self.notes.read.add(node.id)
             role = NODES[node.type].role if node.type in NODES else ""
-            rate = rate or next(
+            ends.rate = ends.rate or next(
                 (r for n in ("fps", "frame_rate") if (r := self.values.number(node, n))), None
             )
             if isinstance(node.inputs.get("audio"), Link):
-                sound = sound or self._sampled(node.inputs["audio"])
+                ends.sound = ends.sound or self._sampled(node.inputs["audio"])
+                ends.sound_file = None if ends.sound else self._file_of(node.inputs["audio"])
             if role in ("decode", "sampler"):
-                return self._sampled(Link(node.id, slot)), sound, rate
+                ends.picture = self._sampled(Link(node.id, slot))
+                return ends
             if not role:
                 self.notes.leave(node, "what it does to the finished clip is not known, and left out")
             at = self.latents.arrive(node.inputs.get(self._picture_input(node)))
-        return None, sound, rate
+        return ends
+
+    def _file_of(self, link: Any) -> str | None:
+        """Return the file whose sound is saved, if it is one."""
+        sound = self.latents.sound(link)
+        return None if sound is None else sound["file"]
 
     def _picture_input(self, node: ComfyNode) -> str:
         if node.type in NODES and NODES[node.type].through:
@@ -317,6 +339,8 @@ class _Reading:
             source = None
         if source is not None:
             source.setdefault("modalities", ["video"])
+            if not frozen:
+                self._kept_sound(source, kept)
             kept = None
         if audio is None and kept is not None and frozen:
             audio = kept
@@ -325,6 +349,14 @@ class _Reading:
                 f"the sound of {kept['file']} is given without a mask of 0, and noise takes its place"
             )
         return {**fields, "source": source, "audio": audio}
+
+    def _kept_sound(self, source: dict[str, Any], sound: dict[str, Any] | None) -> None:
+        """Note that a sound which is made anew with its clip is kept here, and give it if it is another's."""
+        if sound is None or "audio" in source["modalities"]:
+            return
+        self.notes.tell(f"the sound of {sound['file']} is kept as it is, and not made anew with the picture")
+        if sound["file"] != source["video"]:
+            source["audio"] = sound["file"]
 
     def _once(self, passes: Sequence[FoundPass], name: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return the pictures or clips of all passes, each as the first that has it gives it."""
@@ -369,20 +401,27 @@ class _Reading:
             path = self.find(file.replace("\\", "/"))
             if path is None:
                 self.notes.tell(
-                    f"the LoRA {file} is not here; give its folder by --inputs, or its path in the request"
+                    f"the LoRA {file} is not here; give its folder by --inputs, or its path in the request, "
+                    "or make the clip with --without lora"
                 )
             lora: dict[str, Any] = {"path": str(path.resolve()) if path else file, "strength": strength}
             found.append(lora if len(where) == len(passes) else {**lora, "passes": where})
         return found
 
     def _modalities(
-        self, passes: Sequence[FoundPass], picture: ComfyNode | None, sound: ComfyNode | None
+        self, passes: Sequence[FoundPass], ends: _Ends, source: dict[str, Any] | None
     ) -> dict[str, Any]:
-        if picture is None:
+        if ends.picture is None:
             return {"modalities": ["audio"]}
+        heard = {source.get("video")} if source else set()
+        heard |= {one.shape.audio["file"] for one in passes if one.shape.audio}
+        if ends.sound_file is not None and ends.sound_file not in heard:
+            self.notes.tell(f"the sound of {ends.sound_file}, put beside the finished clip, is not carried")
         if all(one.shape.sound == "none" for one in passes):
-            return {"modalities": ["video"]}
-        if sound is None and all(one.shape.audio is None for one in passes):
+            if ends.sound_file is None or ends.sound_file not in heard:
+                return {"modalities": ["video"]}
+            self.notes.tell("the passes hear the sound of the source, which they do not in the workflow")
+        elif ends.sound is None and ends.sound_file is None and not heard:
             self.notes.tell("the workflow makes sound and does not save it; it is in the clip here")
         return {}
 

@@ -28,31 +28,11 @@ from soundstage.cli.file_defaults import WITHOUT, of_file
 from soundstage.cli.log import LOG, PROVIDED
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.options import TABLE, TableOption, Values
+from soundstage.cli.rivals import GIVES_WAY, options_of_word
 from soundstage.cli.variables import OWN
 from soundstage.errors import RequestError
 
 EVERYWHERE = ("json", "verbose", "log")  # options that mean the same in every command
-
-# A default gives way to these, where they are typed or set nearer: both at once would collide, or the one
-# behind would hide what was asked for.
-GIVES_WAY: dict[str, tuple[str, ...]] = {
-    "seed": ("seeds",),
-    "seeds": ("seed", "takes"),
-    "takes": ("seeds",),
-    "prompts": ("prompt",),
-    "duration_s": ("num_frames", "video"),
-    "num_frames": ("duration_s", "video"),
-    "steps": ("sigmas",),
-    "schedule": ("sigmas",),
-    "sigmas": ("steps", "schedule"),
-    "video_guidance": ("guidance",),
-    "audio_guidance": ("guidance",),
-    "video_negative_prompt": ("negative_prompt",),
-    "audio_negative_prompt": ("negative_prompt",),
-    "size": ("video",),
-    "fps": ("video",),
-    "thin": ("video",),
-}
 _VALUES = (str, int, float, tuple, list)  # what click's parser has for what is typed
 
 
@@ -111,14 +91,9 @@ def _is_nearer(names: Sequence[str], nearer: Mapping[str, int], rank: int) -> bo
 
 def _without_rivals(default: Default, nearer: Mapping[str, int]) -> Default:
     """Return a default of --video-scale or --audio-scale without values whose own options are set nearer."""
-    rivals = {
-        "cfg": ("guidance", default.name.replace("scale", "guidance")),
-        "stg": ("stg",),
-        "modality": ("modality_guidance",),
-        "rescale": ("rescale",),
-    }
     names = [text.partition("=")[0].strip() for text in default.value]
-    kept = [not _is_nearer(rivals.get(name, ()), nearer, default.rank) for name in names]
+    rivals = [options_of_word(f"{default.name}s", name) for name in names]
+    kept = [not _is_nearer(own, nearer, default.rank) for own in rivals]
     return replace(default, value=list(itertools.compress(default.value, kept)))
 
 

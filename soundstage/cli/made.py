@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MediaError, RequestError
+from soundstage.request.take import ASKED, WINDOWS, stored_take
 
 MAX_JSON_BYTES = 2**24
-WINDOWS = "window-*.safetensors"  # finished ones of a take
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ def read_made(path: Path) -> Made:
 
 def _of_folder(folder: Path) -> Made:
     from soundstage.clip import read_provenance
-    from soundstage.request.take import ASKED, stored_take
 
     stored = stored_take(folder)
     if stored:

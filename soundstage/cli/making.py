@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import soundstage
-from soundstage.cli.announcing import LOADING, announce, asking_gpu
-from soundstage.cli.batch import Tally, about, asked_for, in_short, many_options, prompts_option
-from soundstage.cli.defaults import without_unused
+from soundstage.cli.announcing import LOADING, announce
+from soundstage.cli.batch import Tally, in_short, many_options, prompts_option
+from soundstage.cli.command_plans import as_typed, planned_clips, print_plans
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
 from soundstage.cli.options import Values, with_options
@@ -22,7 +21,6 @@ from soundstage.cli.printing import json_text, print_rows
 from soundstage.cli.rerun import Again, read_again, rerun_options
 from soundstage.cli.results import Results, Saved, all_results
 from soundstage.cli.run_times import RunTimes
-from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
 from soundstage.request.words import file_fields, guide_fields
 
@@ -87,9 +85,9 @@ def plan(prompt: str, **values: Any) -> None:
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
     say = _sayer(quiet=False)
-    work = _planned([prompt], values, say)
+    work = planned_clips([prompt], values, say)
     _print_unknown_words(work.stage, prompt, say)
-    _print_plans(work, values, say)
+    print_plans(work, values, say)
 
 
 @click.command(cls=OfficialFlags)
@@ -250,11 +248,11 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     values = values | fixed
-    work = stage, plans, choices, notes = _planned(prompts, values, say, again)
+    work = stage, plans, choices, notes = planned_clips(prompts, values, say, again)
     for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
         _print_unknown_words(stage, prompt, say)
     if values["plan"]:
-        _print_plans(work, values, say)
+        print_plans(work, values, say)
         return
     with (
         all_results(plans, values) as (named, sheet),
@@ -288,7 +286,7 @@ def _rendered(
     from soundstage.cli.preview import preview_every, previewing
     from soundstage.rendering.bars import ProgressBars
 
-    shown = _as_typed(planned)
+    shown = as_typed(planned)
     for snap in shown.snaps:
         screen.say(f"snapped {snap}")
     for notice in shown.notices:
@@ -330,91 +328,13 @@ def _print_unknown_words(stage: Engine, prompt: str, say: Callable[[str], None])
         say(f"hint: {hint}")
 
 
-def _print_plans(work: CommandPlans, values: Values, say: Callable[[str], None]) -> None:
-    """Print each plan, and where its weights will be on this machine."""
-    stage, plans, choices, notes = work
-    for note in notes:
-        say(note)
-    used = stage.number_format
-    for planned, choice in zip(plans, choices, strict=True):
-        if values["as_json"]:
-            found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
-            print(json_text(found, indent=2 if len(plans) == 1 else None))
-        else:
-            shown = _as_typed(planned)
-            print(f"{shown}\nformat    {used}\n{choice}")
-
-
-def _as_typed(planned: Plan) -> Plan:
-    """Return the plan with snaps and notices that name the command's options instead of fields."""
-    spoken = spoken_within(click.get_current_context())
-
-    def typed(sentence: str) -> str:
-        return spoken.with_places(spoken.sentence(sentence))
-
-    snaps = tuple(replace(snap, rule=typed(snap.rule)) for snap in planned.snaps)
-    return replace(planned, snaps=snaps, notices=tuple(map(typed, planned.notices)))
-
-
-class CommandPlans(NamedTuple):
-    """The clips of a command: their plans, where their weights will be, and notes on their seeds."""
-
-    stage: Engine
-    plans: list[Plan]
-    choices: list[Choice]
-    notes: list[str]
-
-
-def _planned(
-    prompts: Sequence[str], values: Values, say: Callable[[str], None], again: Again | None = None
-) -> CommandPlans:
-    """Plan all clips that a command's options ask for; each fits the machine.
-
-    Defaults of the user's that nothing would read are left out, and that is said. again: the clip that is
-    made again, which has no fields by default.
-    """
-    while True:
-        try:
-            return _plans(prompts, values, again)
-        except RequestError as error:
-            if again is not None:
-                raise
-            context = click.get_current_context()
-            told = spoken_within(context).sentence(str(error))
-            values = without_unused(context, values, error, told, say)
-
-
-def _plans(prompts: Sequence[str], values: Values, again: Again | None) -> CommandPlans:
-    asked = asked_for(prompts, values, None if again is None else again.fields)
-    stage = _engine(values)
-    notes = [note for note in dict.fromkeys(a.note for a in asked) if note]
-    work = CommandPlans(stage, [], [], notes + ([] if again is None else again.notes(stage)))
-    for wish in asked:
-        with about(wish.where, wish.fields):
-            work.plans.append(work.stage.plan(wish.request))
-            with asking_gpu(work.plans[-1], quiet=values.get("quiet", False)):
-                work.choices.append(work.stage.choose(work.plans[-1]))
-    return work
-
-
-def _engine(values: Values) -> Engine:
-    names = list(values["model"])
-    return soundstage.load(
-        names[0] if len(names) == 1 else names,
-        dtype=values["dtype"],
-        residency=values["residency"],
-        memory_gb=values["memory"],
-        weights=values["weights"],
-    )
-
-
 def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     """Spread pictures without times over the clip, the first at its start and the last at its end."""
     images = list(images)
     timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
-    last = _planned([prompt], values | {"seed": 0}, lambda _: None).plans[0].num_frames - 1
+    last = planned_clips([prompt], values | {"seed": 0}, lambda _: None).plans[0].num_frames - 1
     frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
     return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]
 

@@ -14,31 +14,13 @@ from soundstage.cli.batch import about
 from soundstage.cli.made import Made, read_made
 from soundstage.cli.options import TABLE, Values
 from soundstage.cli.request_fields import request_fields
+from soundstage.cli.rivals import SCALE_WORDS, replaced_by
 from soundstage.errors import RequestError, listed
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
     from soundstage.request.request import Request
 
-# Fields that a change takes the place of.
-REPLACED = {
-    "duration_s": ("num_frames",),
-    "num_frames": ("duration_s",),
-    "steps": ("sigmas",),
-    "schedule": ("sigmas",),
-    "sigmas": ("steps", "schedule"),
-    "guidance": ("video_guidance", "audio_guidance"),
-    "negative_prompt": ("video_negative_prompt", "audio_negative_prompt"),
-}
-# Words of guidance that a change takes the place of: in which scales, and the word.
-SCALE_WORDS = {
-    "guidance": (("video_scales", "audio_scales"), "cfg"),
-    "video_guidance": (("video_scales",), "cfg"),
-    "audio_guidance": (("audio_scales",), "cfg"),
-    "stg": (("video_scales", "audio_scales"), "stg"),
-    "modality_guidance": (("video_scales", "audio_scales"), "modality"),
-    "rescale": (("video_scales", "audio_scales"), "rescale"),
-}
 LISTS = ("guides", "references", "loras")  # a change replaces them; other records are changed part by part
 # The options that give the files of a field.
 FILE_OPTIONS = {
@@ -125,7 +107,7 @@ def _changed(made: Made, typed: Values) -> Values:
     if "prompt" in typed:
         changes["prompt"] = typed["prompt"]
     for name in changes:
-        for other in REPLACED.get(name, ()):
+        for other in replaced_by(name):
             kept.pop(other, None)
         records, word = SCALE_WORDS.get(name, ((), ""))
         for record in records:

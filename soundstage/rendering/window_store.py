@@ -31,7 +31,7 @@ from soundstage.files import NameTakenError, whole_file
 from soundstage.rendering.provenance import differences
 from soundstage.rendering.sealed import sealed, unsealed
 from soundstage.rendering.take_folders import TakeFolder
-from soundstage.request.take import ASKED, MANIFEST
+from soundstage.request.take import ASKED, MANIFEST, WINDOWS
 
 FORMAT = 2
 KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
@@ -138,7 +138,7 @@ class WindowStore:
         """Return the sentence on finished windows that outlast this run, None where there are none."""
         if self.folder is None:
             return None
-        count = sum(1 for _ in self.folder.glob("window-*.safetensors"))
+        count = sum(1 for _ in self.folder.glob(WINDOWS))
         windows = "1 finished window is" if count == 1 else f"{count} finished windows are"
         same = "the same request" if self._own is None else self._same()
         return f"{windows} kept in {self.folder}, and {same} goes on from there" if count else None
@@ -178,7 +178,7 @@ class WindowStore:
             self._claim(folder)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-        missing = self._num_bytes - sum(path.stat().st_size for path in folder.glob("window-*.safetensors"))
+        missing = self._num_bytes - sum(path.stat().st_size for path in folder.glob(WINDOWS))
         free = shutil.disk_usage(folder).free
         if missing > free:
             raise RequestError(
@@ -191,7 +191,7 @@ class WindowStore:
         """Write what the take is, or compare it with what is there."""
         path = folder / MANIFEST
         if not path.exists():
-            if any(folder.glob("window-*.safetensors")):
+            if any(folder.glob(WINDOWS)):
                 raise RequestError(
                     f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
                 )

@@ -12,6 +12,7 @@ from soundstage.fields.record import Share, record, unit
 from soundstage.request.inputs import MAX_FRAMES, PathText
 
 MANIFEST = "take.json"  # in a take's folder: what the take is
+WINDOWS = "window-*.safetensors"  # finished ones
 ASKED = "asked"  # the key in it of the request as it was given, with the names of its files
 
 

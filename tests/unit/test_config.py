@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from soundstage.cli.config_files import parsed, with_key
-from soundstage.cli.defaults import GIVES_WAY
 from soundstage.cli.program import app
+from soundstage.cli.rivals import GIVES_WAY
 from soundstage.cli.variables import OTHERS, OWN
 from soundstage.errors import ConfigError
 from tests.examples import write_inputs

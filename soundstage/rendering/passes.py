@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
@@ -73,16 +73,23 @@ def latents_of_passes(
         for state in denoise(guider, *both, pass_.sigmas, generator, sampler=sampler):
             watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
             clock.at(pass_.name, state.step, state.num_steps)
-            live = LiveTokens(pass_, both, state)
-            yield Step(pass_.name, state.step, state.num_steps, state.sigma_next, live)
-            live.end()
-            if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
-                yield Preview(pass_.name, state.step, _preview(parts, pass_, state))
+            yield from _step_events(parts, pass_, both, state, preview_every)
         watch.check()
         parts.check_files()
         made = cropped(pass_, state.video, state.audio)
         latents.update(made.named(pass_.name))
     return latents
+
+
+def _step_events(
+    parts: ModelParts, pass_: PassPlan, both: Streams, state: State, preview_every: int
+) -> Iterator[Event]:
+    """Yield the events of a step. Its tokens may be changed until the event after it is asked for."""
+    live = LiveTokens(pass_, both, state)
+    yield Step(pass_.name, state.step, state.num_steps, state.sigma_next, live)
+    live.end()
+    if preview_every and state.step % preview_every == 0 and state.clean_video is not None:
+        yield Preview(pass_.name, state.step, _preview(parts, pass_, state))
 
 
 def _guider(

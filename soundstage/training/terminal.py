@@ -1,4 +1,4 @@
-"""PartRun a trainer in a terminal: a line of losses now and then, and a signal to stop that loses no step."""
+"""Run a trainer in a terminal: a line of losses now and then, and a signal to stop that loses no step."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from PIL import Image, PngImagePlugin
 
 import soundstage as ss
 from soundstage.cli.main import app
+from soundstage.compat.comfy.levels import simple_levels
 from soundstage.compat.comfy.nodes import NODES, with_nodes
-from soundstage.compat.comfy.passes import simple_levels
 from soundstage.compat.comfy.values import expression
 from soundstage.compat.comfy.workflow import Workflow, import_workflow
 from soundstage.request.recipes import read_recipe, recipe_named

@@ -6,18 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from soundstage.compat.comfy.given import GivenReader, Picture
 from soundstage.compat.comfy.graph import ComfyNode, Graph, Link
 from soundstage.compat.comfy.nodes import NODES
 from soundstage.compat.comfy.notes import Notes
-from soundstage.compat.comfy.values import NodeValues, file_name
+from soundstage.compat.comfy.values import NodeValues
 from soundstage.types import UpsamplerRole
 
 MAX_PICTURES = 100  # of one node
 CELL, STRIDE = 32, 8  # pixels and frames of a latent
-_LATENT_INPUTS = ("latent", "samples", "latents", "latent_image", "av_latent", "video_latent")
-BLACK = {"black", "0, 0, 0", "0,0,0", "#000000"}
-# What VHS_LoadVideo may change of a clip, and the value beside 0 that changes nothing.
-CUTS = {"force_rate": 0, "skip_first_frames": 0, "select_every_nth": 1, "frame_load_cap": 0}
 
 
 @dataclass
@@ -59,23 +56,12 @@ class LatentShape:
         return frames * (self.width // CELL) * (self.height // CELL)
 
 
-@dataclass
-class Picture:
-    """A picture or clip given. file: its name; None where it comes from the graph itself, from node."""
-
-    file: str | None
-    node: ComfyNode | None = None
-    crf: int | None = None
-    crop: str | None = None
-    factor: float = 1.0
-    resized: bool = False
-
-
 class LatentReader:
     """Read what latents, pictures and sounds are made of, backwards along the links."""
 
     def __init__(self, graph: Graph, values: NodeValues, notes: Notes) -> None:
         self.graph, self.values, self.notes = graph, values, notes
+        self.given = GivenReader(graph, values, notes)
         self._readers: Mapping[str, Callable[[ComfyNode, LatentShape, str], None]] = {
             "empty video": self._read_empty_video,
             "empty audio": self._read_empty_audio,
@@ -92,16 +78,6 @@ class LatentReader:
             "conditioning": self._read_conditioning,
         }
 
-    def arrive(self, link: Any) -> tuple[ComfyNode, int] | None:
-        """Return the node and output that a link leads to, through switches."""
-        while isinstance(link, Link):
-            node = self.graph.nodes[link.node]
-            if node.type not in NODES or NODES[node.type].role != "switch":
-                return node, link.slot
-            self.notes.read.add(node.id)
-            link = self.values.switched(node)
-        return None
-
     def quiet_shape(self, link: Any) -> LatentShape:
         """Return the shape of a latent without notes."""
         return LatentReader(self.graph, self.values, Notes()).shape(link)
@@ -114,7 +90,7 @@ class LatentReader:
 
     def _follow(self, link: Any, shape: LatentShape, side: str) -> None:
         """Go on backwards from a latent. side: video, audio, or both."""
-        at = self.arrive(link)
+        at = self.given.arrive(link)
         while at is not None:
             node, slot = at
             self.notes.read.add(node.id)
@@ -138,16 +114,7 @@ class LatentReader:
                 return
             if role == "latent" and node.type == "LTXVSeparateAVLatent":
                 side = "video" if slot == 0 else "audio"
-            at = self.arrive(node.inputs.get(self._way_back(node, slot)))
-
-    def _way_back(self, node: ComfyNode, slot: int) -> str:
-        kind = NODES.get(node.type)
-        if kind is not None and kind.through:
-            return kind.through[min(slot, len(kind.through) - 1)]
-        for name in ("latent", *_LATENT_INPUTS):
-            if isinstance(node.inputs.get(name), Link):
-                return name
-        return ""
+            at = self.given.arrive(node.inputs.get(self.given.way_back(node, slot)))
 
     # --- What a latent is made of ---
 
@@ -216,7 +183,7 @@ class LatentReader:
 
     def _guide(self, node: ComfyNode, shape: LatentShape, fields: dict[str, Any]) -> None:
         """Put a picture before those that were found nearer to the sampling node."""
-        picture = self.picture(node.inputs.get("image"))
+        picture = self.given.picture(node.inputs.get("image"))
         if picture is None or picture.file is None:
             self.notes.leave(
                 node, "its picture is made by other nodes; save it to a file and give it as a guide"
@@ -241,7 +208,7 @@ class LatentReader:
         self.notes.carry(node, "guide", f"{guide['image']} at frame {guide['frame']}, strength {strength:g}")
 
     def _read_reference(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
-        picture = self.picture(node.inputs.get("image"))
+        picture = self.given.picture(node.inputs.get("image"))
         if picture is None or picture.file is None:
             self.notes.leave(
                 node, "its clip is made by other nodes; save it to a file and give it as a reference"
@@ -264,7 +231,7 @@ class LatentReader:
         self.notes.carry(node, "reference", f"{picture.file}, strength {strength:g}")
 
     def _read_upsampler(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
-        at = self.arrive(node.inputs.get("upscale_model"))
+        at = self.given.arrive(node.inputs.get("upscale_model"))
         name = str(self.values.of(at[0], "model_name", "")).lower() if at else ""
         larger: UpsamplerRole = "space-x1.5" if "x1.5" in name else "space-x2"
         role: UpsamplerRole = "time-x2" if "temporal" in name else larger
@@ -272,7 +239,7 @@ class LatentReader:
         self.notes.carry(node, "upsample", role)
 
     def _read_source_video(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
-        picture = self.picture(node.inputs.get("pixels"))
+        picture = self.given.picture(node.inputs.get("pixels"))
         if picture is not None and picture.file is not None:
             shape.source = {**(shape.source or {}), "video": picture.file}
             self.notes.carry(node, "source", picture.file)
@@ -303,7 +270,7 @@ class LatentReader:
         self.notes.carry(node, "size", f"{shape.width}x{shape.height}")
 
     def _read_source_audio(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
-        sound = self.sound(node.inputs.get("audio"))
+        sound = self.given.sound(node.inputs.get("audio"))
         shape.sound = "file"
         if sound is None:
             self.notes.leave(node, "its sound is made by other nodes; save it to a file and give it as audio")
@@ -312,7 +279,7 @@ class LatentReader:
         self.notes.carry(node, "audio", sound["file"])
 
     def _read_mask(self, node: ComfyNode, shape: LatentShape, side: str) -> None:
-        at = self.arrive(node.inputs.get("mask"))
+        at = self.given.arrive(node.inputs.get("mask"))
         value = self.values.number(at[0], "value") if at and at[0].type == "SolidMask" else None
         if side == "audio" and value == 0:
             shape.frozen_sound = True
@@ -337,104 +304,9 @@ class LatentReader:
             node, "source.regenerate", f"{start:g} to {end:g} s of {' and '.join(sorted(sides))}"
         )
 
-    # --- Pictures and sounds ---
-
-    def picture(self, link: Any) -> Picture | None:
-        """Return the file that a picture or clip comes from, or the sampling node that makes it."""
-        found = Picture(None)
-        at = self.arrive(link)
-        while at is not None:
-            node, slot = at
-            self.notes.read.add(node.id)
-            kind = NODES.get(node.type)
-            if kind is None:
-                self.notes.leave(
-                    node, "what it does to the picture is not known; give a file that is made already"
-                )
-                return None
-            if kind.role == "file":
-                found.file = self.named(node)
-                return found
-            if kind.role in ("decode", "sampler", "latent"):
-                return self._made(found, node, slot)
-            if kind.role != "image":
-                return None
-            self._change(node, found)
-            at = self.arrive(node.inputs.get(kind.through[min(slot, len(kind.through) - 1)]))
-        return None
-
-    def _change(self, node: ComfyNode, found: Picture) -> None:
-        if node.type == "LTXVPreprocess":
-            found.crf = min(51, int(self.values.number(node, "img_compression", 35) or 0))
-        elif node.type in ("ImageScaleBy", "ResizeImageMaskNode"):
-            factor = self.values.number(node, "scale_by") or self.values.number(
-                node, "resize_type.multiplier"
-            )
-            found.factor *= factor or 1.0
-        elif node.type == "ImageFromBatch" and self.values.number(node, "batch_index", 0):
-            self.notes.leave(node, "batch_index is not carried; the clip begins with its first frame")
-        found.crop = self._crop(node) or found.crop
-        found.resized |= node.type != "LTXVPreprocess"
-
-    def _crop(self, node: ComfyNode) -> str | None:
-        """Return how a node fits a picture to a size, where that is not by cutting off what is beside it."""
-        names = ("keep_proportion", "crop", "resize_type.crop")
-        way = next((str(self.values.of(node, name)) for name in names if name in node.inputs), "")
-        if node.type == "ResizeAndPadImage" or way.startswith("pad"):
-            if str(self.values.of(node, "padding_color", self.values.of(node, "pad_color"))) not in BLACK:
-                self.notes.leave(node, "its colour is not carried; pictures are padded with black")
-            return "pad"
-        sides = (self.values.number(node, name) for name in node.inputs if name.endswith(("width", "height")))
-        return "stretch" if way in ("stretch", "disabled") and all(sides) else None
-
-    def _made(self, found: Picture, node: ComfyNode, slot: int) -> Picture | None:
-        """Return the sampling node that a decoded picture comes from."""
-        at: tuple[ComfyNode, int] | None = (node, slot)
-        while at is not None and NODES.get(at[0].type) is not None and NODES[at[0].type].role != "sampler":
-            self.notes.read.add(at[0].id)
-            at = self.arrive(at[0].inputs.get(self._way_back(*at)))
-        found.node = at[0] if at is not None and at[0].type in NODES else None
-        return found if found.node is not None else None
-
-    def sound(self, link: Any) -> dict[str, Any] | None:
-        """Return the fields of a sound: its file and where it starts."""
-        at, start = self.arrive(link), 0.0
-        while at is not None:
-            node = at[0]
-            self.notes.read.add(node.id)
-            kind = NODES.get(node.type)
-            if kind is not None and kind.role == "file":
-                for name in ("start_time", "seek_seconds"):
-                    start += self.values.number(node, name, 0.0) or 0.0
-                return {"file": self.named(node), **({"start_s": start} if start else {})}
-            start += (
-                (self.values.number(node, "start_index", 0.0) or 0.0)
-                if node.type == "TrimAudioDuration"
-                else 0.0
-            )
-            if kind is None or kind.role not in ("audio", "image"):
-                return None
-            if node.type == "MelBandRoFormerSampler":
-                self.notes.leave(node, "voice and music are not parted here; the whole sound is taken")
-            at = self.arrive(node.inputs.get(kind.through[0]))
-        return None
-
-    def named(self, node: ComfyNode) -> str:
-        """Return the file of a loading node: where it is, or its name if it is not found."""
-        name = file_name(self.values, node)
-        path = self.values.find(name)
-        for cut in CUTS:
-            if self.values.number(node, cut, 0) not in (0, CUTS[cut]):
-                self.notes.leave(
-                    node, f"{cut} is not carried; the file is read from its start, at its own rate"
-                )
-        if path is None:
-            self.notes.leave(node, f"the file '{name}' is not here; give its folder by --inputs, or its path")
-        return name if path is None else str(path.resolve())
-
     def identity(self, node: ComfyNode, shape: LatentShape, name: str) -> None:
         """Read a voice that is given beside."""
-        sound = self.sound(node.inputs.get(name))
+        sound = self.given.sound(node.inputs.get(name))
         if sound is None:
             self.notes.leave(node, "its sound is made by other nodes; save it to a file and give it as audio")
             return
@@ -446,10 +318,10 @@ class LatentReader:
 
     def voice(self, node: ComfyNode, shape: LatentShape) -> None:
         """Read a voice whose tokens are put beside the sound: of a file, or of the pass before."""
-        at = self.arrive(node.inputs.get("audio_latent"))
+        at = self.given.arrive(node.inputs.get("audio_latent"))
         while at is not None and NODES.get(at[0].type) is not None:
             if NODES[at[0].type].role == "source audio":
-                sound = self.sound(at[0].inputs.get("audio"))
+                sound = self.given.sound(at[0].inputs.get("audio"))
                 if sound is not None and shape.audio is None:
                     shape.audio = {**sound, "mode": "identity", "guidance": 0.0}
                     shape.whole_voice = True
@@ -458,11 +330,11 @@ class LatentReader:
             if NODES[at[0].type].role == "sampler":
                 shape.voice_before = True
                 return
-            at = self.arrive(at[0].inputs.get(self._way_back(*at)))
+            at = self.given.arrive(at[0].inputs.get(self.given.way_back(*at)))
 
     def _unused(self, link: Any) -> None:
         """Mark what makes a picture that is switched off as read."""
-        at = self.arrive(link)
+        at = self.given.arrive(link)
         if at is not None:
             self.notes.read |= set(self.graph.upstream(at[0]))
 

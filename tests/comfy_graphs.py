@@ -98,7 +98,7 @@ def as_editor(graph: Prompt) -> dict[str, Any]:
     nodes = []
     for key, entry in graph.items():
         kind, given = entry["class_type"], entry["inputs"]
-        inputs = []
+        inputs: list[dict[str, Any]] = []
         for name, value in given.items():
             if isinstance(value, list):
                 links.append([len(links) + 1, int(value[0]), value[1], int(key), len(inputs), "*"])

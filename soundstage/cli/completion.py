@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from soundstage.cli.parameters import SETTINGS
 from soundstage.errors import RequestError, listed
+from soundstage.types import Modality
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -90,9 +91,7 @@ def models(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
 
 
 def _words(name: str) -> Iterable[str]:
-    if name in _NAMES:
-        return _NAMES[name]()
-    return _CHOICES.get(name, ())
+    return _WORDS[name]() if name in _WORDS else ()
 
 
 def _recipes() -> Iterable[str]:
@@ -126,22 +125,55 @@ def _codecs() -> Iterable[str]:
     return CODECS
 
 
-_NAMES: dict[str, Callable[[], Iterable[str]]] = {
+def _sizes() -> Iterable[str]:
+    from soundstage.request.defaults import Defaults
+
+    return *Defaults().presets, *Defaults().resolutions
+
+
+def _residencies() -> Iterable[str]:
+    from soundstage.memory.policy import POLICIES
+
+    return "auto", *POLICIES
+
+
+def _storages() -> Iterable[str]:
+    from soundstage.weights.storage import STORAGES
+
+    return "auto", *STORAGES
+
+
+def _formats() -> Iterable[str]:
+    from soundstage.memory.machine import ITEM_BYTES
+
+    return "auto", *ITEM_BYTES
+
+
+def _caches() -> Iterable[str]:
+    from soundstage.sampling.cache import KINDS
+
+    return KINDS
+
+
+def _modalities() -> Iterable[str]:
+    return get_args(Modality)
+
+
+# By the option's parameter. Nothing is loaded before it is asked for.
+_WORDS: dict[str, Callable[[], Iterable[str]]] = {
     "recipe": _recipes,
     "model": _models,
     "sampler": _samplers,
     "schedule": _schedules,
     "codec": _codecs,
-}
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "size": ("landscape", "portrait", "square", "480p", "540p", "720p", "1080p", "1440p", "2160p"),
-    "residency": ("auto", "resident", "offload", "stream", "disk"),
-    "weights": ("auto", "full", "stored", "fp8", "fp8-cast", "int8", "int8-dynamic"),
-    "dtype": ("auto", "bfloat16", "float32"),
-    "cache": ("first-block", "teacache"),
-    "only": ("video", "audio"),
-    "remake": ("video", "audio"),
-    "image_mode": ("replace", "guide"),
-    "audio_mode": ("driving", "identity"),
-    "seed": ("random",),
+    "size": _sizes,
+    "residency": _residencies,
+    "weights": _storages,
+    "dtype": _formats,
+    "cache": _caches,
+    "only": _modalities,
+    "remake": _modalities,
+    "image_mode": lambda: ("replace", "guide"),
+    "audio_mode": lambda: ("driving", "identity"),
+    "seed": lambda: ("random",),
 }

@@ -130,8 +130,7 @@ class _PreviewFile:
         """Write a preview over the one before. One that cannot be written is left out."""
         if not isinstance(event, Preview):
             return
-        height, width = (side // 2 * 2 for side in event.frames.shape[1:3])
-        clip = Clip(event.frames[:, :height, :width], None, _fps(event.frames, self._plan))
+        clip = Clip(event.frames, None, _fps(event.frames, self._plan))
         try:
             clip.save(self._reserved.path)
         except MediaError as error:

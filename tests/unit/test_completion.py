@@ -33,12 +33,7 @@ def asking(*words: str) -> dict[str, str]:
 
 def offered(*words: str) -> list[str]:
     """Return what the program offers for the last word."""
-    env = {
-        VARIABLE: "bash_complete",
-        "COMP_WORDS": shlex.join(["soundstage", *words]),
-        "COMP_CWORD": str(len(words)),
-    }
-    result = CliRunner().invoke(app, [], env=env)
+    result = CliRunner().invoke(app, [], env=asking(*words))
     assert result.exit_code == 0, result.stderr
     return [line.partition(",")[2] for line in result.stdout.splitlines()]
 
@@ -55,6 +50,11 @@ def offered(*words: str) -> list[str]:
         (("plan", "--schedule", "co"), ["cosine"]),
         (("generate", "--codec", "pro"), ["prores"]),
         (("generate", "--weights", "fp8"), ["fp8", "fp8-cast"]),
+        (("generate", "--size", ""), ["portrait", "720p"]),
+        (("generate", "--residency", ""), ["auto", "stream"]),
+        (("generate", "--dtype", "b"), ["bfloat16"]),
+        (("generate", "--cache", "t"), ["teacache"]),
+        (("generate", "--only", ""), ["video", "audio"]),
         (("doctor", "--model", "nan"), ["nano"]),
         (("models", "pull", "ltx-2.3-dis"), ["ltx-2.3-distilled"]),
         (("completion", "--inst"), ["--install"]),
@@ -108,13 +108,8 @@ def test_no_torch_is_loaded_for_a_word() -> None:
         "except SystemExit: pass\n"
         "print('torch' in sys.modules, file=sys.stderr)"
     )
-    for words in (("generate", "--model", ""), ("models", "pull", ""), ("generate", "--codec", "")):
-        asked = {
-            VARIABLE: "bash_complete",
-            "COMP_WORDS": shlex.join(["soundstage", *words]),
-            "COMP_CWORD": "3",
-        }
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **asked}
+    for words in (("generate", "--model", ""), ("generate", "--weights", ""), ("generate", "--size", "")):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **asking(*words)}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
         assert done.stderr.strip() == "False"
 

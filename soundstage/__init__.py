@@ -1,5 +1,12 @@
 """Soundstage: film with synchronized sound from prompts, images, audio and video.
 
+    import soundstage as ss
+
+    stage = ss.load("nano")                                                  # an Engine
+    clip = stage.generate("A red ball bounces.", duration_s=1, seed=7)       # a Clip: a player in a notebook
+    clip.save("ball.mp4")                                                    # or .gif, .webm, .wav, frames/
+    help(ss.Request)                                                         # all that `generate` takes
+
 Names are imported on first use, so that `import soundstage` loads no torch.
 """
 

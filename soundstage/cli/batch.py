@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -234,7 +235,7 @@ def _lines(file: str) -> Iterator[tuple[str, Values]]:
     for number, line in lines:
         where = f"line {number} of {name}"
         with about(where):
-            fields = _record(line) if are_records else {"prompt": line}
+            fields = _record(line) if are_records else {"prompt": _words(line)}
         yield where, fields
 
 
@@ -253,6 +254,13 @@ def _text(file: str, name: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RequestError(f"{name} is no text in UTF-8; give one prompt on each line") from None
+
+
+def _words(line: str) -> str:
+    """Return a line of a file of prompts. Raises RequestError for JSON, which would be read as words."""
+    if re.match(r'\{\s*"', line):
+        raise RequestError("this is JSON in a file of prompts; write a prompt, or one object on every line")
+    return line
 
 
 def _whole_record(text: str) -> Values:

@@ -64,11 +64,19 @@ def set_(ctx: click.Context, key: str, values: tuple[str, ...], project: bool) -
     """
     path, text, written = _changed(project)
     keys = _as_written(written, key)
-    place = FilePlace(ctx.find_root().command, ConfigFile(path, ""), Written({}, {}), 0)
+    place, here = (_place_in(ctx, file) for file in (path, Path(PROJECT_NAME)))
     value = _value(place.option(keys), values)
-    place.default(keys, value)
+    found, seen_here = (each.default(keys, value).native for each in (place, here))
     config_files.save(path, config_files.with_key(text, keys, value, path))
     print(f"{'.'.join(keys)} = {toml_of(value)} in {path}", file=sys.stderr)
+    if found != seen_here:
+        wish = "" if project else ", or add --project"
+        print(f"notice: seen from there it is {toml_of(found)}; give a whole path{wish}", file=sys.stderr)
+
+
+def _place_in(ctx: click.Context, path: Path) -> FilePlace:
+    """Return a place for keys of a file, of which nothing is read."""
+    return FilePlace(ctx.find_root().command, ConfigFile(path, ""), Written({}, {}), 0)
 
 
 def _value(option: click.Option, texts: Sequence[str]) -> Any:

@@ -167,6 +167,11 @@ def results(planned: Plan, values: Values, folder: Path) -> Iterator[Results]:
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
     coding = {name: values[name] for name in ("quality", "codec")}
     num_frames = _num_frames(planned)
+    if given is not None and not given.suffix:
+        ending = endings(num_frames)[0]
+        raise MediaError(
+            f"output is {given}, which has no ending; give {given}{ending}, or {given}/ for a folder"
+        )
     path = given or folder / f"{_stem(planned)}{endings(num_frames)[0]}"
     asked = output(path, num_frames, **coding)
     asked.check(num_frames)

@@ -28,7 +28,8 @@ NAME_WIDTH = 10  # of a row
     nargs=-1,
     required=True,
     type=FILE,
-    help="A file that Soundstage wrote, a contact sheet, or the folder of a take. Several are shown in turn.",
+    help="A file that Soundstage wrote, the contact sheet of one clip, or the folder of a take. Several are "
+    "shown in turn.",
 )
 @click.option(
     "--full",
@@ -110,7 +111,7 @@ def _file_rows(made: Made) -> Iterator[tuple[str, str]]:
     """Yield the rows on the file itself."""
     changes = [change for change in made.facts.get("changes") or () if isinstance(change, Mapping)]
     if changes:
-        yield "changed", "; ".join(f"{name} {value}" for change in changes for name, value in change.items())
+        yield "changed", "; ".join(_change(*one) for change in changes for one in change.items())
     if made.take is not None:
         yield "windows", f"{made.num_windows} of {len(made.facts.get('windows') or ())} finished"
     if made.path.exists():
@@ -129,6 +130,22 @@ def _size(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     width, height = facts.get("shown_size") or (facts["width"], facts["height"])
     silent = "" if "audio" in modalities else ", silent"
     return f"{width}x{height}, {math.ceil(shown / thin)} frames at {fps / thin:g} fps, {length}{silent}"
+
+
+def _change(name: str, value: Any) -> str:
+    """Return in words what was done to a finished clip, as `conversion` and `Clip.trim` note it."""
+    match name, value:
+        case "size", [width, height]:
+            return f"scaled to {width}x{height}"
+        case "trimmed_s", [start, end]:
+            return f"the part from {start:.4g} to {end:.4g} s"
+        case "still_s", _:
+            return f"the frame at {value:.4g} s"
+        case "fps", _:
+            return f"shown at {value:g} fps"
+        case "left_out", _:
+            return f"without {value}"
+    return f"{name} {value}"
 
 
 def _steps(facts: Mapping[str, Any]) -> list[str]:

@@ -82,7 +82,10 @@ class Vocabulary:
         shown = ", ".join(f"'{word}'" for word in unknown[:NUM_NAMED])
         more = f" and {len(unknown) - NUM_NAMED} more words" if len(unknown) > NUM_NAMED else ""
         known = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in self.examples.items())
-        return f"{name} was never shown {shown}{more}, so do not expect to see or hear it; it knows {known}"
+        them = "them" if len(unknown) > 1 else "it"
+        return (
+            f"{name} was never shown {shown}{more}, so do not expect to see or hear {them}; it knows {known}"
+        )
 
     def _has(self, word: str) -> bool:
         return word in self.words or any(_stem(part) in self._stems for part in (word, *_compound(word)))

@@ -105,6 +105,19 @@ def test_lines_of_json_win_over_options(generate: Any) -> None:
     assert found[1]["size"] == [64, 64]
 
 
+def test_json_among_prompts_is_refused(generate: Any) -> None:
+    Path("list.txt").write_text(f'{BALL}\n{{"prompt": "Hum.", "seed": 4}}\n')
+    made = generate("--prompts", "list.txt")
+    assert made.exit_code == 2
+    assert "line 2 of list.txt: this is JSON in a file of prompts" in made.stderr
+
+
+def test_a_name_without_ending_is_told_of_files_and_folders(generate: Any) -> None:
+    made = generate(BALL, "--output", "ball")
+    assert made.exit_code == 2
+    assert "--output is ball, which has no ending; give ball.mp4, or ball/ for a folder" in made.stderr
+
+
 def test_one_failure_does_not_stop_the_rest(
     generate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -423,6 +423,14 @@ def test_a_first_default_makes_the_users_file(home: Path, monkeypatch: pytest.Mo
     assert "model is not set in" in refusal("config", "unset", "model")
 
 
+def test_a_path_of_the_users_file_is_told_as_it_will_be_seen(home: Path) -> None:
+    told = call("config", "set", "output", "clips/").stderr
+    assert 'notice: seen from there it is "' in told
+    assert 'config/clips/"; give a whole path, or add --project' in told
+    for words in (("output", "clips/", "--project"), ("output", "/all/"), ("output", "~/all/"), ("steps", 3)):
+        assert "notice" not in call("config", "set", *words).stderr
+
+
 def test_a_default_that_does_not_fit_is_not_written() -> None:
     for words, told in (
         (("stesp", "3"), "stesp in soundstage.toml is no option"),

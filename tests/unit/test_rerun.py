@@ -256,7 +256,9 @@ def test_a_part_of_a_clip_is_made_whole(ball: Any) -> None:
     told = call("rerun", "part.mp4", "--plan", "--json")
     assert json.loads(told.stdout)["request"] == first["request"]
     assert "part.mp4 was changed after it was made; the clip is made as it was before" in told.stderr
-    assert "  changed   " in call("show", "part.mp4").stdout
+    assert "  changed   the part from 0 to " in call("show", "part.mp4").stdout
+    assert call("convert", "part.mp4", "part.gif", "--size", "50%").exit_code == 0
+    assert "x32; without sound\n" in call("show", "part.gif").stdout
 
 
 def test_a_changed_request_is_checked_before_any_work(ball: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,10 @@ def test_which_words_are_unknown(nano: Vocabulary, prompt: str, unknown: list[st
 def test_a_hint_names_the_words_and_what_there_is(nano: Vocabulary) -> None:
     hint = nano.hint("nano", "A tin roof.")
     assert hint is not None
-    assert hint.startswith("nano was never shown 'tin', 'roof'")
+    assert hint.startswith(
+        "nano was never shown 'tin', 'roof', so do not expect to see or hear them; it knows"
+    )
+    assert "see or hear it;" in (nano.hint("nano", "A tin ball.") or "")
     for word in ("red", "pyramid", "bounces", "rain", "in thick fog"):
         assert word in hint
     assert nano.hint("nano", "A red ball bounces.") is None

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,17 @@ from soundstage.compat.comfy.values import expression
 from soundstage.compat.comfy.workflow import Workflow, import_workflow
 from soundstage.request.recipes import read_recipe, recipe_named
 from soundstage.sampling import schedules
-from tests.comfy_graphs import REFINE, Prompt, as_editor, as_subgraph, node, one_pass, two_passes, with_guide
+from tests.comfy_graphs import (
+    DISTILLED,
+    REFINE,
+    Prompt,
+    as_editor,
+    as_subgraph,
+    node,
+    one_pass,
+    two_passes,
+    with_guide,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,6 +237,42 @@ def test_what_is_cut_from_a_clip_is_noted(tmp_path: Path) -> None:
     told = " ".join(left(read(tmp_path, graph)))
     assert "skip_first_frames is not carried" in told
     assert "select_every_nth" not in told
+
+
+def in_two_parts(cfg: float = 1.0, sampler: str = "euler") -> Prompt:
+    """Return one denoising by two nodes: the second goes on without noise of its own."""
+    graph = one_pass(n10=node("ManualSigmas", sigmas=DISTILLED))
+    graph["30"] = node("SplitSigmas", step=5, sigmas=["10", 0])
+    graph["14"]["inputs"]["sigmas"] = ["30", 0]
+    graph["31"] = node("DisableNoise")
+    graph["32"] = node("KSamplerSelect", sampler_name=sampler)
+    graph["33"] = node("CFGGuider", cfg=cfg, model=["1", 0], positive=["5", 0], negative=["5", 1])
+    given = {"noise": ["31", 0], "guider": ["33", 0], "sampler": ["32", 0], "sigmas": ["30", 1]}
+    graph["34"] = node("SamplerCustomAdvanced", **given, latent_image=["14", 0])
+    graph["15"]["inputs"]["av_latent"] = ["34", 0]
+    return graph
+
+
+def test_parts_of_one_denoising_are_one_pass(tmp_path: Path) -> None:
+    whole = read(tmp_path, one_pass(n10=node("ManualSigmas", sigmas=DISTILLED)))
+    found = read(tmp_path, in_two_parts(cfg=3.0))
+    assert found.request == whole.request
+    assert len(left(found)) == 1
+    changed = read(tmp_path, in_two_parts(cfg=1.0))
+    assert changed.request.sigmas == whole.request.sigmas
+    assert changed.request.video_scales["cfg"] == 3.0
+    assert changed.request.video_scales["0.909375"] == {"cfg": 1.0}
+    graph = in_two_parts(cfg=1.0)
+    graph["40"] = node("LoraLoaderModelOnly", lora_name="distilled_lora", strength_model=0.5, model=["1", 0])
+    for guider in ("13", "33"):
+        graph[guider]["inputs"]["model"] = ["40", 0]
+    recipe = read(tmp_path, graph).recipe  # the same guidance by noise level, in a recipe
+    assert recipe is not None
+    assert isinstance(recipe.passes[0].video, Mapping)
+    assert set(recipe.passes[0].video) == {1.0, 0.909375}
+    other = left(read(tmp_path, in_two_parts(sampler="res_2s")))
+    assert any("a pass without noise of its own is not carried" in text for text in other)
+    assert any("its noise levels cannot be run" in text for text in other)
 
 
 def dubbed() -> Prompt:

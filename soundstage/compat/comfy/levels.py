@@ -144,7 +144,14 @@ class LevelReader:
         if node.type == "SplitSigmasDenoise":
             count = len(numbers) - 1
             step = count - round(count * (self.values.number(node, "denoise", 1.0) or 1.0))
-        return self._checked(node, numbers[step:] if slot == 1 else numbers[: step + 1])
+        part = numbers[step:] if slot == 1 else numbers[: step + 1]
+        if slot == 0 and len(part) > 1 and part[-1] > 0:
+            return Levels(part)  # another pass goes on from there
+        return self._checked(node, part)
+
+    def to_the_end(self, node: ComfyNode, levels: Levels) -> Levels:
+        """Return levels that no other pass goes on with; those that do not fall to 0 are left out."""
+        return self._checked(node, levels.sigmas) if levels.sigmas and levels.sigmas[-1] > 0 else levels
 
 
 def equal_tokens(tokens: float, low: float, high: float) -> float:

@@ -49,6 +49,7 @@ _SPEED = "nothing: memory and fast paths are chosen here by the machine"
 _LORA = "`loras` with their strength, or a pass's distilled LoRA"
 _TEXT_FILES = "files for `--model`"
 _COND = "positive negative"
+_PART = "a part of the list; parts that follow each other are one pass"
 
 NODES: dict[str, NodeKind] = {
     # What is saved
@@ -118,7 +119,7 @@ NODES: dict[str, NodeKind] = {
     "SamplerER_SDE": _kind("sampler name", "`sampler`: er-sde", "solver_type max_stage eta s_noise"),
     "ClownSampler_Beta": _kind("sampler name", "`sampler`: res2s", "eta sampler_name seed bongmath"),
     "RandomNoise": _kind("noise", "`seed`, of the first pass", "noise_seed"),
-    "DisableNoise": _kind("noise", "not carried: every pass draws its noise"),
+    "DisableNoise": _kind("noise", "steps that go on with the pass before, as one pass"),
     # Noise levels
     "ManualSigmas": _kind("sigmas", "`sigmas`", "sigmas"),
     "StringToSigmas": _kind("sigmas", "`sigmas`", "string"),
@@ -133,8 +134,8 @@ NODES: dict[str, NodeKind] = {
     "LinearQuadraticSchedule": _kind(
         "sigmas", "`schedule` linear-quadratic", "steps threshold_noise linear_steps"
     ),
-    "SplitSigmas": _kind("sigmas", "a part of the list; it has to end at 0", "step"),
-    "SplitSigmasDenoise": _kind("sigmas", "a part of the list; it has to end at 0", "denoise"),
+    "SplitSigmas": _kind("sigmas", _PART, "step"),
+    "SplitSigmasDenoise": _kind("sigmas", _PART, "denoise"),
     "SetFirstSigma": _kind("sigmas", "the first of `sigmas`", "sigma"),
     # Guidance
     "CFGGuider": _kind("guider", "`guidance`; stg, modality guidance and rescale are off", "cfg"),

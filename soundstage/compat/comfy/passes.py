@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,6 +24,7 @@ TYPES = {  # of ComfyUI's samplers by the node that is one
 }
 SAMPLERS = {"res_2s_ode": "res_2s", "euler_a": "euler_ancestral"}
 MAX_SEED = 2**63
+NEUTRAL_SCALES = {"cfg": 1.0, "stg": 0.0, "modality": 1.0, "rescale": 0.0, "skip_step": 0}
 PATCHES = {  # what is not carried of nodes that change a model
     "LTXQ8Patch": "8-bit weights are not carried; give --weights int8 or fp8",
     "LTX2AttentionTunerPatch": "its factors of attention are not carried; the model runs without them",
@@ -36,9 +37,10 @@ LAYERS = ("video", "video_to_audio", "audio", "audio_to_video", "other")  # of L
 class FoundPass:
     """Describe one pass.
 
-    node: its sampling node. shape: its latent. nag: the numbers of normalised attention guidance, by stream.
-    nag_text: the text that it steers away from. guide_strength: the one of all its guides, where the passes
-    before have another. no_guides: other passes have guides, and it has none.
+    node: its sampling node. own_noise: it adds noise to what it starts from. shape: its latent. nag: the
+    numbers of normalised attention guidance, by stream. nag_text: the text that it steers away from.
+    guide_strength: the one of all its guides, where the passes before have another. no_guides: other passes
+    have guides, and it has none.
     """
 
     node: ComfyNode
@@ -51,6 +53,7 @@ class FoundPass:
     negative: str | None = None
     seed: int | None = None
     seed_from: ComfyNode | None = None
+    own_noise: bool = True
     nag: dict[str, dict[str, Any]] = field(default_factory=dict)
     nag_text: str | None = None
     guide_strength: float | None = None
@@ -60,7 +63,9 @@ class FoundPass:
     @property
     def guided(self) -> bool:
         """Return whether a prediction of the negative prompt is made."""
-        pulled = any(scales.get("cfg") not in (1, None) for scales in (self.video, self.audio))
+        whole = (self.video, self.audio)
+        later = [part for scales in whole for part in scales.values() if isinstance(part, Mapping)]
+        pulled = any(scales.get("cfg") not in (1, None) for scales in (*whole, *later))
         return pulled or SAMPLER_INFO[self.sampler].needs_negative
 
 
@@ -86,6 +91,7 @@ class PassReader:
             found.levels = self.levels.read(node.inputs.get("sigmas"))
             found.sampler = self._sampler(node.inputs.get("sampler"))
             self._seed(node, "noise_seed", found)
+            found.own_noise = bool(self.values.of(node, "add_noise", True))
         else:
             self._guider(self.given.arrive(node.inputs.get("guider")), found)
             found.levels = self.levels.read(node.inputs.get("sigmas"))
@@ -114,7 +120,8 @@ class PassReader:
             return
         node = at[0]
         if node.type == "DisableNoise":
-            self.notes.leave(node, "a pass without noise of its own is not carried; each pass draws noise")
+            self.notes.read.add(node.id)
+            found.own_noise = False
         else:
             self._seed(node, "noise_seed", found)
 
@@ -342,3 +349,34 @@ class PassReader:
 
 def _told(scales: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in scales.items() if isinstance(value, (int, float)))
+
+
+def joined(first: FoundPass, then: FoundPass) -> FoundPass | None:
+    """Return two passes as one, where the second goes on at the noise level at which the first stops.
+
+    Guidance that differs is held by noise level. None where they are not one denoising.
+    """
+    before, after = first.levels.sigmas, then.levels.sigmas
+    if then.own_noise or not before or not after or before[-1] != after[0] or then.shape.upsample:
+        return None
+    if (first.sampler, _named(first.loras)) != (then.sampler, _named(then.loras)):
+        return None
+    return replace(
+        first,
+        node=then.node,
+        levels=Levels(before + after[1:]),
+        video=_from(first.video, after[0], then.video),
+        audio=_from(first.audio, after[0], then.audio),
+        prompt=first.prompt or then.prompt,
+        negative=first.negative or then.negative,
+    )
+
+
+def _named(loras: Sequence[tuple[str, float, ComfyNode]]) -> list[tuple[str, float]]:
+    return [(name, strength) for name, strength, _ in loras]
+
+
+def _from(scales: dict[str, Any], level: float, later: dict[str, Any]) -> dict[str, Any]:
+    """Return guidance with what changes from a noise level on."""
+    changes = {name: NEUTRAL_SCALES.get(name) for name in scales if name not in later} | later
+    return scales if changes == scales else {**scales, repr(level): changes}

@@ -17,7 +17,7 @@ from soundstage.compat.comfy.latents import STRIDE
 from soundstage.compat.comfy.nodes import NODES
 from soundstage.compat.comfy.notes import Note, Notes
 from soundstage.compat.comfy.output import Ends, OutputReader
-from soundstage.compat.comfy.passes import FoundPass, PassReader
+from soundstage.compat.comfy.passes import NEUTRAL_SCALES, FoundPass, PassReader, joined
 from soundstage.compat.comfy.recipe import (
     file_of,
     is_distilled_lora,
@@ -37,7 +37,6 @@ from soundstage.types import enlargement
 MAX_PASSES = 8
 DEFAULT_FPS = 25.0  # of ComfyUI's model where no node says one
 CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".webp", ".m4v"}
-_NEUTRAL = {"cfg": 1.0, "stg": 0.0, "modality": 1.0, "rescale": 0.0, "skip_step": 0}
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,13 @@ class _Reading:
             found.insert(0, self.passes.read(node))
             shape = found[0].shape
             node = shape.before or (shape.sound_before if shape.no_picture else None)
+            if len(found) > 1 and (one := joined(found[0], found[1])) is not None:
+                self.notes.carry(found[1].node, "steps", "that go on where those before stop, as one pass")
+                found[:2] = [one]
+        for one in found:
+            one.levels = self.passes.levels.to_the_end(one.node, one.levels)
+            if not one.own_noise:
+                self.notes.leave(one.node, "a pass without noise of its own is not carried; it draws noise")
         return found
 
     # --- Fields ---
@@ -358,7 +364,7 @@ def _guidance(one: FoundPass) -> dict[str, Any]:
     """Return the fields of a single pass's guidance; what the model would add is off."""
     if one.video == one.audio and set(one.video) == {"cfg"}:
         return {"guidance": one.video["cfg"], "stg": 0.0, "modality_guidance": 1.0, "rescale": 0.0}
-    return {"video_scales": {**_NEUTRAL, **one.video}, "audio_scales": {**_NEUTRAL, **one.audio}}
+    return {"video_scales": {**NEUTRAL_SCALES, **one.video}, "audio_scales": {**NEUTRAL_SCALES, **one.audio}}
 
 
 def _placed(guide: dict[str, Any], num_frames: int | None) -> dict[str, Any]:

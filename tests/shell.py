@@ -46,7 +46,7 @@ def words_of(line: str) -> list[str]:
     """Return the words of a soundstage command behind `soundstage`; none for another program."""
     words = shlex.split(re.split(rf"\s[|>]\s{UNQUOTED}", SETTING.sub("", line, count=1))[0])
     words = words[2:] if words[:3] == ["python", "-m", "soundstage"] else words
-    return words[1:] if words[0] == "soundstage" else []
+    return words[1:] if words[:1] == ["soundstage"] else []
 
 
 def _run(stage: str, given: str, *, may_fail: bool) -> str:

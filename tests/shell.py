@@ -75,7 +75,7 @@ def _matched(words: list[str], line: str) -> list[str]:
 def check_names(line: str) -> None:
     """Assert that what `make`, `pip` and `python` are given exists: targets, extras, files, options."""
     program, *words = shlex.split(line)
-    if program in TEXT_PROGRAMS or line == ACTIVATE:
+    if program in TEXT_PROGRAMS or line == ACTIVATE or SETTING.fullmatch(line):
         return
     if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)

@@ -3,8 +3,13 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from soundstage import LTXVideoPipeline
 
 if shutil.which("nvidia-smi") is None:  # Triton asks at its import whether its kernels are interpreted
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -35,3 +40,23 @@ def no_encodings_on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("SOUNDSTAGE_CACHE", "off")
         patch.setenv("SOUNDSTAGE_TAKES", "off")
         yield
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with tiny parts."""
+    from tests.tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def pipe(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> "LTXVideoPipeline":
+    """A pipeline in diffusers' words over tiny parts."""
+    import torch
+
+    import soundstage as ss
+    from tests.tiny_model import TinyParts
+
+    monkeypatch.setattr("soundstage.rendering.run.ModelParts", TinyParts)
+    return ss.LTXVideoPipeline.from_pretrained(tiny_folder, torch_dtype=torch.float32)

@@ -11,8 +11,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
+from PIL import Image
 
 import soundstage as ss
 from soundstage.compat import diffusers as compat
@@ -34,6 +36,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "ltx.pipeline_ltx_image2video": ("", ""),
     "ltx.pipeline_ltx_condition": ("", ""),
 }
+THEIRS = diffusers.LTX2LatentUpsamplePipeline.tone_map_latents
 DOCS = [block for block in blocks() if block.page == "docs/diffusers.md"]
 
 
@@ -101,10 +104,20 @@ def test_upsampled_latents_are_those_of_the_models_upsampler(work: Path) -> None
         assert torch.equal(made, built.upsample("space-x2", latents))  # type: ignore[union-attr]
     moved = upsample(latents=latents, adain_factor=1.0, output_type="latent", return_dict=False)[0]
     assert torch.allclose(moved.mean((2, 3, 4)), latents.mean((2, 3, 4)), atol=1e-4)
+    pressed = upsample(latents=latents, tone_map_compression_ratio=0.6, output_type="latent").frames
+    assert torch.allclose(pressed, THEIRS(None, made, 0.6), atol=1e-5)
+    pictures = [Image.new("RGB", (70, 50), "red")] * 9
+    assert upsample(video=pictures, output_type="np").frames.shape == (1, 9, 128, 128, 3)
+    assert upsample(pictures, 32, 64, output_type="np").frames.shape == (1, 9, 64, 128, 3)
+    assert upsample.components["vae"] is pipe.vae
+    upsample.set_progress_bar_config(disable=True)
     assert upsample(latents=latents, output_type="np").frames.shape == (1, 9, 128, 128, 3)
     for words, says in (
         ({}, "give either latents or video"),
-        ({"latents": latents, "tone_map_compression_ratio": 0.6}, "Soundstage does not compress latents"),
+        (
+            {"latents": latents, "tone_map_compression_ratio": 2},
+            "tone_map_compression_ratio is 2; give 0 to 1",
+        ),
         ({"latents": latents, "output_type": "gif"}, "output_type is 'gif'"),
     ):
         with pytest.raises(RequestError, match=says):

@@ -47,10 +47,18 @@ from soundstage.compat.diffusers.pipeline import (
     LTXVideoPipeline,
 )
 from soundstage.compat.diffusers.placing import PipelinePlacement
+from soundstage.compat.diffusers.quantizing import (
+    BitsAndBytesConfig,
+    GGUFQuantizationConfig,
+    PipelineQuantizationConfig,
+    QuantoConfig,
+    TorchAoConfig,
+)
 from soundstage.compat.diffusers.schedule import (
     FlowMatchEulerDiscreteScheduler,
     LTXEulerAncestralRFScheduler,
 )
+from soundstage.compat.diffusers.shell import PipelineShell
 from soundstage.compat.diffusers.upsampling import LTX2LatentUpsamplePipeline, LTXLatentUpsamplePipeline
 from soundstage.compat.diffusers.words import ABSENT
 from soundstage.errors import RequestError
@@ -80,8 +88,10 @@ __all__ = [
     "AutoencoderKLLTX2Audio",
     "AutoencoderKLLTX2Video",
     "AutoencoderKLLTXVideo",
+    "BitsAndBytesConfig",
     "DiffusionPipeline",
     "FlowMatchEulerDiscreteScheduler",
+    "GGUFQuantizationConfig",
     "LTX2ConditionPipeline",
     "LTX2ImageToVideoPipeline",
     "LTX2InContextPipeline",
@@ -104,6 +114,10 @@ __all__ = [
     "PipelineOutput",
     "PipelinePart",
     "PipelinePlacement",
+    "PipelineQuantizationConfig",
+    "PipelineShell",
+    "QuantoConfig",
+    "TorchAoConfig",
     "apply_group_offloading",
     "encode_video",
     "export_to_gif",
@@ -118,6 +132,7 @@ _MODULES = (
     "utils.export_utils",
     "utils.loading_utils",
     "hooks",
+    "quantizers",
     "models",
     "pipelines",
     "schedulers",

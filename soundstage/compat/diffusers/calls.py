@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from soundstage.compat.diffusers.conditions import guides_of, references_of
+from soundstage.compat.diffusers.conditions import guides_of, in_conditions, references_of
 from soundstage.compat.diffusers.given import GivenLatents, given_latents
-from soundstage.compat.diffusers.telling import entries, number
+from soundstage.compat.diffusers.telling import entries, number, numbers, whole
 from soundstage.errors import RequestError, shown
 from soundstage.planning.plan import Plan
 from soundstage.request.defaults import Defaults
@@ -76,11 +76,11 @@ def clip_calls(
     words: the arguments of a call that are given, checked. scheduler: fields that the pipeline's scheduler
     sets. Raises RequestError for values that do not fit each other.
     """
+    words = in_conditions(words)
     prompts = _texts(words.get("prompt"), "prompt")
-    takes = words.get("num_videos_per_prompt")
-    takes = 1 if takes is None else takes
-    if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
-        raise RequestError(f"num_videos_per_prompt is {shown(takes)}; give a whole number, 1 or more")
+    takes = whole(words.get("num_videos_per_prompt", 1), "num_videos_per_prompt")
+    if takes < 1:
+        raise RequestError(f"num_videos_per_prompt is {takes}; give a whole number, 1 or more")
     count = len(prompts) * takes
     seeds = seeds_of(words.get("generator"), words.get("seed"), count)
     negatives = _for_each(words.get("negative_prompt"), len(prompts), "negative_prompt")
@@ -97,7 +97,7 @@ def clip_calls(
     calls = []
     for i in range(count):
         own = _shaped(words, given[i])
-        one = {**fields, **_size(words), **own, "prompt": prompts[i // takes], "seed": seeds[i]}
+        one = {**fields, **size_of(words), **own, "prompt": prompts[i // takes], "seed": seeds[i]}
         if negatives[i // takes] is not None:
             one["negative_prompt"] = negatives[i // takes]
         length = one.get("num_frames") or defaults.num_frames
@@ -128,12 +128,14 @@ def call_fields(words: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if name in SCALES:
             record, key = SCALES[name]
-            scales[record][key] = value
+            scales[record][key] = value if isinstance(value, Mapping) else number(value, name)
         elif name == BLOCKS:
             for record in scales:
                 scales[record]["stg_blocks"] = tuple(entries(value, name))
         elif name in scales and isinstance(value, Mapping):
             scales[name].update(value)
+        elif name in ("guidance_scale", "audio_guidance_scale"):
+            fields[FIELDS[name]] = number(value, name)
         elif name in FIELDS or name in Request.model_fields:
             fields[FIELDS.get(name, name)] = value
     fields |= {name: value for name, value in scales.items() if value}
@@ -141,7 +143,7 @@ def call_fields(words: Mapping[str, Any]) -> dict[str, Any]:
     return _unguided(fields)
 
 
-def seeds_of(generator: Any, seed: int | None, count: int) -> list[int]:
+def seeds_of(generator: Any, seed: Any, count: int) -> list[int]:
     """Return the seeds of a call's clips.
 
     A fresh generator gives its own seed, then seeds drawn from it; one that was used before gives drawn ones
@@ -150,9 +152,8 @@ def seeds_of(generator: Any, seed: int | None, count: int) -> list[int]:
     if seed is not None and generator is not None:
         raise RequestError("both seed and generator are given; keep one", field="seed")
     if seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise RequestError(f"seed is {shown(seed)}; give a whole number", field="seed")
-        return [seed + i for i in range(count)]
+        first = whole(seed, "seed")
+        return [first + i for i in range(count)]
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:
             raise RequestError(
@@ -187,17 +188,16 @@ def _sigmas(words: Mapping[str, Any]) -> dict[str, Any]:
     if sigmas is not None and times is not None:
         raise RequestError("both sigmas and timesteps are given; keep one", field="sigmas")
     name, value, scale = ("sigmas", sigmas, 1) if times is None else ("timesteps", times, 1000)
-    try:
-        levels = [float(x) / scale for x in value or ()]
-    except (TypeError, ValueError):
-        raise RequestError(f"{name} is {shown(value)}; give a list of numbers", field=name) from None
-    return {"sigmas": tuple(levels if levels and levels[-1] == 0 else [*levels, 0.0]), "steps": None}
+    levels = [level / scale for level in numbers(value, name)]
+    if not levels:
+        raise RequestError(f"{name} is empty; give at least one level, or leave it out", field=name)
+    return {"sigmas": tuple(levels if levels[-1] == 0 else [*levels, 0.0]), "steps": None}
 
 
 def _unguided(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn all guidance off where guidance_scale says so and nothing else of guidance is given."""
     asked = [name for name in (*OWN_GUIDANCE, "video_scales", "audio_scales") if fields.get(name) is not None]
-    if asked == ["video_guidance"] and fields["video_guidance"] <= 1:
+    if asked == ["video_guidance"] and number(fields["video_guidance"], "video_guidance") <= 1:
         del fields["video_guidance"]
         fields |= OFF
     return fields
@@ -223,11 +223,13 @@ def _is_guided(fields: Mapping[str, Any], defaults: Defaults) -> bool:
     return False
 
 
-def _size(words: Mapping[str, Any]) -> dict[str, Any]:
+def size_of(words: Mapping[str, Any]) -> dict[str, Any]:
     width, height = words.get("width"), words.get("height")
     if (width is None) != (height is None):
         raise RequestError("width and height go together; give both or neither", field="size")
-    return {} if width is None else {"size": (width, height)}
+    if width is None:
+        return {}
+    return {"size": (whole(width, "width"), whole(height, "height"))}
 
 
 def _shaped(words: Mapping[str, Any], given: GivenLatents | None) -> dict[str, Any]:
@@ -265,6 +267,8 @@ def _for_each(value: Any, count: int, name: str) -> list[Any]:
 
 
 def _images(value: Any, count: int) -> list[Any]:
-    if isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
-    return _for_each(value, count, "image")
+    one_for_all = isinstance(value, (list, tuple)) and len(value) == 1
+    images = _for_each(value[0] if one_for_all else value, count, "image")
+    if value is not None and any(image is None for image in images):
+        raise RequestError("image has an entry that is None; give a picture for each prompt", field="image")
+    return images

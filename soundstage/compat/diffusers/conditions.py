@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from soundstage.compat.diffusers.telling import whole
 from soundstage.errors import RequestError, shown
 from soundstage.media.in_memory import is_media
 from soundstage.media.pixels import rgb_pixels
@@ -41,6 +43,32 @@ class LTXVideoCondition:
     video: Any = None
     frame_index: int = 0
     strength: float = 1.0
+
+
+def in_conditions(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call with lists of frame_index or strength read as conditions.
+
+    image and video are then lists too, as LTX-Video's pipeline has them. Raises RequestError for lists of
+    different lengths.
+    """
+    many = {name: words[name] for name in ("frame_index", "strength") if isinstance(words.get(name), list)}
+    if not many:
+        return dict(words)
+    count = len(next(iter(many.values())))
+    given = {name: words[name] for name in ("image", "video", "frame_index", "strength") if name in words}
+    lists = {name: value if isinstance(value, list) else [value] * count for name, value in given.items()}
+    for name, values in lists.items():
+        if len(values) != count:
+            raise RequestError(
+                f"{name} has {len(values)} entries, and {next(iter(many))} {count}; give one for each",
+                field=name,
+            )
+    rest = {name: value for name, value in words.items() if name not in given}
+    entries = [{name: values[i] for name, values in lists.items()} for i in range(count)]
+    rest["conditions"] = [LTXVideoCondition(**entry) for entry in entries] + list(
+        _listed(words.get("conditions"))
+    )
+    return rest
 
 
 def guides_of(words: Mapping[str, Any], image: Any, num_frames: int) -> list[Guide]:
@@ -80,6 +108,8 @@ def media_of(value: Any, name: str) -> Any:
     name: the word, for messages. Raises RequestError for pictures of different sizes.
     """
     if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (str, Path)) and not is_media(value):
+            raise RequestError(f"{name} is {shown(value)}; give pictures, an array or a file", field=name)
         return _without_batch(value)
     if len(value) == 1 and isinstance(value[0], (list, tuple)):  # a batch of one clip
         value = value[0]
@@ -110,15 +140,25 @@ def _guide(condition: Any, num_frames: int) -> Guide:
         media, frame = media_of(shown_frames, "conditions"), condition.frame_index
     elif hasattr(condition, "frames") and hasattr(condition, "index"):
         media = media_of(condition.frames, "conditions")
-        latents = (num_frames - 1) // TIME_SCALE + 1
-        index = condition.index % latents if condition.index < 0 else condition.index
-        frame = max(0, (index - 1) * TIME_SCALE + 1)
+        frame = _frame_of(condition.index, (num_frames - 1) // TIME_SCALE + 1)
     else:
         raise RequestError(
             f"conditions has {shown(condition)}; give LTX2VideoCondition(frames=..., index=...)",
             field="conditions",
         )
     return Guide(media, frame=frame, strength=condition.strength, crf=getattr(condition, "crf", None))
+
+
+def _frame_of(index: Any, num_latents: int) -> int:
+    """Return the first frame of a latent. index: negative from the end."""
+    place = whole(index, "index")
+    if not -num_latents <= place < num_latents:
+        raise RequestError(
+            f"index is {place}, but the clip has {num_latents} latent frames; give 0 to {num_latents - 1}, "
+            "or -1 for the last",
+            field="conditions",
+        )
+    return max(0, (place % num_latents - 1) * TIME_SCALE + 1)
 
 
 def _mask(value: Any) -> Any:

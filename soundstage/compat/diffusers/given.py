@@ -78,6 +78,7 @@ def given_latents(words: Mapping[str, Any], count: int) -> list[GivenLatents | N
         if words.get("denoise_strength") is not None:
             raise RequestError("denoise_strength is given without latents; give latents, or leave it out")
         return [None] * count
+    video, audio = _tensor(video, "latents"), _tensor(audio, "audio_latents")
     videos = [None] * count if video is None else _each(_video(video, words), count, "latents")
     audios = [None] * count if audio is None else _each(_audio(audio), count, "audio_latents")
     scale = words.get("noise_scale")
@@ -115,6 +116,23 @@ def _audio(latents: Any) -> Any:
         f"audio_latents are {_told(latents)}; give (B, 8, T, 16), or tokens (B, T, 128)",
         field="audio_latents",
     )
+
+
+def _tensor(value: Any, name: str) -> Any:
+    """Return latents as a tensor of floats, without their history; None stays.
+
+    Raises RequestError for what is neither a tensor nor an array, and for one without values.
+    """
+    import numpy as np
+    import torch
+
+    if value is None:
+        return None
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+    found = torch.from_numpy(np.ascontiguousarray(value)) if is_array else value
+    if not isinstance(found, torch.Tensor) or not found.numel():
+        raise RequestError(f"{name} is {_told(value)}; give a tensor, such as one of output_type='latent'")
+    return found.detach() if found.is_floating_point() else found.float()
 
 
 def _each(latents: Any, count: int, name: str) -> list[Any]:

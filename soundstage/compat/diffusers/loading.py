@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from soundstage.compat.diffusers.telling import Notices
 from soundstage.errors import RequestError, SoundstageError, shown
 from soundstage.library.catalog import FILES, by_file_name
 from soundstage.library.installed import Library, hub_cache
@@ -83,27 +83,12 @@ def snapshot(name: Any, revision: str | None = None, cache_dir: Any = None) -> P
     return Path(found)
 
 
-def weights_of(config: Any, notices: Notices) -> str | None:
-    """Return the word of `weights` that a quantization config asks for; None where its file says it.
-
-    Raises RequestError for 4 bits and for what is not known.
-    """
-    kind = type(config).__name__
-    told = {key: getattr(config, key, None) for key in ("quant_type", "weights_dtype", "load_in_8bit")}
-    words = " ".join(str(value) for value in (*told.values(), getattr(config, "quant_backend", None))).lower()
-    if kind == "GGUFQuantizationConfig":
-        return None
-    if told["load_in_8bit"] or "int8" in words or "8bit" in words:
-        notices.tell(f"{kind} becomes weights='int8': rounded by Soundstage itself")
-        return "int8"
-    if "float8" in words or "fp8" in words:
-        notices.tell(f"{kind} becomes weights='fp8-cast': rounded by Soundstage itself")
-        return "fp8-cast"
-    raise RequestError(
-        f"quantization_config is a {kind} of less than or other than 8 bits; give weights='int8' or "
-        "'fp8-cast', or a GGUF file",
-        field="quantization_config",
-    )
+def dtype_of(words: Mapping[str, Any]) -> Any:
+    """Return the dtype of from_pretrained's words, of a dict the transformer's; None if not given."""
+    if words.get("dtype") is not None and words.get("torch_dtype") is not None:
+        raise RequestError("both dtype and torch_dtype are given; keep one", field="dtype")
+    given = words.get("dtype") or words.get("torch_dtype")
+    return given.get("transformer", given.get("default")) if isinstance(given, Mapping) else given
 
 
 def _is_repository(name: Any) -> bool:

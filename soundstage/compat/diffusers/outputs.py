@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soundstage.clip import Clip
-from soundstage.errors import RequestError, listed
+from soundstage.errors import RequestError, listed, shown
 from soundstage.types import OUTPUT_RATE_HZ
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ class PipelineOutput:
 
 def check_output_type(name: Any) -> None:
     """Raise RequestError for an output type that is not there."""
-    if name not in OUTPUT_TYPES:
+    if not isinstance(name, str) or name not in OUTPUT_TYPES:
         raise RequestError(
-            f"output_type is '{name}'; give one of {listed(str(name), OUTPUT_TYPES)}", field="output_type"
+            f"output_type is {shown(name)}; give one of {listed(str(name), OUTPUT_TYPES)}",
+            field="output_type",
         )
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from soundstage.compat.diffusers.loading import weights_of
-from soundstage.compat.diffusers.telling import Notices, Word
-from soundstage.compat.diffusers.words import PART_METHODS
-from soundstage.errors import RequestError, listed
+from soundstage.compat.diffusers.quantizing import weights_of
+from soundstage.compat.diffusers.telling import Notices, Word, check_words, unknown
+from soundstage.compat.diffusers.words import LOADING, PART_METHODS
+from soundstage.errors import RequestError, listed, shown
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class PipelinePart:
         self.source = source
         self.pipeline = pipeline
         self.changes: dict[str, Any] = {}  # of the engine's options
+        self._offload: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # asked before it had a pipeline
         self._notices = Notices() if pipeline is None else pipeline.notices
 
     @classmethod
@@ -74,6 +75,7 @@ class PipelinePart:
                 field="subfolder",
             )
         part = cls(kind, source=model)
+        check_words(words, LOADING, part._notices, f"from_pretrained of the {kind}")
         if words.get("quantization_config") is not None:
             part._change(weights=weights_of(words["quantization_config"], part._notices))
         return part
@@ -118,12 +120,21 @@ class PipelinePart:
 
     def enable_group_offload(self, *values: Any, **words: Any) -> None:
         """Stream the transformer's blocks from host memory; the other parts follow."""
-        self._change(residency="disk" if words.get("offload_to_disk_path") else "stream")
+        if self.pipeline is None:
+            self._offload = (values, words)
+        else:
+            self.pipeline.enable_group_offload(*values, **words)
 
     def adopted(self, pipeline: PipelinePlacement) -> None:
         """Become a part of a pipeline, with what was set before."""
         self.pipeline, self._notices = pipeline, pipeline.notices
         self._change(**self.changes)
+        if self._offload is not None:
+            pipeline.enable_group_offload(*self._offload[0], **self._offload[1])
+
+    def __repr__(self) -> str:
+        place = "no pipeline yet" if self.pipeline is None else type(self.pipeline).__name__
+        return f"<{self.kind} of {place}>"
 
     def _change(self, **options: Any) -> None:
         self.changes.update({key: value for key, value in options.items() if value is not None})
@@ -137,10 +148,7 @@ class PipelinePart:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         word = PART_METHODS.get(name)
         if word is None:
-            raise AttributeError(
-                f"the {self.__dict__.get('kind', 'part')} of a pipeline has no '{name}'; it has "
-                f"{listed(name, PART_METHODS)}"
-            )
+            raise AttributeError(unknown(name, PART_METHODS, f"the {self.__dict__.get('kind', 'part')}"))
         return partial(self._told, word)
 
     def _told(self, word: Word, *values: Any, **words: Any) -> PipelinePart:
@@ -176,8 +184,15 @@ class LTX2LatentUpsamplerModel(PipelinePart):
     KIND = "latent_upsampler"
 
 
-def apply_group_offloading(module: PipelinePart, *values: Any, **words: Any) -> None:
-    """Stream the pipeline's blocks from host memory, as `enable_group_offload`."""
+def apply_group_offloading(
+    module: PipelinePart, *values: Any, block_modules: Any = None, exclude_kwargs: Any = None, **words: Any
+) -> None:
+    """Stream the pipeline's blocks from host memory, as `enable_group_offload`; the engine knows its blocks.
+
+    Raises RequestError for what is no part of a pipeline.
+    """
+    if not isinstance(module, PipelinePart):
+        raise RequestError(f"the module is {shown(module)}; give a part of a pipeline, such as pipe.vae")
     module.enable_group_offload(*values, **words)
 
 

@@ -11,23 +11,22 @@ cannot do without.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar, Self
 
 from soundstage.compat.diffusers.adapters import PipelineAdapters
 from soundstage.compat.diffusers.calls import clip_calls
-from soundstage.compat.diffusers.loading import model_of, weights_of
+from soundstage.compat.diffusers.loading import dtype_of, model_of
 from soundstage.compat.diffusers.outputs import check_output_type, outputs
-from soundstage.compat.diffusers.parts import FrozenConfig, PipelinePart, part_of
-from soundstage.compat.diffusers.placing import PipelinePlacement
-from soundstage.compat.diffusers.running import RunWatch
+from soundstage.compat.diffusers.parts import PipelinePart, part_of
+from soundstage.compat.diffusers.placing import device_name
+from soundstage.compat.diffusers.quantizing import weights_of
 from soundstage.compat.diffusers.schedule import FlowMatchEulerDiscreteScheduler, fields_of
-from soundstage.compat.diffusers.telling import Notices, Word, check_words, number
-from soundstage.compat.diffusers.words import CALL, LOADING, METHODS
+from soundstage.compat.diffusers.shell import PipelineShell
+from soundstage.compat.diffusers.telling import Notices, check_words, number, unknown
+from soundstage.compat.diffusers.words import CALL, IDLE, LOADING
 from soundstage.engine import Engine
-from soundstage.errors import RequestError, listed, shown
+from soundstage.errors import RequestError, shown
 from soundstage.request.request import Request
-from soundstage.types import SPACE_SCALE, TIME_SCALE
 
 PARTS = ("transformer", "vae", "audio_vae", "vocoder", "text_encoder", "connectors")
 # Asked for by snippets, which load them from the hub where they are None.
@@ -38,24 +37,33 @@ SHOWN = (*GUIDANCE, *(f"audio_{name}" for name in GUIDANCE), "attention_kwargs")
 ENGINE_WORDS = ("device", "weights", "residency", "memory_gb")
 
 
-class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
-    """Text to picture and sound; `from_pretrained` makes it, and so does an Engine."""
+class LTX2Pipeline(PipelineAdapters, PipelineShell):
+    """Text to picture and sound; made by `from_pretrained`, of an Engine, or of another's `components`."""
 
     ORDER: ClassVar[tuple[str, ...]] = ("prompt", "negative_prompt", "height", "width", "num_frames")
     NEEDS: ClassVar[str | None] = None
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine | None = None, *, notices: Notices | None = None, **components: Any
+    ) -> None:
+        owner = _owner(components)
+        engine = owner.engine if engine is None and owner is not None else engine
         if not isinstance(engine, Engine):
             raise RequestError(
-                f"a pipeline is made by from_pretrained or of an Engine, not of {shown(engine)}"
+                "a pipeline is made by from_pretrained, of an Engine or of another pipeline's components, "
+                f"not of {shown(engine)}"
             )
         PipelineAdapters.__init__(self)
-        PipelinePlacement.__init__(self, engine, Notices())
+        PipelineShell.__init__(self, engine, notices or Notices())
         self._parts = {kind: PipelinePart(kind, pipeline=self) for kind in (*PARTS, *UNUSED)}
         self._scheduler: Any = FlowMatchEulerDiscreteScheduler()
         self._sampling: dict[str, Any] = {}
-        self._watch = RunWatch(self.notices)
         self._last: Mapping[str, Any] = {}
+        if owner is not None:
+            self.take_adapters(owner)
+            self.source = owner.source
+            self._scheduler, self._sampling = owner._scheduler, dict(owner._sampling)
+        self._take(components)
 
     @classmethod
     def from_pretrained(cls, model: Any = "nano", **words: Any) -> Self:
@@ -66,43 +74,48 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
         damaged files.
         """
         notices = Notices()
+        model = words.pop("pretrained_model_name_or_path", model)
         check_words(words, LOADING, notices, "from_pretrained")
-        if words.get("dtype") is not None and words.get("torch_dtype") is not None:
-            raise RequestError("both dtype and torch_dtype are given; keep one", field="dtype")
         options = {name: words[name] for name in ENGINE_WORDS if words.get(name) is not None}
-        options["dtype"] = words.get("dtype") or words.get("torch_dtype")
+        options["dtype"] = dtype_of(words)
         options.update(_mapped_devices(words.get("device_map"), notices))
         weights = None
         if words.get("quantization_config") is not None:
             weights = weights_of(words["quantization_config"], notices)
         if weights is not None:
             options.setdefault("weights", weights)
-        pipeline = cls(Engine(model_of(model, words.get("revision"), words.get("cache_dir")), **options))
-        pipeline.notices = pipeline._watch.notices = notices
+        found = model_of(model, words.get("revision"), words.get("cache_dir"))
+        pipeline = cls(Engine(found, **options), notices=notices)
         pipeline.source = model
-        for kind in PARTS:
-            if words.get(kind) is not None:
-                setattr(pipeline, kind, words[kind])
-        if words.get("scheduler") is not None:
-            pipeline.scheduler = words["scheduler"]
+        pipeline._take({name: words[name] for name in (*PARTS, "scheduler") if name in words})
         return pipeline
 
     @classmethod
-    def from_single_file(cls, file: Any, **words: Any) -> Self:
+    def from_single_file(cls, file: Any = None, **words: Any) -> Self:
         """Make a pipeline of a checkpoint's file, with the text encoder that lies beside it."""
         words.pop("config", None)
-        return cls.from_pretrained(file, **words)
+        return cls.from_pretrained(words.pop("pretrained_model_link_or_path", file), **words)
 
     @classmethod
     def from_pipe(cls, pipeline: LTX2Pipeline, **words: Any) -> Self:
-        """Make a pipeline of the same engine, with the same adapters."""
-        made = cls(pipeline.engine)
-        made.take_adapters(pipeline)
-        made.source = pipeline.source
-        made._scheduler, made._sampling = pipeline._scheduler, dict(pipeline._sampling)
-        for name, value in words.items():
-            setattr(made, name, value)
-        return made
+        """Make a pipeline of the same engine, with the same adapters.
+
+        words: components that are other ones, and dtype. Raises RequestError for others.
+        """
+        if not isinstance(pipeline, LTX2Pipeline):
+            raise RequestError(f"from_pipe takes a pipeline, not {shown(pipeline)}; use from_pretrained")
+        dtype = words.pop("torch_dtype", words.pop("dtype", None))
+        made = cls(**{**pipeline.components, **words})
+        return made if dtype is None else made.to(dtype)
+
+    def _take(self, components: Mapping[str, Any]) -> None:
+        """Have components that are given: parts that belong to no pipeline yet, and a scheduler."""
+        for name, value in components.items():
+            if name not in (*PARTS, *UNUSED, "scheduler"):
+                raise RequestError(unknown(name, (*PARTS, "scheduler"), type(self).__name__), field=name)
+            belongs = isinstance(value, PipelinePart) and value.pipeline is not None
+            if value not in (None, self._scheduler) and name not in UNUSED and not belongs:
+                setattr(self, name, value)
 
     def __call__(self, *values: Any, **words: Any) -> Any:
         """Make the clips of a call: a PipelineOutput, or (frames, audio) with return_dict=False.
@@ -114,17 +127,19 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
         own = {k: v for k, v in words.items() if k in CALL}
         check_words(own, CALL, self.notices, "this call")
         self._check_rest(words)
-        output_type = words.pop("output_type", None) or "pil"
+        output_type = words.pop("output_type", "pil")
         check_output_type(output_type)
         as_dict = words.pop("return_dict", True)
         tensors = words.pop("callback_on_step_end_tensor_inputs", None)
-        self._watch.watch(words.pop("callback_on_step_end", None), tensors, self)
+        watch = self.new_watch()
+        watch.watch(words.pop("callback_on_step_end", None), tensors)
+        self._tell_idle(words)
         self._last = words
         scale = _lora_scale(words.get("attention_kwargs"))
         calls = clip_calls(words, self.engine.model.defaults, self.loras_in_use(scale), self._sampling)
         plans = [call.started(self.engine.plan(call.request)) for call in calls]
         made = [
-            self._watch.run(
+            watch.run(
                 self.engine,
                 plan,
                 None if call.given is None else call.given.latents,
@@ -153,34 +168,20 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
     def _check_rest(self, words: Mapping[str, Any]) -> None:
         for name in words:
             if name not in CALL and name != "seed" and name not in Request.model_fields:
-                raise RequestError(
-                    f"'{name}' is not a word of this pipeline; it knows {listed(name, CALL)} and the "
-                    "fields of a Request",
-                    field=name,
-                )
+                known = (*CALL, "seed", *Request.model_fields)
+                raise RequestError(unknown(name, known, "this pipeline"), field=name)
+
+    def _tell_idle(self, words: Mapping[str, Any]) -> None:
+        """Tell of words that go with another one, which is not given."""
+        for name, (others, neutral) in IDLE.items():
+            if words.get(name, neutral) != neutral and not words.keys() & set(others):
+                self.notices.tell(f"{name} has no effect without {' or '.join(others)}")
 
     # --- what else a pipeline has ------------------------------------------------------------------------
 
-    def set_progress_bar_config(self, disable: bool | None = None, **words: Any) -> None:
-        """Show bars, or show none; left out, they are shown on a terminal."""
-        self._watch.progress = None if disable is None else not disable
-        if words:
-            self.notices.tell(
-                f"{', '.join(words)} of set_progress_bar_config has no effect: bars look as they do"
-            )
-
-    @property
-    def interrupt(self) -> bool:
-        """Return whether the steps of the clip under way were ended."""
-        return self._watch.interrupted
-
-    @property
-    def _interrupt(self) -> bool:
-        return self._watch.interrupted
-
-    @_interrupt.setter
-    def _interrupt(self, value: bool) -> None:
-        self._watch.interrupted = bool(value)
+    def kept_state(self) -> Any:
+        """Return what is the same for all of a clip."""
+        return (self.engine, self.loras_in_use(), self._scheduler)
 
     @property
     def scheduler(self) -> Any:
@@ -194,22 +195,6 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
     @property
     def components(self) -> dict[str, Any]:
         return {**self._parts, "scheduler": self._scheduler}
-
-    @property
-    def config(self) -> FrozenConfig:
-        return FrozenConfig(_class_name=type(self).__name__, _name_or_path=self.name_or_path)
-
-    @property
-    def name_or_path(self) -> str:
-        return self.engine.model.name
-
-    @property
-    def num_timesteps(self) -> int | None:
-        return self._watch.num_steps
-
-    @property
-    def current_timestep(self) -> Any:
-        return self._watch.timestep
 
     @property
     def lora_scale(self) -> float:
@@ -230,20 +215,16 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
     def _asks(self, names: tuple[str, ...], off: float) -> bool:
         return any(self._last.get(name, off) > off for name in names)
 
-    vae_spatial_compression_ratio = SPACE_SCALE
-    vae_temporal_compression_ratio = TIME_SCALE
-
     def __getattr__(self, name: str) -> Any:
         if name in SHOWN:
             return self.__dict__.get("_last", {}).get(name)
         if name in (*PARTS, *UNUSED) and "_parts" in self.__dict__:
             return self._parts[name]
-        word = METHODS.get(name)
-        if word is None or word.fate == "mapped":
-            raise AttributeError(f"{type(self).__name__} has no '{name}'; it has {listed(name, METHODS)}")
-        return partial(self._told, word)
+        return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name.removeprefix("_") in SHOWN:
+            raise RequestError(f"{name} cannot be set; give {name.removeprefix('_')} in the call", field=name)
         if name not in PARTS:
             super().__setattr__(name, value)
             return
@@ -258,11 +239,6 @@ class LTX2Pipeline(PipelineAdapters, PipelinePlacement):
             )
         part.adopted(self)
         self._parts[name] = part
-
-    def _told(self, word: Word, *values: Any, **words: Any) -> None:
-        if word.fate == "refused":
-            raise RequestError(f"{word.name} is not there: {word.becomes}")
-        self.notices.tell(f"{word.name} has no effect: {word.becomes}")
 
 
 class LTXVideoPipeline(LTX2Pipeline):
@@ -302,6 +278,12 @@ class LTX2InContextPipeline(LTX2Pipeline):
     ORDER = ("prompt", "negative_prompt", "reference_conditions", "conditions")
 
 
+def _owner(components: Mapping[str, Any]) -> LTX2Pipeline | None:
+    """Return the pipeline that given components belong to, None where they belong to none."""
+    parts = [part for part in components.values() if isinstance(part, PipelinePart)]
+    return next((part.pipeline for part in parts if isinstance(part.pipeline, LTX2Pipeline)), None)
+
+
 def _mapped_devices(device_map: Any, notices: Notices) -> dict[str, Any]:
     """Return the device that a device_map names; a strategy is the engine's own affair."""
     if device_map is None:
@@ -311,7 +293,7 @@ def _mapped_devices(device_map: Any, notices: Notices) -> dict[str, Any]:
         return {}
     if isinstance(device_map, Mapping):
         raise RequestError("device_map is a dict; give one device, such as 'cuda'", field="device_map")
-    return {"device": str(device_map)}
+    return {"device": device_name(device_map)}
 
 
 def _lora_scale(kwargs: Any) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from soundstage.compat.diffusers.telling import Notices
 from soundstage.engine import Engine
-from soundstage.errors import RequestError
+from soundstage.errors import RequestError, shown
 from soundstage.memory.machine import kind_of, pick_device
 
 
@@ -27,14 +27,21 @@ class PipelinePlacement:
         if changed != self.engine.options:
             self.engine = Engine(self.engine.model, **changed)
 
-    def to(self, *values: Any, device: Any = None, dtype: Any = None, **ignored: Any) -> Any:
+    def to(
+        self,
+        *values: Any,
+        device: Any = None,
+        dtype: Any = None,
+        non_blocking: bool = False,
+        silence_dtype_warnings: bool = False,
+    ) -> Any:
         """Place the model on a device, in a dtype; return the pipeline. values: either, in any order."""
         for value in values:
-            if "float" in str(value):
+            if "torch." in str(value) or "float" in str(value):
                 dtype = value
             else:
                 device = value
-        given = {"device": None if device is None else _name(device), "dtype": dtype}
+        given = {"device": None if device is None else device_name(device), "dtype": dtype}
         self.place(**{key: value for key, value in given.items() if value is not None})
         return self
 
@@ -47,10 +54,28 @@ class PipelinePlacement:
         self._offload("stream", gpu_id, device)
 
     def enable_group_offload(
-        self, onload_device: Any = None, offload_device: Any = "cpu", *values: Any, **words: Any
+        self,
+        onload_device: Any = None,
+        offload_device: Any = "cpu",
+        offload_type: str = "block_level",
+        num_blocks_per_group: int | None = None,
+        non_blocking: bool = False,
+        use_stream: bool = False,
+        record_stream: bool = False,
+        low_cpu_mem_usage: bool = False,
+        offload_to_disk_path: Any = None,
+        exclude_modules: Any = None,
     ) -> None:
-        """Stream the transformer's blocks from host memory, or from disk with offload_to_disk_path."""
-        self._offload("disk" if words.get("offload_to_disk_path") else "stream", None, onload_device)
+        """Stream the transformer's blocks from host memory, or from disk with offload_to_disk_path.
+
+        The engine chooses groups and streams by itself: the other words only have to be diffusers'.
+        """
+        if offload_type not in ("block_level", "leaf_level"):
+            raise RequestError(
+                f"offload_type is {shown(offload_type)}; give 'block_level' or 'leaf_level'",
+                field="offload_type",
+            )
+        self._offload("stream" if offload_to_disk_path is None else "disk", None, onload_device)
 
     def remove_all_hooks(self) -> None:
         """Leave it to the engine again where weights are."""
@@ -76,7 +101,7 @@ class PipelinePlacement:
         return getattr(torch, self.engine.number_format.name)
 
     def _offload(self, residency: str, gpu_id: int | None, device: Any) -> None:
-        given = _name(device) if device is not None else None if gpu_id is None else f"cuda:{gpu_id}"
+        given = device_name(device) if device is not None else None if gpu_id is None else f"cuda:{gpu_id}"
         options = {} if given is None else {"device": given}
         name = pick_device(options.get("device", self.engine.options["device"]))
         if kind_of(name) == "cpu":
@@ -85,7 +110,7 @@ class PipelinePlacement:
         self.place(**options, residency=residency)
 
 
-def _name(device: Any) -> str:
+def device_name(device: Any) -> str:
     """Return a device as the engine takes it; a number is a CUDA device."""
     if isinstance(device, bool):
         raise RequestError(f"device is {device}; give a name such as 'cuda'", field="device")

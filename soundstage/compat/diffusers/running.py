@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +22,28 @@ if TYPE_CHECKING:
 TENSORS = {"latents": "video", "audio_latents": "audio"}  # of a callback, by the names of LiveTokens
 
 
-@dataclass
-class RunWatch:
-    """Watch the runs of a pipeline. interrupted: set by a callback, ends the steps of a clip.
+# The call whose callback runs in this thread.
+CALLING: ContextVar[CallWatch | None] = ContextVar("CALLING", default=None)
 
-    progress: bars on stderr; None shows them on a terminal.
+
+@dataclass
+class CallWatch:
+    """Watch the runs of one call of a pipeline. interrupted: set by a callback, ends the steps of a clip.
+
+    progress: bars on stderr; None shows them on a terminal. owner: the pipeline.
     """
 
     notices: Notices
+    owner: Any
     progress: bool | None = None
     interrupted: bool = False
     timestep: Any = None
     num_steps: int | None = None
-    callback: Callable[[int, Any, dict[str, Any]], Mapping[str, Any] | None] | None = None
+    callback: Callable[[Any, int, Any, dict[str, Any]], Any] | None = None
     tensors: Sequence[str] = ("latents",)
 
-    def watch(self, callback: Any, tensors: Any, pipeline: Any) -> None:
+    def watch(self, callback: Any, tensors: Any) -> None:
         """Call a function of the user's after each step. Raises RequestError for what is none."""
-        self.interrupted, self.callback, self.timestep = False, None, None
         own = getattr(callback, "tensor_inputs", None)  # of a callback object
         wanted = own or tensors or ("latents",)
         names = [wanted] if isinstance(wanted, str) else entries(wanted, "callback_on_step_end_tensor_inputs")
@@ -54,7 +59,7 @@ class RunWatch:
         if not callable(callback):
             raise RequestError(f"callback_on_step_end is {shown(callback)}; give a function")
         self.tensors = names
-        self.callback = lambda step, time, given: callback(pipeline, step, time, given)
+        self.callback = callback
 
     def run(self, engine: Engine, plan: Plan, given: Latents | None, *, decode: bool) -> Done:
         """Make the clip of a plan; where it is interrupted, decode the latents that are there."""
@@ -91,8 +96,23 @@ class RunWatch:
         if self.callback is None or tokens is None:
             return
         given = {name: getattr(tokens, TENSORS[name]) for name in self.tensors}
-        changed = self.callback(event.step - 1, self.timestep, given) or {}
-        tokens.put(**{TENSORS[name]: value for name, value in changed.items() if name in TENSORS})
+        tokens.put(**_changes(self._called_back(event.step - 1, given)))
+
+    def _called_back(self, step: int, given: dict[str, Any]) -> Any:
+        """Return what the callback returns. Raises RequestError where it has changed the pipeline."""
+        assert self.callback is not None
+        before, token = self.owner.kept_state(), CALLING.set(self)
+        try:
+            changed = self.callback(self.owner, step, self.timestep, given)
+        finally:
+            CALLING.reset(token)
+        if self.owner.kept_state() != before:
+            raise RequestError(
+                "callback_on_step_end changed the LoRAs, the scheduler or the place of the model; a clip "
+                "keeps those it began with: change them between two calls",
+                field="callback_on_step_end",
+            )
+        return changed
 
     def _rest(self, engine: Engine, plan: Plan, left: Latents, decode: bool) -> Done:
         """Return the clip of the latents that an interrupted run has left."""
@@ -103,6 +123,32 @@ class RunWatch:
 
         done = replace(plan, passes=(replace(last, start="previous", sigmas=(0.0,), source=None),))
         return self.run(engine, done, cropped(last, left.video, left.audio), decode=decode)
+
+
+def _changes(returned: Any) -> dict[str, Any]:
+    """Return the tensors of a callback's dict by the names of LiveTokens.
+
+    Raises RequestError for what is neither a dict of tensors nor nothing.
+    """
+    import numpy as np
+    import torch
+
+    if returned is None:
+        return {}
+    if not isinstance(returned, Mapping):
+        raise RequestError(
+            f"callback_on_step_end returned {shown(returned)}; return its dict of tensors, or nothing",
+            field="callback_on_step_end",
+        )
+    tensors = {TENSORS[name]: value for name, value in returned.items() if name in TENSORS}
+    for name, value in tensors.items():
+        tensors[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        if value is not None and not isinstance(tensors[name], torch.Tensor):
+            raise RequestError(
+                f"callback_on_step_end returned {shown(value)} as latents of {name}; return a tensor",
+                field="callback_on_step_end",
+            )
+    return tensors
 
 
 def _latents(event: Step) -> Latents:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
-
-from soundstage.errors import RequestError, listed, shown
+from soundstage.errors import RequestError, nearest, shown
 
 Fate = Literal["mapped", "ignored", "refused"]
 
@@ -57,9 +55,7 @@ def check_words(given: Mapping[str, Any], known: Mapping[str, Word], notices: No
     for name, value in given.items():
         word = known.get(name)
         if word is None:
-            raise RequestError(
-                f"'{name}' is not a word of {what}; it knows {listed(name, known)}", field=name
-            )
+            raise RequestError(unknown(name, known, what), field=name)
         if not word.asks(value):
             continue
         if word.fate == "refused":
@@ -68,11 +64,40 @@ def check_words(given: Mapping[str, Any], known: Mapping[str, Word], notices: No
             notices.tell(f"{name} has no effect: {word.becomes}")
 
 
+def unknown(name: str, known: Iterable[str], what: str) -> str:
+    """Return the sentence on an unknown word, with those that are near it. what: what it was given to."""
+    near = " or ".join(nearest(name, known))
+    meant = f"did you mean {near}? " if near else ""
+    return f"'{name}' is not a word of {what}; {meant}docs/diffusers.md lists all"
+
+
 def number(value: Any, name: str) -> float:
     """Return a plain number. Raises RequestError naming the word for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (Real, np.number)) or not math.isfinite(value):
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise RequestError(f"{name} is {shown(value)}; give a number", field=name)
     return float(value)
+
+
+def whole(value: Any, name: str) -> int:
+    """Return a plain whole number. Raises RequestError naming the word for anything else."""
+    plain = _plain(value)
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or plain % 1:
+        raise RequestError(f"{name} is {shown(value)}; give a whole number", field=name)
+    return int(plain)
+
+
+def numbers(value: Any, name: str) -> list[float]:
+    """Return the numbers of a list, an array or a tensor. Raises RequestError naming the word otherwise."""
+    try:
+        return [number(one, name) for one in entries(_plain(value), name)]
+    except RequestError:
+        raise RequestError(f"{name} is {shown(value)}; give a list of numbers", field=name) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return the Python value of a number or list of NumPy's or PyTorch's."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def entries(value: Any, name: str) -> list[Any]:

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from soundstage.compat.diffusers.calls import size_of
 from soundstage.compat.diffusers.conditions import media_of
 from soundstage.compat.diffusers.given import given_latents
-from soundstage.compat.diffusers.loading import model_of
+from soundstage.compat.diffusers.loading import dtype_of, model_of
 from soundstage.compat.diffusers.outputs import PipelineOutput, check_output_type, outputs
 from soundstage.compat.diffusers.parts import LTX2LatentUpsamplerModel, PipelinePart
-from soundstage.compat.diffusers.placing import PipelinePlacement
-from soundstage.compat.diffusers.running import RunWatch
-from soundstage.compat.diffusers.telling import Notices, check_words, number
-from soundstage.compat.diffusers.words import UPSAMPLE_CALL
+from soundstage.compat.diffusers.running import CallWatch
+from soundstage.compat.diffusers.shell import PipelineShell
+from soundstage.compat.diffusers.telling import Notices, Word, by_name, check_words, number
+from soundstage.compat.diffusers.words import LOADING, UPSAMPLE_CALL
 from soundstage.engine import Engine
-from soundstage.errors import RequestError
+from soundstage.errors import RequestError, shown
+from soundstage.media.probe import probe
 from soundstage.planning.plan import Plan
 from soundstage.request.inputs import Source
 from soundstage.request.request import Request
+from soundstage.types import SPACE_SCALE
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soundstage.compat.diffusers.given import GivenLatents
     from soundstage.rendering.events import Done
 
 FACTOR = 2
+TONE_MAP = "tone_map_compression_ratio"
 PROMPT = "latents upsampled"  # of the request; nothing reads it
 
 
-class LTX2LatentUpsamplePipeline(PipelinePlacement):
+# Of from_pretrained, besides those of other pipelines.
+UPSAMPLER = by_name(Word("latent_upsampler", "ignored", "that of the pipeline's own model is used"))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes of upsampled latents: statistics moved by `adain`, large values lowered by `tone_map`."""
+
+    adain: float
+    tone_map: float
+
+    @property
+    def any(self) -> bool:
+        return bool(self.adain or self.tone_map)
+
+    def applied(self, made: Tensor, like: Tensor | None) -> Tensor:
+        """Return latents so changed. like: those that had the statistics; the upsampled ones if None."""
+        from soundstage.rendering.seams import adain
+
+        moved = adain(made, made if like is None else like, self.adain)
+        share = 0.75 * self.tone_map  # as diffusers has it: at 1, far values keep 0.4 of themselves
+        return moved * (1 - 0.8 * share * (4 * share * (moved.abs() - 1)).sigmoid())
+
+
+class LTX2LatentUpsamplePipeline(PipelineShell):
     """Latents or a clip to twice the width and height.
 
     vae: that of a pipeline, whose engine is used. latent_upsampler: the model's own is used.
@@ -37,7 +68,7 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
     def __init__(
         self, vae: Any = None, latent_upsampler: Any = None, *, engine: Engine | None = None
     ) -> None:
-        owner = vae.pipeline if isinstance(vae, PipelinePart) else None
+        owner = vae.pipeline if isinstance(vae, PipelinePart) and vae.kind == "vae" else None
         if engine is None and owner is None:
             raise RequestError(
                 "vae belongs to no pipeline; give pipe.vae of a pipeline, or use from_pretrained"
@@ -52,7 +83,6 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
         self.latent_upsampler = latent_upsampler or LTX2LatentUpsamplerModel()
         super().__init__(engine if engine is not None else owner.engine, Notices())  # type: ignore[union-attr]
         self.vae = vae if vae is not None else PipelinePart("vae", pipeline=self)
-        self._watch = RunWatch(self.notices)
         source = self.latent_upsampler.source
         if source is not None and owner is not None and str(source) != str(owner.source):
             self.notices.tell(
@@ -61,11 +91,17 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
 
     @classmethod
     def from_pretrained(cls, model: Any, *, vae: Any = None, **words: Any) -> Self:
-        """Make a pipeline of another one's vae, or of a model."""
-        if isinstance(vae, PipelinePart) and vae.pipeline is not None:
+        """Make a pipeline of another one's vae, or of a model. words: those of LOADING."""
+        notices = Notices()
+        check_words(words, {**LOADING, **UPSAMPLER}, notices, "from_pretrained")
+        if vae is not None:
             return cls(vae, LTX2LatentUpsamplerModel(source=model))
-        dtype = words.get("dtype") or words.get("torch_dtype")
-        return cls(engine=Engine(model_of(model), device=words.get("device") or "auto", dtype=dtype))
+        found = model_of(model, words.get("revision"), words.get("cache_dir"))
+        return cls(engine=Engine(found, device=words.get("device") or "auto", dtype=dtype_of(words)))
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return {"vae": self.vae, "latent_upsampler": self.latent_upsampler}
 
     def place(self, **options: Any) -> None:
         """Change options of the engine it shares with the pipeline of its vae."""
@@ -89,7 +125,9 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
         check_output_type(output_type)
         if ("video" in given) == ("latents" in given):
             raise RequestError("give either latents or video", field="latents")
-        made = [self._made(*one, given, output_type) for one in self._plans(given)]
+        watch, decode = self.new_watch(), output_type != "latent"
+        changes = _changes(given)
+        made = [self._made(watch, *one, changes, decode) for one in self._plans(given)]
         found = outputs(made, output_type)
         return (
             PipelineOutput(found.frames, None, found.clips)
@@ -119,40 +157,49 @@ class LTX2LatentUpsamplePipeline(PipelinePlacement):
         return plans
 
     def _of_video(self, words: dict[str, Any]) -> Plan:
-        size = {}
-        if words.get("width") and words.get("height"):
-            size["size"] = (words["width"] * FACTOR, words["height"] * FACTOR)
+        source = Source(media_of(words["video"], "video"), denoise=0.5, modalities=frozenset({"video"}))
+        info = None if source.video is None or size_of(words) else probe(source.video)
+        width, height = (info.width, info.height) if info is not None else size_of(words)["size"]
+        step = SPACE_SCALE * FACTOR
         request = Request(
             prompt=PROMPT,
-            source=Source(media_of(words["video"], "video"), denoise=0.5, modalities=frozenset({"video"})),
+            source=source,
+            size=tuple(step * max(1, round(side * FACTOR / step)) for side in (width, height)),
             modalities=frozenset({"video"}),
             allow_unfit=True,
-            **size,
         )
         return _stepless(self.engine.plan(request), "source")
 
-    def _made(self, plan: Plan, given: GivenLatents | None, words: dict[str, Any], output_type: str) -> Done:
+    def _made(
+        self, watch: CallWatch, plan: Plan, given: GivenLatents | None, changes: Changes, decode: bool
+    ) -> Done:
         latents = None if given is None else given.latents
-        factor = number(words.get("adain_factor", 0.0), "adain_factor")
-        decode = output_type != "latent"
-        if not factor:
-            return self._watch.run(self.engine, plan, latents, decode=decode)
+        if not changes.any:
+            return watch.run(self.engine, plan, latents, decode=decode)
         from soundstage.rendering.prepare import Latents
-        from soundstage.rendering.seams import adain
 
-        if latents is None or latents.video is None:
-            raise RequestError(
-                "adain_factor goes with latents; give latents, or leave it out", field="adain_factor"
-            )
-        made = self._watch.run(self.engine, plan, latents, decode=False)
+        made = watch.run(self.engine, plan, latents, decode=False)
         assert made.video_latents is not None
-        moved = adain(made.video_latents, latents.video.to(made.video_latents), factor)
-        same = replace(plan, passes=(replace(plan.passes[0], upsample=()),))
-        return self._watch.run(self.engine, same, Latents(moved), decode=decode)
+        like = None if latents is None or latents.video is None else latents.video.to(made.video_latents)
+        changed = changes.applied(made.video_latents, like)
+        same = replace(plan, passes=(replace(plan.passes[0], start="previous", upsample=(), source=None),))
+        return watch.run(self.engine, same, Latents(changed), decode=decode)
 
 
 class LTXLatentUpsamplePipeline(LTX2LatentUpsamplePipeline):
     """Latents to twice the width and height, under the name of LTX-Video's pipeline."""
+
+
+def _changes(words: Mapping[str, Any]) -> Changes:
+    """Return what a call asks to be done to its latents. Raises RequestError for values out of range."""
+    adain, tone_map = (number(words.get(name, 0.0), name) for name in ("adain_factor", TONE_MAP))
+    if adain and "latents" not in words:
+        raise RequestError(
+            "adain_factor goes with latents; give latents, or leave it out", field="adain_factor"
+        )
+    if not 0 <= tone_map <= 1:
+        raise RequestError(f"{TONE_MAP} is {shown(words[TONE_MAP])}; give 0 to 1", field=TONE_MAP)
+    return Changes(adain, tone_map)
 
 
 def _stepless(plan: Plan, start: str) -> Plan:

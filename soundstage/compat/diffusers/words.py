@@ -7,6 +7,7 @@ them with the signatures of diffusers itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from soundstage.compat.diffusers.telling import Word, by_name
 
@@ -92,9 +93,10 @@ UPSAMPLE_CALL = by_name(
     *_mapped(
         video="a clip to be encoded first: a file, pictures, an array or a Clip",
         latents="(B, 128, T, h, w)",
-        height="the size at which video is encoded, with width",
-        width="the size at which video is encoded, with height",
+        height="the size at which video is encoded, with width; left out, its own",
+        width="the size at which video is encoded, with height; left out, its own",
         adain_factor="how far the channels are moved to the statistics they had",
+        tone_map_compression_ratio="how far large values are pressed together, from 0 to 1",
         output_type='"pil", "np", "pt" or "latent"',
         return_dict="a PipelineOutput, or (frames,)",
     ),
@@ -107,13 +109,23 @@ UPSAMPLE_CALL = by_name(
     ),
     Word("spatial_patch_size", "refused", "LTX-2.3 has patches of 1", (1,)),
     Word("temporal_patch_size", "refused", "LTX-2.3 has patches of 1", (1,)),
-    Word(
-        "tone_map_compression_ratio", "refused", "Soundstage does not compress latents; leave it at 0", (0.0,)
-    ),
     Word("decode_timestep", "ignored", _PLAIN_DECODER, (0.0,)),
     Word("decode_noise_scale", "ignored", _PLAIN_DECODER, (0.0,)),
     Word("generator", "ignored", "an upsampler draws no numbers"),
 )
+
+# Arguments of a call that go with others: those, and the value that asks for nothing.
+_OF_IMAGE = ("image", "video")
+_OF_REFERENCES = ("reference_conditions",)
+IDLE: Mapping[str, tuple[tuple[str, ...], Any]] = {
+    "strength": (_OF_IMAGE, 1.0),
+    "frame_index": (_OF_IMAGE, 0),
+    "image_crf": (("image",), None),
+    "noise_scale": (("latents", "audio_latents"), None),
+    "reference_downscale_factor": (_OF_REFERENCES, 1),
+    "conditioning_attention_strength": (_OF_REFERENCES, 1.0),
+    "conditioning_attention_mask": (_OF_REFERENCES, None),
+}
 
 # --- arguments of from_pretrained ------------------------------------------------------------------------
 
@@ -303,6 +315,25 @@ PART_METHODS = by_name(
     Word("compile_repeated_blocks", "ignored", _FAST),
     Word("eval", "ignored", "nothing is trained here"),
     Word("requires_grad_", "ignored", "nothing is trained here"),
+    *(
+        Word(name, "refused", "its weights are within the engine, which reads them for each run")
+        for name in (
+            "parameters",
+            "named_parameters",
+            "modules",
+            "named_modules",
+            "state_dict",
+            "load_state_dict",
+            "num_parameters",
+            "get_memory_footprint",
+            "train",
+        )
+    ),
+    *(
+        Word(name, "refused", "the pipeline's to takes a device and a dtype")
+        for name in ("cuda", "cpu", "half", "float", "bfloat16")
+    ),
+    Word("disable_cache", "refused", "a cache is used where the call gives one"),
     Word("enable_cache", "refused", 'give cache in the call, such as cache="first-block:0.1"'),
     Word("encode", "refused", "give an image, conditions or latents to a pipeline"),
     Word("decode", "refused", "give latents to a pipeline"),
@@ -327,6 +358,17 @@ ABSENT: Mapping[str, str] = {
     "LTX25AutoBlocks": "modular blocks are not there; LTX2Pipeline takes all that they take",
     "LTXAutoBlocks": "modular blocks are not there; LTX2Pipeline takes all that they take",
     "LTX2Guidance": "give guidance_scale and the other words of guidance in the call",
+    **dict.fromkeys(
+        (
+            "PyramidAttentionBroadcastConfig",
+            "FasterCacheConfig",
+            "FirstBlockCacheConfig",
+            "TaylorSeerCacheConfig",
+            "MagCacheConfig",
+            "apply_first_block_cache",
+        ),
+        'give cache in the call, such as cache="first-block:0.1": docs/sampling.md',
+    ),
     "ModularPipeline": "modular blocks are not there; LTX2Pipeline takes all that they take",
     "ComponentsManager": "Soundstage places weights by itself",
 }

@@ -13,8 +13,9 @@ from soundstage.cli.announcing import asking_gpu
 from soundstage.cli.batch import about, asked_for
 from soundstage.cli.defaults import without_unused
 from soundstage.cli.options import Values
-from soundstage.cli.printing import json_text
+from soundstage.cli.printing import json_text, rounded_time
 from soundstage.cli.rerun import Again
+from soundstage.cli.run_times import RunTimes
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
 
@@ -87,8 +88,11 @@ def print_plans(work: CommandPlans, values: Values, say: Callable[[str], None]) 
             found = {**planned.to_dict(), "format": asdict(used), "memory": choice.to_dict()}
             print(json_text(found, indent=2 if len(plans) == 1 else None))
         else:
-            shown = as_typed(planned)
-            print(f"{shown}\nformat    {used}\n{choice}")
+            times = RunTimes()
+            times.of(stage, planned, choice)
+            print(f"{as_typed(planned)}\nformat    {used}\n{choice}")
+            if (seconds := times.expected()) is not None:
+                print(f"time      about {rounded_time(seconds)} with loading and writing, as clips here took")
 
 
 def as_typed(planned: Plan) -> Plan:

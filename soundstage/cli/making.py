@@ -261,17 +261,19 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
         for note in notes:
             say(note)
         made: list[Saved] = []
+        told: set[str] = set()
         for planned, choice, result in zip(plans, choices, named, strict=True):
             with tally.clip(in_short(planned)):
                 times.of(stage, planned, choice)
                 with Screen(quiet=values["quiet"]) as screen:
                     announce(planned, choice, times, screen)
+                    _tell_changes(planned, screen, told)
                     preview = result.path if values.get("preview") else None
                     done = _rendered(stage, planned, choice, screen, preview)
                     saved = _saved(done, result, times, screen)
-                told = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
+                facts = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
                 made.append(saved)
-                saved.tell(told, as_json=values["as_json"], say=say)
+                saved.tell(facts, as_json=values["as_json"], say=say)
                 sheet.add(result.path, done.clip)
         comparison = sheet.save(say)
         if values["open"]:
@@ -286,11 +288,6 @@ def _rendered(
     from soundstage.cli.preview import preview_every, previewing
     from soundstage.rendering.bars import ProgressBars
 
-    shown = as_typed(planned)
-    for snap in shown.snaps:
-        screen.say(f"snapped {snap}")
-    for notice in shown.notices:
-        screen.say(f"notice: {notice}")
     if "torch" not in sys.modules:
         screen.begin(LOADING)
     every = 0 if preview is None else preview_every(planned)
@@ -300,6 +297,16 @@ def _rendered(
             show(event)
     assert isinstance(event, soundstage.Done)
     return event
+
+
+def _tell_changes(planned: Plan, screen: Screen, told: set[str]) -> None:
+    """Print what of a request was snapped, and notices, but none twice in a command. told: those printed."""
+    shown = as_typed(planned)
+    lines = [*(f"snapped {snap}" for snap in shown.snaps), *(f"notice: {text}" for text in shown.notices)]
+    for line in lines:
+        if line not in told:
+            screen.say(line)
+    told.update(lines)
 
 
 def _saved(done: soundstage.Done, result: Results, times: RunTimes, screen: Screen) -> Saved:

@@ -55,8 +55,12 @@ def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
 
 
 def slug(text: str) -> str:
-    """Return the first words of a text as a part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_SLUG].strip("-") or "clip"
+    """Return the first words of a text, whole unless the first is long, as a part of a file's name."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(name) > MAX_SLUG:
+        whole_words = name[: MAX_SLUG + 1].rpartition("-")[0]
+        name = whole_words or name[:MAX_SLUG]
+    return name or "clip"
 
 
 def _filled(template: str, planned: Plan, index: int) -> str:

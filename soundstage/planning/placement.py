@@ -54,7 +54,7 @@ class Choice:
             f"  {phase.name}: {phase.device_bytes / GB:.1f} GB, about {phase.seconds:.0f} s"
             for phase in self.price.phases
         )
-        total = f"  in all: about {self.price.seconds:.0f} s"
+        total = f"  in all: about {self.price.seconds:.0f} s of computing and reading"
         return "\n".join([f"weights   {self.weights}", f"memory    {self.reason}", *phases, total])
 
 

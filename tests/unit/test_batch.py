@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from soundstage.cli.naming import slug
+from soundstage.cli.run_times import RunTimes
 from soundstage.cli.program import app
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
@@ -70,6 +71,24 @@ def test_each_prompt_with_each_seed_and_the_model_is_loaded_once(
     assert len(loads) == 1
     assert "clip 2 of 6: seed 2, A red ball bounces." in made.stderr
     assert "made 6 of 6 clips, in " in made.stderr
+
+
+def test_what_is_snapped_in_all_clips_is_told_once(generate: Any) -> None:
+    made = generate(BALL, RAIN, "--size", "70x64", "--seeds", "1-2")
+    assert made.exit_code == 0, made.stderr
+    assert made.stderr.count("snapped size") == 1
+
+
+def test_a_name_from_a_prompt_ends_with_a_whole_word() -> None:
+    assert slug("Steady rain is heard at the lake, and thunder!") == "steady-rain-is-heard-at-the-lake-and"
+    assert slug("A red ball.") == "a-red-ball"
+    assert (slug("x" * 60), slug("?!")) == ("x" * 40, "clip")
+
+
+def test_a_plan_tells_the_time_that_a_clip_took_here(generate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "as clips here took" not in generate(BALL, "--plan").stdout
+    monkeypatch.setattr(RunTimes, "expected", lambda times: 12.3)
+    assert "about 12 s with loading and writing, as clips here took" in generate(BALL, "--plan").stdout
 
 
 def test_a_clip_among_several_is_the_clip_made_alone(generate: Any) -> None:

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from soundstage.cli.naming import slug
-from soundstage.cli.run_times import RunTimes
 from soundstage.cli.program import app
+from soundstage.cli.run_times import RunTimes
 from soundstage.engine import Engine
 from soundstage.errors import MediaError
 from tests.tiny_model import TinyParts, write_tiny_model

@@ -21,7 +21,7 @@ import click
 from soundstage.cli import process
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
-from soundstage.cli.request_fields import request_fields
+from soundstage.cli.request_fields import check_files, request_fields
 from soundstage.cli.telling import failure, spoken_within
 from soundstage.errors import RequestError, SoundstageError
 
@@ -90,7 +90,12 @@ def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = No
     for where, fields in _wishes(prompts, values):
         named = () if fields.keys() == {"prompt"} else fields.keys()
         with about(where, named):
-            request = Request(**{**shared, **fields})
+            try:
+                request = Request(**{**shared, **fields})
+            except RequestError as error:
+                if error.field == "source":  # a file that is not there is told first
+                    check_files({**shared, **fields})
+                raise
             first, note = (0, "") if seeds else _first_seed(request, drawn)
             varied = seeds or range(first, first + (values.get("takes") or 1))
             if len(found) + len(varied) > MAX_CLIPS:

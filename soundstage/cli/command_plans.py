@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
@@ -18,11 +18,14 @@ from soundstage.cli.rerun import Again
 from soundstage.cli.run_times import RunTimes
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
+from soundstage.media.formats import UnusedCodingError
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
     from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
+
+Made = TypeVar("Made")
 
 
 class CommandPlans(NamedTuple):
@@ -42,12 +45,19 @@ def planned_clips(
     Defaults of the user's that nothing would read are left out, and that is said. again: the clip that is
     made again, which has no fields by default.
     """
+    if again is not None:
+        return _plans(prompts, values, again)
+    return without_misfits(values, lambda values: _plans(prompts, values, None), say)[0]
+
+
+def without_misfits(
+    values: Values, work: Callable[[Values], Made], say: Callable[[str], None]
+) -> tuple[Made, Values]:
+    """Return what work returns, and values without the defaults of the user's that nothing would read."""
     while True:
         try:
-            return _plans(prompts, values, again)
-        except RequestError as error:
-            if again is not None:
-                raise
+            return work(values), values
+        except (RequestError, UnusedCodingError) as error:
             context = click.get_current_context()
             told = spoken_within(context).sentence(str(error))
             values = without_unused(context, values, error, told, say)

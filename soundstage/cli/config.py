@@ -23,10 +23,12 @@ from soundstage.cli.config_files import (
 from soundstage.cli.default_values import PREFIX, Default, native
 from soundstage.cli.defaults import of_environment
 from soundstage.cli.file_defaults import FilePlace, of_file
+from soundstage.cli.options import TableOption
 from soundstage.cli.parameters import SETTINGS, as_json
 from soundstage.cli.printing import json_text
+from soundstage.cli.spelling import Spoken
 from soundstage.cli.variables import OTHERS, OWN
-from soundstage.errors import ConfigError, RequestError, nearest
+from soundstage.errors import ConfigError, RequestError, SoundstageError, nearest
 
 project = click.option("--project", is_flag=True, help=f"Use the project's file, {PROJECT_NAME}.")
 
@@ -50,7 +52,7 @@ def app(ctx: click.Context, as_json: bool) -> None:
     print(json_text(_facts(all_set), indent=2) if as_json else "\n".join(_lines(all_set)))
 
 
-@app.command("set")
+@app.command("set", context_settings={"ignore_unknown_options": True})  # a value may be -1
 @click.argument("key", help="The option, such as steps or generate.steps.")
 @click.argument(
     "values", nargs=-1, required=True, metavar="VALUE...", help="Its value as typed; several of --lora."
@@ -63,10 +65,12 @@ def set_(ctx: click.Context, key: str, values: tuple[str, ...], project: bool) -
     Example: soundstage config set model ltx-2.3-distilled --project
     """
     path, text, written = _changed(project)
-    keys = _as_written(written, key)
+    keys = _as_written(written.values, key)
     place, here = (_place_in(ctx, file) for file in (path, Path(PROJECT_NAME)))
     value = _value(place.option(keys), values)
-    found, seen_here = (each.default(keys, value).native for each in (place, here))
+    default = place.default(keys, value)
+    _check(default, ctx)
+    found, seen_here = default.native, here.default(keys, value).native
     config_files.save(path, config_files.with_key(text, keys, value, path))
     print(f"{'.'.join(keys)} = {toml_of(value)} in {path}", file=sys.stderr)
     if found != seen_here:
@@ -77,6 +81,50 @@ def set_(ctx: click.Context, key: str, values: tuple[str, ...], project: bool) -
 def _place_in(ctx: click.Context, path: Path) -> FilePlace:
     """Return a place for keys of a file, of which nothing is read."""
     return FilePlace(ctx.find_root().command, ConfigFile(path, ""), Written({}, {}), 0)
+
+
+# What an option about an input may be about; one of them has to do.
+_INPUTS: dict[str, Sequence[dict[str, Any]]] = {
+    "guides": [{"image": ["picture.png"]}],
+    "references": [{"reference": ["clip.mp4"]}],
+    "source": [{"video": "clip.mp4"}, {"video": "clip.mp4", "remake": "video"}],
+    "audio": [{"audio": "sound.wav"}],
+}
+
+
+def _check(default: Default, ctx: click.Context) -> None:
+    """Raise RequestError for a value that no clip is made with: out of its range, or an unknown name."""
+    option = default.option
+    if not isinstance(option, TableOption):
+        return
+    from soundstage.cli.request_fields import request_fields
+    from soundstage.request.request import Request
+
+    given = {default.name: option.type_cast_value(ctx, default.value)}
+    problems: list[SoundstageError] = []
+    for inputs in next((_INPUTS[root] for root in option.roots if root in _INPUTS), [{}]):
+        try:
+            Request(prompt="A clip.", **request_fields({**inputs, **given}))
+            _check_name(default.name, given[default.name])
+            return
+        except SoundstageError as error:
+            problems.append(error)
+    sentence = Spoken({default.name: default.key}, given).sentence(str(problems[0]))
+    raise RequestError(sentence, field=default.key)
+
+
+def _check_name(name: str, value: Any) -> None:
+    """Raise SoundstageError for an unknown recipe or sampler, and a quality that no format has."""
+    from soundstage.media.formats import output
+    from soundstage.request.recipes import recipe_named
+    from soundstage.sampling.sampler_info import sampler_key
+
+    if name == "recipe":
+        recipe_named(value)
+    elif name == "sampler":
+        sampler_key(value)
+    elif name == "quality":
+        output("clip.mp4", 2, quality=value)
 
 
 def _value(option: click.Option, texts: Sequence[str]) -> Any:
@@ -90,8 +138,8 @@ def _value(option: click.Option, texts: Sequence[str]) -> Any:
 def unset(key: str, project: bool) -> None:
     """Take a default out of the user's file, or the project's."""
     path, text, written = _changed(project)
-    keys = _as_written(written, key)
-    if keys not in written.lines:
+    keys = _as_written(written.values, key)
+    if not _holds(written.values, keys):
         near = nearest(key, [".".join(where) for where in written.lines])
         told = f"near it: {', '.join(near)}" if near else "`soundstage config` shows what is set"
         raise ConfigError(f"{key} is not set in {path}; {told}")
@@ -125,11 +173,24 @@ def _place(project: bool) -> Path:
     return (project_file() or Path(PROJECT_NAME)) if project else user_file()
 
 
-def _as_written(written: Written, key: str) -> Keys:
-    """Return a key with its sections, as a file has it if it does."""
-    keys = tuple(part.strip().replace("_", "-") for part in key.lstrip("-").split("."))
-    same = (where for where in written.lines if tuple(part.replace("_", "-") for part in where) == keys)
-    return next(same, keys)
+def _as_written(values: Any, key: str) -> Keys:
+    """Return a key with its sections, as a file has it if it does. values: those of the file."""
+    keys: Keys = ()
+    for part in key.lstrip("-").split("."):
+        known = values if isinstance(values, dict) else {}
+        name = part.strip().replace("_", "-")
+        keys = (*keys, next((other for other in known if other.replace("_", "-") == name), name))
+        values = known.get(keys[-1])
+    return keys
+
+
+def _holds(values: Any, keys: Keys) -> bool:
+    """Return whether the values of a file have a key with its sections."""
+    for name in keys:
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
 
 
 # --- what is set ----------------------------------------------------------------------------------------

@@ -7,11 +7,10 @@ their recipes. SOUNDSTAGE_CONFIG names another in place of the user's, or is off
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from soundstage.files import whole_file
 VARIABLE, OFF = "SOUNDSTAGE_CONFIG", "off"
 USER_NAME, PROJECT_NAME = "config.toml", "soundstage.toml"
 ROOTS = (".git", ".hg")  # what the root of a repository holds
+MAX_BYTES = 2**20  # of a file
 _WORD = r'(?:[\w-]+|"[^"]*"|\'[^\']*\')'
 _KEY = re.compile(rf"\s*({_WORD}(?:\s*\.\s*{_WORD})*)\s*=")
 _HEADER = re.compile(rf"\s*\[\s*({_WORD}(?:\s*\.\s*{_WORD})*)\s*\]")
@@ -102,10 +102,15 @@ def read(path: Path) -> Written:
 def text_of(path: Path) -> str:
     """Return the text of a config file. Raises ConfigError for one that cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise ConfigError(f"{path} cannot be read ({reason}); correct it or take it away") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no config file; move it")
+    return text
 
 
 def parsed(text: str, path: Path) -> Written:
@@ -133,31 +138,55 @@ def _split(dotted: str) -> Keys:
 # --- writing ------------------------------------------------------------------------------------------
 
 
-def with_key(text: str, keys: Sequence[str], value: Any, path: Path) -> str:
+def with_key(text: str, keys: Keys, value: Any, path: Path) -> str:
     """Return a TOML text with one key set, or without it where the value is None; the rest as it was.
 
-    Raises ConfigError where the text writes the key in a way that only its author can change.
+    Raises ConfigError where one of the sections is something else, such as a list of tables.
     """
-    *section, key = keys
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    *sections, key = keys
     before = parsed(text, path).values
-    wanted = _wanted(before, keys, value)
-    lines = text.splitlines()
-    place = next((n - 1 for where, n in _lines(text) if where == tuple(keys)), None)
-    if place is not None:
-        length, comment = _extent(lines[place:])
-        before_value = lines[place].partition("=")[0].rstrip()
-        new = f"{before_value} = {toml_of(value)}{comment}"
-        lines[place : place + length] = [] if value is None else [new]
-    elif value is not None:
-        lines = _inserted(lines, section, f"{_bare(key)} = {toml_of(value)}")
-    made = "\n".join(lines) + "\n"
     try:
-        correct = tomllib.loads(made) == wanted
-    except ValueError:
-        correct = False
-    if not correct:
+        document = tomlkit.parse(text)
+        changed = _within(document, sections, tomlkit.table)
+        if value is None:
+            del changed[key]
+        else:
+            changed[key] = value
+        made = tomlkit.dumps(document)
+        as_wanted = _filled(tomllib.loads(made)) == _filled(_wanted(before, keys, value))
+    except (TOMLKitError, TypeError, ValueError, AttributeError):
+        as_wanted = False
+    if not as_wanted:
         raise ConfigError(f"{path} writes {'.'.join(keys)} in a way of its own; change it there by hand")
     return made
+
+
+def _wanted(before: dict[str, Any], keys: Keys, value: Any) -> dict[str, Any]:
+    """Return the values of a file with one key set, or without it where the value is None."""
+    wanted = copy.deepcopy(before)
+    place = _within(wanted, keys[:-1], dict)
+    if value is None:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = value
+    return wanted
+
+
+def _filled(values: Any) -> Any:
+    """Return the values of a file without empty sections, which mean nothing."""
+    if not isinstance(values, dict):
+        return values
+    return {name: filled for name, value in values.items() if (filled := _filled(value)) != {}}
+
+
+def _within(values: Any, sections: Sequence[str], empty: Callable[[], Any]) -> Any:
+    """Return the section of a file's values, which is added if it is missing."""
+    for name in sections:
+        values = values.setdefault(name, empty())
+    return values
 
 
 def save(path: Path, text: str) -> None:
@@ -173,59 +202,8 @@ def save(path: Path, text: str) -> None:
 
 
 def toml_of(value: Any) -> str:
-    """Return a text, number, truth value or list of them as TOML."""
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(toml_of, value))}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Return a text, number, truth value, date or list of them as TOML."""
+    import tomlkit
 
-
-def _bare(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else toml_of(key)
-
-
-def _wanted(values: dict[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return the values of a file with one key set, or without it where the value is None."""
-    wanted = copy.deepcopy(values)
-    place, (*section, key) = wanted, keys
-    for name in section:
-        place = place.setdefault(name, {})
-        if not isinstance(place, dict):  # which no command is
-            return {}
-    if value is None:
-        place.pop(key, None)
-    else:
-        place[key] = list(value) if isinstance(value, tuple) else value
-    return wanted
-
-
-def _extent(lines: Sequence[str]) -> tuple[int, str]:
-    """Return (number of lines of the first key's value, the comment behind it if it is a single one)."""
-    for end in range(1, len(lines) + 1):
-        try:
-            value = tomllib.loads("\n".join(lines[:end]))
-        except ValueError:
-            continue
-        return end, _comment(lines[0], value) if end == 1 else ""
-    return len(lines), ""
-
-
-def _comment(line: str, value: dict[str, Any]) -> str:
-    for match in re.finditer(r"\s*#", line):
-        try:
-            if tomllib.loads(line[: match.start()]) == value:
-                return line[match.start() :]
-        except ValueError:
-            continue
-    return ""
-
-
-def _inserted(lines: list[str], section: Sequence[str], new: str) -> list[str]:
-    """Return lines with a new one at the end of its section, which is added if it is missing."""
-    headers = [(i, _split(m[1])) for i, line in enumerate(lines) if (m := _HEADER.match(line))]
-    begin = next((i for i, where in headers if where == tuple(section)), None)
-    if section and begin is None:
-        return [*lines, *([""] if lines else []), f"[{'.'.join(map(_bare, section))}]", new]
-    end = next((i for i, _ in headers if begin is None or i > begin), len(lines))
-    last = next((i for i in range(end, 0, -1) if lines[i - 1].strip()), 0)
-    gap = [""] if end < len(lines) and last == end else []
-    return [*lines[:last], new, *gap, *lines[last:]]
+    text: str = tomlkit.item(value).as_string()
+    return text

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from soundstage.cli.config_files import Keys
+from soundstage.cli.config_files import Keys, toml_of
 from soundstage.cli.parameters import wanted
-from soundstage.errors import ConfigError, shown
+from soundstage.errors import SHOWN_LETTERS, ConfigError
 
 PREFIX = "SOUNDSTAGE_"  # of variables
 # Options that begin with a path; of the last ones only what looks like a path is one.
@@ -110,21 +110,24 @@ def fitted_value(default: Default, option: click.Option, value: Any) -> Any:
 
 
 def _one(default: Default, option: click.Option, value: Any) -> Any:
+    _converted(default, option.type, option, value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _misfit(default, value, "it should be a text within quotation marks, or a number")
-    _converted(default, option.type, option, str(value))
+        raise _misfit(default, value, "it should be a text within quotation marks")
     return int(value) if option.count else str(value)
 
 
-def _converted(default: Default, kind: Any, option: click.Option, text: str) -> Any:
+def _converted(default: Default, kind: Any, option: click.Option, value: Any) -> Any:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     try:
         return kind.convert(text, option, None)
     except click.BadParameter as error:
-        raise _misfit(default, text, wanted(error, kind)) from None
+        raise _misfit(default, value, wanted(error, kind)) from None
 
 
 def _misfit(default: Default, value: Any, advice: str) -> ConfigError:
-    text = f"'{value}'" if isinstance(value, str) else shown(value)
+    text = f"'{value}'" if isinstance(value, str) else toml_of(value)
+    text = "a table" if isinstance(value, dict) else text
+    text = text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
     return ConfigError(f"{default.typed} is {text}; {advice}")
 
 

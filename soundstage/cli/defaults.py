@@ -8,6 +8,7 @@ In this order, each before the ones below:
 
 A key is an option as typed, without its dashes. Those at the top of a file are `generate`'s, and hold for
 every command that makes clips; other commands have a section of their own. Click gets all as default_map.
+A typed --no-steps leaves the default of --steps out.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from soundstage.cli.options import TABLE, TableOption, Values
 from soundstage.cli.rivals import GIVES_WAY, options_of_word
 from soundstage.cli.variables import OWN
 from soundstage.errors import RequestError
+from soundstage.media.formats import UnusedCodingError
 
+NOT = "--no-"  # before an option's name, leaves its default out
 EVERYWHERE = ("json", "verbose", "log")  # options that mean the same in every command
 _VALUES = (str, int, float, tuple, list)  # what click's parser has for what is typed
 
@@ -39,17 +42,29 @@ _VALUES = (str, int, float, tuple, list)  # what click's parser has for what is 
 # --- for the command that is run ------------------------------------------------------------------------
 
 
-def provide(ctx: click.Context, name: str, command: click.Command, words: Sequence[str]) -> None:
-    """Give a command that is about to be parsed its defaults. ctx: the group's. words: the command's own.
+def provide(ctx: click.Context, name: str, command: click.Command, words: list[str]) -> list[str]:
+    """Give a command that is about to be parsed its defaults, and return its words that are left to parse.
 
-    Raises ConfigError for a file or variable that does not fit. Nothing is read where help is asked for.
+    ctx: the group's. words: the command's own. Raises ConfigError for a file or variable that does not fit.
+    Nothing is read where help is asked for.
     """
     if isinstance(command, click.Group) or name in WITHOUT or {"-h", "--help"} & set(words):
-        return
+        return words
     path = (*_path(ctx), name)
     found = provided(ctx.find_root().command, path, command, words)
     ctx.meta[PROVIDED] = found
     ctx.default_map = {name: {default.name: default.value for default in found.values()}}
+    return left_out(command, words)[0]
+
+
+def left_out(command: click.Command, words: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Split a command line into (its words without --no-OPTION, the parameters that those are about)."""
+    own = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+    options = {f"{NOT}{key}": str(option.name) for key, option in keys_of(command).items()}
+    end = words.index("--") if "--" in words else len(words)
+    found = {word for word in words[:end] if word in options and word not in own}
+    kept = [word for word in words[:end] if word not in found]
+    return [*kept, *words[end:]], {options[word] for word in found}
 
 
 def _path(ctx: click.Context) -> Keys:
@@ -62,7 +77,10 @@ def provided(root: Any, path: Keys, command: click.Command, words: Sequence[str]
     if not any(name.startswith(PREFIX) for name in os.environ) and not config_files():
         return {}
     best: dict[str, Default] = {}
+    words, without = left_out(command, words)
     for default in (*of_environment(path, command), *_of_files(root, path, command)):
+        if default.name in without:
+            continue
         if default.name not in best or default.rank < best[default.name].rank:
             best[default.name] = default
     typed = _typed(command, words)
@@ -98,7 +116,11 @@ def _without_rivals(default: Default, nearer: Mapping[str, int]) -> Default:
 
 
 def without_unused(
-    ctx: click.Context, values: Values, error: RequestError, told: str, say: Callable[[str], None]
+    ctx: click.Context,
+    values: Values,
+    error: RequestError | UnusedCodingError,
+    told: str,
+    say: Callable[[str], None],
 ) -> Values:
     """Return values without the defaults that an error says nothing would read.
 

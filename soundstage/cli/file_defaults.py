@@ -24,7 +24,7 @@ def of_file(root: Any, file: ConfigFile, number: int, path: Keys | None) -> Iter
     place = FilePlace(root, file, read(file.path), 2 * number + 3)
     loaded = {*root.commands, *(path or ())[:1]}
     for key, value in place.written.values.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or place.is_option((key,)):
             yield place.default((key,), value)
         elif path is None or key in loaded or key not in root.list_commands(None):
             yield from _of_section(replace(place, rank=place.rank - 1), (key,), value)
@@ -34,7 +34,7 @@ def _of_section(place: FilePlace, keys: Keys, values: dict[str, Any]) -> Iterato
     """Yield the defaults of a section of a file: those of a command, or of the commands of a group."""
     place.command(keys)
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not place.is_option((*keys, key)):
             yield from _of_section(place, (*keys, key), value)
         else:
             yield place.default((*keys, key), value)
@@ -70,6 +70,13 @@ class FilePlace:
             raise ConfigError(f"{self._found(keys, None).typed} is no option of {self._owner(keys, known)}")
         return known[spelled]
 
+    def is_option(self, keys: Keys) -> bool:
+        """Return whether a key that has a table is an option instead of a command."""
+        owner: Any = self.command(keys[:-1]) if keys[:-1] else self.root
+        if isinstance(owner, click.Group) and (keys[:-1] or keys[-1] in self.root.list_commands(None)):
+            return False
+        return keys[-1].replace("_", "-") in keys_of(self.command(keys[:-1]))
+
     def command(self, sections: Keys) -> click.Command:
         """Return the command of a section; `generate` has the keys at the top. Raises ConfigError."""
         command: Any = self.root
@@ -100,6 +107,8 @@ class FilePlace:
         has = [name for name in commands if key in keys_of(self.root.get_command(None, name))]
         near = nearest(key, known)
         told = f"near it: {', '.join(near)}" if near else "`--help` shows all"
-        if has:
+        if key in commands:
+            told = f"the section of a command is written once, [{key}]"
+        elif has:
             told = f"write it in {' or '.join(f'[{name}]' for name in has)}"
         return f"`soundstage {' '.join(keys[:-1]) or 'generate'}`; {told}"

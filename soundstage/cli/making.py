@@ -12,14 +12,14 @@ import click
 import soundstage
 from soundstage.cli.announcing import LOADING, announce
 from soundstage.cli.batch import Tally, in_short, many_options, prompts_option
-from soundstage.cli.command_plans import as_typed, planned_clips, print_plans
+from soundstage.cli.command_plans import as_typed, planned_clips, print_plans, without_misfits
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
 from soundstage.cli.options import Values, with_options
 from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
 from soundstage.cli.rerun import Again, read_again, rerun_options
-from soundstage.cli.results import Results, Saved, all_results
+from soundstage.cli.results import Results, Saved, all_results, check_formats, check_results
 from soundstage.cli.run_times import RunTimes
 from soundstage.errors import RequestError
 from soundstage.request.words import file_fields, guide_fields
@@ -251,7 +251,9 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
     work = stage, plans, choices, notes = planned_clips(prompts, values, say, again)
     for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
         _print_unknown_words(stage, prompt, say)
+    _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
     if values["plan"]:
+        check_results(plans, values)
         print_plans(work, values, say)
         return
     with (

@@ -29,17 +29,16 @@ class Place:
 
 
 def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
-    """Return the place of each clip, by what --output names; missing folders of several clips are made.
-
-    Raises RequestError for one name of several clips, MediaError for a folder that cannot be made.
-    """
+    """Return the place of each clip, by what --output names. Raises RequestError where it names none."""
+    if output == "":
+        raise RequestError("--output is empty; give a file, a folder or a template, or leave it out")
     if output is None:
         return [Place(Path(), None) for _ in plans]
     if os.path.isdir(output):
         return [Place(Path(output), None) for _ in plans]
     if output.endswith(("/", os.sep)):
         folders = [Path(_filled(output, planned, index)) for index, planned in enumerate(plans, 1)]
-        return [Place(made_folder(folder), None) for folder in folders]
+        return [Place(folder, None) for folder in folders]
     if "{" not in output and "}" not in output:
         if len(plans) > 1:
             raise RequestError(
@@ -51,7 +50,7 @@ def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
     twice = next((path for index, path in enumerate(paths) if path in paths[:index]), None)
     if twice is not None:
         raise RequestError(f"--output is {output}, which names two clips {twice}; add {{index}} or {{seed}}")
-    return [Place(made_folder(path.parent), path) for path in paths]
+    return [Place(path.parent, path) for path in paths]
 
 
 def slug(text: str) -> str:
@@ -81,9 +80,10 @@ def filled(template: str, values: Mapping[str, Any], example: str) -> str:
         unknown = next((name for name in names if name not in values), None)
         if unknown is None:
             return template.format(**values)
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, MemoryError, OverflowError) as error:
+        reason = str(error) or "it makes a name that is too long"
         raise RequestError(
-            f"--output is {template}, which is no template ({error}); give {example}"
+            f"--output is {template}, which is no template ({reason}); give {example}"
         ) from error
     raise RequestError(
         f"--output has the field {{{unknown}}}; the fields are {listed(unknown, values)}; write {{{{ for a "

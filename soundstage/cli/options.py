@@ -73,6 +73,11 @@ class TableOption(click.Option):
         )
         self._option = option
 
+    @property
+    def roots(self) -> set[str]:
+        """Return the fields of the request that it fills, or whose records have fields that it fills."""
+        return {field.partition(".")[0] for field in self._option.fields}
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from soundstage.cli import completion
 

@@ -64,7 +64,8 @@ SEED = Seed()
 
 def wanted(error: click.BadParameter, kind: Any) -> str:
     """Return what a value should have been, from its type and the error that refused it."""
-    told = {"integer": "a whole number", "float": "a number"}.get(getattr(kind, "name", "").split()[0])
+    kinds = {"integer": "a whole number", "float": "a number", "boolean": "true or false"}
+    told = kinds.get(getattr(kind, "name", "").split()[0])
     if told is None:
         return lowered(error.message.rstrip("."))
     low = getattr(kind, "min", None)
@@ -89,7 +90,7 @@ class Ordered(click.Group):
         if name is not None and command is not None and not ctx.resilient_parsing:
             from soundstage.cli import defaults
 
-            defaults.provide(ctx, name, command, words)
+            words = defaults.provide(ctx, name, command, words)
         return name, command, words
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from soundstage.cli.options import TABLE, Values
-from soundstage.errors import RequestError, listed
+from soundstage.errors import MediaError, RequestError, listed
 from soundstage.request.words import (
     canvas_fields,
     file_fields,
@@ -83,6 +84,38 @@ def _filled(record: str, given: Values) -> Values:
 def _record(field: str) -> str:
     """Return the record that a field is in: "source" for "source.start_s"."""
     return field.rpartition(".")[0]
+
+
+# --- Files of inputs ----------------------------------------------------------------------------------
+
+_FILES = {
+    "guides": ("image",),
+    "references": ("video", "mask"),
+    "source": ("video", "audio", "mask"),
+    "audio": ("file",),
+}
+
+
+def check_files(fields: Values) -> None:
+    """Raise RequestError for the first input of a request's fields whose file cannot be read."""
+    from soundstage.media.probe import probe
+
+    for field, place, file in _files(fields):
+        try:
+            probe(file)
+        except MediaError as error:
+            raise RequestError(f"{place}: {error}", field=field) from None
+
+
+def _files(fields: Values) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, place in the request, file) of inputs that are given by their names."""
+    for field, names in _FILES.items():
+        value = fields.get(field)
+        many = isinstance(value, list)
+        for i, record in enumerate(value if isinstance(value, list) else [value]):
+            for name in names if isinstance(record, dict) else ():
+                if isinstance(record.get(name), (str, Path)):
+                    yield field, f"{field}[{i}].{name}" if many else f"{field}.{name}", str(record[name])
 
 
 # --- Words of one option ----------------------------------------------------------------------------

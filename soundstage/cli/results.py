@@ -6,12 +6,12 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soundstage.cli.naming import places, slug
+from soundstage.cli.naming import made_folder, places, slug
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
@@ -150,10 +150,26 @@ def all_results(plans: Sequence[Plan], values: Values) -> Iterator[tuple[list[Re
     with ExitStack() as stack:
         named = []
         for planned, place in zip(plans, places(values["output"], plans), strict=True):
+            made_folder(place.folder)
             own = values | {"output": place.path, "contact_sheet": sheet and not many}
             named.append(stack.enter_context(results(planned, own, place.folder)))
         folder = Path(os.path.commonpath([result.path.parent for result in named]) or ".")
         yield named, Comparison(folder if many and sheet else None, force=force)
+
+
+def check_formats(plans: Sequence[Plan], values: Values) -> None:
+    """Raise MediaError for an ending, a codec or a quality that a clip cannot be written in."""
+    for planned, place in zip(plans, places(values["output"], plans), strict=True):
+        _asked(planned, values, place.path, place.folder)
+
+
+def check_results(plans: Sequence[Plan], values: Values) -> None:
+    """Raise what `all_results` raises for names that are taken or cannot be written. Makes no folder."""
+    for planned, place in zip(plans, places(values["output"], plans), strict=True):
+        asked = _asked(planned, values, place.path, place.folder)
+        later = not place.folder.is_dir() or (asked.numbered and not asked.path.parent.is_dir())
+        with nullcontext() if later else results(planned, values | {"output": place.path}, place.folder):
+            pass
 
 
 @contextmanager
@@ -165,7 +181,23 @@ def results(planned: Plan, values: Values, folder: Path) -> Iterator[Results]:
     """
     given: Path | None = values["output"]
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
-    coding = {name: values[name] for name in ("quality", "codec")}
+    num_frames = _num_frames(planned)
+    asked = _asked(planned, values, given, folder)
+    asked.check(num_frames)
+    coding = _coding(values)
+    if given is not None and force:
+        if sheet:
+            check_writable(given.with_suffix(".png"), (".png",))
+        yield Results(given, None, sheet, force, coding)
+        return
+    name = asked.path
+    named = reserved_name(folder, name.stem, name.suffix) if given is None else _unused(asked, num_frames)
+    with named as reserved:
+        yield Results(given or reserved.path, reserved, sheet, force, coding)
+
+
+def _asked(planned: Plan, values: Values, given: Path | None, folder: Path) -> Output:
+    """Return how a clip is written: to the given name, or one in a folder. Raises MediaError."""
     num_frames = _num_frames(planned)
     if given is not None and not given.suffix:
         ending = endings(num_frames)[0]
@@ -173,16 +205,11 @@ def results(planned: Plan, values: Values, folder: Path) -> Iterator[Results]:
             f"output is {given}, which has no ending; give {given}{ending}, or {given}/ for a folder"
         )
     path = given or folder / f"{_stem(planned)}{endings(num_frames)[0]}"
-    asked = output(path, num_frames, **coding)
-    asked.check(num_frames)
-    if given is not None and force:
-        if sheet:
-            check_writable(given.with_suffix(".png"), (".png",))
-        yield Results(given, None, sheet, force, coding)
-        return
-    named = reserved_name(folder, path.stem, path.suffix) if given is None else _unused(asked, num_frames)
-    with named as reserved:
-        yield Results(given or reserved.path, reserved, sheet, force, coding)
+    return output(path, num_frames, **_coding(values))
+
+
+def _coding(values: Values) -> dict[str, Any]:
+    return {name: values[name] for name in ("quality", "codec")}
 
 
 def _unused(asked: Output, num_frames: int) -> Reserved:

@@ -76,6 +76,9 @@ class Spoken:
         """Return a translated message with the places of defaults instead of options that nobody typed."""
         if not self._places:
             return sentence
+        recipe = self._places.get("--recipe")
+        if recipe is not None:
+            sentence = re.sub(r"\brecipe '[^']*'", lambda match: f"{match[0]} ({recipe})", sentence, count=1)
         options = "|".join(sorted(map(re.escape, self._places), key=len, reverse=True))
         return re.sub(rf"(?<![\w-])(?:{options})(?![\w-])", lambda match: self._places[match[0]], sentence)
 

@@ -20,7 +20,7 @@ import click
 
 from soundstage.cli import process
 from soundstage.cli.default_values import Default
-from soundstage.cli.defaults import provided
+from soundstage.cli.defaults import left_out, provided
 from soundstage.cli.log import PROVIDED
 from soundstage.cli.parameters import lowered, wanted
 from soundstage.cli.printing import json_text
@@ -211,12 +211,10 @@ def spoken_of(root: Any, words: Sequence[str]) -> Spoken:
     command, _, rest = _command(root, words)
     if command is None:
         return Spoken({}, {})
-    found = _provided(root, words)
+    found, own = _provided(root, words), left_out(command, rest)[0]
     values = {name: default.value for name, default in found.items()}
     try:
-        with command.make_context(
-            command.name or "", list(rest), resilient_parsing=True, default_map=values
-        ) as ctx:
+        with command.make_context(command.name or "", own, resilient_parsing=True, default_map=values) as ctx:
             ctx.meta[PROVIDED] = found
             return spoken_within(ctx)
     except Exception:  # the command line may be what is wrong

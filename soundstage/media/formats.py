@@ -99,6 +99,15 @@ FORMATS = {
 }
 
 
+class UnusedCodingError(MediaError):
+    """A codec or quality that other formats take. unused: which of the two."""
+
+    def __init__(self, message: str, unused: str) -> None:
+        super().__init__(message)
+        self.field = None
+        self.unused = frozenset({unused})
+
+
 @dataclass(frozen=True)
 class Output:
     """A name with the format, the codec and the quality that a clip is written in.
@@ -177,9 +186,8 @@ def output(
     chosen = FORMATS[ending]
     name = codec or chosen.codecs[0]
     if name not in chosen.codecs:
-        raise MediaError(
-            f"codec is {name!r}, and {ending} takes {' or '.join(chosen.codecs)}; choose one of them"
-        )
+        told = f"codec is {name!r}, and {ending} takes {' or '.join(chosen.codecs)}; choose one of them"
+        raise UnusedCodingError(told, "codec") if name in CODECS else MediaError(told)
     found = Output(path, chosen, CODECS[name], quality, many)
     _check_encoders(found, name, num_frames)
     if quality is not None:
@@ -255,6 +263,7 @@ def _has_encoder(name: str) -> bool:
 
 def _check_quality(quality: int, codec: Codec, what: str) -> None:
     if codec.lowest is None:
-        raise MediaError(f"quality is {quality}, and {what} has one quality only; leave it out")
+        told = f"quality is {quality}, and {what} has one quality only; leave it out"
+        raise UnusedCodingError(told, "quality")
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise MediaError(f"quality is {quality!r}; give a whole number from 1 to 100")

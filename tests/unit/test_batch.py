@@ -52,6 +52,29 @@ def failing_for(seed: int, error: BaseException) -> Any:
     return failing
 
 
+def test_a_plan_refuses_names_that_could_not_be_written_and_makes_no_folder(
+    generate: Any, tmp_path: Path
+) -> None:
+    def told(*words: object) -> str:
+        result = generate(BALL, "--plan", *words)
+        assert (words, result.exit_code, result.stdout) == (words, 2, "")
+        return str(result.stderr.splitlines()[-1])
+
+    assert "--output is a.xyz; give a name ending in .mp4" in told("-o", "a.xyz")
+    assert "--quality is 500; give a whole number from 1 to 100" in told("--quality", 500)
+    assert "--codec is 'h26', and .mp4 takes" in told("--codec", "h26")
+    assert "there is no folder no" in told("-o", "no/a.mp4")
+    assert "--output is empty; give a file" in told("-o", "")
+    assert "which is no template" in told("-o", "{seed:>99999999999}.mp4")
+    assert "--video: there is no file missing.mp4" in told("--video", "missing.mp4")
+    Path("there.mp4").write_text("a clip")
+    assert "which is there already" in told("-o", "there.mp4")
+    assert generate(BALL, "--plan", "-o", "there.mp4", "--force").exit_code == 0
+    assert generate(BALL, "--plan", "-o", "new/").exit_code == 0
+    assert generate(BALL, "--plan", "-o", "new{seed}/%04d.png").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["there.mp4"]
+
+
 def test_each_prompt_with_each_seed_and_the_model_is_loaded_once(
     generate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,14 +306,18 @@ def test_what_nothing_would_read_is_left_out_and_said() -> None:
         ("[plan]\nquality = 3", r"quality in FILE line 2 is no option of `soundstage plan`; "),
         ("[plan.a]\nsteps = 3", r"\[plan\.a\] in FILE line 2 is no command"),
         ("steps = 'many'", r"steps in FILE line 1 is 'many'; it should be a whole number"),
-        ("steps = 2.5", r"steps in FILE line 1 is '2\.5'; it should be a whole number"),
-        ("steps = true", r"steps in FILE line 1 is True; it should be a text within quotation marks"),
+        ("steps = 2.5", r"steps in FILE line 1 is 2\.5; it should be a whole number"),
+        ("steps = true", r"steps in FILE line 1 is true; it should be a whole number"),
+        ("steps = {a = 1}", r"steps in FILE line 1 is a table; it should be a whole number"),
+        ("[generate.lora]\nx = 1", r"lora in FILE line 2 is a table; it should be a text"),
+        ("[[generate]]\nsteps = 1", r"generate in FILE .*; the section of a command is written once,"),
+        ("#" * 2**20, r"FILE is larger than 1 MB, so it is no config file"),
         ("steps = [1, 2]", r"steps in FILE line 1 is \[1, 2\]; it should be a single value"),
         ("image = [[1]]", r"image in FILE line 1 is \[1\]; it should be a text"),
         ("guidance = 'x'", r"guidance in FILE line 1 is 'x'; it should be a number"),
         ("json = 'yes'", r"json in FILE line 1 is 'yes'; it should be true or false"),
-        ("takes = 0", r"takes in FILE line 1 is '0'; it should be a whole number, 1 or more"),
-        ("seed = 1979-05-27", r"seed in FILE line 1 is datetime\.date.*; it should be a text"),
+        ("takes = 0", r"takes in FILE line 1 is 0; it should be a whole number, 1 or more"),
+        ("seed = 1979-05-27", r"seed in FILE line 1 is 1979-05-27; it should be a whole number, or random"),
         ("steps = ", r"FILE is not TOML that can be read \(.*line 1.*\); correct it"),
         ("steps = 1\nsteps = 2", r"FILE is not TOML that can be read \(.*\); correct it"),
         ("a = " + 3000 * "[", r"FILE is not TOML that can be read \(.*\); correct it"),
@@ -442,18 +446,31 @@ def test_a_default_that_does_not_fit_is_not_written() -> None:
     assert not Path("soundstage.toml").exists()
 
 
-@pytest.mark.parametrize("text", ["generate = {steps = 3}\n", '[generate]\nfog = """\nsteps = 3\n"""\n'])
-def test_a_key_written_in_a_way_of_its_own_is_left_to_its_author(text: str) -> None:
+def test_a_section_that_is_no_table_is_left_to_its_author() -> None:
     with pytest.raises(ConfigError, match=r"writes generate\.steps in a way of its own; change it there"):
-        with_key(text, ("generate", "steps"), 4, Path("c.toml"))
+        with_key("[[generate]]\nfps = 3\n", ("generate", "steps"), 4, Path("c.toml"))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "generate.steps = 3\n", "[generate]\n'steps' = [\n1,\n]\nquality = 3", "[plan]"]
+    "text",
+    [
+        "",
+        "generate.steps = 3\n",
+        "generate.quality = 3 # of the film\n",
+        "[generate]\n'steps' = [\n1,\n]\nquality = 3",
+        "[plan]",
+        "generate = {steps = 3}\n",
+        '[generate]\nnegative = """\nsteps = 3\n"""\n',
+        "# mine\r\n[generate] # here\r\nsteps = 3 # few\r\n",
+    ],
 )
 def test_a_key_is_set_where_it_stands_or_belongs(text: str) -> None:
-    made = parsed(with_key(text, ("generate", "steps"), 4, Path("c.toml")), Path("c.toml")).values
-    assert made["generate"]["steps"] == 4
+    written = with_key(text, ("generate", "steps"), 4, Path("c.toml"))
+    before, made = parsed(text, Path("c.toml")).values, parsed(written, Path("c.toml")).values
+    assert made == before | {"generate": {**before.get("generate", {}), "steps": 4}}
+    assert re.findall("#.*", written) == re.findall("#.*", text)
+    again = with_key(written, ("generate", "steps"), None, Path("c.toml"))
+    assert "steps" not in parsed(again, Path("c.toml")).values.get("generate", {})
 
 
 def test_a_section_of_several_commands_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,6 +493,80 @@ def test_the_log_says_which_defaults_counted() -> None:
     told = call("plan", PROMPT, "--seed", 5, "-v").stderr
     assert "soundstage.cli: steps in soundstage.toml line 1 is 3" in told
     assert "seed in soundstage.toml" not in told
+
+
+# --- without a default, and what is wrong -----------------------------------------------------------------
+
+
+def test_no_before_an_option_leaves_its_default_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    project("steps = 3\nfps = 12\nallow-unfit = true\nvideo-scale = ['rescale=0.5']\njson = true\n")
+    assert call("plan", PROMPT, "--no-json").stdout.startswith("model ")
+    assert request("plan", PROMPT, "--no-steps", "--no-fps")["steps"] is None
+    without = request("generate", PROMPT, "--no-allow-unfit", "--no-video-scale", "--no-steps")
+    assert (without["allow_unfit"], without["video_scales"], without["steps"]) == (False, {}, None)
+    assert without["fps"] == 12
+    assert request("generate", PROMPT, "--no-steps", "--steps", 4)["steps"] == 4
+    assert request("generate", PROMPT, "--no-seed")["seed"] is not None  # there is none to leave out
+    assert call("generate", "--plan", "--", "--no-steps").exit_code == 0  # a prompt
+    monkeypatch.setenv("SOUNDSTAGE_JSON", "0")
+    told = refusal("generate", PROMPT, "--no-stesp")
+    assert told.startswith("soundstage generate has no option --no-stesp")
+    assert refusal("plan", PROMPT, "--no-fps", "--size", "x").startswith("--size is 'x';")
+
+
+def test_a_default_of_another_format_is_left_out() -> None:
+    project("quality = 50\ncodec = 'h265'\n")
+    found = call("t2a", PROMPT, "--plan", "-o", "a.wav")
+    assert found.exit_code == 0
+    assert "left out, quality in soundstage.toml line 1: --quality is 50, and .wav has one" in found.stderr
+    assert "left out, codec in soundstage.toml line 2: --codec is 'h265', and .wav takes" in found.stderr
+    assert refusal("t2a", PROMPT, "--plan", "-o", "a.wav", "--quality", 50, "--no-codec").endswith(
+        "--quality is 50, and .wav has one quality only; leave it out"
+    )
+    project("codec = 'h266'\n")
+    assert refusal("t2a", PROMPT, "--plan").startswith("codec in soundstage.toml line 1 is 'h266', and .wav")
+
+
+def test_a_refusal_says_where_the_recipe_is_set() -> None:
+    project("recipe = 'fast'\n")
+    told = refusal("plan", PROMPT, "--steps", 3)
+    assert told.startswith("--steps is 3, but recipe 'fast' (recipe in soundstage.toml line 1) has a fixed")
+    assert request("plan", PROMPT, "--steps", 3, "--no-recipe")["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("steps", "5000", "steps is 5000; give a whole number of steps from 1 to 1000"),
+        ("fps", "-1", "fps is -1; give a number of frames per second from 1 to 240"),
+        ("size", "huge", "size is 'huge'; give WIDTHxHEIGHT"),
+        ("recipe", "fats", "recipe is 'fats'; the recipes are fast,"),
+        ("sampler", "eular", "sampler is 'eular'; the samplers are euler,"),
+        ("quality", "500", "quality is 500; give a whole number from 1 to 100"),
+        ("plan.crf", "99", "crf is 99; give a whole number from 0 to 51"),
+        ("denoise", "2", "denoise is 2; give a number above 0 and up to 1"),
+        ("image", "a.png:5", "STRENGTH of image is 5; give a number from 0 to 1"),
+    ],
+)
+def test_setting_refuses_what_no_clip_is_made_with(key: str, value: str, told: str) -> None:
+    assert refusal("config", "set", key, value).startswith(told)
+    assert not Path("../config/config.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("crf", "10"),
+        ("denoise", "0.5"),
+        ("extend-after", "2"),
+        ("canvas", "1,2,3,4"),
+        ("span", "1-2"),
+        ("audio-start", "1"),
+        ("lengths", "2,1"),
+    ],
+)
+def test_an_option_about_an_input_is_set_without_it(key: str, value: str) -> None:
+    assert call("config", "set", key, value).exit_code == 0
 
 
 # --- the page -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import soundstage as ss
+from soundstage.cli.defaults import NOT
 from soundstage.cli.official_flags import FLAGS
 from soundstage.cli.program import app
 from soundstage.cli.reference import reference
@@ -82,6 +83,7 @@ def test_every_option_named_in_the_docs_exists() -> None:
             yield from options(command.get_command(None, name))
 
     known = {"--help", *FLAGS, *options(app)}
+    known |= {f"{NOT}{option[2:]}" for option in known if option.startswith("--")}
     for page, text in within_backticks():
         if not re.match(r"python|pip ", text):
             named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))

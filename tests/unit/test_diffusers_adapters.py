@@ -67,6 +67,15 @@ def test_adapters_that_do_not_fit_are_refused(pipe: ss.LTXVideoPipeline, tmp_pat
         pipe.load_lora_weights(tmp_path / "a.safetensors", adapter_name="a")
     with pytest.raises(RequestError, match="adapter b is not loaded; loaded: a"):
         pipe.set_adapters("b")
+    asks: tuple[tuple[Callable[[], None], str], ...] = (
+        (lambda: pipe.set_adapters(3), "adapter_names is 3; give a list"),  # type: ignore[arg-type]
+        (lambda: pipe.set_adapters([3]), "an adapter's name is 3; give text"),  # type: ignore[list-item]
+        (lambda: pipe.load_lora_weights(tmp_path, adapter_name=3), "an adapter's name is 3"),  # type: ignore[arg-type]
+        (lambda: pipe.fuse_lora(lora_scale="a"), "lora_scale is 'a'; give a number"),  # type: ignore[arg-type]
+    )
+    for ask, says in asks:
+        with pytest.raises(RequestError, match=says):
+            ask()
     with pytest.raises(RequestError, match="2 values for 1 adapters"):
         pipe.set_adapters(["a"], [1.0, 2.0])
 

@@ -170,6 +170,10 @@ def test_films_written_by_diffusers_helpers_are_read_back(work: Path) -> None:
         (lambda: compat.load_video("beat.wav"), "beat.wav holds no picture"),
         (lambda: compat.export_to_video([], "a.mp4"), "there are no frames"),
         (lambda: compat.load_image(3), "the picture is 3; give a file, an address or a PIL picture"),
+        (lambda: compat.export_to_video(None, "a.mp4"), "the frames are None; give pictures or an array"),
+        (lambda: compat.export_to_video(frames, "a.mp4", fps=0), "fps is 0; give the frames a second"),
+        (lambda: compat.encode_video(frames, 24, None), "the file is None; give its name"),  # type: ignore[arg-type]
+        (lambda: compat.load_video([1]), r"the file is \[1\]; give its name"),  # type: ignore[arg-type]
         (lambda: compat.encode_video(frames, 24, "a.mp4", "x"), "the sound is 'x'"),
         (lambda: compat.encode_video(frames, 24, "a.mp4", torch.zeros(3, 9, 2)), "the sound is an array"),
     ):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.compat.diffusers.loading import lora_file
-from soundstage.errors import RequestError, listed
+from soundstage.compat.diffusers.telling import entries, number
+from soundstage.errors import RequestError, listed, shown
 from soundstage.request.inputs import Lora
 from soundstage.types import Group
 
@@ -41,7 +42,7 @@ class PipelineAdapters:
         it. adapter_name: how `set_adapters` calls it; None counts: default_0, default_1. hotswap: takes the
         place of one with this name. Raises RequestError for a name that is taken or a file that is not there.
         """
-        name = adapter_name or f"default_{len(self._loras)}"
+        name = f"default_{len(self._loras)}" if adapter_name is None else _names([adapter_name])[0]
         if name in self._loras and not hotswap:
             raise RequestError(f"adapter_name is '{name}', which is loaded already; choose another name")
         self._loras[name] = self._active[name] = Lora(str(lora_file(path, weight_name, revision, cache_dir)))
@@ -104,7 +105,7 @@ class PipelineAdapters:
         self._check_loaded(names)
         for name in names:
             lora = self._active.get(name, self._loras[name])
-            self._fused[name] = replace(lora, strength=lora.strength * lora_scale)
+            self._fused[name] = replace(lora, strength=lora.strength * number(lora_scale, "lora_scale"))
 
     def unfuse_lora(self, components: Sequence[str] = ("transformer",)) -> None:
         """Let go of what `fuse_lora` keeps."""
@@ -137,7 +138,11 @@ class PipelineAdapters:
 
 
 def _names(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+    names = [given] if isinstance(given, str) else entries(given, "adapter_names")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise RequestError(f"an adapter's name is {shown(wrong[0])}; give text", field="adapter_names")
+    return names
 
 
 def _weights(given: AdapterWeight | Sequence[AdapterWeight] | None, count: int) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def export_to_video(
     """
     path = output_video_path or Path(tempfile.mkdtemp()) / "video.mp4"
     tenths = None if quality is None else max(1, min(100, round(number(quality, "quality") * 10)))
-    return str(Clip(_pixels(video_frames), None, number(fps, "fps")).save(path, quality=tenths))
+    return str(Clip(_pixels(video_frames), None, _rate(fps)).save(_place(path), quality=tenths))
 
 
 def export_to_gif(image: Any, output_gif_path: str | Path | None = None, fps: float = 10) -> str:
@@ -62,7 +62,7 @@ def encode_video(
     """
     waveform = None if audio is None else _samples(audio)
     rate = OUTPUT_RATE_HZ if audio_sample_rate is None else number(audio_sample_rate, "audio_sample_rate")
-    Clip(_pixels(video), waveform, number(fps, "fps"), sample_rate_hz=int(rate)).save(output_path)
+    Clip(_pixels(video), waveform, _rate(fps), sample_rate_hz=int(rate)).save(_place(output_path))
 
 
 def load_image(image: Any, convert_method: Callable[[Image.Image], Image.Image] | None = None) -> Image.Image:
@@ -99,7 +99,7 @@ def load_video(
     from soundstage.media.load import frames_shown
     from soundstage.media.probe import probe
 
-    with _here(video) as path:
+    with _here(_place(video)) as path:
         info = probe(str(path))
         if not info.num_frames:
             raise MediaError(f"{video} holds no picture; give a film")
@@ -110,8 +110,25 @@ def load_video(
     return (made, fps) if return_fps else made
 
 
+def _rate(fps: Any) -> float:
+    """Return frames a second. Raises MediaError where there are none."""
+    rate = number(fps, "fps")
+    if rate <= 0:
+        raise MediaError(f"fps is {rate:g}; give the frames a second, more than 0")
+    return rate
+
+
+def _place(path: Any) -> Any:
+    """Return the name of a file. Raises MediaError for anything else."""
+    if not isinstance(path, (str, Path)):
+        raise MediaError(f"the file is {shown(path)}; give its name")
+    return path
+
+
 def _pixels(frames: Any) -> NDArray[np.uint8]:
     """Return frames as bytes (F, H, W, 3). Raises MediaError for what is none."""
+    if isinstance(frames, str) or not (hasattr(frames, "shape") or hasattr(frames, "__iter__")):
+        raise MediaError(f"the frames are {shown(frames)}; give pictures or an array, such as frames[0]")
     whole = frames if hasattr(frames, "shape") else list(frames)
     try:
         parts = [whole] if hasattr(whole, "shape") else whole

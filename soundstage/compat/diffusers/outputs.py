@@ -36,8 +36,8 @@ class PipelineOutput:
     def to_tuple(self) -> tuple[Any, ...]:
         return (self.frames, self.audio)
 
-    def __getitem__(self, key: int | str) -> Any:
-        return self.to_tuple()[key] if isinstance(key, int) else getattr(self, key)
+    def __getitem__(self, key: int | slice | str) -> Any:
+        return self.to_tuple()[key] if isinstance(key, (int, slice)) else getattr(self, key)
 
 
 def check_output_type(name: Any) -> None:

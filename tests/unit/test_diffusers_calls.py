@@ -113,6 +113,7 @@ def test_without_a_generator_pytorchs_own_numbers_give_the_seed(pipe: ss.LTXVide
         ({"timesteps": torch.tensor([1000, 500])}, {"sigmas": (1.0, 0.5, 0.0)}),
         ({"width": np.int64(96), "height": torch.tensor(64)}, {"size": (96, 64)}),
         ({"seed": np.int64(3)}, {"seed": 3}),
+        ({"guidance_scale": 1.0, "modalities": {"video"}}, {"guidance": 1.0, "audio_scales": {}}),
         ({"guidance_scale": 3.0}, {"video_guidance": 3.0, "guidance": None}),
         (
             {"guidance_scale": 1.0, "negative_prompt": "blurry"},

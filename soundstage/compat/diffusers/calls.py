@@ -199,7 +199,8 @@ def _unguided(fields: dict[str, Any]) -> dict[str, Any]:
     asked = [name for name in (*OWN_GUIDANCE, "video_scales", "audio_scales") if fields.get(name) is not None]
     if asked == ["video_guidance"] and number(fields["video_guidance"], "video_guidance") <= 1:
         del fields["video_guidance"]
-        fields |= OFF
+        made = fields.get("modalities") or ("video", "audio")
+        fields |= {name: value for name, value in OFF.items() if name == "guidance" or name[:5] in made}
     return fields
 
 

@@ -15,7 +15,7 @@ from soundstage.cli.batch import Tally, in_short, many_options, prompts_option
 from soundstage.cli.command_plans import as_typed, planned_clips, print_plans, without_misfits
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
-from soundstage.cli.options import Values, with_options
+from soundstage.cli.options import MakingCommand, Values, with_options
 from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
 from soundstage.cli.rerun import Again, read_again, rerun_options
@@ -56,7 +56,7 @@ def generate(prompt: tuple[str, ...], **values: Any) -> None:
     _make(prompt, values)
 
 
-@click.command()
+@click.command(cls=MakingCommand)
 @click.argument(
     "file", type=FILE, help="A file that Soundstage wrote, a request in JSON, or the folder of a take."
 )

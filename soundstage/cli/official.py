@@ -11,6 +11,7 @@ from itertools import takewhile
 import click
 
 from soundstage.cli.official_flags import FLAGS, OfficialFlag
+from soundstage.cli.options import MakingCommand
 from soundstage.errors import RequestError, listed
 
 _NUMBER = re.compile(r"-?\d*\.?\d+$")
@@ -30,7 +31,7 @@ OPTIONS = {"video": "--video", "span": "--span", "audio": "--audio"}
 HQ_STRENGTHS = {"--distilled-lora-strength-stage-1": "0.25", "--distilled-lora-strength-stage-2": "0.5"}
 
 
-class OfficialFlags(click.Command):
+class OfficialFlags(MakingCommand):
     """A command that also takes the official programs' flags."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The options of commands that make something: one table, which all of them share.
+"""The options of commands that make something: one table in groups, which all of them share.
 
 A command takes the table by `with_options`. `request_fields.py` reads the values into a Request.
 `spelling.py` uses the table to name options, instead of fields, in messages. The meaning of an
@@ -127,7 +127,7 @@ PICTURE, CLIP, SETTING, SCALE = (
     "NAME=VALUE[@LEVEL]",
 )
 
-TABLE: tuple[Option, ...] = (
+CLIP_GROUP: tuple[Option, ...] = (
     _same("recipe", str, form="NAME|PATH"),
     _same("size", str),
     _same("duration_s", float, "--duration", form="SECONDS"),
@@ -141,7 +141,10 @@ TABLE: tuple[Option, ...] = (
         form="NUMBER|random",
         reads=("seed",),
     ),
-    # Pictures, clips and sounds
+    _option("only", str, form="MODALITY", reads=("modalities",)),
+    _same("allow_unfit", bool),
+)
+INPUT_GROUP: tuple[Option, ...] = (
     _option(
         "image",
         str,
@@ -219,13 +222,13 @@ TABLE: tuple[Option, ...] = (
             "loras.groups GROUP",
         ),
     ),
-    _same("allow_unfit", bool),
-    _option("only", str, form="MODALITY", reads=("modalities",)),
-    # Time
+)
+TIME_GROUP: tuple[Option, ...] = (
     _option("lengths", str, form="NUMBER,...", reads=("lengths",)),
     _option("relay", str, "{relay} NAME: {relay.*}.", form=SETTING, many=True, reads=("relay",)),
     _option("take", str, "{take} NAME: {take.*}.", form=SETTING, many=True, reads=("take",)),
-    # Sampling
+)
+SAMPLING_GROUP: tuple[Option, ...] = (
     _same("steps", int, form="COUNT"),
     _same("schedule", str, form="NAME"),
     _option("sigmas", str, form="NUMBER,...", reads=("sigmas",)),
@@ -257,7 +260,8 @@ TABLE: tuple[Option, ...] = (
     _same("negative_prompt", str, "--negative-prompt", "--negative"),
     _same("video_negative_prompt", str),
     _same("audio_negative_prompt", str),
-    # With what, and where to
+)
+MACHINE_GROUP: tuple[Option, ...] = (
     _option(
         "model",
         str,
@@ -303,6 +307,7 @@ TABLE: tuple[Option, ...] = (
     ),
     _option("as_json", bool, "Print JSON, for programs to read.", "--json", default=False),
 )
+TABLE = CLIP_GROUP + INPUT_GROUP + TIME_GROUP + SAMPLING_GROUP + MACHINE_GROUP
 OUTPUTS: tuple[Option, ...] = (
     _option(
         "output",
@@ -358,6 +363,32 @@ OUTPUTS: tuple[Option, ...] = (
     ),
     _option("plan", bool, "Print what would be made, and stop.", default=False),
 )
+
+GROUPS = {
+    "The clip": CLIP_GROUP,
+    "Pictures, clips, sounds and LoRAs": INPUT_GROUP,
+    "Parts and windows": TIME_GROUP,
+    "Sampling": SAMPLING_GROUP,
+    "Model and machine": MACHINE_GROUP,
+    "Output": OUTPUTS,
+}
+_GROUP_OF = {option.name: title for title, options in GROUPS.items() for option in options}
+
+
+class MakingCommand(click.Command):
+    """A command with the table's options. Its help has its own ones first, then the table's in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in GROUPS}}
+        for param in self.get_params(ctx):
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
+            if record is not None:
+                of_table = isinstance(param, TableOption)
+                sections[_GROUP_OF[param.name or ""] if of_table else "Options"].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def with_options(*without: str, outputs: bool = True) -> Callable[[Any], Any]:

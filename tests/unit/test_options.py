@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 import soundstage as ss
 from soundstage.cli.main import app
-from soundstage.cli.options import TABLE
+from soundstage.cli.options import GROUPS, OUTPUTS, TABLE
 from soundstage.cli.request_fields import request_fields
 from soundstage.errors import RequestError
 from soundstage.fields.describe import field_help
@@ -145,3 +145,12 @@ def test_a_request_is_built_from_words(tmp_path: Path) -> None:
     assert made.guides[0].strength == 0.5
     assert made.source is not None
     assert made.source.denoise == 0.5
+
+
+def test_help_has_the_options_in_groups_those_of_the_command_first() -> None:
+    names = [option.name for options in GROUPS.values() for option in options]
+    assert sorted(names) == sorted(option.name for option in TABLE + OUTPUTS)
+    text = CliRunner().invoke(app, ["extend", "--help"]).stdout
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Positional arguments", "Options", *GROUPS]
+    assert text.index("--after") < text.index("--size") < text.index("--steps") < text.index("--model")

@@ -37,6 +37,7 @@ HOOKS = {
     "send": "generators' protocol",
     "throw": "generators' protocol",
     "parse_args": "click.Command",
+    "format_options": "click.Command",
     "get_renderables": "rich.Progress",
     "list_commands": "click.Group",
     "get_command": "click.Group",

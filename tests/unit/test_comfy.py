@@ -253,6 +253,19 @@ def in_two_parts(cfg: float = 1.0, sampler: str = "euler") -> Prompt:
     return graph
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "told"),
+    [
+        ("LTXVScheduler", {"steps": 20, "max_shift": 1e308}, "noise levels cannot be"),
+        ("LTXVScheduler", {"steps": 10**18, "max_shift": 2.05, "base_shift": 0.95}, "steps cannot be run"),
+        ("BasicScheduler", {"scheduler": "simple", "steps": 8, "denoise": 1e-300}, "cannot be worked out"),
+        ("BasicScheduler", {"scheduler": "beta", "steps": 8, "denoise": 1e-300}, "denoise"),
+    ],
+)
+def test_levels_out_of_range_are_noted(tmp_path: Path, kind: str, values: dict[str, Any], told: str) -> None:
+    assert any(told in text for text in left(read(tmp_path, one_pass(n10=node(kind, **values)))))
+
+
 def test_parts_of_one_denoising_are_one_pass(tmp_path: Path) -> None:
     whole = read(tmp_path, one_pass(n10=node("ManualSigmas", sigmas=DISTILLED)))
     found = read(tmp_path, in_two_parts(cfg=3.0))

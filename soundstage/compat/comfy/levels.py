@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from soundstage.compat.comfy.latents import LatentReader
 from soundstage.compat.comfy.notes import Notes
 from soundstage.compat.comfy.values import NodeValues
 from soundstage.errors import RequestError
+from soundstage.request.inputs import MAX_STEPS
 from soundstage.sampling import schedules
 
 _SPAN = schedules.MAX_TOKENS - schedules.BASE_TOKENS
@@ -47,7 +49,7 @@ class LevelReader:
         if node.type == "BasicScheduler":
             return self.scheduled(node)
         if node.type == "LinearQuadraticSchedule":
-            return Levels(schedule="linear-quadratic", steps=int(self.values.number(node, "steps", 8) or 8))
+            return Levels(schedule="linear-quadratic", steps=self._steps(node, 8))
         if node.type in ("SplitSigmas", "SplitSigmasDenoise", "SetFirstSigma"):
             return self._part(node, slot)
         self.notes.leave(node, "its noise levels are not known; give sigmas, or a schedule and steps")
@@ -74,7 +76,7 @@ class LevelReader:
 
     def _ltx(self, node: ComfyNode) -> Levels:
         """Read LTXVScheduler: our ltx2, for the same number of tokens."""
-        steps = int(self.values.number(node, "steps", 20) or 20)
+        steps = self._steps(node, 20)
         low, high = self.values.number(node, "base_shift", 0.95), self.values.number(node, "max_shift", 2.05)
         stretch = bool(self.values.of(node, "stretch", True))
         terminal = self.values.number(node, "terminal", 0.1) if stretch else None
@@ -91,16 +93,35 @@ class LevelReader:
             self.notes.carry(node, "schedule", f"ltx2, {steps} steps")
             return Levels(schedule="ltx2", steps=steps)
         equal = equal_tokens(tokens, low or 0.0, high or 0.0)
-        return self._checked(node, schedules.ltx2(steps, equal, terminal=terminal))  # type: ignore[arg-type]
+        return self._computed(
+            node,
+            lambda: schedules.ltx2(steps, equal, terminal=terminal),  # type: ignore[arg-type]
+        )
+
+    def _computed(self, node: ComfyNode, compute: Callable[[], tuple[float, ...]]) -> Levels:
+        """Return the list that a schedule computes; one that shifts out of range spoil is left out."""
+        try:
+            return self._checked(node, compute())
+        except (ArithmeticError, ValueError) as error:
+            self.notes.leave(node, f"its noise levels cannot be worked out ({error}); give sigmas")
+            return Levels()
+
+    def _steps(self, node: ComfyNode, usual: int) -> int:
+        """Return a number of steps that can be run."""
+        steps = int(self.values.number(node, "steps", usual) or usual)
+        if not 1 <= steps <= MAX_STEPS:
+            self.notes.leave(node, f"{steps:g} steps cannot be run; {usual} are taken, of 1 to {MAX_STEPS}")
+            return usual
+        return steps
 
     def scheduled(self, node: ComfyNode) -> Levels:
         """Read a scheduler by name, as KSampler and BasicScheduler have it."""
         name = str(self.values.of(node, "scheduler", "normal")).replace("_", "-")
-        steps = int(self.values.number(node, "steps", 20) or 20)
+        steps = self._steps(node, 20)
         denoise = self.values.number(node, "denoise", 1.0) or 1.0
         if name == "simple":
             shift = self._shift(node)
-            return self._checked(node, simple_levels(steps, denoise, shift))
+            return self._computed(node, lambda: simple_levels(steps, denoise, shift))
         if name not in ("linear-quadratic", "beta"):
             self.notes.leave(
                 node,
@@ -109,7 +130,7 @@ class LevelReader:
             )
             return Levels(steps=steps)
         if denoise < 1:
-            return self._checked(node, schedules.named(name, steps, denoise=denoise))
+            return self._computed(node, lambda: schedules.named(name, steps, denoise=denoise))
         self.notes.carry(node, "schedule", f"{name}, {steps} steps")
         return Levels(schedule=name, steps=steps)
 
@@ -164,6 +185,8 @@ def equal_tokens(tokens: float, low: float, high: float) -> float:
 def simple_levels(steps: int, denoise: float, shift: float) -> tuple[float, ...]:
     """Return the levels of ComfyUI's simple scheduler: every n-th of a table of 10000, from the top."""
     count = int(steps / denoise) if denoise < 1 else steps
+    if not 0 < count <= schedules.MAX_LEVELS:
+        raise ValueError(f"denoise is {denoise:g}")
     size = schedules.BETA_LEVELS
     levels = [schedules.shifted((size - int(i * size / count)) / size, shift) for i in range(count)]
     return (*levels, 0.0)[-(steps + 1) :]

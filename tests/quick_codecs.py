@@ -6,6 +6,7 @@ The codecs are causal, as the true ones are: a latent frame is the mean of its e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ class QuickCodecs(TinyParts):
 
     num_encoded: int = 0
 
-    def load(self, modalities: Sequence[str]) -> None:
+    def load(self, modalities: Sequence[str], at: Any = None) -> None:
         self.encoded = getattr(self, "encoded", [])
         _ = self.transformer
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MediaError, RequestError
-from soundstage.request.take import ASKED, WINDOWS, stored_take
 
 MAX_JSON_BYTES = 2**24
 
@@ -32,6 +31,8 @@ class Made:
     @property
     def num_windows(self) -> int:
         """Return how many windows of a take are finished."""
+        from soundstage.request.take import WINDOWS
+
         return 0 if self.take is None else sum(1 for _ in self.take.glob(WINDOWS))
 
 
@@ -53,6 +54,7 @@ def read_made(path: Path) -> Made:
 
 def _of_folder(folder: Path) -> Made:
     from soundstage.clip import read_provenance
+    from soundstage.request.take import ASKED, stored_take
 
     stored = stored_take(folder)
     if stored:

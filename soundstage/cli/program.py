@@ -51,6 +51,7 @@ class Commands(Ordered):
             and importlib.util.find_spec(COMMAND_GROUPS[cmd_name])
         ):
             command = importlib.import_module(COMMAND_GROUPS[cmd_name]).app
+            command.context_settings = {**SETTINGS, **command.context_settings}  # also where it has no parent
         return None if command is None else log.with_log(command)
 
     def main(

@@ -17,6 +17,7 @@ from soundstage.engine import Engine
 from soundstage.errors import MediaError
 from soundstage.library.model_files import AUDIO_VAE, TRANSFORMER
 from soundstage.rendering.window_store import WindowStore
+from tests.media_files import grays, write_film
 from tests.media_read import read_media
 from tests.tiny_model import TinyParts, write_tiny_model
 
@@ -311,9 +312,10 @@ def test_help_and_completion_load_no_library_that_takes_long() -> None:
 def test_refusals_name_what_is_typed(tmp_path: Path, words: list[str], says: str) -> None:
     from PIL import Image
 
-    files = {"clip": tmp_path / "no.mp4", "picture": tmp_path / "p.png", "text": tmp_path / "note.png"}
+    files = {"clip": tmp_path / "clip.mp4", "picture": tmp_path / "p.png", "text": tmp_path / "note.png"}
     Image.new("RGB", (64, 64)).save(files["picture"])
     files["text"].write_text("Dear diary,\n")
+    write_film(files["clip"], grays(range(0, 240, 10)))
     result = call("generate", PROMPT, *(word.format(**files) for word in words))
     assert (result.exit_code, result.stdout) == (2, "")
     assert says in result.stderr

@@ -46,7 +46,7 @@ class Quick(ModelParts):
     decode_pieces = QuickCodecs.decode_pieces
     decode_audio = QuickCodecs.decode_audio
 
-    def load(self, modalities: Any) -> None:
+    def load(self, modalities: Any, at: Any = None) -> None:
         _ = self.transformer
 
 

@@ -15,6 +15,7 @@ from soundstage.cli.options import TABLE
 from soundstage.cli.program import app
 from soundstage.cli.spelling import Spoken
 from soundstage.errors import listed, near_first, nearest
+from tests.media_files import grays, write_film
 
 # Fields of a request without an option: they are given in a file or by Python.
 NO_OPTION: set[str] = set()
@@ -77,11 +78,15 @@ def test_an_item_of_several_is_shown_as_it_was_typed() -> None:
         (["dub", "none.mp4", "A voice."], "soundstage: VIDEO: there is no file none.mp4"),
         (["a2v", "none.wav", "A ball."], "soundstage: AUDIO: there is no file none.wav"),
         (["keyframe", "A ball.", "a.png:3"], "soundstage: STRENGTH of IMAGE is 3;"),
-        (["extend", "none.mp4", "A ball.", "--after", "-1"], "soundstage: --after is -1; give"),
+        (["extend", "ball.mp4", "A ball.", "--after", "-1"], "soundstage: --after is -1; give"),
         (["generate", " "], "soundstage: PROMPT is empty"),
     ],
 )
-def test_a_verb_names_its_own_arguments(words: list[str], says: str) -> None:
+def test_a_verb_names_its_own_arguments(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_film(Path("ball.mp4"), grays(range(24)))
     result = call(*words)
     assert result.exit_code == 2
     assert result.stderr.startswith(says)
@@ -126,7 +131,7 @@ def test_what_nobody_foresaw_is_one_sentence(monkeypatch: pytest.MonkeyPatch, as
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("the engine\nfell over")
 
-    monkeypatch.setattr(making, "_planned", broken)
+    monkeypatch.setattr(making, "planned_clips", broken)
     result = call("plan", "x", *(["--json"] if as_json else []))
     assert result.exit_code == 1
     text = json.loads(result.stdout)["error"]["message"] if as_json else result.stderr
@@ -151,7 +156,7 @@ def test_the_systems_errors_are_sentences(
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(making, "_planned", broken)
+    monkeypatch.setattr(making, "planned_clips", broken)
     result = call("plan", "x")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert says in result.stderr
@@ -161,7 +166,7 @@ def test_an_interruption_of_any_guise_is_130(monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(making, "_planned", broken)
+    monkeypatch.setattr(making, "planned_clips", broken)
     assert call("plan", "x").exit_code == 130
     result = call("plan", "x", "--json")
     assert json.loads(result.stdout)["error"]["kind"] == "Interrupted"

@@ -56,7 +56,7 @@ def test_those_of_a_published_model_can_be_planned(
         monkeypatch.setenv(name, str(tmp_path / "home"))
     let_names_mean_nano(tmp_path / "home")
     for words in commands:
-        planned = words if words[0] in ("plan", "convert") else [*words, "--plan"]
+        planned = words if words[0] in ("plan", "convert") else [*words, "--plan", "--force"]
         result = CliRunner().invoke(app, planned)
         assert result.exit_code == 0, f"{words}: {result.stderr}"
         assert words[0] == "convert" or model in words

@@ -5,6 +5,7 @@ Pieces of a file are read while they are taken, so that memory does not grow wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,8 +40,14 @@ class ClipPieces:
     def of_arrays(
         cls, frames: Frames | None, fps: float, waveform: Waveform | None, sample_rate_hz: int
     ) -> ClipPieces:
-        """Return frames (F, H, W, 3) and samples (2, n) as pieces. Raises MediaError for other shapes."""
+        """Return frames (F, H, W, 3) and samples (2, n) as pieces.
+
+        Raises MediaError for other shapes and rates.
+        """
         count, width, height = 0, 0, 0
+        for name, rate in (("fps", fps), ("sample_rate_hz", sample_rate_hz)):
+            if not 0 < rate < math.inf:
+                raise MediaError(f"{name} is {rate}; give a number above 0")
         if frames is not None:
             if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
                 raise MediaError(

@@ -26,7 +26,7 @@ class LiveTokens:
     def put(self, *, video: Tensor | None = None, audio: Tensor | None = None) -> None:
         """Have the next step start from these tokens. Kept tokens stay as they are.
 
-        Raises RequestError for another shape.
+        Raises RequestError for another shape, and for what is no tensor.
         """
         for name, now, new, stream in (
             ("video", self.video, video, self._both[0]),
@@ -43,6 +43,8 @@ class LiveTokens:
 
 @torch.no_grad()
 def _put(name: str, now: Tensor, new: Tensor, stream: Stream) -> None:
+    if not isinstance(new, Tensor):
+        raise RequestError(f"the {name} latents were changed to {type(new).__name__}; give a tensor")
     if new.shape != now.shape:
         raise RequestError(
             f"the {name} latents were changed to {tuple(new.shape)}; give them as they were, "

@@ -56,6 +56,28 @@ def test_events_come_in_order_and_end_with_the_clip(stage: Engine) -> None:
     assert set(done.seconds) == set(names)
 
 
+def test_latents_of_a_step_are_changed_by_tensors_of_their_shape_alone(stage: Engine) -> None:
+    asked = ss.Request(prompt="a red ball", seed=3, steps=2, num_frames=9, size=(64, 64))
+    wrong: tuple[Any, ...] = (np.zeros(3), torch.zeros(1, 2))
+    for tokens, says in zip(wrong, ("to ndarray; give a tensor", r"to \(1, 2\)"), strict=True):
+        run = stage.run(asked)
+        step = next(event for event in run if isinstance(event, Step))
+        assert step.tokens is not None
+        with pytest.raises(RequestError, match=says):
+            step.tokens.put(video=tokens)
+        run.close()
+    (zeroed,) = [e for e in changed_to_zero(stage, asked) if isinstance(e, Done)]
+    (plain,) = [e for e in stage.run(asked) if isinstance(e, Done)]
+    assert not torch.equal(zeroed.video_latents, plain.video_latents)
+
+
+def changed_to_zero(stage: Engine, asked: ss.Request) -> Any:
+    for event in stage.run(asked):
+        if isinstance(event, Step) and event.tokens is not None and event.tokens.video is not None:
+            event.tokens.put(video=torch.zeros_like(event.tokens.video))
+        yield event
+
+
 def test_latents_have_the_shapes_the_decoders_take(stage: Engine) -> None:
     done = finished(stage, size=(96, 64), num_frames=17)
     assert done.video_latents is not None

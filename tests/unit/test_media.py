@@ -169,6 +169,11 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
         Clip(gradient(2), tones(1.0)[:1], 24.0).save(tmp_path / "a.mp4")
     with pytest.raises(MediaError, match="pass uint8"):
         Clip(gradient(2)[0], None, 24.0).save(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="fps is 0; give a number above 0"):
+        Clip(gradient(2), None, 0).save(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="sample_rate_hz is -1; give"):
+        Clip(None, tones(1.0), 24.0, sample_rate_hz=-1).save(tmp_path / "a.wav")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_contact_sheet_shows_frames_over_the_waveform(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ groups of tokens. One prompt in ten is empty, for guidance.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from soundstage.training.batches import Batch
 from soundstage.types import VideoShape
 
 # Video and audio tokens in a step; on a CPU 12 clips of two seconds in landscape. On a GPU recorded and plain
-# steps each hold their own memory, about 24 GB.
+# steps each hold their own memory; 16,000 is an estimate that no GPU has measured yet.
 BATCH_TOKENS: dict[TrainingScale, int] = {"tiny": 120, "cpu": 12 * 220, "cuda": 16_000}
 MOST_SAMPLES = 768
 # Shares of steps: stills until STILLS_UNTIL of the schedule and from then on, and sound alone.
@@ -61,6 +62,21 @@ def drawn_job(rng: np.random.Generator, progress: float) -> str:
     return "pictured" if place < PICTURED else "referred" if place < PICTURED + REFERRED else "clips"
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Hold the job of a batch, and the shelf and shape of its clips. progress: share of the training."""
+
+    job: str
+    kind: str
+    shape: VideoShape
+    progress: float
+
+    @property
+    def label(self) -> str:
+        """Return the name of all batches whose tensors have these shapes."""
+        return f"{self.job} {_size_of(self.job, self.shape)}"
+
+
 class Examples:
     """Make batches of a stock of encoded clips. transformer: for its tables alone; it needs no weights."""
 
@@ -77,86 +93,63 @@ class Examples:
         kind = stock.kind(rng, KINDS.get(job))
         shape = shape_named(kind)
         make: dict[str, Callable[..., dict[str, Tensor]]] = {"stills": self._stills, "sounds": self._sounds}
-        label = f"{job} {_size_of(job, shape)}"
-        tensors = make.get(job, self._clips)(rng, stock, kind, shape, label, progress)
+        asked = _Asked(job, kind, shape, progress)
+        tensors = make.get(job, self._clips)(rng, stock, asked)
         count = max(len(tensors[name]) for name in ("video", "audio") if name in tensors)
-        return Batch(label, tensors, count)
+        return Batch(asked.label, tensors, count)
 
     def _count(self, tokens: int) -> int:
         return max(2, min(MOST_SAMPLES, BATCH_TOKENS[self.scale] // tokens))
 
-    def _clips(
-        self,
-        rng: np.random.Generator,
-        stock: Stock,
-        kind: str,
-        shape: VideoShape,
-        label: str,
-        progress: float,
-    ) -> dict[str, Tensor]:
+    def _clips(self, rng: np.random.Generator, stock: Stock, asked: _Asked) -> dict[str, Tensor]:
         """Return picture and sound together, each at its own noise level, with given tokens among them."""
-        job = label.partition(" ")[0]
-        num_audio = stock.shelves[kind].columns["audio"].shape[1]
+        job, shape = asked.job, asked.shape
+        num_audio = stock.shelves[asked.kind].columns["audio"].shape[1]
         count = self._count(shape.num_tokens * (2 if job == "referred" else 1) + num_audio)
-        rows = stock.draw(rng, kind, count)
+        rows = stock.draw(rng, asked.kind, count)
         task = draw_task(rng, count, shape, num_audio)
         made = {
             "video": to_tokens(rows["video"].float()),
             "audio": rows["audio"].float(),
-            "video_weights": subject_weights(rows["covered"], progress),
+            "video_weights": subject_weights(rows["covered"], asked.progress),
         }
         for name in ("video_sigma", "audio_sigma", "video_mask", "audio_mask"):
             made[name] = getattr(task, name).to(self.device)
         made |= self._prompts(rng, rows, named=job == "referred")
         positions = video_positions(*shape.latent, FPS)
         if job == "clips":
-            return made | self._kept_tables(label, positions, shape, num_audio)
+            return made | self._kept_tables(asked.label, positions, shape, num_audio)
         if job == "referred":
             made["video_beside"] = made["video"]
             where = torch.cat([positions, positions], dim=2)
-            return made | self._kept_tables(label, where, shape, num_audio)
+            return made | self._kept_tables(asked.label, where, shape, num_audio)
         which = rng.integers(PICTURES, size=count)
         chosen = torch.arange(count, device=self.device), torch.from_numpy(which).to(self.device)
         made["video_beside"] = to_tokens(rows["pictures"][chosen].float())
         where = with_pictures(positions, shape, rows["times"].cpu()[torch.arange(count), which])
         return made | self._made_tables(where, shape, num_audio)
 
-    def _stills(
-        self,
-        rng: np.random.Generator,
-        stock: Stock,
-        kind: str,
-        shape: VideoShape,
-        label: str,
-        progress: float,
-    ) -> dict[str, Tensor]:
+    def _stills(self, rng: np.random.Generator, stock: Stock, asked: _Asked) -> dict[str, Tensor]:
         """Return single frames, several of a scene to one reading of its caption."""
+        shape = asked.shape
         _, height, width = shape.latent
-        rows = stock.draw(rng, kind, self._count(PICTURES * height * width))
+        rows = stock.draw(rng, asked.kind, self._count(PICTURES * height * width))
         video = to_tokens(rows["pictures"].flatten(0, 1).float())
         still = VideoShape(1, shape.height, shape.width)
         made = {"video": video, "video_mask": torch.ones_like(video[..., :1])}
         made["video_sigma"] = torch.from_numpy(draw_sigma(rng, len(video))).float().to(self.device)
         made |= self._prompts(rng, rows)
-        return made | self._kept_tables(label, video_positions(*still.latent, FPS), still, 0)
+        return made | self._kept_tables(asked.label, video_positions(*still.latent, FPS), still, 0)
 
-    def _sounds(
-        self,
-        rng: np.random.Generator,
-        stock: Stock,
-        kind: str,
-        shape: VideoShape,
-        label: str,
-        progress: float,
-    ) -> dict[str, Tensor]:
+    def _sounds(self, rng: np.random.Generator, stock: Stock, asked: _Asked) -> dict[str, Tensor]:
         """Return sound alone."""
-        num_audio = stock.shelves[kind].columns["audio"].shape[1]
-        rows = stock.draw(rng, kind, self._count(num_audio))
+        num_audio = stock.shelves[asked.kind].columns["audio"].shape[1]
+        rows = stock.draw(rng, asked.kind, self._count(num_audio))
         audio = rows["audio"].float()
         made = {"audio": audio, "audio_mask": torch.ones_like(audio[..., :1])}
         made["audio_sigma"] = torch.from_numpy(draw_sigma(rng, len(audio))).float().to(self.device)
         made |= self._prompts(rng, rows)
-        return made | self._kept_tables(label, None, shape, num_audio)
+        return made | self._kept_tables(asked.label, None, asked.shape, num_audio)
 
     # --- words ---
 

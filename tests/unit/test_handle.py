@@ -345,25 +345,21 @@ def test_a_program_that_ends_takes_its_queued_clips_with_it() -> None:
 # --- coroutines ------------------------------------------------------------------------------------------
 
 
-def test_await_gives_the_clip_and_leaves_the_loop_free(stage: Engine) -> None:
-    async def main() -> tuple[list[ss.Clip], int]:
-        ticks = 0
+def test_await_gives_the_clip_and_leaves_the_loop_free(
+    stage: Engine, at_work: tuple[ss.Handle, Gate]
+) -> None:
+    handle, gate = at_work
+    behind = stage.submit(PROMPT, seed=1, **SMALL)
 
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0.001)
-                ticks += 1
+    async def open_gate() -> None:  # runs only if the loop is free while both handles are awaited
+        await asyncio.sleep(0.01)
+        gate.opened.set()
 
-        ticking = asyncio.create_task(tick())
-        handles = [stage.submit(PROMPT, seed=seed, **SMALL) for seed in range(2)]
-        clips = await asyncio.gather(*handles)
-        ticking.cancel()
-        return clips, ticks
+    async def main() -> tuple[ss.Clip, ss.Clip, None]:
+        return await asyncio.gather(handle, behind, open_gate())
 
-    clips, ticks = asyncio.run(main())
-    assert [clip.request.seed for clip in clips] == [0, 1]
-    assert ticks > 2
+    first, second, _ = asyncio.run(main())
+    assert (first.request.prompt, second.request.seed) == (PROMPT, 1)
 
 
 def test_events_are_iterated_by_coroutines(stage: Engine) -> None:

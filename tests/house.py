@@ -24,6 +24,7 @@ ORDER: list[set[str]] = [
     {"clip", "planning"},
     {"conversion", "rendering"},
     {"engine"},
+    {"jobs"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
     {"cli"},

@@ -28,7 +28,7 @@ from soundstage.memory.stream import (
     BlockStreamer,
     HostMemory,
     HostSource,
-    Owner,
+    TensorOwner,
     like,
     owners_of,
 )
@@ -164,7 +164,7 @@ class OffloadedFile:
             owner[name] = like(owner[name], torch.empty(owner[name].shape, dtype=kept, device="meta"))
 
 
-def identity(owner: Owner, name: str) -> tuple[int, str]:
+def identity(owner: TensorOwner, name: str) -> tuple[int, str]:
     """Return a key for one tensor of one module, valid while the module lives."""
     return id(owner), name
 

@@ -162,15 +162,15 @@ class HostSource:
         return self._buffers[block].bytes
 
 
-Owner = dict[str, Any]  # a module's own dictionary of parameters or of buffers
+TensorOwner = dict[str, Any]  # a module's own dictionary of parameters or of buffers
 
 
-def owners_of(module: nn.Module) -> dict[str, tuple[Owner, str]]:
+def owners_of(module: nn.Module) -> dict[str, tuple[TensorOwner, str]]:
     """Return for each state-dict key the dictionary that holds the tensor, and its name there.
 
     Exchanging a tensor there costs no more than a dictionary write and works between devices.
     """
-    owners: dict[str, tuple[Owner, str]] = {}
+    owners: dict[str, tuple[TensorOwner, str]] = {}
     for prefix, part in module.named_modules():
         for owner in (part._parameters, part._buffers):
             for name, tensor in owner.items():
@@ -195,7 +195,7 @@ class _Slot:
     ready: LaneEvent
     free: LaneEvent
     holds: int | None = None
-    views: dict[int, list[tuple[Owner, str, Tensor]]] = field(default_factory=dict)
+    views: dict[int, list[tuple[TensorOwner, str, Tensor]]] = field(default_factory=dict)
 
 
 class BlockStreamer:
@@ -264,7 +264,7 @@ class BlockStreamer:
         self.release()
         self.copies.close()
 
-    def managed(self) -> list[tuple[Owner, str]]:
+    def managed(self) -> list[tuple[TensorOwner, str]]:
         """Return the streamed tensors, as owners and names in modules; the caller moves all others."""
         return [(owner, name) for bound in self._homes.values() for owner, name, _ in bound]
 
@@ -355,13 +355,13 @@ class BlockStreamer:
         memory[: layout.num_bytes].copy_(staging.bytes[: layout.num_bytes], non_blocking=True)
         self._staging[turn] = (staging, torch.cuda.current_stream().record_event())
 
-    def _views(self, slot: _Slot, number: int) -> list[tuple[Owner, str, Tensor]]:
+    def _views(self, slot: _Slot, number: int) -> list[tuple[TensorOwner, str, Tensor]]:
         """Return what to put into the block's modules while it is in this slot; made once."""
         if number not in slot.views:
             slot.views[number] = self._bound(number, lambda packed: packed.view(slot.memory))
         return slot.views[number]
 
-    def _home_views(self, number: int) -> list[tuple[Owner, str, Tensor]]:
+    def _home_views(self, number: int) -> list[tuple[TensorOwner, str, Tensor]]:
         """Return a block's tensors while it does not run: those of its home, or shapes without values."""
         memory = self.source.at_home(number)
         if memory is None:
@@ -370,7 +370,7 @@ class BlockStreamer:
 
     def _bound(
         self, number: int, tensor: Callable[[PackedTensor], Tensor]
-    ) -> list[tuple[Owner, str, Tensor]]:
+    ) -> list[tuple[TensorOwner, str, Tensor]]:
         bound = []
         for packed in self.source.layouts[number].tensors:
             owner, name = self._owners[number][packed.key]

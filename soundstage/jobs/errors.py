@@ -1,0 +1,65 @@
+"""Errors of jobs, besides those of requests and media. Each has a `code`, which an interface may map."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from soundstage.errors import SoundstageError
+
+
+class JobsError(SoundstageError):
+    """Base of the errors below. code: a word for programs."""
+
+    code: ClassVar[str] = "error"
+
+
+class NotFound(JobsError):
+    """Nothing of that name is there, or it belongs to another owner."""
+
+    code = "not_found"
+
+
+class Conflict(JobsError):
+    """The state of a job or file does not allow it, or an idempotency key was used for another request."""
+
+    code = "conflict"
+
+
+class Forbidden(JobsError):
+    """The key has no scope for this."""
+
+    code = "forbidden"
+
+
+class Gone(JobsError):
+    """A job or file was deleted, or its time is over."""
+
+    code = "gone"
+
+
+class TooLarge(JobsError):
+    """A file is larger than the server takes."""
+
+    code = "too_large"
+
+
+class TooMany(JobsError):
+    """A queue is full or a quota is used up. retry_after_s: when to try again."""
+
+    code = "too_many"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Draining(JobsError):
+    """The server takes no more work, since it is about to stop."""
+
+    code = "draining"
+
+
+class LeaseLost(Conflict):
+    """A worker reports on a job that is no longer its own: the lease ran out, or the job has ended."""
+
+    code = "lease_lost"

@@ -1,0 +1,26 @@
+"""States of a job, and which of them are the end, under work, or waiting."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+JobState = Literal[
+    "queued",
+    "paused",
+    "loading",
+    "running",
+    "checking",
+    "encoding",
+    "succeeded",
+    "failed",
+    "interrupted",
+    "cancelled",
+]
+STATES: tuple[JobState, ...] = get_args(JobState)
+FINAL: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled"})
+# A worker has the job.
+WORKING: frozenset[JobState] = frozenset({"loading", "running", "checking", "encoding"})
+WAITING: frozenset[JobState] = frozenset({"queued", "paused", "interrupted"})
+
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # from the last served to the first

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.postgres import Postgres, running
+
 if TYPE_CHECKING:
     from soundstage import LTXVideoPipeline
 
@@ -60,3 +62,18 @@ def pipe(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> "LTXVideoPipelin
 
     monkeypatch.setattr("soundstage.rendering.run.ModelParts", TinyParts)
     return ss.LTXVideoPipeline.from_pretrained(tiny_folder, torch_dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """Return the URL of an empty database, None for a file of SQLite's."""
+    if request.param == "sqlite":
+        return None
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()

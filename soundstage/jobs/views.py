@@ -263,8 +263,8 @@ class WorkerView(View):
 class Lease(View):
     """A job that a worker may work on until `until`, and all it needs for it.
 
-    request: its fields, with references and with the seed. assets: the files that it
-    refers to. loras: those that it names. has_checkpoint: the server keeps one of this job. renew_s: how often to renew.
+    request: its fields, with references and with the seed. assets: the files behind them, by reference.
+    has_checkpoint: the server keeps one of this job. renew_s: how often to renew.
     """
 
     id: str
@@ -272,15 +272,15 @@ class Lease(View):
     asked: JobRequest
     request: dict[str, Any]
     assets: dict[str, Asset] = {}
-    loras: dict[str, Asset] = {}
     has_checkpoint: bool = False
     until: float
     renew_s: float
 
 
 class WorkReport(View):
-    """News of a job that a worker sends with a renewal."""
+    """News of a job that a worker sends with a renewal. preview: the newest one."""
 
+    preview: MadeFile | None = None
     state: JobState | None = None
     progress: JobProgress | None = None
     warnings: list[str] = []
@@ -333,4 +333,5 @@ class Delivery(View):
     delivered_at: float | None = None
 
 
+WorkReport.model_rebuild()
 MadeFiles.model_rebuild()

@@ -1,0 +1,199 @@
+"""Admission: a job is checked, planned and priced before it waits. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from soundstage.engine import Engine, load
+from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError, listed
+from soundstage.jobs.ids import hash_of
+from soundstage.jobs.references import places
+from soundstage.jobs.views import PassView, PlanView
+from soundstage.library.sizes import model_sizes
+from soundstage.media import formats
+from soundstage.memory.machine import ITEM_BYTES, Machine, this_machine
+from soundstage.planning.placement import Choice, choose_held
+from soundstage.planning.plan import Plan
+from soundstage.request.request import Request
+
+FILM, SOUND = "mp4", "wav"
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A job that can be made.
+
+    price_s: expected seconds of its work. shape: a word that jobs of the same work share. affinity: model
+    and adapters.
+    """
+
+    fields: Mapping[str, Any]
+    plan: PlanView
+    seed: int | None
+    format: str
+    price_s: float | None
+    shape: str
+    affinity: str
+
+
+class Admission:
+    """Plans requests for the models of a server. Threads may share it; an engine of each is kept."""
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self.models = tuple(models)
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+
+    def engine(self, model: str | None) -> tuple[str, Engine]:
+        """Return a model's name and its engine. Raises RequestError for one that this server has not."""
+        name = self.models[0] if model is None else model
+        if name not in self.models:
+            raise RequestError(
+                f"model is {name!r}; this server has {listed(name, self.models)}", field="model"
+            )
+        with self._lock:
+            if name not in self._engines:
+                self._engines[name] = load(name, device="cpu")
+            return name, self._engines[name]
+
+    def admit(
+        self,
+        fields: Mapping[str, Any],
+        model: str | None,
+        wanted: str | None,
+        paths: Mapping[str, Path],
+        machines: Sequence[Mapping[str, Any]] = (),
+    ) -> Admitted:
+        """Plan and price a request. fields: checked, with references. wanted: the format, None for the usual.
+
+        paths: where the files of references are. machines: those of the workers. Raises RequestError for
+        what cannot be made, and for what fits no worker, with the sizes that do.
+        """
+        name, engine = self.engine(model)
+        with ToldByReference(paths):
+            plan = engine.plan(Request(**with_paths(fields, paths)))
+        form = file_format(plan, wanted)
+        choice = _chosen(plan, engine, machines)
+        seed = plan.request.seed
+        loras = [str(lora["path"]) for lora in fields.get("loras") or ()]
+        return Admitted(
+            fields=fields,
+            plan=plan_view(plan, choice),
+            seed=seed,
+            format=form,
+            price_s=None if choice is None else choice.price.seconds,
+            shape=shape_of(plan),
+            affinity=" ".join([name, *sorted(loras)]),
+        )
+
+
+def with_paths(fields: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Return fields with local paths in place of references."""
+    local = deepcopy(dict(fields))
+    for place in places(local):
+        if place.text in paths:
+            place.put(str(paths[place.text]))
+    return local
+
+
+class ToldByReference:
+    """Let errors within the block name files by their references, never by the server's paths."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = paths
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, SoundstageError):
+            return
+        text = str(error)
+        for reference, path in self._paths.items():
+            text = text.replace(str(path), reference)
+        if isinstance(error, MediaError):
+            raise MediaError(text) from None
+        if isinstance(error, WeightsError):
+            raise WeightsError(text) from None
+        raise RequestError(text, field=getattr(error, "field", None)) from None
+
+
+def file_format(plan: Plan, wanted: str | None) -> str:
+    """Return the ending of a clip's file, without the dot.
+
+    Raises RequestError for one that cannot hold the clip.
+    """
+    film = "video" in plan.modalities
+    if wanted is None:
+        return FILM if film else SOUND
+    ending = f".{wanted.lower().removeprefix('.')}"
+    num_frames = -(-plan.num_shown // plan.thin) if film else 0
+    right = [known.removeprefix(".") for known in formats.endings(num_frames)]
+    if ending.removeprefix(".") not in right:
+        raise RequestError(f"format is {wanted!r}; give one of {', '.join(right)}", field="format")
+    return ending.removeprefix(".")
+
+
+def plan_view(plan: Plan, choice: Choice | None) -> PlanView:
+    """Return a plan as clients see it."""
+    size = plan.shown_size or (plan.width, plan.height)
+    notes = [*map(str, plan.snaps), *plan.notices]
+    memory = None
+    if choice is not None:
+        memory = round((choice.price.device_bytes or choice.price.host_bytes) / GB, 2)
+    return PlanView(
+        model=plan.model,
+        summary=plan.summary,
+        size=size,
+        num_frames=-(-plan.num_shown // plan.thin),
+        fps=plan.fps / plan.thin,
+        duration_s=plan.duration_s,
+        passes=[PassView(name=p.name, size=(p.width, p.height), steps=p.num_steps) for p in plan.passes],
+        seed=plan.request.seed,
+        seconds=None if choice is None else round(choice.price.seconds, 3),
+        memory_gb=memory,
+        notes=notes,
+    )
+
+
+def shape_of(plan: Plan) -> str:
+    """Return a word that jobs of the same work share: sizes, lengths, steps and guidance of all passes."""
+    told = [
+        (p.video_tokens, p.audio_tokens, p.added_video, p.added_audio, p.num_forwards, p.width, p.height)
+        for clip in plan.made_clips
+        for p in clip.passes
+    ]
+    return hash_of(json.dumps([plan.modalities, plan.num_frames, told]))
+
+
+def _chosen(plan: Plan, engine: Engine, machines: Sequence[Mapping[str, Any]]) -> Choice | None:
+    """Return the placement on the first machine that fits the plan; this machine's where none is known."""
+    known = [_machine(fields) for fields in machines] or [this_machine("cpu")]
+    refusal: RequestError | None = None
+    for machine in known:
+        item_bytes = ITEM_BYTES["float32" if machine.kind == "cpu" else "bfloat16"]
+        sizes = model_sizes(engine.model, item_bytes)
+        try:
+            return choose_held(plan, sizes, machine)
+        except RequestError as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
+    return None
+
+
+def _machine(fields: Mapping[str, Any]) -> Machine:
+    known = Machine.__dataclass_fields__
+    return Machine(**{key: value for key, value in fields.items() if key in known})
+
+
+def machine_fields(machine: Machine) -> dict[str, Any]:
+    """Return a machine as its worker reports it."""
+    return asdict(machine)

@@ -1,0 +1,437 @@
+"""The clients' side of `Jobs`: jobs are submitted, looked at, cancelled and deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+from sqlalchemy.exc import IntegrityError
+
+from soundstage.errors import RequestError
+from soundstage.jobs import ids, references
+from soundstage.jobs.admission import Admission, Admitted
+from soundstage.jobs.assets import AssetFiles, page
+from soundstage.jobs.ending import Ending
+from soundstage.jobs.errors import Conflict, Draining, Gone, NotFound, TooMany
+from soundstage.jobs.rows import event_view
+from soundstage.jobs.states import FINAL, PRIORITIES, WORKING, JobState
+from soundstage.jobs.store import insert_all, one
+from soundstage.jobs.tables import (
+    assets,
+    device_use,
+    events,
+    idempotency,
+    jobs,
+    loras,
+    timings,
+    uses,
+    workers,
+)
+from soundstage.jobs.views import Asset, Job, JobEvent, JobRequest, Owner, Page, PlanView
+
+MAX_LIST = 1000
+MAX_KEY = 255
+QUEUE_RETRY_S = 30.0
+
+
+class Submitting(Ending, AssetFiles):
+    """Jobs as their owners use them."""
+
+    admission: Admission
+    bring: references.Bring | None = None
+    inputs: Path | None = None
+
+    def plan(self, owner: Owner, asked: JobRequest) -> PlanView:
+        """Return what would be made, and what it takes. Raises RequestError for what cannot be made."""
+        self.require(owner, "read")
+        admitted, _ = self._admitted(owner, asked)
+        return admitted.plan
+
+    def create(
+        self,
+        owner: Owner,
+        asked: JobRequest,
+        *,
+        idempotency_key: str | None = None,
+        via: str = "native",
+        parent_id: str | None = None,
+    ) -> Job:
+        """Check, plan and price a job, and put it into the line.
+
+        idempotency_key: a second call with the same key and the same words gives the same job; with other
+        words it raises Conflict. Raises RequestError, TooMany, Draining and Forbidden.
+        """
+        self.require(owner, "submit" if asked.kind != "pull" else "admin")
+        if self.draining:
+            raise Draining("the server is about to stop and takes no new jobs; try again in a minute")
+        request_hash = ids.hash_of(json.dumps(asked.model_dump(mode="json"), sort_keys=True))
+        known = self._known(owner, idempotency_key, request_hash)
+        if known is not None:
+            return known
+        with self.store.reading() as db:
+            self._check_room(db, owner, 0.0)
+        admitted, used = self._admitted(owner, asked)
+        row = self._new_row(owner, asked, admitted, request_hash, via, parent_id)
+        try:
+            with self.store.writing() as db:
+                self._check_room(db, owner, row["price_s"] or 0.0)
+                if idempotency_key is not None:
+                    self._keep_key(db, owner, idempotency_key, request_hash, row["id"])
+                made = db.execute(sa.insert(jobs).values(**row).returning(*jobs.c)).one()
+                insert_all(db, uses, [{"job_id": row["id"], "asset_id": asset.id} for asset in used])
+                self.emit(db, made, [{"type": "state", "state": "queued"}])
+                return self.view(db, made)
+        except IntegrityError:
+            known = self._known(owner, idempotency_key, request_hash)
+            if known is None:
+                raise Conflict("a file of the request was deleted meanwhile; upload it again") from None
+            return known
+
+    def get(self, owner: Owner, job_id: str) -> Job:
+        """Return a job. Raises NotFound, and Gone for a deleted one."""
+        with self.store.reading() as db:
+            return self.view(db, self.job_row(db, owner, job_id))
+
+    def list(
+        self,
+        owner: Owner,
+        *,
+        state: JobState | Sequence[JobState] | None = None,
+        label: str | None = None,
+        text: str | None = None,
+        via: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> Page[Job]:
+        """Return a page of an owner's jobs, or of all owners' for an admin.
+
+        after: the last one of the page before. text: words of the prompt or the label, in any case.
+        """
+        if not 1 <= limit <= MAX_LIST:
+            raise RequestError(f"limit is {limit}; give 1 to {MAX_LIST}", field="limit")
+        query = sa.select(jobs).where(jobs.c.deleted_at.is_(None))
+        if not owner.may("admin"):
+            query = query.where(jobs.c.owner == owner.id)
+        if state is not None:
+            query = query.where(jobs.c.state.in_([state] if isinstance(state, str) else state))
+        if label is not None:
+            query = query.where(jobs.c.label == label)
+        if via is not None:
+            query = query.where(jobs.c.via == via)
+        for word in (text or "").lower().split():
+            query = query.where(jobs.c.words.contains(word, autoescape=True))
+        newest_first = order == "desc"
+        key = sa.tuple_(jobs.c.created_at, jobs.c.id)
+        with self.store.reading() as db:
+            if after is not None:
+                last = self._cursor(db, owner, after)
+                query = query.where(key < last if newest_first else key > last)
+            by = [c.desc() if newest_first else c.asc() for c in (jobs.c.created_at, jobs.c.id)]
+            rows = db.execute(query.order_by(*by).limit(limit + 1)).all()
+            return page(self.views(db, rows), limit)
+
+    def cancel(self, owner: Owner, job_id: str) -> Job:
+        """Cancel a job: one that waits at once, one under work as soon as its worker hears of it.
+
+        Raises Conflict for one that has ended; a cancelled one stays so.
+        """
+        self.require(owner, "submit")
+        with self.store.writing() as db:
+            row = self._locked(db, owner, job_id)
+            if row.state == "cancelled":
+                return self.view(db, row)
+            if row.state in FINAL:
+                raise Conflict(f"the job {job_id} has {row.state} already")
+            if row.state not in WORKING:
+                return self.view(db, self.end(db, row, "cancelled"))
+            asked = db.execute(
+                sa.update(jobs).where(jobs.c.id == job_id).values(cancel_asked=True).returning(*jobs.c)
+            ).one()
+            self.emit(db, asked, [{"type": "log", "level": "info", "message": "cancellation asked for"}])
+            return self.view(db, asked)
+
+    def delete(self, owner: Owner, job_id: str) -> None:
+        """Delete a job that has ended, or that waits, with its files. Raises Conflict for one under work."""
+        self.require(owner, "submit")
+        with self.store.writing() as db:
+            row = self._locked(db, owner, job_id)
+            if row.state in WORKING:
+                raise Conflict(f"the job {job_id} is being made; cancel it first")
+            if row.state not in FINAL:
+                row = self.end(db, row, "cancelled")
+            files = self.erase(db, row)
+        self.remove_files(files)
+        self.clear_checkpoint(job_id)
+
+    def retry(self, owner: Owner, job_id: str) -> Job:
+        """Submit a job that failed or was cancelled once more, as a new job with the same seed.
+
+        Raises Conflict for one that has not ended, has succeeded, or ran out of memory.
+        """
+        self.require(owner, "submit")
+        with self.store.reading() as db:
+            row = self.job_row(db, owner, job_id)
+        if row.state not in ("failed", "cancelled"):
+            raise Conflict(
+                f"the job {job_id} is {row.state}; only one that failed or was cancelled is retried"
+            )
+        if (row.error or {}).get("code") == "out_of_memory":
+            raise Conflict(f"the job {job_id} ran out of memory; ask for a smaller size or a shorter clip")
+        request = row.request if row.seed is None else {**row.request, "seed": row.seed}
+        asked = JobRequest(**{**row.asked, "request": request})
+        return self.create(owner, asked, via=row.via, parent_id=job_id)
+
+    def events(self, owner: Owner, job_id: str | None, after: int, limit: int = 500) -> Sequence[JobEvent]:
+        """Return events after a number, of one job or of all that the owner sees, in their order."""
+        query = sa.select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
+        with self.store.reading() as db:
+            if job_id is not None:
+                self.job_row(db, owner, job_id)
+                query = query.where(events.c.job_id == job_id)
+            elif not owner.may("admin"):
+                query = query.where(events.c.owner == owner.id)
+            return [event_view(row) for row in db.execute(query)]
+
+    def last_event(self) -> int:
+        """Return the number of the newest event, from which on a new stream begins."""
+        with self.store.reading() as db:
+            found = one(db, sa.select(sa.func.max(events.c.id)))
+            return 0 if found is None or found[0] is None else int(found[0])
+
+    # --- used by housekeeping too ------------------------------------------------------------------------
+
+    def erase(self, db: Connection, row: Row[Any]) -> Sequence[str]:
+        """Delete a job's content within a transaction, and return its files, which are removed after it.
+
+        A trace of the job stays for a while, so that it is known as deleted.
+        """
+        files = db.execute(sa.select(assets.c.file).where(assets.c.job_id == row.id)).scalars().all()
+        made = sa.select(assets.c.id).where(assets.c.job_id == row.id)
+        db.execute(sa.delete(uses).where(sa.or_(uses.c.job_id == row.id, uses.c.asset_id.in_(made))))
+        db.execute(sa.delete(events).where(events.c.job_id == row.id))
+        db.execute(sa.delete(assets).where(assets.c.job_id == row.id))
+        empty: dict[str, Any] = {"asked": {}, "request": {}, "plan": None, "label": None, "words": ""}
+        empty |= {"error": None, "warnings": None, "deleted_at": self.clock()}
+        db.execute(sa.update(jobs).where(jobs.c.id == row.id).values(**empty))
+        return files
+
+    # --- admission -------------------------------------------------------------------------------------
+
+    def _admitted(self, owner: Owner, asked: JobRequest) -> tuple[Admitted, Sequence[Asset]]:
+        """Return a job as it is admitted, and the inputs it refers to."""
+        fields = references.checked_fields(asked.request)
+        paths, used = self._resolved(owner, fields)
+        with self.store.reading() as db:
+            machines = (
+                db.execute(sa.select(workers.c.machine).order_by(workers.c.seen_at.desc()).limit(50))
+                .scalars()
+                .all()
+            )
+        known = [machine for machine in machines if machine]
+        admitted = self.admission.admit(fields, asked.model, asked.format, paths, known)
+        self._check_length(admitted)
+        return self._with_measured(admitted), used
+
+    def _check_length(self, admitted: Admitted) -> None:
+        most, found = self.limits.max_duration_s, admitted.plan.duration_s
+        if most is not None and found > most:
+            raise RequestError(
+                f"duration_s is {found:g}; this server makes clips of up to {most:g} s", field="duration_s"
+            )
+
+    def _with_measured(self, admitted: Admitted) -> Admitted:
+        """Return an admitted job with the seconds that the same work took before, where that is known."""
+        from dataclasses import replace
+
+        model = admitted.plan.model
+        with self.store.reading() as db:
+            known = one(
+                db,
+                sa.select(timings).where(timings.c.model == model, timings.c.shape == admitted.shape),
+            )
+        if known is None:
+            return admitted
+        plan = admitted.plan.model_copy(update={"seconds": round(known.seconds, 3)})
+        return replace(admitted, plan=plan, price_s=known.seconds)
+
+    def _resolved(self, owner: Owner, fields: Mapping[str, Any]) -> tuple[dict[str, Path], Sequence[Asset]]:
+        """Bring in what addresses refer to, and return the paths of all references, and the assets."""
+        paths: dict[str, Path] = {}
+        used: dict[str, Asset] = {}
+        for place in references.places(fields):
+            if place.text.startswith(references.REMOTE):
+                place.put(self._bring(owner, place))
+            asset, path = self._found(owner, place)
+            paths[place.text] = path
+            if asset is not None:
+                used[asset.id] = asset
+        return paths, list(used.values())
+
+    def _bring(self, owner: Owner, place: references.ReferencePlace) -> str:
+        if self.bring is None or place.is_lora or place.text.startswith("http:"):
+            raise references.unknown(place)
+        brought = self.bring(place.text, place.where, self.tmp)
+        asset = self.add_asset(
+            owner if owner.may("submit") else owner.model_copy(update={"scopes": frozenset({"submit"})}),
+            path=brought.path,
+            kind="mask" if place.key == "mask" else "input",
+            name=brought.name,
+            media_type=brought.media_type,
+            info=brought.info,
+        )
+        return f"{references.ASSET}{asset.id}"
+
+    def _found(self, owner: Owner, place: references.ReferencePlace) -> tuple[Asset | None, Path]:
+        text = place.text
+        if text.startswith(references.FILE) and self.inputs is not None:
+            return None, self._below_inputs(place)
+        if text.startswith(references.LORA) and place.is_lora:
+            return self._lora(place)
+        if not text.startswith(references.ASSET):
+            raise references.unknown(place)
+        asset_id = text.removeprefix(references.ASSET)
+        try:
+            return self.asset(owner, asset_id), self.asset_path(owner, asset_id)
+        except (NotFound, Gone):
+            field = place.where.partition("[")[0].partition(".")[0]
+            raise RequestError(
+                f"{place.where} is {text!r}, and there is no such file; upload it first", field=field
+            ) from None
+
+    def _lora(self, place: references.ReferencePlace) -> tuple[Asset, Path]:
+        from soundstage.jobs.rows import asset_view
+
+        name = place.text.removeprefix(references.LORA)
+        with self.store.reading() as db:
+            row = one(
+                db,
+                sa.select(assets).join(loras, loras.c.asset_id == assets.c.id).where(loras.c.name == name),
+            )
+        if row is None:
+            raise RequestError(
+                f"{place.where} is {place.text!r}, and no LoRA of that name is registered", field="loras"
+            )
+        return asset_view(row, self.limits), self._path(row.file)
+
+    def _below_inputs(self, place: references.ReferencePlace) -> Path:
+        assert self.inputs is not None
+        root = self.inputs.resolve()
+        path = (root / place.text.removeprefix(references.FILE)).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            raise RequestError(
+                f"{place.where} is {place.text!r}, and there is no such file in the server's inputs",
+                field=place.where.partition("[")[0].partition(".")[0],
+            )
+        return path
+
+    def _new_row(
+        self,
+        owner: Owner,
+        asked: JobRequest,
+        admitted: Admitted,
+        request_hash: str,
+        via: str,
+        parent_id: str | None,
+    ) -> dict[str, Any]:
+        now = self.clock()
+        prompt = str(admitted.fields.get("prompt", ""))
+        stored = asked.model_dump(mode="json", exclude={"request"})
+        return {
+            "id": ids.new_id("job"), "owner": owner.id, "kind": asked.kind, "via": via, "state": "queued",
+            "priority": PRIORITIES.index(asked.priority), "model": admitted.plan.model,
+            "affinity": admitted.affinity, "label": asked.label,
+            "words": f"{prompt} {asked.label or ''}".lower(), "asked": stored,
+            "request": dict(admitted.fields), "request_hash": request_hash, "format": admitted.format,
+            "seed": admitted.seed, "plan": admitted.plan.model_dump(mode="json"), "shape": admitted.shape,
+            "price_s": admitted.price_s, "created_at": now, "queued_at": now, "attempt": 0, "lost": 0,
+            "forgiven": False, "cancel_asked": False, "webhook_url": asked.webhook_url,
+            "parent_id": parent_id,
+        }  # fmt: skip
+
+    # --- limits ----------------------------------------------------------------------------------------
+
+    def _check_room(self, db: Connection, owner: Owner, price_s: float) -> None:
+        """Raise TooMany where the line is full, or the owner's device time is used up."""
+        limits = self.limits
+        counts = db.execute(
+            sa.select(jobs.c.owner, sa.func.count()).where(jobs.c.state == "queued").group_by(jobs.c.owner)
+        ).all()
+        total, own = sum(n for _, n in counts), dict(map(tuple, counts)).get(owner.id, 0)
+        if total >= limits.max_queued:
+            raise TooMany(f"{total} jobs wait already; try again later", retry_after_s=QUEUE_RETRY_S)
+        if own >= limits.max_queued_per_owner:
+            raise TooMany(
+                f"{own} of your jobs wait already, the most that may; wait for some, or cancel them",
+                retry_after_s=QUEUE_RETRY_S,
+            )
+        if limits.quota_s is not None:
+            self._check_quota(db, owner, price_s, limits.quota_s)
+
+    def _check_quota(self, db: Connection, owner: Owner, price_s: float, quota_s: float) -> None:
+        now, window = self.clock(), self.limits.quota_window_s
+        recent = sa.and_(device_use.c.owner == owner.id, device_use.c.at > now - window)
+        past = db.execute(sa.select(sa.func.sum(device_use.c.seconds)).where(recent)).scalar() or 0.0
+        ahead = (
+            db.execute(
+                sa.select(sa.func.sum(jobs.c.price_s)).where(
+                    jobs.c.owner == owner.id, jobs.c.state.not_in(FINAL)
+                )
+            ).scalar()
+            or 0.0
+        )
+        if past + ahead + price_s > quota_s:
+            oldest = db.execute(sa.select(sa.func.min(device_use.c.at)).where(recent)).scalar()
+            wait = QUEUE_RETRY_S if oldest is None else max(QUEUE_RETRY_S, oldest + window - now)
+            raise TooMany(
+                f"the job takes about {price_s:.0f} s of a device, and of {quota_s:g} s in "
+                f"{window / 3600:g} hours {past + ahead:.0f} are used or spoken for",
+                retry_after_s=wait,
+            )
+
+    # --- idempotency -----------------------------------------------------------------------------------
+
+    def _known(self, owner: Owner, key: str | None, request_hash: str) -> Job | None:
+        """Return the job that was made with a key before."""
+        if key is None:
+            return None
+        if not 0 < len(key) <= MAX_KEY or not key.isprintable():
+            raise RequestError(f"the idempotency key is not 1 to {MAX_KEY} printable characters long")
+        with self.store.reading() as db:
+            found = one(db, self._key_query(owner, key))
+            if found is None or found.at < self.clock() - self.limits.idempotency_s:
+                return None
+            if found.request_hash != request_hash:
+                raise Conflict("this idempotency key was used for another request; give a new one")
+            return self.view(db, self.job_row(db, owner, found.job_id))
+
+    def _key_query(self, owner: Owner, key: str) -> sa.Select[Any]:
+        return sa.select(idempotency).where(idempotency.c.owner == owner.id, idempotency.c.key == key)
+
+    def _keep_key(self, db: Connection, owner: Owner, key: str, request_hash: str, job_id: str) -> None:
+        now = self.clock()
+        db.execute(
+            sa.delete(idempotency).where(
+                idempotency.c.owner == owner.id,
+                idempotency.c.key == key,
+                idempotency.c.at < now - self.limits.idempotency_s,
+            )
+        )
+        values = {"owner": owner.id, "key": key, "request_hash": request_hash, "job_id": job_id, "at": now}
+        db.execute(sa.insert(idempotency).values(**values))
+
+    def _locked(self, db: Connection, owner: Owner, job_id: str) -> Row[Any]:
+        """Return a job's row that nobody changes until the transaction ends."""
+        self.job_row(db, owner, job_id)
+        query = sa.select(jobs).where(jobs.c.id == job_id)
+        return db.execute(query if self.store.is_sqlite else query.with_for_update()).one()
+
+    def _cursor(self, db: Connection, owner: Owner, job_id: str) -> Any:
+        row = one(db, sa.select(jobs).where(jobs.c.id == job_id))
+        if row is None or not self.sees(owner, row.owner):
+            raise NotFound(f"there is no job {job_id!r} to go on after")
+        return sa.tuple_(sa.literal(row.created_at), sa.literal(row.id))

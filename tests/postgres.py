@@ -1,0 +1,93 @@
+"""A PostgreSQL server of the system's packages, for the tests that ask for it: a new database each time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+USERS = ("postgres", "nobody")  # it refuses to run as root
+NUMBERS = count()
+UTF8 = ("-E", "UTF8", "--locale=C.UTF-8")
+
+
+class Postgres:
+    """A running server on a socket of its own folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        import psycopg
+
+        name = f"jobs{next(NUMBERS)}"
+        with psycopg.connect(
+            host=str(self.folder), user="soundstage", dbname="postgres", autocommit=True
+        ) as db:
+            db.execute(f"create database {name}")
+        return f"postgresql+psycopg://soundstage@/{name}?host={self.folder}"
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """Start a server, and stop it after the block. Skips the test where there is none."""
+    pytest.importorskip("psycopg", reason="needs the 'postgres' extra")
+    if not FOLDERS:
+        pytest.skip("needs PostgreSQL's server: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="ss-pg-", dir="/tmp"))  # a socket's path is short
+    user = _user()
+    try:
+        if user is not None:
+            shutil.chown(folder, user)
+        data = folder / "data"
+        _run(
+            user,
+            "initdb",
+            "-D",
+            data,
+            "-U",
+            "soundstage",
+            "-A",
+            "trust",
+            "-N",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        )
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        _run(user, "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start")
+        try:
+            yield Postgres(folder)
+        finally:
+            _run(user, "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _user() -> str | None:
+    """Return the user to run as; None for oneself."""
+    if os.getuid() != 0:
+        return None
+    import pwd
+
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    found = next((name for name in USERS if name in known), None)
+    if found is None or shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL's server refuses to run as root, and there is no other user to run it as")
+    return found
+
+
+def _run(user: str | None, program: str, *words: object) -> None:
+    command = [str(FOLDERS[0] / program), *map(str, words)]
+    command = command if user is None else ["runuser", "-u", user, "--", *command]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/tmp")
+    assert done.returncode == 0, done.stderr + done.stdout

@@ -1,0 +1,129 @@
+"""An engine that plans as the true one does and makes a small clip at once, for tests of servers.
+
+    QuickEngine("nano", step_s=0.01)          # a checkpoint after every step, if a folder is given
+    python -m tests.quick_engine worker ...   # the command line, with this engine in place of the true one
+
+The clip depends on the plan alone: grey frames and a tone, both of the seed. Words in a prompt are for tests:
+FAIL raises, OOM raises as a device without memory does, SLOW takes ten times as long, NOTICE gives a notice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soundstage.clip import Clip
+from soundstage.engine import load
+from soundstage.errors import RequestError
+from soundstage.planning.placement import Choice
+from soundstage.planning.plan import Plan
+from soundstage.rendering.events import Done, Event, Notice, Phase, Preview, Step
+from soundstage.request.request import Request
+
+STEP_VARIABLE = "QUICK_STEP_S"  # seconds of a step, for those who start a process
+FILE = "quick.json"
+
+
+class QuickEngine:
+    """Makes small clips without a model. step_s: seconds of a step."""
+
+    def __init__(self, model: str = "nano", step_s: float | None = None, **_: Any) -> None:
+        self._true = load(model, device="cpu")
+        self.model = self._true.model
+        self.step_s = float(os.environ.get(STEP_VARIABLE, "0")) if step_s is None else step_s
+
+    def plan(self, request: Request) -> Plan:
+        return self._true.plan(request)
+
+    def choose(self, plan: Plan) -> Choice:
+        return self._true.choose(plan)
+
+    def run(
+        self, plan: Plan, *, preview_every: int = 0, checkpoint: Path | None = None, every_s: float = 30.0
+    ) -> Iterator[Event]:
+        prompt = plan.request.prompt
+        pause = self.step_s * (10 if "SLOW" in prompt else 1)
+        done = _resumed(plan, checkpoint)
+        if done:
+            yield Phase("resume")
+        yield Phase("load")
+        yield Phase("encode")
+        if "NOTICE" in prompt:
+            yield Notice("a notice of the quick engine")
+        seen = 0
+        for pass_ in plan.passes:
+            yield Phase("denoise")
+            for step in range(1, pass_.num_steps + 1):
+                seen += 1
+                if seen <= done:
+                    continue
+                time.sleep(pause)
+                if "FAIL" in prompt and step == 2:
+                    raise RequestError("the quick engine was told to fail", field="prompt")
+                if "OOM" in prompt and step == 2:
+                    raise MemoryError("out of memory")
+                _keep(plan, checkpoint, seen)
+                yield Step(pass_.name, step, pass_.num_steps, pass_.sigmas[step])
+                if preview_every and step % preview_every == 0:
+                    yield Preview(pass_.name, step, _frames(plan)[:9, ::4, ::4])
+        yield Phase("decode video")
+        yield Done(_clip(plan), None, None, {"load": 0.001, "denoise": pause * seen, "encode": 0.001})
+
+
+def _clip(plan: Plan) -> Clip:
+    frames = _frames(plan) if "video" in plan.modalities else None
+    waveform = _sound(plan) if "audio" in plan.modalities else None
+    provenance = {"request": plan.request.describe(), "model": plan.model}
+    return Clip(frames, waveform, plan.fps, provenance)
+
+
+def _frames(plan: Plan) -> Any:
+    shades = np.random.default_rng(plan.request.seed).integers(0, 256, plan.num_shown, dtype=np.uint8)
+    frames = np.empty((plan.num_shown, plan.height, plan.width, 3), np.uint8)
+    frames[:] = shades[:, None, None, None]
+    return frames
+
+
+def _sound(plan: Plan) -> Any:
+    times = np.arange(round(plan.duration_s * 48_000)) / 48_000
+    tone = 0.3 * np.sin(2 * np.pi * (200 + (plan.request.seed or 0) % 800) * times)
+    return np.stack([tone, tone]).astype(np.float32)
+
+
+def _keep(plan: Plan, folder: Path | None, done: int) -> None:
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{FILE}.part"
+    part.write_text(json.dumps({"request": plan.request.describe(), "done": done}))
+    part.replace(folder / FILE)
+
+
+def _resumed(plan: Plan, folder: Path | None) -> int:
+    """Return the number of steps that a checkpoint holds. Raises RequestError for one of another request."""
+    if folder is None or not (folder / FILE).is_file():
+        return 0
+    kept = json.loads((folder / FILE).read_text())
+    if kept["request"] != json.loads(json.dumps(plan.request.describe())):
+        raise RequestError("the checkpoint is of another request; remove it")
+    return int(kept["done"])
+
+
+def main() -> None:
+    """Run the command line with this engine in place of the true one in workers."""
+    from soundstage.cli import main as command_line
+    from soundstage.jobs import worker
+
+    worker.load_engine = QuickEngine  # type: ignore[assignment]
+    command_line.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

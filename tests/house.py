@@ -27,6 +27,7 @@ ORDER: list[set[str]] = [
     {"jobs"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
+    {"server"},
     {"cli"},
     {"__main__"},
 ]

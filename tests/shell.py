@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 UNQUOTED = r"(?=(?:[^\"']|\"[^\"]*\"|'[^']*')*$)"
 SETTING = re.compile(r"(?:export )?([A-Z_]+)=(\S*)\s*")
 ACTIVATE = ". .venv/bin/activate"  # the tests have their own Python
-TEXT_PROGRAMS = ("cat", "echo", "head", "jq", "ls", "mkdir", "printf", "tail")
+TEXT_PROGRAMS = ("curl", "cat", "echo", "head", "jq", "ls", "mkdir", "printf", "tail")
 
 
 def run_line(line: str, *, may_fail: bool = False) -> str:

@@ -30,8 +30,10 @@ COMMAND_GROUPS = {
     "doctor": "soundstage.cli.doctor",
     "examples": "soundstage.cli.examples",
     "import-workflow": "soundstage.cli.workflow",
+    "keys": "soundstage.cli.keys",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
+    "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from sqlalchemy.engine import Connection, Row
 from soundstage.jobs import ids
 from soundstage.jobs.assets import AssetFiles, PlacedFile
 from soundstage.jobs.ending import Ending
-from soundstage.jobs.errors import LeaseLost
+from soundstage.jobs.errors import LeaseLost, NotFound
 from soundstage.jobs.rows import asset_view
 from soundstage.jobs.states import FINAL, WORKING, JobState
 from soundstage.jobs.store import RowValues, insert_all, one
@@ -140,6 +141,20 @@ class Leases(Ending, AssetFiles):
             row = self._held(db, lease_id)
             moved = self.end(db, row, "cancelled") if row.cancel_asked else self.requeue(db, row)
             return self.view(db, moved)
+
+    def leased_job(self, lease_id: str) -> str:
+        """Return the job that a lease is for. Raises LeaseLost where it is no longer the worker's."""
+        with self.store.reading() as db:
+            return str(self._held(db, lease_id).id)
+
+    def lease_input(self, lease_id: str, asset_id: str) -> Path:
+        """Return a file that the job of a lease refers to. Raises LeaseLost and NotFound."""
+        with self.store.reading() as db:
+            row = self._held(db, lease_id)
+            wanted = sa.and_(uses.c.job_id == row.id, uses.c.asset_id == asset_id)
+            if one(db, sa.select(uses).where(wanted)) is None:
+                raise NotFound(f"the job {row.id} does not refer to the file {asset_id!r}")
+            return self.ticketed_path(asset_id)[1]
 
     def worker_died(self, worker_id: str) -> None:
         """Take the job of a worker that is known to have died, without waiting for its lease to end."""

@@ -25,7 +25,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}  # of distributions that are imported under another name
-UNDECLARED = {"triton": "comes with PyTorch for CUDA, and the fast paths do without it"}
+UNDECLARED = {
+    "triton": "comes with PyTorch for CUDA, and the fast paths do without it",
+    "starlette": "comes with FastAPI, which is made of it",
+}
 
 # Methods that other libraries call, with who does.
 HOOKS = {
@@ -46,9 +49,15 @@ HOOKS = {
     "shell_complete": "click.Parameter",
     "_repr_html_": "Jupyter",
     "main": "click.Group, at a call",
+    "json": "fastapi, of a request",
+    "get_route_handler": "fastapi.APIRoute",
+    "capture_signals": "uvicorn.Server",
+    "handle_exit": "signal handlers of uvicorn.Server",
     "_interrupt": "callbacks written for diffusers",
 }
-HOOK_DECORATORS = re.compile(r"command|callback|validator|serializer")  # of click and pydantic
+HOOK_DECORATORS = re.compile(
+    r"command|callback|validator|serializer|(router|watched)\."
+)  # of click, pydantic, fastapi
 
 # Definitions that nothing reaches and that stay, with the reason.
 ALLOWED: dict[str, str] = {}

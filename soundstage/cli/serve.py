@@ -1,0 +1,73 @@
+"""`soundstage serve`: a server of clips, with its workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from soundstage.cli.data_folder import data_option, database_option
+from soundstage.cli.parameters import FILE, WHOLE_NUMBER
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=WHOLE_NUMBER, default=8765, show_default=True, help="Port; 0 is any that is free."
+)
+@data_option
+@database_option
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="Model to serve; the first is the default. May be given several times. [default: nano]",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="Device of a worker: auto, cpu, cuda or cuda:1. May be given several times. [default: auto]",
+)
+@click.option(
+    "--workers",
+    type=WHOLE_NUMBER,
+    metavar="N",
+    help="Workers to start for each device; 0 for none, when they run elsewhere. [default: 1]",
+)
+@click.option("--key", "keys", multiple=True, metavar="SECRET", help="Ask every caller for this key.")
+@click.option(
+    "--key-file", type=FILE, metavar="FILE", help="Ask every caller for a key of this file, one a line."
+)
+@click.option(
+    "--inputs", type=FILE, metavar="DIR", help="Let requests name files under this folder as file:NAME."
+)
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="Name by which clients may call; * for any."
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Site whose pages may call from a browser.",
+)
+@click.option("--max-upload", type=WHOLE_NUMBER, metavar="MIB", help="Largest upload. [default: 2048]")
+@click.option(
+    "--logs",
+    type=click.Choice(("json", "plain", "off")),
+    help="Form of the log on standard error. [default: plain on a terminal, else json]",
+)
+def app(**values: Any) -> None:
+    """Serve clips over HTTP, with a page in the browser.
+
+    Jobs are queued, made by one worker for each device, and kept in the data folder. Without a key only
+    programs on this machine reach it. Ctrl-C lets workers save what they have, and ends.
+
+    Example: soundstage serve --port 9000 --model nano
+    """
+    from soundstage.jobs.store import Store  # tells first which extra is missing  # noqa: F401
+    from soundstage.server import command
+
+    command.serve(values, lambda text: print(text, flush=True))

@@ -1,0 +1,156 @@
+"""Run `soundstage serve`: listen, start workers and webhooks, serve, and end in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from soundstage.errors import RequestError
+from soundstage.jobs.service import Jobs
+from soundstage.server import logs, outbound
+from soundstage.server.app import create_app
+from soundstage.server.periodic import Periodic
+from soundstage.server.serving import Serving, address_of, listen
+from soundstage.server.settings import MIB, ServerSettings, digest
+from soundstage.server.supervisor import Supervisor
+from soundstage.server.webhooks import TIMEOUT_S, Sender
+
+log = logging.getLogger("soundstage.server")
+DEFAULT_MODELS = ("nano",)
+SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
+MIN_KEY = 16  # letters of a key that is given
+KEY_VARIABLE = "SOUNDSTAGE_WORKER_KEY"  # of a worker's environment
+
+
+def data_folder(data: Path | None) -> Path:
+    """Return the folder of a server's data."""
+    import platformdirs
+
+    return data or Path(platformdirs.user_data_dir("soundstage")) / "server"
+
+
+def open_jobs(data: Path | None, database: str | None, **more: Any) -> Jobs:
+    """Open the store of a server."""
+    return Jobs.open(data_folder(data), database=database, **more)
+
+
+def serve(values: Mapping[str, Any], told: Callable[[str], None]) -> None:
+    """Serve until a signal comes. values: the options of the command. told: gets the lines of the greeting.
+
+    Raises RequestError for options that do not go together.
+    """
+    worker_key = secrets.token_urlsafe(32)
+    settings = settings_of(values, worker_key)
+    models = values["models"] or DEFAULT_MODELS
+    devices = worker_devices(values)
+    jobs = open_jobs(values["data"], values["database"], models=models, inputs=values["inputs"])
+    try:
+        check_exposed(settings, jobs)
+        listening = listen(settings.host, settings.port)
+        url = address_of(settings.host, listening)
+        told(greeting(url, models, jobs.data))
+        logs.begin(values["logs"] or ("plain" if sys.stderr.isatty() else "json"))
+        commands = [worker_command(url, jobs.data, device) for device in devices]
+        supervisor = Supervisor(commands, {**os.environ, KEY_VARIABLE: worker_key})
+        _run(jobs, settings, supervisor, listening)
+    finally:
+        jobs.close()
+
+
+def _run(jobs: Jobs, settings: ServerSettings, supervisor: Supervisor, listening: Any) -> None:
+    app = create_app(jobs, settings)
+
+    def drain() -> None:
+        log.info("draining")
+        jobs.drain()
+        supervisor.stop()
+        app.state.ending.set()
+        jobs.news.tell()
+
+    serving = Serving(app, drain, supervisor.kill)
+    at_work = [
+        Periodic("sweep", SWEEP_S, jobs.sweep),
+        Periodic("webhooks", LOOK_S, Sender(jobs, outbound.post).send_due),
+    ]
+    jobs.recover()
+    supervisor.start()
+    for work in at_work:
+        work.start()
+    try:
+        serving.serve_on(listening)
+    finally:
+        supervisor.kill()
+        for work in at_work:
+            work.stop(TIMEOUT_S)
+
+
+def settings_of(values: Mapping[str, Any], worker_key: str) -> ServerSettings:
+    """Return the settings that the options give. Raises RequestError for keys that cannot be used."""
+    keys = [*values["keys"], *_keys_of(values["key_file"])]
+    for key in keys:
+        if len(key) < MIN_KEY:
+            raise RequestError(f"key has {len(key)} letters; give one of {MIN_KEY} or more", field="key")
+    more = {} if values["max_upload"] is None else {"max_upload_bytes": values["max_upload"] * MIB}
+    return ServerSettings(
+        host=values["host"],
+        port=values["port"],
+        hosts=tuple(values["hosts"]),
+        origins=tuple(origin.rstrip("/") for origin in values["origins"]),
+        keys=frozenset(map(digest, keys)),
+        worker_keys=frozenset({digest(worker_key)}),
+        **more,
+    )
+
+
+def _keys_of(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        told = getattr(error, "strerror", None) or "it is no text"
+        raise RequestError(f"key-file is {path}, which cannot be read ({told})", field="key_file") from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise RequestError(f"key-file is {path}, which holds no key; write one on a line", field="key_file")
+    return keys
+
+
+def check_exposed(settings: ServerSettings, jobs: Jobs) -> None:
+    """Raise RequestError where other machines would reach a server that asks for no key."""
+    if not settings.is_loopback and not settings.keys and not jobs.has_keys():
+        raise RequestError(
+            f"host is {settings.host}, which other machines reach, and there is no key; make one with "
+            "`soundstage keys new NAME`, or give --key-file",
+            field="host",
+        )
+
+
+def worker_devices(values: Mapping[str, Any]) -> list[str]:
+    """Return the device of each worker that the server starts. Raises RequestError for fewer than none."""
+    devices: Sequence[str] = values["devices"] or ("auto",)
+    count = 1 if values["workers"] is None else values["workers"]
+    if count < 0:
+        raise RequestError(f"workers is {count}; give 0 or more", field="workers")
+    return [device for device in devices for _ in range(count)]
+
+
+def worker_command(url: str, data: Path, device: str, program: str = "soundstage") -> list[str]:
+    """Return the command of a worker. program: the module that is run."""
+    return [sys.executable, "-m", program, "worker", "--server", url, "--data", str(data), "--device", device]
+
+
+def greeting(url: str, models: Sequence[str], data: Path) -> str:
+    """Return what is printed when the server listens."""
+    return f"""\
+Soundstage serves {", ".join(models)} on {url}
+files and jobs are in {data}; Ctrl-C ends it, and nothing finished is lost
+the first clip, from another terminal:
+    curl {url}/v1/jobs --json '{{"request": {{"prompt": "A red ball bounces."}}}}'
+    curl {url}/v1/jobs                                # how far it is
+    curl {url}/v1/jobs/ID/content -o ball.mp4         # the clip"""

@@ -17,11 +17,13 @@ from typing import Any
 
 import httpx
 import numpy as np
+from fastapi import APIRouter
 
 from soundstage.clip import Clip
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import JobProgress, MadeFile, MadeFiles, WorkerInfo, WorkReport
 from soundstage.server.app import create_app
+from soundstage.server.command import DIALECTS
 from soundstage.server.dialect import Dialect
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import ServerSettings
@@ -44,12 +46,13 @@ def serving(
     *,
     settings: ServerSettings | None = None,
     dialects: Sequence[Dialect] | None = None,
+    pages: APIRouter | None = None,
     work: bool = False,
     **options: Any,
 ) -> Iterator[Server]:
     """Run a server while the block lasts. options: of Jobs.open."""
     jobs = Jobs.open(data, **options)
-    app = create_app(jobs, settings) if dialects is None else create_app(jobs, settings, tuple(dialects))
+    app = create_app(jobs, settings, DIALECTS if dialects is None else tuple(dialects), pages)
     listening = listen("127.0.0.1", 0)
     url = address_of("127.0.0.1", listening)
     running = Serving(app, drain=lambda: end_streams(app, jobs), hurry=lambda: None)

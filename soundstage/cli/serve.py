@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from soundstage.cli.data_folder import data_option, database_option
 from soundstage.cli.parameters import FILE, WHOLE_NUMBER
+from soundstage.errors import MissingExtraError
 
 
 @click.command("serve")
@@ -67,7 +69,16 @@ def app(**values: Any) -> None:
 
     Example: soundstage serve --port 9000 --model nano
     """
-    from soundstage.jobs.store import Store  # tells first which extra is missing  # noqa: F401
-    from soundstage.server import command
+    serve(values, lambda url, greeting: print(greeting, flush=True))
 
-    command.serve(values, lambda text: print(text, flush=True))
+
+def serve(values: Mapping[str, Any], ready: Callable[[str, str], object]) -> None:
+    """Serve until a signal comes. ready: gets the address and the greeting once the server listens."""
+    try:
+        from soundstage.server import command
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError("serve", "the server") from error
+
+    command.serve(values, ready)

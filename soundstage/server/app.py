@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -37,9 +37,12 @@ NATIVE = (job_routes, events, assets, models, keys, webhooks, workers, system)
 
 
 def create_app(
-    jobs: Jobs, settings: ServerSettings | None = None, dialects: tuple[Dialect, ...] = ()
+    jobs: Jobs,
+    settings: ServerSettings | None = None,
+    dialects: tuple[Dialect, ...] = (),
+    pages: APIRouter | None = None,
 ) -> FastAPI:
-    """Return the app that serves jobs. It starts nothing: no worker, no webhooks."""
+    """Return the app that serves jobs. It starts nothing: no worker, no webhooks. pages: the studio's."""
     settings = settings or ServerSettings()
     calls = Calls()
     app = FastAPI(
@@ -60,6 +63,8 @@ def create_app(
     app.include_router(system.watched)
     for dialect in dialects:
         app.include_router(dialect.router)
+    if pages is not None:
+        app.include_router(pages)
     description.describe(app, __version__)
     return app
 

@@ -6,14 +6,21 @@ import logging
 import os
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from socket import socket
 from typing import Any
+
+from fastapi import APIRouter, FastAPI
 
 from soundstage.errors import RequestError
 from soundstage.jobs.service import Jobs
+from soundstage.jobs.views import LOCAL, JobRequest
 from soundstage.server import logs, outbound
 from soundstage.server.app import create_app
+from soundstage.server.dialect import Dialect
+from soundstage.server.logs import told
 from soundstage.server.periodic import Periodic
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import MIB, ServerSettings, digest
@@ -23,6 +30,7 @@ from soundstage.server.webhooks import TIMEOUT_S, Sender
 log = logging.getLogger("soundstage.server")
 DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
+DIALECTS: tuple[Dialect, ...] = ()
 MIN_KEY = 16  # letters of a key that is given
 KEY_VARIABLE = "SOUNDSTAGE_WORKER_KEY"  # of a worker's environment
 
@@ -39,10 +47,13 @@ def open_jobs(data: Path | None, database: str | None, **more: Any) -> Jobs:
     return Jobs.open(data_folder(data), database=database, **more)
 
 
-def serve(values: Mapping[str, Any], told: Callable[[str], None]) -> None:
-    """Serve until a signal comes. values: the options of the command. told: gets the lines of the greeting.
+def serve(
+    values: Mapping[str, Any], ready: Callable[[str, str], object], pages: APIRouter | None = None
+) -> None:
+    """Serve until a signal comes.
 
-    Raises RequestError for options that do not go together.
+    values: the options of the command. ready: gets the address and the greeting once the server listens.
+    pages: the routes of the studio. Raises RequestError for options that do not go together.
     """
     worker_key = secrets.token_urlsafe(32)
     settings = settings_of(values, worker_key)
@@ -53,17 +64,18 @@ def serve(values: Mapping[str, Any], told: Callable[[str], None]) -> None:
         check_exposed(settings, jobs)
         listening = listen(settings.host, settings.port)
         url = address_of(settings.host, listening)
-        told(greeting(url, models, jobs.data))
+        ready(url, greeting(url, models, jobs.data))
         logs.begin(values["logs"] or ("plain" if sys.stderr.isatty() else "json"))
         commands = [worker_command(url, jobs.data, device) for device in devices]
-        supervisor = Supervisor(commands, {**os.environ, KEY_VARIABLE: worker_key})
-        _run(jobs, settings, supervisor, listening)
+        supervisor = Supervisor(commands, {**os.environ, KEY_VARIABLE: worker_key}, jobs.worker_died)
+        app = create_app(jobs, settings, DIALECTS, pages)
+        _run(jobs, app, supervisor, listening)
     finally:
         jobs.close()
 
 
-def _run(jobs: Jobs, settings: ServerSettings, supervisor: Supervisor, listening: Any) -> None:
-    app = create_app(jobs, settings)
+def _run(jobs: Jobs, app: FastAPI, supervisor: Supervisor, listening: socket) -> None:
+    """Serve with all that runs beside the app, until a signal comes."""
 
     def drain() -> None:
         log.info("draining")
@@ -78,6 +90,7 @@ def _run(jobs: Jobs, settings: ServerSettings, supervisor: Supervisor, listening
         Periodic("webhooks", LOOK_S, Sender(jobs, outbound.post).send_due),
     ]
     jobs.recover()
+    threading.Thread(target=_warm, args=(jobs,), name="warm-up", daemon=True).start()
     supervisor.start()
     for work in at_work:
         work.start()
@@ -87,6 +100,14 @@ def _run(jobs: Jobs, settings: ServerSettings, supervisor: Supervisor, listening
         supervisor.kill()
         for work in at_work:
             work.stop(TIMEOUT_S)
+
+
+def _warm(jobs: Jobs) -> None:
+    """Make a plan, so that the first request does not wait for what planning loads."""
+    try:
+        jobs.plan(LOCAL, JobRequest(request={"prompt": "a"}))
+    except Exception as error:
+        log.warning("the default model cannot be planned", extra=told(error=str(error)))
 
 
 def settings_of(values: Mapping[str, Any], worker_key: str) -> ServerSettings:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from soundstage.jobs.ids import new_id
 from soundstage.server.logs import told
 
 log = logging.getLogger("soundstage.server")
+# Variables of a worker that a server starts: the process that it ends with, and what it calls itself.
+PARENT, IDENTIFIER = "SOUNDSTAGE_PARENT", "SOUNDSTAGE_WORKER_ID"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 STEADY_S = 60.0  # a worker that lived so long begins with the first pause again
 DRAIN_S = 120.0  # to save what a worker has made of its clip
 
 
 class Supervisor:
-    """Keeps worker processes alive. commands: one for each worker. environment: theirs."""
+    """Keeps worker processes alive.
 
-    def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
-        self._watches = [_Watch(command, environment) for command in commands]
+    commands: one for each worker. environment: theirs; each process gets an id of its own besides. ended: is
+    called with that id when a process has ended, so that its job need not wait for its lease to run out.
+    """
+
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        environment: Mapping[str, str],
+        ended: Callable[[str], object] = lambda id: None,
+    ) -> None:
+        self._watches = [_Watch(command, environment, ended) for command in commands]
 
     def start(self) -> None:
         """Start the workers."""
@@ -46,8 +59,10 @@ class Supervisor:
 class _Watch:
     """One worker process, and the thread that starts it again."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._command, self._environment = list(command), dict(environment)
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], tell: Callable[[str], object]
+    ) -> None:
+        self._command, self._environment, self._tell = list(command), dict(environment), tell
         self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -87,11 +102,20 @@ class _Watch:
 
     def _once(self) -> int | None:
         """Run the worker until it ends; return its exit code."""
+        id = new_id("wk")
         with self._lock:
             if self._ended.is_set():
                 return None
             # A session of its own: Ctrl-C in the terminal reaches the server alone, which then drains.
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+                self._command,
+                env={**self._environment, IDENTIFIER: id, PARENT: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
-        return self._process.wait()
+        code = self._process.wait()
+        try:
+            self._tell(id)
+        except Exception as error:  # the lease of its job runs out in any case
+            log.error("fault", exc_info=error, extra=told(of="the end of a worker"))
+        return code

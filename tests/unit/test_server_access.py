@@ -224,7 +224,8 @@ def test_a_worker_that_ends_is_started_again_until_the_server_ends(
     monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.01)
     count = tmp_path / "count"
     code = f"open({str(count)!r}, 'a').write('x')"
-    watched = Supervisor([[sys.executable, "-S", "-c", code]], {})
+    ended: list[str] = []
+    watched = Supervisor([[sys.executable, "-S", "-c", code]], {}, ended.append)
     watched.start()
     while not count.exists() or len(count.read_text()) < 3:
         time.sleep(0.01)
@@ -232,3 +233,4 @@ def test_a_worker_that_ends_is_started_again_until_the_server_ends(
     before = count.read_text()
     time.sleep(0.1)
     assert count.read_text() == before
+    assert len(set(ended)) == len(ended) == len(before)  # each process is told of by an id of its own

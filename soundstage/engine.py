@@ -202,6 +202,8 @@ class Engine:
         choice: Choice | None = None,
         given: Latents | None = None,
         decode: bool = True,
+        checkpoint: str | Path | None = None,
+        every_s: float = 30.0,
     ) -> Run[Event]:
         """Return the events of a run, one for each stage and step; the work is done as they are taken.
 
@@ -210,6 +212,9 @@ class Engine:
         clip goes on from, see `continuous`. choice: what `choose` has found for the plan; None asks it.
         given: latents that the first pass starts from, where the plan has its start as "previous". decode:
         False makes the latents of Done alone; its clip then holds neither picture nor sound.
+        checkpoint: a folder where the run keeps where it stands, every `every_s` seconds and when it is
+        stopped; a run of the same plan that is given it goes on from there, with the same bits. Delete it
+        when the clip is saved (docs/resume.md).
 
         A take in windows comes as a Phase "window 1 of 12" and the events of that window, and so on. Between
         two events other runs of the engine may go on; each makes the film it makes alone.
@@ -218,6 +223,12 @@ class Engine:
             raise RequestError(
                 f"preview_every is {preview_every!r}; give a whole number, 0 for no previews",
                 field="preview_every",
+            )
+
+        folder, pause_s = None if checkpoint is None else Path(checkpoint), _pause_s(every_s)
+        if folder is not None and handover is not None:
+            raise RequestError(
+                "a clip that is handed over keeps no checkpoint; leave it out", field="checkpoint"
             )
 
         def begin(state: RunState) -> Generator[Event, None, None]:
@@ -230,6 +241,8 @@ class Engine:
                 choice=choice,
                 given=given,
                 decode=decode,
+                checkpoint=folder,
+                every_s=pause_s,
             )
 
         return Run(self._turns, begin)
@@ -244,6 +257,13 @@ class Engine:
                 self.model, device, number_format, self.choose, given=self._parts, cache=self._cache
             )
         return self._renderer
+
+
+def _pause_s(every_s: object) -> float:
+    """Return the seconds between two states of a checkpoint. Raises RequestError for what is none."""
+    if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s >= 0:
+        raise RequestError(f"every_s is {shown(every_s)}; give seconds from 0 on", field="every_s")
+    return float(every_s)
 
 
 def _limit_bytes(memory_gb: float | None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,8 +46,9 @@ class Detail:
 class Phase:
     """A stage of the work begins.
 
-    name: "load", "encode", "denoise", "upsample", "decode video", "decode audio"; "window 3 of 12" in a take.
-    detail: how far it is, for those who look while it lasts.
+    name: "load", "resume" (a checkpoint; detail says from where), "encode", "denoise", "upsample",
+    "decode video", "decode audio"; "window 3 of 12" in a take. detail: how far it is, for those who look
+    while it lasts.
     """
 
     name: str
@@ -141,6 +143,18 @@ class Clock:
     def at(self, part: str, done: int = 0, total: int = 0) -> None:
         """Note how far the phase is."""
         self._detail.part, self._detail.done, self._detail.total = part, done, total
+
+    def so_far(self) -> dict[str, float]:
+        """Return the seconds of all phases, with those of the one under way."""
+        spent = dict(self.seconds)
+        if self._name is not None:
+            spent[self._name] = spent.get(self._name, 0.0) + time.perf_counter() - self._since
+        return spent
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count the seconds of a run that this one goes on from."""
+        for name, spent in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     def stop(self) -> dict[str, float]:
         """End the phase, and return the seconds of all."""

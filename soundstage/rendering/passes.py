@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from soundstage.conditioning.pixels import to_uint8
 from soundstage.conditioning.relay import directed
 from soundstage.planning.plan import MAX_BATCHED_TOKENS, PassPlan, Plan
+from soundstage.rendering.checkpoints import Checkpoint, ClipStanding, numbers_of
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoded_prompts import encoded_prompts
 from soundstage.rendering.encoding_cache import EncodingCache
-from soundstage.rendering.events import Clock, Event, Preview, Step
+from soundstage.rendering.events import Clock, Event, Notice, Phase, Preview, Step
 from soundstage.rendering.finite import Watch
 from soundstage.rendering.live import LiveTokens
 from soundstage.rendering.parts import ModelParts
@@ -25,7 +27,7 @@ from soundstage.sampling.cache import StepCaches
 from soundstage.sampling.denoise import State, denoise
 from soundstage.sampling.guidance import Contexts, Guider
 from soundstage.sampling.samplers import sampler_named
-from soundstage.sampling.streams import Streams
+from soundstage.sampling.streams import Pair, Streams
 
 
 def latents_of_passes(
@@ -33,16 +35,25 @@ def latents_of_passes(
     parts: ModelParts,
     cache: EncodingCache,
     clock: Clock,
+    checkpoint: Checkpoint,
     preview_every: int = 0,
     handover: Handover | None = None,
     given: Latents | None = None,
+    window: int = 0,
 ) -> Generator[Event, None, dict[str, Tensor]]:
     """Make the latents of one clip; return those of every pass as "<pass>.video" and "<pass>.audio".
 
-    handover: what the clip goes on from. given: what the first pass starts from, where its start is
-    "previous". A pass without steps only upsamples what it starts from. Raises NotFiniteError naming the step
-    after which latents were not numbers, at the latest after the last step of the pass.
+    checkpoint: keeps where the passes stand, and has where they stood for this window. handover: what the
+    clip goes on from. given: what the first pass starts from, where its start is "previous". A pass without
+    steps only upsamples what it starts from. Raises NotFiniteError naming the step after which latents were
+    not numbers, at the latest after the last step of the pass.
     """
+    found = checkpoint.found(window, parts.device)
+    at = found or ClipStanding(window)
+    if found is not None:
+        yield _resumed(plan, found, clock)
+    if at.done == len(plan.passes):
+        return dict(at.latents)
     yield clock.phase("encode")
     prompts = [
         encoded_prompts(parts, plan, pass_, cache, clock.at) if pass_.num_steps else None
@@ -51,9 +62,12 @@ def latents_of_passes(
     inputs = EncodedInputs(plan, parts, cache)
     inputs.prepare(clock.at)
     made = Latents() if given is None else given.placed(parts.device, parts.dtype)
-    latents: dict[str, Tensor] = {}
-    generator: torch.Generator | None = None
-    for pass_, read in zip(plan.passes, prompts, strict=True):
+    latents = dict(at.latents)
+    generator = at.generator(parts.device)
+    for index, (pass_, read) in enumerate(zip(plan.passes, prompts, strict=True)):
+        if index < at.done:
+            made = Latents(*(latents.get(f"{pass_.name}.{kind}") for kind in ("video", "audio")))
+            continue
         if pass_.upsample:
             yield clock.phase("upsample")
         start = upsampled(parts, pass_, inputs, made)
@@ -61,24 +75,68 @@ def latents_of_passes(
             made = start
             latents.update(made.named(pass_.name))
             continue
-        positive, negative = read
-        yield clock.phase("denoise", pass_.name, pass_.num_steps)
+        at = replace(at, done=index, latents=latents, step=None if index > at.done else at.step)
         both = streams(parts, pass_, inputs, start)
         both = both if handover is None else handover.continued(pass_.name, both)
-        generator = _generator(parts, pass_, generator)
-        watch = Watch(pass_.name, parts)
-        watch.see(0, pass_.num_steps, **_given(both))
-        guider = _guider(parts, pass_, both, directed(positive, plan.timeline, pass_.fps, both), negative)
-        sampler = sampler_named(pass_.sampler)
-        for state in denoise(guider, *both, pass_.sigmas, generator, sampler=sampler):
-            watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
-            clock.at(pass_.name, state.step, state.num_steps)
-            yield from _step_events(parts, pass_, both, state, preview_every)
-        watch.check()
-        parts.check_files()
-        made = cropped(pass_, state.video, state.audio)
-        latents.update(made.named(pass_.name))
+        if at.step is None or generator is None:
+            generator = _generator(parts, pass_, generator)
+        guider = _guider(parts, plan, pass_, both, read)
+        yield _denoise_phase(clock, pass_, at)
+        events = _denoised(parts, pass_, both, guider, generator, at, checkpoint, clock, preview_every)
+        made = cropped(pass_, *(yield from events))
+        latents = {**latents, **made.named(pass_.name)}
+        if checkpoint.keeps:
+            ended = ClipStanding(window, index + 1, latents, numbers_of(generator), seconds=clock.so_far())
+            checkpoint.note(ended)
+        yield from map(Notice, checkpoint.keep_if_due(end=True))
     return latents
+
+
+def _denoised(
+    parts: ModelParts,
+    pass_: PassPlan,
+    both: Streams,
+    guider: Guider,
+    generator: torch.Generator,
+    at: ClipStanding,
+    checkpoint: Checkpoint,
+    clock: Clock,
+    preview_every: int,
+) -> Generator[Event, None, Pair]:
+    """Take the steps of a pass, and return its tokens. at: where it stands before them."""
+    watch = Watch(pass_.name, parts)
+    watch.see(0, pass_.num_steps, **_given(both))
+    if at.step is not None and at.guider is not None:
+        guider.remember(at.guider)
+    tokens: Pair = (None, None) if at.step is None else at.step.latents
+    sampler = sampler_named(pass_.sampler)
+    for state in denoise(guider, *both, pass_.sigmas, generator, sampler=sampler, standing=at.step):
+        tokens = state.video, state.audio
+        watch.see(state.step, state.num_steps, video=state.video, audio=state.audio)
+        clock.at(pass_.name, state.step, state.num_steps)
+        if checkpoint.keeps:
+            now = replace(at, numbers=numbers_of(generator), step=state.standing, guider=guider.memory())
+            checkpoint.note(replace(now, seconds=clock.so_far()))
+        yield from _step_events(parts, pass_, both, state, preview_every)
+        yield from map(Notice, checkpoint.keep_if_due())
+    watch.check()
+    parts.check_files()
+    return tokens
+
+
+def _resumed(plan: Plan, at: ClipStanding, clock: Clock) -> Phase:
+    """Begin the phase that says where an earlier run had come to."""
+    clock.add(at.seconds)
+    name = plan.passes[at.done].name if at.done < len(plan.passes) else "decode"
+    return clock.phase("resume", name if at.step is None else f"{name} after step {at.step.step}")
+
+
+def _denoise_phase(clock: Clock, pass_: PassPlan, at: ClipStanding) -> Phase:
+    """Begin the phase of a pass's steps, some of which may be done."""
+    phase = clock.phase("denoise", pass_.name, pass_.num_steps)
+    if at.step is not None:
+        clock.at(pass_.name, at.step.step, pass_.num_steps)
+    return phase
 
 
 def _step_events(
@@ -93,9 +151,14 @@ def _step_events(
 
 
 def _guider(
-    parts: ModelParts, pass_: PassPlan, both: Streams, positive: Contexts, negative: Contexts | None
+    parts: ModelParts,
+    plan: Plan,
+    pass_: PassPlan,
+    both: Streams,
+    prompts: tuple[list[Contexts], Contexts | None],
 ) -> Guider:
     """Put a pass's LoRAs on the model, and return its guided prediction."""
+    positive, negative = prompts
     positions = [None if s is None else s.positions for s in both]
     parts.adapt(pass_.loras, positions[0], positions[1])
     tokens = sum(s.clean.shape[1] for s in both if s is not None) * len(pass_.kinds)
@@ -103,7 +166,7 @@ def _guider(
         lambda: parts.transformer,  # parts that are closed between two steps build it anew
         both,
         (pass_.video, pass_.audio),
-        positive,
+        directed(positive, plan.timeline, pass_.fps, both),
         negative,
         batched=tokens <= MAX_BATCHED_TOKENS,
         unconditional=sampler_named(pass_.sampler).needs_unconditional,

@@ -66,6 +66,9 @@ class ProgressCount:
             self._reach_work(0.0)
             return
         self._now = replace(self._now, phase=phase.name, step=0, num_steps=0)
+        if phase.name == "denoise" and phase.detail.done:  # a run that goes on from a checkpoint
+            step = Step(phase.detail.part, phase.detail.done, phase.detail.total, 0.0)
+            self._reach_work(made_until(self._clips[self._now.window - 1], step, _work))
         if phase.name.startswith("decode"):
             self._reach(DENOISED if phase.name == "decode video" else DECODED)
 

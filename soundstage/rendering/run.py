@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +14,8 @@ from soundstage.library.model_files import ModelSet
 from soundstage.planning.placement import Choice
 from soundstage.planning.plan import Plan
 from soundstage.planning.windows import Window
+from soundstage.rendering.checkpoints import FORMAT, MANIFEST, Checkpoint
+from soundstage.rendering.claims import Claim
 from soundstage.rendering.color import ColorMatch
 from soundstage.rendering.decode import finished_frames, finished_sound
 from soundstage.rendering.encoded_inputs import EncodedInputs
@@ -68,18 +72,24 @@ class Renderer:
         choice: Choice | None = None,
         given: Latents | None = None,
         decode: bool = True,
+        checkpoint: Path | None = None,
+        every_s: float = 0.0,
     ) -> Generator[Event, None, None]:
         """Make the clip of a plan; yield an event at each stage and step.
 
         state: gets the parts that the run uses. preview_every: a Preview after every so many steps, 0 for
         none. handover: what the clip goes on from. choice: where the weights will be; None chooses. given:
-        what the first pass starts from, see `Engine.run`. decode: False makes latents alone.
+        what the first pass starts from, see `Engine.run`. decode: False makes latents alone. checkpoint,
+        every_s: where the run is kept, and how often.
         """
         clock = Clock()
         yield clock.phase("load")
         choice = None if self._given is not None else choice or self._choose(plan)
-        store = self._store(plan, choice) if plan.windows else None
-        with nullcontext() if store is None else store:
+        with ExitStack() as stack:
+            kept = stack.enter_context(self._checkpoint(plan, choice, checkpoint, every_s, given))
+            store = self._store(plan, choice, kept.windows) if plan.windows else None
+            if store is not None:
+                stack.enter_context(store)
             parts = self.parts(choice)
             state.begin(parts, self._use)
             parts.renew()
@@ -88,10 +98,10 @@ class Renderer:
                 yield LoraAttached(lora.report)
             if store is None:
                 latents = yield from latents_of_passes(
-                    plan, parts, self._cache, clock, preview_every, handover, given
+                    plan, parts, self._cache, clock, kept, preview_every, handover, given
                 )
             else:
-                latents = yield from self._take(plan, parts, store, clock, preview_every)
+                latents = yield from self._take(plan, parts, store, clock, kept, preview_every)
             done = yield from self._finish(plan, parts, latents, clock, decode)
             if given is not None:
                 done.clip.provenance["given_latents_sha256"] = latents_sha256(vars(given))
@@ -102,14 +112,31 @@ class Renderer:
                     store.discard()
 
     def _take(
-        self, plan: Plan, parts: ModelParts, store: WindowStore, clock: Clock, preview_every: int
+        self,
+        plan: Plan,
+        parts: ModelParts,
+        store: WindowStore,
+        clock: Clock,
+        checkpoint: Checkpoint,
+        preview_every: int,
     ) -> Generator[Event, None, PassLatents]:
         """Make the windows of a take that the store does not hold yet, and join all of them."""
 
         def make(window: Window, handover: Handover | None) -> Generator[Event, None, PassLatents]:
             yield Phase(f"window {window.index + 1} of {len(plan.windows)}")
             clip = plan.clips[window.index]
-            return (yield from latents_of_passes(clip, parts, self._cache, clock, preview_every, handover))
+            return (
+                yield from latents_of_passes(
+                    clip,
+                    parts,
+                    self._cache,
+                    clock,
+                    checkpoint,
+                    preview_every,
+                    handover,
+                    window=window.index,
+                )
+            )
 
         for event in made_windows(plan.windows, _take_of(plan), store, make):
             yield from _notices(store)
@@ -167,21 +194,47 @@ class Renderer:
             self.built.close()
         self.built = parts
 
-    def _store(self, plan: Plan, choice: Choice | None) -> WindowStore:
-        """Return the store of a take's windows. Raises RequestError for a folder that cannot hold them."""
+    def _placed(self, choice: Choice | None) -> Placed:
         if choice is None:
             assert self._given is not None
-            place = Placed(self._given.device, self._given.dtype, self._given.storage)
-        else:
-            place = Placed(self._device, self._dtype, choice.weights)
+            return Placed(self._given.device, self._given.dtype, self._given.storage)
+        return Placed(self._device, self._dtype, choice.weights)
+
+    def _store(self, plan: Plan, choice: Choice | None, folder: Path | None) -> WindowStore:
+        """Return the store of a take's windows. Raises RequestError for a folder that cannot hold them.
+
+        folder: for a take without one of its own; None is memory.
+        """
+        place = self._placed(choice)
         tokens = sum(p.video_tokens + p.audio_tokens for clip in plan.clips for p in clip.passes)
         num_bytes = tokens * LATENT_CHANNELS * place.dtype.itemsize
         return WindowStore(
-            _take_of(plan).folder,
+            _take_of(plan).folder or folder,
             take_metadata(plan, self._model, place),
             asked=asked_metadata(plan, self._model),
             num_bytes=num_bytes,
         )
+
+    def _checkpoint(
+        self, plan: Plan, choice: Choice | None, folder: Path | None, every_s: float, given: Latents | None
+    ) -> Checkpoint:
+        """Return the checkpoint of a run, to be entered; without a folder it keeps nothing."""
+        what: dict[str, Any] = {}
+        if folder is not None:
+            place = self._placed(choice)
+            what = take_metadata(plan, self._model, place)
+            what |= {"device": place.device.type, "torch": torch.__version__}
+            what["given"] = None if given is None else latents_sha256(vars(given))
+        claim = Claim(
+            MANIFEST,
+            FORMAT,
+            "run",
+            "the checkpoint of another run",
+            "checkpoint",
+            what,
+            asked_metadata(plan, self._model) if what else None,
+        )
+        return Checkpoint(folder, claim, every_s)
 
 
 def _take_of(plan: Plan) -> Take:

@@ -12,11 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+TENSOR = "tensor"  # the only key of what stands for a tensor in JSON
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -35,6 +38,28 @@ def unsealed(data: bytes, metadata: Mapping[str, str]) -> dict[str, Tensor]:
     if _metadata(data) != {**metadata, "sha256": _digest(tensors)}:
         raise ValueError("holds another content than was written")
     return tensors
+
+
+def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value of dicts, lists, numbers and tensors as JSON; its tensors are put beside it by name."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().clone()  # two of them may share their memory, which no file can
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        return {str(key): packed(item, tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [packed(item, tensors) for item in value]
+    return value
+
+
+def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `packed` was given, with lists for tuples."""
+    if isinstance(value, dict):
+        if set(value) == {TENSOR}:
+            return tensors[value[TENSOR]]
+        return {key: unpacked(item, tensors) for key, item in value.items()}
+    return [unpacked(item, tensors) for item in value] if isinstance(value, list) else value
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

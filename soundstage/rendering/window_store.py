@@ -13,13 +13,11 @@ this program's (`take_folders.py`), which is deleted when the clip was handed ov
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,19 +25,14 @@ from typing import Any
 from torch import Tensor
 
 from soundstage.errors import MediaError, RequestError, WeightsError
-from soundstage.files import NameTakenError, whole_file
-from soundstage.rendering.provenance import differences
+from soundstage.files import whole_file
+from soundstage.rendering.claims import Claim, refused
 from soundstage.rendering.sealed import sealed, unsealed
 from soundstage.rendering.take_folders import TakeFolder
-from soundstage.request.take import ASKED, MANIFEST, WINDOWS
+from soundstage.request.take import MANIFEST, WINDOWS
 
 FORMAT = 2
 KEEP_AFTER_S = 120.0  # of work: what took longer to make is worth keeping, asked for or not
-
-
-def fingerprint(metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-ready metadata."""
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 class LostWindowError(WeightsError):
@@ -68,9 +61,11 @@ class WindowStore:
         num_bytes: int = 0,
     ) -> None:
         self.notices: list[str] = []
-        self._asked = asked
         self._metadata: dict[str, Any] = json.loads(json.dumps(metadata))
-        self._mark = fingerprint(metadata)
+        self._said = Claim(
+            MANIFEST, FORMAT, "take", "the windows of another take", "take.folder", metadata, asked
+        )
+        self._mark = self._said.mark
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._lost: set[int] = set()
         self._num_bytes = num_bytes
@@ -173,7 +168,7 @@ class WindowStore:
 
     def _begin(self, folder: Path) -> None:
         """Make the folder this take's, or see that it is, and that its windows can be written there."""
-        with _refused(folder):
+        with refused(folder, self._said.field):
             folder.mkdir(parents=True, exist_ok=True)
             self._claim(folder)
             with tempfile.TemporaryFile(dir=folder):
@@ -189,37 +184,11 @@ class WindowStore:
 
     def _claim(self, folder: Path) -> None:
         """Write what the take is, or compare it with what is there."""
-        path = folder / MANIFEST
-        if not path.exists():
-            if any(folder.glob(WINDOWS)):
-                raise RequestError(
-                    f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
-                )
-            told = {"format": FORMAT, "fingerprint": self._mark, **self._metadata, ASKED: self._asked}
-            with suppress(NameTakenError), whole_file(path, overwrite=False) as part:
-                part.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
-        self._compare(path)
-
-    def _compare(self, path: Path) -> None:
-        """Raise RequestError if a folder is another take's, saying what differs."""
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            mark, version = stored.pop("fingerprint"), stored.pop("format")
-            stored.pop(ASKED, None)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if not (folder / MANIFEST).exists() and any(folder.glob(WINDOWS)):
             raise RequestError(
-                f"{path} is not the description of a take ({error}); give another folder", field="take"
-            ) from error
-        if mark == self._mark and version == FORMAT:
-            return
-        found = (
-            "; ".join(differences(stored, self._metadata)) or "it was kept by another version of soundstage"
-        )
-        raise RequestError(
-            f"{path.parent} holds the windows of another take: {found}; give another folder, or the same "
-            "request, model and number format to go on",
-            field="take",
-        )
+                f"{folder} holds windows but no {MANIFEST}; give an empty folder", field="take"
+            )
+        self._said.make(folder)
 
     # --- the program's own folder
 
@@ -271,25 +240,3 @@ class WindowStore:
         folder = folder or self.folder
         assert folder is not None
         return folder / f"window-{index:03d}.safetensors"
-
-
-@contextmanager
-def _refused(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says of a folder into a RequestError of one sentence."""
-    try:
-        yield
-    except RequestError:  # which is a ValueError too
-        raise
-    except MediaError as error:
-        raise RequestError(
-            f"take.folder is {folder}, which cannot be written ({error}); give another folder", field="take"
-        ) from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RequestError(
-            f"take.folder is {folder}, which is a file or lies in one; give a folder", field="take"
-        ) from error
-    except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise RequestError(
-            f"take.folder is {folder}, which cannot be written ({told}); give another folder", field="take"
-        ) from error

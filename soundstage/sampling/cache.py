@@ -12,9 +12,9 @@ Source: TeaCache (Liu et al. 2024); docs/model/sampling.md, "Step caches".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -91,6 +91,21 @@ class StepCaches:
         """Return the share of blocks left out, over all forwards, 0 to 1."""
         return self.blocks_left_out / max(1, self.blocks_in_all)
 
+    def memory(self) -> dict[str, Any]:
+        """Return what is kept from step to step, as names, tensors, numbers and lists."""
+        memories = {kind: vars(memory) for kind, memory in self._memories.items()}
+        counts = [self.blocks_left_out, self.blocks_in_all]
+        return {"counts": counts, "memories": {kind: dict(fields) for kind, fields in memories.items()}}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on with what the caches of the same run had kept."""
+        self.blocks_left_out, self.blocks_in_all = memory["counts"]
+        for kind, fields in memory["memories"].items():
+            self._memories[kind] = made = _Memory()
+            made.enabled = (fields["enabled"][0], fields["enabled"][1])
+            made.sign, made.added = (_pair(fields[name]) for name in ("sign", "added"))
+            made.change = fields["change"]
+
     def shortcut(self, kind: str, sigma: float) -> Shortcut:
         """Return the shortcut for a forward of the pass `kind` at a noise level."""
         memory = self._memories.setdefault(kind, _Memory())
@@ -164,6 +179,10 @@ def _change(new: Pair, old: Pair) -> float:
         if a is not None and b is not None:
             changes.append(float((a.float() - b.float()).abs().sum() / (b.float().abs().sum() + 1e-12)))
     return max(changes)
+
+
+def _pair(values: Sequence[Tensor | None] | None) -> Pair | None:
+    return None if values is None else (values[0], values[1])
 
 
 def _minus(a: Pair, b: Pair) -> Pair:

@@ -20,12 +20,12 @@ class RunningPull:
     """Carry the CFG pull on from step to step, for one modality of one run."""
 
     def __init__(self) -> None:
-        self._last: Tensor | None = None
+        self.last: Tensor | None = None
 
     def add(self, pull: Tensor, momentum: float) -> Tensor:
         """Return the pull plus `momentum` times the last result."""
-        self._last = pull if self._last is None else momentum * self._last + pull
-        return self._last
+        self.last = pull if self.last is None else momentum * self.last + pull
+        return self.last
 
 
 def combine(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -40,12 +40,26 @@ class UnconditionalDenoiser(Denoiser, Protocol):
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Hold all that the next step of a run is computed from, so that another run can go on from here.
+
+    step: how many are done. latents: at the level of that step. past: earlier steps, the newest first.
+    noise: the states of the generators of a sampler's own noise, by purpose.
+    """
+
+    step: int
+    latents: Pair
+    past: tuple[Past, ...] = ()
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class State:
     """Hold the state after a step. Tensors are (B, N, D), None for an absent stream.
 
     step: counts from 1 to num_steps. video, audio: latents at sigma_next. clean_video, clean_audio: the
     prediction the step was made with, which a preview can show. num_steps: one more than the list's
-    with a sampler that ends on a prediction of its own (res2s).
+    with a sampler that ends on a prediction of its own (res2s). standing: where the run stands now.
     """
 
     step: int
@@ -56,6 +70,7 @@ class State:
     audio: Tensor | None
     clean_video: Tensor | None
     clean_audio: Tensor | None
+    standing: Standing
 
 
 @torch.no_grad()
@@ -68,29 +83,36 @@ def denoise(
     *,
     sampler: Sampler = Euler(),
     noise_seed: int | None = None,
+    standing: Standing | None = None,
 ) -> Iterator[State]:
     """Noise both streams to the first sigma and take every step of the list.
 
     generator: seeded by the caller, on the streams' device; gives the video noise, then the audio noise.
     sampler: see `samplers.SAMPLERS`. noise_seed: seed of the noise that a sampler adds at its steps, to which
-    the sampler adds an offset of its own; None is the generator's seed.
+    the sampler adds an offset of its own; None is the generator's seed. standing: where another run of the
+    same arguments stood; this one draws no noise and goes on from there, with the same bits.
     Each step: predict the clean latents, put kept tokens back, step with the global sigma. Tokens with
     mask 0 stay equal to their clean latents, bit for bit, with every sampler.
     Raises ValueError for a sampler that needs the negative prompt's prediction and a denoiser without it.
     """
     seed = generator.initial_seed() if noise_seed is None else noise_seed
     run = _Run(denoiser, (video, audio), sampler, generator.device, seed)
-    x = run.start(draw_noise(video, audio, generator), sigmas[0])
+    if standing is None:
+        standing = Standing(0, run.start(draw_noise(video, audio, generator), sigmas[0]))
+    run.go_on(standing)
+    x, past = standing.latents, deque(standing.past, maxlen=MAX_PAST)
     levels = sampler.levels(sigmas)
     num_steps = len(levels) - 1
-    past: deque[Past] = deque(maxlen=MAX_PAST)
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
+        if i < standing.step:
+            continue
         denoised = run.settled(denoiser(*x, run.level(sigma), i))
         now = run.moment(x, denoised, sigma, sigma_next, tuple(past))
         past.appendleft(Past(sigma, x, denoised))
         x = sampler.step(now)
         clean = each(lambda a, d: d.to(a.dtype), x, denoised)
-        yield State(i + 1, num_steps, sigma, sigma_next, *x, *clean)
+        reached = Standing(i + 1, x, tuple(past), run.noise_states())
+        yield State(i + 1, num_steps, sigma, sigma_next, *x, *clean, reached)
 
 
 class _Run:
@@ -117,6 +139,14 @@ class _Run:
             for stream, n in zip(self.streams, noise, strict=True)
         ]
         return made[0], made[1]
+
+    def go_on(self, standing: Standing) -> None:
+        """Draw a sampler's own noise from where another run had come to."""
+        for purpose, state in standing.noise.items():
+            self._generator(purpose).set_state(state)
+
+    def noise_states(self) -> dict[str, Tensor]:
+        return {purpose: generator.get_state() for purpose, generator in self._generators.items()}
 
     def level(self, sigma: float) -> Tensor:
         return torch.tensor(sigma, dtype=torch.float32, device=self.device)
@@ -154,12 +184,15 @@ class _Run:
 
     def noise(self, purpose: str) -> Pair:
         """Draw fresh noise, video first, also for frozen streams; each purpose has its own generator."""
+        generator = self._generator(purpose)
+        drawn = [None if s is None else self.sampler.draw(s.clean, generator) for s in self.streams]
+        return drawn[0], drawn[1]
+
+    def _generator(self, purpose: str) -> torch.Generator:
         if purpose not in self._generators:
             seed = self.sampler.noise_seed(self.seed, purpose)
             self._generators[purpose] = torch.Generator(self.device).manual_seed(seed)
-        generator = self._generators[purpose]
-        drawn = [None if s is None else self.sampler.draw(s.clean, generator) for s in self.streams]
-        return drawn[0], drawn[1]
+        return self._generators[purpose]
 
     def _unconditional(self) -> Pair:
         shown: Pair = (None, None)

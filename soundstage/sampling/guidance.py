@@ -8,9 +8,9 @@ Source: docs/model/sampling.md, "Guidance".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -131,6 +131,24 @@ class Guider:
         self._whole = _View(streams)
         self._bare = _View(streams, reference=False)
         self._check()
+
+    def memory(self) -> dict[str, Any]:
+        """Return what is kept from step to step, as names, tensors, numbers and lists."""
+        return {
+            "last": list(self._last),
+            "unconditional": list(self.unconditional),
+            "running": [pull.last for pull in self._running],
+            "cache": None if self.cache is None else self.cache.memory(),
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on with what another guider of the same run had kept."""
+        self._last = (memory["last"][0], memory["last"][1])
+        self.unconditional = (memory["unconditional"][0], memory["unconditional"][1])
+        for pull, last in zip(self._running, memory["running"], strict=True):
+            pull.last = last
+        if self.cache is not None:
+            self.cache.remember(memory["cache"])
 
     def _check(self) -> None:
         for i, name in enumerate(STREAMS):

@@ -42,11 +42,12 @@ FACTS = "facts"  # the tensor that holds the rest of a state, as JSON
 
 @dataclass(frozen=True)
 class ClipStanding:
-    """Where the passes of one clip stand.
+    """Hold where the passes of one clip stand.
 
-    window: of a take, 0 for a clip made at once. done: finished passes. latents: those of them, by name.
+    window: index in a take, 0 for a clip made at once. done: number of finished passes. latents: theirs, by
+    name.
     numbers: seed and state of the pass's random numbers. step: where the pass under way stands. guider: what
-    its guidance keeps from step to step. seconds: spent in each phase.
+    its guidance keeps from step to step. seconds: time spent in each phase.
     """
 
     window: int = 0
@@ -68,7 +69,7 @@ class ClipStanding:
 
 
 class Checkpoint:
-    """The folder of one run; None keeps nothing. Locked for the block.
+    """Keep the state of one run in a folder, which is locked for the block; None keeps nothing.
 
     claim: what the run is. every_s: seconds between two states; 0 keeps every step. notices: sentences for
     the user, which the caller removes. Raises RequestError for a folder that holds another run, other files,
@@ -117,7 +118,7 @@ class Checkpoint:
 
     @property
     def windows(self) -> Path | None:
-        """The folder for the windows of a take that has none of its own."""
+        """Return the folder for the windows of a take that has none of its own."""
         return None if self.folder is None else self.folder / WINDOWS
 
     # --- what the run does

@@ -23,7 +23,7 @@ def fingerprint(metadata: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a folder holds: its description's file name, format and content.
+    """Describe what a folder holds, in a file of it, and compare it with a description that is there.
 
     what: the words for it, such as "the windows of another take". field: that of the request which names the
     folder. metadata: all that decides its numbers, JSON-ready. asked: what the description says besides.

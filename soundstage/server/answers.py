@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -15,11 +15,20 @@ Described = dict[int | str, dict[str, Any]]
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 After = Annotated[str | None, Query(max_length=64, description="Continue behind this id: last_id of a page.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="A word of the client's own: the same call with the same key makes one job.",
+    ),
+]
 
 
 def failures(*statuses: int) -> Described:
     """Return the description of the errors of a route, besides those that every route has."""
-    every = (400, 401, 403, *statuses)
+    every = (400, 401, 403, 422, *statuses)
     return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in every}
 
 

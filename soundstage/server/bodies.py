@@ -103,6 +103,25 @@ class Records(Body):
     data: list[dict[str, Any]]
 
 
+class WaveformPeaks(Body):
+    """The sound of a file, as a picture of it needs it."""
+
+    object: Literal["waveform"] = "waveform"
+    duration_s: float
+    channels: list[list[tuple[float, float]]]
+    """For each channel the lowest and highest sample of each part, from -1 to 1."""
+
+
+class FileMetadata(Body):
+    """The words of a file about how it was made."""
+
+    object: Literal["metadata"] = "metadata"
+    request: dict[str, Any] | None
+    """The fields of the request; null in a file that Soundstage did not make."""
+    provenance: dict[str, Any]
+    """All that the file holds of it."""
+
+
 class Me(Body):
     """The owner of the key that a call has."""
 

@@ -173,7 +173,7 @@ def test_the_log_has_neither_prompts_nor_keys_nor_tickets(
     lines = [logs.JsonLines().format(record) for record in caplog.records if record.name == logs.NAME]
     calls = [json.loads(line) for line in lines]
     assert {"/v1/jobs", "/v1/uploads", "/v1/assets/{id}/content"} <= {call["path"] for call in calls}
-    assert calls[0]["owner"] == "maker"
+    assert "maker" in [call["owner"] for call in calls if call["path"] == "/v1/jobs"]
     assert not [line for line in lines if "secret" in line or keys["maker"] in line or "ticket=" in line]
 
 

@@ -17,7 +17,7 @@ from soundstage.jobs.views import Asset, AssetKind, Page
 from soundstage.server import content, previews, uploads
 from soundstage.server.access import JobsOf, Reader, SettingsOf, Submitter, allow
 from soundstage.server.answers import After, Described, Id, Limit, as_json, failures
-from soundstage.server.bodies import Deleted, Ticket
+from soundstage.server.bodies import Deleted, FileMetadata, Ticket, WaveformPeaks
 from soundstage.server.failures import StaleTicket
 from soundstage.server.previews import Previews
 from soundstage.server.routing import Router
@@ -73,7 +73,7 @@ PreviewsOf = Annotated[Previews, Depends(previews_of)]
     operation_id="upload",
     status_code=201,
     response_model=Asset,
-    responses=failures(413, 415, 422, 429, 503),
+    responses=failures(413, 415, 429, 503),
     openapi_extra=uploads.DESCRIBED,
 )
 async def upload(
@@ -93,7 +93,7 @@ async def upload(
     return as_json(made, 201, {"Location": f"/v1/assets/{made.id}"})
 
 
-@router.get("/assets", operation_id="list_assets", response_model=Page[Asset], responses=failures(422))
+@router.get("/assets", operation_id="list_assets", response_model=Page[Asset], responses=failures())
 def list_assets(
     owner: Reader,
     jobs: JobsOf,
@@ -159,7 +159,7 @@ def ticket(id: Id, owner: Reader, jobs: JobsOf, settings: SettingsOf) -> Respons
     "/assets/{id}/thumbnail",
     operation_id="get_thumbnail",
     response_class=Response,
-    responses={**PICTURE, **failures(404, 410, 422)},
+    responses={**PICTURE, **failures(404, 410)},
 )
 def thumbnail(
     found: OpenedAsset,
@@ -175,7 +175,7 @@ def thumbnail(
     "/assets/{id}/strip",
     operation_id="get_strip",
     response_class=Response,
-    responses={**PICTURE, **failures(404, 410, 422)},
+    responses={**PICTURE, **failures(404, 410)},
 )
 def strip(
     found: OpenedAsset,
@@ -188,7 +188,12 @@ def strip(
     return Response(data, media_type="image/jpeg", headers=dict(CACHE))
 
 
-@router.get("/assets/{id}/waveform", operation_id="get_waveform", responses=failures(404, 410, 422))
+@router.get(
+    "/assets/{id}/waveform",
+    operation_id="get_waveform",
+    response_model=WaveformPeaks,
+    responses=failures(404, 410),
+)
 def waveform(
     found: OpenedAsset,
     kept: PreviewsOf,
@@ -199,7 +204,12 @@ def waveform(
     return Response(data, media_type="application/json", headers=dict(CACHE))
 
 
-@router.get("/assets/{id}/metadata", operation_id="get_metadata", responses=failures(404, 410))
+@router.get(
+    "/assets/{id}/metadata",
+    operation_id="get_metadata",
+    response_model=FileMetadata,
+    responses=failures(404, 410),
+)
 async def metadata(found: OpenedAsset) -> Response:
     """Return the request and the provenance that a file made by Soundstage holds."""
     if found.asset.kind == "latents":

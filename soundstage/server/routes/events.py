@@ -25,7 +25,7 @@ STREAM: Described = {200: {"content": {"text/event-stream": {"schema": {"type": 
     "/jobs/{id}/events",
     operation_id="watch_job",
     response_class=StreamingResponse,
-    responses={**STREAM, **failures(404, 422)},
+    responses={**STREAM, **failures(404)},
 )
 async def job_events(
     id: Id, request: Request, owner: Reader, jobs: JobsOf, after: _AfterEvent = None
@@ -39,7 +39,7 @@ async def job_events(
     "/events",
     operation_id="watch_all",
     response_class=StreamingResponse,
-    responses={**STREAM, **failures(422)},
+    responses={**STREAM, **failures()},
 )
 async def events(
     request: Request, owner: Reader, jobs: JobsOf, after: _AfterEvent = None

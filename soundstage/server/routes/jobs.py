@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import Header, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from soundstage.jobs.errors import Conflict, Gone
@@ -12,24 +12,15 @@ from soundstage.jobs.states import FINAL, JobState
 from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, Page, PlanView
 from soundstage.server import content
 from soundstage.server.access import JobsOf, Reader, Submitter, allow
-from soundstage.server.answers import After, Id, Limit, as_json, failures
+from soundstage.server.answers import After, Id, IdempotencyKey, Limit, as_json, failures
 from soundstage.server.bodies import Deleted
 from soundstage.server.routes.assets import TicketWord, by_key, by_ticket
 from soundstage.server.routing import Router
 
 router = Router(tags=["jobs"])
-_IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        description="A word of the client's own: the same call with the same key makes one job.",
-    ),
-]
 
 
-@router.post("/plan", operation_id="plan_job", response_model=PlanView, responses=failures(404, 422))
+@router.post("/plan", operation_id="plan_job", response_model=PlanView, responses=failures(404))
 def plan(asked: JobRequest, owner: Reader, jobs: JobsOf) -> Response:
     """Work out what a request makes and what it takes, without making it."""
     return as_json(jobs.plan(owner, asked))
@@ -40,15 +31,15 @@ def plan(asked: JobRequest, owner: Reader, jobs: JobsOf) -> Response:
     operation_id="create_job",
     status_code=202,
     response_model=Job,
-    responses=failures(404, 409, 413, 422, 429, 503),
+    responses=failures(404, 409, 413, 429, 503),
 )
-def create(asked: JobRequest, owner: Submitter, jobs: JobsOf, key: _IdempotencyKey = None) -> Response:
+def create(asked: JobRequest, owner: Submitter, jobs: JobsOf, key: IdempotencyKey = None) -> Response:
     """Queue a job. It is planned before the answer, and refused if it cannot be made."""
     job = jobs.create(owner, asked, idempotency_key=key)
     return as_json(job, 202, {"Location": job.links.self})
 
 
-@router.get("/jobs", operation_id="list_jobs", response_model=Page[Job], responses=failures(422))
+@router.get("/jobs", operation_id="list_jobs", response_model=Page[Job], responses=failures())
 def list_jobs(
     owner: Reader,
     jobs: JobsOf,
@@ -93,7 +84,7 @@ def cancel(id: Id, owner: Submitter, jobs: JobsOf) -> Response:
     operation_id="retry_job",
     status_code=202,
     response_model=Job,
-    responses=failures(404, 409, 422, 429, 503),
+    responses=failures(404, 409, 429, 503),
 )
 def retry(id: Id, owner: Submitter, jobs: JobsOf) -> Response:
     """Queue the request of an ended job again, as a new job with the same seed."""

@@ -29,7 +29,7 @@ def list_keys(owner: Admin, jobs: JobsOf) -> Response:
 
 
 @router.post(
-    "/keys", operation_id="create_key", status_code=201, response_model=KeyMade, responses=failures(422)
+    "/keys", operation_id="create_key", status_code=201, response_model=KeyMade, responses=failures()
 )
 def create(asked: KeyAsked, owner: Admin, jobs: JobsOf) -> Response:
     """Make a key. Its secret is in this answer alone: the server keeps only a hash."""

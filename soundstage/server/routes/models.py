@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from soundstage.jobs.views import Job, JobRequest
 from soundstage.server import description
 from soundstage.server.access import Admin, JobsOf, Reader
-from soundstage.server.answers import as_json, failures
+from soundstage.server.answers import IdempotencyKey, as_json, failures
 from soundstage.server.bodies import Deleted, LoraAsked, PullAsked, Records
 from soundstage.server.routing import Router
 
@@ -35,11 +35,11 @@ def model(name: Name, owner: Reader, jobs: JobsOf) -> dict[str, Any]:
     operation_id="pull_model",
     status_code=202,
     response_model=Job,
-    responses=failures(404, 409, 422, 503),
+    responses=failures(404, 409, 503),
 )
-def pull(asked: PullAsked, owner: Admin, jobs: JobsOf) -> Response:
+def pull(asked: PullAsked, owner: Admin, jobs: JobsOf, key: IdempotencyKey = None) -> Response:
     """Queue the download of a published model; the job's events tell how far it is."""
-    job = jobs.create(owner, JobRequest(kind="pull", model=asked.model))
+    job = jobs.create(owner, JobRequest(kind="pull", model=asked.model), idempotency_key=key)
     return as_json(job, 202, {"Location": job.links.self})
 
 
@@ -49,7 +49,7 @@ def loras(owner: Reader, jobs: JobsOf) -> Response:
     return as_json(Records(data=jobs.loras(owner)))
 
 
-@router.post("/loras", operation_id="add_lora", status_code=201, responses=failures(404, 409, 422))
+@router.post("/loras", operation_id="add_lora", status_code=201, responses=failures(404, 409))
 def add_lora(asked: LoraAsked, owner: Admin, jobs: JobsOf) -> dict[str, Any]:
     """Register an uploaded LoRA under a name, for every owner."""
     return jobs.add_lora(owner, asked.name, asked.asset)

@@ -42,7 +42,7 @@ def read_metrics(request: Request, jobs: JobsOf) -> Response:
     return Response(metrics.exposition(jobs, request.app.state.calls), media_type=metrics.CONTENT_TYPE)
 
 
-@router.get("/system", operation_id="get_system", responses=failures(422))
+@router.get("/system", operation_id="get_system", responses=failures())
 async def system(
     owner: Admin,
     device: Annotated[str, Query(max_length=40, description="auto, cpu, cuda or cuda:1.")] = "auto",

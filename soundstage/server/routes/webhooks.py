@@ -18,7 +18,7 @@ router = Router(prefix="/webhooks", tags=["webhooks"])
 
 
 @router.get(
-    "/deliveries", operation_id="list_deliveries", response_model=Page[Delivery], responses=failures(422)
+    "/deliveries", operation_id="list_deliveries", response_model=Page[Delivery], responses=failures()
 )
 def deliveries(
     owner: Reader,

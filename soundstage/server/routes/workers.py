@@ -48,7 +48,7 @@ def list_workers(owner: Admin, jobs: JobsOf) -> Response:
     return as_json(Page[WorkerView](data=jobs.workers()))
 
 
-@router.post("/claim", operation_id="claim_job", response_model=Lease, responses={204: {}, **failures(422)})
+@router.post("/claim", operation_id="claim_job", response_model=Lease, responses={204: {}, **failures()})
 async def claim(
     worker: WorkerInfo,
     owner: Worker,
@@ -70,23 +70,19 @@ async def claim(
         await jobs.news.changed(seen, min(LOOK_S, left_s))
 
 
-@router.post(
-    "/leases/{id}/renew", operation_id="renew_lease", response_model=Order, responses=failures(409, 422)
-)
+@router.post("/leases/{id}/renew", operation_id="renew_lease", response_model=Order, responses=failures(409))
 def renew(id: Id, report: WorkReport, owner: Worker, jobs: JobsOf) -> Response:
     """Keep a lease, tell what happened, and hear whether to go on."""
     return as_json(jobs.renew(id, report))
 
 
-@router.post(
-    "/leases/{id}/finish", operation_id="finish_lease", response_model=Job, responses=failures(409, 422)
-)
+@router.post("/leases/{id}/finish", operation_id="finish_lease", response_model=Job, responses=failures(409))
 def finish(id: Id, made: MadeFiles, owner: Worker, jobs: JobsOf) -> Response:
     """End a job with its files, which are in the folder of files under way."""
     return as_json(jobs.finish(id, made))
 
 
-@router.post("/leases/{id}/fail", operation_id="fail_lease", response_model=Job, responses=failures(409, 422))
+@router.post("/leases/{id}/fail", operation_id="fail_lease", response_model=Job, responses=failures(409))
 def fail(id: Id, failed: Failed, owner: Worker, jobs: JobsOf) -> Response:
     """End a job that could not be made, or give it back to be tried again."""
     return as_json(jobs.fail(id, failed.code, failed.message, field=failed.field, retry=failed.retry))
@@ -104,7 +100,7 @@ def release(id: Id, owner: Worker, jobs: JobsOf) -> Response:
     "/leases/{id}/files/{name}",
     operation_id="send_file",
     response_model=StoredFile,
-    responses=failures(409, 413, 422),
+    responses=failures(409, 413),
 )
 async def send_file(id: Id, name: FileWord, request: Request, owner: Worker, jobs: JobsOf) -> Response:
     """Send a file of the job, as the body. The answer has the name that `finish` takes."""
@@ -128,7 +124,7 @@ def read_input(id: Id, asset: Id, owner: Worker, jobs: JobsOf) -> Response:
     "/leases/{id}/checkpoint",
     operation_id="send_checkpoint",
     status_code=204,
-    responses=failures(409, 413, 422),
+    responses=failures(409, 413),
 )
 async def send_checkpoint(id: Id, request: Request, owner: Worker, jobs: JobsOf) -> Response:
     """Send the folder of a checkpoint, a tar archive, as the body."""

@@ -201,7 +201,12 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+SLOW_RECIPES = ("three-stage", "uhd", "smooth")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_RECIPES else n for n in RECIPES]
+)
 def test_recipes_show_the_place_asked_for_at_the_size_asked_for(desk: Desk, name: str) -> None:
     background, (width, height), frames, fps, options = RECIPES[name]
     command = ("generate", words(background), "--recipe", name, "--frames", frames, *options)

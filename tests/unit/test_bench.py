@@ -43,7 +43,10 @@ def test_without_a_device_the_cut_is_timed_and_the_rest_is_marked(small: None) -
     assert {row["note"] for row in rest} == {"not measured: no CUDA device"}
 
 
-@pytest.mark.parametrize("weights", benchmark.WEIGHTS)
+@pytest.mark.parametrize(
+    "weights",
+    [w if w == "fp8" else pytest.param(w, marks=pytest.mark.slow) for w in benchmark.WEIGHTS],
+)
 def test_resident_and_streamed_have_the_same_random_weights(small: None, weights: str) -> None:
     outputs = []
     for residency in (Residency(), Residency("stream", resident_blocks=1), Residency("stream")):

@@ -250,7 +250,14 @@ def run_child(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")
-@pytest.mark.parametrize(("policy", "resident"), [("resident", 0), ("stream", 1), ("disk", 1)])
+@pytest.mark.parametrize(
+    ("policy", "resident"),
+    [
+        ("resident", 0),
+        pytest.param("stream", 1, marks=pytest.mark.slow),
+        pytest.param("disk", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_the_price_is_within_ten_per_cent_of_a_process(medium: Path, policy: str, resident: int) -> None:
     sizes = ModelSizes.of(find_parts([read_header(medium)]))
     shape = VideoShape(49, 320, 512)

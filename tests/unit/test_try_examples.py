@@ -24,6 +24,7 @@ def printed(*words: str) -> list[list[str]]:
     return [shlex.split(command)[1:] for command in commands]
 
 
+@pytest.mark.slow
 def test_those_of_nano_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOUNDSTAGE_STEPS", "1")  # as a default: what is printed stays as it is

@@ -63,7 +63,7 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises RequestError for what no server takes: folders of takes, files of recipes.
     """
-    request = Request(**_apart(fields))
+    request = Request(**apart(fields))
     if request.take is not None and getattr(request.take, "folder", None) is not None:
         raise RequestError("take.folder is a folder of one's own machine; a server takes none", field="take")
     if "/" in request.recipe or "\\" in request.recipe or request.recipe.endswith((".yaml", ".yml")):
@@ -106,7 +106,7 @@ def _of_record(
             yield ReferencePlace(record, key, f"{where}.{key}")
 
 
-def _apart(fields: Mapping[str, Any]) -> dict[str, Any]:
+def apart(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields with data: URIs as fields of records, since they are longer than any path may be."""
     found: dict[str, Any] = {}
     for name, value in fields.items():

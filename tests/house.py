@@ -27,7 +27,7 @@ ORDER: list[set[str]] = [
     {"jobs"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
-    {"server"},
+    {"client", "server"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,8 +1,8 @@
 """Clients of a server: `Client`, which blocks, and `AsyncClient` for asyncio. Both speak by the same talk.
 
-    client = ss.Client("http://127.0.0.1:8765")                  # key=, or $SOUNDSTAGE_KEY
-    clip = client.generate("A red ball bounces.", seed=7, progress=True)
-    clip.save("ball.mp4")                                        # the server's file, not coded again
+client = ss.Client("http://127.0.0.1:8765")                  # key=, or $SOUNDSTAGE_KEY
+clip = client.generate("A red ball bounces.", seed=7, progress=True)
+clip.save("ball.mp4")                                        # the server's file, not coded again
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Client:
         self, url: str | None = None, key: str | None = None, *, patience_s: float = PATIENCE_S
     ) -> None:
         httpx = _httpx()
-        from soundstage.client.lines import TIMEOUT, Line
+        from soundstage.client.lines import TIMEOUT, ServerLine
 
         self.url = server_url(url)
         self._http = httpx.Client(base_url=self.url, headers=_headers(key), timeout=TIMEOUT)
-        self._line, self._talk = Line(self._http), ServerTalk(self.url, patience_s)
+        self._line, self._talk = ServerLine(self._http), ServerTalk(self.url, patience_s)
 
     def generate(self, prompt: str | Request, *, progress: Report = None, **words: Any) -> Clip:
         """Make a clip on the server and return it. words: fields of a Request, and those of a job.
@@ -121,17 +121,17 @@ class Client:
 
 
 class AsyncClient:
-    """What `Client` is, for asyncio: the same verbs, awaited. It belongs to one loop."""
+    """The verbs of `Client` for asyncio, awaited. A client belongs to one loop."""
 
     def __init__(
         self, url: str | None = None, key: str | None = None, *, patience_s: float = PATIENCE_S
     ) -> None:
         httpx = _httpx()
-        from soundstage.client.lines import TIMEOUT, AsyncLine
+        from soundstage.client.lines import TIMEOUT, AsyncServerLine
 
         self.url = server_url(url)
         self._http = httpx.AsyncClient(base_url=self.url, headers=_headers(key), timeout=TIMEOUT)
-        self._line, self._talk = AsyncLine(self._http), ServerTalk(self.url, patience_s)
+        self._line, self._talk = AsyncServerLine(self._http), ServerTalk(self.url, patience_s)
 
     async def generate(self, prompt: str | Request, *, progress: Report = None, **words: Any) -> Clip:
         """Make a clip on the server and return it. A task that is cancelled cancels the job."""

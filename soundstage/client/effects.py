@@ -1,4 +1,4 @@
-"""What a talk with a server asks for: calls, streams, pauses and work, as data.
+"""Effects that a talk with a server asks for: calls, streams, pauses and work, as data.
 
 A talk is a generator that yields effects and is sent their outcomes. It does no input or output on the
 network itself, so one talk serves blocking callers and asyncio alike.
@@ -73,18 +73,18 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Work:
+class SlowWork:
     """Do something slow that needs no network, and return what it returns."""
 
     do: Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Heard:
+class EventHeard:
     """Hand an event of a job to the caller."""
 
     event: JobEvent
 
 
-Effect = ServerCall | OpenStream | NextBytes | Wait | Work | Heard
+Effect = ServerCall | OpenStream | NextBytes | Wait | SlowWork | EventHeard
 Talk = Generator[Effect, Any, T]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from soundstage.errors import ServerError
 from soundstage.jobs.views import JobEvent
 
 MAX_BYTES = 2**24  # of one event
@@ -18,10 +19,10 @@ class EventReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[JobEvent]:
-        """Yield the events that are complete with this piece. Raises ValueError for one without end."""
+        """Yield the events that are complete with this piece. Raises ServerError for one without end."""
         *blocks, self._rest = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
         if len(self._rest) > MAX_BYTES:
-            raise ValueError("an event of the stream has no end")
+            raise ServerError("the server sends an event without end; is it a Soundstage server?")
         for block in blocks:
             lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
             if lines:

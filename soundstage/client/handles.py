@@ -17,11 +17,11 @@ from soundstage.rendering.events import Preview
 from soundstage.rendering.progress import Progress
 
 if TYPE_CHECKING:
-    from soundstage.client.lines import AsyncLine, Line
+    from soundstage.client.lines import AsyncServerLine, ServerLine
 
 
 class KnownJob:
-    """What is known of a job. job: as the server said it last. progress: newer than that, by its events."""
+    """A job as it was last heard of. job: as the server said it. progress: by its events, which are newer."""
 
     def __init__(self, talk: ServerTalk, job: Job) -> None:
         self._talk, self.job = talk, job
@@ -84,7 +84,7 @@ class KnownJob:
 class RemoteHandle(KnownJob):
     """A job of a server. `for event in handle` gives its events from the first on, as they come."""
 
-    def __init__(self, line: Line, talk: ServerTalk, job: Job) -> None:
+    def __init__(self, line: ServerLine, talk: ServerTalk, job: Job) -> None:
         super().__init__(talk, job)
         self._line = line
 
@@ -154,7 +154,7 @@ class RemoteHandle(KnownJob):
 class AsyncRemoteHandle(KnownJob):
     """A job of a server for asyncio: `await handle` is its clip, `async for event in handle` its events."""
 
-    def __init__(self, line: AsyncLine, talk: ServerTalk, job: Job) -> None:
+    def __init__(self, line: AsyncServerLine, talk: ServerTalk, job: Job) -> None:
         super().__init__(talk, job)
         self._line = line
 

@@ -1,10 +1,10 @@
-"""Carry out talks with httpx: blocking, or in a loop of asyncio. All that is decided is decided in the talk."""
+"""Carry out talks with httpx, blocking or in a loop of asyncio. What is decided is decided in the talk."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,15 @@ import httpx
 from soundstage.client.effects import (
     ConnectionLost,
     Effect,
-    Heard,
+    EventHeard,
     NextBytes,
     OpenStream,
     ServerAnswer,
     ServerCall,
+    SlowWork,
     T,
     Talk,
     Wait,
-    Work,
 )
 from soundstage.jobs.views import JobEvent
 
@@ -32,7 +32,7 @@ TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
 Hear = Callable[[JobEvent], object] | None
 
 
-class Steps:
+class TalkSteps:
     """A talk as it is carried out: its next effect, and its result at the end."""
 
     def __init__(self, talk: Talk[Any]) -> None:
@@ -53,7 +53,7 @@ class Steps:
 
 
 @dataclass
-class Line:
+class ServerLine:
     """A blocking line to a server."""
 
     http: httpx.Client
@@ -73,10 +73,10 @@ class Line:
     def events(self, talk: Talk[T]) -> Generator[JobEvent, None, T]:
         """Yield the events of a talk, and return its result."""
         outcome: Any = None
-        with closing(Steps(talk)) as steps, closing(_Stream(self.http)) as stream:
+        with closing(TalkSteps(talk)) as steps, closing(_Stream(self.http)) as stream:
             while (effect := steps.next(outcome)) is not None:
                 outcome = None
-                if isinstance(effect, Heard):
+                if isinstance(effect, EventHeard):
                     yield effect.event
                     continue
                 try:
@@ -90,7 +90,7 @@ class Line:
         match effect:
             case Wait(seconds):
                 time.sleep(seconds)
-            case Work(do):
+            case SlowWork(do):
                 return do()
             case OpenStream(call, wait_s):
                 return stream.open(call, wait_s)
@@ -106,14 +106,16 @@ class _Stream:
     """The answer that is read piece by piece; a new one closes the one before."""
 
     def __init__(self, http: httpx.Client) -> None:
-        self._http, self._response = http, None
+        self._http = http
+        self._response: httpx.Response | None = None
         self.pieces: Iterator[bytes] = iter(())
 
     def open(self, call: ServerCall, wait_s: float) -> ServerAnswer:
         self.close()
-        asked = self._http.build_request(**_words(call), timeout=httpx.Timeout(wait_s, connect=10.0, pool=None))
-        response = self._http.send(asked, stream=True)
-        self._response: httpx.Response | None = response
+        asked = self._http.build_request(
+            **_words(call), timeout=httpx.Timeout(wait_s, connect=10.0, pool=None)
+        )
+        response = self._response = self._http.send(asked, stream=True)
         if response.status_code >= 400:
             response.read()
             return _answer(response)
@@ -126,14 +128,14 @@ class _Stream:
 
 
 @dataclass
-class AsyncLine:
+class AsyncServerLine:
     """The same in a loop of asyncio."""
 
     http: httpx.AsyncClient
 
     async def carry_out(self, talk: Talk[T], hear: Hear = None) -> T:
         """Return the talk's result. hear: is told its events."""
-        steps = Steps(talk)
+        steps = TalkSteps(talk)
         async with aclosing(self._events(steps)) as events:
             async for event in events:
                 if hear is not None:
@@ -143,15 +145,15 @@ class AsyncLine:
 
     def events(self, talk: Talk[Any]) -> AsyncIterator[JobEvent]:
         """Yield the events of a talk."""
-        return self._events(Steps(talk))
+        return self._events(TalkSteps(talk))
 
-    async def _events(self, steps: Steps) -> Any:
+    async def _events(self, steps: TalkSteps) -> AsyncGenerator[JobEvent, None]:
         outcome: Any = None
         stream = _AsyncStream(self.http)
         try:
             while (effect := steps.next(outcome)) is not None:
                 outcome = None
-                if isinstance(effect, Heard):
+                if isinstance(effect, EventHeard):
                     yield effect.event
                     continue
                 try:
@@ -166,7 +168,7 @@ class AsyncLine:
         match effect:
             case Wait(seconds):
                 await asyncio.sleep(seconds)
-            case Work(do):
+            case SlowWork(do):
                 return await asyncio.to_thread(do)
             case OpenStream(call, wait_s):
                 return await stream.open(call, wait_s)
@@ -179,7 +181,7 @@ class AsyncLine:
 
 
 class _AsyncStream:
-    """What _Stream is, in a loop."""
+    """The same in a loop of asyncio."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -188,7 +190,9 @@ class _AsyncStream:
 
     async def open(self, call: ServerCall, wait_s: float) -> ServerAnswer:
         await self.close()
-        asked = self._http.build_request(**_words(call), timeout=httpx.Timeout(wait_s, connect=10.0, pool=None))
+        asked = self._http.build_request(
+            **_words(call), timeout=httpx.Timeout(wait_s, connect=10.0, pool=None)
+        )
         response = self._response = await self._http.send(asked, stream=True)
         if response.status_code >= 400:
             await response.aread()

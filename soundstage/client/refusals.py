@@ -18,8 +18,10 @@ from soundstage.jobs.views import Job
 # Codes of a server and the errors that they stand for; others are ServerErrors.
 CLASSES: dict[str, type[SoundstageError]] = {
     "invalid_config": ConfigError,
+    "media": MediaError,
     "unreadable_media": MediaError,
     "unusable_weights": WeightsError,
+    "weights": WeightsError,
 }
 AWAY = (502, 503, 504)  # of a server that starts, stops, or is behind a proxy that does not reach it
 
@@ -68,5 +70,5 @@ def unreachable(url: str, reason: str, waited_s: float) -> ServerError:
     """Return the error for a server that gives no answer."""
     waited = f" for {waited_s:.0f} s" if waited_s >= 1 else ""
     return ServerError(
-        f"{url} cannot be reached{waited} ({reason}); is the server running there? `soundstage serve` runs one"
+        f"{url} cannot be reached{waited} ({reason}); is a server running there? soundstage serve starts one"
     )

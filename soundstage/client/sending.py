@@ -89,10 +89,12 @@ def _held(request: Request, where: str) -> Any:
 
 
 def written(array: InMemory, folder: Path, fps: float) -> Path:
-    """Write an array to a file without loss, and return its path. fps: of frames that do not say."""
+    """Write an array to a file without loss, and return its path. fps: the rate of frames that have none."""
     frames, waveform = array.frames, array.waveform
     if waveform is not None and len(waveform) > 2:
-        raise RequestError(f"a sound of {len(waveform)} channels is given; save it to a file and pass its path")
+        raise RequestError(
+            f"a sound of {len(waveform)} channels is given; save it to a file and pass its path"
+        )
     if waveform is not None and len(waveform) == 1:
         waveform = waveform.repeat(2, axis=0)
     clip = Clip(frames, waveform, array.fps or fps, sample_rate_hz=array.sample_rate_hz)

@@ -6,29 +6,29 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from soundstage.clip import Clip
 from soundstage.client.effects import (
     ConnectionLost,
-    Heard,
+    EventHeard,
     NextBytes,
     OpenStream,
     ServerAnswer,
     ServerCall,
+    SlowWork,
     Talk,
     Wait,
-    Work,
 )
 from soundstage.client.event_stream import EventReader
 from soundstage.client.received import ReceivedClip, new_folder
 from soundstage.client.refusals import AWAY, check_answer, check_job, unreachable
 from soundstage.client.sending import Upload, digest_of, outgoing, split_words, written
+from soundstage.clip import Clip
 from soundstage.errors import MediaError, RequestError, ServerError
 from soundstage.files import whole_file
 from soundstage.jobs.references import ASSET
@@ -77,7 +77,7 @@ class Pauses:
 
 
 class ServerTalk:
-    """What is said to one server. patience_s: how long it may be away once it has answered."""
+    """The calls of one server. patience_s: how long it may be away once it has answered."""
 
     def __init__(self, url: str, patience_s: float) -> None:
         self.url, self._patience_s = url, patience_s
@@ -158,7 +158,9 @@ class ServerTalk:
 
     # --- events
 
-    def follow(self, id: str | None, after: int | None = 0, timeout_s: float | None = None) -> Talk[Job | None]:
+    def follow(
+        self, id: str | None, after: int | None = 0, timeout_s: float | None = None
+    ) -> Talk[Job | None]:
         """Hand over the events of a job after one, until it has ended; return the job. None: of all jobs.
 
         A stream that breaks is opened again after the last event that came. Raises TimeoutError.
@@ -179,19 +181,16 @@ class ServerTalk:
                         pauses.reset()
                         pauses.within(SILENCE_S)
                         for event in reader.feed(data):
-                            if seen is None or event.id > seen:
-                                seen = event.id
-                                yield Heard(event)
-            except (ConnectionLost, ValueError) as lost:
-                if isinstance(lost, RequestError):
-                    raise
-                yield from self._pause(pauses, str(lost))
-                continue
-            if id is not None:
-                job = yield from self.job(id)
-                if job.state in FINAL:
+                            seen = event.id
+                            yield EventHeard(event)
+                reason = f"it answered {answer.status}"
+            except ConnectionLost as lost:
+                reason = str(lost)
+            else:
+                job = None if id is None else (yield from self.job(id))
+                if job is not None and job.state in FINAL:
                     return job
-            yield from self._pause(pauses, f"it answered {answer.status}")
+            yield from self._pause(pauses, reason)
 
     # --- files
 
@@ -203,7 +202,7 @@ class ServerTalk:
         try:
             path = folder / f"clip{_suffix(asset, job)}"
             yield from self.download(asset.url, path, asset.sha256)
-            clip: Clip = yield Work(lambda: ReceivedClip.of_file(path, folder))
+            clip: Clip = yield SlowWork(lambda: ReceivedClip.of_file(path, folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -215,7 +214,9 @@ class ServerTalk:
         asset = _clip_of(job)
         suffix = _suffix(asset, job)
         if path.suffix.lower() != suffix:
-            raise MediaError(f"output is {path}, and the clip of {job.id} is a {suffix} file; end the name so")
+            raise MediaError(
+                f"output is {path}, and the clip of {job.id} is a {suffix} file; end the name so"
+            )
         return (yield from self.download(asset.url, path, asset.sha256, overwrite=overwrite))
 
     def download(self, url: str, path: Path, sha256: str | None, *, overwrite: bool = True) -> Talk[Path]:
@@ -225,7 +226,9 @@ class ServerTalk:
             while True:
                 resumed = {"Range": f"bytes={done}-"} if done else {}
                 try:
-                    answer: ServerAnswer = yield OpenStream(ServerCall("GET", url, headers=resumed), SILENCE_S)
+                    answer: ServerAnswer = yield OpenStream(
+                        ServerCall("GET", url, headers=resumed), SILENCE_S
+                    )
                     if answer.status in AWAY:
                         raise ConnectionLost(f"it answered {answer.status}")
                     check_answer(answer, self.url)
@@ -240,13 +243,13 @@ class ServerTalk:
                     yield from self._pause(pauses, str(lost))
                     continue
                 break
-            if sha256 is not None and sha256 != (yield Work(lambda: digest_of(part))):
+            if sha256 is not None and sha256 != (yield SlowWork(lambda: digest_of(part))):
                 raise ServerError(f"{self.url}{url} came damaged: its bytes are not those of the server")
         return path
 
     def upload(self, path: Path, purpose: str = "input") -> Talk[Asset]:
         """Send a file, unless the server has it already."""
-        digest: str = yield Work(lambda: digest_of(path))
+        digest: str = yield SlowWork(lambda: digest_of(path))
         known = yield from self._known(digest)
         if known is not None:
             return known
@@ -262,7 +265,9 @@ class ServerTalk:
         """Return the file of a hash, if it was sent before and is still there."""
         if not self._looked:
             self._looked = True
-            recent = yield from self.view(Page[Asset], ServerCall("GET", "/v1/assets", {"limit": MOST_LISTED}))
+            recent = yield from self.view(
+                Page[Asset], ServerCall("GET", "/v1/assets", {"limit": MOST_LISTED})
+            )
             self._sent.update({a.sha256: a.id for a in recent.data if a.kind in ("input", "mask", "lora")})
         if digest in self._sent:
             with suppress(ServerError):  # it was deleted, or its time was over
@@ -297,8 +302,8 @@ class ServerTalk:
                 PlanView, ServerCall("POST", "/v1/plan", data={"model": asked.get("model"), "request": plain})
             )
             fps = planned.fps
-        write: Callable[[], Path] = lambda: written(given, folder, fps or 1.0)  # noqa: E731
-        return (yield Work(write))
+        path: Path = yield SlowWork(lambda: written(given, folder, fps or 1.0))
+        return path
 
 
 def _checked(asked: Mapping[str, Any]) -> None:

@@ -7,12 +7,14 @@ it is planned and made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from soundstage.errors import RequestError, shown
+from soundstage.jobs.views import AssetKind
 from soundstage.request.request import Request
 
 ASSET, LORA, FILE = "asset:", "lora:", "file:"
@@ -48,6 +50,11 @@ class ReferencePlace:
     @property
     def is_lora(self) -> bool:
         return self.key == "path"
+
+    @property
+    def field(self) -> str:
+        """Return the field of the request."""
+        return re.split(r"[\[.]", self.where, maxsplit=1)[0]
 
     @property
     def text(self) -> str:
@@ -86,7 +93,7 @@ def places(fields: Mapping[str, Any]) -> Iterator[ReferencePlace]:
             yield from _of_record(record, keys, name)
 
 
-def kind_of(place: ReferencePlace) -> str:
+def kind_of(place: ReferencePlace) -> AssetKind:
     """Return the kind of asset that a place takes."""
     return "lora" if place.is_lora else "mask" if place.key == "mask" else "input"
 
@@ -94,8 +101,7 @@ def kind_of(place: ReferencePlace) -> str:
 def unknown(place: ReferencePlace) -> RequestError:
     """Return the error for a word that is no reference."""
     right = RIGHT_LORA if place.is_lora else RIGHT
-    field = place.where.partition("[")[0].partition(".")[0]
-    return RequestError(f"{place.where} is {shown(place.text)}; {right}", field=field)
+    return RequestError(f"{place.where} is {shown(place.text)}; {right}", field=place.field)
 
 
 def _of_record(

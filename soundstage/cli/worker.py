@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from soundstage.jobs.views import WorkerInfo
-    from soundstage.jobs.worker import Worker
+    from soundstage.jobs.worker import JobWorker
 
 LOOK_S, GRACE_S = 0.5, 2.0  # for the server that started this process
 # Set by a server for the workers that it starts: its own process, and what it calls the worker.
@@ -39,9 +39,9 @@ PARENT, IDENTIFIER = "SOUNDSTAGE_PARENT", "SOUNDSTAGE_WORKER_ID"
 )
 @click.option(
     "--key",
-    envvar="SOUNDSTAGE_KEY",
+    envvar="SOUNDSTAGE_WORKER_KEY",
     metavar="KEY",
-    help="A key with the scope 'worker'. [default: $SOUNDSTAGE_KEY]",
+    help="A key with the scope 'worker'. [default: $SOUNDSTAGE_WORKER_KEY]",
 )
 @parameters.device
 @click.option("--name", metavar="NAME", help="What the server calls this worker. [default: the machine's]")
@@ -79,14 +79,14 @@ def app(
     Example: soundstage worker --server http://studio.example:8188 --key ss_...
     """
     from soundstage.jobs.over_http import OverHttp
-    from soundstage.jobs.worker import Worker, parent_check
+    from soundstage.jobs.worker import JobWorker, parent_check
 
     parent = os.environ.get(PARENT)
     alive = parent_check(int(parent) if parent and parent.isdigit() else None)
     with ExitStack() as stack:
         prefix = "soundstage-worker-"
         folder = data / "tmp" if data else Path(stack.enter_context(TemporaryDirectory(prefix=prefix)))
-        worker = Worker(
+        worker = JobWorker(
             OverHttp(server, key, data, folder),
             _info(device, name, models, data is not None),
             device=device,
@@ -117,7 +117,7 @@ def _info(device: str, name: str | None, models: tuple[str, ...], local: bool) -
     )
 
 
-def _drain_on_signals(worker: Worker) -> None:
+def _drain_on_signals(worker: JobWorker) -> None:
     """Let the first signal drain the worker, and a second one end the process at once."""
     came: list[int] = []
 

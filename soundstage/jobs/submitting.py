@@ -200,7 +200,7 @@ class Submitting(Ending, AssetFiles):
                 query = query.where(events.c.owner == owner.id)
             return [event_view(row) for row in db.execute(query)]
 
-    def newest_event(self) -> int:
+    def last_event(self) -> int:
         """Return the number of the newest event, from which on a new stream begins."""
         with self.store.reading() as db:
             found = one(db, sa.select(sa.func.max(events.c.id)))

@@ -51,7 +51,7 @@ class Stopped(Exception):
     """The work on a job stopped before its end: it was cancelled, taken away, or the worker drains."""
 
 
-class Work:
+class JobWork:
     """The work on one leased job.
 
     stop: says between two events whether the worker itself should stop. checkpoint_s: how often at most.

@@ -1,6 +1,6 @@
 """The worker: takes one job after the other, makes it with an engine that stays warm, and hands it in.
 
-    Worker(InProcess(jobs), WorkerInfo(id="w1", name="here")).run()
+    JobWorker(InProcess(jobs), WorkerInfo(id="w1", name="here")).run()
 
 `soundstage worker` runs one over HTTP. A job stops between two events of the engine: when it is cancelled or
 given to another worker, and when the worker drains; then it goes on later from its checkpoint.
@@ -20,7 +20,7 @@ from soundstage.jobs.errors import LeaseLost, NotFound
 from soundstage.jobs.reporting import FIRST_PAUSE_S, LONGEST_PAUSE_S, Reporter
 from soundstage.jobs.transport import ServerAway, Transport
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, WorkerInfo
-from soundstage.jobs.work import CHECKPOINT_S, Renders, Stopped, Work
+from soundstage.jobs.work import CHECKPOINT_S, JobWork, Renders, Stopped
 
 log = logging.getLogger("soundstage.worker")
 WAIT_S = 20.0  # for a job, at the server
@@ -33,7 +33,7 @@ INTERNAL = "an internal error ({kind}); the worker's log has it"
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
-class Worker:
+class JobWorker:
     """A worker of one device.
 
     device: for the engines. wait_s: how long to wait for a job at once. alive: says whether what started
@@ -67,7 +67,7 @@ class Worker:
         return self._drained or self._broken or not self._alive()
 
     def run(self) -> bool:
-        """Work until it is drained, or what started it is gone. Return False where the device is broken.
+        """JobWork until it is drained, or what started it is gone. Return False where the device is broken.
 
         Raises Forbidden where the worker's key is refused.
         """
@@ -89,7 +89,7 @@ class Worker:
         """Make one job, and hand in what came of it."""
         log.info("job %s: attempt %d", lease.job.id, lease.job.attempt)
         with Reporter(self._transport, lease) as reporter:
-            work = Work(self._transport, lease, reporter, lambda: self.stopping, self._checkpoint_s)
+            work = JobWork(self._transport, lease, reporter, lambda: self.stopping, self._checkpoint_s)
             ended = self._made(work, lease)
         self._info.loaded = lease.affinity
         if isinstance(ended, MadeFiles):
@@ -97,7 +97,7 @@ class Worker:
         self._insist(lambda: self._hand_in(lease, reporter, ended))
         self._transport.done(lease)
 
-    def _made(self, work: Work, lease: Lease) -> MadeFiles | tuple[JobFault, bool] | None:
+    def _made(self, work: JobWork, lease: Lease) -> MadeFiles | tuple[JobFault, bool] | None:
         """Return the files of a job, or why there are none and whether to try again; None if it stopped."""
         try:
             return work.made(self._engine_of(lease))

@@ -16,10 +16,11 @@ from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL
 from soundstage.jobs.transport import InProcess, ServerAway
 from soundstage.jobs.views import LOCAL, Job, JobRequest, Lease, Order, WorkerInfo, WorkReport
-from soundstage.jobs.worker import Worker
+from soundstage.jobs.worker import JobWorker
 from tests.quick_engine import QuickEngine
 
 REQUEST = {"prompt": "A red ball bounces.", "num_frames": 9, "size": [64, 64], "steps": 4, "seed": 5}
+LONG = {**REQUEST, "steps": 400}  # at 0.05 s a step it lasts longer than any test waits for its middle
 
 
 @pytest.fixture
@@ -34,9 +35,9 @@ def submit(jobs: Jobs, prompt: str = "A red ball bounces.", **more: object) -> J
     return jobs.create(LOCAL, JobRequest(request={**REQUEST, "prompt": prompt}, **more))  # type: ignore[arg-type]
 
 
-def new_worker(jobs: Jobs, transport: InProcess | None = None) -> Worker:
+def new_worker(jobs: Jobs, transport: InProcess | None = None) -> JobWorker:
     info = WorkerInfo(id="w", name="here")
-    return Worker(transport or InProcess(jobs), info, device="cpu", wait_s=0, checkpoint_s=0)
+    return JobWorker(transport or InProcess(jobs), info, device="cpu", wait_s=0.05, checkpoint_s=0)
 
 
 def work(jobs: Jobs, transport: InProcess | None = None) -> None:
@@ -99,9 +100,9 @@ def test_a_failed_job_says_why(jobs: Jobs, prompt: str, code: str) -> None:
 
 
 def test_a_job_under_work_is_cancelled_between_two_steps(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QUICK_STEP_S", "0.1")
-    job = submit(jobs, "SLOW")
-    thread = threading.Thread(target=work, args=(jobs,))
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    job = jobs.create(LOCAL, JobRequest(request=LONG))
+    thread = threading.Thread(target=work, args=(jobs,), daemon=True)
     thread.start()
     until(lambda: jobs.get(LOCAL, job.id).state == "running")
     assert jobs.cancel(LOCAL, job.id).state == "running"
@@ -112,18 +113,19 @@ def test_a_job_under_work_is_cancelled_between_two_steps(jobs: Jobs, monkeypatch
 def test_a_drained_worker_gives_its_job_back_and_the_next_goes_on(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QUICK_STEP_S", "0.1")
-    whole = submit(jobs)
+    whole = jobs.create(LOCAL, JobRequest(request=LONG))
     work(jobs)
-    job = submit(jobs)
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    job = jobs.create(LOCAL, JobRequest(request=LONG))
     first = new_worker(jobs)
-    thread = threading.Thread(target=first.run)
+    thread = threading.Thread(target=first.run, daemon=True)
     thread.start()
     until(lambda: jobs.get(LOCAL, job.id).progress.step > 1)
     first.drain()
     thread.join()
     waiting = jobs.get(LOCAL, job.id)
     assert (waiting.state, waiting.attempt) == ("queued", 1)
+    monkeypatch.setenv("QUICK_STEP_S", "0")
     work(jobs)
     assert jobs.get(LOCAL, job.id).attempt == 2
     assert "resume" in [event.message for event in jobs.events(LOCAL, job.id, 0)]
@@ -134,15 +136,16 @@ def test_a_drained_worker_gives_its_job_back_and_the_next_goes_on(
 def test_a_worker_whose_lease_was_given_away_hands_nothing_in(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QUICK_STEP_S", "0.1")
-    job = submit(jobs)
-    thread = threading.Thread(target=work, args=(jobs,))
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    job = jobs.create(LOCAL, JobRequest(request=LONG))
+    thread = threading.Thread(target=work, args=(jobs,), daemon=True)
     thread.start()
     until(lambda: jobs.get(LOCAL, job.id).state == "running")
     jobs.worker_died("w")
     assert jobs.get(LOCAL, job.id).state == "queued"
     thread.join()
     assert jobs.get(LOCAL, job.id).state == "queued"
+    monkeypatch.setenv("QUICK_STEP_S", "0")
     work(jobs)
     assert clip_of(jobs, job.id).is_file()
 
@@ -177,7 +180,7 @@ def test_a_worker_goes_on_while_its_server_is_away(jobs: Jobs) -> None:
 def test_a_worker_runs_all_jobs_that_wait(jobs: Jobs) -> None:
     made = [submit(jobs, f"Ball {n}.").id for n in range(3)]
     worker = new_worker(jobs)
-    thread = threading.Thread(target=worker.run)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     until(lambda: all(jobs.get(LOCAL, job_id).state in FINAL for job_id in made))
     worker.drain()

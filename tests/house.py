@@ -25,9 +25,10 @@ ORDER: list[set[str]] = [
     {"conversion", "rendering"},
     {"engine"},
     {"jobs"},
+    {"intake"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
-    {"client", "server"},
+    {"server"},
     {"cli"},
     {"__main__"},
 ]

@@ -66,6 +66,7 @@ def serving(
     finally:
         running.ask_to_end()
         thread.join(20)
+        app.state.intake.close()
         jobs.close()
 
 

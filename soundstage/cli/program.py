@@ -35,7 +35,6 @@ COMMAND_GROUPS = {
     "nano": "soundstage.cli.nano",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
-    "worker": "soundstage.cli.worker",
 }
 
 

@@ -55,6 +55,21 @@ from soundstage.errors import MissingExtraError
     metavar="URL",
     help="Site whose pages may call from a browser.",
 )
+@click.option(
+    "--fetch",
+    default="https",
+    show_default=True,
+    metavar="RULE",
+    help="Addresses that files are fetched from: off, https (public ones), or names such as cdn.example.com, "
+    "*.example.com, private:http://minio:9000, with commas between.",
+)
+@click.option(
+    "--webhooks",
+    default="https",
+    show_default=True,
+    metavar="RULE",
+    help="Addresses that webhooks are sent to, in the same words.",
+)
 @click.option("--max-upload", type=WHOLE_NUMBER, metavar="MIB", help="Largest upload. [default: 2048]")
 @click.option(
     "--logs",

@@ -48,6 +48,7 @@ FRAME_PER_PACKET = ("h264", "hevc", "av1", "libdav1d", "mpeg2video", "mjpeg", "p
 REORDERED = ("h264", "hevc")
 # FFmpeg's own decoders of these leave transparency out.
 TRANSPARENT_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+MAX_FRAME_PIXELS = 2**27  # as of a picture
 # Packets that are held while a place is looked for in a file that cannot seek: a long group of pictures.
 MAX_HELD_PACKETS = 4000
 
@@ -74,7 +75,15 @@ def opened(path: Path) -> Iterator[Any]:
                 raise
             raise MediaError(f"{path} cannot be read as a picture, video or sound ({IS_TEXT})") from error
         with container:
+            for track in container.streams.video:
+                limit_pixels(track.codec_context)
             yield container
+
+
+def limit_pixels(codec: Any | None) -> None:
+    """Have a decoder refuse frames of more than 134 megapixels: they may grow within a file."""
+    if codec is not None:
+        codec.options = {**codec.options, "max_pixels": str(MAX_FRAME_PIXELS)}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -392,6 +401,7 @@ def _decoder(track: Any) -> Callable[[Any], list[Any]]:
         with_alpha: Any = av.CodecContext.create(name, "r")
         if track.codec_context.extradata:
             with_alpha.extradata = track.codec_context.extradata
+        limit_pixels(with_alpha)
         decode: Callable[[Any], list[Any]] = with_alpha.decode
         return decode
     return lambda packet: list(packet.decode())

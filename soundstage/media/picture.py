@@ -166,6 +166,15 @@ def picture_frames(path: Path, times_s: Sequence[float] | None = None) -> Iterat
                 yield frame
 
 
+def picture_header(path: Path) -> tuple[str, int, int]:
+    """Return Pillow's name of a picture's format, its width and height, without decoding it.
+
+    Raises MediaError as `picture_info`.
+    """
+    with _opened(path) as picture:
+        return str(picture.format), *picture.size
+
+
 def picture_comment(path: Path) -> str:
     """Return the comment in a picture's file, empty if there is none. Raises MediaError as `picture_info`."""
     with _opened(path) as picture, _reading(path):

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from soundstage import __version__
+from soundstage.intake.bring import Intake
 from soundstage.jobs.service import Jobs
 from soundstage.server import description
 from soundstage.server.access import DESCRIBED
@@ -55,7 +56,9 @@ def create_app(
     )
     app.state.jobs, app.state.settings, app.state.calls = jobs, settings, calls
     app.state.ending = threading.Event()  # set when streams of events should end
-    app.state.previews = Previews(jobs.data / "previews")
+    app.state.intake = jobs.bring = Intake(settings.fetch, settings.intake)
+    jobs.check_address = settings.webhooks.check
+    app.state.previews = Previews(jobs.data / "previews", app.state.intake.guard)
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, _pass_on)
     for module in NATIVE:

@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from soundstage.errors import RequestError
+from soundstage.intake.fetch import post
+from soundstage.intake.rules import FetchRule
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import LOCAL, JobRequest
-from soundstage.server import logs, outbound
+from soundstage.server import logs
 from soundstage.server.app import create_app
 from soundstage.server.dialect import Dialect
 from soundstage.server.logs import told
@@ -87,7 +90,7 @@ def _run(jobs: Jobs, app: FastAPI, supervisor: Supervisor, listening: socket) ->
     serving = Serving(app, drain, supervisor.kill)
     at_work = [
         Periodic("sweep", SWEEP_S, jobs.sweep),
-        Periodic("webhooks", LOOK_S, Sender(jobs, outbound.post).send_due),
+        Periodic("webhooks", LOOK_S, Sender(jobs, partial(post, rule=app.state.settings.webhooks)).send_due),
     ]
     jobs.recover()
     threading.Thread(target=_warm, args=(jobs,), name="warm-up", daemon=True).start()
@@ -100,6 +103,7 @@ def _run(jobs: Jobs, app: FastAPI, supervisor: Supervisor, listening: socket) ->
         supervisor.kill()
         for work in at_work:
             work.stop(TIMEOUT_S)
+        app.state.intake.close()
 
 
 def _warm(jobs: Jobs) -> None:
@@ -124,6 +128,8 @@ def settings_of(values: Mapping[str, Any], worker_key: str) -> ServerSettings:
         origins=tuple(origin.rstrip("/") for origin in values["origins"]),
         keys=frozenset(map(digest, keys)),
         worker_keys=frozenset({digest(worker_key)}),
+        fetch=FetchRule.parse(values["fetch"]),
+        webhooks=FetchRule.parse(values["webhooks"]),
         **more,
     )
 

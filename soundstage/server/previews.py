@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, SoundstageError
 from soundstage.files import whole_file
+from soundstage.intake.guard import Guard
 from soundstage.jobs.views import Asset
 
 if TYPE_CHECKING:
@@ -20,37 +21,39 @@ if TYPE_CHECKING:
     from soundstage.media.excerpt import Excerpt
 
 MAX_KEPT_BYTES = 512 * 1024 * 1024
-AT_ONCE = 2  # files that are decoded at the same time
 QUALITY = 82  # of JPEG
 BACKGROUND = (24, 24, 27)
 
 
 class Previews:
-    """Makes previews of files and keeps them. folder: where; it may be emptied at any time."""
+    """Makes previews of files in processes of the guard, and keeps them in a folder, which may be emptied."""
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_KEPT_BYTES) -> None:
-        self._folder, self._max_bytes = folder, max_bytes
-        self._turn = threading.BoundedSemaphore(AT_ONCE)
+    def __init__(self, folder: Path, guard: Guard, max_bytes: int = MAX_KEPT_BYTES) -> None:
+        self._folder, self._guard, self._max_bytes = folder, guard, max_bytes
         self._written = 0
 
     def thumbnail(self, asset: Asset, path: Path, width: int) -> bytes:
         """Return a JPEG of the first third's frame, or of the waveform of a sound."""
-        return self._kept(asset, f"thumbnail-{width}.jpg", lambda: _thumbnail(_read(path), width))
+        return self._kept(asset, f"thumbnail-{width}.jpg", "thumbnail", path, width)
 
     def strip(self, asset: Asset, path: Path, count: int, height: int) -> bytes:
         """Return a JPEG of `count` frames side by side, at equal distances over the whole clip."""
-        return self._kept(asset, f"strip-{count}-{height}.jpg", lambda: _strip(_read(path), count, height))
+        return self._kept(asset, f"strip-{count}-{height}.jpg", "strip", path, count, height)
 
     def waveform(self, asset: Asset, path: Path, count: int) -> bytes:
         """Return JSON of the lowest and highest sample of `count` equal parts of the sound, by channel."""
-        return self._kept(asset, f"waveform-{count}.json", lambda: _waveform(_read(path), count))
+        return self._kept(asset, f"waveform-{count}.json", "waveform", path, count)
+
+    def metadata(self, path: Path) -> bytes:
+        """Return JSON of what a file of Soundstage's says of how it was made."""
+        return as_bytes(self._guard.call(told, str(path)))
 
     def forget(self, id: str) -> None:
         """Remove what is kept of an asset."""
         for path in self._folder.glob(f"{id}-*"):
             path.unlink(missing_ok=True)
 
-    def _kept(self, asset: Asset, name: str, make: Callable[[], bytes]) -> bytes:
+    def _kept(self, asset: Asset, name: str, maker: str, file: Path, *sizes: int) -> bytes:
         path = self._folder / f"{asset.id}-{asset.sha256[:12]}-{name}"
         try:
             data = path.read_bytes()
@@ -58,8 +61,7 @@ class Previews:
             return data
         except FileNotFoundError:
             pass
-        with self._turn:
-            data = make()
+        data = base64.b64decode(self._guard.call(made, maker, str(file), *sizes))
         self._folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:
             part.write_bytes(data)
@@ -79,11 +81,28 @@ class Previews:
                 path.unlink(missing_ok=True)
 
 
-def metadata(path: Path) -> dict[str, Any]:
-    """Return what a file of Soundstage's says of how it was made; the request is None in any other file."""
+def made(maker: str, path: str, *sizes: int) -> str:
+    """Return a preview's bytes in Base64. Runs in a process of the guard."""
+    makers: dict[str, Callable[..., bytes]] = {
+        "thumbnail": _thumbnail,
+        "strip": _strip,
+        "waveform": _waveform,
+    }
+    try:
+        return base64.b64encode(makers[maker](_read(Path(path)), *sizes)).decode()
+    except SoundstageError as error:
+        error.args = (str(error).replace(path, "the file"), *error.args[1:])
+        raise
+
+
+def told(path: str) -> dict[str, Any]:
+    """Return what a file says of how it was made; the request is None in one that is not Soundstage's.
+
+    Runs in a process of the guard.
+    """
     from soundstage.clip import known_provenance
 
-    provenance = known_provenance(path)
+    provenance = known_provenance(Path(path))
     request = provenance.get("request")
     return {
         "object": "metadata",

@@ -7,6 +7,9 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from soundstage.intake.limits import STANDARD, IntakeLimits
+from soundstage.intake.rules import PUBLIC, FetchRule
+
 MIB = 1024 * 1024
 
 
@@ -37,6 +40,12 @@ class ServerSettings:
     """Largest body of any other call; files in `data:` URIs are in it."""
     max_anonymous_bytes: int = MIB // 16
     """Largest body of a caller without a key, where one is needed."""
+    fetch: FetchRule = PUBLIC
+    """Addresses that files of requests are fetched from."""
+    webhooks: FetchRule = PUBLIC
+    """Addresses that webhooks are sent to."""
+    intake: IntakeLimits = STANDARD
+    """Limits of the files that come in."""
     ticket_s: float = 900.0
     """How long an address of a clip that needs no key works."""
     ping_s: float = 15.0

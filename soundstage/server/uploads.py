@@ -10,9 +10,10 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from soundstage.errors import RequestError
+from soundstage.intake.bring import Intake
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import Asset, AssetKind, Owner
-from soundstage.server import inspection, transfers
+from soundstage.server import transfers
 from soundstage.server.multipart import FileForm
 
 PURPOSES: tuple[AssetKind, ...] = ("input", "lora", "mask")
@@ -48,17 +49,19 @@ async def receive(request: Request, jobs: Jobs, owner: Owner, name: str | None, 
             name, purpose = form.file_name, form.fields.get("purpose", purpose)
         else:
             await transfers.write(path, request.stream())
-        return await run_in_threadpool(_add, jobs, owner, path, name, purpose or "input")
+        return await run_in_threadpool(
+            _add, jobs, request.app.state.intake, owner, path, name, purpose or "input"
+        )
     finally:
         path.unlink(missing_ok=True)
 
 
-def _add(jobs: Jobs, owner: Owner, path: Path, name: str | None, purpose: str) -> Asset:
+def _add(jobs: Jobs, intake: Intake, owner: Owner, path: Path, name: str | None, purpose: str) -> Asset:
     """Look into a file, and add it to the store, which moves it."""
     kind = next((kind for kind in PURPOSES if kind == purpose), None)
     if kind is None:
         raise RequestError(f"purpose is {purpose[:40]!r}; give {', '.join(PURPOSES)}", field="purpose")
-    found = inspection.inspect(path, kind)
+    found = intake.look(path, kind)
     return jobs.add_asset(
         owner, path=path, kind=kind, name=name, media_type=found.media_type, info=found.info
     )

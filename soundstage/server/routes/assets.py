@@ -14,7 +14,7 @@ from starlette.responses import Response
 from soundstage.jobs.errors import NotFound
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import Asset, AssetKind, Page
-from soundstage.server import content, previews, uploads
+from soundstage.server import content, uploads
 from soundstage.server.access import JobsOf, Reader, SettingsOf, Submitter, allow
 from soundstage.server.answers import After, Described, Id, Limit, as_json, failures
 from soundstage.server.bodies import Deleted, FileMetadata, Ticket, WaveformPeaks
@@ -210,11 +210,11 @@ def waveform(
     response_model=FileMetadata,
     responses=failures(404, 410),
 )
-async def metadata(found: OpenedAsset) -> Response:
+async def metadata(found: OpenedAsset, kept: PreviewsOf) -> Response:
     """Return the request and the provenance that a file made by Soundstage holds."""
     if found.asset.kind == "latents":
         raise NotFound(
             f"{found.asset.id} is latents; only clips, sounds and pictures tell how they were made"
         )
-    told = await run_in_threadpool(previews.metadata, found.path)
-    return Response(content=previews.as_bytes(told), media_type="application/json")
+    told = await run_in_threadpool(kept.metadata, found.path)
+    return Response(content=told, media_type="application/json")

@@ -19,8 +19,10 @@ TYPE_CHECKING = False  # type checkers take it for that of typing, which takes m
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "soundstage.client.client",
     "Audio": "soundstage.request.inputs",
     "Canvas": "soundstage.request.inputs",
+    "Client": "soundstage.client.client",
     "Clip": "soundstage.clip",
     "ConfigError": "soundstage.errors",
     "Continuous": "soundstage.continuous",
@@ -55,6 +57,7 @@ _HOMES = {
     "Relay": "soundstage.prompts.timeline",
     "Request": "soundstage.request.request",
     "RequestError": "soundstage.errors",
+    "ServerError": "soundstage.errors",
     "SoundstageError": "soundstage.errors",
     "Source": "soundstage.request.inputs",
     "Span": "soundstage.request.inputs",
@@ -67,8 +70,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Audio",
     "Canvas",
+    "Client",
     "Clip",
     "ConfigError",
     "Continuous",
@@ -103,6 +108,7 @@ __all__ = [
     "Relay",
     "Request",
     "RequestError",
+    "ServerError",
     "SoundstageError",
     "Source",
     "Span",
@@ -118,6 +124,7 @@ __all__ = [
 if TYPE_CHECKING:
     from typing import Any
 
+    from soundstage.client.client import AsyncClient, Client
     from soundstage.clip import Clip
     from soundstage.compat.comfy.workflow import import_workflow
     from soundstage.compat.diffusers import (
@@ -141,6 +148,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         NotFiniteError,
         RequestError,
+        ServerError,
         SoundstageError,
         WeightsError,
     )

@@ -6,6 +6,7 @@ SoundstageError
 +-- WeightsError      a weights file is missing, damaged, or does not fit the model
 +-- MediaError        a picture, video or sound file cannot be read or written
 +-- NotFiniteError    latents, pixels or samples became not-a-number while a clip was made
++-- ServerError       a server cannot be reached, or refuses a call
 +-- MissingExtraError a feature needs a package that is not installed
 
 A message says what was asked, what was found, and what to do. The command line prints it as one
@@ -67,6 +68,25 @@ class NotFiniteError(SoundstageError):
     def __init__(self, message: str, *, stage: str, step: int | None = None) -> None:
         super().__init__(message)
         self.stage, self.step = stage, step
+
+
+class ServerError(SoundstageError):
+    """A server cannot be reached, or refuses a call for a reason that is not in the request.
+
+    status: the answer's number; None where no answer came. code: the server's word for programs.
+    retry_after_s: when to try again, where the server says it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after_s = status, code, retry_after_s
 
 
 class MissingExtraError(SoundstageError, ImportError):

@@ -28,7 +28,7 @@ ORDER: list[set[str]] = [
     {"intake"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
-    {"server"},
+    {"client", "server"},
     {"cli"},
     {"__main__"},
 ]

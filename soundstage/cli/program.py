@@ -35,6 +35,7 @@ COMMAND_GROUPS = {
     "nano": "soundstage.cli.nano",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
+    "worker": "soundstage.cli.worker",
 }
 
 

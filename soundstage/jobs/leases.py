@@ -17,7 +17,6 @@ from soundstage.jobs.states import FINAL, WORKING, JobState
 from soundstage.jobs.store import RowValues, insert_all, one
 from soundstage.jobs.tables import assets, jobs, loras, timings, uses, workers
 from soundstage.jobs.views import (
-    Asset,
     Job,
     JobFault,
     JobRequest,
@@ -246,10 +245,10 @@ class Leases(Ending, AssetFiles):
         named = db.execute(
             sa.select(assets).join(uses, uses.c.asset_id == assets.c.id).where(uses.c.job_id == row.id)
         ).all()
-        held: dict[str, Asset] = {f"asset:{a.id}": asset_view(a, self.limits) for a in named}
+        by_reference = {f"asset:{row.id}": row for row in named}
         for name, asset_id in db.execute(sa.select(loras.c.name, loras.c.asset_id)):
-            if f"asset:{asset_id}" in held:
-                held[f"lora:{name}"] = held[f"asset:{asset_id}"]
+            if f"asset:{asset_id}" in by_reference:
+                by_reference[f"lora:{name}"] = by_reference[f"asset:{asset_id}"]
         folder = self.checkpoint_folder(row.id)
         seed = {} if row.seed is None else {"seed": row.seed}
         return Lease(
@@ -257,7 +256,9 @@ class Leases(Ending, AssetFiles):
             job=self.view(db, row),
             asked=JobRequest(**row.asked),
             request={**row.request, **seed},
-            assets=held,
+            assets={key: asset_view(file, self.limits) for key, file in by_reference.items()},
+            files={key: file.file for key, file in by_reference.items()},
+            affinity=row.affinity,
             has_checkpoint=folder.is_dir() and any(folder.iterdir()),
             until=row.lease_until,
             renew_s=self.limits.renew_s,

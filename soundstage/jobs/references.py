@@ -7,12 +7,14 @@ it is planned and made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from soundstage.errors import RequestError, shown
+from soundstage.jobs.views import AssetKind
 from soundstage.request.request import Request
 
 ASSET, LORA, FILE = "asset:", "lora:", "file:"
@@ -50,6 +52,11 @@ class ReferencePlace:
         return self.key == "path"
 
     @property
+    def field(self) -> str:
+        """Return the field of the request."""
+        return re.split(r"[\[.]", self.where, maxsplit=1)[0]
+
+    @property
     def text(self) -> str:
         return str(self.record[self.key])
 
@@ -63,7 +70,7 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises RequestError for what no server takes: folders of takes, files of recipes.
     """
-    request = Request(**_apart(fields))
+    request = Request(**apart(fields))
     if request.take is not None and getattr(request.take, "folder", None) is not None:
         raise RequestError("take.folder is a folder of one's own machine; a server takes none", field="take")
     if "/" in request.recipe or "\\" in request.recipe or request.recipe.endswith((".yaml", ".yml")):
@@ -86,7 +93,7 @@ def places(fields: Mapping[str, Any]) -> Iterator[ReferencePlace]:
             yield from _of_record(record, keys, name)
 
 
-def kind_of(place: ReferencePlace) -> str:
+def kind_of(place: ReferencePlace) -> AssetKind:
     """Return the kind of asset that a place takes."""
     return "lora" if place.is_lora else "mask" if place.key == "mask" else "input"
 
@@ -94,8 +101,7 @@ def kind_of(place: ReferencePlace) -> str:
 def unknown(place: ReferencePlace) -> RequestError:
     """Return the error for a word that is no reference."""
     right = RIGHT_LORA if place.is_lora else RIGHT
-    field = place.where.partition("[")[0].partition(".")[0]
-    return RequestError(f"{place.where} is {shown(place.text)}; {right}", field=field)
+    return RequestError(f"{place.where} is {shown(place.text)}; {right}", field=place.field)
 
 
 def _of_record(
@@ -106,7 +112,7 @@ def _of_record(
             yield ReferencePlace(record, key, f"{where}.{key}")
 
 
-def _apart(fields: Mapping[str, Any]) -> dict[str, Any]:
+def apart(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields with data: URIs as fields of records, since they are longer than any path may be."""
     found: dict[str, Any] = {}
     for name, value in fields.items():

@@ -6,6 +6,7 @@ with store.writing() as db:     # one transaction; whoever waits is told when it
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,14 +22,16 @@ try:
     import sqlalchemy as sa
     from sqlalchemy import event
     from sqlalchemy.engine import Connection, Engine, Row
-    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+    from sqlalchemy.exc import ArgumentError, DBAPIError
 except ImportError as error:
     raise MissingExtraError("serve", "the server") from error
 
 from soundstage.jobs import tables
 
+log = logging.getLogger("soundstage.jobs")
 FILE = "jobs.db"
 MIGRATIONS = Path(__file__).with_name("migrations")
+DRIVERS = ("sqlite", "postgresql+psycopg")
 BUSY_S = 30.0
 MIGRATION_LOCK = 0x50554E  # of PostgreSQL's advisory locks; any number that is ours
 
@@ -123,17 +126,19 @@ def _url(data: Path, database: str | None) -> sa.URL:
         ) from None
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ConfigError(f"database is of {url.get_backend_name()}; give one of sqlite or postgresql")
+    if url.drivername not in DRIVERS:
+        raise ConfigError(f"database is of {url.drivername}; give a URL of {' or '.join(DRIVERS)}")
     return url
 
 
 def _engine(url: sa.URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         try:
-            return sa.create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
-        except (ImportError, NoSuchModuleError):
+            import psycopg
+        except ImportError:
             raise MissingExtraError("postgres", "a PostgreSQL database") from None
+        log.debug("psycopg %s", psycopg.__version__)
+        return sa.create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
     engine = sa.create_engine(
         url, connect_args={"timeout": BUSY_S, "check_same_thread": False}, pool_size=10, max_overflow=40
     )

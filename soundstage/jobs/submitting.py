@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import mimetypes
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +20,7 @@ from soundstage.jobs.admission import Admission, Admitted
 from soundstage.jobs.assets import AssetFiles, page
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import Conflict, Draining, Gone, NotFound, TooMany
-from soundstage.jobs.rows import event_view
+from soundstage.jobs.rows import asset_view, event_view
 from soundstage.jobs.states import FINAL, PRIORITIES, WORKING, JobState
 from soundstage.jobs.store import insert_all, one
 from soundstage.jobs.tables import (
@@ -251,8 +254,6 @@ class Submitting(Ending, AssetFiles):
 
     def _with_measured(self, admitted: Admitted) -> Admitted:
         """Return an admitted job with the seconds that the same work took before, where that is known."""
-        from dataclasses import replace
-
         model = admitted.plan.model
         with self.store.reading() as db:
             known = one(
@@ -271,31 +272,50 @@ class Submitting(Ending, AssetFiles):
         for place in references.places(fields):
             if place.text.startswith(references.REMOTE):
                 place.put(self._bring(owner, place))
+            if place.text.startswith(references.FILE) and self.inputs is not None:
+                place.put(self._copied(owner, place, self.inputs))
             asset, path = self._found(owner, place)
             paths[place.text] = path
-            if asset is not None:
-                used[asset.id] = asset
+            used[asset.id] = asset
         return paths, list(used.values())
 
     def _bring(self, owner: Owner, place: references.ReferencePlace) -> str:
         if self.bring is None or place.is_lora:
             raise references.unknown(place)
         self.require(owner, "submit")
-        brought = self.bring(place.text, place.where, self.tmp)
+        return self._kept(owner, place, self.bring(place.text, place.where, self.tmp))
+
+    def _kept(self, owner: Owner, place: references.ReferencePlace, brought: references.Brought) -> str:
+        """Keep a file as the owner's asset, and return its reference."""
         asset = self.add_asset(
             owner,
             path=brought.path,
-            kind="mask" if place.key == "mask" else "input",
+            kind=references.kind_of(place),
             name=brought.name,
             media_type=brought.media_type,
             info=brought.info,
         )
         return f"{references.ASSET}{asset.id}"
 
-    def _found(self, owner: Owner, place: references.ReferencePlace) -> tuple[Asset | None, Path]:
+    def _copied(self, owner: Owner, place: references.ReferencePlace, inputs: Path) -> str:
+        """Copy a file of the server's inputs, so that the job has it as it was when it was asked for."""
+        self.require(owner, "submit")
+        root = inputs.resolve()
+        path = (root / place.text.removeprefix(references.FILE)).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            raise RequestError(
+                f"{place.where} is {place.text!r}, and there is no such file in the server's inputs",
+                field=place.field,
+            )
+        copy = self.tmp / ids.new_id("tmp")
+        shutil.copyfile(path, copy)
+        media_type = mimetypes.guess_type(path.name)[0] or ""
+        if not media_type.startswith(("image/", "video/", "audio/")) or "svg" in media_type:
+            media_type = "application/octet-stream"
+        return self._kept(owner, place, references.Brought(copy, path.name, media_type))
+
+    def _found(self, owner: Owner, place: references.ReferencePlace) -> tuple[Asset, Path]:
         text = place.text
-        if text.startswith(references.FILE) and self.inputs is not None:
-            return None, self._below_inputs(place)
         if text.startswith(references.LORA) and place.is_lora:
             return self._lora(place)
         if not text.startswith(references.ASSET):
@@ -304,14 +324,11 @@ class Submitting(Ending, AssetFiles):
         try:
             return self.asset(owner, asset_id), self.asset_path(owner, asset_id)
         except (NotFound, Gone):
-            field = place.where.partition("[")[0].partition(".")[0]
             raise RequestError(
-                f"{place.where} is {text!r}, and there is no such file; upload it first", field=field
+                f"{place.where} is {text!r}, and there is no such file; upload it first", field=place.field
             ) from None
 
     def _lora(self, place: references.ReferencePlace) -> tuple[Asset, Path]:
-        from soundstage.jobs.rows import asset_view
-
         name = place.text.removeprefix(references.LORA)
         with self.store.reading() as db:
             row = one(
@@ -323,17 +340,6 @@ class Submitting(Ending, AssetFiles):
                 f"{place.where} is {place.text!r}, and no LoRA of that name is registered", field="loras"
             )
         return asset_view(row, self.limits), self._path(row.file)
-
-    def _below_inputs(self, place: references.ReferencePlace) -> Path:
-        assert self.inputs is not None
-        root = self.inputs.resolve()
-        path = (root / place.text.removeprefix(references.FILE)).resolve()
-        if not path.is_relative_to(root) or not path.is_file():
-            raise RequestError(
-                f"{place.where} is {place.text!r}, and there is no such file in the server's inputs",
-                field=place.where.partition("[")[0].partition(".")[0],
-            )
-        return path
 
     def _new_row(
         self,

@@ -264,6 +264,7 @@ class Lease(View):
     """A job that a worker may work on until `until`, and all it needs for it.
 
     request: its fields, with references and with the seed. assets: the files behind them, by reference.
+    files: where those are below the data folder. affinity: the word of its model and adapters.
     has_checkpoint: the server keeps one of this job. renew_s: how often to renew.
     """
 
@@ -272,6 +273,8 @@ class Lease(View):
     asked: JobRequest
     request: dict[str, Any]
     assets: dict[str, Asset] = {}
+    files: dict[str, str] = {}
+    affinity: str | None = None
     has_checkpoint: bool = False
     until: float
     renew_s: float

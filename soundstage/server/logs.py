@@ -17,7 +17,7 @@ from typing import Any
 
 NAME = "soundstage.server"
 FORMS = ("json", "plain", "off")
-QUIET = ("/healthz", "/readyz", "/metrics")  # asked all the time by what watches the server
+QUIET = ("/healthz", "/readyz", "/metrics", "/v1/workers/")  # called all the time by watchers and workers
 
 
 def told(**values: Any) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def begin(form: str) -> None:
 
 
 def _is_told(record: logging.LogRecord) -> bool:
-    """Return whether a line is written: calls of watchers that went well are not."""
+    """Return whether a line is written: calls of watchers and workers that went well are not."""
     values = getattr(record, "told", {})
-    return not (values.get("path") in QUIET and values.get("status") == 200)
+    return not (str(values.get("path")).startswith(QUIET) and values.get("status", 0) < 400)
 
 
 def _at(seconds: float) -> str:

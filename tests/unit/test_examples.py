@@ -45,6 +45,7 @@ NOT_RUN = {
     "docs/diffusers.md": "runs in test_diffusers_snippets.py, with nano in the hub's cache",
     "docs/official.md": "names files of the published model; test_official.py plans such a command with nano",
     "docs/full-size.md": "tells of one run with 41 GB of random weights",
+    "docs/client.md": "runs in test_client.py, against one server",
     "docs/server.md": "runs in test_server_command.py, against one server",
     "soundstage serve": "runs until it is stopped; test_server_command.py starts one",
     "soundstage keys revoke": "names a key by its id; test_server_command.py revokes one",

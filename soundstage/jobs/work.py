@@ -1,0 +1,262 @@
+"""One job's work: from a lease to the files that are handed in. The engine is used through its events."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from soundstage.clip import Clip
+from soundstage.errors import MediaError
+from soundstage.jobs import ids
+from soundstage.jobs.admission import with_paths
+from soundstage.jobs.references import places
+from soundstage.jobs.reporting import Reporter
+from soundstage.jobs.states import JobState
+from soundstage.jobs.transport import Transport
+from soundstage.jobs.views import AssetKind, JobProgress, Lease, MadeFile, MadeFiles
+from soundstage.media.probe import probe
+from soundstage.planning.plan import Plan
+from soundstage.rendering.events import Done, Event, LoraAttached, Notice, Phase, Preview, Step
+from soundstage.rendering.progress import ProgressCount
+from soundstage.request.request import Request
+
+PREVIEW_FRAMES, PREVIEW_QUALITY, POSTER_QUALITY = 24, 60, 85
+CHECKPOINT_S = 30.0
+MEDIA_TYPES = {
+    "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska",
+    "webm": "video/webm", "gif": "image/gif", "webp": "image/webp", "png": "image/png", "jpg": "image/jpeg",
+    "jpeg": "image/jpeg", "wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "m4a": "audio/mp4",
+}  # fmt: skip
+
+
+class Renders(Protocol):
+    """The part of an engine that a worker uses."""
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a request."""
+
+    def run(
+        self, plan: Plan, *, preview_every: int = 0, checkpoint: Path | None = None, every_s: float = 30.0
+    ) -> Iterable[Event]:
+        """Give the events of a run."""
+
+
+class Stopped(Exception):
+    """The work on a job stopped before its end: it was cancelled, taken away, or the worker drains."""
+
+
+class JobWork:
+    """The work on one leased job.
+
+    stop: says between two events whether the worker itself should stop. checkpoint_s: how often at most.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        lease: Lease,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+        checkpoint_s: float = CHECKPOINT_S,
+    ) -> None:
+        self._transport, self._lease, self._reporter = transport, lease, reporter
+        self._stop, self._checkpoint_s = stop, checkpoint_s
+        self._paths: dict[str, Path] = {}
+        self._kept_s = time.monotonic()
+        self._stamp = 0.0
+
+    def made(self, engine: Renders) -> MadeFiles:
+        """Make the clip of the job, and return its files, handed in. Raises Stopped."""
+        self._paths = self._inputs()
+        plan = engine.plan(Request(**with_paths(self._lease.request, self._paths)))
+        done = self._rendered(engine, plan)
+        self._reporter.tell(state="encoding")
+        files = self._written(done, plan)
+        self._check_stop()
+        return MadeFiles(files=files, seconds={name: round(s, 4) for name, s in done.seconds.items()})
+
+    def by_reference(self, text: str) -> str:
+        """Return a message with files named by their references."""
+        for reference, path in self._paths.items():
+            text = text.replace(str(path), reference)
+        return text
+
+    def _inputs(self) -> dict[str, Path]:
+        wanted = dict.fromkeys(place.text for place in places(self._lease.request))
+        return {reference: self._transport.input(self._lease, reference) for reference in wanted}
+
+    # --- events ----------------------------------------------------------------------------------------
+
+    def _rendered(self, engine: Renders, plan: Plan) -> Done:
+        folder = self._transport.checkpoint(self._lease)
+        count, pace = ProgressCount(plan), _Pace()
+        resumable: dict[str, Any] = {"checkpoint": folder, "every_s": self._checkpoint_s}
+        if "checkpoint" not in inspect.signature(engine.run).parameters:
+            resumable = {}
+        run = engine.run(plan, preview_every=self._lease.asked.preview_every, **resumable)
+        events = iter(run)
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                progress = count.see(event)
+                if isinstance(event, Done):
+                    return event
+                self._tell(event, plan)
+                told = JobProgress(
+                    fraction=round(progress.fraction, 4), phase=progress.phase, step=progress.step,
+                    num_steps=progress.num_steps, window=progress.window, num_windows=progress.num_windows,
+                    remaining_s=pace.remaining_s(progress.fraction),
+                    pass_=event.name if isinstance(event, Step) else None,
+                )  # fmt: skip
+                self._reporter.tell(progress=told)
+                self._look_at_checkpoint(folder)
+                self._check_stop()
+        raise AssertionError("a run ends with Done")
+
+    def _tell(self, event: Event, plan: Plan) -> None:
+        if isinstance(event, Phase):
+            self._reporter.tell(state=_state_of(event), log=_told(event))
+        elif isinstance(event, Notice):
+            self._reporter.tell(warning=self.by_reference(event.text))
+        elif isinstance(event, LoraAttached):
+            self._reporter.tell(log=self.by_reference(str(event.report)))
+        elif isinstance(event, Preview):
+            self._reporter.show(*self._preview(event, plan))
+
+    def _check_stop(self) -> None:
+        if self._reporter.should_stop or self._stop():
+            raise Stopped
+
+    def _look_at_checkpoint(self, folder: Path) -> None:
+        """Tell of a new checkpoint, and send it to a server that cannot see it, not too often."""
+        now = time.monotonic()
+        if now - self._kept_s < min(self._checkpoint_s, 1.0) or not folder.is_dir():
+            return
+        self._kept_s = now
+        stamp = max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
+        if stamp > self._stamp:
+            self._stamp = stamp
+            self._transport.keep_checkpoint(self._lease)
+            self._reporter.tell(checkpointed=True)
+
+    # --- files -----------------------------------------------------------------------------------------
+
+    def _written(self, done: Done, plan: Plan) -> dict[AssetKind, MadeFile]:
+        clip = replace(done.clip, provenance=self._told_by_reference(done.clip.provenance))
+        files: dict[AssetKind, MadeFile] = {"clip": self._clip_file(clip)}
+        if clip.frames is not None and self._lease.job.format not in ("png", "jpg", "jpeg"):
+            files["poster"] = self._poster(clip)
+        if self._lease.asked.sheet:
+            path = self._new(".png")
+            clip.contact_sheet(path)
+            files["sheet"] = self._file(path, "image/png")
+        if self._lease.asked.keep_latents:
+            files["latents"] = self._latents(done, plan)
+        return files
+
+    def _clip_file(self, clip: Clip) -> MadeFile:
+        """Write the clip aside, and look whether it is what it should be."""
+        ending = self._lease.job.format or "mp4"
+        path = self._new(f".{ending}")
+        clip.save(path)
+        self._reporter.tell(state="checking")
+        info = probe(str(path))
+        if clip.frames is not None and not info.width:
+            raise MediaError("the clip that was written holds no picture; the disk may be full")
+        told = {
+            "width": info.width or None, "height": info.height or None,
+            "num_frames": info.num_frames or None, "fps": info.fps, "duration_s": clip.duration_s,
+            "has_sound": info.sound_s is not None,
+            "sample_rate": None if info.sound_s is None else clip.sample_rate_hz,
+        }  # fmt: skip
+        return self._file(path, MEDIA_TYPES.get(ending, "application/octet-stream"), told)
+
+    def _poster(self, clip: Clip) -> MadeFile:
+        from PIL import Image
+
+        assert clip.frames is not None
+        frame = clip.frames[len(clip.frames) // 2]
+        path = self._new(".jpg")
+        Image.fromarray(frame).save(path, "JPEG", quality=POSTER_QUALITY)
+        return self._file(path, "image/jpeg", {"width": frame.shape[1], "height": frame.shape[0]})
+
+    def _preview(self, event: Preview, plan: Plan) -> tuple[Path, MadeFile]:
+        """Write a preview as a moving picture of a few frames."""
+        from PIL import Image
+
+        stride = max(1, math.ceil(len(event.frames) / PREVIEW_FRAMES))
+        first, *others = [Image.fromarray(frame) for frame in event.frames[::stride]]
+        pause_ms = round(1000 * plan.duration_s / (1 + len(others)))
+        path = self._new(".webp")
+        first.save(
+            path, "WEBP", quality=PREVIEW_QUALITY, save_all=True, append_images=others,
+            duration=max(20, pause_ms), loop=0,
+        )  # fmt: skip
+        told = {"width": first.width, "height": first.height, "num_frames": 1 + len(others)}
+        return path, MadeFile(file=path.name, media_type="image/webp", info=told)
+
+    def _latents(self, done: Done, plan: Plan) -> MadeFile:
+        from safetensors.torch import save_file
+
+        path = self._new(".safetensors")
+        held = {"video": done.video_latents, "audio": done.audio_latents}
+        tensors = {name: value.contiguous().cpu() for name, value in held.items() if value is not None}
+        save_file(tensors, path, metadata={"fps": f"{plan.fps:g}", "model": plan.model})
+        return self._file(path, "application/octet-stream")
+
+    def _new(self, ending: str) -> Path:
+        return self._transport.new_file(f"{ids.new_id('out')}{ending}")
+
+    def _file(self, path: Path, media_type: str, info: Mapping[str, Any] | None = None) -> MadeFile:
+        name = self._transport.hand_in(self._lease, path)
+        return MadeFile(file=name, media_type=media_type, info=dict(info or {}))
+
+    def _told_by_reference(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        names = {str(path): reference for reference, path in self._paths.items()}
+        found: dict[str, Any] = _renamed(provenance, names)
+        return found
+
+
+class _Pace:
+    """Reckons the seconds that are left from the share of the work that is done."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float] | None = None
+
+    def remaining_s(self, fraction: float) -> float | None:
+        """Return the seconds; None until two shares are known."""
+        now = time.monotonic()
+        if fraction <= 0:
+            return None
+        if self._start is None:
+            self._start = (now, fraction)
+            return None
+        began, first = self._start
+        if fraction <= first:
+            return None
+        return round((now - began) * (1 - fraction) / (fraction - first), 2)
+
+
+def _state_of(phase: Phase) -> JobState:
+    return "loading" if phase.name in ("load", "resume") else "running"
+
+
+def _told(phase: Phase) -> str:
+    """Return a phase in words."""
+    return f"{phase.name}: {phase.detail.part}" if phase.detail.part else phase.name
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Return JSON-ready values with texts that are file names replaced, keys too."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, Mapping):
+        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_renamed(item, names) for item in value]
+    return value

@@ -1,0 +1,196 @@
+"""The worker: a job from its lease to its files, and what stops it on the way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soundstage.clip import Clip
+from soundstage.jobs import worker as worker_module
+from soundstage.jobs.limits import Limits
+from soundstage.jobs.service import Jobs
+from soundstage.jobs.states import FINAL
+from soundstage.jobs.transport import InProcess, ServerAway
+from soundstage.jobs.views import LOCAL, Job, JobRequest, Lease, Order, WorkerInfo, WorkReport
+from soundstage.jobs.worker import JobWorker
+from tests.quick_engine import QuickEngine
+
+REQUEST = {"prompt": "A red ball bounces.", "num_frames": 9, "size": [64, 64], "steps": 4, "seed": 5}
+LONG = {**REQUEST, "steps": 400}  # at 0.05 s a step it lasts longer than any test waits for its middle
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    monkeypatch.setattr(worker_module, "load_engine", QuickEngine)
+    found = Jobs.open(tmp_path / "data", limits=Limits(renew_s=0.05))
+    yield found
+    found.close()
+
+
+def submit(jobs: Jobs, prompt: str = "A red ball bounces.", **more: object) -> Job:
+    return jobs.create(LOCAL, JobRequest(request={**REQUEST, "prompt": prompt}, **more))  # type: ignore[arg-type]
+
+
+def new_worker(jobs: Jobs, transport: InProcess | None = None) -> JobWorker:
+    info = WorkerInfo(id="w", name="here")
+    return JobWorker(transport or InProcess(jobs), info, device="cpu", wait_s=0.05, checkpoint_s=0)
+
+
+def work(jobs: Jobs, transport: InProcess | None = None) -> None:
+    """Make one job."""
+    lease = jobs.claim(WorkerInfo(id="w", name="here"))
+    assert lease is not None
+    new_worker(jobs, transport).work_on(lease)
+
+
+def clip_of(jobs: Jobs, job_id: str) -> Path:
+    job = jobs.get(LOCAL, job_id)
+    assert job.state == "succeeded", job.error
+    assert job.result is not None
+    assert job.result.clip is not None
+    return jobs.asset_path(LOCAL, job.result.clip.id)
+
+
+def test_a_job_becomes_a_clip_with_a_poster_a_preview_and_a_sheet(jobs: Jobs) -> None:
+    job = submit(jobs, "A NOTICE on a wall.", preview_every=2, sheet=True)
+    work(jobs)
+    clip = Clip.open(clip_of(jobs, job.id))
+    assert clip.frames is not None
+    assert clip.frames.shape == (9, 64, 64, 3)
+    assert clip.provenance["request"]["seed"] == 5
+    done = jobs.get(LOCAL, job.id)
+    assert done.warnings == ["a notice of the quick engine"]
+    assert done.preview is not None
+    assert done.preview.media_type == "image/webp"
+    assert done.result is not None
+    assert done.result.poster is not None
+    assert done.result.sheet is not None
+    assert done.result.clip is not None
+    assert (done.result.clip.width, done.result.clip.num_frames, done.result.clip.has_sound) == (64, 9, True)
+    assert not list(jobs.tmp.iterdir())
+
+
+def test_a_clip_names_its_inputs_by_reference(jobs: Jobs) -> None:
+    first = submit(jobs)
+    work(jobs)
+    source = jobs.get(LOCAL, first.id).result
+    assert source is not None
+    assert source.clip is not None
+    reference = f"asset:{source.clip.id}"
+    request = {**REQUEST, "source": {"video": reference, "modalities": ["audio"]}}
+    second = jobs.create(LOCAL, JobRequest(request=request))
+    work(jobs)
+    told = Clip.open(clip_of(jobs, second.id)).provenance
+    assert told["request"]["source"]["video"] == reference
+    assert str(jobs.data) not in str(told)
+
+
+@pytest.mark.parametrize(("prompt", "code"), [("FAIL", "invalid_request"), ("OOM", "out_of_memory")])
+def test_a_failed_job_says_why(jobs: Jobs, prompt: str, code: str) -> None:
+    job = submit(jobs, prompt)
+    work(jobs)
+    failed = jobs.get(LOCAL, job.id)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error.code == code
+
+
+def test_a_job_under_work_is_cancelled_between_two_steps(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    job = jobs.create(LOCAL, JobRequest(request=LONG))
+    thread = threading.Thread(target=work, args=(jobs,), daemon=True)
+    thread.start()
+    until(lambda: jobs.get(LOCAL, job.id).state == "running")
+    assert jobs.cancel(LOCAL, job.id).state == "running"
+    thread.join()
+    assert jobs.get(LOCAL, job.id).state == "cancelled"
+
+
+def test_a_drained_worker_gives_its_job_back_and_the_next_goes_on(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = jobs.create(LOCAL, JobRequest(request=LONG))
+    work(jobs)
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    job = jobs.create(LOCAL, JobRequest(request=LONG))
+    first = new_worker(jobs)
+    thread = threading.Thread(target=first.run, daemon=True)
+    thread.start()
+    until(lambda: jobs.get(LOCAL, job.id).progress.step > 1)
+    first.drain()
+    thread.join()
+    waiting = jobs.get(LOCAL, job.id)
+    assert (waiting.state, waiting.attempt) == ("queued", 1)
+    monkeypatch.setenv("QUICK_STEP_S", "0")
+    work(jobs)
+    assert jobs.get(LOCAL, job.id).attempt == 2
+    assert "resume" in [event.message for event in jobs.events(LOCAL, job.id, 0)]
+    assert clip_of(jobs, job.id).read_bytes() == clip_of(jobs, whole.id).read_bytes()
+    assert not jobs.checkpoint_folder(job.id).exists()
+
+
+def test_a_worker_whose_lease_was_given_away_hands_nothing_in(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    job = jobs.create(LOCAL, JobRequest(request=LONG))
+    thread = threading.Thread(target=work, args=(jobs,), daemon=True)
+    thread.start()
+    until(lambda: jobs.get(LOCAL, job.id).state == "running")
+    jobs.worker_died("w")
+    assert jobs.get(LOCAL, job.id).state == "queued"
+    thread.join()
+    assert jobs.get(LOCAL, job.id).state == "queued"
+    monkeypatch.setenv("QUICK_STEP_S", "0")
+    work(jobs)
+    assert clip_of(jobs, job.id).is_file()
+
+
+class Away(InProcess):
+    """A server that does not answer for a while."""
+
+    calls = 0
+
+    def renew(self, lease: Lease, report: WorkReport) -> Order:
+        self._miss()
+        return super().renew(lease, report)
+
+    def finish(self, lease: Lease, made: object) -> None:
+        self._miss()
+        super().finish(lease, made)  # type: ignore[arg-type]
+
+    def _miss(self) -> None:
+        self.calls += 1
+        if self.calls < 3:
+            raise ServerAway("the server does not answer")
+
+
+def test_a_worker_goes_on_while_its_server_is_away(jobs: Jobs) -> None:
+    job = submit(jobs, "A NOTICE on a wall.")
+    transport = Away(jobs)
+    work(jobs, transport)
+    assert clip_of(jobs, job.id).is_file()
+    assert transport.calls >= 3
+
+
+def test_a_worker_runs_all_jobs_that_wait(jobs: Jobs) -> None:
+    made = [submit(jobs, f"Ball {n}.").id for n in range(3)]
+    worker = new_worker(jobs)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until(lambda: all(jobs.get(LOCAL, job_id).state in FINAL for job_id in made))
+    worker.drain()
+    thread.join()
+    assert {jobs.get(LOCAL, job_id).state for job_id in made} == {"succeeded"}
+
+
+def until(holds: object, seconds: float = 60.0) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.01)

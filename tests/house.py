@@ -28,7 +28,7 @@ ORDER: list[set[str]] = [
     {"intake"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
-    {"client", "server"},
+    {"client", "server", "studio"},
     {"cli"},
     {"__main__"},
 ]

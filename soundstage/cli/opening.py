@@ -1,4 +1,4 @@
-"""Open what was made with the system's own program: the last thing that `--open` does."""
+"""Open a file or an address with the system's own program: the last thing that `--open` does."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def open_made(made: Sequence[Saved], comparison: str | None, say: Callable[[str]
     first = made[0].path
     path = first if len(made) == 1 and first.is_file() else first.parent
     path = Path(path if comparison is None else comparison).absolute()
-    problem = _open(path)
+    problem = open_it(path)
     if problem is not None:
         say(f"notice: {path} was not opened: {problem}")
 
 
-def _open(path: Path) -> str | None:
-    """Open a file or a folder; return what kept it from being opened, None where nothing did."""
+def open_it(what: Path | str) -> str | None:
+    """Open a file, a folder or an address; return what kept it from being opened, None where nothing did."""
     if sys.platform in ("darwin", "win32"):
-        return None if click.launch(str(path)) == 0 else "no program opens it"
+        return None if click.launch(str(what)) == 0 else "no program opens it"
     if not any(os.environ.get(name) for name in DISPLAYS):
         return "there is no display"
     if shutil.which(OPENER) is None:
         return f"there is no {OPENER}"
     silent = subprocess.DEVNULL
     opener = subprocess.Popen(
-        [OPENER, path], stdin=silent, stdout=silent, stderr=silent, start_new_session=True
+        [OPENER, what], stdin=silent, stdout=silent, stderr=silent, start_new_session=True
     )
     with suppress(subprocess.TimeoutExpired):
         if opener.wait(WAIT_S) != 0:

@@ -35,6 +35,7 @@ COMMAND_GROUPS = {
     "nano": "soundstage.cli.nano",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
+    "studio": "soundstage.cli.studio",
     "worker": "soundstage.cli.worker",
 }
 

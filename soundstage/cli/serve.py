@@ -91,9 +91,10 @@ def serve(values: Mapping[str, Any], ready: Callable[[str, str], object]) -> Non
     """Serve until a signal comes. ready: gets the address and the greeting once the server listens."""
     try:
         from soundstage.server import command
+        from soundstage.studio.pages import router
     except MissingExtraError:
         raise
     except ImportError as error:
         raise MissingExtraError("serve", "the server") from error
 
-    command.serve(values, ready)
+    command.serve(values, ready, router)

@@ -1,0 +1,1 @@
+"""The studio: a page over the HTTP API, as static files, and the routes that serve them."""

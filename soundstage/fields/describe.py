@@ -38,6 +38,14 @@ class FieldHelp:
     required: bool = False
     whole: bool = False
     """Whether its numbers are whole."""
+    kinds: frozenset[str] = frozenset()
+    """JSON types of its values: "number", "string", "array", "null"."""
+    least: float | None = None
+    """Smallest of its numbers, where there is one."""
+    above: float | None = None
+    """The number that its numbers are larger than, where there is one."""
+    most: float | None = None
+    """Largest of its numbers, where there is one."""
 
     @property
     def takes(self) -> str:
@@ -89,6 +97,10 @@ def field_help(owner: type, path: str) -> FieldHelp:
         default=node.get("default"),
         required=required,
         whole=any(part.get("type") == "integer" for part in parts),
+        kinds=frozenset(_kinds(node, _schema(owner))),
+        least=_bound(parts, "minimum"),
+        above=_bound(parts, "exclusiveMinimum"),
+        most=_bound(parts, "maximum"),
     )
 
 
@@ -138,6 +150,20 @@ def _words(node: Node) -> tuple[Any, ...]:
     """Return the words a node takes; of one that takes any text, those it names as examples."""
     named = node.get("examples", ()) if node.get("type") == "string" else ()
     return tuple(node.get("enum", named)) or ((node["const"],) if "const" in node else ())
+
+
+def _kinds(node: Node, schema: Node) -> Iterator[str]:
+    """Yield the JSON types of a field's own values, not of what they hold."""
+    if "type" in node:
+        yield node["type"]
+    if "$ref" in node:
+        yield from _kinds(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
+    for item in node.get("anyOf", ()):
+        yield from _kinds(item, schema)
+
+
+def _bound(parts: list[Node], key: str) -> float | None:
+    return next((part[key] for part in parts if key in part), None)
 
 
 def _range(node: Node) -> str:

@@ -1,0 +1,1 @@
+"""Soundstage in other programs."""

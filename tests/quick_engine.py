@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class QuickEngine:
 
     def run(
         self, plan: Plan, *, preview_every: int = 0, checkpoint: Path | None = None, every_s: float = 30.0
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         prompt = plan.request.prompt
         pause = self.step_s * (10 if "SLOW" in prompt else 1)
         done = _resumed(plan, checkpoint)
@@ -112,7 +112,7 @@ def _resumed(plan: Plan, folder: Path | None) -> int:
         return 0
     kept = json.loads((folder / FILE).read_text())
     if kept["request"] != json.loads(json.dumps(plan.request.describe())):
-        raise RequestError("the checkpoint is of another request; remove it")
+        raise RequestError("the checkpoint is of another request; remove it", field="checkpoint")
     return int(kept["done"])
 
 

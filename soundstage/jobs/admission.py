@@ -30,8 +30,8 @@ GB = 1e9
 class Admitted:
     """A job that can be made.
 
-    price_s: expected seconds of its work. shape: a word that jobs of the same work share. affinity: model
-    and adapters.
+    price_s: expected seconds of its work. worked_out_s: those by the headers alone. shape: a word that jobs
+    of the same work share. affinity: model and adapters.
     """
 
     fields: Mapping[str, Any]
@@ -39,6 +39,7 @@ class Admitted:
     seed: int | None
     format: str
     price_s: float | None
+    worked_out_s: float | None
     shape: str
     affinity: str
 
@@ -89,6 +90,7 @@ class Admission:
             seed=seed,
             format=form,
             price_s=None if choice is None else choice.price.seconds,
+            worked_out_s=None if choice is None else choice.price.seconds,
             shape=shape_of(plan),
             affinity=" ".join([name, *sorted(loras)]),
         )

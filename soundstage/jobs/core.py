@@ -182,7 +182,7 @@ def remaining_s(row: Row[Any], now: float) -> float | None:
     elapsed = now - (row.claimed_at or now)
     if told is not None:
         return max(0.0, float(told))
-    return None if row.price_s is None else max(0.0, row.price_s - elapsed)
+    return None if row.price_s is None or elapsed > row.price_s else row.price_s - elapsed
 
 
 def unique(values: Iterable[str]) -> list[str]:

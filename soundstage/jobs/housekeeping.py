@@ -15,6 +15,7 @@ from soundstage.jobs.submitting import Submitting
 from soundstage.jobs.tables import assets, device_use, idempotency, jobs, loras, uses, workers
 from soundstage.jobs.tables import webhook_deliveries as deliveries
 
+LOCAL_S = 4.0  # within this time a worker of a server that is gone has ended too
 TMP_S = 6 * 3600.0  # a temporary file that was not written to for so long belongs to nobody
 ORPHAN_S = 600.0  # a file in place that no row knows for so long belongs to nobody
 BATCH = 50
@@ -40,10 +41,10 @@ class Housekeeping(Leases, Submitting):
         """
         now = self.clock()
         with self.store.writing() as db:
+            local = jobs.c.worker.in_(sa.select(workers.c.id).where(workers.c.local))
+            until = sa.case((local, now + min(LOCAL_S, self.limits.lease_s)), else_=now + self.limits.lease_s)
             db.execute(
-                sa.update(jobs)
-                .where(jobs.c.state.in_(WORKING))
-                .values(forgiven=True, lease_until=now + self.limits.lease_s)
+                sa.update(jobs).where(jobs.c.state.in_(WORKING)).values(forgiven=True, lease_until=until)
             )
         self.remove_orphans()
         self.sweep()

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from soundstage.jobs import ids
-from soundstage.jobs.assets import AssetFiles, PlacedFile
+from soundstage.jobs.assets import AssetFiles, PlacedFile, newest_state
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import LeaseLost, NotFound
 from soundstage.jobs.rows import asset_view
 from soundstage.jobs.states import FINAL, WORKING, JobState
 from soundstage.jobs.store import RowValues, insert_all, one
-from soundstage.jobs.tables import assets, jobs, loras, timings, uses, workers
+from soundstage.jobs.tables import ANY_SHAPE, assets, jobs, loras, timings, uses, workers
 from soundstage.jobs.views import (
     Job,
     JobFault,
@@ -249,7 +249,6 @@ class Leases(Ending, AssetFiles):
         for name, asset_id in db.execute(sa.select(loras.c.name, loras.c.asset_id)):
             if f"asset:{asset_id}" in by_reference:
                 by_reference[f"lora:{name}"] = by_reference[f"asset:{asset_id}"]
-        folder = self.checkpoint_folder(row.id)
         seed = {} if row.seed is None else {"seed": row.seed}
         return Lease(
             id=row.lease_id,
@@ -259,7 +258,7 @@ class Leases(Ending, AssetFiles):
             assets={key: asset_view(file, self.limits) for key, file in by_reference.items()},
             files={key: file.file for key, file in by_reference.items()},
             affinity=row.affinity,
-            has_checkpoint=folder.is_dir() and any(folder.iterdir()),
+            has_checkpoint=newest_state(self.checkpoint_folder(row.id)) is not None,
             until=row.lease_until,
             renew_s=self.limits.renew_s,
         )
@@ -314,9 +313,8 @@ class Leases(Ending, AssetFiles):
 
     def _checkpointed_since(self, row: Row[Any]) -> bool:
         """Return whether a checkpoint was written in this turn."""
-        folder = self.checkpoint_folder(row.id)
-        times = [path.stat().st_mtime for path in folder.rglob("*")] if folder.is_dir() else []
-        return bool(times) and max(times) >= row.claimed_at
+        stamp = newest_state(self.checkpoint_folder(row.id))
+        return stamp is not None and stamp >= row.claimed_at
 
     def _clear_ended(self, rows: list[Row[Any]]) -> None:
         for row in rows:
@@ -326,9 +324,12 @@ class Leases(Ending, AssetFiles):
     def _keep_timing(self, db: Connection, row: Row[Any], made: MadeFiles) -> None:
         """Keep what a job of this shape took, for the next one; not of one that was resumed."""
         seconds = sum(made.seconds.values()) - made.seconds.get("load", 0.0)
-        if row.shape is None or row.model is None or "resume" in made.seconds or seconds <= 0:
+        resumed = "resume" in made.seconds or row.attempt > 1
+        if row.shape is None or row.model is None or resumed or seconds <= 0:
             return
         self._keep_mean(db, row.model, row.shape, seconds)
+        if row.worked_out_s:
+            self._keep_mean(db, row.model, ANY_SHAPE, seconds / row.worked_out_s)
 
     def _keep_mean(self, db: Connection, model: str, shape: str, seconds: float) -> None:
         key = sa.and_(timings.c.model == model, timings.c.shape == shape)

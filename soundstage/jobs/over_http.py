@@ -20,6 +20,7 @@ except ImportError as error:
 
 TIMEOUT_S = 30.0
 PIECE_BYTES = 2**20
+LOCK = "/lock"  # of a checkpoint, held by the process that writes it
 REFUSED, LOST = (401, 403), (404, 409)
 AWAY = 429  # and 5xx
 
@@ -127,7 +128,7 @@ class OverHttp:
             return
         archive = self._own(lease) / "checkpoint.tar"
         with tarfile.open(archive, "w") as tar:
-            tar.add(folder, arcname=".")
+            tar.add(folder, arcname=".", filter=lambda one: None if one.name.endswith(LOCK) else one)
         self._call("PUT", f"/leases/{lease.id}/checkpoint", content=_pieces(archive))
         archive.unlink()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic_core import from_json
 
 from soundstage.errors import ConfigError, MissingExtraError
 from soundstage.jobs.news import News
@@ -138,9 +139,15 @@ def _engine(url: sa.URL) -> Engine:
         except ImportError:
             raise MissingExtraError("postgres", "a PostgreSQL database") from None
         log.debug("psycopg %s", psycopg.__version__)
-        return sa.create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        return sa.create_engine(
+            url, pool_size=10, max_overflow=20, pool_pre_ping=True, json_deserializer=from_json
+        )
     engine = sa.create_engine(
-        url, connect_args={"timeout": BUSY_S, "check_same_thread": False}, pool_size=10, max_overflow=40
+        url,
+        connect_args={"timeout": BUSY_S, "check_same_thread": False},
+        pool_size=10,
+        max_overflow=40,
+        json_deserializer=from_json,
     )
 
     @event.listens_for(engine, "connect")

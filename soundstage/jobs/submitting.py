@@ -24,6 +24,7 @@ from soundstage.jobs.rows import asset_view, event_view
 from soundstage.jobs.states import FINAL, PRIORITIES, WORKING, JobState
 from soundstage.jobs.store import insert_all, one
 from soundstage.jobs.tables import (
+    ANY_SHAPE,
     assets,
     device_use,
     events,
@@ -256,14 +257,16 @@ class Submitting(Ending, AssetFiles):
         """Return an admitted job with the seconds that the same work took before, where that is known."""
         model = admitted.plan.model
         with self.store.reading() as db:
-            known = one(
-                db,
-                sa.select(timings).where(timings.c.model == model, timings.c.shape == admitted.shape),
-            )
-        if known is None:
+            shapes = timings.c.shape.in_([admitted.shape, ANY_SHAPE])
+            rows = db.execute(sa.select(timings).where(timings.c.model == model, shapes)).all()
+        known = {row.shape: row.seconds for row in rows}
+        seconds = known.get(admitted.shape)
+        if seconds is None and ANY_SHAPE in known and admitted.worked_out_s is not None:
+            seconds = known[ANY_SHAPE] * admitted.worked_out_s
+        if seconds is None:
             return admitted
-        plan = admitted.plan.model_copy(update={"seconds": round(known.seconds, 3)})
-        return replace(admitted, plan=plan, price_s=known.seconds)
+        plan = admitted.plan.model_copy(update={"seconds": round(seconds, 3)})
+        return replace(admitted, plan=plan, price_s=seconds)
 
     def _resolved(self, owner: Owner, fields: Mapping[str, Any]) -> tuple[dict[str, Path], Sequence[Asset]]:
         """Bring in what addresses refer to, and return the paths of all references, and the assets."""
@@ -360,7 +363,8 @@ class Submitting(Ending, AssetFiles):
             "words": f"{prompt} {asked.label or ''}".lower(), "asked": stored,
             "request": dict(admitted.fields), "request_hash": request_hash, "format": admitted.format,
             "seed": admitted.seed, "plan": admitted.plan.model_dump(mode="json"), "shape": admitted.shape,
-            "price_s": admitted.price_s, "created_at": now, "queued_at": now, "attempt": 0, "lost": 0,
+            "price_s": admitted.price_s, "worked_out_s": admitted.worked_out_s,
+            "created_at": now, "queued_at": now, "attempt": 0, "lost": 0,
             "forgiven": False, "cancel_asked": False, "webhook_url": asked.webhook_url,
             "parent_id": parent_id,
         }  # fmt: skip

@@ -28,7 +28,8 @@ metadata = MetaData(
 )
 
 # asked: the JobRequest. request: the checked fields, with references. words: what lists are searched by.
-# affinity: model and adapters. price_s: expected seconds. lost: deaths of its workers without progress.
+# affinity: model and adapters. price_s: expected seconds. worked_out_s:
+# those by the headers alone. lost: deaths of its workers without progress.
 # forgiven: the server was restarted during this lease, so that its end does not count. deleted_at: a trace
 # of a deleted job, without its content.
 jobs = Table(
@@ -52,6 +53,7 @@ jobs = Table(
     Column("plan", Json),
     Column("shape", String(64)),
     Column("price_s", Float),
+    Column("worked_out_s", Float),
     Column("created_at", Float, nullable=False),
     Column("queued_at", Float, nullable=False),
     Column("claimed_at", Float),
@@ -139,7 +141,8 @@ device_use = Table(
     Index(None, "owner", "at"),
 )
 
-# Seconds that jobs of a shape took; shape "*" is the ratio of measured to priced seconds of the model.
+ANY_SHAPE = "*"
+# Seconds that jobs of a shape took. Under ANY_SHAPE: the ratio of measured to worked-out seconds.
 timings = Table(
     "timings",
     metadata,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import Timeout
+
 from soundstage.clip import Clip
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, RequestError
 from soundstage.jobs import ids
 from soundstage.jobs.admission import with_paths
+from soundstage.jobs.assets import newest_state
 from soundstage.jobs.references import places
 from soundstage.jobs.reporting import Reporter
 from soundstage.jobs.states import JobState
@@ -24,10 +27,12 @@ from soundstage.media.probe import probe
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, LoraAttached, Notice, Phase, Preview, Step
 from soundstage.rendering.progress import ProgressCount
+from soundstage.rendering.turns import Run
 from soundstage.request.request import Request
 
 PREVIEW_FRAMES, PREVIEW_QUALITY, POSTER_QUALITY = 24, 60, 85
 CHECKPOINT_S = 30.0
+BUSY_S = 1.0  # before a job is given back whose checkpoint another process still holds
 MEDIA_TYPES = {
     "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska",
     "webm": "video/webm", "gif": "image/gif", "webp": "image/webp", "png": "image/png", "jpg": "image/jpeg",
@@ -43,7 +48,7 @@ class Renders(Protocol):
 
     def run(
         self, plan: Plan, *, preview_every: int = 0, checkpoint: Path | None = None, every_s: float = 30.0
-    ) -> Iterable[Event]:
+    ) -> Run[Event]:
         """Give the events of a run."""
 
 
@@ -96,12 +101,7 @@ class JobWork:
     def _rendered(self, engine: Renders, plan: Plan) -> Done:
         folder = self._transport.checkpoint(self._lease)
         count, pace = ProgressCount(plan), _Pace()
-        resumable: dict[str, Any] = {"checkpoint": folder, "every_s": self._checkpoint_s}
-        if "checkpoint" not in inspect.signature(engine.run).parameters:
-            resumable = {}
-        run = engine.run(plan, preview_every=self._lease.asked.preview_every, **resumable)
-        events = iter(run)
-        with closing(events):  # type: ignore[type-var]
+        with closing(self._events(engine, plan, folder)) as events:
             for event in events:
                 progress = count.see(event)
                 if isinstance(event, Done):
@@ -117,6 +117,30 @@ class JobWork:
                 self._look_at_checkpoint(folder)
                 self._check_stop()
         raise AssertionError("a run ends with Done")
+
+    def _events(self, engine: Renders, plan: Plan, folder: Path) -> Generator[Event, None, None]:
+        """Give the events of a run from its checkpoint, or from the beginning where that does not fit."""
+        try:
+            yield from self._run(engine, plan, folder)
+        except RequestError as error:
+            if error.field != "checkpoint":
+                raise
+            if isinstance(error.__cause__, Timeout):  # the worker that lost this job has not noticed it yet
+                time.sleep(BUSY_S)
+                raise Stopped from None
+            self._reporter.tell(log=f"begun again: {str(error).replace(str(folder), 'the checkpoint')}")
+            shutil.rmtree(folder, ignore_errors=True)
+            yield from self._run(engine, plan, folder)
+
+    def _run(self, engine: Renders, plan: Plan, folder: Path) -> Generator[Event, None, None]:
+        run = engine.run(
+            plan,
+            preview_every=self._lease.asked.preview_every,
+            checkpoint=folder,
+            every_s=self._checkpoint_s,
+        )
+        with closing(run):
+            yield from run
 
     def _tell(self, event: Event, plan: Plan) -> None:
         if isinstance(event, Phase):
@@ -138,8 +162,8 @@ class JobWork:
         if now - self._kept_s < min(self._checkpoint_s, 1.0) or not folder.is_dir():
             return
         self._kept_s = now
-        stamp = max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
-        if stamp > self._stamp:
+        stamp = newest_state(folder)
+        if stamp is not None and stamp > self._stamp:
             self._stamp = stamp
             self._transport.keep_checkpoint(self._lease)
             self._reporter.tell(checkpointed=True)

@@ -159,7 +159,7 @@ class JobWorker:
         model = lease.job.model or "nano"
         if self._engine is None or self._engine[0] != model:
             self._engine = None
-            self._engine = (model, load_engine(model, device=self._device))  # type: ignore[assignment]
+            self._engine = (model, load_engine(model, device=self._device))
         assert self._engine is not None
         return self._engine[1]
 

@@ -120,8 +120,10 @@ def main() -> None:
     """Run the command line with this engine in place of the true one in workers."""
     from soundstage.cli import main as command_line
     from soundstage.jobs import worker
+    from soundstage.server import command
 
     worker.load_engine = QuickEngine  # type: ignore[assignment]
+    command.PROGRAM = "tests.quick_engine"
     command_line.run()
 
 

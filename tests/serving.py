@@ -3,30 +3,35 @@
     with serving(tmp_path, work=True) as server:
         httpx.get(f"{server.url}/v1/jobs")
 
-work: each job gets the same small clip, by a thread.
+work: jobs are made by a worker of this process, with the engine of quick_engine.py.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
-import numpy as np
 from fastapi import APIRouter
 
-from soundstage.clip import Clip
+from soundstage.jobs import worker as worker_module
 from soundstage.jobs.service import Jobs
-from soundstage.jobs.views import JobProgress, MadeFile, MadeFiles, WorkerInfo, WorkReport
+from soundstage.jobs.transport import InProcess
+from soundstage.jobs.views import WorkerInfo
+from soundstage.jobs.worker import JobWorker
 from soundstage.server.app import create_app
 from soundstage.server.command import DIALECTS
 from soundstage.server.dialect import Dialect
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import ServerSettings
+from tests.quick_engine import QuickEngine
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass
@@ -58,10 +63,11 @@ def serving(
     running = Serving(app, drain=lambda: end_streams(app, jobs), hurry=lambda: None)
     thread = threading.Thread(target=running.serve_on, args=(listening,), daemon=True)
     thread.start()
-    if work:
-        threading.Thread(target=_work, args=(jobs, app.state.ending), daemon=True).start()
     try:
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        with (
+            httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+            working(jobs) if work else nullcontext(),
+        ):
             yield Server(url, jobs, app, client, running.ask_to_end)
     finally:
         running.ask_to_end()
@@ -70,21 +76,19 @@ def serving(
         jobs.close()
 
 
-def _work(jobs: Jobs, ending: threading.Event) -> None:
-    """Make every job, until the server ends."""
-    worker = WorkerInfo(id="w", name="worker of a test")
-    frames, wave = np.full((9, 64, 64, 3), 90, np.uint8), np.zeros((2, 18_000), np.float32)
-    while not ending.is_set():
-        seen = jobs.news.version
-        lease = jobs.claim(worker)
-        if lease is None:
-            jobs.news.wait(seen, 1.0)
-            continue
-        jobs.renew(lease.id, WorkReport(state="running", progress=JobProgress(fraction=0.5, phase="denoise")))
-        made = {"request": {"prompt": str(lease.request["prompt"])}}
-        path = Clip(frames, wave, 24.0, made).save(jobs.tmp / f"{lease.id}.mp4")
-        file = MadeFile(file=path.name, media_type="video/mp4", name="clip.mp4")
-        jobs.finish(lease.id, MadeFiles(files={"clip": file}))
+@contextmanager
+def working(jobs: Jobs) -> Iterator[None]:
+    """Make jobs by a worker of this process, with the quick engine, while the block lasts."""
+    worker = JobWorker(InProcess(jobs), WorkerInfo(id="w", name="worker of a test"), device="cpu", wait_s=1.0)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    with patch.object(worker_module, "load_engine", QuickEngine):
+        thread.start()
+        try:
+            yield
+        finally:
+            worker.drain()
+            jobs.news.tell()
+            thread.join(20)
 
 
 def end_streams(app: Any, jobs: Jobs) -> None:

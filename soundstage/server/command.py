@@ -33,6 +33,7 @@ from soundstage.server.webhooks import TIMEOUT_S, Sender
 log = logging.getLogger("soundstage.server")
 DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
+PROGRAM = "soundstage"  # the module that a worker is run by
 DIALECTS: tuple[Dialect, ...] = ()
 MIN_KEY = 16  # letters of a key that is given
 KEY_VARIABLE = "SOUNDSTAGE_WORKER_KEY"  # of a worker's environment
@@ -167,9 +168,9 @@ def worker_devices(values: Mapping[str, Any]) -> list[str]:
     return [device for device in devices for _ in range(count)]
 
 
-def worker_command(url: str, data: Path, device: str, program: str = "soundstage") -> list[str]:
-    """Return the command of a worker. program: the module that is run."""
-    return [sys.executable, "-m", program, "worker", "--server", url, "--data", str(data), "--device", device]
+def worker_command(url: str, data: Path, device: str) -> list[str]:
+    """Return the command of a worker."""
+    return [sys.executable, "-m", PROGRAM, "worker", "--server", url, "--data", str(data), "--device", device]
 
 
 def greeting(url: str, models: Sequence[str], data: Path) -> str:

@@ -76,4 +76,4 @@ def database(request: pytest.FixtureRequest) -> str | None:
     if request.param == "sqlite":
         return None
     server: Postgres = request.getfixturevalue("postgres")
-    return server.new_database()
+    return server.empty_database()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the system's packages, for the tests that ask for it: a new database each time."""
+"""A PostgreSQL server of the system's packages, for the tests that ask for it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,40 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 USERS = ("postgres", "nobody")  # it refuses to run as root
-NUMBERS = count()
 UTF8 = ("-E", "UTF8", "--locale=C.UTF-8")
 
 
+NAME = "jobs"
+EMPTY = """do $$ declare name text; begin
+    for name in select tablename from pg_tables where schemaname = 'public' and tablename <> 'alembic_version'
+    loop execute 'truncate table ' || quote_ident(name) || ' cascade'; end loop;
+end $$"""
+
+
 class Postgres:
-    """A running server on a socket of its own folder."""
+    """A running server on a socket of its own folder, with one database."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._run("postgres", f"create database {NAME}")
 
-    def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def empty_database(self) -> str:
+        """Empty the tables of the database, if there are some, and return its URL."""
+        self._run(NAME, EMPTY)
+        return f"postgresql+psycopg://soundstage@/{NAME}?host={self.folder}"
+
+    def _run(self, database: str, statement: str) -> None:
         import psycopg
 
-        name = f"jobs{next(NUMBERS)}"
-        with psycopg.connect(
-            host=str(self.folder), user="soundstage", dbname="postgres", autocommit=True
-        ) as db:
-            db.execute(f"create database {name}")
-        return f"postgresql+psycopg://soundstage@/{name}?host={self.folder}"
+        where = {"host": str(self.folder), "user": "soundstage", "dbname": database}
+        with psycopg.connect(**where, autocommit=True) as db:
+            db.execute(statement)
 
 
 @contextmanager

@@ -72,6 +72,36 @@ from soundstage.errors import MissingExtraError
 )
 @click.option("--max-upload", type=WHOLE_NUMBER, metavar="MIB", help="Largest upload. [default: 2048]")
 @click.option(
+    "--max-queued",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="Let so many jobs wait; more are refused until some are made. [default: 2000]",
+)
+@click.option(
+    "--max-duration",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    metavar="SECONDS",
+    help="Take no clip that is longer. [default: any length that the model makes]",
+)
+@click.option(
+    "--quota",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Let each owner use so many seconds of a device within 24 hours. [default: no limit]",
+)
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(0, 36_500, min_open=True),
+    metavar="DAYS",
+    help="Delete finished jobs with their files after so many days. [default: 30]",
+)
+@click.option(
+    "--keep-gb",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GB",
+    help="Delete the oldest finished jobs when all files together are larger. [default: no limit]",
+)
+@click.option(
     "--logs",
     type=click.Choice(("json", "plain", "off")),
     help="Form of the log on standard error. [default: plain on a terminal, else json]",

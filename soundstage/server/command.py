@@ -18,6 +18,7 @@ from fastapi import APIRouter, FastAPI
 from soundstage.errors import RequestError
 from soundstage.intake.fetch import post
 from soundstage.intake.rules import FetchRule
+from soundstage.jobs.limits import DAY_S, Limits
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import LOCAL, JobRequest
 from soundstage.server import logs
@@ -35,6 +36,7 @@ DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
 PROGRAM = "soundstage"  # the module that a worker is run by
 DIALECTS: tuple[Dialect, ...] = ()
+GB = 1e9
 MIN_KEY = 16  # letters of a key that is given
 KEY_VARIABLE = "SOUNDSTAGE_WORKER_KEY"  # of a worker's environment
 
@@ -63,7 +65,10 @@ def serve(
     settings = settings_of(values, worker_key)
     models = values["models"] or DEFAULT_MODELS
     devices = worker_devices(values)
-    jobs = open_jobs(values["data"], values["database"], models=models, inputs=values["inputs"])
+    limits = limits_of(values)
+    jobs = open_jobs(
+        values["data"], values["database"], models=models, inputs=values["inputs"], limits=limits
+    )
     try:
         check_exposed(settings, jobs)
         listening = listen(settings.host, settings.port)
@@ -135,6 +140,19 @@ def settings_of(values: Mapping[str, Any], worker_key: str) -> ServerSettings:
     )
 
 
+def limits_of(values: Mapping[str, Any]) -> Limits:
+    """Return the limits of the jobs that the options give; the usual ones where they give none."""
+    asked = {
+        "max_queued": values["max_queued"],
+        "max_queued_per_owner": values["max_queued"],
+        "max_duration_s": values["max_duration"],
+        "quota_s": values["quota"],
+        "keep_results_s": None if values["keep_days"] is None else values["keep_days"] * DAY_S,
+        "keep_bytes": None if values["keep_gb"] is None else int(values["keep_gb"] * GB),
+    }
+    return Limits(**{name: value for name, value in asked.items() if value is not None})
+
+
 def _keys_of(path: Path | None) -> list[str]:
     if path is None:
         return []
@@ -177,8 +195,8 @@ def greeting(url: str, models: Sequence[str], data: Path) -> str:
     """Return what is printed when the server listens."""
     return f"""\
 Soundstage serves {", ".join(models)} on {url}
-files and jobs are in {data}; Ctrl-C ends it, and nothing finished is lost
-the first clip, from another terminal:
+Open that in a browser, or call it from another terminal:
     curl {url}/v1/jobs --json '{{"request": {{"prompt": "A red ball bounces."}}}}'
-    curl {url}/v1/jobs                                # how far it is
-    curl {url}/v1/jobs/ID/content -o ball.mp4         # the clip"""
+    curl {url}/v1/jobs                           # how far it is
+    curl {url}/v1/jobs/ID/content -o ball.mp4    # the clip
+Jobs and files are in {data}. Ctrl-C ends the server, and nothing finished is lost."""

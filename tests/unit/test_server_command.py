@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from soundstage.cli.program import app
-from soundstage.server.command import greeting, worker_devices
+from soundstage.server.command import greeting, limits_of, worker_devices
 from tests.examples import ROOT, of_page
 from tests.serving import serving
 
@@ -61,6 +61,13 @@ def test_each_device_has_its_workers() -> None:
     assert worker_devices(asked) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
     assert worker_devices({"devices": (), "workers": None}) == ["auto"]
     assert worker_devices({"devices": (), "workers": 0}) == []
+
+
+def test_limits_of_the_jobs_are_options() -> None:
+    given = {"max_queued": 5, "max_duration": None, "quota": 60.0, "keep_days": 2.0, "keep_gb": None}
+    limits = limits_of(given)
+    assert (limits.max_queued, limits.quota_s, limits.keep_results_s) == (5, 60.0, 2 * 86_400)
+    assert limits.keep_bytes is None
 
 
 def test_the_help_of_all_commands_loads_no_server() -> None:

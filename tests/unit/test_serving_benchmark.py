@@ -1,0 +1,23 @@
+"""The figures of the server are measured: a small run of `python -m benchmarks.serving`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import serving
+
+
+@pytest.mark.parametrize(
+    "part", [part if part == "list" else pytest.param(part, marks=pytest.mark.slow) for part in serving.PARTS]
+)
+def test_each_part_gives_its_figures(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = serving.main(["--quick", "--only", part, "--json", str(tmp_path / "found.json")])
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert [one["name"] for one in written] == [figure.name for figure in figures]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines == [str(figure) for figure in figures]
+    if part == "clients":
+        assert figures[0].value == 0, "a stream missed an event"

@@ -22,6 +22,7 @@ from soundstage.library.model_files import find_model
 from soundstage.request.inputs import Audio, Guide, Lora, Reference, Source
 from soundstage.request.request import Request
 from soundstage.request.take import Take
+from tests.serving import serving
 from tests.tiny_model import TinyParts
 
 EXAMPLES = Path(comfyui.__file__).parent / "examples"
@@ -306,3 +307,24 @@ def test_both_forms_of_an_example_graph_hold_the_same_values(comfy: Comfy, name:
             known = [key for part in ("required", "optional") for key in inputs.get(part, {})]
             assert list(given["inputs"]) == [key for key in known if key in given["inputs"]]
             assert set(inputs["required"]) <= set(given["inputs"])
+
+
+# --- a server ----------------------------------------------------------------------------------------
+
+
+def test_a_server_makes_the_clip_and_stop_cancels_its_job(comfy: Comfy, tmp_path: Path) -> None:
+    with serving(tmp_path, work=True) as server:
+        (remote,) = call("Server", url=server.url)
+        images, audio, *_ = call("Generate", stage=remote, **SMALL)
+        assert images.shape == (9, 64, 64, 3)
+        assert audio["waveform"].shape[:2] == (1, 2)
+        assert comfy.fractions
+        given = {"samples": torch.zeros(1, 128, 2, 2, 2)}
+        with pytest.raises(ss.RequestError, match="a server takes no latents"):
+            call("Generate", stage=remote, latent=given, **SMALL)
+    with serving(tmp_path) as server:  # nobody works
+        (remote,) = call("Server", url=server.url)
+        comfy.stop_after = len(comfy.fractions)
+        with pytest.raises(Stopped):
+            call("Generate", stage=remote, **SMALL)
+        assert server.client.get("/v1/jobs").json()["data"][0]["state"] == "cancelled"

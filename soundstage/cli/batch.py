@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soundstage.cli import process
+from soundstage.cli.naming import PlannedClip
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.cli.request_fields import check_files, request_fields
@@ -26,7 +27,6 @@ from soundstage.cli.telling import failure, spoken_within
 from soundstage.errors import RequestError, SoundstageError
 
 if TYPE_CHECKING:
-    from soundstage.planning.plan import Plan
     from soundstage.request.request import Request
 
 STDIN = "-"
@@ -199,7 +199,7 @@ def _ends_all(error: BaseException) -> bool:
     return False
 
 
-def in_short(planned: Plan) -> str:
+def in_short(planned: PlannedClip) -> str:
     """Return the seed and the beginning of the prompt of a clip."""
     prompt = " ".join(planned.request.prompt.split())
     short = prompt if len(prompt) <= NUM_SHOWN else f"{prompt[:NUM_SHOWN]}..."

@@ -186,7 +186,10 @@ def _of_files(root: Any, path: Keys, command: click.Command) -> Iterator[Default
     for number, file in enumerate(config_files()):
         for default in of_file(root, file, number, path):
             option = keys_of(command).get(default.key)
-            if default.command == path or (
-                not default.command and option is not None and shares(command, default.key)
+            of_group = bool(default.command) and default.command == path[:-1] and option is not None
+            if (
+                default.command == path
+                or of_group
+                or (not default.command and option is not None and shares(command, default.key))
             ):
                 yield default

@@ -60,6 +60,9 @@ class FilePlace:
         *sections, key = keys
         spelled, command = key.replace("_", "-"), self.command(tuple(sections))
         if isinstance(command, click.Group):
+            shared = _of_all(command, spelled)
+            if shared is not None:
+                return shared
             example = f"[{'.'.join(sections)}.{command.list_commands(click.Context(command))[0]}]"
             raise ConfigError(
                 f"{self._found(keys, None).typed} is in [{'.'.join(sections)}], which has several commands; "
@@ -112,3 +115,10 @@ class FilePlace:
         elif has:
             told = f"write it in {' or '.join(f'[{name}]' for name in has)}"
         return f"`soundstage {' '.join(keys[:-1]) or 'generate'}`; {told}"
+
+
+def _of_all(group: click.Group, key: str) -> click.Option | None:
+    """Return the option that all commands of a group have, such as --server of `remote`."""
+    names = group.list_commands(click.Context(group))
+    found = [keys_of(command).get(key) for command in map(group.commands.get, names) if command is not None]
+    return None if None in found or not found else found[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from soundstage.planning.plan import Plan
     from soundstage.rendering.screen import Screen
 
+ELSEWHERE = "soundstage.elsewhere"  # key of a context's meta
 UPSCALE_PROMPT = "A clear, detailed picture."
+
+
+class Elsewhere(Protocol):
+    """Makes a command's clips, or prints their plans where values["plan"] is set."""
+
+    def make(self, prompts: Sequence[str], values: Values, again: Again | None) -> None: ...
+
+    def num_frames(self, prompt: str, values: Values) -> int: ...
+
 
 prompt_argument = click.argument("prompt", help="What the clip shows and sounds like, in English.")
 video_argument = click.argument("video", help="The clip to start from.")
@@ -84,6 +94,10 @@ def plan(prompt: str, **values: Any) -> None:
 
     Example: soundstage plan "A blue cube blinks twice at night." --size 200x130
     """
+    elsewhere = _elsewhere()
+    if elsewhere is not None:
+        elsewhere.make([prompt], {**values, "plan": True}, None)
+        return
     say = _sayer(quiet=False)
     work = planned_clips([prompt], values, say)
     _print_unknown_words(work.stage, prompt, say)
@@ -245,6 +259,10 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
     """
     from soundstage.rendering.screen import Screen
 
+    elsewhere = _elsewhere()
+    if elsewhere is not None:
+        elsewhere.make(prompts, values | fixed, again)
+        return
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     values = values | fixed
@@ -320,6 +338,12 @@ def _saved(done: soundstage.Done, result: Results, times: RunTimes, screen: Scre
     return saved
 
 
+def _elsewhere() -> Elsewhere | None:
+    """Return what makes the command's clips in place of this machine, such as a server."""
+    found: Elsewhere | None = click.get_current_context().meta.get(ELSEWHERE)
+    return found
+
+
 def _sayer(*, quiet: bool) -> Callable[[str], None]:
     """Return what prints a line for people on standard error, or nothing."""
     return (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
@@ -343,7 +367,11 @@ def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:
     timed = [{"at", "frame"} & guide_fields(text, "IMAGE").keys() for text in images]
     if any(timed) or len(images) == 1:
         return images
-    last = planned_clips([prompt], values | {"seed": 0}, lambda _: None).plans[0].num_frames - 1
+    values, elsewhere = values | {"seed": 0}, _elsewhere()
+    if elsewhere is None:
+        last = planned_clips([prompt], values, lambda _: None).plans[0].num_frames - 1
+    else:
+        last = elsewhere.num_frames(prompt, values) - 1
     frames = [round(last * i / (len(images) - 1)) for i in range(len(images))]
     return [_at_frame(text, frame) for text, frame in zip(images, frames, strict=True)]
 

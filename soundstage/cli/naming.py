@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from soundstage.errors import MediaError, RequestError, listed
 
 if TYPE_CHECKING:
-    from soundstage.planning.plan import Plan
+    from soundstage.request.request import Request
 
 FIELDS = ("prompt", "seed", "index", "recipe")
 EXAMPLE = "out/{index:02}-{prompt}-{seed}.mp4"
 MAX_SLUG = 40  # letters
+
+
+class PlannedClip(Protocol):
+    """The part of a plan that a clip's name needs; the plan is this machine's or a server's.
+
+    num_shown: frames, of which one in `thin` is kept.
+    """
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def num_shown(self) -> int: ...
+
+    @property
+    def thin(self) -> int: ...
+
+    @property
+    def modalities(self) -> Collection[str]: ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +47,7 @@ class Place:
     path: Path | None
 
 
-def places(output: str | None, plans: Sequence[Plan]) -> list[Place]:
+def places(output: str | None, plans: Sequence[PlannedClip]) -> list[Place]:
     """Return the place of each clip, by what --output names. Raises RequestError where it names none."""
     if output == "":
         raise RequestError("--output is empty; give a file, a folder or a template, or leave it out")
@@ -62,7 +81,7 @@ def slug(text: str) -> str:
     return name or "clip"
 
 
-def _filled(template: str, planned: Plan, index: int) -> str:
+def _filled(template: str, planned: PlannedClip, index: int) -> str:
     """Return a template with the values of a clip in place of its fields."""
     request = planned.request
     recipe = slug(Path(request.recipe).stem)

@@ -33,6 +33,7 @@ COMMAND_GROUPS = {
     "keys": "soundstage.cli.keys",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
+    "remote": "soundstage.cli.remote",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
     "studio": "soundstage.cli.studio",

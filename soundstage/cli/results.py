@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soundstage.cli.naming import made_folder, places, slug
+from soundstage.cli.naming import PlannedClip, made_folder, places, slug
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from soundstage.clip import Clip
-    from soundstage.planning.plan import Plan
 
 COMPARISON = "contact-sheet.png"  # of several clips
 
@@ -144,7 +143,7 @@ class Comparison:
 
 
 @contextmanager
-def all_results(plans: Sequence[Plan], values: Values) -> Iterator[tuple[list[Results], Comparison]]:
+def all_results(plans: Sequence[PlannedClip], values: Values) -> Iterator[tuple[list[Results], Comparison]]:
     """Reserve the names of all clips of a command, and of the sheet that compares several."""
     many, sheet, force = len(plans) > 1, bool(values.get("contact_sheet")), bool(values["force"])
     with ExitStack() as stack:
@@ -157,13 +156,13 @@ def all_results(plans: Sequence[Plan], values: Values) -> Iterator[tuple[list[Re
         yield named, Comparison(folder if many and sheet else None, force=force)
 
 
-def check_formats(plans: Sequence[Plan], values: Values) -> None:
+def check_formats(plans: Sequence[PlannedClip], values: Values) -> None:
     """Raise MediaError for an ending, a codec or a quality that a clip cannot be written in."""
     for planned, place in zip(plans, places(values["output"], plans), strict=True):
         _asked(planned, values, place.path, place.folder)
 
 
-def check_results(plans: Sequence[Plan], values: Values) -> None:
+def check_results(plans: Sequence[PlannedClip], values: Values) -> None:
     """Raise what `all_results` raises for names that are taken or cannot be written. Makes no folder."""
     for planned, place in zip(plans, places(values["output"], plans), strict=True):
         asked = _asked(planned, values, place.path, place.folder)
@@ -173,7 +172,7 @@ def check_results(plans: Sequence[Plan], values: Values) -> None:
 
 
 @contextmanager
-def results(planned: Plan, values: Values, folder: Path) -> Iterator[Results]:
+def results(planned: PlannedClip, values: Values, folder: Path) -> Iterator[Results]:
     """Reserve names for what a run will make; a name that is not used is free again after the block.
 
     folder: where a name is looked for if no output is given.
@@ -196,7 +195,7 @@ def results(planned: Plan, values: Values, folder: Path) -> Iterator[Results]:
         yield Results(given or reserved.path, reserved, sheet, force, coding)
 
 
-def _asked(planned: Plan, values: Values, given: Path | None, folder: Path) -> Output:
+def _asked(planned: PlannedClip, values: Values, given: Path | None, folder: Path) -> Output:
     """Return how a clip is written: to the given name, or one in a folder. Raises MediaError."""
     num_frames = _num_frames(planned)
     if given is not None and not given.suffix:
@@ -209,7 +208,7 @@ def _asked(planned: Plan, values: Values, given: Path | None, folder: Path) -> O
 
 
 def _coding(values: Values) -> dict[str, Any]:
-    return {name: values[name] for name in ("quality", "codec")}
+    return {name: values.get(name) for name in ("quality", "codec")}
 
 
 def _unused(asked: Output, num_frames: int) -> Reserved:
@@ -223,11 +222,11 @@ def _unused(asked: Output, num_frames: int) -> Reserved:
         raise MediaError(f"{error}, or add --force to replace it") from error
 
 
-def _num_frames(planned: Plan) -> int:
+def _num_frames(planned: PlannedClip) -> int:
     """Return the number of frames that a clip will have; 0 for sound alone."""
     return math.ceil(planned.num_shown / planned.thin) if "video" in planned.modalities else 0
 
 
-def _stem(planned: Plan) -> str:
+def _stem(planned: PlannedClip) -> str:
     """Return a name made from the prompt's first words and the seed."""
     return f"{slug(planned.request.prompt)}-{planned.request.seed}"

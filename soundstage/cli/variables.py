@@ -21,6 +21,8 @@ OWN: dict[str, Variable] = {
     "SOUNDSTAGE_CACHE": Variable("FOLDER, off", "where encoded prompts and inputs are kept"),
     "SOUNDSTAGE_TAKES": Variable("FOLDER, off", "where finished windows of long takes are kept"),
     "SOUNDSTAGE_FAST_PATHS": Variable("auto, off", "leave out fast paths of the processor and the GPU"),
+    "SOUNDSTAGE_SERVER": Variable("URL", "server that `remote`, `mcp` and ss.Client call"),
+    "SOUNDSTAGE_KEY": Variable("KEY", "key for that server"),
     "SOUNDSTAGE_TRAINING": Variable("FOLDER", "where the training of nano keeps its states"),
 }
 # Those of other programs and of the system.

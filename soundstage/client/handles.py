@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soundstage.client.effects import NextBytes, OpenStream, ServerCall, Talk
-from soundstage.client.talk import SILENCE_S, ServerTalk
+from soundstage.client.talk import SILENCE_S, ServerTalk, suffix_of
 from soundstage.clip import Clip
 from soundstage.jobs.states import FINAL
 from soundstage.jobs.views import Asset, Job, JobEvent, JobProgress
@@ -35,6 +35,12 @@ class KnownJob:
     def seed(self) -> int | None:
         """Return the seed that the clip is made with."""
         return self.job.seed
+
+    @property
+    def suffix(self) -> str:
+        """Return the ending of the clip's file, as far as it is known."""
+        clip = None if self.job.result is None else self.job.result.clip
+        return suffix_of(self.job) if clip is None else suffix_of(self.job, clip)
 
     def _hear(self, event: JobEvent) -> None:
         if event.progress is not None:

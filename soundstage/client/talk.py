@@ -200,7 +200,7 @@ class ServerTalk:
         asset = _clip_of(job)
         folder = new_folder()
         try:
-            path = folder / f"clip{_suffix(asset, job)}"
+            path = folder / f"clip{suffix_of(job, asset)}"
             yield from self.download(asset.url, path, asset.sha256)
             clip: Clip = yield SlowWork(lambda: ReceivedClip.of_file(path, folder))
         except BaseException:
@@ -212,7 +212,7 @@ class ServerTalk:
         """Write the clip of a job to a file. Raises MediaError for another ending than its own."""
         check_job(job)
         asset = _clip_of(job)
-        suffix = _suffix(asset, job)
+        suffix = suffix_of(job, asset)
         if path.suffix.lower() != suffix:
             raise MediaError(
                 f"output is {path}, and the clip of {job.id} is a {suffix} file; end the name so"
@@ -329,7 +329,7 @@ def _clip_of(job: Job) -> Asset:
     return job.result.clip
 
 
-def _suffix(asset: Asset, job: Job) -> str:
-    """Return the ending of a clip's file."""
-    name = Path(asset.name or "").suffix.lower()
+def suffix_of(job: Job, asset: Asset | None = None) -> str:
+    """Return the ending of a clip's file. asset: that file, where it is there."""
+    name = Path((asset and asset.name) or "").suffix.lower()
     return name or f".{job.format or 'mp4'}"

@@ -48,6 +48,7 @@ NOT_RUN = {
     "docs/client.md": "runs in test_client.py, against one server",
     "docs/server.md": "runs in test_server_command.py, against one server",
     "soundstage serve": "runs until it is stopped; test_server_command.py starts one",
+    "soundstage remote": "calls a server; test_remote.py runs the commands against one",
     "soundstage keys revoke": "names a key by its id; test_server_command.py revokes one",
     "soundstage generate --recipe pro --checkpoint-path": "names a 22B checkpoint, its LoRA and upsampler",
     "soundstage bench": "builds blocks of the 22B model and times them for minutes",

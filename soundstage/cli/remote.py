@@ -1,0 +1,260 @@
+"""`soundstage remote`: the making commands and the jobs of a server."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soundstage.cli import log, making
+from soundstage.cli.parameters import SETTINGS, Ordered, as_json
+from soundstage.cli.printing import json_text, print_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from soundstage.client.client import Client
+    from soundstage.jobs.views import Job, JobEvent
+
+LEFT_OUT = ("model", "residency", "weights", "dtype", "memory", "preview", "quality", "codec")
+PROMPT_LETTERS = 50
+id_argument = click.argument("id", help="The id of a job, such as job_...")
+
+
+def server_options() -> list[click.Option]:
+    """Return the options that say which server is meant."""
+    return [
+        click.Option(
+            ["--server"],
+            metavar="URL",
+            help="Address of the server, such as http://127.0.0.1:8765. [default: SOUNDSTAGE_SERVER]",
+        ),
+        click.Option(["--key"], metavar="KEY", help="A key of the server's. [default: SOUNDSTAGE_KEY]"),
+    ]
+
+
+class RemoteCommand(click.Command):
+    """A command about a server."""
+
+    def __init__(self, *args: Any, **words: Any) -> None:
+        super().__init__(*args, **words)
+        self.params += server_options()
+
+
+class RemoteGroup(Ordered):
+    """The group; its commands are about a server."""
+
+    command_class = RemoteCommand
+
+
+@click.group("remote", cls=RemoteGroup, no_args_is_help=True, context_settings=SETTINGS)
+def app() -> None:
+    """Make clips on a server, and see to its jobs.
+
+    Example: soundstage remote generate "A red ball bounces." --server http://127.0.0.1:8765 -o ball.mp4
+    """
+
+
+def add_making(command: click.Command) -> None:
+    """Add a making command whose clips a server makes."""
+    logged = {param.name for param in log.options()}  # every command gets these when it is named
+    own = [param for param in command.params if param.name not in {*LEFT_OUT, *logged}]
+    own.append(click.Option(["--model"], metavar="NAME", help="Use this model of the server's."))
+    if command.name != "plan":
+        detach = "Queue the clip, print the job's id, and do not wait for it."
+        own.append(click.Option(["--detach"], is_flag=True, default=False, help=detach))
+        own.append(click.Option(["--label"], metavar="WORD", help="Give the job this label."))
+    made_here = command.callback
+    assert made_here is not None
+
+    def callback(**values: Any) -> None:
+        from soundstage.cli.remote_making import Remote
+
+        click.get_current_context().meta[making.ELSEWHERE] = Remote(values)
+        made_here(**values)
+
+    text = (command.help or "").replace("Example: soundstage ", "Example: soundstage remote ")
+    copy = type(command)(command.name, params=[*own, *server_options()], callback=callback, help=text)
+    app.add_command(copy)
+
+
+for making_command in making.COMMANDS:
+    if making_command.name != "recipes":
+        add_making(making_command)
+
+
+def client_of(values: dict[str, Any]) -> Client:
+    """Return a client of the server that a command names."""
+    from soundstage.client.client import Client
+
+    return Client(values.get("server"), values.get("key"))
+
+
+@app.command("jobs")
+@click.option("--state", metavar="STATE", help="Only those in this state, such as queued or succeeded.")
+@click.option("--label", metavar="WORD", help="Only those with this label.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many.")
+@as_json
+def jobs(state: str | None, label: str | None, limit: int, as_json: bool, **where: Any) -> None:
+    """List jobs, the newest first.
+
+    Example: soundstage remote jobs --state queued
+    """
+    with client_of(where) as client:
+        found = client.jobs(state=state, label=label, limit=limit).data
+    if as_json:
+        print(json_text([job.model_dump(mode="json") for job in found], indent=2))
+        return
+    for job in found:  # no table: an id that is cut or broken cannot be copied
+        print(_line(job))
+
+
+@app.command("show")
+@id_argument
+@as_json
+def show(id: str, as_json: bool, **where: Any) -> None:
+    """Print what a server knows of a job.
+
+    Example: soundstage remote show job_abcdefghijklmnopqrstuvwxyz
+    """
+    with client_of(where) as client:
+        job = client.job(id).job
+    if as_json:
+        print(json_text(job.model_dump(mode="json"), indent=2))
+        return
+    for name, value in _facts(job):
+        print(f"{name:9} {value}")
+
+
+@app.command("cancel")
+@click.argument("id", nargs=-1, required=True, help="The ids of jobs.")
+def cancel(id: tuple[str, ...], **where: Any) -> None:
+    """Cancel jobs that wait or are made, and print the state of each.
+
+    Example: soundstage remote cancel job_abcdefghijklmnopqrstuvwxyz
+    """
+    with client_of(where) as client:
+        for one in id:
+            handle = client.job(one)
+            handle.cancel()
+            print(f"{one} {handle.job.state}")
+
+
+@app.command("get")
+@id_argument
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write to this file. [default: the job's id]"
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def get(id: str, output: Path | None, force: bool, **where: Any) -> None:
+    """Wait for the clip of a job, write it to a file, and print the path.
+
+    Ctrl-C stops the waiting; the job goes on.
+
+    Example: soundstage remote get job_abcdefghijklmnopqrstuvwxyz -o ball.mp4
+    """
+    from soundstage.client.bars import RemoteBars
+
+    with client_of(where) as client:
+        handle = client.job(id)
+        if not handle.done():
+            with RemoteBars(handle.job) as bars:
+                for event in handle:
+                    bars.show(event)
+        print(handle.save(output or Path(f"{id}{handle.suffix}"), overwrite=force))
+
+
+@app.command("models")
+@as_json
+def models(as_json: bool, **where: Any) -> None:
+    """List the models of a server.
+
+    Example: soundstage remote models
+    """
+    with client_of(where) as client:
+        _print_records(client.models(), ("id", "description"), as_json)
+
+
+@app.command("loras")
+@as_json
+def loras(as_json: bool, **where: Any) -> None:
+    """List the LoRAs that a server knows by name.
+
+    Example: soundstage remote loras
+    """
+    with client_of(where) as client:
+        _print_records(client.loras(), ("name", "bytes"), as_json)
+
+
+@app.command("recipes")
+@as_json
+def recipes(as_json: bool, **where: Any) -> None:
+    """List the recipes of a server.
+
+    Example: soundstage remote recipes
+    """
+    with client_of(where) as client:
+        _print_records(client.recipes(), ("name", "summary"), as_json)
+
+
+@app.command("watch")
+@click.argument("id", required=False, help="The id of a job. [default: all jobs]")
+@as_json
+def watch(id: str | None, as_json: bool, **where: Any) -> None:
+    """Print events as they happen: of a job until it has ended, or of all jobs until Ctrl-C.
+
+    Example: soundstage remote watch
+    """
+    with client_of(where) as client:
+        for event in client.events() if id is None else client.job(id):
+            if as_json:
+                print(event.model_dump_json(exclude_none=True), flush=True)
+            else:
+                clock = time.strftime("%H:%M:%S", time.localtime(event.at))
+                print(f"{clock} {event.job_id} {event_text(event)}", flush=True)
+
+
+def event_text(event: JobEvent) -> str:
+    """Return an event in words."""
+    if event.progress is not None:
+        now = event.progress
+        step = f" {now.step}/{now.num_steps}" if now.num_steps else ""
+        return f"{now.fraction:.0%} {now.phase}{step}"
+    if event.error is not None:
+        return f"{event.state}: {event.error.message}"
+    return event.message or event.state or event.type
+
+
+def _line(job: Job) -> str:
+    what = "" if job.plan is None else f"{job.plan.size[0]}x{job.plan.size[1]}, {job.plan.duration_s:.3g} s"
+    prompt = " ".join(str(job.request.get("prompt", "")).split())
+    short = prompt if len(prompt) <= PROMPT_LETTERS else f"{prompt[:PROMPT_LETTERS]}..."
+    return f"{job.id}  {job.state:11} {job.progress.fraction:4.0%}  {what}  {short}"
+
+
+def _facts(job: Job) -> Iterable[tuple[str, Any]]:
+    yield "state", job.state
+    yield "progress", f"{job.progress.fraction:.0%} {job.progress.phase}"
+    for name in ("position", "eta_s", "model", "label", "seed"):
+        if getattr(job, name) is not None:
+            yield name, getattr(job, name)
+    if job.plan is not None:
+        yield "plan", job.plan.summary
+    for name, value in job.request.items():
+        yield name, value
+    for warning in job.warnings:
+        yield "notice", warning
+    if job.error is not None:
+        yield "error", job.error.message
+
+
+def _print_records(found: list[dict[str, Any]], names: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json_text(found, indent=2))
+    elif found:
+        print_rows(names, (tuple(str(record.get(name, "")) for name in names) for record in found))
+    else:
+        print("none", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""`soundstage remote` against a true server in this process: the making commands, and those about jobs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import soundstage as ss
+from soundstage.cli.program import app
+from tests.examples import ROOT
+from tests.serving import Server, serving
+
+PROMPT = "A red ball bounces."
+SMALL = ("--size", "64x64", "--frames", "9", "--steps", "2")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with serving(tmp_path_factory.mktemp("served"), work=True) as running:
+        yield running
+
+
+@pytest.fixture
+def remote(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOUNDSTAGE_SERVER", server.url)
+    monkeypatch.setenv("SOUNDSTAGE_CONFIG", "off")
+    return lambda *words: CliRunner().invoke(app, ["remote", *words])
+
+
+def succeeded(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_generate_makes_clips_on_the_server_and_saves_its_files(remote: Any, server: Server) -> None:
+    Image.new("RGB", (64, 64)).save("door.png")
+    told = remote("generate", PROMPT, "--image", "door.png:0.5", "--seed", "3", "-o", "ball.mp4", *SMALL)
+    assert succeeded(told) == "ball.mp4\n"
+    assert "9 frames of 64x64" in told.stderr
+    with ss.Client(server.url) as client:
+        job = client.jobs(limit=1).data[0]
+        assert job.request["seed"] == 3
+        assert job.request["guides"][0]["strength"] == 0.5
+        assert job.result is not None
+        assert job.result.clip is not None
+        assert Path("ball.mp4").stat().st_size == job.result.clip.bytes
+    again = remote("generate", PROMPT, "-o", "ball.mp4", *SMALL)
+    assert again.exit_code == 2
+    assert "add --force" in again.stderr
+    lines = succeeded(
+        remote("generate", PROMPT, "--seeds", "1-2", "--json", "-o", "out/", *SMALL)
+    ).splitlines()
+    assert [json.loads(line).get("index") for line in lines] == [1, 2, None]
+    assert len(list(Path("out").iterdir())) == 2
+
+
+def test_options_of_all_making_commands_reach_the_server(remote: Any, server: Server) -> None:
+    ss.Clip.open(saved(remote, "ball.mp4")).save("copy.mp4")
+    succeeded(remote("retake", "ball.mp4", "0.1-0.2", PROMPT, "--steps", "2", "-o", "retake.mp4"))
+    with ss.Client(server.url) as client:
+        source = client.jobs(limit=1).data[0].request["source"]
+        assert source["regenerate"] == [{"start_s": 0.1, "end_s": 0.2}]
+        assert source["video"].startswith("asset:")
+        Image.new("RGB", (64, 64)).save("a.png")
+        succeeded(remote("keyframe", PROMPT, "a.png", "a.png", "--detach", "--label", "keys", *SMALL))
+        guides = client.jobs(label="keys").data[0].request["guides"]
+        assert [guide["frame"] for guide in guides] == [0, 8]
+    assert "64x64" in succeeded(remote("plan", PROMPT, *SMALL))
+    assert json.loads(succeeded(remote("generate", PROMPT, "--plan", "--json", *SMALL)))["num_frames"] == 9
+
+
+def saved(remote: Any, name: str) -> str:
+    return succeeded(remote("generate", PROMPT, "-o", name, *SMALL)).strip()
+
+
+def test_jobs_are_listed_shown_fetched_watched_and_cancelled(remote: Any) -> None:
+    id = succeeded(remote("generate", PROMPT, "--detach", *SMALL)).strip()
+    assert id.startswith("job_")
+    assert succeeded(remote("get", id, "-o", "got.mp4")) == "got.mp4\n"
+    assert Path("got.mp4").stat().st_size > 0
+    assert remote("get", id, "-o", "got.mp4").exit_code == 2
+    assert id in succeeded(remote("jobs"))
+    assert json.loads(succeeded(remote("jobs", "--json", "--limit", "1")))[0]["id"] == id
+    assert "succeeded" in succeeded(remote("show", id))
+    assert "succeeded" in succeeded(remote("watch", id))
+    assert succeeded(remote("cancel", id)) == f"{id} succeeded\n"
+    assert "nano" in succeeded(remote("models"))
+    assert "single" in succeeded(remote("recipes"))
+    assert succeeded(remote("loras")) == ""
+
+
+def test_refusals_name_options_and_the_server(remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = remote("generate", PROMPT, "--steps", "0")
+    assert wrong.exit_code == 2
+    assert "--steps" in wrong.stderr
+    wrong = remote("generate", PROMPT, "--recipe", "none-such")
+    assert wrong.exit_code == 2
+    assert "none-such" in wrong.stderr
+    away = remote("jobs", "--server", "http://127.0.0.1:9")
+    assert away.exit_code == 2
+    assert "http://127.0.0.1:9 cannot be reached" in away.stderr
+    monkeypatch.delenv("SOUNDSTAGE_SERVER")
+    assert "set $SOUNDSTAGE_SERVER" in remote("jobs").stderr
+
+
+def test_the_server_may_stand_in_a_config_file(
+    remote: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOUNDSTAGE_SERVER")
+    file = tmp_path / "config.toml"
+    file.write_text(f'[remote]\nserver = "{server.url}"\n')
+    monkeypatch.setenv("SOUNDSTAGE_CONFIG", str(file))
+    assert "nano" in succeeded(remote("models"))
+    file.write_text('[remote]\nfoo = "x"\n')
+    assert "several commands" in remote("models").stderr
+
+
+def test_the_commands_of_the_page_run(remote: Any) -> None:
+    Image.new("RGB", (64, 64)).save("door.png")
+    page = (ROOT / "docs" / "client.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("soundstage remote")]
+    assert len(commands) == 5
+    for command in commands:
+        words = shlex.split(command)[2:]
+        succeeded(remote(*words))

@@ -29,6 +29,8 @@ ORDER: list[set[str]] = [
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
     {"client", "server", "studio"},
+    {"client", "server"},
+    {"assistants"},
     {"cli"},
     {"__main__"},
 ]

@@ -31,6 +31,7 @@ COMMAND_GROUPS = {
     "examples": "soundstage.cli.examples",
     "import-workflow": "soundstage.cli.workflow",
     "keys": "soundstage.cli.keys",
+    "mcp": "soundstage.cli.mcp",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
     "remote": "soundstage.cli.remote",

@@ -29,7 +29,6 @@ ORDER: list[set[str]] = [
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
     {"client", "server", "studio"},
-    {"client", "server"},
     {"assistants"},
     {"cli"},
     {"__main__"},

@@ -1,4 +1,4 @@
-"""What makes an assistant's clips: an engine in this process, or a server. Both with the same words."""
+"""Makers of an assistant's clips, an engine in this process or a server, with the same words."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class AssistantJob(Protocol):
     def progress(self) -> AsyncIterator[Progress]: ...
 
 
-class ClipMaker(Protocol):
-    """What makes clips and knows of models."""
+class AssistantMaker(Protocol):
+    """Makes clips, and knows of models."""
 
     async def plan(self, fields: Told) -> Told: ...
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
-from soundstage.assistants.makers import AssistantJob, ClipMaker, kept_path, sentence
+from soundstage.assistants.makers import AssistantJob, AssistantMaker, kept_path, sentence
 from soundstage.errors import SoundstageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ PROMPTING = """Prompts in English, in plain sentences in the present tense.
 """
 
 
-def mcp_server(maker: ClipMaker, folder: Path) -> MCPServer[Any]:
+def mcp_server(maker: AssistantMaker, folder: Path) -> MCPServer[Any]:
     """Return a server whose clips are written into a folder."""
     server: MCPServer[Any] = MCPServer("soundstage", instructions=INSTRUCTIONS, log_level="WARNING")
     tools = AssistantTools(maker, folder)
@@ -75,7 +75,7 @@ def request_fields() -> dict[str, Any]:
 class AssistantTools:
     """The tools. Their docstrings are what an assistant reads."""
 
-    def __init__(self, maker: ClipMaker, folder: Path) -> None:
+    def __init__(self, maker: AssistantMaker, folder: Path) -> None:
         self._maker, self._folder = maker, folder
 
     async def plan(self, prompt: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:

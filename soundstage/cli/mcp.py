@@ -34,10 +34,10 @@ def app(output: Path, model: str | None, server: str | None, key: str | None, ht
         from soundstage.assistants.tools import mcp_server
     except ImportError:
         raise MissingExtraError("mcp", "soundstage mcp") from None
-    from soundstage.assistants.makers import ClipMaker, LocalMaker, RemoteMaker
+    from soundstage.assistants.makers import AssistantMaker, LocalMaker, RemoteMaker
 
     remote = server or os.environ.get("SOUNDSTAGE_SERVER")
-    maker: ClipMaker = RemoteMaker(remote, key, model) if remote else LocalMaker(model or "nano")
+    maker: AssistantMaker = RemoteMaker(remote, key, model) if remote else LocalMaker(model or "nano")
     made = mcp_server(maker, output)
     if http is None:
         made.run("stdio")

@@ -22,12 +22,15 @@ import numpy as np
 from soundstage.clip import Clip
 from soundstage.engine import load
 from soundstage.errors import RequestError
+from soundstage.jobs.limits import Limits
+from soundstage.jobs.service import Jobs
 from soundstage.planning.placement import Choice
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, Notice, Phase, Preview, Step
 from soundstage.request.request import Request
 
 STEP_VARIABLE = "QUICK_STEP_S"  # seconds of a step, for those who start a process
+LEASE_VARIABLE = "QUICK_LEASE_S"  # how long a worker may be silent; deaths of workers then cost no try
 FILE = "quick.json"
 
 
@@ -122,6 +125,10 @@ def main() -> None:
     from soundstage.jobs import worker
     from soundstage.server import command
 
+    if LEASE_VARIABLE in os.environ:
+        lease_s = float(os.environ[LEASE_VARIABLE])
+        limits = Limits(lease_s=lease_s, renew_s=lease_s / 6, lost_retries=10**6)
+        Jobs.open.__func__.__kwdefaults__["limits"] = limits  # type: ignore[attr-defined]
     worker.load_engine = QuickEngine  # type: ignore[assignment]
     command.PROGRAM = "tests.quick_engine"
     command_line.run()

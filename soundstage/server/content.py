@@ -33,7 +33,6 @@ class AssetFile(FileResponse):
                 "etag": f'"{asset.sha256}"',
                 "cache-control": CACHE,
                 "content-security-policy": POLICY,
-                "cross-origin-resource-policy": "same-origin",
             },
         )
 

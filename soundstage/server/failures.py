@@ -44,6 +44,10 @@ class WrongType(SoundstageError):
     """A body in a form that the server does not read."""
 
 
+class SlowBody(SoundstageError):
+    """A body that does not come in time."""
+
+
 class StaleTicket(SoundstageError):
     """A ticket that has run out, or that is for something else."""
 
@@ -53,6 +57,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (Unauthorized, 401, "unauthorized"),
     (StaleTicket, 403, "stale_ticket"),
     (BadCall, 400, "malformed"),
+    (SlowBody, 408, "too_slow"),
     (WrongType, 415, "wrong_type"),
     (jobs_errors.Forbidden, 403, "forbidden"),
     (jobs_errors.NotFound, 404, "not_found"),

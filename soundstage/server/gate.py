@@ -5,6 +5,7 @@ One ASGI layer, so that a body is counted while it comes and no call is read for
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -19,14 +20,13 @@ from soundstage.jobs.errors import TooLarge
 from soundstage.jobs.service import Jobs
 from soundstage.server import access, safety
 from soundstage.server.dialect import Dialect, shape_of
-from soundstage.server.failures import BadCall, HttpFailure, defect, failure_of
+from soundstage.server.failures import BadCall, HttpFailure, SlowBody, defect, failure_of
 from soundstage.server.logs import told
 from soundstage.server.metrics import Calls
 from soundstage.server.settings import ServerSettings
 
 log = logging.getLogger("soundstage.server")
 UPLOADS = ("/v1/uploads", "/v1/workers/")  # paths whose bodies are files; they count bytes themselves
-HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}  # of every answer
 
 
 class Gate:
@@ -48,7 +48,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = _Call(scope, receive, send)
+        call = _Call(scope, receive, send, safety.headers_of(scope, self._settings))
         scope.setdefault("state", {})["request_id"] = call.id
         try:
             self._check(scope, call.headers)
@@ -126,7 +126,7 @@ def _route(scope: Scope) -> str:
 class _Call:
     """One call: its body is counted while it comes, and the status of its answer is kept."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, more: dict[str, str]) -> None:
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
         self.headers = Headers(scope=scope)
@@ -134,7 +134,8 @@ class _Call:
         self.limit = 0
         self.refusal: Exception | None = None
         self._came = 0
-        self._receive, self._send = receive, send
+        self._has_ended = False
+        self._receive, self._send, self._more = receive, send, more
 
     async def receive(self) -> Message:
         """Return the next message; raises TooLarge once more bytes came than may."""
@@ -142,10 +143,25 @@ class _Call:
         stated_bytes = int(stated[:20]) if stated.isdecimal() else 0
         if self._came == 0 and stated_bytes > self.limit:
             self._refuse()
-        message = await self._receive()
+        message = await self._next()
         self._came += len(message.get("body", b""))
         if self._came > self.limit:
             self._refuse()
+        return message
+
+    async def _next(self) -> Message:
+        """Return the next message; raises SlowBody where the body does not come in time."""
+        if self._has_ended:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), safety.BODY_PAUSE_S)
+        except TimeoutError:
+            message = {}
+        took = time.monotonic() - self.began
+        if not message or (took > safety.BODY_PAUSE_S and self._came / took < safety.BODY_BYTES_S):
+            self.refusal = SlowBody("the body comes too slowly; send it again over a better line")
+            raise self.refusal
+        self._has_ended = not message.get("more_body", False)
         return message
 
     def _refuse(self) -> NoReturn:
@@ -158,7 +174,7 @@ class _Call:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             have = {name.lower() for name, _ in message.get("headers", ())}
-            more = {**HEADERS, "x-request-id": self.id}
+            more = {**self._more, "x-request-id": self.id}
             new = [
                 (name.encode(), value.encode()) for name, value in more.items() if name.encode() not in have
             ]

@@ -14,10 +14,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from soundstage.errors import RequestError
+from soundstage.server.connections import HEAD_BYTES, TimedProtocol
 
 BACKLOG = 2048  # connections that wait to be taken
 END_S = 10  # for answers under way when the server ends
 KEEP_ALIVE_S = 30
+MAX_CONNECTIONS = 4000  # at once; more get 503
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -64,6 +66,9 @@ class Serving(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=END_S,
                 ws="none",
+                http=TimedProtocol,
+                h11_max_incomplete_event_size=HEAD_BYTES,
+                limit_concurrency=MAX_CONNECTIONS,
             )
         )
         self._drain, self._hurry = drain, hurry

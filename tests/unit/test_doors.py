@@ -28,6 +28,7 @@ IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}  # of distributions that are 
 UNDECLARED = {
     "triton": "comes with PyTorch for CUDA, and the fast paths do without it",
     "starlette": "comes with FastAPI, which is made of it",
+    "h11": "comes with uvicorn, whose protocol it is",
 }
 
 # Methods that other libraries call, with who does.
@@ -49,6 +50,9 @@ HOOKS = {
     "shell_complete": "click.Parameter",
     "_repr_html_": "Jupyter",
     "main": "click.Group, at a call",
+    "connection_made": "asyncio.Protocol",
+    "connection_lost": "asyncio.Protocol",
+    "data_received": "asyncio.Protocol",
     "json": "fastapi, of a request",
     "get_route_handler": "fastapi.APIRoute",
     "capture_signals": "uvicorn.Server",

@@ -8,6 +8,7 @@ import hmac
 import io
 import json
 import logging
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from soundstage.errors import RequestError
-from soundstage.server import logs, supervisor, webhooks
+from soundstage.server import connections, logs, safety, supervisor, webhooks
 from soundstage.server.command import check_exposed
 from soundstage.server.settings import ServerSettings, digest
 from soundstage.server.supervisor import Supervisor
@@ -234,3 +235,54 @@ def test_a_worker_that_ends_is_started_again_until_the_server_ends(
     time.sleep(0.1)
     assert count.read_text() == before
     assert len(set(ended)) == len(ended) == len(before)  # each process is told of by an id of its own
+
+
+# --- what browsers are told, and slow clients ----------------------------------------------------------
+
+
+def test_every_answer_tells_browsers_to_run_nothing_and_keep_nothing(server: Server) -> None:
+    for path in ("/healthz", "/v1/jobs", "/nowhere"):
+        headers = server.client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "frame-ancestors 'self'" in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_a_picture_of_another_sites_page_is_refused_and_a_link_followed(server: Server) -> None:
+    asked = {**bearer(GIVEN), "sec-fetch-site": "cross-site"}
+    assert server.client.get("/v1/me", headers={**asked, "sec-fetch-mode": "no-cors"}).status_code == 403
+    assert server.client.get("/v1/me", headers={**asked, "sec-fetch-mode": "navigate"}).status_code == 200
+
+
+def test_a_head_that_does_not_come_ends_the_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.2)
+    address = server.url.removeprefix("http://").split(":")
+    for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost: 127"):
+        with socket.create_connection((address[0], int(address[1])), timeout=20) as line:
+            line.sendall(sent)
+            assert line.recv(100) == b""
+
+
+def test_a_body_that_does_not_come_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safety, "BODY_PAUSE_S", 0.2)
+    before = set(server.jobs.tmp.iterdir())
+
+    def slow() -> Iterator[bytes]:
+        yield b"\x89PNG"
+        for _ in range(12):
+            time.sleep(0.1)
+            yield b""
+        yield b"end"
+
+    answer = server.client.post("/v1/uploads?name=a.png", content=slow(), headers=bearer(GIVEN))
+    assert answer.status_code == 408
+    assert set(server.jobs.tmp.iterdir()) == before
+
+
+def test_a_head_that_is_too_large_is_refused(server: Server) -> None:
+    answer = server.client.get("/healthz", headers={"x-long": "a" * 300_000})
+    assert answer.status_code == 400

@@ -50,8 +50,6 @@ class ServerSettings:
     """How long an address of a clip that needs no key works."""
     ping_s: float = 15.0
     """Seconds between two comments that keep a stream of events open."""
-    log_prompts: bool = False
-    """Whether prompts are logged."""
 
     @property
     def is_loopback(self) -> bool:

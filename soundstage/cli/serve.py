@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,6 +115,8 @@ def app(**values: Any) -> None:
 
     Example: soundstage serve --port 9000 --model nano
     """
+    place = f"port {values['port']}" if values["port"] else "a free port"
+    print(f"starting a server on {values['host']}, {place} ...", file=sys.stderr)  # loading takes a second
     serve(values, lambda url, greeting: print(greeting, flush=True))
 
 

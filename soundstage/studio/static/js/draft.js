@@ -4,7 +4,7 @@ import { useEffect, useState } from "./lib.js";
 
 const NAME = "soundstage.draft";
 export const EXAMPLE = "A red ball drops onto a wooden floor, bouncing three times.";
-const FIRST = { request: { prompt: EXAMPLE, duration_s: 2 }, run: { previews: true }, files: {}, open: null };
+const FIRST = { request: { prompt: EXAMPLE }, run: { previews: true }, files: {}, open: null };
 
 const watchers = new Set();
 let draft = held();

@@ -68,7 +68,7 @@ function Card({ job, chosen, onChoose }) {
       onPointerDown=${(event) => { touched.current = event.pointerType === "touch"; }}
       onPointerEnter=${(event) => event.pointerType !== "touch" && setPlaying(true)} onPointerLeave=${(event) => event.pointerType !== "touch" && setPlaying(false)}
       onFocus=${(event) => event.target.matches(":focus-visible") && setPlaying(true)} onBlur=${() => setPlaying(false)}>
-      <${LiveThumbnail} asset=${clip} label="" playing=${playing} />
+      <${LiveThumbnail} asset=${clip} poster=${job.result.poster} label="" playing=${playing} />
       ${clip.duration_s && html`<span class="clip-time">${clock(clip.duration_s)}</span>`}
       ${clip.has_sound && html`<span class="clip-sound" title="With sound"><${Icon} name="sound" /></span>`}
     </a>

@@ -5,8 +5,10 @@ import { html, useState } from "../lib.js";
 import { cancelJob, deleteJob, FINAL, notice, retryJob, tell } from "../store.js";
 import { Confirm, Icon } from "../ui/controls.js";
 import { AssetPicture, Player, useMedia } from "../ui/media.js";
-import { number, progressWords, seconds, share } from "../words.js";
+import { number, progressWords, seconds, share, stateWord } from "../words.js";
 import { reuse } from "./make.js";
+
+const SETTLED_MS = 150; // until the form is drawn
 
 export const isOver = (job) => FINAL.has(job.state);
 export const clipOf = (job) => job.result?.clip ?? null;
@@ -18,7 +20,7 @@ export function JobPicture({ job, autoplay = false }) {
   if (clip) return html`<${Player} asset=${clip} autoplay=${autoplay} label=${promptOf(job)} key=${clip.id} />`;
   const [width, height] = job.plan?.size ?? [3, 2];
   return html`<div class="preview" style=${{ aspectRatio: `${width} / ${height}` }}>
-    ${job.preview ? html`<${Preview} asset=${job.preview} />` : html`<span class="preview-word">${isOver(job) ? "" : progressWords(job)}</span>`}
+    ${job.preview ? html`<${Preview} asset=${job.preview} />` : html`<span class="preview-word">${isOver(job) ? "" : stateWord(job.state)}</span>`}
   </div>`;
 }
 
@@ -77,6 +79,7 @@ export function goOn(job, how) {
   };
   notice(words[how]);
   location.hash = "#/make";
+  setTimeout(() => document.getElementById("source")?.scrollIntoView({ behavior: "smooth", block: "start" }), SETTLED_MS);
 }
 
 /** What can be done with a job. */

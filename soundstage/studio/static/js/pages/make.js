@@ -50,7 +50,7 @@ export function Make() {
   const parts = { draft, schema, problemsOf, isOpen: (name) => draft.open === name, toggle: (name) => (on) => setOpen(on ? name : null) };
   return html`<div class="make">
     <${DropAnything} />
-    <form class="form" onSubmit=${(event) => { event.preventDefault(); make(1); }} aria-label="What to make">
+    <form class="form" noValidate onSubmit=${(event) => { event.preventDefault(); make(1); }} aria-label="What to make">
       <h1 class="quiet">Make</h1>
       <${Prompt} draft=${draft} problems=${problemsOf("prompt")} notes=${plan?.notes ?? []} />
       ${models.length > 1 && html`<${ModelChoice} draft=${draft} models=${models} />`}
@@ -81,7 +81,7 @@ function useShortcut(run) {
 
 function Prompt({ draft, problems, notes }) {
   const [avoid, setAvoid] = useState(Boolean(draft.request.negative_prompt));
-  const isExample = draft.request.prompt === EXAMPLE && Object.keys(draft.request).length <= 2;
+  const isExample = draft.request.prompt === EXAMPLE && Object.keys(draft.request).length === 1;
   const begin = () => { const before = current(); clearDraft(); notice("The form is empty.", { action: { label: "Undo", run: () => restore(before) } }); };
   return html`<div class="prompt">
     <div class="prompt-head"><label for="prompt">Prompt</label>

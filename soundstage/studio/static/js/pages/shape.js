@@ -40,7 +40,9 @@ export function ShapeSection({ draft, problemsOf, isOpen, toggle, plan }) {
   const { size, duration_s: length, num_frames: frames, fps, seed } = draft.request;
   const models = useStore((state) => state.models);
   const problems = ["size", "duration_s", "num_frames", "fps", "seed"].flatMap(problemsOf);
-  const lengthWord = frames ? `${frames} frames` : length ? `${number(length)} s` : "own length";
+  const { source } = draft.request;
+  const own = source ? "as the clip" : plan ? `${number(plan.duration_s)} s` : "own length";
+  const lengthWord = frames ? `${frames} frames` : length ? `${number(length)} s` : own;
   const summary = [size ? sizeWord(size) : plan ? `${plan.size[0]}×${plan.size[1]}` : "own size", lengthWord, fps && `${fps} fps`, seed !== undefined ? `seed ${seed}` : "new seed"].filter(Boolean).join(" · ");
   return html`<${Section} id="shape" title="Size and length" summary=${summary} open=${isOpen("shape")} onToggle=${toggle("shape")} problems=${problems.length}>
     <${Field} label="Size" help="Width and height in pixels, such as 192x128, or a preset. Sides snap to multiples of 32." problems=${problemsOf("size")} wide>

@@ -49,6 +49,6 @@ function Latest({ jobs, shown, onShow }) {
   return html`<nav class="latest" aria-label="Latest clips">${jobs.map((job) => html`<button type="button" key=${job.id}
     class="latest-one" aria-current=${shown.includes(job.id) ? "true" : undefined} title=${promptOf(job)} aria-label=${`Show: ${promptOf(job)}, ${stateWord(job.state)}`}
     onClick=${() => onShow([job.id])}>
-    ${clipOf(job) ? html`<${LiveThumbnail} asset=${clipOf(job)} label="" />` : html`<span class="latest-word">${stateWord(job.state)}</span>`}
+    ${clipOf(job) ? html`<${LiveThumbnail} asset=${clipOf(job)} poster=${job.result.poster} label="" />` : html`<span class="latest-word">${stateWord(job.state)}</span>`}
   </button>`)}</nav>`;
 }

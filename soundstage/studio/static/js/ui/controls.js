@@ -16,7 +16,7 @@ export function Field({ label, help, unit, problems = [], wide = false, children
   const told = `${id}-told`;
   const bad = problems.length > 0;
   return html`<div class=${`field ${wide ? "wide" : ""} ${bad ? "bad" : ""}`}>
-    <label for=${id}>${label}${unit && html`<span class="unit"> ${unit}</span>`}</label>
+    <label for=${id}>${label}${unit && unit !== label.toLowerCase() && html`<span class="unit"> ${unit}</span>`}</label>
     ${children({ id, "aria-describedby": told, "aria-invalid": bad ? "true" : undefined })}
     <div id=${told} class="told">
       ${problems.map((problem) => html`<p class="problem">${problem}</p>`)}

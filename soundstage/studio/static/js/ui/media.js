@@ -52,11 +52,12 @@ function useAutoplay(place, address, wanted) {
 }
 
 /** A thumbnail that plays with its sound while it is pointed at or focused, or after a tap. */
-export function LiveThumbnail({ asset, label, playing }) {
+export function LiveThumbnail({ asset, poster = null, label, playing }) {
   const isFilm = asset.media_type.startsWith("video/");
   const isPicture = asset.media_type.startsWith("image/");
   return html`<div class="live">
     ${isPicture ? html`<${AssetPicture} asset=${asset} alt=${label} />`
+      : poster ? html`<${AssetPicture} asset=${poster} alt=${label} />`
       : html`<${AssetPicture} asset=${asset} part="thumbnail?width=480" alt=${label} />`}
     ${playing && isFilm && html`<${Playing} asset=${asset} />`}
     ${playing && !isFilm && !isPicture && html`<${Playing} asset=${asset} sound=${true} />`}

@@ -62,6 +62,7 @@ export function Strip({ asset, spans, onChange, time = null, onTime }) {
   const shown = drawn ? [...spans, { start_s: Math.min(drawn.from, drawn.to), end_s: Math.max(drawn.from, drawn.to) }] : spans;
   return html`<div class="strip-frame">
     <div class="strip" ref=${area} onPointerDown=${begin} onPointerMove=${draw} onPointerUp=${finish} onPointerCancel=${finish}>
+      <span class="strip-word">Reading the frames</span>
       ${asset.width ? html`<${AssetPicture} asset=${asset} part=${`strip?frames=${FRAMES}&height=72`} alt="Frames of the clip" class="frames" />` : null}
       ${told && html`<svg class="wave" viewBox="0 0 300 100" preserveAspectRatio="none" role="img" aria-label="Its sound"><path d=${outline(told.channels ?? [])} /></svg>`}
       ${shown.map((span, index) => html`<${Mark} key=${index} span=${span} length=${length} number=${index + 1} timeAt=${timeAt}

@@ -23,6 +23,9 @@ OWN: dict[str, Variable] = {
     "SOUNDSTAGE_FAST_PATHS": Variable("auto, off", "leave out fast paths of the processor and the GPU"),
     "SOUNDSTAGE_SERVER": Variable("URL", "server that `remote`, `mcp` and ss.Client call"),
     "SOUNDSTAGE_KEY": Variable("KEY", "key for that server"),
+    "SOUNDSTAGE_WORKER_KEY": Variable("KEY", "key of a worker, which `serve` gives those it starts"),
+    "SOUNDSTAGE_WORKER_ID": Variable("ID", "name by which `serve` knows a worker it started"),
+    "SOUNDSTAGE_PARENT": Variable("PROCESS", "`serve` whose end is the end of a worker it started"),
     "SOUNDSTAGE_TRAINING": Variable("FOLDER", "where the training of nano keeps its states"),
 }
 # Those of other programs and of the system.

@@ -25,7 +25,7 @@ from soundstage.jobs.transport import InProcess
 from soundstage.jobs.views import WorkerInfo
 from soundstage.jobs.worker import JobWorker
 from soundstage.server.app import create_app
-from soundstage.server.command import DIALECTS
+from soundstage.server.dialects import DIALECTS
 from soundstage.server.dialect import Dialect
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import ServerSettings

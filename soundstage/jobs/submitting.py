@@ -66,11 +66,13 @@ class Submitting(Ending, AssetFiles):
         idempotency_key: str | None = None,
         via: str = "native",
         parent_id: str | None = None,
+        warnings: Sequence[str] = (),
     ) -> Job:
         """Check, plan and price a job, and put it into the line.
 
         idempotency_key: a second call with the same key and the same words gives the same job; with other
-        words it raises Conflict. Raises RequestError, TooMany, Draining and Forbidden.
+        words it raises Conflict. warnings: the first ones of the job. Raises RequestError, TooMany, Draining
+        and Forbidden.
         """
         self.require(owner, "submit" if asked.kind != "pull" else "admin")
         if self.draining:
@@ -83,6 +85,7 @@ class Submitting(Ending, AssetFiles):
             self._check_room(db, owner, 0.0)
         admitted, used = self._admitted(owner, asked)
         row = self._new_row(owner, asked, admitted, request_hash, via, parent_id)
+        row["warnings"] = list(warnings) or None
         try:
             with self.store.writing() as db:
                 self._check_room(db, owner, row["price_s"] or 0.0)

@@ -17,6 +17,7 @@ from soundstage.jobs.service import Jobs
 from soundstage.server import description
 from soundstage.server.access import DESCRIBED
 from soundstage.server.dialect import Dialect
+from soundstage.server.dialects import DIALECTS
 from soundstage.server.gate import Gate
 from soundstage.server.metrics import Calls
 from soundstage.server.previews import Previews
@@ -40,7 +41,7 @@ NATIVE = (job_routes, events, assets, models, keys, webhooks, workers, system)
 def create_app(
     jobs: Jobs,
     settings: ServerSettings | None = None,
-    dialects: tuple[Dialect, ...] = (),
+    dialects: tuple[Dialect, ...] = DIALECTS,
     pages: APIRouter | None = None,
 ) -> FastAPI:
     """Return the app that serves jobs. It starts nothing: no worker, no webhooks. pages: the studio's."""

@@ -23,7 +23,8 @@ from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import LOCAL, JobRequest
 from soundstage.server import logs
 from soundstage.server.app import create_app
-from soundstage.server.dialect import Dialect
+from soundstage.server.dialect import letters_of
+from soundstage.server.dialects import DIALECTS
 from soundstage.server.logs import told
 from soundstage.server.periodic import Periodic
 from soundstage.server.serving import Serving, address_of, listen
@@ -35,7 +36,6 @@ log = logging.getLogger("soundstage.server")
 DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
 PROGRAM = "soundstage"  # the module that a worker is run by
-DIALECTS: tuple[Dialect, ...] = ()
 GB = 1e9
 MIN_KEY = 16  # letters of a key that is given
 KEY_VARIABLE = "SOUNDSTAGE_WORKER_KEY"  # of a worker's environment
@@ -94,9 +94,11 @@ def _run(jobs: Jobs, app: FastAPI, supervisor: Supervisor, listening: socket) ->
         jobs.news.tell()
 
     serving = Serving(app, drain, supervisor.kill)
+    send = partial(post, rule=app.state.settings.webhooks)
+    sender = Sender(jobs, send, letters_of(DIALECTS))
     at_work = [
         Periodic("sweep", SWEEP_S, jobs.sweep),
-        Periodic("webhooks", LOOK_S, Sender(jobs, partial(post, rule=app.state.settings.webhooks)).send_due),
+        Periodic("webhooks", LOOK_S, sender.send_due),
     ]
     jobs.recover()
     threading.Thread(target=_warm, args=(jobs,), name="warm-up", daemon=True).start()

@@ -43,6 +43,7 @@ class Gate:
     ) -> None:
         self._app, self._jobs, self._settings = app, jobs, settings
         self._dialects, self._calls = dialects, calls
+        self._files = tuple(path for dialect in dialects for path in dialect.files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +75,8 @@ class Gate:
         return owner
 
     def _limit(self, scope: Scope, anonymous: bool) -> int:
+        if self._files and scope["path"].startswith(self._files):
+            return self._settings.max_upload_bytes
         if anonymous:
             return self._settings.max_anonymous_bytes
         is_file = scope["path"].startswith(UPLOADS)

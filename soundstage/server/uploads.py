@@ -50,13 +50,13 @@ async def receive(request: Request, jobs: Jobs, owner: Owner, name: str | None, 
         else:
             await transfers.write(path, request.stream())
         return await run_in_threadpool(
-            _add, jobs, request.app.state.intake, owner, path, name, purpose or "input"
+            add, jobs, request.app.state.intake, owner, path, name, purpose or "input"
         )
     finally:
         path.unlink(missing_ok=True)
 
 
-def _add(jobs: Jobs, intake: Intake, owner: Owner, path: Path, name: str | None, purpose: str) -> Asset:
+def add(jobs: Jobs, intake: Intake, owner: Owner, path: Path, name: str | None, purpose: str) -> Asset:
     """Look into a file, and add it to the store, which moves it."""
     kind = next((kind for kind in PURPOSES if kind == purpose), None)
     if kind is None:

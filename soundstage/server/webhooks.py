@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from soundstage.errors import SoundstageError
 from soundstage.jobs.service import Jobs
@@ -28,7 +29,17 @@ TIMEOUT_S = 15.0
 AT_ONCE = 4
 BATCH = 20
 Post = Callable[[str, bytes, Mapping[str, str], float], int]  # url, body, headers, seconds: the status
-Sign = Callable[[Jobs, Delivery, int], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A webhook as it is sent: a body, and the headers that sign it."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+WriteLetter = Callable[[Jobs, Delivery, int], Letter]  # the last is the time, in Unix seconds
 
 
 def secret_of(jobs: Jobs, owner_id: str) -> str:
@@ -40,22 +51,28 @@ def _key(jobs: Jobs, owner_id: str) -> bytes:
     return hmac.digest(jobs.secret("webhooks"), owner_id.encode(), hashlib.sha256)
 
 
-def signed(jobs: Jobs, delivery: Delivery, at: int) -> Mapping[str, str]:
-    """Return the headers that sign a delivery. at: Unix seconds."""
-    signed = f"{delivery.id}.{at}.{delivery.body}".encode()
+def letter(jobs: Jobs, delivery: Delivery, at: int, body: str) -> Letter:
+    """Return a body with the headers that sign it. at: Unix seconds."""
+    signed = f"{delivery.id}.{at}.{body}".encode()
     signature = base64.b64encode(hmac.digest(_key(jobs, delivery.owner), signed, hashlib.sha256)).decode()
-    return {
+    headers = {
         "webhook-id": delivery.id,
         "webhook-timestamp": str(at),
         "webhook-signature": f"v1,{signature}",
     }
+    return Letter(body.encode(), headers)
+
+
+def native(jobs: Jobs, delivery: Delivery, at: int) -> Letter:
+    """Return the letter of the native API: the job itself."""
+    return letter(jobs, delivery, at, delivery.body)
 
 
 class Sender:
-    """Sends what is due. signs: other signatures, by the interface they are for."""
+    """Sends what is due. letters: those of other interfaces than the native one, by their names."""
 
-    def __init__(self, jobs: Jobs, post: Post, signs: Mapping[str, Sign] | None = None) -> None:
-        self._jobs, self._post, self._signs = jobs, post, dict(signs or {})
+    def __init__(self, jobs: Jobs, post: Post, letters: Mapping[str, WriteLetter] | None = None) -> None:
+        self._jobs, self._post, self._letters = jobs, post, dict(letters or {})
         self._pool = ThreadPoolExecutor(AT_ONCE, "webhook")
 
     def send_due(self) -> None:
@@ -65,12 +82,13 @@ class Sender:
     def send(self, delivery: Delivery) -> None:
         """Try a delivery once, and write down how it went."""
         at = time.time()
-        sign = self._signs.get(delivery.via, signed)
+        write = self._letters.get(delivery.via, native)
         status: int | None = None
         error: str | None = None
         try:
-            headers = {"content-type": "application/json", **sign(self._jobs, delivery, int(at))}
-            status = self._post(delivery.url, delivery.body.encode(), headers, TIMEOUT_S)
+            sent = write(self._jobs, delivery, int(at))
+            headers = {"content-type": "application/json", **sent.headers}
+            status = self._post(delivery.url, sent.body, headers, TIMEOUT_S)
             if not 200 <= status < 300:
                 error = f"the receiver answered {status}"
         except SoundstageError as refused:

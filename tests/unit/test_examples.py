@@ -47,6 +47,7 @@ NOT_RUN = {
     "docs/full-size.md": "tells of one run with 41 GB of random weights",
     "docs/client.md": "runs in test_client.py, against one server",
     "docs/mcp.md": "is an assistant's configuration; test_mcp.py runs its command",
+    "docs/dialects.md": "runs in test_dialects.py, against one server",
     "docs/server.md": "runs in test_server_command.py, against one server",
     "soundstage serve": "runs until it is stopped; test_server_command.py starts one",
     "soundstage mcp": "runs until its input ends; test_mcp.py speaks to one",

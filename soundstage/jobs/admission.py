@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from soundstage.conversion import Wanted, planned_conversion
 from soundstage.engine import Engine, load
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError, listed
 from soundstage.jobs.ids import hash_of
 from soundstage.jobs.references import places
 from soundstage.jobs.views import PassView, PlanView
+from soundstage.library.catalog import find
 from soundstage.library.sizes import model_sizes
 from soundstage.media import formats
 from soundstage.memory.machine import ITEM_BYTES, Machine, this_machine
@@ -35,13 +37,14 @@ class Admitted:
     """
 
     fields: Mapping[str, Any]
-    plan: PlanView
-    seed: int | None
-    format: str
-    price_s: float | None
-    worked_out_s: float | None
-    shape: str
-    affinity: str
+    model: str | None = None
+    plan: PlanView | None = None
+    seed: int | None = None
+    format: str | None = None
+    price_s: float | None = None
+    worked_out_s: float | None = None
+    shape: str | None = None
+    affinity: str | None = None
 
 
 class Admission:
@@ -86,6 +89,7 @@ class Admission:
         loras = [str(lora["path"]) for lora in fields.get("loras") or ()]
         return Admitted(
             fields=fields,
+            model=name,
             plan=plan_view(plan, choice),
             seed=seed,
             format=form,
@@ -94,6 +98,27 @@ class Admission:
             shape=shape_of(plan),
             affinity=" ".join([name, *sorted(loras)]),
         )
+
+
+def admit_pull(model: str | None) -> Admitted:
+    """Return the download of a published model. Raises RequestError for an unknown one."""
+    if model is None:
+        raise RequestError("model is missing; name the published model to pull", field="model")
+    find(model)
+    return Admitted({}, model=model)
+
+
+def admit_convert(reference: str, path: Path, wanted: str | None) -> Admitted:
+    """Return the conversion of a finished clip. Raises RequestError for a format that cannot hold it."""
+    if wanted is None:
+        raise RequestError("format is missing; give the ending to convert to, such as webm", field="format")
+    ending = wanted.lower().removeprefix(".")
+    if f".{ending}" not in formats.FORMATS:
+        known = ", ".join(name.removeprefix(".") for name in formats.FORMATS)
+        raise RequestError(f"format is {wanted!r}; give one of {known}", field="format")
+    with ToldByReference({reference: path, "the result": Path(f"clip.{ending}")}):
+        planned_conversion(path, f"clip.{ending}", Wanted())
+    return Admitted({}, format=ending)
 
 
 def with_paths(fields: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:

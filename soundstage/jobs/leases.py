@@ -219,7 +219,8 @@ class Leases(Ending, AssetFiles):
         )
         fits = jobs.c.state == "queued"
         if worker.models:
-            fits = sa.and_(fits, sa.or_(jobs.c.model.is_(None), jobs.c.model.in_(worker.models)))
+            other = jobs.c.kind != "generate"
+            fits = sa.and_(fits, sa.or_(other, jobs.c.model.in_(worker.models)))
         following = (
             sa.select(jobs.c.id)
             .outerjoin(use, use.c.owner == jobs.c.owner)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from soundstage.errors import RequestError
 from soundstage.jobs import ids, references
-from soundstage.jobs.admission import Admission, Admitted
+from soundstage.jobs.admission import Admission, Admitted, admit_convert, admit_pull
 from soundstage.jobs.assets import AssetFiles, page
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import Conflict, Draining, Gone, NotFound, TooMany
@@ -56,6 +56,8 @@ class Submitting(Ending, AssetFiles):
         """Return what would be made, and what it takes. Raises RequestError for what cannot be made."""
         self.require(owner, "read")
         admitted, _ = self._admitted(owner, asked)
+        if admitted.plan is None:
+            raise RequestError(f"kind is {asked.kind!r}, which needs no plan", field="kind")
         return admitted.plan
 
     def create(
@@ -234,9 +236,11 @@ class Submitting(Ending, AssetFiles):
 
     def _admitted(self, owner: Owner, asked: JobRequest) -> tuple[Admitted, Sequence[Asset]]:
         """Return a job as it is admitted, and the inputs it refers to."""
-        fields = references.checked_fields(asked.request)
         if asked.webhook_url is not None and self.check_address is not None:
             self.check_address(asked.webhook_url, "webhook_url")
+        if asked.kind != "generate":
+            return self._admitted_other(owner, asked)
+        fields = references.checked_fields(asked.request)
         paths, used = self._resolved(owner, fields)
         with self.store.reading() as db:
             machines = (
@@ -246,30 +250,47 @@ class Submitting(Ending, AssetFiles):
             )
         known = [machine for machine in machines if machine]
         admitted = self.admission.admit(fields, asked.model, asked.format, paths, known)
-        self._check_length(admitted)
-        return self._with_measured(admitted), used
+        assert admitted.plan is not None
+        self._check_length(admitted.plan)
+        return self._with_measured(admitted, admitted.plan), used
 
-    def _check_length(self, admitted: Admitted) -> None:
-        most, found = self.limits.max_duration_s, admitted.plan.duration_s
+    def _admitted_other(self, owner: Owner, asked: JobRequest) -> tuple[Admitted, Sequence[Asset]]:
+        """Return a job that makes no clip anew."""
+        if asked.request:
+            raise RequestError(f"request is for jobs of kind generate, not {asked.kind}", field="request")
+        if asked.kind == "pull":
+            return admit_pull(asked.model), ()
+        if asked.asset is None:
+            raise RequestError("asset is missing; give the ID of the clip to convert", field="asset")
+        try:
+            asset, path = self.asset(owner, asked.asset), self.asset_path(owner, asked.asset)
+        except (NotFound, Gone):
+            raise RequestError(
+                f"asset is {asked.asset!r}, and there is no such file", field="asset"
+            ) from None
+        return admit_convert(f"{references.ASSET}{asset.id}", path, asked.format), [asset]
+
+    def _check_length(self, plan: PlanView) -> None:
+        most, found = self.limits.max_duration_s, plan.duration_s
         if most is not None and found > most:
             raise RequestError(
                 f"duration_s is {found:g}; this server makes clips of up to {most:g} s", field="duration_s"
             )
 
-    def _with_measured(self, admitted: Admitted) -> Admitted:
+    def _with_measured(self, admitted: Admitted, plan: PlanView) -> Admitted:
         """Return an admitted job with the seconds that the same work took before, where that is known."""
-        model = admitted.plan.model
+        model = plan.model
         with self.store.reading() as db:
             shapes = timings.c.shape.in_([admitted.shape, ANY_SHAPE])
             rows = db.execute(sa.select(timings).where(timings.c.model == model, shapes)).all()
         known = {row.shape: row.seconds for row in rows}
-        seconds = known.get(admitted.shape)
+        seconds = known.get(admitted.shape or "")
         if seconds is None and ANY_SHAPE in known and admitted.worked_out_s is not None:
             seconds = known[ANY_SHAPE] * admitted.worked_out_s
         if seconds is None:
             return admitted
-        plan = admitted.plan.model_copy(update={"seconds": round(seconds, 3)})
-        return replace(admitted, plan=plan, price_s=seconds)
+        told = plan.model_copy(update={"seconds": round(seconds, 3)})
+        return replace(admitted, plan=told, price_s=seconds)
 
     def _resolved(self, owner: Owner, fields: Mapping[str, Any]) -> tuple[dict[str, Path], Sequence[Asset]]:
         """Bring in what addresses refer to, and return the paths of all references, and the assets."""
@@ -359,13 +380,14 @@ class Submitting(Ending, AssetFiles):
         now = self.clock()
         prompt = str(admitted.fields.get("prompt", ""))
         stored = asked.model_dump(mode="json", exclude={"request"})
+        plan = None if admitted.plan is None else admitted.plan.model_dump(mode="json")
         return {
             "id": ids.new_id("job"), "owner": owner.id, "kind": asked.kind, "via": via, "state": "queued",
-            "priority": PRIORITIES.index(asked.priority), "model": admitted.plan.model,
+            "priority": PRIORITIES.index(asked.priority), "model": admitted.model,
             "affinity": admitted.affinity, "label": asked.label,
             "words": f"{prompt} {asked.label or ''}".lower(), "asked": stored,
             "request": dict(admitted.fields), "request_hash": request_hash, "format": admitted.format,
-            "seed": admitted.seed, "plan": admitted.plan.model_dump(mode="json"), "shape": admitted.shape,
+            "seed": admitted.seed, "plan": plan, "shape": admitted.shape,
             "price_s": admitted.price_s, "worked_out_s": admitted.worked_out_s,
             "created_at": now, "queued_at": now, "attempt": 0, "lost": 0,
             "forgiven": False, "cancel_asked": False, "webhook_url": asked.webhook_url,

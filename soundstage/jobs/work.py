@@ -14,15 +14,19 @@ from typing import Any, Protocol
 from filelock import Timeout
 
 from soundstage.clip import Clip
+from soundstage.conversion import Wanted, planned_conversion
 from soundstage.errors import MediaError, RequestError
 from soundstage.jobs import ids
 from soundstage.jobs.admission import with_paths
 from soundstage.jobs.assets import newest_state
-from soundstage.jobs.references import places
+from soundstage.jobs.references import ASSET, places
 from soundstage.jobs.reporting import Reporter
 from soundstage.jobs.states import JobState
 from soundstage.jobs.transport import Transport
 from soundstage.jobs.views import AssetKind, JobProgress, Lease, MadeFile, MadeFiles
+from soundstage.library import pull as pulling
+from soundstage.library.catalog import find
+from soundstage.library.installed import Library, models_folder
 from soundstage.media.probe import probe
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, LoraAttached, Notice, Phase, Preview, Step
@@ -85,6 +89,45 @@ class JobWork:
         files = self._written(done, plan)
         self._check_stop()
         return MadeFiles(files=files, seconds={name: round(s, 4) for name, s in done.seconds.items()})
+
+    def converted(self) -> MadeFiles:
+        """Convert the clip of the job, and return the new file. Raises Stopped."""
+        reference = f"{ASSET}{self._lease.asked.asset}"
+        source = self._transport.input(self._lease, reference)
+        self._paths = {reference: source}
+        ending = self._lease.job.format or "mp4"
+        path = self._new(f".{ending}")
+        planned = planned_conversion(source, path, Wanted())
+        began = time.monotonic()
+        self._reporter.tell(state="encoding")
+
+        def tell(share: float) -> None:
+            self._reporter.tell(progress=JobProgress(fraction=round(share, 4), phase="convert"))
+            self._check_stop()
+
+        planned.run(progress=tell)
+        files: dict[AssetKind, MadeFile] = {"clip": self._checked(path, ending)}
+        notices = list(map(self.by_reference, planned.notices))
+        return MadeFiles(files=files, warnings=notices, seconds={"convert": time.monotonic() - began})
+
+    def pulled(self) -> MadeFiles:
+        """Download the model of the job; what came stays for the next try. Raises Stopped."""
+        library = Library.open()
+        here = library.find()
+        lacking = [entry for entry in find(self._lease.job.model or "") if entry.name not in here]
+        self._reporter.tell(state="running")
+        downloads = pulling.plan_pull(lacking, models_folder())
+        pulling.check_space(downloads)
+        total = sum(download.num_bytes for download in downloads) or 1
+        done = 0
+        for download in downloads:
+            self._check_stop()
+            self._reporter.tell(log=f"pull {download.path}")
+            if not download.is_here:
+                pulling.fetch(download)
+            done += download.num_bytes
+            self._reporter.tell(progress=JobProgress(fraction=round(done / total, 4), phase="pull"))
+        return MadeFiles()
 
     def by_reference(self, text: str) -> str:
         """Return a message with files named by their references."""
@@ -188,15 +231,21 @@ class JobWork:
         ending = self._lease.job.format or "mp4"
         path = self._new(f".{ending}")
         clip.save(path)
+        return self._checked(path, ending, clip)
+
+    def _checked(self, path: Path, ending: str, clip: Clip | None = None) -> MadeFile:
+        """Hand in a file that was written, once it is seen to hold what it should. clip: what was written."""
         self._reporter.tell(state="checking")
         info = probe(str(path))
-        if clip.frames is not None and not info.width:
+        if clip is not None and clip.frames is not None and not info.width:
             raise MediaError("the clip that was written holds no picture; the disk may be full")
+        duration_s = info.num_frames / info.fps if info.fps and info.num_frames else info.sound_s
         told = {
             "width": info.width or None, "height": info.height or None,
-            "num_frames": info.num_frames or None, "fps": info.fps, "duration_s": clip.duration_s,
+            "num_frames": info.num_frames or None, "fps": info.fps,
+            "duration_s": duration_s if clip is None else clip.duration_s,
             "has_sound": info.sound_s is not None,
-            "sample_rate": None if info.sound_s is None else clip.sample_rate_hz,
+            "sample_rate": None if info.sound_s is None or clip is None else clip.sample_rate_hz,
         }  # fmt: skip
         return self._file(path, MEDIA_TYPES.get(ending, "application/octet-stream"), told)
 

@@ -100,7 +100,7 @@ class JobWorker:
     def _made(self, work: JobWork, lease: Lease) -> MadeFiles | tuple[JobFault, bool] | None:
         """Return the files of a job, or why there are none and whether to try again; None if it stopped."""
         try:
-            return work.made(self._engine_of(lease))
+            return self._files(work, lease)
         except Stopped:
             return None
         except MemoryError:
@@ -115,6 +115,13 @@ class JobWorker:
             return JobFault(code=code, message=work.by_reference(str(error)), field=field), False
         except Exception as error:
             return self._fault(error)
+
+    def _files(self, work: JobWork, lease: Lease) -> MadeFiles:
+        if lease.job.kind == "convert":
+            return work.converted()
+        if lease.job.kind == "pull":
+            return work.pulled()
+        return work.made(self._engine_of(lease))
 
     def _fault(self, error: Exception) -> tuple[JobFault, bool]:
         if any(word in str(error).lower() for word in MEMORY_WORDS):

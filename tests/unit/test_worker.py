@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from soundstage.clip import Clip
+from soundstage.errors import RequestError
 from soundstage.jobs import worker as worker_module
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
@@ -17,6 +18,7 @@ from soundstage.jobs.states import FINAL
 from soundstage.jobs.transport import InProcess, ServerAway
 from soundstage.jobs.views import LOCAL, Job, JobRequest, Lease, Order, WorkerInfo, WorkReport
 from soundstage.jobs.worker import JobWorker
+from soundstage.library import pull as pulling
 from tests.quick_engine import QuickEngine
 
 REQUEST = {"prompt": "A red ball bounces.", "num_frames": 9, "size": [64, 64], "steps": 4, "seed": 5}
@@ -194,3 +196,26 @@ def until(holds: object, seconds: float = 60.0) -> None:
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_finished_clip_is_converted_by_a_job_of_its_own(jobs: Jobs) -> None:
+    submit(jobs)
+    work(jobs)
+    (first,) = jobs.list(LOCAL).data
+    assert first.result is not None
+    assert first.result.clip is not None
+    asked = JobRequest(kind="convert", asset=first.result.clip.id, format="gif")
+    with pytest.raises(RequestError, match="format is 'exe'"):
+        jobs.create(LOCAL, asked.model_copy(update={"format": "exe"}))
+    job = jobs.create(LOCAL, asked)
+    work(jobs)
+    assert clip_of(jobs, job.id).read_bytes()[:3] == b"GIF"
+
+
+def test_a_pull_names_a_published_model(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="huge"):
+        jobs.create(LOCAL, JobRequest(kind="pull", model="huge"))
+    monkeypatch.setattr(pulling, "plan_pull", lambda entries, folder: [])
+    job = jobs.create(LOCAL, JobRequest(kind="pull", model="ltx-2.3-distilled"))
+    work(jobs)
+    assert jobs.get(LOCAL, job.id).state == "succeeded"

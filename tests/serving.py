@@ -21,7 +21,6 @@ from fastapi import APIRouter
 
 from soundstage.jobs import worker as worker_module
 from soundstage.jobs.service import Jobs
-from soundstage.jobs.transport import InProcess
 from soundstage.jobs.views import WorkerInfo
 from soundstage.jobs.worker import JobWorker
 from soundstage.server.app import create_app
@@ -29,6 +28,7 @@ from soundstage.server.dialects import DIALECTS
 from soundstage.server.dialect import Dialect
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import ServerSettings
+from tests.in_process import InProcess
 from tests.quick_engine import QuickEngine
 
 ROOT = Path(__file__).parents[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +183,3 @@ def remaining_s(row: Row[Any], now: float) -> float | None:
     if told is not None:
         return max(0.0, float(told))
     return None if row.price_s is None or elapsed > row.price_s else row.price_s - elapsed
-
-
-def unique(values: Iterable[str]) -> list[str]:
-    """Return values once, in their order."""
-    return list(dict.fromkeys(values))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import secrets
 
-ID = re.compile(r"[a-z]{2,4}_[a-z2-7]{26}")
 SECRET_PREFIX = "ss_"
 
 
@@ -24,11 +22,6 @@ def new_secret() -> str:
 def hash_of(text: str | bytes) -> str:
     """Return the SHA-256 of a text, as hexadecimal digits."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
-
-
-def is_id(text: str, prefix: str) -> bool:
-    """Return whether a text has the form of an identifier."""
-    return text.startswith(f"{prefix}_") and ID.fullmatch(text) is not None
 
 
 def _letters(data: bytes) -> str:

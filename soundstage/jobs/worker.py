@@ -1,6 +1,6 @@
 """The worker: takes one job after the other, makes it with an engine that stays warm, and hands it in.
 
-    JobWorker(InProcess(jobs), WorkerInfo(id="w1", name="here")).run()
+    JobWorker(OverHttp(server, key, data, folder), WorkerInfo(id="w1", name="here")).run()
 
 `soundstage worker` runs one over HTTP. A job stops between two events of the engine: when it is cancelled or
 given to another worker, and when the worker drains; then it goes on later from its checkpoint.

@@ -59,6 +59,7 @@ HOOKS = {
     "handle_exit": "signal handlers of uvicorn.Server",
     "_interrupt": "callbacks written for diffusers",
 }
+HOOKS_OF_FOLDERS = {"soundstage.jobs.migrations.versions": "upgrade"}  # Alembic
 HOOK_DECORATORS = re.compile(
     r"command|callback|validator|serializer|(router|watched)\."
 )  # of click, pydantic, fastapi
@@ -128,9 +129,13 @@ class Defined:
     def __str__(self) -> str:
         return f"{self.owner or self.module}.{self.name}"
 
+    @property
+    def folder(self) -> str:
+        return self.module.rpartition(".")[0]
+
     def is_root(self) -> bool:
         """Return whether users or other libraries call it: public API, commands, validators, hooks."""
-        if self.owner is None and self.name in PUBLIC:
+        if self.owner is None and (self.name in PUBLIC or self.name == HOOKS_OF_FOLDERS.get(self.folder)):
             return True
         if self.owner is not None and self.owner.name in PUBLIC and self.name[0] != "_":
             return True

@@ -15,10 +15,11 @@ from soundstage.jobs import worker as worker_module
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL
-from soundstage.jobs.transport import InProcess, ServerAway
+from soundstage.jobs.transport import ServerAway
 from soundstage.jobs.views import LOCAL, Job, JobRequest, Lease, Order, WorkerInfo, WorkReport
 from soundstage.jobs.worker import JobWorker
 from soundstage.library import pull as pulling
+from tests.in_process import InProcess
 from tests.quick_engine import QuickEngine
 
 REQUEST = {"prompt": "A red ball bounces.", "num_frames": 9, "size": [64, 64], "steps": 4, "seed": 5}

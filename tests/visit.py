@@ -13,11 +13,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from soundstage.jobs import worker as worker_module
-from soundstage.jobs.transport import InProcess
 from soundstage.jobs.views import WorkerInfo
 from soundstage.jobs.worker import JobWorker
 from soundstage.studio.pages import router
 from tests.browser import browser as browser_path
+from tests.in_process import InProcess
 from tests.quick_engine import QuickEngine
 from tests.serving import Server, serving
 

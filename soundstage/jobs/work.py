@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -168,11 +167,13 @@ class JobWork:
         except RequestError as error:
             if error.field != "checkpoint":
                 raise
+            from soundstage.rendering.checkpoints import clear
+
             if isinstance(error.__cause__, Timeout):  # the worker that lost this job has not noticed it yet
                 time.sleep(BUSY_S)
                 raise Stopped from None
             self._reporter.tell(log=f"begun again: {str(error).replace(str(folder), 'the checkpoint')}")
-            shutil.rmtree(folder, ignore_errors=True)
+            clear(folder)
             yield from self._run(engine, plan, folder)
 
     def _run(self, engine: Renders, plan: Plan, folder: Path) -> Generator[Event, None, None]:

@@ -98,22 +98,35 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
         count = limits["actual_length"]  # None where an iterator was left at the limit
         return f"{path} has {'more' if count is None else count} entries; give at {asked}"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        place, _, name = path.rpartition(".")
-        fields = listed(name, field_names(owner, _plain(place)))
-        if nested:
-            return f"{path} is not a field; the fields of {place} are {fields}"
-        return f"'{path}' is not a field of {what}; the fields are {fields}"
+        return _unknown(item["loc"], owner, what)
     verb = "has" if item["loc"][-1:] == ("[key]",) else "is"  # a mapping has keys
     given = item["input"]
     value = f"{given:.15g}" if isinstance(given, float) else shown(given)
     return f"{path} {verb} {value}; {_wanted(path, item, owner)}"
 
 
+def _help(path: str, owner: type) -> Any:
+    """Return what is known of a field; None within a mapping whose key has a dot."""
+    try:
+        return field_help(owner, _plain(path))
+    except KeyError:
+        return None
+
+
+def _unknown(loc: Sequence[Any], owner: type, what: str) -> str:
+    """Return the sentence about a name that is no field; it may be any text, with dots too."""
+    place, name = _path(loc[:-1], indexed=True), str(loc[-1])
+    fields = listed(name, field_names(owner, _plain(place)))
+    told = name if name.isidentifier() else shown(name)
+    if place:
+        return f"{place}.{told} is not a field; the fields of {place} are {fields}"
+    return f"'{told.strip(chr(39))}' is not a field of {what}; the fields are {fields}"
+
+
 def _wanted(path: str, item: Any, owner: type) -> str:
-    if item["type"] in OUT_OF_RANGE:
-        return f"give {field_help(owner, _plain(path)).wanted}"
-    if item["type"] in NO_NUMBER and field_help(owner, _plain(path)).range:
-        return f"give {field_help(owner, _plain(path)).wanted}"
+    asked = _help(path, owner)
+    if asked is not None and (item["type"] in OUT_OF_RANGE or (item["type"] in NO_NUMBER and asked.range)):
+        return f"give {asked.wanted}"
     if item["type"] == "literal_error":
         return f"it should be {_choices(str(item['input']), item['ctx']['expected'])}"
     if item["type"] == "tuple_type":

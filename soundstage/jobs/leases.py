@@ -106,6 +106,8 @@ class Leases(Ending, AssetFiles):
                 job = self.view(db, self.end(db, row, "succeeded"))
         except BaseException as error:
             self.remove_files([p.fields["file"] for p in placed])
+            if isinstance(error, LeaseLost | _Cancelled):
+                self.remove_files([f"tmp/{Path(file.file).name}" for file in made.files.values()])
             if not isinstance(error, _Cancelled):
                 raise
             return self.fail(lease_id, "cancelled", "")

@@ -220,7 +220,9 @@ class Reached(Uses):
 
     def __init__(self, trees: dict[str, ast.Module]) -> None:
         super().__init__()
-        self._origin = {(m, name): home for m, tree in trees.items() for name, home in imports(tree).items()}
+        origins = {(m, name): home for m, tree in trees.items() for name, home in imports(tree).items()}
+        # A package that imports its own modules names them as it is called itself.
+        self._origin = {name: home for name, home in origins.items() if home != name}
         self._modules = {m: imported_modules(tree) for m, tree in trees.items()}
 
     def add(self, module: str, uses: Uses) -> None:

@@ -84,6 +84,26 @@ RANGES = [
     "bytes=a-b",
     "lines=1-2",
 ]
+DIALECTS = [
+    ("post", "/v1/videos"),
+    ("get", "/v1/videos/{id}"),
+    ("get", "/v1/videos/{id}/content"),
+    ("post", "/v1/videos/{id}/remix"),
+    ("post", "/api/v1/videos"),
+    ("get", "/api/v1/videos/{id}"),
+    ("post", "/fal/fal-ai/ltx-2.3/text-to-video"),
+    ("post", "/fal/fal-ai/ltx-2.3/image-to-video"),
+    ("get", "/fal/fal-ai/ltx-2.3/requests/{id}/status"),
+    ("put", "/fal/fal-ai/ltx-2.3/requests/{id}/cancel"),
+    ("get", "/fal/fal-ai/ltx-2.3/requests/{id}"),
+    ("post", "/ltx/v2/text-to-video"),
+    ("post", "/ltx/v2/image-to-video"),
+    ("get", "/ltx/v2/text-to-video/{id}"),
+]
+DIALECT_FIELDS = [
+    "prompt", "model", "seconds", "size", "num_frames", "fps", "seed", "duration", "resolution", "image_url",
+    "image_uri", "input_reference", "frame_images", "video_size", "loras", "callback_url", "generate_audio",
+]  # fmt: skip
 SLOW = ("/v1/system",)  # looks at the whole machine, and takes no input
 STREAMS = ("/events", "/claim", "/stream")  # answers that last, or that wait
 
@@ -104,6 +124,7 @@ class Caller:
         self.operations = [
             (method, path) for path, methods in paths.items() for method in methods if path not in SLOW
         ]
+        self.operations += DIALECTS
         self.ids = ["local"]
 
     def call(self) -> tuple[str, httpx.Response | None]:
@@ -174,7 +195,9 @@ class Caller:
                 [b"", b"{", b"[" * 50_000, b"\xff\xfe", b'{"a": NaN}', b'{"a": "\\ud800"}']
             )
         asked: Any = {"request": {"prompt": "A ball.", "num_frames": 9, "size": [64, 64], "steps": 1}}
-        if kind < 0.6:
+        if (method, path) in DIALECTS or not path.startswith("/v1/jobs"):
+            asked = {"prompt": "A ball.", self.random.choice(DIALECT_FIELDS): self.value()}
+        elif kind < 0.6:
             asked["request"][self.random.choice(FIELDS)] = self.value()
         elif kind < 0.75:
             asked[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shutil
@@ -27,7 +28,10 @@ async def body_of(request: Request, jobs: Jobs, owner: Owner) -> dict[str, Any]:
     if kind == "multipart/form-data":
         return await _form(request, jobs, owner)
     if kind in ("application/json", ""):
-        found = await request.json() if await request.body() else {}
+        try:
+            found = await request.json() if await request.body() else {}
+        except json.JSONDecodeError as error:
+            raise BadCall(f"the body is not JSON ({error}); send a JSON object") from None
         if not isinstance(found, dict):
             raise BadCall("the body is not a JSON object; send one")
         return found

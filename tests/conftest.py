@@ -41,6 +41,7 @@ def no_encodings_on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("SOUNDSTAGE_CACHE", "off")
         patch.setenv("SOUNDSTAGE_TAKES", "off")
+        patch.setenv("SOUNDSTAGE_RENDERS", "off")
         yield
 
 

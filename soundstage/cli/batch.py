@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +28,7 @@ from soundstage.cli.telling import failure, spoken_within
 from soundstage.errors import RequestError, SoundstageError
 
 if TYPE_CHECKING:
+    from soundstage.cli.results import Saved
     from soundstage.request.request import Request
 
 STDIN = "-"
@@ -85,7 +87,7 @@ def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = No
     from soundstage.request.request import Request
 
     shared = request_fields(values) if shared is None else shared
-    seeds, drawn = _seeds(values), functools.cache(draw_seed)
+    seeds, drawn = _seeds(values), functools.cache(values.get("draw_seed", draw_seed))
     found: list[AskedClip] = []
     for where, fields in _wishes(prompts, values):
         named = () if fields.keys() == {"prompt"} else fields.keys()
@@ -163,6 +165,18 @@ class Tally:
             self._failed += 1
         else:
             self._made += 1
+
+    def skip(self, path: Path) -> Saved:
+        """Print a clip that an earlier run of the command has made, and count it."""
+        from soundstage.cli.results import Saved
+        from soundstage.clip import read_provenance
+
+        saved = Saved(path, None)
+        self._say(f"clip {self._made + self._failed + 1} of {self._total} is made already")
+        facts = {**read_provenance(path), **self.facts} if self._as_json else {}
+        saved.tell(facts, as_json=self._as_json, say=self._say)
+        self._made += 1
+        return saved
 
     def end(self, contact_sheet: str | None) -> None:
         """Print the summary of several clips. Exits with code 1 if one failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +13,7 @@ import click
 import soundstage
 from soundstage.cli.announcing import LOADING, announce
 from soundstage.cli.batch import Tally, in_short, many_options, prompts_option
-from soundstage.cli.command_plans import as_typed, planned_clips, print_plans, without_misfits
+from soundstage.cli.command_plans import CommandPlans, as_typed, planned_clips, print_plans, without_misfits
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
 from soundstage.cli.options import MakingCommand, Values, with_options
@@ -25,8 +26,8 @@ from soundstage.errors import RequestError
 from soundstage.request.words import file_fields, guide_fields
 
 if TYPE_CHECKING:
+    from soundstage.cli.unfinished import Unfinished
     from soundstage.engine import Engine
-    from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
     from soundstage.rendering.screen import Screen
 
@@ -257,7 +258,7 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
 
     again: the clip that is made again. fixed: values that the command itself gives.
     """
-    from soundstage.rendering.screen import Screen
+    from soundstage.cli.unfinished import unfinished
 
     elsewhere = _elsewhere()
     if elsewhere is not None:
@@ -265,32 +266,51 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
         return
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
-    values = values | fixed
-    work = stage, plans, choices, notes = planned_clips(prompts, values, say, again)
-    for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
-        _print_unknown_words(stage, prompt, say)
-    _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
-    if values["plan"]:
-        check_results(plans, values)
-        print_plans(work, values, say)
-        return
-    with (
-        all_results(plans, values) as (named, sheet),
-        Tally(len(plans), say, as_json=values["as_json"]) as tally,
-    ):
+    with unfinished(values, say) as kept:
+        values = values | fixed | {"draw_seed": kept.draw_seed}
+        work = stage, plans, _, notes = planned_clips(prompts, values, say, again)
+        for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
+            _print_unknown_words(stage, prompt, say)
+        _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
+        if values["plan"]:
+            check_results(plans, values)
+            print_plans(work, values, say)
+            return
         for note in notes:
             say(note)
+        kept.begin(plans)
+        _make_all(work, values, say, kept, times)
+
+
+def _make_all(
+    work: CommandPlans, values: Values, say: Callable[[str], None], kept: Unfinished, times: RunTimes
+) -> None:
+    """Run the plans of a command one after the other and save each clip as it is done.
+
+    kept: where they stand, with the clips that are made already.
+    """
+    from soundstage.rendering.screen import Screen
+
+    stage, plans, choices, _ = work
+    with (
+        all_results(plans, values, kept.made) as (named, sheet),
+        Tally(len(plans), say, as_json=values["as_json"]) as tally,
+    ):
         made: list[Saved] = []
         told: set[str] = set()
-        for planned, choice, result in zip(plans, choices, named, strict=True):
+        for index, (planned, choice) in enumerate(zip(plans, choices, strict=True)):
+            if index in kept.made:
+                made.append(tally.skip(kept.made[index]))
+                continue
+            result = named[index]
             with tally.clip(in_short(planned)):
                 times.of(stage, planned, choice)
                 with Screen(quiet=values["quiet"]) as screen:
                     announce(planned, choice, times, screen)
                     _tell_changes(planned, screen, told)
-                    preview = result.path if values.get("preview") else None
-                    done = _rendered(stage, planned, choice, screen, preview)
-                    saved = _saved(done, result, times, screen)
+                    done = _rendered(work, index, screen, values, result.path, kept)
+                    saved = _saved(done, result, times, screen, measured=not kept.resumed)
+                kept.saved(index, saved.path)
                 facts = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
                 made.append(saved)
                 saved.tell(facts, as_json=values["as_json"], say=say)
@@ -302,17 +322,34 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
 
 
 def _rendered(
-    stage: Engine, planned: Plan, choice: Choice, screen: Screen, preview: Path | None
+    work: CommandPlans, index: int, screen: Screen, values: Values, path: Path, kept: Unfinished
 ) -> soundstage.Done:
-    """Run a plan, show its progress, and return its last event. preview: the file of the clip to preview."""
+    """Run a plan, show its progress, and return its last event. path: the file of the clip."""
     from soundstage.cli.preview import preview_every, previewing
+    from soundstage.cli.unfinished import told_of, where
     from soundstage.rendering.bars import ProgressBars
 
+    planned, choice = work.plans[index], work.choices[index]
     if "torch" not in sys.modules:
         screen.begin(LOADING)
+    preview = path if values.get("preview") else None
     every = 0 if preview is None else preview_every(planned)
-    with ProgressBars(planned, screen) as progress, previewing(planned, preview, screen) as show:
-        for event in stage.run(planned, choice=choice, preview_every=every):
+    run = work.stage.run(
+        planned,
+        choice=choice,
+        preview_every=every,
+        checkpoint=kept.checkpoint(index),
+        every_s=values["checkpoint_every"],
+    )
+    with (
+        told_of(),
+        ProgressBars(planned, screen) as progress,
+        previewing(planned, preview, screen) as show,
+        closing(run),  # which keeps where it stands
+    ):
+        for event in run:
+            if (found := where(planned, event)) is not None:
+                screen.say(f"goes on {found}")
             progress.show(event)
             show(event)
     assert isinstance(event, soundstage.Done)
@@ -329,12 +366,15 @@ def _tell_changes(planned: Plan, screen: Screen, told: set[str]) -> None:
     told.update(lines)
 
 
-def _saved(done: soundstage.Done, result: Results, times: RunTimes, screen: Screen) -> Saved:
-    """Write a clip to its file, and keep how long it took."""
+def _saved(
+    done: soundstage.Done, result: Results, times: RunTimes, screen: Screen, *, measured: bool
+) -> Saved:
+    """Write a clip to its file, and keep how long it took. measured: all of it was made by this run."""
     times.made()
     screen.begin(f"write {result.path.name}")
     saved = result.save(done.clip)
-    times.keep(done.seconds)
+    if measured:
+        times.keep(done.seconds)
     return saved
 
 

@@ -362,6 +362,20 @@ OUTPUTS: tuple[Option, ...] = (
         default=False,
     ),
     _option("plan", bool, "Print what would be made, and stop.", default=False),
+    _option(
+        "resume",
+        bool,
+        "Go on with an earlier run of this command that was stopped, from its last checkpoint. Clips that it "
+        "has made are not made again.",
+        default=False,
+    ),
+    _option(
+        "checkpoint_every",
+        click.FloatRange(min=0),
+        "Keep where a clip stands each time so many seconds have passed; 0 keeps every step.",
+        form="SECONDS",
+        default=30.0,
+    ),
 )
 
 GROUPS = {

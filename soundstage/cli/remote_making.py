@@ -94,10 +94,10 @@ class Remote:
             all_results(plans, values) as (named, sheet),
             Tally(len(plans), say, as_json=values["as_json"]) as tally,
         ):
-            pairs = list(zip(plans, named, strict=True))
+            pairs = list(zip(plans, named.values(), strict=True))
             handles = [self._queued(client, planned, result) for planned, result in pairs]
             try:
-                for planned, result, handle in zip(plans, named, handles, strict=True):
+                for planned, result, handle in zip(plans, named.values(), handles, strict=True):
                     with tally.clip(in_short(planned)):
                         clip, saved = _fetched(planned, result, handle, quiet=bool(values.get("quiet")))
                         made.append(saved)

@@ -130,12 +130,12 @@ def _without_word(scales: Mapping[str, Any], word: str) -> Values:
 
 def _with_folder(made: Made, fields: Values, typed: Values, *, same: bool) -> Values:
     """Return the fields with the take's folder for the same take, and with none for another."""
-    from soundstage.rendering.take_folders import takes_folder
+    from soundstage.rendering.own_folders import TAKES
 
     take = fields.get("take")
     if any(text.startswith("folder=") for text in typed.get("take", ())):
         return fields
-    if same and made.take is not None and made.take.absolute().parent != takes_folder():
+    if same and made.take is not None and made.take.absolute().parent != TAKES.place():
         return {**fields, "take": {**(take or {}), "folder": str(made.take)}}
     if not same and isinstance(take, Mapping) and take.get("folder"):
         return {**fields, "take": {**take, "folder": None}}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from soundstage.cli.naming import PlannedClip, made_folder, places, slug
@@ -143,16 +144,24 @@ class Comparison:
 
 
 @contextmanager
-def all_results(plans: Sequence[PlannedClip], values: Values) -> Iterator[tuple[list[Results], Comparison]]:
-    """Reserve the names of all clips of a command, and of the sheet that compares several."""
+def all_results(
+    plans: Sequence[PlannedClip], values: Values, made: Mapping[int, Path] = MappingProxyType({})
+) -> Iterator[tuple[dict[int, Results], Comparison]]:
+    """Reserve the names of the clips of a command, by index, and of the sheet that compares several.
+
+    made: the files of those that are made already.
+    """
     many, sheet, force = len(plans) > 1, bool(values.get("contact_sheet")), bool(values["force"])
     with ExitStack() as stack:
-        named = []
-        for planned, place in zip(plans, places(values["output"], plans), strict=True):
+        named: dict[int, Results] = {}
+        for index, (planned, place) in enumerate(zip(plans, places(values["output"], plans), strict=True)):
+            if index in made:
+                continue
             made_folder(place.folder)
             own = values | {"output": place.path, "contact_sheet": sheet and not many}
-            named.append(stack.enter_context(results(planned, own, place.folder)))
-        folder = Path(os.path.commonpath([result.path.parent for result in named]) or ".")
+            named[index] = stack.enter_context(results(planned, own, place.folder))
+        parents = [path.parent for path in (*made.values(), *(one.path for one in named.values()))]
+        folder = Path(os.path.commonpath(parents) or ".")
         yield named, Comparison(folder if many and sheet else None, force=force)
 
 

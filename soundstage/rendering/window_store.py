@@ -8,7 +8,7 @@ their own format, so a resumed take has the bits of one that was never stopped. 
 folder: as they make the same take, it does not matter whose window is kept.
 
 A take without a folder of its own keeps its windows in memory, and after KEEP_AFTER_S of work in a folder of
-this program's (`take_folders.py`), which is deleted when the clip was handed over.
+this program's (`own_folders.py`), which is deleted when the clip was handed over.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from torch import Tensor
 from soundstage.errors import MediaError, RequestError, WeightsError
 from soundstage.files import whole_file
 from soundstage.rendering.claims import Claim, refused
+from soundstage.rendering.own_folders import TAKES, OwnFolder
 from soundstage.rendering.sealed import sealed, unsealed
-from soundstage.rendering.take_folders import TakeFolder
 from soundstage.request.take import MANIFEST, WINDOWS
 
 FORMAT = 2
@@ -70,7 +70,7 @@ class WindowStore:
         self._lost: set[int] = set()
         self._num_bytes = num_bytes
         self._began = time.monotonic()
-        self._own: TakeFolder | None = None
+        self._own: OwnFolder | None = None
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             self._begin(self.folder)
@@ -194,7 +194,7 @@ class WindowStore:
 
     def _go_on(self) -> None:
         """Use the windows that an earlier run of the same take kept, if there are any."""
-        own = TakeFolder.found(self._mark)
+        own = TAKES.found(self._mark)
         if own is None:
             return
         try:
@@ -207,7 +207,7 @@ class WindowStore:
 
     def _move_in(self) -> None:
         """Write what is in memory to a folder of this program's; if there is none, it stays where it is."""
-        own = TakeFolder.new(self._mark)
+        own = TAKES.new(self._mark)
         if own is None:
             return
         try:

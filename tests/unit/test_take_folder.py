@@ -26,8 +26,8 @@ from soundstage.media.write import write_sound
 from soundstage.rendering import window_store as folders
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done, Notice, Phase, Step
+from soundstage.rendering.own_folders import TAKES
 from soundstage.rendering.provenance import differences
-from soundstage.rendering.take_folders import TakeFolder
 from soundstage.rendering.window_store import MANIFEST, WindowStore
 from soundstage.request.inputs import Audio, Lora
 from soundstage.request.request import Request
@@ -287,7 +287,7 @@ def test_own_folders_can_be_switched_off_and_forgotten_ones_go(
     off = WindowStore(None, FACTS)
     off.save(0, LATENTS)
     assert off.folder is None
-    assert TakeFolder.new("a") is None
+    assert TAKES.new("a") is None
 
 
 def test_where_no_own_folder_can_be_made_windows_stay_in_memory(own: Path) -> None:

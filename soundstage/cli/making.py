@@ -268,7 +268,7 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
     say = _sayer(quiet=values["quiet"])
     with unfinished(values, say) as kept:
         values = values | fixed | {"draw_seed": kept.draw_seed}
-        work = stage, plans, _, notes = planned_clips(prompts, values, say, again)
+        work = stage, plans, *_ = planned_clips(prompts, values, say, again)
         for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
             _print_unknown_words(stage, prompt, say)
         _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
@@ -276,8 +276,6 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
             check_results(plans, values)
             print_plans(work, values, say)
             return
-        for note in notes:
-            say(note)
         kept.begin(plans)
         _make_all(work, values, say, kept, times)
 
@@ -291,11 +289,13 @@ def _make_all(
     """
     from soundstage.rendering.screen import Screen
 
-    stage, plans, choices, _ = work
+    stage, plans, choices, notes = work
     with (
         all_results(plans, values, kept.made) as (named, sheet),
         Tally(len(plans), say, as_json=values["as_json"]) as tally,
     ):
+        for note in notes:
+            say(note)
         made: list[Saved] = []
         told: set[str] = set()
         for index, (planned, choice) in enumerate(zip(plans, choices, strict=True)):

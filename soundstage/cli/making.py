@@ -264,61 +264,62 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
     if elsewhere is not None:
         elsewhere.make(prompts, values | fixed, again)
         return
+    from soundstage.rendering.screen import Screen
+
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     with unfinished(values, say) as kept:
-        values = values | fixed | {"draw_seed": kept.draw_seed}
-        work = stage, plans, *_ = planned_clips(prompts, values, say, again)
-        for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
-            _print_unknown_words(stage, prompt, say)
-        _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
+        work, values = _planned_work(prompts, values | fixed | {"draw_seed": kept.draw_seed}, say, again)
         if values["plan"]:
-            check_results(plans, values)
-            print_plans(work, values, say)
             return
+        stage, plans, choices, notes = work
         kept.begin(plans)
-        _make_all(work, values, say, kept, times)
+        with (
+            all_results(plans, values, kept.made) as (named, sheet),
+            Tally(len(plans), say, as_json=values["as_json"]) as tally,
+        ):
+            for note in notes:
+                say(note)
+            made: list[Saved] = []
+            told: set[str] = set()
+            for index, (planned, choice) in enumerate(zip(plans, choices, strict=True)):
+                if index in kept.made:
+                    made.append(tally.skip(kept.made[index]))
+                    continue
+                result = named[index]
+                with tally.clip(in_short(planned)):
+                    times.of(stage, planned, choice)
+                    with Screen(quiet=values["quiet"]) as screen:
+                        announce(planned, choice, times, screen)
+                        _tell_changes(planned, screen, told)
+                        done = _rendered(work, index, screen, values, result.path, kept)
+                        saved = _saved(done, result, times, screen, measured=not kept.resumed)
+                    kept.saved(index, saved.path)
+                    facts = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
+                    made.append(saved)
+                    saved.tell(facts, as_json=values["as_json"], say=say)
+                    sheet.add(result.path, done.clip)
+            comparison = sheet.save(say)
+            if values["open"]:
+                open_made(made, comparison, say)
+            tally.end(comparison)
 
 
-def _make_all(
-    work: CommandPlans, values: Values, say: Callable[[str], None], kept: Unfinished, times: RunTimes
-) -> None:
-    """Run the plans of a command one after the other and save each clip as it is done.
+def _planned_work(
+    prompts: Sequence[str], values: Values, say: Callable[[str], None], again: Again | None
+) -> tuple[CommandPlans, Values]:
+    """Plan all clips, and print the plans where that is all that is asked.
 
-    kept: where they stand, with the clips that are made already.
+    Return them with the values, without defaults that do not fit.
     """
-    from soundstage.rendering.screen import Screen
-
-    stage, plans, choices, notes = work
-    with (
-        all_results(plans, values, kept.made) as (named, sheet),
-        Tally(len(plans), say, as_json=values["as_json"]) as tally,
-    ):
-        for note in notes:
-            say(note)
-        made: list[Saved] = []
-        told: set[str] = set()
-        for index, (planned, choice) in enumerate(zip(plans, choices, strict=True)):
-            if index in kept.made:
-                made.append(tally.skip(kept.made[index]))
-                continue
-            result = named[index]
-            with tally.clip(in_short(planned)):
-                times.of(stage, planned, choice)
-                with Screen(quiet=values["quiet"]) as screen:
-                    announce(planned, choice, times, screen)
-                    _tell_changes(planned, screen, told)
-                    done = _rendered(work, index, screen, values, result.path, kept)
-                    saved = _saved(done, result, times, screen, measured=not kept.resumed)
-                kept.saved(index, saved.path)
-                facts = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
-                made.append(saved)
-                saved.tell(facts, as_json=values["as_json"], say=say)
-                sheet.add(result.path, done.clip)
-        comparison = sheet.save(say)
-        if values["open"]:
-            open_made(made, comparison, say)
-        tally.end(comparison)
+    work = stage, plans, *_ = planned_clips(prompts, values, say, again)
+    for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
+        _print_unknown_words(stage, prompt, say)
+    _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
+    if values["plan"]:
+        check_results(plans, values)
+        print_plans(work, values, say)
+    return work, values
 
 
 def _rendered(

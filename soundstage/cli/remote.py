@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from soundstage.client.client import Client
     from soundstage.jobs.views import Job, JobEvent
 
-LEFT_OUT = ("model", "residency", "weights", "dtype", "memory", "preview", "quality", "codec")
+LEFT_OUT: tuple[str, ...] = ("model", "residency", "weights", "dtype", "memory", "preview", "quality", "codec")
 LEFT_OUT += ("resume", "checkpoint_every")  # a server keeps checkpoints of its own
 PROMPT_LETTERS = 50
 id_argument = click.argument("id", help="The id of a job, such as job_...")

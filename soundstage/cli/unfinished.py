@@ -1,4 +1,4 @@
-"""Where the clips of a command stand, kept in the user's cache until all of them are made, for `--resume`.
+"""Keep where the clips of a command stand, in the user's cache until all of them are made, for `--resume`.
 
     renders/<fingerprint of the command>-1/
         command.json            the seed that was drawn, and the clips that are made

@@ -278,7 +278,8 @@ def test_own_folders_can_be_switched_off_and_forgotten_ones_go(
     old.close()
     assert old.folder is not None
     long_ago = time.time() - 40 * 24 * 3600
-    os.utime(old.folder, (long_ago, long_ago))
+    for path in (old.folder, *old.folder.iterdir()):
+        os.utime(path, (long_ago, long_ago))
     new = WindowStore(None, FACTS)
     new.save(0, LATENTS)
     assert not old.folder.exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from soundstage.jobs import worker as worker_module
 from soundstage.jobs.views import WorkerInfo
@@ -47,6 +47,7 @@ def studio(data: Path, step_s: float = 0.05, **options: Any) -> Iterator[Server]
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Run the system's Chromium without a window."""
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as driver:
         options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         opened = driver.chromium.launch(executable_path=browser_path(), args=options)
@@ -70,7 +71,7 @@ class Visit:
 
     def _heard(self, message: Any) -> None:
         if message.type in ("error", "warning") and not any(part in message.text for part in self._as_told):
-            self.faults.append(message.text)
+            self.faults.append(f"{message.text} ({message.location})")
 
     def go(self, page: str) -> Page:
         """Open one of the pages."""
@@ -89,8 +90,8 @@ class Visit:
         """Leave, and hold that nothing went wrong and nobody else was asked for anything."""
         self.context.close()
         elsewhere = {url for url in self.asked if not url.startswith((self.url, "data:", "blob:"))}
-        assert self.faults == []
-        assert elsewhere == set()
+        assert self.faults == [], self.faults  # said again: pytest rewrites no assertion of this file
+        assert elsewhere == set(), elsewhere
 
 
 def plays(page: Page, selector: str) -> None:

@@ -50,6 +50,12 @@ def test_every_file_is_of_a_kind_that_is_served() -> None:
     assert files == set(static_files())
 
 
+def test_every_module_is_asked_for_at_once() -> None:
+    named = re.findall(r'<link rel="modulepreload" href="([^"]*)"', (STATIC / "index.html").read_text())
+    began = {"js/main.js", "js/theme.js"}  # by script elements of the page
+    assert sorted([*named, *began]) == [path for path in static_files() if path.endswith(".js")]
+
+
 def test_the_page_holds_no_address_of_elsewhere_and_no_script_of_its_own() -> None:
     html = (STATIC / "index.html").read_text()
     assert re.findall(r"<script(?![^>]* src=)", html) == []

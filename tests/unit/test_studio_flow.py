@@ -23,6 +23,15 @@ from tests.visit import PAGES, PATIENCE_MS, PHONE, Visit, chromium, needs_browse
 pytestmark = [pytest.mark.slow, needs_browser]
 ROOT = Path(__file__).parents[2]
 PROMPT = "A blue cube blinks twice at night."
+SHOWN = {  # what tells that a page has all it shows, by the page
+    "make": ".price-main, .price .problem",
+    "queue": "main .empty, .job-list",
+    "gallery": ".clip",
+    "models": ".model",
+    "system": ".lead",
+    "clip": ".settings",
+    "compare": ".pair .screen",
+}
 DROP = """([name, type, base64]) => {
     const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
     const data = new DataTransfer();
@@ -144,11 +153,14 @@ def test_files_fill_the_form_or_are_used_as_what_they_are(
 
 def test_a_part_is_marked_and_a_mask_is_painted(server: Server, browser: Browser) -> None:
     job = made(server)
-    visit = Visit(browser, server.url)
+    visit = Visit(browser, server.url, as_told=("status of 422",))  # a clip to change with nothing marked
     page = visit.go(f"clip/{job}")
     page.get_by_role("button", name="Retake").click()
     expect(page.locator(".strip img")).to_be_visible()
     page.get_by_role("slider", name="End of part 1").press("Delete")
+    expect(page.locator("#source summary").first).to_contain_text("nothing marked yet")
+    expect(page.locator("#source .problem").first).to_contain_text("nothing of the source would be kept")
+    expect(visit.make).to_be_disabled()
     box = page.locator(".strip").bounding_box()
     assert box is not None
     page.locator(".strip").scroll_into_view_if_needed()
@@ -224,7 +236,7 @@ def test_no_page_with_clips_is_wider_than_a_phone(server: Server, browser: Brows
     visit = Visit(browser, server.url, viewport=PHONE, color_scheme=scheme, has_touch=True)
     for name in (*PAGES, f"clip/{job}", f"compare/{job}/{job}"):
         page = visit.go(name)
-        page.wait_for_load_state("networkidle") if name == "system" else page.wait_for_timeout(400)
+        expect(page.locator(SHOWN[name.split("/")[0]]).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
     page = visit.go("make")
     for section in page.locator(".section > summary").all():

@@ -115,10 +115,8 @@ export async function refreshLists() {
 async function begin() {
   stop?.();
   stop = null;
-  const me = await get("/me");
-  change({ me, keyNeeded: false });
-  const schema = state.schema ?? await get("/schema");
-  change({ schema });
+  const [me, schema] = await Promise.all([get("/me"), state.schema ?? get("/schema")]);
+  change({ me, schema, keyNeeded: false });
   await Promise.all([refreshLists(), refreshJobs()]);
   stop = watch(take, () => refreshJobs().catch(() => {}));
 }

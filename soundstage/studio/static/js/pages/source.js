@@ -23,7 +23,9 @@ function summaryOf(source) {
   if (source.extend_after_s) words.push(`${number(source.extend_after_s)} s after`);
   if (source.mask) words.push("in one place");
   if (source.denoise) words.push(`changed by ${share(source.denoise)}`);
-  return words.join(", ") || "all of it made again";
+  const made = [source.modalities ?? []].flat();
+  if (made.length === 1) words.push(made[0] === "video" ? "new picture" : "new sound");
+  return words.join(", ") || "nothing marked yet";
 }
 
 export function SourceSection({ draft, schema, problemsOf, isOpen, toggle }) {
@@ -70,7 +72,7 @@ function Spans({ spans, length, onChange }) {
   const set = (index, name, value) => onChange(spans.map((span, n) => (n === index ? { ...span, [name]: value ?? 0 } : span)));
   const add = () => onChange([...spans, { start_s: Math.round(length * 33) / 100, end_s: Math.round(length * 66) / 100 }]);
   return html`<div class="spans">
-    ${spans.length === 0 && html`<p class="help">Drag over the frames to mark a part that is made again. With none marked, all of it is.</p>`}
+    ${spans.length === 0 && html`<p class="help">Drag over the frames to mark a part that is made again.</p>`}
     ${spans.map((span, index) => html`<div class="row" key=${index}>
       <label class="mini">From <${NumberInput} value=${span.start_s} min=${0} max=${length} step=${0.1} onChange=${(value) => set(index, "start_s", value)} /></label>
       <label class="mini">to <${NumberInput} value=${span.end_s} min=${0} step=${0.1} onChange=${(value) => set(index, "end_s", value)} /></label>

@@ -24,8 +24,8 @@ from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import WorkerInfo
 from soundstage.jobs.worker import JobWorker
 from soundstage.server.app import create_app
-from soundstage.server.dialects import DIALECTS
 from soundstage.server.dialect import Dialect
+from soundstage.server.dialects import DIALECTS
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import ServerSettings
 from tests.in_process import InProcess

@@ -19,8 +19,21 @@ if TYPE_CHECKING:
     from soundstage.client.client import Client
     from soundstage.jobs.views import Job, JobEvent
 
-LEFT_OUT: tuple[str, ...] = ("model", "residency", "weights", "dtype", "memory", "preview", "quality", "codec")
-LEFT_OUT += ("resume", "checkpoint_every")  # a server keeps checkpoints of its own
+# The server's own matters. It keeps checkpoints of its own.
+LEFT_OUT = frozenset(
+    [
+        "model",
+        "residency",
+        "weights",
+        "dtype",
+        "memory",
+        "preview",
+        "quality",
+        "codec",
+        "resume",
+        "checkpoint_every",
+    ]
+)
 PROMPT_LETTERS = 50
 id_argument = click.argument("id", help="The id of a job, such as job_...")
 

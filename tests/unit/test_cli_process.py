@@ -111,7 +111,7 @@ def started(command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=BARE | {"SOUNDSTAGE_CACHE": "off"},
+        env=BARE | {"SOUNDSTAGE_CACHE": "off", "SOUNDSTAGE_RENDERS": "off"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

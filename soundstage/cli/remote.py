@@ -12,6 +12,7 @@ import click
 from soundstage.cli import log, making
 from soundstage.cli.parameters import SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
+from soundstage.files import NameTakenError, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -174,11 +175,21 @@ def get(id: str, output: Path | None, force: bool, **where: Any) -> None:
 
     with client_of(where) as client:
         handle = client.job(id)
+        path = output or Path(f"{id}{handle.suffix}")
+        _check_new(path, force)
         if not handle.done():
             with RemoteBars(handle.job) as bars:
                 for event in handle:
                     bars.show(event)
-        print(handle.save(output or Path(f"{id}{handle.suffix}"), overwrite=force))
+        print(handle.save(path, overwrite=force))
+
+
+def _check_new(path: Path, force: bool) -> None:
+    """Refuse a name that is taken or cannot be written, before a job is waited for."""
+    try:
+        check_writable(path, (path.suffix.lower(),), overwrite=force)
+    except NameTakenError as error:
+        raise NameTakenError(f"{error}, or add --force to replace it") from error
 
 
 @app.command("models")

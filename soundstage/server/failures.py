@@ -164,11 +164,21 @@ def _sentence(item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name} is missing; give it"
     if item["type"] == "extra_forbidden":
-        return f"{name} is not a field here"
+        return f"{name} is not a field here{_where_it_belongs(item['loc'])}"
+    if item["type"] == "model_attributes_type" and len(item["loc"]) == 1:
+        return "the body is not a JSON object; send one, with the header Content-Type: application/json"
     if item["type"] == "value_error":
         return f"{name}: {item['ctx']['error']}"
     wanted = str(item["msg"])
     return f"{name}: {wanted[:1].lower()}{wanted[1:]}"
+
+
+def _where_it_belongs(loc: Any) -> str:
+    """Return a hint where a field of a request stands beside the request."""
+    from soundstage.request.request import Request
+
+    stands_beside = len(loc) == 2 and loc[0] == "body" and loc[1] in Request.model_fields
+    return f'; give it inside "request": {{"request": {{"{loc[1]}": ...}}}}' if stands_beside else ""
 
 
 def _name(loc: Any) -> str:

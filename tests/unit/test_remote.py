@@ -85,7 +85,9 @@ def test_jobs_are_listed_shown_fetched_watched_and_cancelled(remote: Any) -> Non
     assert id.startswith("job_")
     assert succeeded(remote("get", id, "-o", "got.mp4")) == "got.mp4\n"
     assert Path("got.mp4").stat().st_size > 0
-    assert remote("get", id, "-o", "got.mp4").exit_code == 2
+    again = remote("get", id, "-o", "got.mp4")
+    assert again.exit_code == 2
+    assert "there already; choose another name, or add --force" in again.stderr
     assert id in succeeded(remote("jobs"))
     assert json.loads(succeeded(remote("jobs", "--json", "--limit", "1")))[0]["id"] == id
     assert "succeeded" in succeeded(remote("show", id))

@@ -148,6 +148,8 @@ def test_files_fill_the_form_or_are_used_as_what_they_are(
     expect(page.locator("#guides summary").first).to_contain_text("start, last")
     visit.make.click()
     plays(page, ".on-stage video")
+    page.get_by_role("button", name="Reuse settings").click()
+    expect(page.locator("#guides summary").first).to_contain_text("start, last")
     visit.close()
 
 

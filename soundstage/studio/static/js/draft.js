@@ -52,7 +52,7 @@ export const current = () => draft;
 
 /** Fill the form from a request. Files that are not on the server are left out; returns how many. */
 export function fill(request, { open = null, model = null, keepSeed = true } = {}) {
-  const { value, lost } = withoutLocalFiles(request);
+  const { value, lost } = withoutLocalFiles(withoutNulls(request));
   if (!keepSeed) delete value.seed;
   if (value.source) value.source = asRecord(value.source, "video");
   for (const [name, main] of [["guides", "image"], ["references", "video"], ["loras", "path"]]) {
@@ -83,6 +83,13 @@ function withoutLocalFiles(request) {
   }
   if (clean.take?.folder) clean.take = withField(clean.take, "folder", null);
   return { value: structuredClone(clean), lost };
+}
+
+/** Drop fields that are null, at every level: a saved request lists the fields that were left out, too. */
+function withoutNulls(value) {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== null).map(([name, one]) => [name, withoutNulls(one)]));
 }
 
 const fileOf = (record) => String(FILES.map((name) => record?.[name]).find(Boolean) ?? "");

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soundstage.errors import RequestError, SoundstageError, listed
@@ -180,8 +179,3 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, CancelledError):
         return "the clip was cancelled"
     return str(error) if isinstance(error, SoundstageError) else f"{type(error).__name__}: {error}"
-
-
-def kept_path(folder: Path, id: str, clip: Clip) -> Path:
-    """Return the file of a clip in the folder of results."""
-    return folder / f"{id}{clip.suffixes[0]}"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
-from soundstage.assistants.makers import AssistantJob, AssistantMaker, kept_path, sentence
+from soundstage.assistants.makers import AssistantJob, AssistantMaker, sentence
 from soundstage.errors import SoundstageError
+from soundstage.files import reserved_name
 
 if TYPE_CHECKING:
     from soundstage.clip import Clip
@@ -77,6 +78,7 @@ class AssistantTools:
 
     def __init__(self, maker: AssistantMaker, folder: Path) -> None:
         self._maker, self._folder = maker, folder
+        self._paths: dict[str, Path] = {}  # of clips that are written
 
     async def plan(self, prompt: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:
         """Tell what would be made and what it takes, without making it.
@@ -144,8 +146,7 @@ class AssistantTools:
                 reached = now.fraction
                 await context.report_progress(now.fraction, 1.0, now.phase)
         clip = await job.clip()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = clip.save(kept_path(self._folder, job.id, clip)).absolute()
+        path = self._kept(job.id, clip)
         told = {
             **(await job.status()),
             "path": str(path),
@@ -153,6 +154,14 @@ class AssistantTools:
             "duration_s": clip.duration_s,
         }
         return [told] if clip.frames is None else [told, Image(data=_poster(clip), format="jpeg")]
+
+    def _kept(self, id: str, clip: Clip) -> Path:
+        """Write a clip under a name that no file has yet, once; return its path."""
+        if id not in self._paths:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with reserved_name(self._folder, id, clip.suffixes[0]) as name:
+                self._paths[id] = clip.save(name.path).absolute()
+        return self._paths[id]
 
 
 async def _told(work: Awaitable[T]) -> T:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("mcp")
 from mcp import Client, StdioServerParameters
 
-from soundstage.assistants.makers import RemoteMaker
+from soundstage.assistants.makers import LocalMaker, RemoteMaker
 from soundstage.assistants.tools import mcp_server
 from soundstage.clip import Clip
 from tests.examples import ROOT
@@ -92,3 +92,18 @@ def test_an_assistant_makes_a_clip_on_a_server(tmp_path: Path) -> None:
 
     with serving(tmp_path / "served", work=True) as running:
         asyncio.run(work(running.url))
+
+
+def test_a_clip_takes_no_name_of_an_earlier_session(tmp_path: Path) -> None:
+    """Each session counts its clips from 1."""
+    (tmp_path / "clip-1.mp4").write_bytes(b"a film of before")
+
+    async def work() -> None:
+        async with Client(mcp_server(LocalMaker("nano"), tmp_path)) as client:
+            clip = await made(client)
+            assert Path(clip["path"]).name == "clip-1-2.mp4"
+            again = told(await client.call_tool("result", {"id": clip["id"]}))
+            assert again["path"] == clip["path"]
+
+    asyncio.run(work())
+    assert (tmp_path / "clip-1.mp4").read_bytes() == b"a film of before"

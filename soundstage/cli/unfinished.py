@@ -21,9 +21,8 @@ import click
 from soundstage.cli.options import Values
 from soundstage.errors import MediaError, RequestError
 from soundstage.files import whole_file
-from soundstage.rendering.claims import fingerprint
 from soundstage.rendering.events import Event, Phase
-from soundstage.rendering.own_folders import RENDERS, OwnFolder
+from soundstage.rendering.own_folders import RENDERS, OwnFolder, fingerprint
 
 if TYPE_CHECKING:
     from soundstage.planning.plan import Plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,13 +11,9 @@ from typing import Any
 
 from soundstage.errors import MediaError, RequestError
 from soundstage.files import NameTakenError, whole_file
+from soundstage.rendering.own_folders import fingerprint
 from soundstage.rendering.provenance import differences
 from soundstage.request.take import ASKED
-
-
-def fingerprint(metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-ready metadata."""
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ place for all of a kind; "off" in it means that there are none.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -21,6 +24,11 @@ OFF = "off"
 FORGOTTEN_S = 30 * 24 * 3600.0  # a folder that was not written to for so long is deleted
 MOST_BYTES = 20e9  # of all folders of a kind; then the oldest are deleted
 MOST_AT_ONCE = 8  # folders of one fingerprint
+
+
+def fingerprint(metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON-ready metadata."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 class OwnFolder:

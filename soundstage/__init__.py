@@ -26,6 +26,7 @@ _HOMES = {
     "Clip": "soundstage.clip",
     "ConfigError": "soundstage.errors",
     "Continuous": "soundstage.continuous",
+    "DatasetError": "soundstage.errors",
     "Done": "soundstage.rendering.events",
     "Engine": "soundstage.engine",
     "Guide": "soundstage.request.inputs",
@@ -77,6 +78,7 @@ __all__ = [
     "Clip",
     "ConfigError",
     "Continuous",
+    "DatasetError",
     "Done",
     "Engine",
     "Guide",
@@ -144,6 +146,7 @@ if TYPE_CHECKING:
     from soundstage.engine import Engine, load
     from soundstage.errors import (
         ConfigError,
+        DatasetError,
         MediaError,
         MissingExtraError,
         NotFiniteError,

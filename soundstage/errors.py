@@ -5,6 +5,7 @@ SoundstageError
 +-- ConfigError       a config of a model or a user's lacks a key or holds what does not fit (a ValueError)
 +-- WeightsError      a weights file is missing, damaged, or does not fit the model
 +-- MediaError        a picture, video or sound file cannot be read or written
++-- DatasetError      data to train on cannot be read, or was encoded for something else
 +-- NotFiniteError    latents, pixels or samples became not-a-number while a clip was made
 +-- ServerError       a server cannot be reached, or refuses a call
 +-- MissingExtraError a feature needs a package that is not installed
@@ -56,6 +57,10 @@ class WeightsError(SoundstageError):
 
 class MediaError(SoundstageError):
     """A media file cannot be read or written."""
+
+
+class DatasetError(SoundstageError):
+    """Data to train on cannot be read or used: a table, a clip, a config, or what was encoded from them."""
 
 
 class NotFiniteError(SoundstageError):

@@ -26,6 +26,7 @@ ORDER: list[set[str]] = [
     {"engine"},
     {"jobs"},
     {"intake"},
+    {"dataset"},
     {"compat", "diagnostics", "training"},
     {"continuous", "nano"},
     {"client", "server", "studio"},

@@ -1,0 +1,5 @@
+"""Data to train on: a folder or table of clips, pictures and sounds becomes buckets of encoded latents.
+
+encoded.py     the encoded dataset: what `encode` writes and training reads
+identity.py    which encoders made it, known by their weights
+"""

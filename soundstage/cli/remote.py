@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +15,22 @@ import click
 from soundstage.cli import log, making
 from soundstage.cli.parameters import SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
+from soundstage.cli.process import FAULT
+from soundstage.cli.remote_words import (
+    LORA_ROWS,
+    MODEL_ROWS,
+    RECIPE_ROWS,
+    RowsOf,
+    event_text,
+    line_of,
+    rows_of,
+)
+from soundstage.cli.show import lines_of
+from soundstage.errors import ServerError
 from soundstage.files import NameTakenError, check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from soundstage.client.client import Client
-    from soundstage.jobs.views import Job, JobEvent
 
 # The server's own matters. It keeps checkpoints of its own.
 LEFT_OUT = frozenset(
@@ -35,7 +47,6 @@ LEFT_OUT = frozenset(
         "checkpoint_every",
     ]
 )
-PROMPT_LETTERS = 50
 id_argument = click.argument("id", help="The id of a job, such as job_...")
 
 
@@ -124,7 +135,7 @@ def jobs(state: str | None, label: str | None, limit: int, as_json: bool, **wher
         print(json_text([job.model_dump(mode="json") for job in found], indent=2))
         return
     for job in found:  # no table: an id that is cut or broken cannot be copied
-        print(_line(job))
+        print(line_of(job))
 
 
 @app.command("show")
@@ -140,8 +151,9 @@ def show(id: str, as_json: bool, **where: Any) -> None:
     if as_json:
         print(json_text(job.model_dump(mode="json"), indent=2))
         return
-    for name, value in _facts(job):
-        print(f"{name:9} {value}")
+    print("\n".join([job.id, *lines_of(rows_of(job))]))
+    if job.state == "succeeded":
+        print(f"get it: soundstage remote get {job.id}")
 
 
 @app.command("cancel")
@@ -149,13 +161,21 @@ def show(id: str, as_json: bool, **where: Any) -> None:
 def cancel(id: tuple[str, ...], **where: Any) -> None:
     """Cancel jobs that wait or are made, and print the state of each.
 
+    A job that has ended already stays as it is; the exit code is then 1.
+
     Example: soundstage remote cancel job_abcdefghijklmnopqrstuvwxyz
     """
+    kept = False
     with client_of(where) as client:
         for one in id:
             handle = client.job(one)
-            handle.cancel()
-            print(f"{one} {handle.job.state}")
+            if handle.cancel():
+                print(f"{one} {'cancelled' if handle.job.state == 'cancelled' else 'is being cancelled'}")
+            else:
+                print(f"{one} {handle.job.state} before; it stays as it is")
+                kept = True
+    if kept:
+        raise click.exceptions.Exit(FAULT)
 
 
 @app.command("get")
@@ -177,11 +197,25 @@ def get(id: str, output: Path | None, force: bool, **where: Any) -> None:
         handle = client.job(id)
         path = output or Path(f"{id}{handle.suffix}")
         _check_new(path, force)
-        if not handle.done():
-            with RemoteBars(handle.job) as bars:
-                for event in handle:
-                    bars.show(event)
-        print(handle.save(path, overwrite=force))
+        try:
+            if not handle.done():
+                with RemoteBars(handle.job) as bars:
+                    for event in handle:
+                        bars.show(event)
+            with cancelled_elsewhere():
+                print(handle.save(path, overwrite=force))
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"{id} goes on; the same command gets its clip")
+            raise
+
+
+@contextmanager
+def cancelled_elsewhere() -> Iterator[None]:
+    """Raise ServerError for a job that someone has cancelled, as that is no fault of the command."""
+    try:
+        yield
+    except CancelledError as error:
+        raise ServerError(f"{error}; nothing was made") from None
 
 
 def _check_new(path: Path, force: bool) -> None:
@@ -200,7 +234,7 @@ def models(as_json: bool, **where: Any) -> None:
     Example: soundstage remote models
     """
     with client_of(where) as client:
-        _print_records(client.models(), ("id", "description"), as_json)
+        _print_records(client.models(), MODEL_ROWS, as_json)
 
 
 @app.command("loras")
@@ -211,7 +245,7 @@ def loras(as_json: bool, **where: Any) -> None:
     Example: soundstage remote loras
     """
     with client_of(where) as client:
-        _print_records(client.loras(), ("name", "bytes"), as_json)
+        _print_records(client.loras(), LORA_ROWS, as_json)
 
 
 @app.command("recipes")
@@ -222,7 +256,7 @@ def recipes(as_json: bool, **where: Any) -> None:
     Example: soundstage remote recipes
     """
     with client_of(where) as client:
-        _print_records(client.recipes(), ("name", "summary"), as_json)
+        _print_records(client.recipes(), RECIPE_ROWS, as_json)
 
 
 @app.command("watch")
@@ -242,44 +276,11 @@ def watch(id: str | None, as_json: bool, **where: Any) -> None:
                 print(f"{clock} {event.job_id} {event_text(event)}", flush=True)
 
 
-def event_text(event: JobEvent) -> str:
-    """Return an event in words."""
-    if event.progress is not None:
-        now = event.progress
-        step = f" {now.step}/{now.num_steps}" if now.num_steps else ""
-        return f"{now.fraction:.0%} {now.phase}{step}"
-    if event.error is not None:
-        return f"{event.state}: {event.error.message}"
-    return event.message or event.state or event.type
-
-
-def _line(job: Job) -> str:
-    what = "" if job.plan is None else f"{job.plan.size[0]}x{job.plan.size[1]}, {job.plan.duration_s:.3g} s"
-    prompt = " ".join(str(job.request.get("prompt", "")).split())
-    short = prompt if len(prompt) <= PROMPT_LETTERS else f"{prompt[:PROMPT_LETTERS]}..."
-    return f"{job.id}  {job.state:11} {job.progress.fraction:4.0%}  {what}  {short}"
-
-
-def _facts(job: Job) -> Iterable[tuple[str, Any]]:
-    yield "state", job.state
-    yield "progress", f"{job.progress.fraction:.0%} {job.progress.phase}"
-    for name in ("position", "eta_s", "model", "label", "seed"):
-        if getattr(job, name) is not None:
-            yield name, getattr(job, name)
-    if job.plan is not None:
-        yield "plan", job.plan.summary
-    for name, value in job.request.items():
-        yield name, value
-    for warning in job.warnings:
-        yield "notice", warning
-    if job.error is not None:
-        yield "error", job.error.message
-
-
-def _print_records(found: list[dict[str, Any]], names: tuple[str, ...], as_json: bool) -> None:
+def _print_records(found: list[dict[str, Any]], rows: RowsOf, as_json: bool) -> None:
+    """Print records as JSON, or as a table. rows: the titles, each with what gives the text below it."""
     if as_json:
         print(json_text(found, indent=2))
     elif found:
-        print_rows(names, (tuple(str(record.get(name, "")) for name in names) for record in found))
+        print_rows(list(rows), ([text(record) for text in rows.values()] for record in found))
     else:
         print("none", file=sys.stderr)

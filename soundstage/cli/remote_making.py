@@ -11,7 +11,7 @@ from soundstage.cli.batch import Tally, about, asked_for, in_short
 from soundstage.cli.opening import open_made
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text, rounded_time
-from soundstage.cli.remote import client_of
+from soundstage.cli.remote import cancelled_elsewhere, client_of
 from soundstage.cli.rerun import Again
 from soundstage.cli.results import Results, Saved, all_results, check_results
 from soundstage.types import Modality
@@ -62,7 +62,8 @@ class Remote:
                     check_results(plans, values)
                 _print_plans(plans, as_json=values["as_json"])
                 return
-            for note in notes:
+            told = (f"notice: {note}" for planned in plans for note in planned.view.notes)
+            for note in dict.fromkeys([*notes, *told]):
                 say(note)
             if values["detach"]:
                 for planned in plans:
@@ -95,8 +96,10 @@ class Remote:
             Tally(len(plans), say, as_json=values["as_json"]) as tally,
         ):
             pairs = list(zip(plans, named.values(), strict=True))
-            handles = [self._queued(client, planned, result) for planned, result in pairs]
+            handles: list[RemoteHandle] = []
             try:
+                for planned, result in pairs:
+                    handles.append(self._queued(client, planned, result))
                 for planned, result, handle in zip(plans, named.values(), handles, strict=True):
                     with tally.clip(in_short(planned)):
                         clip, saved = _fetched(planned, result, handle, quiet=bool(values.get("quiet")))
@@ -104,8 +107,8 @@ class Remote:
                         facts = {"job": handle.id, **clip.provenance, **tally.facts}
                         saved.tell(facts, as_json=values["as_json"], say=say)
                         sheet.add(result.path, clip)
-            except BaseException:
-                _cancel(handles, say)
+            except BaseException as error:
+                _cancel(handles, error, say)
                 raise
             comparison = sheet.save(say)
             if values["open"]:
@@ -123,8 +126,8 @@ def _fetched(planned: RemotePlan, result: Results, handle: RemoteHandle, *, quie
         with RemoteBars(handle.job, screen) as bars:
             for event in handle:
                 bars.show(event)
-        screen.begin(f"fetch {result.path.name}")
-        clip = handle.result()
+        with cancelled_elsewhere():
+            clip = handle.result()
         return clip, result.save(clip)
 
 
@@ -136,16 +139,24 @@ def _silent(text: str) -> None:
     """Print nothing."""
 
 
-def _cancel(handles: Sequence[RemoteHandle], say: Callable[[str], None]) -> None:
-    """Cancel the jobs that have not ended, as the command ends without them."""
+def _cancel(handles: Sequence[RemoteHandle], error: BaseException, say: Callable[[str], None]) -> None:
+    """Cancel the jobs that have not ended, as the command ends without them, and tell it with the error."""
     from soundstage.errors import SoundstageError
 
+    cancelled = []
     for handle in handles:
         try:
             if not handle.done() and handle.cancel():
-                say(f"{handle.id} is cancelled; with --detach a job goes on")
-        except SoundstageError as error:
-            say(f"{handle.id} could not be cancelled: {error}")
+                cancelled.append(handle.id)
+        except SoundstageError as problem:
+            say(f"{handle.id} could not be cancelled, and may go on: {problem}")
+    if not cancelled:
+        return
+    told = f"{' and '.join(cancelled)} {'is' if len(cancelled) == 1 else 'are'} cancelled"
+    if isinstance(error, KeyboardInterrupt):
+        error.add_note(f"{told}; with --detach a job goes on")
+    else:
+        say(told)
 
 
 def _print_plans(plans: Sequence[RemotePlan], *, as_json: bool) -> None:

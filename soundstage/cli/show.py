@@ -7,7 +7,7 @@ import math
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,25 +61,27 @@ def _full(made: Made) -> str:
 
 
 def _short(made: Made) -> str:
+    rows = [*asked_rows(made.facts), *_made_rows(made.facts), *_file_rows(made)]
+    return "\n".join(
+        [str(made.path), *lines_of(rows), f"again: soundstage rerun {shlex.quote(str(made.path))}"]
+    )
+
+
+def lines_of(rows: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield the lines of rows: names on the left, values wrapped beside them."""
     width = max(shutil.get_terminal_size().columns, 2 * NAME_WIDTH + 20)
-    rows = [*_asked_rows(made.facts), *_made_rows(made.facts), *_file_rows(made)]
-    lines = [str(made.path)]
     for name, value in rows:
-        text = " ".join(str(value).split())
-        lines.append(
-            textwrap.fill(
-                text,
-                width,
-                initial_indent=f"  {name:{NAME_WIDTH}}",
-                subsequent_indent=" " * (NAME_WIDTH + 2),
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
+        yield textwrap.fill(
+            " ".join(str(value).split()),
+            width,
+            initial_indent=f"  {name:{NAME_WIDTH}}",
+            subsequent_indent=" " * (NAME_WIDTH + 2),
+            break_on_hyphens=False,
+            break_long_words=False,
         )
-    return "\n".join([*lines, f"again: soundstage rerun {shlex.quote(str(made.path))}"])
 
 
-def _asked_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def asked_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the rows on what was asked for."""
     asked = _mapping(facts, "request")
     yield "prompt", asked.get("prompt", "not said")

@@ -2,63 +2,52 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from types import TracebackType
-
-from rich.progress import TaskID
-
 from soundstage.jobs.views import Job, JobEvent, JobProgress
+from soundstage.rendering.bars import PassBars
+from soundstage.rendering.events import Detail
+from soundstage.rendering.progress import names_phase
 from soundstage.rendering.screen import Screen
 
-ALL = "all windows"
+WAITING = ("queued", "interrupted", "paused")  # states in which nothing is made
 
 
-class RemoteBars:
+class RemoteBars(PassBars):
     """Show the events of one job: a line per phase, a bar per pass. display: None is one of its own."""
 
     def __init__(self, job: Job, display: Screen | None = None) -> None:
-        self._stack = ExitStack()
-        self._display = display or Screen()
-        self._own = display is None
-        self._bars = self._display.rows
-        self._told = ""
         passes = [] if job.plan is None else job.plan.passes
-        self._tasks: dict[str, TaskID] = {
-            item.name: self._bars.add_task(item.name, total=item.steps, start=False) for item in passes
-        }
-
-    def __enter__(self) -> RemoteBars:
-        if self._own:
-            self._stack.enter_context(self._display)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+        super().__init__({item.name: item.steps for item in passes}, display)
+        self._begun = ""
+        self._detail = Detail()
 
     def show(self, event: JobEvent) -> None:
         """Print or draw what an event says."""
         if event.message is not None:
-            kind = "notice" if event.type == "warning" else event.level or "log"
-            self._display.say(f"{kind}: {event.message}")
-        elif event.type == "state" and event.state in ("queued", "interrupted", "paused"):
+            self._message(event.message, "notice" if event.type == "warning" else event.level or "log")
+        elif event.type == "state" and event.state in WAITING:
             self._begin(event.state)
         elif event.progress is not None:
             self._progress(event.progress)
 
+    def _message(self, text: str, kind: str) -> None:
+        """Print a message. One that names a phase begins it: progress may pass over short ones."""
+        phase, _, part = text.partition(": ")
+        if kind != "info" or not names_phase(phase):
+            self._display.say(f"{kind}: {text}")
+        elif phase == "resume":
+            self._display.say(f"goes on with {part}")
+        else:
+            self._begin(phase)
+
     def _begin(self, phase: str) -> None:
-        if phase != self._told:
-            self._told = phase
-            self._display.begin(phase, row=phase != "denoise")
+        if phase != self._begun:
+            self._begun, self._detail = phase, Detail()
+            self._display.begin(phase, self._detail, row=phase != "denoise")
 
     def _progress(self, now: JobProgress) -> None:
-        windows = f"window {now.window} of {now.num_windows}" if now.num_windows > 1 else ""
-        self._begin(f"{windows} {now.phase}".strip() if now.phase != "denoise" or not windows else windows)
+        self._begin(now.phase)
+        self._detail.done, self._detail.total = now.step, now.num_steps
         task = self._tasks.get(now.pass_ or "")
-        if task is None:
-            return
-        self._bars.start_task(task)
-        self._bars.update(task, completed=now.step)
-        if not self._display.is_live and now.num_steps and now.step == now.num_steps:
-            self._display.say(f"{now.pass_} {now.step}/{now.num_steps}")
+        if task is not None:
+            self._bars.start_task(task)
+            self._stepped(now.pass_ or "", now.step, now.num_steps)

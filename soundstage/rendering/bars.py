@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
-
-from rich.progress import TaskID
+from typing import Self
 
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Event, LoraAttached, Notice, Phase, Step
@@ -16,31 +16,24 @@ from soundstage.rendering.screen import Screen, clock
 TAKE = "all windows"
 
 
-class ProgressBars:
-    """Show the events of one plan. On a pipe, print lines and no bars. display: None is one of its own.
+class PassBars:
+    """A bar for each pass of a clip. On a pipe there are lines and no bars.
 
-    Of a take the time left is worked out from the forwards of its windows that are made in this run.
+    take: forwards of all windows, 0 for a clip made at once. steps: those of each pass. display: None is one
+    of its own.
     """
 
-    def __init__(self, plan: Plan, display: Screen | None = None) -> None:
-        self._plan = plan
+    def __init__(self, steps: Mapping[str, int], display: Screen | None, *, take: int = 0) -> None:
         self._stack = ExitStack()
         self._display = display or Screen()
         self._own = display is None
         self._bars = self._display.rows
-        self._take: TaskID | None = None
-        self._window: int | None = None
-        self._began = time.monotonic()
-        self._before = 0  # forwards of windows that an earlier run has made
-        self._made = 0  # forwards of windows before this one
-        if plan.windows:
-            self._take = self._bars.add_task(TAKE, total=plan.num_forwards, start=False)
+        self._take = self._bars.add_task(TAKE, total=take, start=False) if take else None
         self._tasks = {
-            pass_.name: self._bars.add_task(pass_.name, total=pass_.num_steps, start=False)
-            for pass_ in plan.passes
+            name: self._bars.add_task(name, total=count, start=False) for name, count in steps.items()
         }
 
-    def __enter__(self) -> ProgressBars:
+    def __enter__(self) -> Self:
         if self._own:
             self._stack.enter_context(self._display)
         return self
@@ -49,6 +42,28 @@ class ProgressBars:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _stepped(self, name: str, step: int, num_steps: int) -> None:
+        """Draw a step of a pass; on a pipe, print a line when the pass is done."""
+        self._bars.update(self._tasks[name], completed=step)
+        if not self._display.is_live and step == num_steps:
+            self._display.say(f"{name} {step}/{num_steps}")
+
+
+class ProgressBars(PassBars):
+    """Show the events of one plan. display: None is one of its own.
+
+    Of a take the time left is worked out from the forwards of its windows that are made in this run.
+    """
+
+    def __init__(self, plan: Plan, display: Screen | None = None) -> None:
+        steps = {pass_.name: pass_.num_steps for pass_ in plan.passes}
+        super().__init__(steps, display, take=plan.num_forwards if plan.windows else 0)
+        self._plan = plan
+        self._window: int | None = None
+        self._began = time.monotonic()
+        self._before = 0  # forwards of windows that an earlier run has made
+        self._made = 0  # forwards of windows before this one
 
     def show(self, event: Event) -> None:
         """Print or draw what an event says."""
@@ -88,11 +103,9 @@ class ProgressBars:
             self._bars.update(self._take, completed=made - self._before)
 
     def _step(self, event: Step) -> None:
-        self._bars.update(self._tasks[event.name], completed=event.step)
         if self._take is not None:
             self._bars.update(self._take, completed=self._forwards(event) - self._before)
-        if not self._display.is_live and event.step == event.num_steps:
-            self._display.say(f"{event.name} {event.step}/{event.num_steps}")
+        self._stepped(event.name, event.step, event.num_steps)
 
     def _forwards(self, event: Step) -> int:
         """Return the forwards of the take up to a step of the current window."""

@@ -13,6 +13,8 @@ from soundstage.rendering.events import Done, Event, Phase, Step
 
 # Share of a run's work when all steps are done, and when the picture is decoded too.
 DENOISED, DECODED = 0.9, 0.98
+# Names of phases, besides those of the windows of a take.
+PHASES = frozenset({"load", "resume", "encode", "denoise", "upsample", "decode video", "decode audio"})
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ def window_of(phase: Phase) -> int | None:
     """Return the index of the window that a phase begins; None where it begins none."""
     found = re.fullmatch(r"window (\d+) of \d+", phase.name)
     return None if found is None else int(found[1]) - 1
+
+
+def names_phase(text: str) -> bool:
+    """Return whether a text is the name of a phase."""
+    return text in PHASES or window_of(Phase(text)) is not None
 
 
 def _work(pass_: PassPlan) -> float:

@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -37,6 +38,9 @@ DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
 PROGRAM = "soundstage"  # the module that a worker is run by
 GB = 1e9
+STOPPING = (
+    "stopping: the workers save how far they are, which may take some seconds; Ctrl-C again ends at once"
+)
 MIN_KEY = 16  # letters of a key that is given
 KEY_VARIABLE = "SOUNDSTAGE_WORKER_KEY"  # of a worker's environment
 
@@ -73,7 +77,7 @@ def serve(
         check_exposed(settings, jobs)
         listening = listen(settings.host, settings.port)
         url = address_of(settings.host, listening)
-        ready(url, greeting(url, models, jobs.data))
+        ready(url, greeting(url, models, jobs.data, keyed=bool(settings.keys) or jobs.has_keys()))
         logs.begin(values["logs"] or ("plain" if sys.stderr.isatty() else "json"))
         commands = [worker_command(url, jobs.data, device) for device in devices]
         supervisor = Supervisor(commands, {**os.environ, KEY_VARIABLE: worker_key}, jobs.worker_died)
@@ -88,6 +92,8 @@ def _run(jobs: Jobs, app: FastAPI, supervisor: Supervisor, listening: socket) ->
 
     def drain() -> None:
         log.info("draining")
+        with suppress(OSError):  # whoever read it may be gone
+            print(STOPPING, flush=True)
         jobs.drain()
         supervisor.stop()
         app.state.ending.set()
@@ -193,12 +199,14 @@ def worker_command(url: str, data: Path, device: str) -> list[str]:
     return [sys.executable, "-m", PROGRAM, "worker", "--server", url, "--data", str(data), "--device", device]
 
 
-def greeting(url: str, models: Sequence[str], data: Path) -> str:
-    """Return what is printed when the server listens."""
+def greeting(url: str, models: Sequence[str], data: Path, *, keyed: bool) -> str:
+    """Return what is printed when the server listens. keyed: it asks for a key, which the examples send."""
+    key = ' -H "Authorization: Bearer $SOUNDSTAGE_KEY"' if keyed else ""
+    asks = "It asks for a key; set SOUNDSTAGE_KEY to one in that terminal first.\n" if keyed else ""
     return f"""\
 Soundstage serves {", ".join(models)} on {url}
 Open that in a browser, or call it from another terminal:
-    curl {url}/v1/jobs --json '{{"request": {{"prompt": "A red ball bounces."}}}}'
-    curl {url}/v1/jobs                           # how far it is
-    curl {url}/v1/jobs/ID/content -o ball.mp4    # the clip
-Jobs and files are in {data}. Ctrl-C ends the server, and nothing finished is lost."""
+    curl {url}/v1/jobs{key} --json '{{"request": {{"prompt": "A red ball bounces."}}}}'
+    curl {url}/v1/jobs{key}                           # how far it is
+    curl {url}/v1/jobs/ID/content{key} -o ball.mp4    # the clip
+{asks}Jobs and files are in {data}. Ctrl-C ends the server, and nothing finished is lost."""

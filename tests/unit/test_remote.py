@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 import soundstage as ss
 from soundstage.cli.program import app
+from soundstage.client.bars import RemoteBars
+from soundstage.jobs.views import JobEvent
 from tests.examples import ROOT
 from tests.serving import Server, serving
 
@@ -44,6 +47,8 @@ def test_generate_makes_clips_on_the_server_and_saves_its_files(remote: Any, ser
     told = remote("generate", PROMPT, "--image", "door.png:0.5", "--seed", "3", "-o", "ball.mp4", *SMALL)
     assert succeeded(told) == "ball.mp4\n"
     assert "9 frames of 64x64" in told.stderr
+    assert told.stderr.splitlines().count("encode ...") == 1
+    assert "info:" not in told.stderr  # phases are told once, as phases
     with ss.Client(server.url) as client:
         job = client.jobs(limit=1).data[0]
         assert job.request["seed"] == 3
@@ -90,12 +95,65 @@ def test_jobs_are_listed_shown_fetched_watched_and_cancelled(remote: Any) -> Non
     assert "there already; choose another name, or add --force" in again.stderr
     assert id in succeeded(remote("jobs"))
     assert json.loads(succeeded(remote("jobs", "--json", "--limit", "1")))[0]["id"] == id
-    assert "succeeded" in succeeded(remote("show", id))
+    shown = succeeded(remote("show", id)).splitlines()
+    assert shown[0] == id
+    assert shown[1].startswith("  state     succeeded in ")
+    assert "  made      64x64, 9 frames at 24 fps, 0.375 s" in shown
+    assert "  steps     2" in shown
+    assert shown[-1] == f"get it: soundstage remote get {id}"
     assert "succeeded" in succeeded(remote("watch", id))
-    assert succeeded(remote("cancel", id)) == f"{id} succeeded\n"
-    assert "nano" in succeeded(remote("models"))
-    assert "single" in succeeded(remote("recipes"))
+    late = remote("cancel", id)
+    assert late.exit_code == 1
+    assert late.stdout == f"{id} succeeded before; it stays as it is\n"
+    models = succeeded(remote("models"))
+    assert "nano (default)" in models
+    assert "192x128, 49 frames at 24 fps" in models
+    recipes = succeeded(remote("recipes"))
+    assert "single" in recipes
+    assert "best for" in recipes
     assert succeeded(remote("loras")) == ""
+
+
+def test_what_a_server_changes_of_a_request_is_told(remote: Any) -> None:
+    told = remote("generate", PROMPT, "--size", "64x64", "--duration", "0.5", "--steps", "2", "--detach")
+    assert succeeded(told).startswith("job_")
+    assert "notice: duration: 0.5 s -> 0.375 s (9 frames at 24 fps, 8k+1)" in told.stderr
+
+
+def test_an_interruption_cancels_the_jobs_of_a_command_and_says_so(
+    remote: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(bars: RemoteBars, event: JobEvent) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteBars, "show", interrupted)
+        many = remote(
+            "generate", PROMPT, "--seeds", "1-2", "--label", "stopped", *SMALL[:4], "--steps", "400"
+        )
+        id = succeeded(remote("generate", f"SLOW {PROMPT}", "--detach", *SMALL)).strip()
+        waiting = remote("get", id, "-o", "late.mp4")
+    assert (many.exit_code, waiting.exit_code) == (130, 130)
+    assert "are cancelled; with --detach a job goes on" in many.stderr
+    with ss.Client(server.url) as client:
+        jobs = client.jobs(label="stopped").data
+        assert len(jobs) == 2
+        assert all(isinstance(client.job(job.id).exception(), CancelledError) for job in jobs)
+    assert f"{id} goes on; the same command gets its clip" in waiting.stderr
+    assert succeeded(remote("get", id, "-o", "late.mp4")) == "late.mp4\n"
+
+
+def test_a_job_that_someone_else_cancels_is_told_in_one_sentence(
+    remote: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancelled(bars: RemoteBars, event: JobEvent) -> None:
+        with ss.Client(server.url) as client:
+            client.job(event.job_id).cancel()
+
+    monkeypatch.setattr(RemoteBars, "show", cancelled)
+    told = remote("generate", f"SLOW {PROMPT}", *SMALL[:4], "--steps", "400")
+    assert told.exit_code == 2
+    assert told.stderr.splitlines()[-1].endswith("was cancelled; nothing was made")
 
 
 def test_refusals_name_options_and_the_server(remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:

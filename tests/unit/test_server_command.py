@@ -96,5 +96,14 @@ def test_the_page_runs_against_a_server(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_greeting_has_what_the_first_clip_takes() -> None:
-    text = greeting("http://127.0.0.1:1", ["nano"], Path("data"))
+    text = greeting("http://127.0.0.1:1", ["nano"], Path("data"), keyed=False)
     assert "http://127.0.0.1:1/v1/jobs" in text
+    assert "Bearer" not in text
+
+
+def test_the_greeting_of_a_server_with_keys_sends_one() -> None:
+    text = greeting("http://127.0.0.1:1", ["nano"], Path("data"), keyed=True)
+    calls = [line for line in text.splitlines() if "curl" in line]
+    assert len(calls) == 3
+    assert all('-H "Authorization: Bearer $SOUNDSTAGE_KEY"' in call for call in calls)
+    assert "set SOUNDSTAGE_KEY" in text

@@ -58,6 +58,8 @@ def test_a_drained_server_gives_its_job_back_and_the_next_one_goes_on_with_it(tm
         until(client, id, "running")
         time.sleep(1.5)  # for a step and its checkpoint
         process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert any(line.startswith("stopping: ") for line in process.stdout)
         assert process.wait(60) == 0
     with served(tmp_path, step_s=0.01) as (process, client):
         job = until(client, id, "succeeded")

@@ -68,6 +68,7 @@ _HOMES = {
     "convert": "soundstage.conversion",
     "import_workflow": "soundstage.compat.comfy.workflow",
     "load": "soundstage.engine",
+    "prepare_control": "soundstage.steering",
 }
 
 __all__ = [
@@ -121,6 +122,7 @@ __all__ = [
     "convert",
     "import_workflow",
     "load",
+    "prepare_control",
 ]
 
 if TYPE_CHECKING:
@@ -164,6 +166,7 @@ if TYPE_CHECKING:
     from soundstage.request.recipe import Pass, Recipe
     from soundstage.request.request import Request
     from soundstage.request.take import Take
+    from soundstage.steering import prepare_control
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ COMMAND_GROUPS = {
     "bench": "soundstage.cli.bench",
     "completion": "soundstage.cli.completion",
     "config": "soundstage.cli.config",
+    "control": "soundstage.cli.control",
     "convert": "soundstage.cli.convert",
     "doctor": "soundstage.cli.doctor",
     "examples": "soundstage.cli.examples",

@@ -24,7 +24,11 @@ PUBLIC = {*soundstage.__all__, *diffusers.__all__}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
-IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}  # of distributions that are imported under another name
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "opencv-python-headless": "cv2",
+}  # of distributions that are imported under another name
 UNDECLARED = {
     "triton": "comes with PyTorch for CUDA, and the fast paths do without it",
     "starlette": "comes with FastAPI, which is made of it",

@@ -1,0 +1,1 @@
+"""Prepare the references that in-context adapters follow: pixels in, pixels out. Loads no torch."""

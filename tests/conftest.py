@@ -42,6 +42,7 @@ def no_encodings_on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("SOUNDSTAGE_CACHE", "off")
         patch.setenv("SOUNDSTAGE_TAKES", "off")
         patch.setenv("SOUNDSTAGE_RENDERS", "off")
+        patch.setenv("SOUNDSTAGE_WORKERS", "off")
         yield
 
 

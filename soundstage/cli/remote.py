@@ -178,6 +178,32 @@ def cancel(id: tuple[str, ...], **where: Any) -> None:
         raise click.exceptions.Exit(FAULT)
 
 
+@app.command("pause")
+@click.argument("id", nargs=-1, required=True, help="The ids of jobs.")
+def pause(id: tuple[str, ...], **where: Any) -> None:
+    """Let jobs wait until they are resumed, and print the state of each.
+
+    One that is being made stops with a checkpoint first.
+
+    Example: soundstage remote pause job_abcdefghijklmnopqrstuvwxyz
+    """
+    with client_of(where) as client:
+        for one in id:
+            print(f"{one} {client.job(one).pause().state}")
+
+
+@app.command("resume")
+@click.argument("id", nargs=-1, required=True, help="The ids of jobs.")
+def resume(id: tuple[str, ...], **where: Any) -> None:
+    """Put paused jobs back into the queue, and print the state of each.
+
+    Example: soundstage remote resume job_abcdefghijklmnopqrstuvwxyz
+    """
+    with client_of(where) as client:
+        for one in id:
+            print(f"{one} {client.job(one).resume().state}")
+
+
 @app.command("get")
 @id_argument
 @click.option(

@@ -73,6 +73,12 @@ from soundstage.errors import MissingExtraError
 )
 @click.option("--max-upload", type=WHOLE_NUMBER, metavar="MIB", help="Largest upload. [default: 2048]")
 @click.option(
+    "--max-calls",
+    type=click.IntRange(0, 1_000_000),
+    metavar="N",
+    help="Let each key make so many calls a minute; 0 for any number. [default: 3000, or any without keys]",
+)
+@click.option(
     "--max-queued",
     type=click.IntRange(1, 1_000_000),
     metavar="N",

@@ -20,6 +20,7 @@ OWN: dict[str, Variable] = {
     "SOUNDSTAGE_DTYPE": Variable("DTYPE", "number format where none is asked for: bfloat16, float32"),
     "SOUNDSTAGE_CACHE": Variable("FOLDER, off", "where encoded prompts and inputs are kept"),
     "SOUNDSTAGE_RENDERS": Variable("FOLDER, off", "where unfinished clips of commands are kept"),
+    "SOUNDSTAGE_WORKERS": Variable("FOLDER, off", "where workers elsewhere keep the job under work"),
     "SOUNDSTAGE_TAKES": Variable("FOLDER, off", "where finished windows of long takes are kept"),
     "SOUNDSTAGE_FAST_PATHS": Variable("auto, off", "leave out fast paths of the processor and the GPU"),
     "SOUNDSTAGE_SERVER": Variable("URL", "server that `remote`, `mcp` and ss.Client call"),

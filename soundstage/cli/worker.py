@@ -84,8 +84,7 @@ def app(
     parent = os.environ.get(PARENT)
     alive = parent_check(int(parent) if parent and parent.isdigit() else None)
     with ExitStack() as stack:
-        prefix = "soundstage-worker-"
-        folder = data / "tmp" if data else Path(stack.enter_context(TemporaryDirectory(prefix=prefix)))
+        folder = data / "tmp" if data else _own_folder(stack, server)
         worker = JobWorker(
             OverHttp(server, key, data, folder),
             _info(device, name, models, data is not None),
@@ -97,6 +96,18 @@ def app(
         threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
         steady = worker.run()
     raise click.exceptions.Exit(DONE if steady else FAULT)
+
+
+def _own_folder(stack: ExitStack, server: str) -> Path:
+    """Return a folder for inputs, checkpoints and results, which one that is killed leaves to the next."""
+    from soundstage.rendering.own_folders import WORKERS, fingerprint
+
+    own = WORKERS.new(fingerprint({"server": server}))
+    if own is None:
+        return Path(stack.enter_context(TemporaryDirectory(prefix="soundstage-worker-")))
+    stack.callback(own.discard)
+    own.path.mkdir(parents=True, exist_ok=True)
+    return own.path
 
 
 def _info(device: str, name: str | None, models: tuple[str, ...], local: bool) -> WorkerInfo:

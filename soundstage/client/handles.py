@@ -74,6 +74,9 @@ class KnownJob:
         job = self._know((yield from self._talk.cancel(self.id)))
         return job.state not in FINAL or job.state == "cancelled"
 
+    def _put(self, verb: str) -> Talk[Job]:
+        return self._know((yield from self._talk.put(self.id, verb)))
+
     def _preview_of(self, event: JobEvent) -> Talk[Preview | None]:
         """Return the preview that an event tells of; None where it is gone, as a newer one followed."""
         if event.type != "preview" or event.asset is None:
@@ -109,6 +112,14 @@ class RemoteHandle(KnownJob):
     def cancel(self) -> bool:
         """Cancel the job, and return whether it is or will be; a finished one stays."""
         return self._line.carry_out(self._cancelled())
+
+    def pause(self) -> Job:
+        """Let the job wait until it is resumed, with a checkpoint if it is being made; return it."""
+        return self._line.carry_out(self._put("pause"))
+
+    def resume(self) -> Job:
+        """Put the job back into the queue, to go on from its checkpoint; return it."""
+        return self._line.carry_out(self._put("resume"))
 
     def result(self, timeout: float | None = None) -> Clip:
         """Wait for the clip and return it. Raises TimeoutError, CancelledError, or the job's own error.
@@ -175,6 +186,14 @@ class AsyncRemoteHandle(KnownJob):
     async def cancel(self) -> bool:
         """Cancel the job, and return whether it is or will be; a finished one stays."""
         return await self._line.carry_out(self._cancelled())
+
+    async def pause(self) -> Job:
+        """Let the job wait until it is resumed, with a checkpoint if it is being made; return it."""
+        return await self._line.carry_out(self._put("pause"))
+
+    async def resume(self) -> Job:
+        """Put the job back into the queue, to go on from its checkpoint; return it."""
+        return await self._line.carry_out(self._put("resume"))
 
     async def result(self, timeout: float | None = None) -> Clip:
         """Wait for the clip and return it; a task that is cancelled while it waits cancels the job."""

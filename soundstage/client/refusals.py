@@ -10,19 +10,13 @@ from soundstage.errors import (
     MediaError,
     RequestError,
     ServerError,
-    SoundstageError,
     WeightsError,
 )
+from soundstage.jobs.errors import CODES
 from soundstage.jobs.views import Job
 
 # Codes of a server and the errors that they stand for; others are ServerErrors.
-CLASSES: dict[str, type[SoundstageError]] = {
-    "invalid_config": ConfigError,
-    "media": MediaError,
-    "unreadable_media": MediaError,
-    "unusable_weights": WeightsError,
-    "weights": WeightsError,
-}
+CLASSES = {code: kind for kind, code in CODES if kind in (ConfigError, MediaError, WeightsError)}
 AWAY = (502, 503, 504)  # of a server that starts, stops, or is behind a proxy that does not reach it
 
 

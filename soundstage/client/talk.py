@@ -150,6 +150,10 @@ class ServerTalk:
                 raise
         return (yield from self.job(id))
 
+    def put(self, id: str, verb: str) -> Talk[Job]:
+        """Pause or resume a job. verb: that word."""
+        return (yield from self.view(Job, ServerCall("POST", f"/v1/jobs/{_id(id)}/{verb}")))
+
     def listed(self, what: str) -> Talk[list[dict[str, Any]]]:
         """Return what the server has of models, loras or recipes."""
         data = yield from self.answer(ServerCall("GET", f"/v1/{what}"))

@@ -33,8 +33,9 @@ class Ending(Core):
         self.count_use(db, row)
         error = None if fault is None else fault.model_dump()
         ended = self.move(
-            db, row, state, finished_at=self.clock(), error=error, lease_until=None, cancel_asked=False
-        )
+            db, row, state, finished_at=self.clock(), error=error, lease_until=None, cancel_asked=False,
+            cancel_by=None, pause_asked=False,
+        )  # fmt: skip
         view = self.view(db, ended)
         told: RowValues = {"type": "result", "state": state}
         if fault is not None:
@@ -48,11 +49,12 @@ class Ending(Core):
         return ended
 
     def requeue(self, db: Connection, row: Row[Any], **values: Any) -> Row[Any]:
-        """Put a job back into the line, where it was before."""
+        """Put a job back into the line, where it was before; one that should pause waits beside it."""
         self.count_use(db, row)
         return self.move(
-            db, row, "queued", lease_id=None, lease_until=None, worker=None, forgiven=False, **values
-        )
+            db, row, "paused" if row.pause_asked else "queued", lease_id=None, lease_until=None, worker=None,
+            forgiven=False, pause_asked=False, **values,
+        )  # fmt: skip
 
     def count_use(self, db: Connection, row: Row[Any]) -> None:
         """Count the device time of a worker's turn, if it was one."""

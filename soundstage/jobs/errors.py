@@ -1,10 +1,21 @@
-"""Errors of jobs, besides those of requests and media. Each has a `code`, which an interface may map."""
+"""Errors of jobs, besides those of requests and media, and the words for programs that all of them have.
+
+The same word stands in the answer to a call and in the error of a job that failed.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from soundstage.errors import SoundstageError
+from soundstage.errors import (
+    ConfigError,
+    MediaError,
+    MissingExtraError,
+    NotFiniteError,
+    RequestError,
+    SoundstageError,
+    WeightsError,
+)
 
 
 class JobsError(SoundstageError):
@@ -59,7 +70,37 @@ class Draining(JobsError):
     code = "draining"
 
 
+class NoWorker(JobsError):
+    """No worker is there that could make a job; jobs wait until one is."""
+
+    code = "no_worker"
+
+
+class Unavailable(JobsError):
+    """Something that a call needs cannot be had now."""
+
+    code = "unavailable"
+
+
 class LeaseLost(Conflict):
     """A worker reports on a job that is no longer its own: the lease ran out, or the job has ended."""
 
     code = "lease_lost"
+
+
+# Words for the errors of other rooms; the first class that fits counts.
+CODES: tuple[tuple[type[SoundstageError], str], ...] = (
+    (NotFiniteError, "not_finite"),
+    (MediaError, "unreadable_media"),
+    (RequestError, "invalid_request"),
+    (ConfigError, "invalid_config"),
+    (WeightsError, "unusable_weights"),
+    (MissingExtraError, "missing_extra"),
+    (SoundstageError, "refused"),
+)
+
+
+def code_of(error: SoundstageError) -> str:
+    """Return the word for programs of an error."""
+    own: str | None = getattr(error, "code", None)
+    return own or next(code for kind, code in CODES if isinstance(error, kind))

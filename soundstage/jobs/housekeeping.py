@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from soundstage.jobs.changing import Changing
 from soundstage.jobs.leases import Leases
 from soundstage.jobs.states import FINAL, WORKING
 from soundstage.jobs.store import one
-from soundstage.jobs.submitting import Submitting
 from soundstage.jobs.tables import assets, device_use, idempotency, jobs, loras, uses, workers
 from soundstage.jobs.tables import webhook_deliveries as deliveries
 
@@ -22,7 +22,7 @@ BATCH = 50
 STATS_JOBS = 500  # newest jobs whose stages are counted
 
 
-class Housekeeping(Leases, Submitting):
+class Housekeeping(Leases, Changing):
     """The upkeep of `Jobs`."""
 
     def sweep(self) -> None:

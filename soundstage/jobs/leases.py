@@ -74,7 +74,7 @@ class Leases(Ending, AssetFiles):
             self.emit(db, row, self._told(db, row, report, placed))
             db.execute(sa.update(workers).where(workers.c.id == row.worker).values(seen_at=now))
             known = one(db, sa.select(workers.c.draining).where(workers.c.id == row.worker))
-            drain = self.draining or (known is not None and known.draining)
+            drain = self.draining or row.pause_asked or (known is not None and known.draining)
             return Order(cancel=row.cancel_asked, drain=drain, until=until)
 
     def finish(self, lease_id: str, made: MadeFiles) -> Job:
@@ -168,9 +168,13 @@ class Leases(Ending, AssetFiles):
         self._clear_ended(ended)
 
     def end_silent_leases(self) -> None:
-        """Take jobs from workers that were silent for too long: they go on elsewhere, or fail."""
+        """Take jobs from workers that were silent for too long: they go on elsewhere, or fail.
+
+        One whose cancellation the worker has not carried out in time is cancelled.
+        """
         now = self.clock()
-        late = sa.and_(jobs.c.state.in_(WORKING), jobs.c.lease_until < now)
+        due = sa.or_(jobs.c.lease_until < now, jobs.c.cancel_by < now)
+        late = sa.and_(jobs.c.state.in_(WORKING), due)
         with self.store.reading() as db:
             if one(db, sa.select(jobs.c.id).where(late)) is None:
                 return
@@ -179,6 +183,12 @@ class Leases(Ending, AssetFiles):
             rows = db.execute(query.with_for_update(skip_locked=True)).all()
             ended = [self._interrupt(db, row) for row in rows]
         self._clear_ended(ended)
+
+    def silent_workers(self) -> list[str]:
+        """Return the workers of this machine that were seen, but not for a while, although they should."""
+        late = workers.c.seen_at < self.clock() - self.limits.silent_s
+        with self.store.reading() as db:
+            return list(db.execute(sa.select(workers.c.id).where(workers.c.local, late)).scalars())
 
     def workers(self) -> list[WorkerView]:
         """Return the workers that were seen within the last hour."""

@@ -23,6 +23,10 @@ class Limits:
     """How long a worker may be silent before its job is taken from it."""
     renew_s: float = 2.0
     """How often a worker reports at least."""
+    cancel_s: float = 20.0
+    """How long a worker may take to stop a cancelled job; then it is cancelled without the worker."""
+    silent_s: float = 30.0
+    """How long a worker that the server has started may be silent before it is replaced."""
     lost_retries: int = 1
     """How often a job begins again after its worker died without a new checkpoint."""
     affinity_s: float = 120.0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MissingExtraError, SoundstageError
-from soundstage.jobs.errors import Forbidden, LeaseLost
+from soundstage.jobs import archives
+from soundstage.jobs.errors import Forbidden, Gone, LeaseLost
 from soundstage.jobs.transport import ServerAway, file_below
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, Order, WorkerInfo, WorkReport
 
@@ -20,8 +20,8 @@ except ImportError as error:
 
 TIMEOUT_S = 30.0
 PIECE_BYTES = 2**20
-LOCK = "/lock"  # of a checkpoint, held by the process that writes it
-REFUSED, LOST = (401, 403), (404, 409)
+ARCHIVE = "checkpoint.tar"
+REFUSED, LOST, GONE = (401, 403), (404, 409), 410
 AWAY = 429  # and 5xx
 
 
@@ -114,10 +114,9 @@ class OverHttp:
         """Return the folder, and fill it with what the server has."""
         folder = self.checkpoints / lease.job.id
         if self._data is None and lease.has_checkpoint and not folder.is_dir():
-            archive = self._own(lease) / "checkpoint.tar"
+            archive = self._own(lease) / ARCHIVE
             self._download(f"/leases/{lease.id}/checkpoint", archive)
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+            archives.unpack(archive, folder)
             archive.unlink()
         return folder
 
@@ -126,9 +125,8 @@ class OverHttp:
         folder = self.checkpoints / lease.job.id
         if self._data is not None or not folder.is_dir():
             return
-        archive = self._own(lease) / "checkpoint.tar"
-        with tarfile.open(archive, "w") as tar:
-            tar.add(folder, arcname=".", filter=lambda one: None if one.name.endswith(LOCK) else one)
+        archive = self._own(lease) / ARCHIVE
+        archives.pack(folder, archive)
         self._call("PUT", f"/leases/{lease.id}/checkpoint", content=_pieces(archive))
         archive.unlink()
 
@@ -177,6 +175,8 @@ def _check(answer: httpx.Response) -> None:
         return
     if code in REFUSED:
         raise Forbidden(f"the server refuses this worker's key: {_message(answer)}")
+    if code == GONE:
+        raise Gone(_message(answer))
     if code in LOST:
         raise LeaseLost(_message(answer))
     if code == AWAY or code >= 500:

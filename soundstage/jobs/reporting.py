@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from soundstage.jobs.errors import Forbidden, LeaseLost
+from soundstage.errors import SoundstageError
+from soundstage.jobs.errors import LeaseLost
 from soundstage.jobs.states import JobState
-from soundstage.jobs.transport import ServerAway, Transport
+from soundstage.jobs.transport import FIRST_PAUSE_S, LONGEST_PAUSE_S, ServerAway, Transport
 from soundstage.jobs.views import JobProgress, Lease, MadeFile, WorkReport
 
 log = logging.getLogger("soundstage.worker")
 QUICKEST_S = 0.25
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 
 
 class Reporter:
@@ -116,7 +116,7 @@ class Reporter:
             return False
         except LeaseLost:
             self.lost = True
-        except Forbidden as error:
+        except SoundstageError as error:  # such as a key that was revoked
             log.error("%s", error)
             self.refused = True
         else:

@@ -9,8 +9,8 @@ JobState = Literal[
     "paused",
     "loading",
     "running",
-    "checking",
     "encoding",
+    "checking",
     "succeeded",
     "failed",
     "interrupted",
@@ -19,7 +19,7 @@ JobState = Literal[
 STATES: tuple[JobState, ...] = get_args(JobState)
 FINAL: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled"})
 # A worker has the job.
-WORKING: frozenset[JobState] = frozenset({"loading", "running", "checking", "encoding"})
+WORKING: frozenset[JobState] = frozenset({"loading", "running", "encoding", "checking"})
 WAITING: frozenset[JobState] = frozenset({"queued", "paused", "interrupted"})
 
 Priority = Literal["low", "normal", "high"]

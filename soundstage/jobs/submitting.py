@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from soundstage.errors import RequestError
@@ -21,7 +21,7 @@ from soundstage.jobs.assets import AssetFiles, page
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import Conflict, Draining, Gone, NotFound, TooMany
 from soundstage.jobs.rows import asset_view, event_view
-from soundstage.jobs.states import FINAL, PRIORITIES, WORKING, JobState
+from soundstage.jobs.states import FINAL, PRIORITIES, JobState
 from soundstage.jobs.store import insert_all, one
 from soundstage.jobs.tables import (
     ANY_SHAPE,
@@ -79,7 +79,9 @@ class Submitting(Ending, AssetFiles):
         self.require(owner, "submit" if asked.kind != "pull" else "admin")
         if self.draining:
             raise Draining("the server is about to stop and takes no new jobs; try again in a minute")
-        request_hash = ids.hash_of(json.dumps(asked.model_dump(mode="json"), sort_keys=True))
+        of_parent = {} if parent_id is None else {"parent_id": parent_id}
+        said = {**asked.model_dump(mode="json"), **of_parent}
+        request_hash = ids.hash_of(json.dumps(said, sort_keys=True))
         known = self._known(owner, idempotency_key, request_hash)
         if known is not None:
             return known
@@ -147,57 +149,6 @@ class Submitting(Ending, AssetFiles):
             rows = db.execute(query.order_by(*by).limit(limit + 1)).all()
             return page(self.views(db, rows), limit)
 
-    def cancel(self, owner: Owner, job_id: str) -> Job:
-        """Cancel a job: one that waits at once, one under work as soon as its worker hears of it.
-
-        Raises Conflict for one that has ended; a cancelled one stays so.
-        """
-        self.require(owner, "submit")
-        with self.store.writing() as db:
-            row = self._locked(db, owner, job_id)
-            if row.state == "cancelled":
-                return self.view(db, row)
-            if row.state in FINAL:
-                raise Conflict(f"the job {job_id} has {row.state} already")
-            if row.state not in WORKING:
-                return self.view(db, self.end(db, row, "cancelled"))
-            asked = db.execute(
-                sa.update(jobs).where(jobs.c.id == job_id).values(cancel_asked=True).returning(*jobs.c)
-            ).one()
-            self.emit(db, asked, [{"type": "log", "level": "info", "message": "cancellation asked for"}])
-            return self.view(db, asked)
-
-    def delete(self, owner: Owner, job_id: str) -> None:
-        """Delete a job that has ended, or that waits, with its files. Raises Conflict for one under work."""
-        self.require(owner, "submit")
-        with self.store.writing() as db:
-            row = self._locked(db, owner, job_id)
-            if row.state in WORKING:
-                raise Conflict(f"the job {job_id} is being made; cancel it first")
-            if row.state not in FINAL:
-                row = self.end(db, row, "cancelled")
-            files = self.erase(db, row)
-        self.remove_files(files)
-        self.clear_checkpoint(job_id)
-
-    def retry(self, owner: Owner, job_id: str) -> Job:
-        """Submit a job that failed or was cancelled once more, as a new job with the same seed.
-
-        Raises Conflict for one that has not ended, has succeeded, or ran out of memory.
-        """
-        self.require(owner, "submit")
-        with self.store.reading() as db:
-            row = self.job_row(db, owner, job_id)
-        if row.state not in ("failed", "cancelled"):
-            raise Conflict(
-                f"the job {job_id} is {row.state}; only one that failed or was cancelled is retried"
-            )
-        if (row.error or {}).get("code") == "out_of_memory":
-            raise Conflict(f"the job {job_id} ran out of memory; ask for a smaller size or a shorter clip")
-        request = row.request if row.seed is None else {**row.request, "seed": row.seed}
-        asked = JobRequest(**{**row.asked, "request": request})
-        return self.create(owner, asked, via=row.via, parent_id=job_id)
-
     def events(self, owner: Owner, job_id: str | None, after: int, limit: int = 500) -> Sequence[JobEvent]:
         """Return events after a number, of one job or of all that the owner sees, in their order."""
         query = sa.select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
@@ -214,23 +165,6 @@ class Submitting(Ending, AssetFiles):
         with self.store.reading() as db:
             found = one(db, sa.select(sa.func.max(events.c.id)))
             return 0 if found is None or found[0] is None else int(found[0])
-
-    # --- used by housekeeping too ------------------------------------------------------------------------
-
-    def erase(self, db: Connection, row: Row[Any]) -> Sequence[str]:
-        """Delete a job's content within a transaction, and return its files, which are removed after it.
-
-        A trace of the job stays for a while, so that it is known as deleted.
-        """
-        files = db.execute(sa.select(assets.c.file).where(assets.c.job_id == row.id)).scalars().all()
-        made = sa.select(assets.c.id).where(assets.c.job_id == row.id)
-        db.execute(sa.delete(uses).where(sa.or_(uses.c.job_id == row.id, uses.c.asset_id.in_(made))))
-        db.execute(sa.delete(events).where(events.c.job_id == row.id))
-        db.execute(sa.delete(assets).where(assets.c.job_id == row.id))
-        empty: dict[str, Any] = {"asked": {}, "request": {}, "plan": None, "label": None, "words": ""}
-        empty |= {"error": None, "warnings": None, "deleted_at": self.clock()}
-        db.execute(sa.update(jobs).where(jobs.c.id == row.id).values(**empty))
-        return files
 
     # --- admission -------------------------------------------------------------------------------------
 
@@ -390,7 +324,7 @@ class Submitting(Ending, AssetFiles):
             "seed": admitted.seed, "plan": plan, "shape": admitted.shape,
             "price_s": admitted.price_s, "worked_out_s": admitted.worked_out_s,
             "created_at": now, "queued_at": now, "attempt": 0, "lost": 0,
-            "forgiven": False, "cancel_asked": False, "webhook_url": asked.webhook_url,
+            "forgiven": False, "cancel_asked": False, "pause_asked": False, "webhook_url": asked.webhook_url,
             "parent_id": parent_id,
         }  # fmt: skip
 
@@ -398,9 +332,9 @@ class Submitting(Ending, AssetFiles):
 
     def _check_room(self, db: Connection, owner: Owner, price_s: float) -> None:
         """Raise TooMany where the line is full, or the owner's device time is used up."""
-        limits = self.limits
+        limits, waiting = self.limits, jobs.c.state.in_(("queued", "paused"))
         counts = db.execute(
-            sa.select(jobs.c.owner, sa.func.count()).where(jobs.c.state == "queued").group_by(jobs.c.owner)
+            sa.select(jobs.c.owner, sa.func.count()).where(waiting).group_by(jobs.c.owner)
         ).all()
         total, own = sum(n for _, n in counts), dict(map(tuple, counts)).get(owner.id, 0)
         if total >= limits.max_queued:
@@ -464,12 +398,6 @@ class Submitting(Ending, AssetFiles):
         )
         values = {"owner": owner.id, "key": key, "request_hash": request_hash, "job_id": job_id, "at": now}
         db.execute(sa.insert(idempotency).values(**values))
-
-    def _locked(self, db: Connection, owner: Owner, job_id: str) -> Row[Any]:
-        """Return a job's row that nobody changes until the transaction ends."""
-        self.job_row(db, owner, job_id)
-        query = sa.select(jobs).where(jobs.c.id == job_id)
-        return db.execute(query if self.store.is_sqlite else query.with_for_update()).one()
 
     def _cursor(self, db: Connection, owner: Owner, job_id: str) -> Any:
         row = one(db, sa.select(jobs).where(jobs.c.id == job_id))

@@ -30,8 +30,9 @@ metadata = MetaData(
 # asked: the JobRequest. request: the checked fields, with references. words: what lists are searched by.
 # affinity: model and adapters. price_s: expected seconds. worked_out_s:
 # those by the headers alone. lost: deaths of its workers without progress.
-# forgiven: the server was restarted during this lease, so that its end does not count. deleted_at: a trace
-# of a deleted job, without its content.
+# forgiven: the server was restarted during this lease, so that its end does not count. cancel_by: when a
+# cancellation holds even if the worker does not answer. pause_asked: the worker should give the job back, to
+# wait as paused. deleted_at: a trace of a deleted job, without its content.
 jobs = Table(
     "jobs",
     metadata,
@@ -66,6 +67,8 @@ jobs = Table(
     Column("lease_id", String(40)),
     Column("lease_until", Float),
     Column("cancel_asked", Boolean, nullable=False, default=False),
+    Column("cancel_by", Float),
+    Column("pause_asked", Boolean, nullable=False, default=False),
     Column("progress", Json),
     Column("warnings", Json),
     Column("error", Json),

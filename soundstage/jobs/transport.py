@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from soundstage.errors import SoundstageError
-from soundstage.jobs.errors import NotFound
+from soundstage.jobs.errors import Gone
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, Order, WorkerInfo, WorkReport
+
+log = logging.getLogger("soundstage.worker")
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK_S = 0.5, 15.0, 0.1
+T = TypeVar("T")
 
 
 class ServerAway(SoundstageError):
@@ -54,9 +61,28 @@ class Transport(Protocol):
         """Remove what is kept on this machine for a job."""
 
 
+def patiently(call: Callable[[], T], stop: Callable[[], bool]) -> T:
+    """Call with growing pauses until the server answers, and return the answer.
+
+    Raises ServerAway once `stop` says so.
+    """
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except ServerAway as error:
+            log.info("%s", error)
+            until = time.monotonic() + pause_s
+            while time.monotonic() < until:
+                if stop():
+                    raise
+                time.sleep(LOOK_S)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
 def file_below(data: Path, lease: Lease, reference: str) -> Path:
-    """Return an input of a job as a file of the server's data folder. Raises NotFound."""
+    """Return an input of a job as a file of the server's data folder. Raises Gone."""
     path = data / lease.files.get(reference, "")
     if not path.is_file():
-        raise NotFound(f"the file {reference!r} of the job is gone")
+        raise Gone(f"the file {reference!r} of the job is gone")
     return path

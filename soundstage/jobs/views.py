@@ -247,17 +247,18 @@ class WorkerInfo(View):
 
 
 class WorkerView(View):
-    """A worker that was seen lately. state: idle, busy, draining or gone."""
+    """A worker that was seen lately, or is started again. note: why it is not there."""
 
     id: str
     object: Literal["worker"] = "worker"
     name: str
     device: str
-    state: Literal["idle", "busy", "draining", "gone"]
+    state: Literal["idle", "busy", "draining", "gone", "restarting"]
     job_id: str | None = None
     loaded: str | None = None
     seen_at: float
     started_at: float
+    note: str | None = None
 
 
 class Lease(View):

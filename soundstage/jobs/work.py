@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from filelock import Timeout
 
@@ -21,7 +22,7 @@ from soundstage.jobs.assets import newest_state
 from soundstage.jobs.references import ASSET, places
 from soundstage.jobs.reporting import Reporter
 from soundstage.jobs.states import JobState
-from soundstage.jobs.transport import Transport
+from soundstage.jobs.transport import ServerAway, Transport, patiently
 from soundstage.jobs.views import AssetKind, JobProgress, Lease, MadeFile, MadeFiles
 from soundstage.library import pull as pulling
 from soundstage.library.catalog import find
@@ -33,6 +34,8 @@ from soundstage.rendering.progress import ProgressCount
 from soundstage.rendering.turns import Run
 from soundstage.request.request import Request
 
+log = logging.getLogger("soundstage.worker")
+T = TypeVar("T")
 PREVIEW_FRAMES, PREVIEW_QUALITY, POSTER_QUALITY = 24, 60, 85
 CHECKPOINT_S = 30.0
 BUSY_S = 1.0  # before a job is given back whose checkpoint another process still holds
@@ -92,7 +95,7 @@ class JobWork:
     def converted(self) -> MadeFiles:
         """Convert the clip of the job, and return the new file. Raises Stopped."""
         reference = f"{ASSET}{self._lease.asked.asset}"
-        source = self._transport.input(self._lease, reference)
+        source = self._input(reference)
         self._paths = {reference: source}
         ending = self._lease.job.format or "mp4"
         path = self._new(f".{ending}")
@@ -136,12 +139,22 @@ class JobWork:
 
     def _inputs(self) -> dict[str, Path]:
         wanted = dict.fromkeys(place.text for place in places(self._lease.request))
-        return {reference: self._transport.input(self._lease, reference) for reference in wanted}
+        return {reference: self._input(reference) for reference in wanted}
+
+    def _input(self, reference: str) -> Path:
+        return self._insisted(lambda: self._transport.input(self._lease, reference))
+
+    def _insisted(self, call: Callable[[], T]) -> T:
+        """Call until the server answers. Raises Stopped where the work should end before."""
+        try:
+            return patiently(call, self._should_stop)
+        except ServerAway:
+            raise Stopped from None
 
     # --- events ----------------------------------------------------------------------------------------
 
     def _rendered(self, engine: Renders, plan: Plan) -> Done:
-        folder = self._transport.checkpoint(self._lease)
+        folder = self._insisted(lambda: self._transport.checkpoint(self._lease))
         count, pace = ProgressCount(plan), _Pace()
         with closing(self._events(engine, plan, folder)) as events:
             for event in events:
@@ -196,20 +209,30 @@ class JobWork:
         elif isinstance(event, Preview):
             self._reporter.show(*self._preview(event, plan))
 
+    def _should_stop(self) -> bool:
+        return self._reporter.should_stop or self._stop()
+
     def _check_stop(self) -> None:
-        if self._reporter.should_stop or self._stop():
+        if self._should_stop():
             raise Stopped
 
     def _look_at_checkpoint(self, folder: Path) -> None:
-        """Tell of a new checkpoint, and send it to a server that cannot see it, not too often."""
+        """Tell of a new checkpoint, and send it to a server that cannot see it, not too often.
+
+        One that the server does not take now goes with the next: the work does not wait for it.
+        """
         now = time.monotonic()
         if now - self._kept_s < min(self._checkpoint_s, 1.0) or not folder.is_dir():
             return
         self._kept_s = now
         stamp = newest_state(folder)
         if stamp is not None and stamp > self._stamp:
+            try:
+                self._transport.keep_checkpoint(self._lease)
+            except ServerAway as error:
+                log.info("%s; the checkpoint is sent later", error)
+                return
             self._stamp = stamp
-            self._transport.keep_checkpoint(self._lease)
             self._reporter.tell(checkpointed=True)
 
     # --- files -----------------------------------------------------------------------------------------
@@ -287,7 +310,7 @@ class JobWork:
         return self._transport.new_file(f"{ids.new_id('out')}{ending}")
 
     def _file(self, path: Path, media_type: str, info: Mapping[str, Any] | None = None) -> MadeFile:
-        name = self._transport.hand_in(self._lease, path)
+        name = self._insisted(lambda: self._transport.hand_in(self._lease, path))
         return MadeFile(file=name, media_type=media_type, info=dict(info or {}))
 
     def _told_by_reference(self, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,22 +12,20 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from soundstage.engine import load as load_engine
-from soundstage.errors import MediaError, NotFiniteError, RequestError, SoundstageError, WeightsError
-from soundstage.jobs.errors import LeaseLost, NotFound
-from soundstage.jobs.reporting import FIRST_PAUSE_S, LONGEST_PAUSE_S, Reporter
-from soundstage.jobs.transport import ServerAway, Transport
+from soundstage.errors import SoundstageError
+from soundstage.jobs.errors import LeaseLost, code_of
+from soundstage.jobs.reporting import Reporter
+from soundstage.jobs.transport import ServerAway, Transport, patiently
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, WorkerInfo
 from soundstage.jobs.work import CHECKPOINT_S, JobWork, Renders, Stopped
 
 log = logging.getLogger("soundstage.worker")
 WAIT_S = 20.0  # for a job, at the server
-CODES: dict[type[Exception], str] = {
-    RequestError: "invalid_request", MediaError: "media", NotFiniteError: "not_finite",
-    WeightsError: "weights", NotFound: "file_gone",
-}  # fmt: skip
+AWAY_S = 20.0  # a worker that was told to end waits no longer for a server that is away
 OUT_OF_MEMORY = "out of memory; ask for a smaller size, a shorter clip, or a recipe that takes less"
 INTERNAL = "an internal error ({kind}); the worker's log has it"
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -54,12 +52,12 @@ class JobWorker:
         self._device, self._wait_s, self._checkpoint_s = device, wait_s, checkpoint_s
         self._alive = alive
         self._engine: tuple[str, Renders] | None = None
-        self._drained = False
+        self._drained, self._drained_s = False, 0.0
         self._broken = False
 
     def drain(self) -> None:
         """Take no more jobs; the one under work is given back with its checkpoint. Any thread may call it."""
-        self._drained = True
+        self._drained, self._drained_s = True, time.monotonic()
 
     @property
     def stopping(self) -> bool:
@@ -71,19 +69,15 @@ class JobWorker:
 
         Raises Forbidden where the worker's key is refused.
         """
-        pause_s = FIRST_PAUSE_S
         while not self.stopping:
-            try:
-                lease = self._transport.claim(self._info, self._wait_s)
-            except ServerAway as error:
-                log.info("%s", error)
-                self._pause(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            pause_s = FIRST_PAUSE_S
-            if lease is not None:
-                self.work_on(lease)
+            with suppress(ServerAway):  # when it should stop
+                lease = patiently(self._claim, lambda: self.stopping)
+                if lease is not None:
+                    self.work_on(lease)
         return not self._broken
+
+    def _claim(self) -> Lease | None:
+        return self._transport.claim(self._info, self._wait_s)
 
     def work_on(self, lease: Lease) -> None:
         """Make one job, and hand in what came of it."""
@@ -105,14 +99,11 @@ class JobWorker:
             return None
         except MemoryError:
             return JobFault(code="out_of_memory", message=OUT_OF_MEMORY), False
-        except ServerAway as error:  # while an input was fetched
-            return JobFault(code="server_away", message=str(error)), True
         except LeaseLost:
             return None
         except SoundstageError as error:
-            code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "failed")
             field = getattr(error, "field", None)
-            return JobFault(code=code, message=work.by_reference(str(error)), field=field), False
+            return JobFault(code=code_of(error), message=work.by_reference(str(error)), field=field), False
         except Exception as error:
             return self._fault(error)
 
@@ -146,20 +137,11 @@ class JobWorker:
 
     def _insist(self, call: Callable[[], Any]) -> None:
         """Call until the server answers; what is lost to another worker is let go."""
-        pause_s = FIRST_PAUSE_S
-        while True:
+        with suppress(ServerAway):
             try:
-                call()
-                return
+                patiently(call, self._gives_up)
             except LeaseLost as error:
                 log.info("%s", error)
-                return
-            except ServerAway as error:
-                log.info("%s", error)
-                if not self._alive():
-                    return
-                self._pause(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _engine_of(self, lease: Lease) -> Renders:
         """Return the engine of a job's model; the one before is let go, as a device rarely holds two."""
@@ -170,10 +152,9 @@ class JobWorker:
         assert self._engine is not None
         return self._engine[1]
 
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self.stopping and time.monotonic() < until:
-            time.sleep(0.1)
+    def _gives_up(self) -> bool:
+        """Return whether a server that is away is not waited for any more: its lease has run out by then."""
+        return not self._alive() or (self._drained and time.monotonic() - self._drained_s > AWAY_S)
 
 
 def parent_check(process_id: int | None) -> Callable[[], bool]:

@@ -1,4 +1,4 @@
-"""Folders in the user's cache for work that is under way: windows of takes, unfinished renders of commands.
+"""Folders in the user's cache for work that is under way: windows of takes, renders, jobs of far servers.
 
 Each lies under the fingerprint of what it is for, and is locked while a run uses it. A variable names another
 place for all of a kind; "off" in it means that there are none.
@@ -124,6 +124,7 @@ class OwnFolders:
 
 TAKES = OwnFolders("takes", "SOUNDSTAGE_TAKES")
 RENDERS = OwnFolders("renders", "SOUNDSTAGE_RENDERS")
+WORKERS = OwnFolders("workers", "SOUNDSTAGE_WORKERS")
 
 
 def _touched(path: Path) -> float:

@@ -28,7 +28,7 @@ IdempotencyKey = Annotated[
 
 def failures(*statuses: int) -> Described:
     """Return the description of the errors of a route, besides those that every route has."""
-    every = (400, 401, 403, 422, *statuses)
+    every = (400, 401, 403, 422, 429, *statuses)
     return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in every}
 
 

@@ -19,6 +19,7 @@ from soundstage.server.access import DESCRIBED
 from soundstage.server.dialect import Dialect
 from soundstage.server.dialects import DIALECTS
 from soundstage.server.gate import Gate
+from soundstage.server.machine import MachineReports
 from soundstage.server.metrics import Calls
 from soundstage.server.previews import Previews
 from soundstage.server.routes import (
@@ -56,6 +57,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.jobs, app.state.settings, app.state.calls = jobs, settings, calls
+    app.state.restarting = list  # gives the workers of this server that start again after a pause
+    app.state.machine = MachineReports()
     app.state.ending = threading.Event()  # set when streams of events should end
     app.state.intake = jobs.bring = Intake(settings.fetch, settings.intake)
     jobs.check_address = settings.webhooks.check

@@ -36,6 +36,8 @@ from soundstage.server.webhooks import TIMEOUT_S, Sender
 log = logging.getLogger("soundstage.server")
 DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
+SILENCE_S = 5.0  # between two looks for workers that hang
+EXAMINE_S = 30.0  # after the start, the machine is looked at, for those who will ask
 PROGRAM = "soundstage"  # the module that a worker is run by
 GB = 1e9
 STOPPING = (
@@ -79,8 +81,12 @@ def serve(
         url = address_of(settings.host, listening)
         ready(url, greeting(url, models, jobs.data, keyed=bool(settings.keys) or jobs.has_keys()))
         logs.begin(values["logs"] or ("plain" if sys.stderr.isatty() else "json"))
-        commands = [worker_command(url, jobs.data, device) for device in devices]
-        supervisor = Supervisor(commands, {**os.environ, KEY_VARIABLE: worker_key}, jobs.worker_died)
+        supervisor = Supervisor(
+            devices,
+            partial(worker_command, url, jobs.data),
+            {**os.environ, KEY_VARIABLE: worker_key},
+            jobs.worker_died,
+        )
         app = create_app(jobs, settings, DIALECTS, pages)
         _run(jobs, app, supervisor, listening)
     finally:
@@ -105,15 +111,21 @@ def _run(jobs: Jobs, app: FastAPI, supervisor: Supervisor, listening: socket) ->
     at_work = [
         Periodic("sweep", SWEEP_S, jobs.sweep),
         Periodic("webhooks", LOOK_S, sender.send_due),
+        Periodic("silence", SILENCE_S, lambda: supervisor.replace_silent(jobs.silent_workers())),
     ]
+    app.state.restarting = supervisor.waiting
     jobs.recover()
     threading.Thread(target=_warm, args=(jobs,), name="warm-up", daemon=True).start()
     supervisor.start()
     for work in at_work:
         work.start()
+    examination = threading.Timer(EXAMINE_S, app.state.machine.of, ("auto",))
+    examination.daemon = True
+    examination.start()
     try:
         serving.serve_on(listening)
     finally:
+        examination.cancel()
         supervisor.kill()
         for work in at_work:
             work.stop(TIMEOUT_S)
@@ -144,6 +156,7 @@ def settings_of(values: Mapping[str, Any], worker_key: str) -> ServerSettings:
         worker_keys=frozenset({digest(worker_key)}),
         fetch=FetchRule.parse(values["fetch"]),
         webhooks=FetchRule.parse(values["webhooks"]),
+        calls_per_minute=values["max_calls"],
         **more,
     )
 

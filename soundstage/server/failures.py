@@ -18,14 +18,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from soundstage.errors import (
-    ConfigError,
-    MediaError,
-    MissingExtraError,
-    RequestError,
-    SoundstageError,
-    WeightsError,
-)
+from soundstage.errors import MissingExtraError, SoundstageError
 from soundstage.jobs import errors as jobs_errors
 
 MAX_FINDINGS = 12  # of one answer
@@ -35,43 +28,51 @@ DEFECT = "the server met a fault of its own; it is logged under this id: "
 class Unauthorized(SoundstageError):
     """No key where one is needed, or one that is not known."""
 
+    code = "unauthorized"
+
 
 class BadCall(SoundstageError):
     """A call that cannot be read: JSON that is none, a NUL in an address."""
+
+    code = "malformed"
 
 
 class WrongType(SoundstageError):
     """A body in a form that the server does not read."""
 
+    code = "wrong_type"
+
 
 class SlowBody(SoundstageError):
     """A body that does not come in time."""
+
+    code = "too_slow"
 
 
 class StaleTicket(SoundstageError):
     """A ticket that has run out, or that is for something else."""
 
+    code = "stale_ticket"
 
-# Classes of errors with the status and code they are answered by; the first that fits counts.
-ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
-    (Unauthorized, 401, "unauthorized"),
-    (StaleTicket, 403, "stale_ticket"),
-    (BadCall, 400, "malformed"),
-    (SlowBody, 408, "too_slow"),
-    (WrongType, 415, "wrong_type"),
-    (jobs_errors.Forbidden, 403, "forbidden"),
-    (jobs_errors.NotFound, 404, "not_found"),
-    (jobs_errors.Conflict, 409, "conflict"),
-    (jobs_errors.Gone, 410, "gone"),
-    (jobs_errors.TooLarge, 413, "too_large"),
-    (jobs_errors.TooMany, 429, "too_many"),
-    (jobs_errors.Draining, 503, "draining"),
-    (MediaError, 422, "unreadable_media"),
-    (RequestError, 422, "invalid_request"),
-    (ConfigError, 422, "invalid_config"),
-    (WeightsError, 422, "unusable_weights"),
-    (MissingExtraError, 501, "missing_extra"),
-    (SoundstageError, 422, "refused"),
+
+# Statuses of classes of errors; the first that fits counts.
+STATUSES: tuple[tuple[type[SoundstageError], int], ...] = (
+    (Unauthorized, 401),
+    (StaleTicket, 403),
+    (BadCall, 400),
+    (SlowBody, 408),
+    (WrongType, 415),
+    (jobs_errors.Forbidden, 403),
+    (jobs_errors.NotFound, 404),
+    (jobs_errors.Conflict, 409),
+    (jobs_errors.Gone, 410),
+    (jobs_errors.TooLarge, 413),
+    (jobs_errors.TooMany, 429),
+    (jobs_errors.Draining, 503),
+    (jobs_errors.NoWorker, 503),
+    (jobs_errors.Unavailable, 503),
+    (MissingExtraError, 501),
+    (SoundstageError, 422),
 )
 
 
@@ -104,10 +105,10 @@ def failure_of(error: Exception) -> HttpFailure | None:
     if isinstance(error, HTTPException):
         cause = error.__cause__  # the framework hides what reading a body has raised behind its own
         return failure_of(cause) if isinstance(cause, SoundstageError) else _of_http(error)
-    for kind, status, code in ANSWERS:
-        if isinstance(error, kind):
-            return _of_soundstage(error, status, getattr(error, "code", None) or code)
-    return None
+    if not isinstance(error, SoundstageError):
+        return None
+    status = next(status for kind, status in STATUSES if isinstance(error, kind))
+    return _of_soundstage(error, status, jobs_errors.code_of(error))
 
 
 def defect(id: str) -> HttpFailure:

@@ -18,14 +18,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soundstage.jobs.errors import TooLarge
 from soundstage.jobs.service import Jobs
-from soundstage.server import access, safety
+from soundstage.jobs.views import Owner
+from soundstage.server import access, rates, safety
 from soundstage.server.dialect import Dialect, shape_of
 from soundstage.server.failures import BadCall, HttpFailure, SlowBody, defect, failure_of
 from soundstage.server.logs import told
 from soundstage.server.metrics import Calls
-from soundstage.server.settings import ServerSettings
+from soundstage.server.settings import ServerSettings, digest
 
 log = logging.getLogger("soundstage.server")
+UNCOUNTED = ("/v1/workers/", "/healthz", "/readyz", "/metrics")  # paths that have no limit of calls
 UPLOADS = ("/v1/uploads", "/v1/workers/")  # paths whose bodies are files; they count bytes themselves
 
 
@@ -43,6 +45,7 @@ class Gate:
     ) -> None:
         self._app, self._jobs, self._settings = app, jobs, settings
         self._dialects, self._calls = dialects, calls
+        self._rates = rates.CallRates()
         self._files = tuple(path for dialect in dialects for path in dialect.files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +75,19 @@ class Gate:
         scope["state"]["owner"] = None
         owner = await access.caller(call.headers, self._jobs, self._settings)
         scope["state"]["owner"] = owner
+        if owner is not None and not scope["path"].startswith(UNCOUNTED):
+            self._count(owner, call.headers)
         return owner
+
+    def _count(self, owner: Owner, headers: Headers) -> None:
+        """Count a call of a key; without keys, all callers are one. Raises TooMany."""
+        settings = self._settings
+        named = owner.key_id or (digest(access.key_of(headers) or "").hex() if settings.keys else None)
+        most = settings.calls_per_minute
+        if most is None:
+            most = rates.WITH_KEYS if named else 0
+        if most:
+            self._rates.count(named or owner.id, most)
 
     def _limit(self, scope: Scope, anonymous: bool) -> int:
         if self._files and scope["path"].startswith(self._files):

@@ -40,6 +40,9 @@ class ServerSettings:
     """Largest body of any other call; files in `data:` URIs are in it."""
     max_anonymous_bytes: int = MIB // 16
     """Largest body of a caller without a key, where one is needed."""
+    calls_per_minute: int | None = None
+    """Calls that one key may make within a minute; 0 is no limit. None: rates.WITH_KEYS where keys are
+    needed, else no limit."""
     fetch: FetchRule = PUBLIC
     """Addresses that files of requests are fetched from."""
     webhooks: FetchRule = PUBLIC

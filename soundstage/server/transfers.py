@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,12 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from soundstage.errors import RequestError
+from soundstage.jobs import archives
 from soundstage.jobs.errors import NotFound
 from soundstage.jobs.service import Jobs
 from soundstage.server.failures import BadCall
 
 PIECE_BYTES = 1024 * 1024  # that are written at once
-MAX_FILES = 1000  # of a checkpoint
 
 
 async def received(request: Request, jobs: Jobs, suffix: str) -> Path:
@@ -56,24 +53,12 @@ def _finish(file: Any, rest: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpacked(archive: Path, folder: Path) -> None:
     """Replace a folder by the files of a tar archive, which is removed. Raises RequestError for a bad one."""
-    aside = archive.with_suffix(".folder")
     try:
-        aside.mkdir()
-        with tarfile.open(archive) as tar:
-            for count, member in enumerate(tar):
-                if not member.isfile() or Path(member.name).name != member.name or count >= MAX_FILES:
-                    raise RequestError("the checkpoint holds more than plain files; send its folder as it is")
-                tar.extract(member, aside, filter="data")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside.rename(folder)
-    except tarfile.TarError as error:
-        raise RequestError(f"the checkpoint is no tar archive ({error})") from None
+        archives.unpack(archive, folder)
     finally:
         archive.unlink(missing_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def packed(folder: Path, tmp: Path) -> FileResponse:
@@ -81,9 +66,6 @@ def packed(folder: Path, tmp: Path) -> FileResponse:
     if not folder.is_dir():
         raise NotFound("the job has no checkpoint")
     archive = tmp / f"{secrets.token_hex(16)}.tar"
-    with tarfile.open(archive, "w") as tar:
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                tar.add(path, path.name)
+    archives.pack(folder, archive)
     removed = BackgroundTask(archive.unlink, missing_ok=True)
     return FileResponse(archive, media_type="application/x-tar", background=removed)

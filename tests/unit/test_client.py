@@ -180,6 +180,8 @@ def test_a_job_that_nobody_makes_can_be_waited_for_and_cancelled(tmp_path: Path)
         with pytest.raises(TimeoutError):
             handle.result(timeout=0.2)
         assert not handle.done()
+        assert handle.pause().state == "paused"
+        assert handle.resume().state == "queued"
         assert handle.cancel()
         with pytest.raises(CancelledError):
             handle.result()

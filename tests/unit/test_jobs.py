@@ -222,6 +222,84 @@ def test_a_job_is_cancelled_deleted_and_gone(jobs: Jobs) -> None:
     assert jobs.retry(ANNA, waiting.id).seed == waiting.seed
 
 
+def test_a_cancelled_job_is_cancelled_in_time_even_if_its_worker_does_not_answer(
+    jobs: Jobs, clock: Clock
+) -> None:
+    job = jobs.create(ANNA, asked())
+    lease = jobs.claim(WORKER)
+    assert lease is not None
+    jobs.cancel(ANNA, job.id)
+    for _ in range(
+        4
+    ):  # the worker reports on, in the middle of a long step; a second call gives no more time
+        clock.now += jobs.limits.cancel_s / 5
+        assert jobs.renew(lease.id, WorkReport()).cancel
+        jobs.cancel(ANNA, job.id)
+        jobs.sweep()
+        assert jobs.get(ANNA, job.id).state == "loading"
+    clock.now += jobs.limits.cancel_s / 4
+    jobs.sweep()
+    assert jobs.get(ANNA, job.id).state == "cancelled"
+    with pytest.raises(LeaseLost):
+        jobs.renew(lease.id, WorkReport())
+    with pytest.raises(LeaseLost):
+        finish(jobs, lease.id)
+    assert not list((jobs.data / "assets").glob("*/*"))
+    assert not list(jobs.tmp.iterdir())
+
+
+def test_a_worker_of_this_machine_that_is_not_seen_any_more_is_silent(jobs: Jobs, clock: Clock) -> None:
+    jobs.claim(WORKER.model_copy(update={"local": True}))
+    jobs.claim(WorkerInfo(id="far", name="far"))
+    assert jobs.silent_workers() == []
+    clock.now += jobs.limits.silent_s + 1
+    assert jobs.silent_workers() == ["w1"]
+
+
+def test_a_paused_job_waits_until_it_is_resumed(jobs: Jobs) -> None:
+    first, second = jobs.create(ANNA, asked()), jobs.create(ANNA, asked())
+    assert jobs.pause(ANNA, first.id).state == "paused"
+    assert jobs.pause(ANNA, first.id).position is None
+    lease = jobs.claim(WORKER)
+    assert lease is not None
+    assert lease.job.id == second.id
+    jobs.pause(ANNA, second.id)
+    assert jobs.renew(lease.id, WorkReport()).drain
+    assert jobs.release(lease.id).state == "paused"
+    assert jobs.claim(WORKER) is None
+    assert jobs.resume(ANNA, first.id).state == "queued"
+    jobs.resume(ANNA, second.id)
+    jobs.resume(ANNA, second.id)
+    again = [jobs.claim(WORKER) for _ in range(2)]
+    assert [lease and lease.job.id for lease in again] == [first.id, second.id]
+    jobs.pause(ANNA, first.id)
+    jobs.resume(ANNA, first.id)  # before the worker heard of it
+    assert again[0] is not None
+    assert not jobs.renew(again[0].id, WorkReport()).drain
+    jobs.cancel(ANNA, first.id)
+    with pytest.raises(Conflict, match="being cancelled"):
+        jobs.pause(ANNA, first.id)
+    with pytest.raises(NotFound):
+        jobs.pause(BEN, second.id)
+
+
+def test_a_paused_job_whose_worker_is_lost_stays_paused_and_counts_as_waiting(
+    jobs: Jobs, clock: Clock
+) -> None:
+    made = [jobs.create(ANNA, asked()) for _ in range(5)]
+    assert jobs.claim(WORKER) is not None
+    for job in made:
+        jobs.pause(ANNA, job.id)
+    clock.now += 60
+    jobs.sweep()
+    assert [job.state for job in jobs.list(ANNA).data] == ["paused"] * 5
+    with pytest.raises(TooMany, match="of your jobs wait"):
+        jobs.create(ANNA, asked())
+    assert jobs.cancel(ANNA, made[0].id).state == "cancelled"
+    with pytest.raises(Conflict, match="has cancelled already"):
+        jobs.resume(ANNA, made[0].id)
+
+
 def test_queues_and_quotas_are_limited(jobs: Jobs, clock: Clock) -> None:
     for _ in range(5):
         jobs.create(ANNA, asked())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from soundstage.clip import Clip
-from soundstage.jobs.views import LOCAL
+from soundstage.jobs.views import LOCAL, WorkerInfo
+from soundstage.server.machine import MachineReports
 from tests.serving import Server, serving
 
 ASKED = {"prompt": "A red ball bounces.", "num_frames": 9, "size": [64, 64], "steps": 2}
@@ -106,11 +108,25 @@ def test_a_second_call_with_the_same_key_makes_no_second_job(server: Server) -> 
 def test_a_cancelled_job_can_be_retried_as_a_new_one_with_the_same_seed(server: Server) -> None:
     job = create(server)
     assert server.client.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
-    again = server.client.post(f"/v1/jobs/{job['id']}/retry").json()
+    headers = {"Idempotency-Key": "again"}
+    again, twice = (
+        server.client.post(f"/v1/jobs/{job['id']}/retry", headers=headers).json() for _ in range(2)
+    )
+    assert again["id"] == twice["id"]
     assert again["parent_id"] == job["id"]
     assert again["seed"] == job["seed"]
     assert server.client.get(f"/v1/jobs/{job['id']}/content").status_code == 410
     server.client.post(f"/v1/jobs/{again['id']}/cancel")
+
+
+def test_a_job_is_paused_and_resumed(server: Server) -> None:
+    job = create(server)
+    assert server.client.post(f"/v1/jobs/{job['id']}/pause").json()["state"] == "paused"
+    listed = server.client.get("/v1/jobs", params={"state": "paused"}).json()["data"]
+    assert [one["id"] for one in listed] == [job["id"]]
+    assert server.client.post(f"/v1/jobs/{job['id']}/resume").json()["state"] == "queued"
+    server.client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert server.client.post(f"/v1/jobs/{job['id']}/resume").status_code == 409
 
 
 # --- events -------------------------------------------------------------------------------------------
@@ -246,6 +262,22 @@ def test_the_description_has_the_fields_of_a_request_with_their_help(server: Ser
     assert len(ids) == len(set(ids))
 
 
+def test_the_report_of_the_machine_is_made_once_and_kept(server: Server, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    code = (
+        f"import sys; open({str(calls)!r}, 'a').write('x'); known = sys.argv[1] == 'cpu';"
+        'print(\'{"kind": "cpu"}\' if known else \'{"error": {"message": "--device is wrong"}}\');'
+        "sys.exit(0 if known else 2)"
+    )
+    server.app.state.machine = MachineReports([sys.executable, "-S", "-c", code])
+    found = [server.client.get("/v1/system?device=cpu") for _ in range(3)]
+    assert [answer.json() for answer in found] == [{"kind": "cpu"}] * 3
+    assert int(found[-1].headers["age"]) >= 0
+    assert calls.read_text() == "x"
+    refused = server.client.get("/v1/system?device=cuda:7")
+    assert (refused.status_code, refused.json()["error"]["message"]) == (422, "device is wrong")
+
+
 def test_metrics_count_jobs_and_calls_by_pattern(server: Server) -> None:
     create(server)
     text = server.client.get("/metrics").text
@@ -258,8 +290,12 @@ def test_a_server_that_stops_takes_no_work_but_answers(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         job = create(server)
         assert server.client.get("/healthz").status_code == 200
+        without = server.client.get("/readyz")
+        assert (without.status_code, without.json()["error"]["code"]) == (503, "no_worker")
+        server.jobs.claim(WorkerInfo(id="w", name="w"))
+        assert server.client.get("/readyz").status_code == 200
         server.jobs.drain()
         refused = server.client.post("/v1/jobs", json={"request": ASKED})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
-        assert server.client.get("/readyz").status_code == 503
+        assert server.client.get("/readyz").json()["error"]["code"] == "draining"
         assert server.client.get(f"/v1/jobs/{job['id']}").status_code == 200

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from soundstage.errors import RequestError
-from soundstage.server import connections, logs, safety, supervisor, webhooks
+from soundstage.jobs.errors import TooMany
+from soundstage.server import connections, logs, rates, safety, supervisor, webhooks
 from soundstage.server.command import check_exposed
 from soundstage.server.settings import ServerSettings, digest
 from soundstage.server.supervisor import Supervisor
@@ -133,6 +134,31 @@ def test_other_machines_reach_a_server_only_if_it_has_a_key(server: Server, tmp_
         assert open_one.client.get("/v1/me").status_code == 401
 
 
+def test_a_key_that_calls_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    with serving(tmp_path, settings=ServerSettings(calls_per_minute=5)) as server:
+        answers = [server.client.get("/v1/jobs") for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 12
+        assert answers[-1].json()["error"]["code"] == "too_many"
+        assert server.client.get("/healthz").status_code == 200
+        assert server.client.post("/v1/workers/claim", json={"id": "w", "name": "w"}).status_code == 204
+
+
+def test_calls_of_a_key_come_back_evenly() -> None:
+    now = [0.0]
+    counted = rates.CallRates(lambda: now[0])
+    for _ in range(60):
+        counted.count("a", 60)
+    with pytest.raises(TooMany) as refused:
+        counted.count("a", 60)
+    assert refused.value.retry_after_s == 1
+    counted.count("b", 60)
+    now[0] += 1
+    counted.count("a", 60)
+    with pytest.raises(TooMany):
+        counted.count("a", 60)
+
+
 # --- tickets ------------------------------------------------------------------------------------------
 
 
@@ -226,15 +252,34 @@ def test_a_worker_that_ends_is_started_again_until_the_server_ends(
     count = tmp_path / "count"
     code = f"open({str(count)!r}, 'a').write('x')"
     ended: list[str] = []
-    watched = Supervisor([[sys.executable, "-S", "-c", code]], {}, ended.append)
+    watched = Supervisor(["cpu"], lambda device: [sys.executable, "-S", "-c", code], {}, ended.append)
     watched.start()
+    notes: set[str | None] = set()
     while not count.exists() or len(count.read_text()) < 3:
-        time.sleep(0.01)
+        notes |= {worker.note for worker in watched.waiting()}
+        time.sleep(0.001)
     watched.stop()
+    assert any("on cpu has ended with code 0" in (note or "") for note in notes)
     before = count.read_text()
     time.sleep(0.1)
     assert count.read_text() == before
     assert len(set(ended)) == len(ended) == len(before)  # each process is told of by an id of its own
+
+
+def test_a_worker_that_hangs_is_replaced_after_several_looks(tmp_path: Path) -> None:
+    ended: list[str] = []
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    watched = Supervisor(["cpu"], lambda device: command, {}, ended.append)
+    watched.start()
+    watch = watched._watches[0]
+    while watch._process is None:
+        time.sleep(0.01)
+    for look in range(supervisor.SILENT_LOOKS):
+        assert watch._process.poll() is None, look
+        watched.replace_silent([watch._id])
+    while not ended:
+        time.sleep(0.01)
+    watched.kill()
 
 
 # --- what browsers are told, and slow clients ----------------------------------------------------------

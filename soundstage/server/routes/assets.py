@@ -73,7 +73,7 @@ PreviewsOf = Annotated[Previews, Depends(previews_of)]
     operation_id="upload",
     status_code=201,
     response_model=Asset,
-    responses=failures(413, 415, 429, 503),
+    responses=failures(413, 415, 503),
     openapi_extra=uploads.DESCRIBED,
 )
 async def upload(

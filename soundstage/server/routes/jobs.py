@@ -31,7 +31,7 @@ def plan(asked: JobRequest, owner: Reader, jobs: JobsOf) -> Response:
     operation_id="create_job",
     status_code=202,
     response_model=Job,
-    responses=failures(404, 409, 413, 429, 503),
+    responses=failures(404, 409, 413, 503),
 )
 def create(asked: JobRequest, owner: Submitter, jobs: JobsOf, key: IdempotencyKey = None) -> Response:
     """Queue a job. It is planned before the answer, and refused if it cannot be made."""
@@ -79,16 +79,28 @@ def cancel(id: Id, owner: Submitter, jobs: JobsOf) -> Response:
     return as_json(jobs.cancel(owner, id))
 
 
+@router.post("/jobs/{id}/pause", operation_id="pause_job", response_model=Job, responses=failures(404, 409))
+def pause(id: Id, owner: Submitter, jobs: JobsOf) -> Response:
+    """Let a job wait until it is resumed. One that is made stops with a checkpoint first."""
+    return as_json(jobs.pause(owner, id))
+
+
+@router.post("/jobs/{id}/resume", operation_id="resume_job", response_model=Job, responses=failures(404, 409))
+def resume(id: Id, owner: Submitter, jobs: JobsOf) -> Response:
+    """Put a paused job back into the queue, where it was; it goes on from its checkpoint."""
+    return as_json(jobs.resume(owner, id))
+
+
 @router.post(
     "/jobs/{id}/retry",
     operation_id="retry_job",
     status_code=202,
     response_model=Job,
-    responses=failures(404, 409, 429, 503),
+    responses=failures(404, 409, 503),
 )
-def retry(id: Id, owner: Submitter, jobs: JobsOf) -> Response:
+def retry(id: Id, owner: Submitter, jobs: JobsOf, key: IdempotencyKey = None) -> Response:
     """Queue the request of an ended job again, as a new job with the same seed."""
-    job = jobs.retry(owner, id)
+    job = jobs.retry(owner, id, idempotency_key=key)
     return as_json(job, 202, {"Location": job.links.self})
 
 

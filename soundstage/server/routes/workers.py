@@ -43,9 +43,10 @@ class StoredFile(Body):
 
 
 @router.get("", operation_id="list_workers", response_model=Page[WorkerView], responses=failures())
-def list_workers(owner: Admin, jobs: JobsOf) -> Response:
-    """List the workers that were seen lately."""
-    return as_json(Page[WorkerView](data=jobs.workers()))
+def list_workers(owner: Admin, request: Request, jobs: JobsOf) -> Response:
+    """List the workers that were seen lately, and those of this server that are about to start again."""
+    restarting: list[WorkerView] = request.app.state.restarting()
+    return as_json(Page[WorkerView](data=[*jobs.workers(), *restarting]))
 
 
 @router.post("/claim", operation_id="claim_job", response_model=Lease, responses={204: {}, **failures()})
@@ -130,7 +131,7 @@ async def send_checkpoint(id: Id, request: Request, owner: Worker, jobs: JobsOf)
     """Send the folder of a checkpoint, a tar archive, as the body."""
     job_id = await run_in_threadpool(jobs.leased_job, id)
     path = await transfers.received(request, jobs, suffix="checkpoint.tar")
-    await run_in_threadpool(transfers.unpack, path, jobs.checkpoint_folder(job_id))
+    await run_in_threadpool(transfers.unpacked, path, jobs.checkpoint_folder(job_id))
     return Response(status_code=204)
 
 

@@ -79,7 +79,7 @@ function take(event) {
   const job = state.jobs.get(event.job_id);
   if (!job || event.type === "state" || event.type === "result") {
     refreshJob(event.job_id);
-    if (job && event.state === "queued") refreshWaiting();
+    if (job && ["queued", "paused"].includes(event.state)) refreshWaiting();
     return;
   }
   if (event.type === "progress") {
@@ -142,6 +142,11 @@ export async function connect() {
 
 export async function cancelJob(id) {
   jobsChanged(await post(`/jobs/${id}/cancel`));
+}
+
+/** Pause or resume a job: verb is that word. */
+export async function putJob(id, verb) {
+  jobsChanged(await post(`/jobs/${id}/${verb}`));
 }
 
 export async function deleteJob(id) {

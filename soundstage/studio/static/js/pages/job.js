@@ -2,7 +2,7 @@
 
 import { following, fill } from "../draft.js";
 import { html, useState } from "../lib.js";
-import { cancelJob, deleteJob, FINAL, notice, retryJob, tell } from "../store.js";
+import { cancelJob, deleteJob, FINAL, notice, putJob, retryJob, tell } from "../store.js";
 import { Confirm, Icon } from "../ui/controls.js";
 import { AssetPicture, Player, useMedia } from "../ui/media.js";
 import { number, progressWords, seconds, share, stateWord } from "../words.js";
@@ -90,6 +90,7 @@ export function Actions({ job, compare = null }) {
   const run = (work) => () => work().catch(tell);
   return html`<div class="actions">
     ${!isOver(job) && html`<button type="button" class="button" onClick=${run(() => cancelJob(job.id))}>Cancel</button>`}
+    ${!isOver(job) && html`<button type="button" class="button" onClick=${run(() => putJob(job.id, job.state === "paused" ? "resume" : "pause"))}>${job.state === "paused" ? "Go on" : "Pause"}</button>`}
     ${job.kind === "generate" && html`<button type="button" class="button" onClick=${() => reuse(job)}>Reuse settings</button>`}
     ${film && html`<button type="button" class="button" onClick=${() => goOn(job, "retake")}>Retake</button>
       <button type="button" class="button" onClick=${() => goOn(job, "extend")}>Extend</button>

@@ -1,0 +1,44 @@
+"""The folder of a checkpoint as a tar archive, in which a worker elsewhere and its server exchange it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+from soundstage.errors import RequestError
+
+# Files that a run keeps: in the folder itself, and in one below it, which has the windows of a long take.
+KEPT = re.compile(r"([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.(json|safetensors)")
+MAX_FILES = 10_000
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write a checkpoint's files into an archive. Locks and files that are being written are left out."""
+    with tarfile.open(archive, "w") as tar:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if KEPT.fullmatch(name) and path.is_file():
+                tar.add(path, name)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Replace a folder by the files of an archive. Raises RequestError for one that holds anything else."""
+    aside = archive.with_suffix(".folder")
+    try:
+        aside.mkdir()
+        with tarfile.open(archive) as tar:
+            for count, member in enumerate(tar):
+                if not member.isfile() or not KEPT.fullmatch(member.name) or count >= MAX_FILES:
+                    raise RequestError(
+                        "the checkpoint holds more than a run's files; send its folder as it is"
+                    )
+                tar.extract(member, aside, filter="data")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(folder)
+    except tarfile.TarError as error:
+        raise RequestError(f"the checkpoint is no tar archive ({error})") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

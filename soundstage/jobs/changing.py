@@ -1,4 +1,4 @@
-"""What becomes of jobs that are there: cancelled, paused, resumed, tried again, deleted."""
+"""Changes to jobs that are there: cancel, pause, resume, retry and delete them."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def succeeded(client: httpx.Client, id: str) -> dict[str, Any]:
 
 
 def is_in_the_middle(job: dict[str, Any]) -> bool:
-    return job["state"] == "running" and job["progress"]["fraction"] > 0.4
+    return bool(job["state"] == "running" and job["progress"]["fraction"] > 0.4)
 
 
 def clip_of(client: httpx.Client, id: str, folder: Path) -> Clip:
@@ -96,9 +96,8 @@ def clip_of(client: httpx.Client, id: str, folder: Path) -> Clip:
 
 
 def have_the_same_bits(first: Clip, second: Clip) -> bool:
-    assert first.frames is not None
-    assert first.waveform is not None
-    return np.array_equal(first.frames, second.frames) and np.array_equal(first.waveform, second.waveform)
+    frames, sounds = (first.frames, second.frames), (first.waveform, second.waveform)
+    return all(a is not None and b is not None and np.array_equal(a, b) for a, b in (frames, sounds))
 
 
 def inputs(client: httpx.Client, folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ FLAGS = frozenset({"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "refe
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(
     {"image", "video", "audio", "mask", "file", "path", "folder", "recipe"}
-    | {"guides", "references", "source", "loras"}
+    | {"guides", "references", "source", "loras", "data", "output", "model", "prior_data"}
 )
 
 

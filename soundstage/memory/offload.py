@@ -229,9 +229,16 @@ class OffloadManager:
         if self.present == name:
             self.present = None
 
-    def close(self) -> None:
-        """Forget all parts, and stop streaming those that are streamed."""
+    def streamer(self, name: str) -> BlockStreamer | None:
+        """Return what streams a part's blocks; None for a part whose blocks stay where they are."""
+        offloaded = self._offloaded.get(name)
+        return offloaded.streamer if isinstance(offloaded, StreamedBlocks) else None
+
+    def close(self, *, but: str | None = None) -> None:
+        """Forget all parts, or all but one, and stop streaming those that are streamed."""
         for name, offloaded in list(self._offloaded.items()):
+            if name == but:
+                continue
             self.remove(name)
             if isinstance(offloaded, StreamedBlocks):
                 offloaded.streamer.close()

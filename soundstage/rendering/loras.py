@@ -119,6 +119,10 @@ class RunLoras:
                 self._attach_again(lora)
         self._put_on()
 
+    def close(self) -> None:
+        """Take all LoRAs off the model."""
+        self._adapters.set({})
+
     def _newest_of(self, path: str) -> Attached:
         """Return the LoRA that a file holds now."""
         file = Path(path)

@@ -395,6 +395,17 @@ class ModelParts:
         gc.collect()  # modules and their hooks hold each other, and their memory is wanted now
 
 
+    def keep_transformer(self) -> None:
+        """Give up all that is built but the transformer, and take all LoRAs off it."""
+        self._loras.close()
+        self.manager.close(but="transformer")
+        for name in set(BUILT) - {"transformer"}:
+            vars(self).pop(name, None)
+        self._upsamplers.clear()
+        self._begin()
+        gc.collect()
+
+
 class _Adapted(Mapping[Part, nn.Module]):
     """The parts that LoRAs go on; each is built when the first LoRA has a layer there."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,25 @@ def add_row(table: Path, step: int, losses: Mapping[str, float], pace: Mapping[s
             writer.writeheader()
             writer.writerows(rows)
         writer.writerow(row)
+
+
+def cut_rows(table: Path, step: int) -> None:
+    """Remove the rows behind a step, which are made again: their run was killed after its last state."""
+    if not table.exists():
+        return
+    with table.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), list(reader.fieldnames or ())
+    # A row that a kill has cut short has no step, or fewer columns; all such rows are behind the state.
+    kept = [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) <= step]
+    if len(kept) == len(rows):
+        return
+    part = table.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, restval="")
+        writer.writeheader()
+        writer.writerows({name: row.get(name) for name in columns} for row in kept)
+    os.replace(part, table)
 
 
 def draw_curves(table: Path, picture: Path, *, title: str) -> None:

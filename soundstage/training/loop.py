@@ -1,7 +1,7 @@
 """Train any module to the end of its schedule, from a state that survives a kill at any instant.
 
-The clock decides how far a training is: its rates fall to their end when its minutes are over, however many
-steps that was. Batches are numbered, so that a resumed run takes those that come next. The state is one file,
+The clock or a number of steps decides how far a training is: by the clock its rates fall to their end when its
+minutes are over, however many steps that was. Batches are numbered, so that a resumed run takes those that come next. The state is one file,
 written under a temporary name and renamed; the table of losses and its picture lie beside it.
 Progress and stopping belong to the caller: the trainer yields an event per step and prints nothing.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.training.batches import Batch
-from soundstage.training.curves import add_row, draw_curves
+from soundstage.training.curves import add_row, cut_rows, draw_curves
 from soundstage.training.optimizers import Schedule, make_optimizers, set_peak_rates, set_rates
 from soundstage.training.steps import GradientSteps
 
@@ -69,6 +69,8 @@ class Trainer:
         self.step = self.samples = 0
         self.start = self.seconds = 0.0  # progress at the first step; time spent on steps so far
         self.complete = False  # the schedule is over; it has one step at least
+        self.notes: dict[str, Any] = {}  # numbers of the caller's, kept in the state
+        self._rows = _Rows(self)
         self._resume()
 
     @property
@@ -98,7 +100,6 @@ class Trainer:
         The state is saved every minute, at the end, and when the generator is closed. saved: called after
         every save but the last. What a step raises ends the run with the state as it was last saved.
         """
-        rows = _Rows(self)
         if self.complete:
             return
         batch = next(batches)  # the first takes as long as the data need to begin; the clock starts behind it
@@ -111,7 +112,7 @@ class Trainer:
                 now = time.monotonic()
                 self.seconds += now - began
                 self.complete = self.progress >= 1
-                row, pace = rows.add(losses, now - began, waited)
+                row, pace = self._rows.add(losses, now - began, waited)
                 began = now
                 if now - last_save > self.schedule.save_every_s and not self.complete:
                     self.save()
@@ -166,6 +167,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "averaged": self.averaged,
+            "notes": self.notes,
+            "rows": self._rows.standing(),
         }
         path = self.folder / "state.pt"
         part = path.with_suffix(".part")
@@ -185,6 +188,9 @@ class Trainer:
         self.averaged = state["averaged"]
         self.step, self.samples = state["step"], state["samples"]
         self.start, self.seconds, self.complete = state["start"], state["seconds"], state["complete"]
+        self.notes = state.get("notes", {})
+        self._rows.go_on(state.get("rows"))
+        cut_rows(self.folder / "loss.csv", self.step)
 
 
 class _Rows:
@@ -197,6 +203,14 @@ class _Rows:
     def _begin(self) -> None:
         self.seen: dict[str, list[float]] = {}  # a step need not have every loss
         self.count, self.spent, self.waited = 0, 0.0, 0.0
+
+    def standing(self) -> dict[str, Any]:
+        """Return what has been collected for the next row, for a state."""
+        return {"seen": self.seen, "count": self.count, "spent": self.spent, "waited": self.waited}
+
+    def go_on(self, standing: dict[str, Any] | None) -> None:
+        """Go on from what a state has kept."""
+        self.__dict__.update(standing or {})
 
     def add(
         self, losses: Mapping[str, float], spent: float, waited: float

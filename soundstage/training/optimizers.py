@@ -1,17 +1,21 @@
-"""Set up AdamW and Muon for a module, and their rates over a schedule."""
+"""Set up the optimizers of a module, and their rates over a schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from soundstage.errors import MissingExtraError
 from soundstage.training.muon import Muon
 
+OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
+Decline = Literal["constant", "linear", "cosine"]
 MIN_SIDE = 8  # of a matrix that Muon trains; a smaller one has too few directions to orthogonalise
 
 
@@ -34,15 +38,26 @@ class Schedule:
     log_every: int = 20  # steps between rows of the table of losses
     save_every_s: float = 60.0  # seconds between states, and between exports
     steps: int | None = None  # end after so many steps instead, whatever the clock says
+    decline: Decline = "cosine"  # form of the rates after the warm-up
+    optimizer: OptimizerName = "adamw"  # of what Muon does not train
 
     def share_at(self, step: int, progress: float) -> float:
-        """Return the share of the rates: linear over the first steps, a cosine to `floor` over progress."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        return min(1.0, (step + 1) / max(1, self.warmup)) * (self.floor + (1 - self.floor) * cosine)
+        """Return the share of the rates: linear over the first steps, then `decline` to `floor`."""
+        progress = min(1.0, progress)
+        left = {
+            "constant": 1.0,
+            "linear": 1 - progress,
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        }[self.decline]
+        floor = 1.0 if self.decline == "constant" else self.floor
+        return min(1.0, (step + 1) / max(1, self.warmup)) * (floor + (1 - floor) * left)
 
 
 def make_optimizers(model: nn.Module, schedule: Schedule) -> list[Optimizer]:
-    """Return AdamW and, where the schedule has a rate for it, Muon for the module's hidden weights."""
+    """Return the schedule's optimizer and, where it has a rate for it, Muon for the module's hidden weights.
+
+    Raises MissingExtraError where its package is missing.
+    """
     hidden = _hidden_weights(model) if schedule.muon else set()
     params = [p for p in model.parameters() if p.requires_grad]
     rest = [p for p in params if id(p) not in hidden]
@@ -50,14 +65,36 @@ def make_optimizers(model: nn.Module, schedule: Schedule) -> list[Optimizer]:
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizers: list[Optimizer] = [
-        torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, fused=True)
-    ]
+    optimizers = [_optimizer([group for group in groups if group["params"]] or groups, schedule)]
     if hidden:
         matrices = [p for p in params if id(p) in hidden]
         optimizers.append(Muon(matrices, lr=schedule.muon, weight_decay=schedule.weight_decay))
     set_peak_rates(optimizers, schedule)
     return optimizers
+
+
+def _optimizer(groups: list[dict[str, Any]], schedule: Schedule) -> Optimizer:
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas, fused=True)
+    make = optimizer_class(schedule.optimizer)
+    made: Optimizer = make(groups, lr=schedule.rate, betas=schedule.betas)
+    return made
+
+
+def optimizer_class(name: OptimizerName) -> Any:
+    """Return the class of an optimizer by name. Raises MissingExtraError where its package is missing."""
+    if name == "adamw":
+        return torch.optim.AdamW
+    try:
+        if name == "prodigy":
+            from prodigyopt import Prodigy
+
+            return Prodigy
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit
+    except ImportError as error:
+        raise MissingExtraError("train", f"the optimizer {name}") from error
 
 
 def set_peak_rates(optimizers: Sequence[Optimizer], schedule: Schedule) -> None:

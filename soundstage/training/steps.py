@@ -59,7 +59,12 @@ class GradientSteps:
 
     def __call__(self, batch: Batch, seed: int) -> Mapping[str, Tensor]:
         """Return the losses. seed: sets the noise that the loss draws."""
-        if self.recorder is not None and batch.kind in self._seen and batch.kind not in self._recordings:
+        if (
+            self.recorder is not None
+            and not batch.parts
+            and batch.kind in self._seen
+            and batch.kind not in self._recordings
+        ):
             self._recordings[batch.kind] = self._recorded(self.recorder, batch, seed)
         self._seen.add(batch.kind)
         recording = self._recordings.get(batch.kind)
@@ -69,9 +74,17 @@ class GradientSteps:
         for param in self.params:
             param.grad = None
         torch.manual_seed(seed)
-        losses = self.loss_fn(batch)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        return {name: value.detach() for name, value in losses.items()}
+        found: dict[str, list[Tensor]] = {}
+        for part in batch.parts or (batch,):
+            losses = self.loss_fn(part)
+            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            for name, value in losses.items():
+                found.setdefault(name, []).append(value.detach())
+        means = {
+            name: values[0] if len(values) == 1 else torch.stack(values).mean()
+            for name, values in found.items()
+        }
+        return means | {"loss": torch.stack(found["loss"]).sum()}
 
     def _replayed(self, recording: _Recording, batch: Batch, seed: int) -> Mapping[str, Tensor]:
         for name, own in recording.inputs.items():

@@ -19,13 +19,13 @@ from soundstage.nano.training.distill import (
     DISTILLED,
     NAME,
     DistillLoss,
-    Student,
     adapted_layers,
     task_streams,
 )
 from soundstage.sampling.scales import NEUTRAL
 from soundstage.text.encoder import PromptContext
 from soundstage.training.batches import Batch
+from soundstage.training.factors import Factors
 from soundstage.types import VideoShape
 
 SHAPE = VideoShape(9, 32, 64)
@@ -58,7 +58,7 @@ def drawn(step: int) -> Batch:
 @pytest.fixture
 def loss() -> DistillLoss:
     transformer = tiny_transformer()
-    student = Student(adapted_layers(transformer), rank=4)
+    student = Factors(adapted_layers(transformer, rank=4))
     made = DistillLoss(student, transformer, torch.device("cpu"))
     made.student = student  # type: ignore[attr-defined]
     return made
@@ -101,7 +101,7 @@ def test_where_the_teacher_takes_one_unguided_step_there_is_nothing_to_learn(
 
 def test_a_few_steps_lower_the_loss(loss: DistillLoss) -> None:
     """Of one batch seen again and again; only the factors have gradients."""
-    student: Student = loss.student  # type: ignore[attr-defined]
+    student: Factors = loss.student  # type: ignore[attr-defined]
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2, weight_decay=0.0)
     batch = next(batch for batch in map(drawn, range(100)) if distill.DistillCase.of(batch).interval >= 6)
     history = []
@@ -135,7 +135,7 @@ def test_what_a_run_keeps_stays_and_is_not_learned(loss: DistillLoss) -> None:
 
 def test_the_file_is_a_lora_that_makes_the_student(loss: DistillLoss, tmp_path: Path) -> None:
     """Published names; on the model it gives what the student gave, within bfloat16."""
-    student: Student = loss.student  # type: ignore[attr-defined]
+    student: Factors = loss.student  # type: ignore[attr-defined]
     with torch.no_grad():
         for up in student.ups:
             up.normal_(std=0.05, generator=torch.Generator().manual_seed(2))

@@ -16,7 +16,7 @@ Only the LoRA's factors are trained: rank 32 on every linear layer of the blocks
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.conditioning.tokens import to_tokens
 from soundstage.lora.adapters import Adapters
-from soundstage.lora.files import LoraFile, write_lora
-from soundstage.lora.layers import Layer, LowRank
+from soundstage.lora.files import write_lora
+from soundstage.lora.layers import Layer
 from soundstage.model.transformer import Transformer
 from soundstage.nano.training.install import GUIDANCE
 from soundstage.nano.training.latents import TEXT_TOKENS, WORDINGS, clip_supply
@@ -42,6 +42,7 @@ from soundstage.sampling.schedules import DISTILLED
 from soundstage.sampling.streams import Pair, Stream
 from soundstage.text.encoder import PromptContext, PromptFeatures, TextEncoder
 from soundstage.training.batches import Batch
+from soundstage.training.factors import Factors, FactorShape
 from soundstage.training.optimizers import Schedule
 from soundstage.training.precision import training_precision, use_training_attention
 from soundstage.weights.configs import stored_config
@@ -60,55 +61,32 @@ TASKS = {"nothing": 0.6, "first frame": 0.2, "sound": 0.1, "picture": 0.1}
 SCHEDULE = Schedule(minutes=33, rate=5e-4, warmup=50, weight_decay=0.0, average=0.99)
 
 
-class Student(nn.Module):
-    """The LoRA's factors. The layers that they adapt are not part of it, nor of a training state."""
-
-    def __init__(self, layers: Sequence[tuple[Layer, int, int]], rank: int = RANK) -> None:
-        """Build the factors. layers: each with its in and out features.
-
-        `up` begins at zero, so a fresh student is the model itself.
-        """
-        super().__init__()
-        self.layers = [layer for layer, _, _ in layers]
-        ranks = [min(rank, n_in, n_out) for _, n_in, n_out in layers]
-        self.downs = nn.ParameterList(
-            nn.init.kaiming_uniform_(torch.empty(r, n_in), a=math.sqrt(5))
-            for r, (_, n_in, _) in zip(ranks, layers, strict=True)
-        )
-        self.ups = nn.ParameterList(
-            torch.zeros(n_out, r) for r, (_, _, n_out) in zip(ranks, layers, strict=True)
-        )
-
-    def lora(self) -> LoraFile:
-        """Return the factors as a LoRA, which shares their memory."""
-        pairs = zip(self.layers, self.downs, self.ups, strict=True)
-        return LoraFile({layer: LowRank(down, up) for layer, down, up in pairs})
-
-
-def build(weights: Path) -> Student:
+def build(weights: Path) -> Factors:
     """Return a fresh LoRA for the transformer exported to `weights`."""
     torch.manual_seed(0)
     files = [read_header(weights / "transformer.safetensors")]
     with torch.device("meta"):
         transformer = builder("transformer", find_parts(files), stored_config(files))()
-    return Student(adapted_layers(transformer))
+    return Factors(adapted_layers(transformer))
 
 
-def adapted_layers(transformer: nn.Module) -> list[tuple[Layer, int, int]]:
-    """Return every linear layer of the blocks but the gates, with its in and out features."""
-    return [
-        (Layer("transformer", name), module.in_features, module.out_features)
-        for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("transformer_blocks.") and "gate" not in name
-    ]
+def adapted_layers(transformer: nn.Module, rank: int = RANK) -> dict[Layer, FactorShape]:
+    """Return every linear layer of the blocks but the gates, with the sizes of its factors."""
+    found = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and name.startswith("transformer_blocks.") and "gate" not in name:
+            own = min(rank, module.in_features, module.out_features)
+            shape = FactorShape(own, own, module.in_features, module.out_features)
+            found[Layer("transformer", name)] = shape
+    return found
 
 
-def finish(student: Student, folder: Path) -> None:
+def finish(student: Factors, folder: Path) -> None:
     """Store the LoRA in `folder`, under the published names."""
     write_lora(folder / "distilled.safetensors", student.lora())
 
 
-def loss(student: Student, weights: Path, device: torch.device) -> DistillLoss:
+def loss(student: Factors, weights: Path, device: torch.device) -> DistillLoss:
     """Return the loss against the transformer exported to `weights`."""
     files = [read_header(weights / "transformer.safetensors")]
     parts, config = find_parts(files), stored_config(files)
@@ -204,7 +182,7 @@ class DistillCase:
 class DistillLoss:
     """The loss of a batch: the student's velocity against the teacher's."""
 
-    def __init__(self, student: Student, transformer: Transformer, device: torch.device) -> None:
+    def __init__(self, student: Factors, transformer: Transformer, device: torch.device) -> None:
         self.transformer, self.device = transformer, device
         use_training_attention(transformer, device)
         self.adapters = Adapters(transformer)

@@ -1,0 +1,108 @@
+"""The files of a run: its claim on a folder, and the LoRA or model that it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soundstage import __version__
+from soundstage.dataset.encoded import EncodedDataset
+from soundstage.library.convert import convert
+from soundstage.library.model_files import ModelSet
+from soundstage.lora.files import LoraFile, write_lora
+from soundstage.lora.metadata import LoraReferences
+from soundstage.rendering.claims import Claim
+from soundstage.training.factors import Factors
+from soundstage.training.tuning.config import TrainConfig
+from soundstage.training.tuning.contexts import fingerprint_of
+from soundstage.weights.layouts import Part
+
+FORMAT = 1
+MANIFEST = "training.json"
+FINAL = "lora.safetensors"
+STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+# Fields that may change from one start of a run to the next: they change no step, or only those to come.
+FREE = {
+    "output", "steps", "save_every", "keep", "stop_above", "validation", "memory_gb", "residency",
+    "checkpointing", "device", "wants", "trigger", "data",
+}  # fmt: skip
+BASE_VERSION = "2.3"
+
+
+def claim_of(config: TrainConfig, data: EncodedDataset) -> Claim:
+    """Return what a run's folder says of itself, by which a start that goes on is known."""
+    fields: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
+    decides = {name: value for name, value in fields.items() if name not in FREE}
+    decides = json.loads(json.dumps(decides | {"dataset": fingerprint_of(data)}))
+    what = "another training"
+    return Claim(MANIFEST, FORMAT, "training", what, "output", decides, json.loads(json.dumps(fields)))
+
+
+@dataclass(frozen=True)
+class LoraWriter:
+    """Write a run's LoRA. summary: what is told of the training besides its config."""
+
+    config: TrainConfig
+    data: EncodedDataset
+    factors: Factors
+    base: str
+
+    def write(self, path: Path, values: Mapping[str, Tensor], summary: Mapping[str, Any]) -> Path:
+        """Write the factors, given by name, with the metadata that other programs read."""
+        config = self.config
+        pairs = self.factors.pairs({name: value.detach().float().cpu() for name, value in values.items()})
+        lora = LoraFile(pairs, metadata=self.metadata(summary), references=self.references())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_lora(path, lora, dtype=STORED[config.lora.store])
+
+    def references(self) -> LoraReferences:
+        """Return what the LoRA needs of references at inference."""
+        if not self.config.video.reference:
+            return LoraReferences()
+        info = next(info for info in self.data.samples if "reference" in info.has)
+        return LoraReferences(info.reference_downscale, info.reference_temporal, in_context=True)
+
+    def metadata(self, summary: Mapping[str, Any]) -> dict[str, str]:
+        """Return the metadata of a file, as strings."""
+        config = self.config
+        told: dict[str, Any] = {
+            "program": f"soundstage {__version__}",
+            "mode": config.mode,
+            "model": self.base,
+            "samples": len(self.data.samples),
+            "dataset": fingerprint_of(self.data),
+            "steps": config.steps,
+            "batch": config.batch * config.accumulate,
+            "rate": config.optimizer.rate,
+            "optimizer": config.optimizer.name,
+            "seed": config.seed,
+            "over": [f"{Path(lora.path).name} at {lora.strength:g}" for lora in config.lora.over],
+            **summary,
+        }
+        found = {
+            "model_version": BASE_VERSION,
+            "rank": str(config.lora.rank),
+            "training_summary": json.dumps(told, ensure_ascii=False),
+        }
+        if config.trigger:
+            found["trigger_phrase"] = config.trigger
+        if config.audio.reference and config.audio.reference_place == "before":
+            found["reference_kind"] = "identity"
+        return found
+
+
+def write_model(model: ModelSet, folder: Path, values: Mapping[str, Tensor]) -> Path:
+    """Write a model folder with the transformer's weights replaced by these, all else as it was."""
+
+    def edit(part: Part, key: str, tensor: Tensor) -> Tensor:
+        trained = values.get(key) if part == "transformer" else None
+        return tensor if trained is None else trained.detach().cpu().to(tensor.dtype)
+
+    convert([*model.weights_files, model.text_path], folder, layout="bundle", edit=edit)
+    return folder

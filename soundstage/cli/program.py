@@ -39,6 +39,7 @@ COMMAND_GROUPS = {
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
     "studio": "soundstage.cli.studio",
+    "train": "soundstage.cli.train",
     "worker": "soundstage.cli.worker",
 }
 

@@ -394,7 +394,6 @@ class ModelParts:
         self._begin()
         gc.collect()  # modules and their hooks hold each other, and their memory is wanted now
 
-
     def keep_transformer(self) -> None:
         """Give up all that is built but the transformer, and take all LoRAs off it."""
         self._loras.close()

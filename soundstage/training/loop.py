@@ -1,8 +1,9 @@
 """Train any module to the end of its schedule, from a state that survives a kill at any instant.
 
-The clock or a number of steps decides how far a training is: by the clock its rates fall to their end when its
-minutes are over, however many steps that was. Batches are numbered, so that a resumed run takes those that come next. The state is one file,
-written under a temporary name and renamed; the table of losses and its picture lie beside it.
+The clock or a number of steps decides how far a training is. By the clock its rates fall to their end when
+its minutes are over, however many steps that was. Batches are numbered, so that a resumed run takes those
+that come next. The state is one file, written under a temporary name and renamed; the table of losses and its
+picture lie beside it.
 Progress and stopping belong to the caller: the trainer yields an event per step and prints nothing.
 """
 

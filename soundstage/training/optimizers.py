@@ -92,7 +92,7 @@ def optimizer_class(name: OptimizerName) -> Any:
             return Prodigy
         import bitsandbytes
 
-        return bitsandbytes.optim.AdamW8bit
+        return vars(bitsandbytes.optim)["AdamW8bit"]
     except ImportError as error:
         raise MissingExtraError("train", f"the optimizer {name}") from error
 

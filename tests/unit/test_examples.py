@@ -59,6 +59,8 @@ NOT_RUN = {
     "soundstage generate --recipe pro --checkpoint-path": "names a 22B checkpoint, its LoRA and upsampler",
     "soundstage bench": "builds blocks of the 22B model and times them for minutes",
     "soundstage models pull": "fetches gigabytes from the hub",
+    "docs/training.md": "needs encoded data; test_tuning.py trains on some",
+    "soundstage train": "needs encoded data; test_tuning.py trains on some",
     "soundstage nano": "trains or measures nano for minutes to hours",
 }
 RUN_AFTER_ALL = ("soundstage nano sample",)

@@ -225,7 +225,7 @@ class Validation:
     every: OrNever = 0
     """Steps between them, step 0 included; 0 makes none."""
     requests: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
-    """Fields of a request for each clip: prompt, seed, size, num_frames, guides, references, and all others."""
+    """Fields of a request for each clip: prompt, seed, size, num_frames, guides, references and others."""
 
 
 @record
@@ -281,6 +281,8 @@ class TrainConfig:
     checkpointing: Literal["auto", "blocks", "none"] = "auto"
     """blocks: activations within a block are computed again when they are needed; auto does so where the
     memory is short."""
+    logs: Literal["none", "tensorboard"] = "none"
+    """tensorboard: losses are also written for it, into the folder log of the run."""
     save_every: Steps = 250
     """Steps between files of the LoRA."""
     keep: Count = 100
@@ -331,8 +333,8 @@ def config_path(source: str | Path) -> Path:
     if str(source) in known:
         return RECIPES / f"{source}.yaml"
     raise RequestError(
-        f"config is {shown(str(source))}, and there is no such file; give a .yaml file, or one of the recipes "
-        f"{listed(str(source), known)}",
+        f"config is {shown(str(source))}, and there is no such file; give a .yaml file, or one of "
+        f"the recipes {listed(str(source), known)}",
         field="config",
     )
 
@@ -363,7 +365,7 @@ def with_changes(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
 def _made(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainConfig:
     asked = with_changes(fields, changes)
     name = asked.get("mode", "t2v")
-    preset = MODES.get(name, {}) if isinstance(name, str) else {}
+    preset: Mapping[str, Any] = next((fields for mode, fields in MODES.items() if mode == name), {})
     return TrainConfig(**{str(key): value for key, value in _over(preset, asked).items()})
 
 
@@ -394,7 +396,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a YAML file that can be read ({error}); correct it") from error
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path} holds {shown(data)}; give the fields of a training")
-    return _numbers({str(key): value for key, value in data.items()})
+    return {str(key): _numbers(value) for key, value in data.items()}
 
 
 def _numbers(value: Any) -> Any:

@@ -30,7 +30,7 @@ STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Fields that may change from one start of a run to the next: they change no step, or only those to come.
 FREE = {
     "output", "steps", "save_every", "keep", "stop_above", "validation", "memory_gb", "residency",
-    "checkpointing", "device", "wants", "trigger", "data",
+    "checkpointing", "device", "wants", "trigger", "data", "logs",
 }  # fmt: skip
 BASE_VERSION = "2.3"
 

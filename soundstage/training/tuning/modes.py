@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 Mode = Literal[
-    "t2v", "i2v", "a2v", "v2a", "t2a", "extend", "suffix", "inpaint", "outpaint", "reference", "reference-before",
-    "audio-extend", "audio-suffix", "audio-inpaint", "a2a", "av2av", "identity", "dub", "silent",
+    "t2v", "i2v", "a2v", "v2a", "t2a", "extend", "suffix", "inpaint", "outpaint", "reference",
+    "reference-before", "audio-extend", "audio-suffix", "audio-inpaint", "a2a", "av2av",
+    "identity", "dub", "silent",
 ]  # fmt: skip
 MODE_NAMES: tuple[Mode, ...] = get_args(Mode)
 

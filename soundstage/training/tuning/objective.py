@@ -57,7 +57,8 @@ class VelocityObjective:
         streams = streams_of(batch)
         with self.precision():
             made = self.velocities(self.inputs(batch, streams))
-        losses, total = {}, []
+        losses: dict[str, Tensor] = {}
+        total = []
         for name, velocity in zip(MODALITIES, made, strict=True):
             noise = batch.tensors.get(f"{name}.noise")
             if velocity is None or noise is None:
@@ -104,7 +105,7 @@ def streams_of(batch: Batch) -> dict[Modality, Stream]:
 def told(name: Modality, errors: Tensor, sigmas: Tensor) -> dict[str, Tensor]:
     """Return the mean of a stream's losses (B,), and the means of those in each bucket of noise levels."""
     errors = errors.detach()
-    found = {name: errors.mean()}
+    found: dict[str, Tensor] = {name: errors.mean()}
     buckets = [min(int(sigma * BUCKETS), BUCKETS - 1) for sigma in sigmas.tolist()]
     for bucket in sorted(set(buckets)):
         chosen = torch.tensor([b == bucket for b in buckets], device=errors.device)

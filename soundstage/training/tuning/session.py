@@ -40,6 +40,7 @@ from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.divergence import Watch
 from soundstage.training.tuning.files import FINAL, LoraWriter, claim_of, write_model
+from soundstage.training.tuning.logs import check_tensorboard, curves_of
 from soundstage.training.tuning.objective import VelocityObjective, recomputed
 from soundstage.training.tuning.samples import Samples
 from soundstage.training.tuning.targets import adapted, made_streams
@@ -83,6 +84,8 @@ class TuningRun:
             read_lora(lora.path, values=False)
         if self.config.optimizer.name in ("adamw8bit", "prodigy"):
             optimizer_class(self.config.optimizer.name)  # type: ignore[arg-type]
+        if self.config.logs == "tensorboard":
+            check_tensorboard()
         self.device = torch.device(pick_device(self.config.device))
 
     @property
@@ -223,8 +226,9 @@ class _Trained:
         watch = Watch(config.stop_above, trainer.notes)
         gradients = GradientSteps(objective, trainer.params)
         batches = _on_device(samples, trainer.step, device)
-        with closing(trainer.run(batches, gradients)) as events:
+        with closing(trainer.run(batches, gradients)) as events, curves_of(config) as curves:
             for event in events:
+                curves(event)
                 yield event
                 due = event.step % config.save_every == 0 or trainer.complete
                 if due:

@@ -1,0 +1,431 @@
+"""Training on a user's data: the config, what is drawn and given, the loss, kills, and the files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import soundstage as ss
+from soundstage.cli.program import app
+from soundstage.dataset.encoded import EncodedDataset, open_encoded
+from soundstage.errors import ConfigError, DatasetError, RequestError
+from soundstage.library.model_files import find_model
+from soundstage.lora.files import read_lora
+from soundstage.rendering.parts import ModelParts
+from soundstage.rendering.prepare import Latents, streams
+from soundstage.sampling.streams import Stream
+from soundstage.training import train
+from soundstage.training.loop import StepDone
+from soundstage.training.steps import GradientSteps
+from soundstage.training.tuning.config import TrainConfig, read_config, recipe_names
+from soundstage.training.tuning.contexts import CaptionContexts
+from soundstage.training.tuning.kept import audio_stream, made_of_video, video_stream
+from soundstage.training.tuning.modes import MODE_NAMES
+from soundstage.training.tuning.objective import VelocityObjective, recomputed, streams_of
+from soundstage.training.tuning.samples import Samples
+from soundstage.training.tuning.session import TuningRun, _Trained
+from soundstage.training.tuning.sigmas import drawn_sigmas, shift_of
+from soundstage.training.tuning.targets import adapted
+from tests.encoded_data import write_encoded
+
+SMALL: dict[str, Any] = {"lora": {"rank": 2}, "steps": 4, "batch": 2, "save_every": 2}
+# What the shapes of the tiny clips ask of some modes.
+FITTED: dict[str, dict[str, Any]] = {
+    "extend": {"video": {"prefix": {"latents": 1}}, "audio": {"prefix": {"latents": 3, "chance": 1}}},
+    "suffix": {"video": {"suffix": {"latents": 1}}, "audio": {"suffix": {"latents": 3, "chance": 1}}},
+    "outpaint": {"video": {"crop": {"box": [0, 0, 32, 64]}}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoded(tmp_path_factory.mktemp("encoded"), tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> EncodedDataset:
+    return open_encoded(folder)
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_folder: Path) -> ModelParts:
+    return ModelParts(find_model(tiny_folder), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def contexts(data: EncodedDataset, parts: ModelParts, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = CaptionContexts(tmp_path_factory.mktemp("contexts"), parts)
+    made.prepare(data)
+    return made
+
+
+def config_of(tiny_folder: Path, folder: Path, output: Path | str = "run", **fields: Any) -> TrainConfig:
+    given = {**SMALL, "model": str(tiny_folder), "data": str(folder), "output": str(output), **fields}
+    return read_config(given)
+
+
+# --- the config ---------------------------------------------------------------------------------------
+
+
+def test_a_config_that_does_not_fit_is_refused_with_its_line_and_the_nearest_field(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: a\noutput: b\nvideo:\n  first_fram: 0.5\n")
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml, line 4: video.first_fram is not a field; .* first_frame,"
+    ):
+        read_config(path)
+    path.write_text("data: a\noutput: b\nmode: t2v\n\nlora:\n  rank: 0\n")
+    with pytest.raises(ConfigError, match=r"line 6: lora.rank is 0; give a whole number from 1 to 1024"):
+        read_config(path)
+    path.write_text("data: a\noutput: b\nmode: i2w\n")
+    with pytest.raises(ConfigError, match="line 3: mode is 'i2w'; it should be 'i2v'"):
+        read_config(path)
+    with pytest.raises(
+        RequestError, match=r"there is no such file; give a .yaml file, or one of the recipes style"
+    ):
+        read_config("styl")
+
+
+def test_a_mode_sets_what_a_config_leaves_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: a\noutput: b\nmode: identity\nvideo: {weight: 2}\noptimizer: {rate: 1e-5}\n")
+    config = read_config(path, {"lora.rank": 8})
+    assert (config.video.first_frame, config.video.weight, config.audio.reference) == (0.9, 2.0, 1.0)
+    assert (config.lora.rank, config.optimizer.rate, config.steps) == (8, 1e-5, 3000)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_config_that_says_what_data_it_wants(name: str) -> None:
+    config = read_config(name, {"data": "a", "output": "b"})
+    assert len(config.wants.split()) > 5
+
+
+# --- what is drawn ------------------------------------------------------------------------------------
+
+
+def test_noise_levels_rise_with_the_number_of_tokens_and_lie_between_0_and_1() -> None:
+    levels = read_config({"data": "a", "output": "b"}).sigma
+    assert (shift_of(1024), shift_of(4096)) == (pytest.approx(0.95), pytest.approx(2.05))
+    assert shift_of(125) == pytest.approx(0.628, abs=1e-3)
+    drawn = {n: drawn_sigmas(np.random.default_rng(0), 20_000, n, levels) for n in (125, 1024, 4096)}
+    means = [float(values.mean()) for values in drawn.values()]
+    assert means == sorted(means)
+    assert all((values.min() >= 0) & (values.max() <= 1) for values in drawn.values())
+    without = drawn_sigmas(np.random.default_rng(0), 20_000, 4096, replace(levels, uniform_share=0))
+    assert float((drawn[4096] != without).mean()) == pytest.approx(0.1, abs=0.01)
+    uniform = drawn_sigmas(np.random.default_rng(0), 20_000, 4096, replace(levels, kind="uniform"))
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_batches_follow_from_their_number_and_an_epoch_has_every_sample(
+    tiny_folder: Path, folder: Path, data: EncodedDataset, contexts: Any
+) -> None:
+    config = config_of(tiny_folder, folder, mode="i2v")
+    samples, again = Samples(data, config, contexts), Samples(data, config, contexts)
+    later = [again.batch(number) for number in (3, 1)]
+    for batch, number in zip(later, (3, 1), strict=True):
+        same = samples.batch(number)
+        assert all(torch.equal(batch[name], same[name]) for name in batch.tensors)
+    seen = sorted(info.id for number in (0, 1) for info in samples.infos(number))
+    assert seen == sorted(info.id for info in data.samples)
+    assert not torch.equal(samples.batch(0)["video.noise"], samples.batch(1)["video.noise"])
+
+
+def test_sound_has_a_noise_level_of_its_own_unless_it_shares_the_pictures(
+    tiny_folder: Path, folder: Path, data: EncodedDataset, contexts: Any
+) -> None:
+    own = Samples(data, config_of(tiny_folder, folder), contexts).batch(0)
+    shared = Samples(data, config_of(tiny_folder, folder, sigma={"audio": "shared"}), contexts).batch(0)
+    assert not torch.equal(own["video.sigma"], own["audio.sigma"])
+    assert torch.equal(shared["video.sigma"], shared["audio.sigma"])
+
+
+def test_an_empty_prompt_is_the_begin_token_alone(
+    data: EncodedDataset, parts: ModelParts, contexts: Any
+) -> None:
+    features = data.load(data.samples[1]).features(data.identity.text_tokens)
+    mask = features.mask.clone()
+    mask[:, 1:] = False
+    wanted = parts.text.part("video_connector")(features.video, mask)
+    # The random features of these samples differ in the begin token; those of a text encoder do not.
+    assert contexts("").video.shape == wanted.shape
+
+
+# --- what is given ------------------------------------------------------------------------------------
+
+
+def assert_same_stream(found: Stream | None, wanted: Stream | None, own: int) -> None:
+    """Compare what the transformer sees of two streams: which tokens are kept, their values, their places."""
+    assert found is not None
+    assert wanted is not None
+    assert torch.equal(found.mask, wanted.mask)
+    assert torch.equal(found.positions, wanted.positions)
+    kept = found.mask[0, :, 0] == 0
+    assert torch.equal(found.clean[:, kept], wanted.clean[:, kept])
+    assert int((~kept).sum()) <= own
+
+
+def prepared(stage: ss.Engine, parts: ModelParts, inputs: Any, **fields: Any) -> tuple[Any, Any]:
+    """Return the streams of a request's only pass, as rendering prepares them."""
+    plan = stage.plan(ss.Request(prompt="A ball.", size=(96, 64), num_frames=9, fps=24, **fields))
+    return streams(parts, plan.passes[0], inputs, Latents())
+
+
+@pytest.mark.parametrize("case", ["first frame", "reference", "voice"])
+def test_conditions_are_those_of_inference(
+    case: str, tiny_folder: Path, data: EncodedDataset, parts: ModelParts, tmp_path: Path
+) -> None:
+    info, sample = data.samples[0], data.load(data.samples[0])
+    assert sample.video is not None
+    assert sample.reference is not None
+    assert sample.reference_audio is not None
+    still = np.zeros((64, 96, 3), np.uint8)
+    sound = tmp_path / "voice.wav"
+    ss.Clip(None, np.zeros((2, 48_000), np.float32), 24.0, {}).save(sound)
+    cases: dict[str, tuple[Any, dict[str, Any], str]] = {
+        "first frame": (sample.video[:, :1], {"guides": [ss.Guide(still)]}, "i2v"),
+        "reference": (sample.reference, {"references": [ss.Reference(still)]}, "reference"),
+        "voice": (None, {"audio": ss.Audio(str(sound), mode="identity")}, "identity"),
+    }
+    latents, fields, mode = cases[case]
+    inputs = SimpleNamespace(
+        condition=lambda *_: None if latents is None else latents[None],
+        reference_attention=lambda *_: 1.0,
+        sound=lambda *_: None,
+        identity=lambda *_: sample.reference_audio[None],
+        source_mask=lambda *_: None,
+    )
+    stage = ss.load(tiny_folder, dtype="float32")
+    video, audio = prepared(stage, parts, inputs, **fields)
+    config = read_config({"data": "a", "output": "b", "mode": mode})
+    if case == "voice":
+        assert_same_stream(audio_stream(sample, config.audio), audio, audio.clean.shape[1])
+        return
+    given = replace(config.video, first_frame=float(case == "first frame"))
+    assert_same_stream(video_stream(sample, info, given), video, sample.video.shape[1:].numel())
+
+
+def test_a_prefix_of_eight_latents_is_57_frames_and_a_suffix_is_the_last_ones() -> None:
+    blocks = read_config({"data": "a", "output": "b", "mode": "extend"}).video
+    made = made_of_video((11, 1, 1), blocks)
+    assert made.flatten().tolist() == [0] * 8 + [1] * 3
+    assert 8 * (8 - 1) + 1 == 57
+    blocks = read_config({"data": "a", "output": "b", "mode": "suffix"}).video
+    assert made_of_video((11, 1, 1), blocks).flatten().tolist() == [1] * 3 + [0] * 8
+
+
+def test_a_crop_keeps_its_rectangle_and_a_mask_what_it_names(data: EncodedDataset) -> None:
+    config = read_config(
+        {"data": "a", "output": "b", "mode": "outpaint", "video": {"crop": {"box": [0, 32, 40, 96]}}}
+    )
+    made = made_of_video((2, 2, 3), config.video)
+    assert made[0].tolist() == made[1].tolist() == [[1, 0, 0], [1, 1, 1]]
+    sample = data.load(data.samples[0])
+    masked = read_config({"data": "a", "output": "b", "mode": "inpaint"}).video
+    assert torch.equal(made_of_video((2, 2, 3), masked, sample.video_mask), 1 - sample.video_mask.float())
+
+
+def test_a_reference_before_the_clip_stands_one_frame_before_it(data: EncodedDataset) -> None:
+    info, sample = data.samples[0], data.load(data.samples[0])
+    config = read_config({"data": "a", "output": "b", "mode": "reference-before"})
+    still = replace(sample, reference=None if sample.reference is None else sample.reference[:, :1])
+    stream = video_stream(still, info, config.video)
+    assert stream is not None
+    assert stream.positions[0, 0, -1].tolist() == pytest.approx([-1 / 24, 0.0])
+
+
+# --- the loss -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tiny_folder: Path, folder: Path, data: EncodedDataset, parts: ModelParts, tmp_path: Path) -> Any:
+    """Return a function that puts a fresh LoRA of a config on the shared model."""
+    made: list[_Trained] = []
+
+    def build(**fields: Any) -> _Trained:
+        config = config_of(tiny_folder, folder, tmp_path / str(len(made)), **fields)
+        made.append(_Trained(config, data, find_model(tiny_folder), parts))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.adapters.set({})
+
+
+def batch_of(made: _Trained, contexts: Any, number: int = 0) -> Any:
+    return Samples(made.data, made.config, contexts).batch(number)
+
+
+def gradients(made: _Trained, batch: Any, run_blocks: Any = None) -> dict[str, torch.Tensor]:
+    objective = VelocityObjective(made.transformer, made.config, run_blocks=run_blocks)
+    losses = GradientSteps(objective, made.trainer.params)(batch, 0)
+    assert torch.isfinite(losses["loss"])
+    named = made.module.named_parameters()
+    return {"loss": losses["loss"]} | {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+@pytest.mark.parametrize("mode", MODE_NAMES)
+def test_every_mode_learns_with_the_layers_that_change_what_it_makes(
+    mode: str, trained: Any, contexts: Any
+) -> None:
+    made = trained(mode=mode, **FITTED.get(mode, {}))
+    batch = batch_of(made, contexts)
+    found = gradients(made, batch)
+    assert all(f"ups.{i}" in found for i in range(len(made.factors.layers)))
+    config = made.config
+    for name, stream in streams_of(batch).items():
+        state = config.video.stream if name == "video" else config.audio.stream
+        assert stream.frozen == (state == "given")
+        if stream.frozen:
+            own, tokens = stream.levels(torch.zeros(2))
+            assert not own.any()
+            assert not tokens.any()
+    keys = [layer.key for layer in made.factors.layers]
+    of_sound = ["audio" in key and "audio_to_video" not in key for key in keys]
+    changed = {"audio" if is_sound else "video" for is_sound in of_sound}
+    states = {"video": config.video.stream, "audio": config.audio.stream}
+    assert changed == {name for name, state in states.items() if state == "made"}
+
+
+def test_recomputing_blocks_and_adding_up_batches_change_no_gradient(trained: Any, contexts: Any) -> None:
+    made = trained(mode="i2v")
+    torch.nn.init.normal_(made.factors.ups[0], std=0.1)
+    batch = batch_of(made, contexts)
+    plain, again = gradients(made, batch), gradients(made, batch, recomputed)
+    assert all(torch.equal(value, again[name]) for name, value in plain.items())
+    made.config = replace(made.config, accumulate=2)
+    two = next(Samples(made.data, made.config, contexts).batches(0))
+    first, second = (gradients(made, part) for part in two.parts)
+    both = gradients(made, two)
+    for name, value in both.items():
+        assert torch.allclose(value, first[name] + second[name], atol=1e-6)
+
+
+def test_a_batch_whose_tokens_are_all_given_has_a_loss_of_zero(trained: Any, contexts: Any) -> None:
+    made = trained(mode="silent")
+    batch = batch_of(made, contexts)
+    batch.tensors["video.mask"] = torch.zeros_like(batch["video.mask"])
+    assert gradients(made, batch)["loss"] == 0
+
+
+def test_references_count_in_no_loss_and_teach_what_looks_at_them(trained: Any, contexts: Any) -> None:
+    made = trained(mode="reference", video={"first_frame": 0.0})
+    batch = batch_of(made, contexts)
+    own = batch["video.noise"].shape[1]
+    assert batch["video.clean"].shape[1] > own
+    torch.nn.init.normal_(made.factors.ups[2], std=0.1)  # of the values
+    before = gradients(made, batch)
+    other = batch["video.clean"].clone()
+    other[:, own:] += 1
+    batch.tensors["video.clean"] = other
+    after = gradients(made, batch)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert before["loss"] != after["loss"]  # by attention alone
+
+
+# --- a run --------------------------------------------------------------------------------------------
+
+
+def losses_of(config: TrainConfig, copied: Path | None = None) -> list[float]:
+    """Train, and return the losses. copied: what is on the disk after step 3 is copied there."""
+    losses: list[float] = []
+
+    def see(event: Any) -> None:
+        if isinstance(event, StepDone):
+            losses.append(event.losses["loss"])
+            if copied is not None and event.step == 3:
+                shutil.copytree(config.output, copied)
+
+    train(config, on_event=see)
+    return losses
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_losses_to_the_same_file(
+    tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_folder, folder, tmp_path / "whole", mode="i2v", average=0.5)
+    whole = losses_of(config, copied=tmp_path / "killed")  # its last state is that of step 2
+    assert losses_of(replace(config, output=str(tmp_path / "killed"))) == whole[2:]
+    one, two = (load_file(tmp_path / name / "lora.safetensors") for name in ("whole", "killed"))
+    assert set(one) == set(two)
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    tables = [(tmp_path / name / "loss.csv").read_text().splitlines() for name in ("whole", "killed")]
+    assert [line.split(",")[0] for line in tables[1]] == ["step", *"1234"]
+    assert [line.split(",")[5:] for line in tables[0]] == [line.split(",")[5:] for line in tables[1]]
+
+
+def test_a_folder_of_another_training_is_refused_and_says_what_differs(
+    tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_folder, folder, tmp_path / "run", steps=1)
+    train(config)
+    with pytest.raises(RequestError, match=r"another training.*seed"):
+        train(config, seed=1)
+    assert train(config, steps=2).name == "lora.safetensors"
+
+
+def test_a_lora_says_what_it_is_and_holds_no_layer_of_what_was_not_made(
+    tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_folder, folder, tmp_path / "run", mode="reference", trigger="zorb", steps=2)
+    path = train(config)
+    with safe_open(path, "pt") as file:
+        names, metadata = list(file.keys()), file.metadata()
+    assert all(name.startswith("diffusion_model.transformer_blocks.") for name in names)
+    assert {name.rsplit(".", 2)[1] for name in names} == {"lora_A", "lora_B"}
+    assert not [name for name in names if "audio" in name]
+    assert (metadata["trigger_phrase"], metadata["rank"], metadata["model_version"]) == ("zorb", "2", "2.3")
+    assert metadata["reference_downscale_factor"] == "1"
+    assert json.loads(metadata["training_summary"])["step"] == 2
+    assert read_lora(path).references.in_context
+
+
+def test_data_that_a_mode_cannot_use_is_refused_before_anything_is_loaded(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    silent = write_encoded(tmp_path / "silent", tiny_folder, without=("audio", "reference"))
+    for mode, says in {
+        "v2a": "needs sound for every sample",
+        "reference": "needs a reference for every",
+    }.items():
+        with pytest.raises(DatasetError, match=f"mode '{mode}' {says}"):
+            TuningRun(config_of(tiny_folder, silent, tmp_path / "run", mode=mode))
+    with pytest.raises(
+        RequestError, match=r"video\.prefix.latents is 8, and sample 'clip 0' has 2 latent frames"
+    ):
+        TuningRun(config_of(tiny_folder, silent, tmp_path / "run", mode="extend"))
+    with pytest.raises(RequestError, match=r"lora.targets is audio, and none of these layers changes"):
+        train(config_of(tiny_folder, silent, tmp_path / "run", mode="silent", lora={"targets": ["audio"]}))
+
+
+def test_a_group_has_a_rank_of_its_own(tiny_folder: Path, folder: Path, parts: ModelParts) -> None:
+    lora = {"rank": 4, "alpha": 8, "targets": ["video", "text", "audio"], "groups": {"text": {"rank": 2}}}
+    shapes = adapted(parts.transformer, config_of(tiny_folder, folder, lora=lora))
+    found = {(layer.key.split(".")[2], shape.rank, shape.alpha) for layer, shape in shapes.items()}
+    assert found == {("attn1", 4, 8), ("attn2", 2, 2), ("audio_attn1", 4, 8), ("audio_attn2", 2, 2)}
+
+
+def test_the_command_trains_reports_and_refuses(tiny_folder: Path, folder: Path, tmp_path: Path) -> None:
+    words = ["train", "style", "--data", str(folder), "--model", str(tiny_folder), "--set", "lora.rank=2"]
+    made = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "run"), "--steps", "1"])
+    assert made.exit_code == 0, made.output
+    assert made.stdout.strip() == str(tmp_path / "run" / "lora.safetensors")
+    told = CliRunner().invoke(app, ["train", "report", str(tmp_path / "run")])
+    page = Path(told.stdout.strip()).read_text()
+    assert "<polyline" in page
+    assert "A red ball number 3." in page
+    refused = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "other"), "--set", "stepps=1"])
+    assert refused.exit_code == 2
+    assert "'stepps' is not a field of TrainConfig; the fields are steps," in refused.stderr
+    assert not (tmp_path / "other").exists()

@@ -67,14 +67,14 @@ def start(config: str, fields: Sequence[str], quiet: bool, as_json: bool, **give
     with loading_pytorch():
         from soundstage.training.loop import StepDone
         from soundstage.training.terminal import stop_signals
-        from soundstage.training.tuning.session import Saved, TuningRun
+        from soundstage.training.tuning.session import FileWritten, TuningRun
         from soundstage.training.tuning.watching import RunScreen
     run = TuningRun(asked)
     last, step = run.folder, 0
     with RunScreen(asked, quiet=quiet) as screen, stop_signals() as stops, closing(run.events()) as events:
         for event in events:
             screen.show(event)
-            last = event.path if isinstance(event, Saved) else last
+            last = event.path if isinstance(event, FileWritten) else last
             step = event.step if isinstance(event, StepDone) else step
             if stops:
                 break

@@ -39,11 +39,11 @@ def train(
     config, data or machine before any weight is read.
     """
     from soundstage.training.tuning.config import read_config
-    from soundstage.training.tuning.session import Saved, TuningRun
+    from soundstage.training.tuning.session import FileWritten, TuningRun
 
     run = TuningRun(read_config(config, changes))
     last = run.folder
     for event in run.events():
         on_event(event)
-        last = event.path if isinstance(event, Saved) else last
+        last = event.path if isinstance(event, FileWritten) else last
     return last

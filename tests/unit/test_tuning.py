@@ -33,7 +33,7 @@ from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.kept import audio_stream, made_of_video, video_stream
 from soundstage.training.tuning.modes import MODE_NAMES
 from soundstage.training.tuning.objective import VelocityObjective, recomputed, streams_of
-from soundstage.training.tuning.samples import Samples
+from soundstage.training.tuning.samples import SampleOrder
 from soundstage.training.tuning.session import TuningRun, _Trained
 from soundstage.training.tuning.sigmas import drawn_sigmas, shift_of
 from soundstage.training.tuning.targets import adapted
@@ -132,7 +132,7 @@ def test_batches_follow_from_their_number_and_an_epoch_has_every_sample(
     tiny_folder: Path, folder: Path, data: EncodedDataset, contexts: Any
 ) -> None:
     config = config_of(tiny_folder, folder, mode="i2v")
-    samples, again = Samples(data, config, contexts), Samples(data, config, contexts)
+    samples, again = SampleOrder(data, config, contexts), SampleOrder(data, config, contexts)
     later = [again.batch(number) for number in (3, 1)]
     for batch, number in zip(later, (3, 1), strict=True):
         same = samples.batch(number)
@@ -145,8 +145,8 @@ def test_batches_follow_from_their_number_and_an_epoch_has_every_sample(
 def test_sound_has_a_noise_level_of_its_own_unless_it_shares_the_pictures(
     tiny_folder: Path, folder: Path, data: EncodedDataset, contexts: Any
 ) -> None:
-    own = Samples(data, config_of(tiny_folder, folder), contexts).batch(0)
-    shared = Samples(data, config_of(tiny_folder, folder, sigma={"audio": "shared"}), contexts).batch(0)
+    own = SampleOrder(data, config_of(tiny_folder, folder), contexts).batch(0)
+    shared = SampleOrder(data, config_of(tiny_folder, folder, sigma={"audio": "shared"}), contexts).batch(0)
     assert not torch.equal(own["video.sigma"], own["audio.sigma"])
     assert torch.equal(shared["video.sigma"], shared["audio.sigma"])
 
@@ -264,7 +264,7 @@ def trained(tiny_folder: Path, folder: Path, data: EncodedDataset, parts: ModelP
 
 
 def batch_of(made: _Trained, contexts: Any, number: int = 0) -> Any:
-    return Samples(made.data, made.config, contexts).batch(number)
+    return SampleOrder(made.data, made.config, contexts).batch(number)
 
 
 def gradients(made: _Trained, batch: Any, run_blocks: Any = None) -> dict[str, torch.Tensor]:
@@ -305,7 +305,7 @@ def test_recomputing_blocks_and_adding_up_batches_change_no_gradient(trained: An
     plain, again = gradients(made, batch), gradients(made, batch, recomputed)
     assert all(torch.equal(value, again[name]) for name, value in plain.items())
     made.config = replace(made.config, accumulate=2)
-    two = next(Samples(made.data, made.config, contexts).batches(0))
+    two = next(SampleOrder(made.data, made.config, contexts).batches(0))
     first, second = (gradients(made, part) for part in two.parts)
     both = gradients(made, two)
     for name, value in both.items():

@@ -22,7 +22,7 @@ from soundstage.training.tuning.modes import MODES, Mode
 StreamState = Literal["made", "given", "absent"]
 TargetGroup = Literal["video", "audio", "between", "text", "ff"]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Steps = Annotated[int, Field(ge=1, le=1_000_000), unit("steps")]
+StepCount = Annotated[int, Field(ge=1, le=1_000_000), unit("steps")]
 OrNever = Annotated[int, Field(ge=0, le=1_000_000), unit("steps")]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[float, Field(gt=0, le=4096)]
@@ -32,7 +32,7 @@ RECIPES = Path(__file__).with_name("recipes")
 
 
 @record
-class KeptPart:
+class GivenPart:
     """A part of a clip that is given: its length, and how often."""
 
     latents: Annotated[int, Field(ge=1, le=10_000), unit("latents")]
@@ -43,7 +43,7 @@ class KeptPart:
 
 
 @record
-class KeptBox:
+class GivenBox:
     """A rectangle of the picture that is given; the rest is made around it."""
 
     box: tuple[
@@ -59,17 +59,17 @@ class KeptBox:
 
 @record
 class VideoTraining:
-    """What becomes of the picture in training: it is made, given or absent, and what of it is kept."""
+    """The picture in training: made, given or absent, and what of it is given."""
 
     stream: StreamState = "made"
     """Whether the picture is learned (made), seen without noise (given) or left out (absent)."""
     first_frame: Share = 0.0
     """How often the first frame is given, as a start picture is."""
-    prefix: KeptPart | None = None
+    prefix: GivenPart | None = None
     """A beginning that is given, for clips that go on."""
-    suffix: KeptPart | None = None
+    suffix: GivenPart | None = None
     """An end that is given, for clips that lead to it."""
-    crop: KeptBox | None = None
+    crop: GivenBox | None = None
     """A rectangle that is given, for outpainting."""
     mask: Share = 0.0
     """How often the part that a sample's own mask names is given, for inpainting."""
@@ -83,13 +83,13 @@ class VideoTraining:
 
 @record
 class AudioTraining:
-    """What becomes of the sound in training: it is made, given or absent, and what of it is kept."""
+    """The sound in training: made, given or absent, and what of it is given."""
 
     stream: StreamState = "made"
     """Whether the sound is learned (made), heard without noise (given) or left out (absent)."""
-    prefix: KeptPart | None = None
+    prefix: GivenPart | None = None
     """A beginning that is given."""
-    suffix: KeptPart | None = None
+    suffix: GivenPart | None = None
     """An end that is given."""
     mask: Share = 0.0
     """How often the part that a sample's own mask names is given."""
@@ -164,7 +164,7 @@ class Optimizer:
 
 @record
 class RateSchedule:
-    """How the learning rate changes over the steps."""
+    """The learning rate over the steps."""
 
     kind: Literal["constant", "linear", "cosine"] = "linear"
     """Its form after the warm-up."""
@@ -176,7 +176,7 @@ class RateSchedule:
 
 @record
 class NoiseLevels:
-    """How noise levels are drawn."""
+    """The noise levels that are drawn."""
 
     kind: Literal["shifted", "uniform"] = "shifted"
     """shifted: a logit-normal that more tokens move up, as the model was trained; uniform: all alike."""
@@ -204,7 +204,7 @@ class Crepa:
 
 @record
 class Regularisers:
-    """What keeps the rest of the model as it is."""
+    """Terms of the loss that keep the rest of the model as it is."""
 
     crepa: Crepa | None = None
     """Steadiness between frames."""
@@ -254,10 +254,10 @@ class TrainConfig:
     """The rate over the steps."""
     sigma: NoiseLevels = field(default_factory=NoiseLevels)
     """Noise levels."""
-    steps: Steps = 2000
+    steps: StepCount = 2000
     """Length of the training."""
     batch: Annotated[int, Field(ge=1, le=4096), unit("samples")] = 1
-    """Samples that are computed together; all are of one bucket."""
+    """SampleOrder that are computed together; all are of one bucket."""
     accumulate: Annotated[int, Field(ge=1, le=4096), unit("batches")] = 1
     """Batches whose gradients make one step."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -283,7 +283,7 @@ class TrainConfig:
     memory is short."""
     logs: Literal["none", "tensorboard"] = "none"
     """tensorboard: losses are also written for it, into the folder log of the run."""
-    save_every: Steps = 250
+    save_every: StepCount = 250
     """Steps between files of the LoRA."""
     keep: Count = 100
     """How many of these files stay, the newest."""

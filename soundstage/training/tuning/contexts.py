@@ -24,7 +24,7 @@ IN_MEMORY = 64  # contexts; one of the 22B model is 12.6 MB
 
 
 class CaptionContexts:
-    """Contexts by sample id, in a folder of a run. A context is on the CPU, in the format of the run."""
+    """ContextOf by sample id, in a folder of a run. A context is on the CPU, in the format of the run."""
 
     def __init__(self, folder: Path, parts: ModelParts) -> None:
         self.folder, self.parts = folder, parts

@@ -10,7 +10,7 @@ SETTLED = 100  # steps after which the running mean counts
 MOST_BROKEN = 10  # steps in a row whose loss is no number
 
 
-class Watch:
+class DivergenceWatch:
     """The running mean of the loss, and the least that it was. notes: where they are kept over a kill."""
 
     def __init__(self, limit: float | None, notes: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Draw what of a sample is given, and make its streams, by the code that prepares a pass of inference.
 
 A stream's tokens are those of the sample. What is given is kept by a mask, as a source's part is
-(conditioning/masks.py), references stand beside the clip (conditioning/positions.py). Given tokens are
-clean, stand at noise level 0 and count in no loss.
+(conditioning/masks.py), references stand beside the clip (conditioning/positions.py). Given tokens
+are clean, stand at noise level 0 and count in no loss.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from soundstage.conditioning.tokens import Added, Grid, Tokens, to_tokens
 from soundstage.dataset.encoded import Sample, SampleInfo
 from soundstage.model.audio_vae import patchify_audio
 from soundstage.sampling.streams import Stream
-from soundstage.training.tuning.config import AudioTraining, KeptPart, TrainConfig, VideoTraining
+from soundstage.training.tuning.config import AudioTraining, GivenPart, TrainConfig, VideoTraining
 from soundstage.types import SPACE_SCALE
 
 
 @dataclass(frozen=True)
-class Given:
+class DrawnConditions:
     """Say which conditions a sample has: those of the config that were drawn, at chance 1."""
 
     video: VideoTraining
     audio: AudioTraining
 
 
-def draw_given(rng: np.random.Generator, config: TrainConfig) -> Given:
+def draw_given(rng: np.random.Generator, config: TrainConfig) -> DrawnConditions:
     """Draw the conditions of one sample. References are not drawn here: a batch shares them."""
     video, audio = config.video, config.audio
     drawn_video = replace(
@@ -54,12 +54,12 @@ def draw_given(rng: np.random.Generator, config: TrainConfig) -> Given:
         suffix=_part(rng, audio.suffix),
         mask=_drawn(rng, audio.mask),
     )
-    return Given(drawn_video, drawn_audio)
+    return DrawnConditions(drawn_video, drawn_audio)
 
 
-def draw_references(rng: np.random.Generator, config: TrainConfig) -> Given:
+def draw_references(rng: np.random.Generator, config: TrainConfig) -> DrawnConditions:
     """Draw whether a batch has references of either kind."""
-    return Given(
+    return DrawnConditions(
         replace(config.video, reference=_drawn(rng, config.video.reference)),
         replace(config.audio, reference=_drawn(rng, config.audio.reference)),
     )
@@ -69,7 +69,7 @@ def _drawn(rng: np.random.Generator, chance: float) -> float:
     return float(rng.random() < chance)
 
 
-def _part(rng: np.random.Generator, part: KeptPart | None) -> KeptPart | None:
+def _part(rng: np.random.Generator, part: GivenPart | None) -> GivenPart | None:
     return part if part is not None and _drawn(rng, part.chance) else None
 
 
@@ -142,7 +142,7 @@ def _add_reference(tokens: Tokens, latents: Tensor, info: SampleInfo, given: Vid
     tokens.add(Added(to_tokens(latents), 0.0, positions))
 
 
-def _range(count: int, prefix: KeptPart | None, suffix: KeptPart | None) -> tuple[int, int]:
+def _range(count: int, prefix: GivenPart | None, suffix: GivenPart | None) -> tuple[int, int]:
     """Return the latents that are made, between a prefix and a suffix."""
     return (
         0 if prefix is None else min(prefix.latents, count),

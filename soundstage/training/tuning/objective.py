@@ -36,10 +36,10 @@ def recomputed(stack: BlockStack, xv: Tensor | None, xa: Tensor | None) -> Pair:
 
 
 class VelocityObjective:
-    """The loss of a batch as `Samples` makes them.
+    """The loss of a batch as `SampleOrder` makes them.
 
-    share: of each batch in a step, 1 / accumulate. run_blocks: runs the blocks in place of the loop over
-    them. precision: returns the context that forwards run in.
+    run_blocks: runs the blocks in place of the loop over them. precision: returns the context that forwards
+    run in.
     """
 
     def __init__(

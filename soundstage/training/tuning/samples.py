@@ -1,7 +1,7 @@
 """The order of a dataset's samples, and the batch of each step: all that is drawn is drawn here.
 
 Batches are numbered. A batch follows from the seed and its number alone, noise included, so that a run that
-was killed goes on with the same losses, on any device. Samples of one batch are of one shape.
+was killed goes on with the same losses, on any device. SampleOrder of one batch are of one shape.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from soundstage.sampling.streams import Stream
 from soundstage.text.encoder import PromptContext
 from soundstage.training.batches import Batch, joined
 from soundstage.training.tuning.config import TrainConfig
-from soundstage.training.tuning.kept import Given, audio_stream, draw_given, draw_references, video_stream
+from soundstage.training.tuning.kept import (
+    DrawnConditions,
+    audio_stream,
+    draw_given,
+    draw_references,
+    video_stream,
+)
 from soundstage.training.tuning.sigmas import drawn_sigmas
 from soundstage.types import Modality
 
@@ -26,7 +32,7 @@ from soundstage.types import Modality
 ORDER, DRAWS = 1, 2
 MODALITIES: tuple[Modality, Modality] = ("video", "audio")
 BLANK = ""  # the sample id under which the context of an empty prompt is kept
-Contexts = Callable[[str], PromptContext]  # sample id -> its caption's context, a batch of one
+ContextOf = Callable[[str], PromptContext]  # sample id -> its caption's context, a batch of one
 
 
 def own_tokens(sample: Sample, name: Modality) -> int:
@@ -37,12 +43,12 @@ def own_tokens(sample: Sample, name: Modality) -> int:
 
 
 @dataclass
-class Samples:
+class SampleOrder:
     """The samples of a dataset in the order of a run. contexts: what the transformer reads of captions."""
 
     data: EncodedDataset
     config: TrainConfig
-    contexts: Contexts
+    contexts: ContextOf
     _epochs: dict[int, list[tuple[SampleInfo, ...]]] = field(default_factory=dict)
 
     def batches(self, first: int) -> Iterator[Batch]:
@@ -97,7 +103,7 @@ class Samples:
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def _streams(
-        self, rng: np.random.Generator, sample: Sample, info: SampleInfo, beside: Given
+        self, rng: np.random.Generator, sample: Sample, info: SampleInfo, beside: DrawnConditions
     ) -> tuple[Stream | None, Stream | None]:
         given = draw_given(rng, self.config)
         video = replace(given.video, reference=beside.video.reference)

@@ -1,7 +1,7 @@
 """One run of a training: what is asked is checked, weights are loaded, steps are made, files are written.
 
     run = TuningRun(read_config("style.yaml"))     # headers only; refuses what cannot be made
-    for event in run.events():                     # StepDone, Saved, ClipMade, Told
+    for event in run.events():                     # StepDone, FileWritten, ClipMade, RunNotice
         ...
 
 A run that was killed goes on from its last state with the same losses: see samples.py and loop.py. Text
@@ -38,18 +38,18 @@ from soundstage.training.precision import training_precision
 from soundstage.training.steps import GradientSteps
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
-from soundstage.training.tuning.divergence import Watch
+from soundstage.training.tuning.divergence import DivergenceWatch
 from soundstage.training.tuning.files import FINAL, LoraWriter, claim_of, write_model
 from soundstage.training.tuning.logs import check_tensorboard, curves_of
 from soundstage.training.tuning.objective import VelocityObjective, recomputed
-from soundstage.training.tuning.samples import Samples
+from soundstage.training.tuning.samples import SampleOrder
 from soundstage.training.tuning.targets import adapted, made_streams
 
 NAME = "trained"
 
 
 @dataclass(frozen=True)
-class Saved:
+class FileWritten:
     """A file of the run, or a folder, was written."""
 
     path: Path
@@ -57,13 +57,13 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunNotice:
     """A sentence for the user."""
 
     text: str
 
 
-TuningEvent = StepDone | Saved | Told
+TuningEvent = StepDone | FileWritten | RunNotice
 
 
 @dataclass
@@ -99,11 +99,11 @@ class TuningRun:
         claim_of(self.config, self.data).make(self.folder)
         parts = self._parts()
         contexts = CaptionContexts(self.folder / "contexts", parts)
-        yield Told(f"reading {len(self.data.samples)} captions")
+        yield RunNotice(f"reading {len(self.data.samples)} captions")
         contexts.prepare(self.data)
         parts.keep_transformer()
         trained = _Trained(self.config, self.data, self.model, parts)
-        samples = Samples(self.data, self.config, contexts)
+        samples = SampleOrder(self.data, self.config, contexts)
         with closing(trained.steps(samples, self.device)) as events:
             yield from events
 
@@ -182,7 +182,7 @@ def _check_kind(config: TrainConfig) -> None:
 
 
 class _Trained:
-    """What is trained, on a loaded model, and its files."""
+    """The trained weights, on a loaded model, and their files."""
 
     def __init__(self, config: TrainConfig, data: EncodedDataset, model: ModelSet, parts: ModelParts) -> None:
         self.config, self.data, self.model, self.parts = config, data, model, parts
@@ -217,13 +217,13 @@ class _Trained:
         below = {f"below {n}": lora.strength for n, lora in enumerate(self.config.lora.over)}
         self.adapters.set({**below, NAME: 1.0})
 
-    def steps(self, samples: Samples, device: torch.device) -> Generator[TuningEvent, None, None]:
+    def steps(self, samples: SampleOrder, device: torch.device) -> Generator[TuningEvent, None, None]:
         """Make the steps that are left."""
         trainer, config = self.trainer, self.config
         if trainer.step:
-            yield Told(f"going on from step {trainer.step}")
+            yield RunNotice(f"going on from step {trainer.step}")
         objective = self._objective()
-        watch = Watch(config.stop_above, trainer.notes)
+        watch = DivergenceWatch(config.stop_above, trainer.notes)
         gradients = GradientSteps(objective, trainer.params)
         batches = _on_device(samples, trainer.step, device)
         with closing(trainer.run(batches, gradients)) as events, curves_of(config) as curves:
@@ -236,11 +236,11 @@ class _Trained:
                     yield self.write(event.step)
                 stopped = watch.see(event.losses["loss"])
                 if stopped is not None:
-                    yield Told(stopped)
+                    yield RunNotice(stopped)
                     yield self.write(event.step)
                     return
         if trainer.complete:
-            yield Saved(self.write_final(), trainer.step)
+            yield FileWritten(self.write_final(), trainer.step)
 
     def _objective(self) -> VelocityObjective:
         assert isinstance(self.transformer, Transformer)
@@ -257,16 +257,16 @@ class _Trained:
             return self.trainer.averaged_weights()
         return {name: value.detach() for name, value in self.module.state_dict().items()}
 
-    def write(self, step: int) -> Saved:
+    def write(self, step: int) -> FileWritten:
         """Write the file of a step, and remove those of long ago."""
         if self.factors is None:
             path = write_model(self.model, Path(self.config.output) / f"model-{step:06}", self.values())
-            return Saved(path, step)
+            return FileWritten(path, step)
         folder = Path(self.config.output)
         path = self._writer().write(folder / f"lora-{step:06}.safetensors", self.values(), self.summary(step))
         for old in sorted(folder.glob("lora-[0-9]*.safetensors"))[: -self.config.keep]:
             old.unlink()
-        return Saved(path, step)
+        return FileWritten(path, step)
 
     def write_final(self) -> Path:
         """Write the result of the run."""
@@ -304,6 +304,6 @@ def schedule_of(config: TrainConfig) -> Schedule:
     )
 
 
-def _on_device(samples: Samples, first: int, device: torch.device) -> Iterator[Batch]:
+def _on_device(samples: SampleOrder, first: int, device: torch.device) -> Iterator[Batch]:
     for batch in samples.batches(first):
         yield batch.to(device)

@@ -28,7 +28,7 @@ def shift_of(num_tokens: int) -> float:
 def drawn_sigmas(
     rng: np.random.Generator, count: int, num_tokens: int, levels: NoiseLevels
 ) -> NDArray[np.float64]:
-    """Return noise levels (count,) in [0, 1]. num_tokens: of the target, without references."""
+    """Return noise levels (count,) in [0, 1]. num_tokens: how many the target has, without references."""
     uniform = rng.uniform(LEAST, 1.0, count)
     is_uniform = rng.random(count) < levels.uniform_share
     normal = rng.standard_normal(count)

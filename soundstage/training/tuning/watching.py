@@ -9,7 +9,7 @@ from rich.table import Table
 from soundstage.rendering.screen import Screen
 from soundstage.training.loop import StepDone
 from soundstage.training.tuning.config import TrainConfig
-from soundstage.training.tuning.session import Told, TuningEvent
+from soundstage.training.tuning.session import RunNotice, TuningEvent
 
 DECAY = 0.98  # of the means that are shown
 
@@ -39,7 +39,7 @@ class RunScreen:
         """Show an event."""
         if isinstance(event, StepDone):
             self._step(event)
-        elif isinstance(event, Told):
+        elif isinstance(event, RunNotice):
             self.screen.say(event.text)
         else:
             self.screen.say(f"step {event.step}: {event.path}")

@@ -83,11 +83,10 @@ def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = No
     Prompts without a seed share one that is drawn, so that they can be compared. Raises RequestError for the
     first that is wrong, and says on which line.
     """
-    from soundstage.planning.seeds import draw_seed
     from soundstage.request.request import Request
 
     shared = request_fields(values) if shared is None else shared
-    seeds, drawn = _seeds(values), functools.cache(values.get("draw_seed", draw_seed))
+    seeds, drawn = _seeds(values), functools.cache(values.get("draw_seed", _drawn_seed))
     found: list[AskedClip] = []
     for where, fields in _wishes(prompts, values):
         named = () if fields.keys() == {"prompt"} else fields.keys()
@@ -305,7 +304,14 @@ def _record(line: str) -> Values:
 # --- Seeds --------------------------------------------------------------------------------------------
 
 
-def _first_seed(request: Request, drawn: Callable[[], int]) -> tuple[int, str]:
+def _drawn_seed() -> tuple[int, str]:
+    from soundstage.planning.seeds import draw_seed
+
+    seed = draw_seed()
+    return seed, f"seed {seed} was drawn"
+
+
+def _first_seed(request: Request, drawn: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     """Return the seed of a request, of the take in its folder, or the drawn one; and what to say of it."""
     from soundstage.planning.seeds import folder_seed
 
@@ -314,7 +320,7 @@ def _first_seed(request: Request, drawn: Callable[[], int]) -> tuple[int, str]:
     kept = folder_seed(request)
     if kept is not None:
         return kept, f"seed {kept} is that of the take in the folder"
-    return drawn(), f"seed {drawn()} was drawn"
+    return drawn()
 
 
 def _seeds(values: Values) -> list[int]:

@@ -45,17 +45,20 @@ class Unfinished:
         self._folder = folder
         facts = _facts(folder.path) if folder is not None and resumed else {}
         self._seed: int | None = facts.get("seed")
+        self._kept_seed = self._seed is not None
         self._saved: dict[str, list[Any]] = facts.get("made", {})
         self._names: list[str] = []
         self.made: dict[int, Path] = {}
 
-    def draw_seed(self) -> int:
-        """Return the seed of a command that has none: the one that was drawn before, or a new one."""
+    def draw_seed(self) -> tuple[int, str]:
+        """Return the seed of a command that has none, drawn now or by the earlier run; and what to say of it."""
         from soundstage.planning.seeds import draw_seed
 
         if self._seed is None:
             self._seed = draw_seed()
-        return self._seed
+        if self._kept_seed:
+            return self._seed, f"goes on with seed {self._seed}, which the earlier run drew"
+        return self._seed, f"seed {self._seed} was drawn"
 
     def begin(self, plans: Sequence[Plan]) -> None:
         """Note which clips are asked for, and keep the seed that was drawn."""

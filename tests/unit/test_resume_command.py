@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +72,8 @@ def test_a_stopped_command_goes_on_with_its_seed_and_the_same_bits(
     again = run("-o", "a.mp4", "--resume", "--json")
     assert again.exit_code == 0
     assert "goes on after step 2 of 4 of denoise" in again.stderr
+    assert f"goes on with seed {seed}, which the earlier run drew" in again.stderr
+    assert "was drawn" not in again.stderr
     made = json.loads(again.stdout)
     assert made["request"]["seed"] == seed
     assert not unfinished(renders)
@@ -106,6 +112,58 @@ def test_clips_of_several_that_are_made_are_not_made_again(
     assert "goes on after step 2 of 4" in again.stderr
     assert Path("1.mp4").read_bytes() == before
     assert not unfinished(renders)
+
+
+TAKE = (
+    "generate",
+    "A red ball bounces.",
+    *("--frames", "81", "--size", "64x64", "--steps", "4", "--checkpoint-every", "0"),
+    *("--take", "window_frames=33", "--take", "overlap_frames=16"),
+)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "soundstage", *words]
+
+
+def killed_when(renders: Path, pattern: str, *words: str) -> None:
+    """Run a command in a process of its own, and kill it as soon as it keeps a file of that name."""
+    with subprocess.Popen(command(*words), stderr=subprocess.DEVNULL) as process:
+        while not any(renders.rglob(pattern)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+
+
+def made(*words: str) -> tuple[dict[str, Any], str]:
+    """Run a command, and return what it printed in JSON and what it told."""
+    done = subprocess.run(command(*words, "--json"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.slow
+def test_a_long_take_that_was_killed_goes_on_with_its_windows(renders: Path) -> None:
+    killed_when(renders, "window-001.safetensors", *TAKE, "-o", "a.mp4")
+    again, told = made(*TAKE, "-o", "a.mp4", "--resume")
+    seed = again["request"]["seed"]
+    assert f"goes on with seed {seed}" in told
+    assert "window 1 of" not in told
+    assert "window 2 of" not in told
+    assert not unfinished(renders)
+    whole, _ = made(*TAKE, "-o", "b.mp4", "--seed", str(seed))
+    assert again["latents_sha256"] == whole["latents_sha256"]
+
+
+@pytest.mark.slow
+def test_a_clip_that_is_made_again_and_was_killed_goes_on(renders: Path) -> None:
+    made("generate", "A red ball bounces.", *CLIP, "-o", "a.mp4", "--seed", "3")
+    words = ("rerun", "a.mp4", "--steps", "30", "--checkpoint-every", "0")
+    killed_when(renders, "state.safetensors", *words, "-o", "b.mp4")
+    again, told = made(*words, "-o", "b.mp4", "--resume")
+    assert re.search(r"goes on after step \d+ of 30 of denoise", told)
+    whole, _ = made(*words, "-o", "c.mp4")
+    assert again["latents_sha256"] == whole["latents_sha256"]
 
 
 def test_the_oldest_own_folders_go_where_all_of_them_take_too_much_room(

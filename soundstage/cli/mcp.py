@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
 
+from soundstage.cli.parameters import WHOLE_NUMBER
 from soundstage.errors import MissingExtraError
 
 
@@ -22,7 +24,12 @@ from soundstage.errors import MissingExtraError
 @click.option("--model", metavar="NAME", help="Use this model. [default: nano, or the server's first]")
 @click.option("--server", metavar="URL", help="Make clips on this server. [default: SOUNDSTAGE_SERVER]")
 @click.option("--key", metavar="KEY", help="A key of the server's. [default: SOUNDSTAGE_KEY]")
-@click.option("--http", metavar="PORT", type=int, help="Listen on this port of 127.0.0.1, at /mcp.")
+@click.option(
+    "--http",
+    metavar="PORT",
+    type=WHOLE_NUMBER,
+    help="Listen on this port of 127.0.0.1, at /mcp; 0 is any that is free.",
+)
 def app(output: Path, model: str | None, server: str | None, key: str | None, http: int | None) -> None:
     """Give assistants tools to plan and make clips, over standard input and output.
 
@@ -42,4 +49,6 @@ def app(output: Path, model: str | None, server: str | None, key: str | None, ht
     if http is None:
         made.run("stdio")
     else:
-        made.run("streamable-http", host="127.0.0.1", port=http)
+        from soundstage.assistants.over_http import serve_http
+
+        serve_http(made, http, lambda url: print(f"tools for assistants are on {url}", file=sys.stderr))

@@ -51,7 +51,7 @@ class Unfinished:
         self.made: dict[int, Path] = {}
 
     def draw_seed(self) -> tuple[int, str]:
-        """Return the seed of a command that has none, drawn now or by the earlier run; and what to say of it."""
+        """Return the seed that was drawn, now or by the earlier run, and what to say of it."""
         from soundstage.planning.seeds import draw_seed
 
         if self._seed is None:

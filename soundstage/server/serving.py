@@ -9,12 +9,15 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 
 from soundstage.errors import RequestError
 from soundstage.server.connections import HEAD_BYTES, TimedProtocol
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 BACKLOG = 2048  # connections that wait to be taken
 END_S = 10  # for answers under way when the server ends

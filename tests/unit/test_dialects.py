@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +27,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from soundstage.clip import Clip
+from soundstage.intake.fetch import post
+from soundstage.intake.rules import FetchRule
 from soundstage.jobs.views import LOCAL
 from soundstage.server.dialect import letters_of
 from soundstage.server.dialects import DIALECTS
+from soundstage.server.settings import ServerSettings
 from soundstage.server.webhooks import Sender, secret_of
 from tests.examples import examples
 from tests.serving import Server, serving
@@ -203,6 +213,17 @@ def _send(server: Server, sent: list[tuple[str, bytes, Mapping[str, str]]]) -> N
     Sender(server.jobs, post, letters_of(DIALECTS)).send_due()
 
 
+def test_a_webhook_or_a_file_that_the_server_may_not_call_is_refused(server: Server) -> None:
+    for path, name in (("/v1/videos", "webhook_url"), ("/api/v1/videos", "callback_url")):
+        for wrong in (5, "http://example.com/hook", "https://127.0.0.1/hook", "x" * 5000):
+            answer = server.client.post(path, json={"prompt": "A red ball.", name: wrong})
+            assert answer.status_code == 422, answer.text
+    plain = {"prompt": "A red ball.", "input_reference": {"image_url": "http://example.com/a.png"}}
+    answer = server.client.post("/v1/videos", json=plain)
+    assert answer.status_code == 422
+    assert "https" in answer.json()["error"]["message"]
+
+
 # --- OpenRouter ---------------------------------------------------------------------------------------------
 
 
@@ -227,6 +248,51 @@ def test_openrouters_errors_have_its_shape(server: Server) -> None:
     assert answer.status_code == 422
     error = answer.json()["error"]
     assert (error["code"], error["metadata"]["field"]) == (422, "duration")
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, queue.Queue[tuple[str, Mapping[str, str], bytes]]]]:
+    """Run a receiver of webhooks on this machine; give its address, and what came."""
+    came: queue.Queue[tuple[str, Mapping[str, str], bytes]] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.put((self.path, self.headers, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", came
+        running.shutdown()
+
+
+def test_openrouters_callback_reaches_a_receiver_with_what_a_poll_gives(tmp_path: Path) -> None:
+    """Sent as `soundstage serve` does, where its rule of webhooks names the receiver."""
+    with receiver() as (place, came):
+        rule = FetchRule.parse(f"private:{place}")
+        with serving(tmp_path, settings=ServerSettings(webhooks=rule), work=True) as server:
+            asked = {"prompt": "A red ball.", "duration": 0.4, "callback_url": f"{place}/done?of=me"}
+            made = server.client.post("/api/v1/videos", json=asked).json()
+            until_ended(server, made["id"])
+            Sender(server.jobs, partial(post, rule=rule), letters_of(DIALECTS)).send_due()
+            path, headers, body = came.get(timeout=60)
+            told = json.loads(body)
+            polled = server.client.get(made["polling_url"]).json()
+            clip = server.client.get(told["unsigned_urls"][0]).content
+            [tried] = server.client.get(f"/v1/webhooks/deliveries?job={made['id']}").json()["data"]
+            secret = secret_of(server.jobs, LOCAL.id)
+    assert path == "/done?of=me"
+    assert told["status"] == "completed"
+    assert told == {**polled, "unsigned_urls": told["unsigned_urls"]}
+    assert clip[4:8] == b"ftyp"
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    mac = hmac.digest(base64.b64decode(secret.removeprefix("whsec_")), signed, "sha256")
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(mac).decode()}"
+    assert tried["status"] == 204
 
 
 # --- fal ----------------------------------------------------------------------------------------------------

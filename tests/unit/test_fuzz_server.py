@@ -103,6 +103,7 @@ DIALECTS = [
 DIALECT_FIELDS = [
     "prompt", "model", "seconds", "size", "num_frames", "fps", "seed", "duration", "resolution", "image_url",
     "image_uri", "input_reference", "frame_images", "video_size", "loras", "callback_url", "generate_audio",
+    "webhook_url",
 ]  # fmt: skip
 SLOW = ("/v1/system",)  # looks at the whole machine, and takes no input
 STREAMS = ("/events", "/claim", "/stream")  # answers that last, or that wait
@@ -120,7 +121,7 @@ class Caller:
     def __init__(self, server: Server, seed: int) -> None:
         self.random = random.Random(seed)
         self.server = server
-        paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+        paths = server.client.get("/openapi.json").json()["paths"]
         self.operations = [
             (method, path) for path, methods in paths.items() for method in methods if path not in SLOW
         ]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("mcp")
@@ -92,6 +95,35 @@ def test_an_assistant_makes_a_clip_on_a_server(tmp_path: Path) -> None:
 
     with serving(tmp_path / "served", work=True) as running:
         asyncio.run(work(running.url))
+
+
+@pytest.mark.slow
+def test_an_assistant_makes_a_clip_over_http(tmp_path: Path) -> None:
+    """The command in a process of its own, called by the SDK's client; its clips are made by a server."""
+
+    async def work(url: str) -> None:
+        async with Client(url) as client:
+            clip = await made(client)
+            assert clip["state"] == "succeeded"
+            assert Path(clip["path"]).parent == tmp_path / "clips"
+
+    words = [sys.executable, "-m", "soundstage", "mcp", "--http", "0", "--output", str(tmp_path / "clips")]
+    with serving(tmp_path / "served", work=True) as running:
+        command = [*words, "--server", running.url]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                url = process.stderr.readline().split()[-1]
+                asyncio.run(work(url))
+                stranger = {"origin": "https://example.com", "accept": "application/json, text/event-stream"}
+                assert httpx.post(url, headers=stranger, json={}).status_code == 403
+                port = url.split(":")[2].partition("/")[0]
+                taken = subprocess.run([*words[:-3], port], stderr=subprocess.PIPE, text=True)
+                assert taken.returncode == 2
+                assert f"cannot listen on 127.0.0.1 port {port}" in taken.stderr
+            finally:
+                process.send_signal(signal.SIGINT)
+            assert process.wait() in (0, 130)
 
 
 def test_a_clip_takes_no_name_of_an_earlier_session(tmp_path: Path) -> None:

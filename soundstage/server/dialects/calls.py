@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from soundstage.errors import RequestError
 from soundstage.jobs.errors import Conflict, Draining
+from soundstage.jobs.references import REMOTE
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL, Priority
 from soundstage.jobs.views import Asset, Job, Owner
@@ -24,7 +25,7 @@ TICKET_S = 24 * 3600.0  # so long an address in an answer can be opened without 
 OWN_ASSET = re.compile(r"/v1/assets/(as_[a-z0-9]+)(?:/content)?")
 OWN_SLOT = re.compile(r"/(?:fal|ltx)/files/([0-9a-f]{32})(?:/.*)?")
 LTX_SLOT = "ltx://uploads/"
-KEPT = ("asset:", "lora:", "file:", "https:", "data:")  # references that the jobs resolve
+KEPT = ("asset:", "lora:", "file:", *REMOTE)  # references that the jobs resolve
 
 
 def base_of(request: Request) -> str:
@@ -38,7 +39,7 @@ def queue(
     draft: Draft,
     *,
     via: str,
-    webhook: str | None = None,
+    webhook: Any = None,
     label: str | None = None,
     priority: Priority = "normal",
     key: str | None = None,

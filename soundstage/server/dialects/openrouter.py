@@ -19,7 +19,7 @@ from soundstage.server.access import JobsOf, Reader, Submitter
 from soundstage.server.answers import Id
 from soundstage.server.dialect import Dialect
 from soundstage.server.dialects import calls
-from soundstage.server.dialects.draft import Draft, bad, list_of, record_of
+from soundstage.server.dialects.draft import Draft, list_of, record_of
 from soundstage.server.dialects.forms import body_of
 from soundstage.server.dialects.openai import set_model
 from soundstage.server.dialects.shapes import own_size, set_pixels, set_shape
@@ -96,10 +96,8 @@ async def create(request: Request, owner: Submitter, jobs: JobsOf) -> Response:
     base = calls.base_of(request)
 
     def made() -> Job:
-        webhook = given.pop("callback_url", None)
-        if webhook is not None and not isinstance(webhook, str):
-            raise bad("callback_url", webhook, "an https address")
         draft = read(given, jobs, request, own_size(jobs.models(owner)[0]))
+        webhook = draft.take("callback_url", "webhook_url")
         key = request.headers.get("idempotency-key")
         return calls.queue(
             jobs, owner, draft, via=VIA, webhook=webhook, label=f"{base}{PREFIX}"[:200], key=key

@@ -28,6 +28,7 @@ COMMAND_GROUPS = {
     "config": "soundstage.cli.config",
     "control": "soundstage.cli.control",
     "convert": "soundstage.cli.convert",
+    "dataset": "soundstage.cli.dataset",
     "doctor": "soundstage.cli.doctor",
     "examples": "soundstage.cli.examples",
     "import-workflow": "soundstage.cli.workflow",

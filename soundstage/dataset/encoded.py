@@ -23,9 +23,7 @@ them up to the model's context as a batch of one, with the mask that the connect
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -37,6 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from soundstage.dataset.identity import PART_WORDS, ModelIdentity
+from soundstage.dataset.items import sample_file
 from soundstage.errors import ConfigError, DatasetError, WeightsError
 from soundstage.fields.record import from_file, record, unit
 from soundstage.files import whole_file
@@ -45,9 +44,8 @@ from soundstage.text.encoder import PromptFeatures
 from soundstage.weights.header import read_header
 
 VERSION = 1
-FOLDER, INDEX, SUFFIX = "encoded", "index.json", ".safetensors"
+FOLDER, INDEX = "encoded", "index.json"
 AGAIN = "run `soundstage dataset encode` again"
-SLUG_LETTERS = 48
 
 
 @record
@@ -146,10 +144,10 @@ class EncodedDataset:
     def load(self, info: SampleInfo) -> Sample:
         """Read a sample's tensors. Raises DatasetError for a file that is missing or damaged."""
         path = self.folder / info.file
-        found, tensors = _read(path)
+        found, sample = read_sample(path)
         if found != info:
             raise DatasetError(f"{path} is not the sample that {INDEX} describes; {AGAIN}")
-        return Sample(**tensors)
+        return sample
 
 
 def open_encoded(folder: str | Path, identity: ModelIdentity | None = None) -> EncodedDataset:
@@ -168,12 +166,6 @@ def open_encoded(folder: str | Path, identity: ModelIdentity | None = None) -> E
     if identity is not None:
         _check_encoders(encoded, made_by, identity, infos)
     return EncodedDataset(encoded, made_by, tuple(infos))
-
-
-def sample_file(item_id: str) -> str:
-    """Return the file name of a sample: readable, and its own even where names of two folders are alike."""
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", item_id).strip("-")[-SLUG_LETTERS:]
-    return f"{slug}-{hashlib.sha256(item_id.encode()).hexdigest()[:12]}{SUFFIX}"
 
 
 def write_sample(folder: Path, info: SampleInfo, sample: Sample) -> None:
@@ -227,12 +219,13 @@ def read_info(path: Path) -> SampleInfo:
         raise DatasetError(f"{path} is not an encoded sample ({error}); {AGAIN}") from error
 
 
-def _read(path: Path) -> tuple[SampleInfo, dict[str, Tensor]]:
+def read_sample(path: Path) -> tuple[SampleInfo, Sample]:
+    """Return a sample's file. Raises DatasetError for a damaged or foreign one."""
     info = read_info(path)
     try:
         metadata = {name: text for name, text in read_header(path).metadata.items() if name != "sha256"}
-        return info, unsealed(path.read_bytes(), metadata)
-    except (OSError, ValueError, WeightsError) as error:
+        return info, Sample(**unsealed(path.read_bytes(), metadata))
+    except (OSError, ValueError, TypeError, WeightsError) as error:
         raise DatasetError(f"{path} is damaged: it {error}; remove it and {AGAIN}") from error
 
 

@@ -47,15 +47,25 @@ def _overview(frames: Frames, fps: float) -> list[tuple[float, Pixels]]:
 
 def comparison_row(label: str, frames: Frames | None, waveform: Waveform | None, fps: float) -> Pixels:
     """Return the row of one clip on a sheet of several: its label over its frames, or over its waveform."""
+    if frames is not None:
+        return titled_row([label], _overview(frames, fps), None)
+    return titled_row([label], [], waveform)
+
+
+def titled_row(
+    lines: Sequence[str], pictures: Sequence[tuple[float, Pixels]], waveform: Waveform | None
+) -> Pixels:
+    """Return lines of text over frames, each under its time in seconds, and over a waveform."""
     from PIL import Image, ImageDraw
 
-    title = Image.new("RGB", (WIDTH, LABEL_HEIGHT), BACKGROUND)
-    plain = label.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font has
-    ImageDraw.Draw(title).text((GAP, 2), plain, fill=INK)
+    title = Image.new("RGB", (WIDTH, LABEL_HEIGHT * len(lines)), BACKGROUND)
+    for number, line in enumerate(lines):
+        plain = line.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font has
+        ImageDraw.Draw(title).text((GAP, 2 + LABEL_HEIGHT * number), plain, fill=INK)
     rows = [np.asarray(title)]
-    if frames is not None:
-        rows.append(_frame_strip(_overview(frames, fps), WIDTH))
-    elif waveform is not None:
+    if pictures:
+        rows.append(_frame_strip(pictures, WIDTH))
+    if waveform is not None:
         rows.append(_wave_strip(waveform, WIDTH))
     return np.concatenate(rows)
 

@@ -158,9 +158,7 @@ class EncodedInputs:
         key = ("voice", _identity(audio.file), audio.start_s, count, limit_s)
 
         def make() -> Tensor:
-            samples, rate = load_sound(audio.file, audio.start_s, limit_s)
-            samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
-            return self.parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
+            return voice_latents(self.parts, audio.file, audio.start_s, limit_s, count)
 
         return self._get("audio", key, make)
 
@@ -188,13 +186,7 @@ class EncodedInputs:
         key = ("sound", _identity(file), start_s, delay_s, count)
 
         def make() -> Tensor:
-            length_s = max(0.1, count / AUDIO_LATENTS_PER_S + SPARE_S - delay_s)
-            samples, rate = load_sound(file, start_s, length_s)
-            delay = torch.zeros(2, round(delay_s * rate))
-            whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
-            needed = _samples_for(count, rate)
-            whole = torch.nn.functional.pad(whole, (0, max(0, needed - whole.shape[1])))[:, :needed]
-            return self.parts.encode_audio(whole[None], rate)[:, :, :count]
+            return sound_latents(self.parts, file, start_s, count, delay_s)
 
         return self._get("audio", key, make)
 
@@ -241,6 +233,27 @@ class EncodedInputs:
 
             self._used[key] = self.cache.kept(name, latents, self.parts.device)["latents"]
         return self._used[key]
+
+
+def sound_latents(parts: ModelParts, file: File, start_s: float, count: int, delay_s: float = 0.0) -> Tensor:
+    """Return a file's sound from start_s on, after delay_s of silence, as `count` latents (1, 8, count, 16).
+
+    Silence follows where it ends before them.
+    """
+    length_s = max(0.1, count / AUDIO_LATENTS_PER_S + SPARE_S - delay_s)
+    samples, rate = load_sound(file, start_s, length_s)
+    delay = torch.zeros(2, round(delay_s * rate))
+    whole = torch.cat([delay, torch.from_numpy(samples)], dim=1)
+    needed = _samples_for(count, rate)
+    whole = torch.nn.functional.pad(whole, (0, max(0, needed - whole.shape[1])))[:, :needed]
+    return parts.encode_audio(whole[None], rate)[:, :, :count]
+
+
+def voice_latents(parts: ModelParts, file: File, start_s: float, limit_s: float, count: int) -> Tensor:
+    """Return at most limit_s of a voice sample as `count` latents, (1, 8, count, 16)."""
+    samples, rate = load_sound(file, start_s, limit_s)
+    samples = fit_audio(samples, max(samples.shape[1], _samples_for(count, rate)))
+    return parts.encode_audio(torch.from_numpy(samples)[None], rate)[:, :, :count]
 
 
 def _read_mask(file: File, pass_: PassPlan, num_frames: int) -> Tensor:

@@ -16,7 +16,7 @@ from soundstage.memory.policy import Residency
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.rendering.building import PartBuilder, logged_time
 from soundstage.sampling.guidance import Contexts
-from soundstage.text.encoder import TextEncoder
+from soundstage.text.encoder import PromptFeatures, TextEncoder
 from soundstage.text.gemma import Gemma
 from soundstage.text.source import check_headers
 from soundstage.weights.layouts import Part, PartTensors
@@ -57,14 +57,20 @@ class TextParts:
         modules = [self.part(part) for part in TEXT_PARTS]
         return TextEncoder(self._gemma(), *modules)  # type: ignore[arg-type]
 
-    def encode(self, prompts: Sequence[str]) -> list[Contexts]:
-        """Return one pair of contexts per prompt."""
+    def features(self, prompts: Sequence[str]) -> list[PromptFeatures]:
+        """Return the features of each prompt, which its contexts are made of by the connectors."""
         encoder, features = self.encoder, []
         with torch.no_grad():
             for prompt in prompts:
                 self._build.manager.bring("gemma")  # the projection may have taken its place
                 features.append(encoder.encode_features([prompt]))
-            contexts = [encoder.connect(feature) for feature in features]
+        return features
+
+    def encode(self, prompts: Sequence[str]) -> list[Contexts]:
+        """Return one pair of contexts per prompt."""
+        features = self.features(prompts)
+        with torch.no_grad():
+            contexts = [self.encoder.connect(feature) for feature in features]
         return [Contexts(context.video, context.audio) for context in contexts]
 
     def identity(self) -> tuple[str, ...]:

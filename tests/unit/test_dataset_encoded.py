@@ -14,11 +14,11 @@ from soundstage.dataset.encoded import (
     SampleInfo,
     open_encoded,
     read_info,
-    sample_file,
     write_index,
     write_sample,
 )
 from soundstage.dataset.identity import ModelIdentity, model_identity
+from soundstage.dataset.items import sample_file
 from soundstage.errors import DatasetError
 
 WHO = ModelIdentity(name="tiny", video_vae="v", audio_vae="a", text="t", text_tokens=8)

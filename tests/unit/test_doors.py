@@ -28,6 +28,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "opencv-python-headless": "cv2",
+    "scenedetect-headless": "scenedetect",
 }  # of distributions that are imported under another name
 UNDECLARED = {
     "triton": "comes with PyTorch for CUDA, and the fast paths do without it",

@@ -61,6 +61,7 @@ NOT_RUN = {
     "soundstage models pull": "fetches gigabytes from the hub",
     "docs/training.md": "needs encoded data; test_tuning.py trains on some",
     "soundstage train": "needs encoded data; test_tuning.py trains on some",
+    "soundstage dataset": "reads a folder of clips; test_dataset.py runs the commands",
     "soundstage nano": "trains or measures nano for minutes to hours",
 }
 RUN_AFTER_ALL = ("soundstage nano sample",)

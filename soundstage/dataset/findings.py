@@ -1,0 +1,35 @@
+"""Findings: what is wrong or doubtful about a dataset, in one form for scan, check and encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Level = Literal["error", "warning", "notice"]
+NUM_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding.
+
+    kind: a short name for programs. item: the id or the place of what it is about, "" for all of them.
+    level: an error keeps an item from being encoded; a warning may hurt training; a notice is to be known.
+    """
+
+    kind: str
+    message: str
+    item: str = ""
+    level: Level = "warning"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def told(findings: Iterable[Finding]) -> str:
+    """Return the first few findings in one sentence."""
+    found = [finding.message for finding in findings]
+    more = [f"and {len(found) - NUM_TOLD} more"] if len(found) > NUM_TOLD else []
+    return "; ".join([*found[:NUM_TOLD], *more])

@@ -1,0 +1,53 @@
+"""Records from YAML files that people write: unknown keys, wrong values, keys given twice, by line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from soundstage.errors import ConfigError, RequestError, shown
+
+Made = TypeVar("Made")
+
+
+def read_record(kind: type[Made], path: Path) -> Made:
+    """Read a record from a YAML file. Raises ConfigError, with the line, for one that does not fit."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = {} if root is None else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a YAML file that can be read ({error}); correct it") from error
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path} holds {shown(data)}; write fields such as `name: value`")
+    lines: dict[str, int] = {}
+    for place, line in _places(root, ""):
+        if place in lines:
+            raise ConfigError(f"{path}, line {line}: {place} was given in line {lines[place]}; keep one")
+        lines[place] = line
+    try:
+        return kind(**{str(key): value for key, value in data.items()})
+    except RequestError as error:
+        raise ConfigError(f"{path}{_line(str(error), lines)}: {error}") from error
+
+
+def _line(message: str, lines: Mapping[str, int]) -> str:
+    """Return ", line 7" for the first field that a message names and the file has, else nothing."""
+    named = (word.strip("'.;,:") for word in re.findall(r"[\w.\[\]'-]+", message))
+    line = next((lines[word] for word in named if word in lines), None)
+    return "" if line is None else f", line {line}"
+
+
+def _places(node: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield the path and the line of every field below a YAML node."""
+    if node is None or isinstance(node.value, str):
+        return
+    for number, item in enumerate(node.value):
+        key, value = item if isinstance(item, tuple) else (None, item)
+        place = f"{path}[{number}]" if key is None else f"{path}.{key.value}" if path else str(key.value)
+        yield place, (value if key is None else key).start_mark.line + 1
+        yield from _places(value, place)

@@ -17,7 +17,7 @@ from soundstage.cli.printing import json_text, print_rows
 
 if TYPE_CHECKING:
     from soundstage.dataset.config import Dataset
-    from soundstage.dataset.findings import Finding
+    from soundstage.dataset.findings import DataFinding
     from soundstage.dataset.scanning import Scan
 
 MOST_TOLD = 20  # findings of one kind that are printed
@@ -128,10 +128,10 @@ def _print_scan(found: Scan, as_json: bool, more: dict[str, Any]) -> None:
     _print_findings(found.findings)
 
 
-def _print_findings(findings: Iterable[Finding]) -> None:
+def _print_findings(findings: Iterable[DataFinding]) -> None:
     """Print findings by kind, errors first; of many of one kind the first ones."""
     order = ("error", "warning", "notice")
-    kinds: dict[tuple[int, str], list[Finding]] = {}
+    kinds: dict[tuple[int, str], list[DataFinding]] = {}
     for finding in findings:
         kinds.setdefault((order.index(finding.level), finding.kind), []).append(finding)
     for (level, _), found in sorted(kinds.items(), key=lambda entry: entry[0]):

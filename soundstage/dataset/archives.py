@@ -11,9 +11,9 @@ import stat
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from soundstage.dataset.findings import ShowShare
 from soundstage.dataset.sources import MEDIA, TEXTS
 from soundstage.dataset.tables import SUFFIXES
 from soundstage.errors import DatasetError
@@ -25,7 +25,7 @@ SMALL_BYTES = 10 * 2**20
 PIECE_BYTES = 2**20
 
 
-def unpack(path: Path, folder: Path, report: Callable[[float], None] = lambda _: None) -> list[str]:
+def unpack(path: Path, folder: Path, report: ShowShare = lambda _: None) -> list[str]:
     """Unpack a zip into a new folder, and return what was left out. All or nothing.
 
     Raises DatasetError for an archive that is damaged or not to be trusted, and for a folder that is there.
@@ -110,7 +110,7 @@ def _extract(
     archive: zipfile.ZipFile,
     entries: list[zipfile.ZipInfo],
     folder: Path,
-    report: Callable[[float], None],
+    report: ShowShare,
 ) -> None:
     """Write entries, each no longer than it says."""
     for number, entry in enumerate(entries, 1):

@@ -82,7 +82,7 @@ def choose_length(seconds: float, lengths_s: Sequence[float]) -> float | None:
 def proposed(clips: Sequence[tuple[int, int, int]], most_pixels: int) -> list[Bucket]:
     """Return buckets for clips of these widths, heights and frames: one for each common shape.
 
-    most_pixels: of a frame. Frames are as many as nine in ten clips have, at most 121.
+    most_pixels: the area of a frame at most. Frames are as many as nine in ten clips have, at most 121.
     """
     if not clips:
         return []

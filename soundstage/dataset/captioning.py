@@ -11,7 +11,7 @@ import base64
 import io
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,8 +20,8 @@ import numpy as np
 
 from soundstage.dataset.checks import without_boilerplate
 from soundstage.dataset.config import CaptionMaking, Dataset
-from soundstage.dataset.findings import Finding
-from soundstage.dataset.items import Item
+from soundstage.dataset.findings import DataFinding, ShowShare
+from soundstage.dataset.items import DataItem
 from soundstage.dataset.kept import read_captions, write_captions
 from soundstage.dataset.scanning import Scan
 from soundstage.errors import DatasetError, MissingExtraError, RequestError, shown
@@ -59,8 +59,8 @@ def write_all(
     writer: Captioner,
     *,
     every: bool = False,
-    report: Callable[[float], None] = lambda _: None,
-) -> tuple[int, list[Finding]]:
+    report: ShowShare = lambda _: None,
+) -> tuple[int, list[DataFinding]]:
     """Write the caption of every sample that has none, and return their number and what could not be done.
 
     every: write those of the others anew too; those that are kept from a model or by hand stay.
@@ -69,7 +69,9 @@ def write_all(
     wanted = [item for item in found.items if item.id not in captions and (every or not item.caption)]
     seen = [item for item in wanted if item.bucket is not None]
     findings = [
-        Finding("no picture", f"{item.id} is sound alone, which this model does not hear", item.id, "notice")
+        DataFinding(
+            "no picture", f"{item.id} is sound alone, which this model does not hear", item.id, "notice"
+        )
         for item in wanted
         if item.bucket is None
     ]
@@ -80,7 +82,7 @@ def write_all(
     return len(seen), findings
 
 
-def _frames(dataset: Dataset, item: Item) -> list[Pixels]:
+def _frames(dataset: Dataset, item: DataItem) -> list[Pixels]:
     """Return the frames that a model sees, evenly over the sample."""
     assert item.bucket is not None
     fps, count = dataset.config.fps, dataset.config.captions.frames

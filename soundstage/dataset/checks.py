@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.findings import Finding
-from soundstage.dataset.items import Item
+from soundstage.dataset.findings import DataFinding, ShowShare
+from soundstage.dataset.items import DataItem
 from soundstage.dataset.scanning import Scan, available, sample_rate
 from soundstage.errors import MediaError, SoundstageError
 from soundstage.media.arrays import Pixels
@@ -35,16 +35,15 @@ BOILERPLATE = re.compile(
     r"((we|you)( can)? see\s+)?|sure[,!.:]\s*|certainly[,!.:]\s*)",
     re.IGNORECASE,
 )
-Report = Callable[[float], None]
 
 
-def check(dataset: Dataset, found: Scan, report: Report = lambda _: None) -> list[Finding]:
+def check(dataset: Dataset, found: Scan, report: ShowShare = lambda _: None) -> list[DataFinding]:
     """Return all findings about a dataset, those of the scan first. report: the share that is done."""
     findings = list(found.findings)
     if not found.items:
         return [
             *findings,
-            Finding("empty", f"{dataset.folder} has no sample that could be used", level="error"),
+            DataFinding("empty", f"{dataset.folder} has no sample that could be used", level="error"),
         ]
     findings += _captions(dataset, found.items)
     findings += _rates_and_sizes(dataset, found)
@@ -58,12 +57,12 @@ def check(dataset: Dataset, found: Scan, report: Report = lambda _: None) -> lis
             if item.bucket is not None:
                 hashes[item.id] = _hash(dataset, item)
         except SoundstageError as error:
-            findings.append(Finding("unreadable", f"{item.row}: {error}", item.id, "error"))
+            findings.append(DataFinding("unreadable", f"{item.row}: {error}", item.id, "error"))
         report(number / len(found.items))
     findings += _nearly_alike(hashes)
     if found.unprepared:
         told = f"{len(found.unprepared)} references or masks are still to be made; encode makes them"
-        findings.append(Finding("not prepared", told, level="notice"))
+        findings.append(DataFinding("not prepared", told, level="notice"))
     return findings
 
 
@@ -82,34 +81,34 @@ def without_boilerplate(caption: str) -> str:
     return text
 
 
-def _captions(dataset: Dataset, items: list[Item]) -> Iterator[Finding]:
+def _captions(dataset: Dataset, items: list[DataItem]) -> Iterator[DataFinding]:
     trigger = dataset.config.trigger
     same: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
         same[item.caption.lower()].append(item.id)
         if not item.caption:
-            yield Finding("no caption", f"{item.row}: {item.id} has no caption", item.id)
+            yield DataFinding("no caption", f"{item.row}: {item.id} has no caption", item.id)
         elif BOILERPLATE.match(item.caption):
             told = (
                 f"the caption of {item.id} begins with '{item.caption[:30]}', which says nothing of the clip"
             )
-            yield Finding("boilerplate", told, item.id)
+            yield DataFinding("boilerplate", told, item.id)
         elif len(item.caption.split()) < FEW_WORDS:
             told = f"the caption of {item.id} is '{item.caption}'; say what happens and what is heard"
-            yield Finding("short caption", told, item.id)
+            yield DataFinding("short caption", told, item.id)
         if trigger and trigger.lower() in item.caption.lower():
             told = f"the caption of {item.id} has the trigger '{trigger}', which is put before it again"
-            yield Finding("trigger twice", told, item.id)
+            yield DataFinding("trigger twice", told, item.id)
     for caption, ids in same.items():
         if caption and len(ids) > 1:
             told = f"{len(ids)} samples have one caption ({', '.join(ids[:3])}, ...): '{caption[:40]}'"
-            yield Finding("same captions", told)
+            yield DataFinding("same captions", told)
 
 
 # --- rates, sizes, buckets, sound ---------------------------------------------------------------------
 
 
-def _rates_and_sizes(dataset: Dataset, found: Scan) -> Iterator[Finding]:
+def _rates_and_sizes(dataset: Dataset, found: Scan) -> Iterator[DataFinding]:
     fps = dataset.config.fps
     for item in found.items:
         info = found.infos[item.main]
@@ -118,27 +117,27 @@ def _rates_and_sizes(dataset: Dataset, found: Scan) -> Iterator[Finding]:
             whole = own > fps and abs(own / fps - round(own / fps)) < 1e-3
             level = "even, so motion stays smooth" if whole else "uneven, so motion may stutter"
             told = f"{item.id} has {own:.4g} fps and is sampled at {fps:g}: {level}"
-            yield Finding("other rate", told, item.id, "notice" if whole else "warning")
+            yield DataFinding("other rate", told, item.id, "notice" if whole else "warning")
         if item.bucket is not None and (info.width < item.bucket[0] or info.height < item.bucket[1]):
             told = f"{item.id} is {info.width}x{info.height} and is enlarged to its bucket {item.bucket_name}"
-            yield Finding("enlarged", told, item.id)
+            yield DataFinding("enlarged", told, item.id)
 
 
-def _buckets(found: Scan) -> Iterator[Finding]:
+def _buckets(found: Scan) -> Iterator[DataFinding]:
     if len(found.buckets) > 1:
         for name, count in found.buckets.items():
             if count == 1:
-                yield Finding("lonely bucket", f"bucket {name} has one sample; batches of it stay single")
+                yield DataFinding("lonely bucket", f"bucket {name} has one sample; batches of it stay single")
     stills = sum(item.image is not None for item in found.items)
     clips = sum(item.video is not None for item in found.items)
     if stills and clips:
         told = f"{stills} pictures beside {clips} clips: pictures alone teach no motion, balance by repeats"
-        yield Finding("pictures and clips", told, level="notice")
+        yield DataFinding("pictures and clips", told, level="notice")
     if len(found.items) < FEW_SAMPLES:
-        yield Finding("few samples", f"there are {len(found.items)} samples; ten and more teach better")
+        yield DataFinding("few samples", f"there are {len(found.items)} samples; ten and more teach better")
 
 
-def _sounds_in_all(items: Iterable[Item]) -> Iterator[Finding]:
+def _sounds_in_all(items: Iterable[DataItem]) -> Iterator[DataFinding]:
     clips = [item for item in items if item.video]
     heard = [item for item in clips if item.audio_s is not None]
     if heard and len(heard) < len(clips):
@@ -147,20 +146,20 @@ def _sounds_in_all(items: Iterable[Item]) -> Iterator[Finding]:
             f"{len(silent)} of {len(clips)} clips have no sound ({', '.join(silent[:3])}); they are trained "
             "in batches of their own, and sound is learned from the others"
         )
-        yield Finding("mixed sound", told)
+        yield DataFinding("mixed sound", told)
 
 
-def _silent(dataset: Dataset, item: Item) -> Iterator[Finding]:
+def _silent(dataset: Dataset, item: DataItem) -> Iterator[DataFinding]:
     if item.audio_s is None:
         return
     path = str(dataset.path(item.audio or item.main))
     samples, _ = load_sound(path, item.start_s, min(item.audio_s, HEARD_S))
     if float(np.abs(samples).max(initial=0.0)) < SILENT:
         told = f"{item.id} has a sound that is silent, which teaches silence; set sound to none, or drop it"
-        yield Finding("silent", told, item.id)
+        yield DataFinding("silent", told, item.id)
 
 
-def _lengths_of_companions(dataset: Dataset, items: Iterable[Item]) -> Iterator[Finding]:
+def _lengths_of_companions(dataset: Dataset, items: Iterable[DataItem]) -> Iterator[DataFinding]:
     """Yield findings about references and masks that are shorter than their clip."""
     fps = dataset.config.fps
     for item in items:
@@ -172,18 +171,18 @@ def _lengths_of_companions(dataset: Dataset, items: Iterable[Item]) -> Iterator[
                 info = probe(str(dataset.path(file)))
             except MediaError:
                 continue  # the scan has found it
-            whole = Item(id=item.id, start_s=0.0 if file.startswith("prepared/") else item.start_s)
+            whole = DataItem(id=item.id, start_s=0.0 if file.startswith("prepared/") else item.start_s)
             count = available(whole, info, fps)
             if info.num_frames > 1 and count < item.bucket[2]:
                 told = f"the {name} of {item.id} has {count} frames at {fps:g} fps, the clip {item.bucket[2]}"
                 level = "error" if name == "reference" else "notice"
-                yield Finding(f"short {name}", told, item.id, level)  # type: ignore[arg-type]
+                yield DataFinding(f"short {name}", told, item.id, level)  # type: ignore[arg-type]
 
 
 # --- pictures that are nearly alike -------------------------------------------------------------------
 
 
-def _hash(dataset: Dataset, item: Item) -> NDArray[np.bool_]:
+def _hash(dataset: Dataset, item: DataItem) -> NDArray[np.bool_]:
     """Return the bits of three frames of a sample: whether each of 9x8 cells is brighter than the next."""
     assert item.bucket is not None
     path, fps = str(dataset.path(item.main)), dataset.config.fps
@@ -202,12 +201,12 @@ def _bits(frame: Pixels) -> NDArray[np.bool_]:
     return bits
 
 
-def _nearly_alike(hashes: dict[str, NDArray[np.bool_]]) -> Iterator[Finding]:
+def _nearly_alike(hashes: dict[str, NDArray[np.bool_]]) -> Iterator[DataFinding]:
     names = list(hashes)
     bits = np.array([hashes[name] for name in names])
     for first, name in enumerate(names):
         distances = (bits[first + 1 :] != bits[first]).sum(axis=1)
         for other in np.flatnonzero(distances <= ALIKE_BITS):
-            yield Finding(
+            yield DataFinding(
                 "nearly alike", f"{name} and {names[first + 1 + int(other)]} are nearly alike", name
             )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from soundstage.dataset.buckets import WANTED, Bucket, parse_bucket
-from soundstage.errors import DatasetError
+from soundstage.errors import DatasetError, RequestError
 from soundstage.fields.record import Share, record, unit
 from soundstage.fields.yaml_record import read_record
 from soundstage.types import SPACE_SCALE
@@ -21,7 +21,7 @@ from soundstage.types import SPACE_SCALE
 CONFIG = "dataset.yaml"
 Detector = Literal["content", "adaptive", "threshold", "histogram", "hash"]
 MaskKind = Literal["boxes", "strokes", "border", "time"]
-Seconds = Annotated[float, Field(ge=0, le=86_400), unit("seconds")]
+DataSeconds = Annotated[float, Field(ge=0, le=86_400), unit("seconds")]
 
 
 def _many(value: Any) -> Any:
@@ -47,7 +47,7 @@ class SceneSplitting:
     threshold: Annotated[float, Field(gt=0)] | None = None
     """The detector's own figure; smaller finds more cuts. Left out, its usual one."""
 
-    min_s: Seconds = 2.0
+    min_s: DataSeconds = 2.0
     """Scenes that are shorter are left out, and reported."""
 
 
@@ -125,7 +125,7 @@ class DatasetConfig:
     """Sizes and lengths that clips are brought to, WIDTHxHEIGHTxFRAMES; the nearest shape that is no longer
     than the clip is taken. Pictures take the sizes alone."""
 
-    audio_buckets: Annotated[tuple[Seconds, ...], BeforeValidator(_numbers)] = (2.0, 4.0, 8.0)
+    audio_buckets: Annotated[tuple[DataSeconds, ...], BeforeValidator(_numbers)] = (2.0, 4.0, 8.0)
     """Lengths of sounds without a picture."""
 
     fps: Annotated[float, Field(gt=0, le=120), unit("frames per second")] = 24.0
@@ -178,6 +178,18 @@ class DatasetConfig:
     def _lengths_fit(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or min(value) <= 0:
             raise ValueError("audio_buckets needs lengths above 0, such as [2, 4, 8]")
+        return value
+
+    @field_validator("references")
+    @classmethod
+    def _kind_is_known(cls, value: ReferenceMaking | None) -> ReferenceMaking | None:
+        if value is not None:
+            from soundstage.control.kinds import training_kind
+
+            try:
+                training_kind(value.kind).checked(value.options)
+            except RequestError as error:
+                raise ValueError(f"references is {value.kind}: {error}") from error
         return value
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from soundstage.dataset.encoded import (
     write_index,
     write_sample,
 )
-from soundstage.dataset.findings import Finding, told
+from soundstage.dataset.findings import DataFinding, ShowShare, told
 from soundstage.dataset.identity import ModelIdentity, model_identity
-from soundstage.dataset.items import SUFFIX, Item, sample_file
+from soundstage.dataset.items import SUFFIX, DataItem, sample_file
 from soundstage.dataset.masks import given_cells, given_latents
 from soundstage.dataset.pixels import Framing, frames_of
 from soundstage.dataset.prepared import is_prepared
@@ -53,7 +53,6 @@ OF_TEXT = ("caption", "text encoder")  # what only the text features depend on
 AT_ONCE = 32  # samples whose captions are read before their clips
 WHOLE_BYTES = 2**30  # of the encoder's first stage; a longer clip is encoded in pieces
 PIECE_FRAMES = 16
-Report = Callable[[float], None]
 
 
 @dataclass
@@ -63,7 +62,7 @@ class Encoded:
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    failed: list[Finding] = field(default_factory=list)
+    failed: list[DataFinding] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -78,19 +77,19 @@ class Encoded:
         return {"made": self.made, "kept": self.kept, "removed": self.removed, "failed": failed}
 
 
-def caption_of(dataset: Dataset, item: Item) -> str:
+def caption_of(dataset: Dataset, item: DataItem) -> str:
     """Return what the text encoder reads: the trigger word, then the caption."""
     return f"{dataset.config.trigger} {item.caption}".strip()
 
 
-class Wanted:
+class WantedSamples:
     """Tells what each sample would be made from, and whether the file that is there was made from that."""
 
     def __init__(self, dataset: Dataset, identity: ModelIdentity, number_format: str) -> None:
         self.dataset, self.identity, self.number_format = dataset, identity, number_format
         self.folder = dataset.folder / FOLDER
 
-    def made_with(self, item: Item) -> dict[str, str]:
+    def made_with(self, item: DataItem) -> dict[str, str]:
         """Return all that an item's sample depends on, by name."""
         config = self.dataset.config
         found = {name: file_identity(self.dataset.path(path)) for name, path in item.files.items()}
@@ -109,7 +108,7 @@ class Wanted:
         found["number format"] = self.number_format
         return {**found, "caption": caption_of(self.dataset, item), "text encoder": self.identity.text}
 
-    def state(self, item: Item) -> tuple[SampleInfo | None, list[str]]:
+    def state(self, item: DataItem) -> tuple[SampleInfo | None, list[str]]:
         """Return what is there of an item, None for nothing usable, and what is another now."""
         path = self.folder / sample_file(item.id)
         if not path.is_file():
@@ -129,7 +128,12 @@ def _scale(dataset: Dataset) -> tuple[int, int]:
 
 
 def encode(
-    dataset: Dataset, found: Scan, engine: Engine, *, skip_bad: bool = False, report: Report = lambda _: None
+    dataset: Dataset,
+    found: Scan,
+    engine: Engine,
+    *,
+    skip_bad: bool = False,
+    report: ShowShare = lambda _: None,
 ) -> Encoded:
     """Encode what is not encoded yet, and write the index. report: called with the share that is done.
 
@@ -143,7 +147,7 @@ def encode(
             f"{dataset.folder} has no sample that could be encoded; see `soundstage dataset scan`"
         )
     identity = model_identity(engine.model)
-    wanted = Wanted(dataset, identity, engine.number_format.name)
+    wanted = WantedSamples(dataset, identity, engine.number_format.name)
     work = _Work(dataset, wanted, encoder_parts(engine))
     outcome = Encoded(failed=list(found.errors))
     infos: list[SampleInfo] = []
@@ -175,10 +179,10 @@ def encoder_parts(engine: Engine) -> ModelParts:
 class _Work:
     """Encodes the samples of a dataset that are not there."""
 
-    def __init__(self, dataset: Dataset, wanted: Wanted, parts: ModelParts) -> None:
+    def __init__(self, dataset: Dataset, wanted: WantedSamples, parts: ModelParts) -> None:
         self.dataset, self.wanted, self.parts = dataset, wanted, parts
 
-    def encoded(self, items: Sequence[Item], outcome: Encoded) -> Iterator[tuple[float, SampleInfo]]:
+    def encoded(self, items: Sequence[DataItem], outcome: Encoded) -> Iterator[tuple[float, SampleInfo]]:
         """Yield the share that is done and each sample, made or kept. Failures go to the outcome."""
         for start in range(0, len(items), AT_ONCE):
             batch = items[start : start + AT_ONCE]
@@ -189,12 +193,12 @@ class _Work:
                     info = self._one(item, old, changes, texts, outcome)
                 except (SoundstageError, ValueError) as error:
                     message = f"{item.row}: {item.id} could not be encoded: {error}"
-                    outcome.failed.append(Finding("not encoded", message, item.id, "error"))
+                    outcome.failed.append(DataFinding("not encoded", message, item.id, "error"))
                     continue
                 yield number / len(items), info
 
     def _texts(
-        self, items: Sequence[Item], states: Sequence[tuple[SampleInfo | None, list[str]]]
+        self, items: Sequence[DataItem], states: Sequence[tuple[SampleInfo | None, list[str]]]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the features of the captions that have to be read, by caption."""
         new = [
@@ -214,7 +218,7 @@ class _Work:
     @torch.no_grad()
     def _one(
         self,
-        item: Item,
+        item: DataItem,
         old: SampleInfo | None,
         changes: Sequence[str],
         texts: Mapping[str, tuple[Tensor, Tensor]],
@@ -241,7 +245,7 @@ class _Work:
         outcome.made.append(item.id)
         return info
 
-    def _info(self, item: Item, caption: str) -> SampleInfo:
+    def _info(self, item: DataItem, caption: str) -> SampleInfo:
         made_with = self.wanted.made_with(item)
         downscale, temporal = _scale(self.dataset) if item.reference is not None else (1, 1)
         return SampleInfo(
@@ -258,7 +262,7 @@ class _Work:
             made_with=made_with,
         )
 
-    def _tensors(self, item: Item) -> dict[str, Tensor]:
+    def _tensors(self, item: DataItem) -> dict[str, Tensor]:
         """Return the latents and masks of an item, without a batch, in host memory."""
         found: dict[str, Tensor | None] = {}
         if item.bucket is not None:
@@ -279,7 +283,7 @@ class _Work:
                 checked(values, f"{item.id} ({name}), as the VAE encodes it,", self.parts)
         return {name: values.cpu().contiguous() for name, values in found.items() if values is not None}
 
-    def _framing(self, name: str, item: Item, downscale: int = 1) -> tuple[Framing, float]:
+    def _framing(self, name: str, item: DataItem, downscale: int = 1) -> tuple[Framing, float]:
         """Return how a file's frames are framed, and where its part begins."""
         assert item.bucket is not None
         width, height, _ = item.bucket
@@ -288,7 +292,7 @@ class _Work:
         crop = self.dataset.config.crop
         return Framing(width // downscale, height // downscale, crop, item.id), item.start_s
 
-    def _picture(self, name: str, item: Item, downscale: int, temporal: int) -> Tensor:
+    def _picture(self, name: str, item: DataItem, downscale: int, temporal: int) -> Tensor:
         """Return the latents (128, F, H, W) of a file's frames, thinned and smaller for a reference."""
         assert item.bucket is not None
         path, count = self.dataset.path(name), item.bucket[2]
@@ -313,7 +317,7 @@ class _Work:
         pixels = (fit(chunk, width, height, framing.fit_crop) for chunk in chunks)
         return encode_pieces(vae, (piece.to(self.parts.device, self.parts.dtype) for piece in pixels))
 
-    def _mask(self, item: Item) -> Tensor:
+    def _mask(self, item: DataItem) -> Tensor:
         assert item.bucket is not None
         assert item.video_mask is not None
         framing, start_s = self._framing(item.video_mask, item)
@@ -322,13 +326,13 @@ class _Work:
         pixels = fit_mask(frames, framing.width, framing.height, count, framing.fit_crop)
         return given_cells(pixels, self.dataset.config.mask_white)
 
-    def _num_audio(self, item: Item) -> int:
+    def _num_audio(self, item: DataItem) -> int:
         assert item.audio_s is not None
         if item.bucket is not None:
             return audio_latent_length(item.bucket[2], self.dataset.config.fps)
         return max(1, round(item.audio_s * AUDIO_LATENTS_PER_S))
 
-    def _sound(self, item: Item) -> Tensor:
+    def _sound(self, item: DataItem) -> Tensor:
         path = self.dataset.path(item.audio or item.main)
         return sound_latents(self.parts, str(path), item.start_s, self._num_audio(item))[0]
 

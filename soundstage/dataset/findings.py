@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Level = Literal["error", "warning", "notice"]
+ShowShare = Callable[[float], None]  # is called with the share of a work that is done
+FindingLevel = Literal["error", "warning", "notice"]
 NUM_TOLD = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFinding:
     """One finding.
 
     kind: a short name for programs. item: the id or the place of what it is about, "" for all of them.
@@ -21,14 +22,14 @@ class Finding:
     kind: str
     message: str
     item: str = ""
-    level: Level = "warning"
+    level: FindingLevel = "warning"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return asdict(self)
 
 
-def told(findings: Iterable[Finding]) -> str:
+def told(findings: Iterable[DataFinding]) -> str:
     """Return the first few findings in one sentence."""
     found = [finding.message for finding in findings]
     more = [f"and {len(found) - NUM_TOLD} more"] if len(found) > NUM_TOLD else []

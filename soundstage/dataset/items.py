@@ -13,17 +13,17 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from soundstage.dataset.buckets import Bucket
-from soundstage.fields.record import record, unit
+from soundstage.dataset.config import DataSeconds
+from soundstage.fields.record import record
 from soundstage.files import whole_file
 
 ITEMS = "items.jsonl"
 SUFFIX = ".safetensors"  # of encoded samples
 SLUG_LETTERS = 48
-Seconds = Annotated[float, Field(ge=0), unit("seconds")]
 
 
 @record
-class Item:
+class DataItem:
     """One sample to be: its files, relative to the dataset's folder, and what is known of it."""
 
     id: str
@@ -38,10 +38,10 @@ class Item:
     audio: str | None = None
     """A sound: alone, or in place of the clip's own."""
 
-    start_s: Seconds = 0.0
+    start_s: DataSeconds = 0.0
     """Where the part begins in the main file."""
 
-    end_s: Seconds | None = None
+    end_s: DataSeconds | None = None
     """Where it ends; left out, at the end of the file."""
 
     caption: str = ""
@@ -68,8 +68,8 @@ class Item:
     bucket: tuple[int, int, int] | None = None
     """Width, height and frames that it is brought to."""
 
-    audio_s: Seconds | None = None
-    """Seconds of its sound; left out without one."""
+    audio_s: DataSeconds | None = None
+    """DataSeconds of its sound; left out without one."""
 
     row: str = ""
     """Where it was found, for messages: a file, or a line of a table."""
@@ -98,14 +98,14 @@ def sample_file(item_id: str) -> str:
     return f"{slug}-{hashlib.sha256(item_id.encode()).hexdigest()[:12]}{SUFFIX}"
 
 
-def fields_of(item: Item) -> dict[str, Any]:
+def fields_of(item: DataItem) -> dict[str, Any]:
     """Return the fields that differ from their defaults, as JSON has them."""
-    plain = asdict(Item(id=""))  # type: ignore[call-overload]
+    plain = asdict(DataItem(id=""))  # type: ignore[call-overload]
     fields = asdict(item)  # type: ignore[call-overload]
     return {name: value for name, value in fields.items() if value != plain[name]}
 
 
-def write_items(folder: Path, items: Iterable[Item]) -> Path:
+def write_items(folder: Path, items: Iterable[DataItem]) -> Path:
     """Write items.jsonl, and return its path."""
     path = folder / ITEMS
     with whole_file(path) as part:

@@ -59,6 +59,11 @@ class Framing:
         return digest[0] / 255, digest[1] / 255
 
 
+def drawing_seed(name: str) -> int:
+    """Return the seed of what is drawn for an item."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % 2**31
+
+
 def frames_of(
     path: Path, start_s: float, num_frames: int, fps: float, framing: Framing, *, hold: bool = False
 ) -> Iterator[Pixels]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from soundstage.clip import known_provenance, write_clip
 from soundstage.dataset.config import Dataset, MaskMaking, ReferenceMaking
-from soundstage.dataset.items import Item, sample_file
+from soundstage.dataset.items import DataItem, sample_file
 from soundstage.dataset.kept import stamp_of
 from soundstage.media import formats
 from soundstage.media.arrays import Pixels
@@ -33,7 +33,7 @@ def making_of(dataset: Dataset, role: Role) -> ReferenceMaking | MaskMaking | No
     return found
 
 
-def attached(dataset: Dataset, item: Item) -> tuple[Item, list[Role]]:
+def attached(dataset: Dataset, item: DataItem) -> tuple[DataItem, list[Role]]:
     """Return an item with its prepared files, and the roles whose file is yet to be made."""
     missing: list[Role] = []
     for role in SETTINGS:
@@ -52,7 +52,7 @@ def is_prepared(name: str) -> bool:
     return name.startswith(f"{FOLDER}/")
 
 
-def prepared_path(dataset: Dataset, item: Item, role: Role) -> Path:
+def prepared_path(dataset: Dataset, item: DataItem, role: Role) -> Path:
     """Return where an item's prepared file is: a film, or a picture where it is the same all the time."""
     still = item.bucket is not None and item.bucket[2] == 1
     if role == "video_mask" and dataset.config.masks is not None:
@@ -61,7 +61,7 @@ def prepared_path(dataset: Dataset, item: Item, role: Role) -> Path:
     return dataset.folder / FOLDER / SETTINGS[role] / f"{stem}{'.png' if still else '.mkv'}"
 
 
-def prepare(dataset: Dataset, item: Item, role: Role) -> Path:
+def prepare(dataset: Dataset, item: DataItem, role: Role) -> Path:
     """Make an item's reference or mask. Raises RequestError for a kind or setting that does not exist."""
     path = prepared_path(dataset, item, role)
     frames = _reference(dataset, item) if role == "reference" else _mask(dataset, item)
@@ -81,15 +81,15 @@ def _again(first: Pixels, frames: Iterator[Pixels]) -> Iterator[Pixels]:
     yield from frames
 
 
-def _num_frames(item: Item) -> int:
+def _num_frames(item: DataItem) -> int:
     assert item.bucket is not None
     return item.bucket[2]
 
 
-def _reference(dataset: Dataset, item: Item) -> Iterator[Pixels]:
+def _reference(dataset: Dataset, item: DataItem) -> Iterator[Pixels]:
     from soundstage.conditioning.pixels import fit, to_uint8
-    from soundstage.control.kinds import training_kind  # type: ignore
-    from soundstage.dataset.pixels import Framing, frames_of
+    from soundstage.control.kinds import training_kind
+    from soundstage.dataset.pixels import Framing, drawing_seed, frames_of
 
     making, config = dataset.config.references, dataset.config
     assert making is not None
@@ -99,11 +99,13 @@ def _reference(dataset: Dataset, item: Item) -> Iterator[Pixels]:
     path = dataset.path(item.main)
     frames = frames_of(path, item.start_s, count, config.fps, framing)
     sized = (to_uint8(fit(iter([frame]), width, height, framing.fit_crop))[0] for frame in frames)
-    made: Iterator[Pixels] = training_kind(making.kind).prepare(sized, config.fps, making.options)
-    return made
+    kind, options = training_kind(making.kind), dict(making.options)
+    if "seed" in kind.settings:  # each clip is drawn anew
+        options.setdefault("seed", drawing_seed(item.id))
+    return kind.prepare(sized, config.fps, options)
 
 
-def _mask(dataset: Dataset, item: Item) -> Iterator[Pixels]:
+def _mask(dataset: Dataset, item: DataItem) -> Iterator[Pixels]:
     from soundstage.dataset.masks import drawn, mask_frames
 
     making = dataset.config.masks
@@ -112,13 +114,13 @@ def _mask(dataset: Dataset, item: Item) -> Iterator[Pixels]:
     return mask_frames(drawn(making, item.id, item.bucket, dataset.config.mask_white))
 
 
-def _is_current(dataset: Dataset, item: Item, role: Role, path: Path) -> bool:
+def _is_current(dataset: Dataset, item: DataItem, role: Role, path: Path) -> bool:
     """Return whether a file was made from what it would be made from now, or by hand."""
     stored = known_provenance(path).get(KEY)
     return stored is None or stored == _made_from(dataset, item, role)
 
 
-def _made_from(dataset: Dataset, item: Item, role: Role) -> str:
+def _made_from(dataset: Dataset, item: DataItem, role: Role) -> str:
     """Return a hash of what a prepared file depends on."""
     making = making_of(dataset, role)
     config = dataset.config

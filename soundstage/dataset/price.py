@@ -1,4 +1,4 @@
-"""What an encoding takes of disk and memory, said before it begins."""
+"""Price an encoding: disk and memory, from headers, before it begins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.items import Item
+from soundstage.dataset.items import DataItem
 from soundstage.dataset.scanning import Scan
 from soundstage.engine import Engine
 from soundstage.errors import DatasetError
@@ -33,7 +33,7 @@ VAE_PARTS = ("video_vae", "audio_vae")
 
 @dataclass(frozen=True)
 class EncodingPrice:
-    """Bytes that an encoding takes. num_tokens: of the largest sample, which decides what training takes."""
+    """Bytes that an encoding takes. num_tokens: those of the largest sample."""
 
     num_samples: int
     disk_bytes: int
@@ -76,7 +76,7 @@ def check_room(dataset: Dataset, cost: EncodingPrice) -> None:
         )
 
 
-def _cells(item: Item) -> int:
+def _cells(item: DataItem) -> int:
     """Return how many tokens of video a sample has."""
     if item.bucket is None:
         return 0
@@ -84,7 +84,7 @@ def _cells(item: Item) -> int:
     return width // SPACE_SCALE * (height // SPACE_SCALE) * ((frames - 1) // TIME_SCALE + 1)
 
 
-def _numbers(item: Item, engine: Engine) -> int:
+def _numbers(item: DataItem, engine: Engine) -> int:
     """Return how many numbers the file of a sample holds, about."""
     picture = _cells(item) * LATENT_CHANNELS * (2 if item.reference is not None else 1)
     sound = round((item.audio_s or 0) * AUDIO_LATENTS_PER_S) * AUDIO_LATENT_CHANNELS * AUDIO_LATENT_BINS

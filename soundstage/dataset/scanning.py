@@ -7,21 +7,19 @@ fit becomes a finding, which says why and where it stands; the others go on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from soundstage.dataset.buckets import Bucket, choose_bucket, choose_length
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.findings import Finding
-from soundstage.dataset.items import Item
+from soundstage.dataset.findings import DataFinding, ShowShare
+from soundstage.dataset.items import DataItem
 from soundstage.dataset.kept import read_captions, read_scenes
 from soundstage.dataset.prepared import Role, attached
 from soundstage.dataset.sources import gather
 from soundstage.errors import MediaError
 from soundstage.media.probe import Info, probe
 from soundstage.planning.grid import frames_at
-
-Report = Callable[[float], None]
 
 
 @dataclass
@@ -31,13 +29,13 @@ class Scan:
     infos: what each main file holds. unprepared: references and masks that are still to be made.
     """
 
-    items: list[Item] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    items: list[DataItem] = field(default_factory=list)
+    findings: list[DataFinding] = field(default_factory=list)
     infos: dict[str, Info] = field(default_factory=dict)
-    unprepared: list[tuple[Item, Role]] = field(default_factory=list)
+    unprepared: list[tuple[DataItem, Role]] = field(default_factory=list)
 
     @property
-    def errors(self) -> list[Finding]:
+    def errors(self) -> list[DataFinding]:
         """Return the findings that keep items from being encoded."""
         return [finding for finding in self.findings if finding.level == "error"]
 
@@ -50,15 +48,17 @@ class Scan:
         return counts
 
 
-def scan(dataset: Dataset, report: Report = lambda share: None) -> Scan:
+def scan(dataset: Dataset, report: ShowShare = lambda share: None) -> Scan:
     """Return the samples of a dataset. report: called with the share that is done.
 
     Raises DatasetError for sources that are not there and for tables that cannot be read.
     """
     found = Scan()
     gathered = gather(dataset)
-    found.findings += [Finding("left out", notice, level="notice") for notice in gathered.notices]
-    found.findings += [Finding("bad row", message, place, "error") for place, message in gathered.problems]
+    found.findings += [DataFinding("left out", notice, level="notice") for notice in gathered.notices]
+    found.findings += [
+        DataFinding("bad row", message, place, "error") for place, message in gathered.problems
+    ]
     captions = read_captions(dataset.folder)
     for number, item in enumerate(gathered.items):
         report(number / len(gathered.items))
@@ -71,7 +71,7 @@ def scan(dataset: Dataset, report: Report = lambda share: None) -> Scan:
     return found
 
 
-def _looked_into(dataset: Dataset, item: Item, found: Scan) -> Iterator[Item]:
+def _looked_into(dataset: Dataset, item: DataItem, found: Scan) -> Iterator[DataItem]:
     """Yield the samples of an item: several where it is cut into scenes or taken bucket by bucket."""
     try:
         info = probe(str(dataset.path(item.main)))
@@ -79,7 +79,7 @@ def _looked_into(dataset: Dataset, item: Item, found: Scan) -> Iterator[Item]:
             if path != item.main:
                 _check_companion(name, str(dataset.path(path)))
     except MediaError as error:
-        found.findings.append(Finding("unreadable", f"{item.row}: {error}", item.id, "error"))
+        found.findings.append(DataFinding("unreadable", f"{item.row}: {error}", item.id, "error"))
         return
     found.infos[item.main] = info
     if not info.num_frames:
@@ -100,14 +100,14 @@ def _check_companion(name: str, path: str) -> None:
         raise MediaError(f"{name} is {path}, which holds no picture; give a picture or a clip")
 
 
-def _as(item: Item, kind: str) -> Item:
+def _as(item: DataItem, kind: str) -> DataItem:
     """Return an item whose main file is of this kind, as its content says."""
     main, sound = item.main, None if item.audio == item.main else item.audio
     plain = replace(item, video=None, image=None, audio=sound)
     return replace(plain, **{kind: main})  # type: ignore[arg-type]
 
 
-def _parts(dataset: Dataset, item: Item, info: Info, found: Scan) -> Iterator[Item]:
+def _parts(dataset: Dataset, item: DataItem, info: Info, found: Scan) -> Iterator[DataItem]:
     """Yield the scenes of a clip that was split, else the item."""
     if item.video is None or item.start_s or item.end_s is not None:
         yield item
@@ -118,7 +118,7 @@ def _parts(dataset: Dataset, item: Item, info: Info, found: Scan) -> Iterator[It
         return
     if not scenes.is_of(dataset.path(item.video)):
         told = f"{item.row} was split into scenes when it was another file; run `soundstage dataset split`"
-        found.findings.append(Finding("old scenes", told, item.id, "error"))
+        found.findings.append(DataFinding("old scenes", told, item.id, "error"))
         return
     if len(scenes.parts) == 1 and not scenes.short:
         yield item  # one scene is the whole clip
@@ -133,7 +133,7 @@ def sample_rate(info: Info, fps: float) -> float:
     return own if math.isclose(own, fps, rel_tol=1e-3) else fps
 
 
-def available(item: Item, info: Info, fps: float) -> int:
+def available(item: DataItem, info: Info, fps: float) -> int:
     """Return how many frames an item has at the dataset's rate."""
     if info.num_frames == 1:
         return 1
@@ -146,7 +146,7 @@ def available(item: Item, info: Info, fps: float) -> int:
     return max(0, min(until_end, math.floor((end_s - item.start_s) * rate + 1e-3)))
 
 
-def _sized(dataset: Dataset, item: Item, info: Info, found: Scan) -> Iterator[Item]:
+def _sized(dataset: Dataset, item: DataItem, info: Info, found: Scan) -> Iterator[DataItem]:
     """Yield the samples of a clip or picture with their buckets, the one or those that `take` asks for."""
     config = dataset.config
     count = available(item, info, config.fps)
@@ -155,12 +155,12 @@ def _sized(dataset: Dataset, item: Item, info: Info, found: Scan) -> Iterator[It
         shortest = min((b.num_frames for b in config.all_buckets if b.num_frames > 1), default=0)
         told = f"{item.row}: {item.id} has {count} frames at {config.fps:g} fps, and the shortest bucket "
         told += f"{shortest}" if shortest else "for clips is missing"
-        found.findings.append(Finding("too short", f"{told}; it is left out", item.id))
+        found.findings.append(DataFinding("too short", f"{told}; it is left out", item.id))
         return
     sound = _sound_s(dataset, item, info, bucket)
     if config.sound == "all" and item.video and sound is None:
         told = f"{item.row}: {item.id} has no sound, and sound is all; give one, or set sound to auto"
-        found.findings.append(Finding("no sound", told, item.id, "error"))
+        found.findings.append(DataFinding("no sound", told, item.id, "error"))
         return
     rate = sample_rate(info, config.fps)
     for first in _starts(config.take, count, bucket):
@@ -180,7 +180,7 @@ def _starts(take: str, count: int, bucket: Bucket) -> list[int]:
     return [spare // 2 if take == "middle" else 0]
 
 
-def _sound_s(dataset: Dataset, item: Item, info: Info, bucket: Bucket) -> float | None:
+def _sound_s(dataset: Dataset, item: DataItem, info: Info, bucket: Bucket) -> float | None:
     """Return the seconds of sound that a sample gets, None without one."""
     if dataset.config.sound == "none" or item.video is None:
         return None
@@ -189,7 +189,7 @@ def _sound_s(dataset: Dataset, item: Item, info: Info, bucket: Bucket) -> float 
     return bucket.num_frames / dataset.config.fps
 
 
-def _sound_alone(dataset: Dataset, item: Item, info: Info, found: Scan) -> Item | None:
+def _sound_alone(dataset: Dataset, item: DataItem, info: Info, found: Scan) -> DataItem | None:
     """Return the sample of a sound without a picture."""
     whole_s = info.sound_s or 0.0
     length_s = (whole_s if item.end_s is None else min(item.end_s, whole_s)) - item.start_s
@@ -197,6 +197,6 @@ def _sound_alone(dataset: Dataset, item: Item, info: Info, found: Scan) -> Item 
     if seconds is None:
         shortest = min(dataset.config.audio_buckets)
         told = f"{item.row}: {item.id} lasts {max(0, length_s):.3g} s, and the shortest audio bucket "
-        found.findings.append(Finding("too short", f"{told}{shortest:g}; it is left out", item.id))
+        found.findings.append(DataFinding("too short", f"{told}{shortest:g}; it is left out", item.id))
         return None
     return replace(item, audio_s=seconds)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from soundstage.dataset.config import Dataset, Detector, SceneSplitting
-from soundstage.dataset.findings import Finding
+from soundstage.dataset.findings import DataFinding, ShowShare
 from soundstage.dataset.kept import Scenes, read_scenes, stamp_of, write_scenes
 from soundstage.dataset.sources import gather
 from soundstage.errors import MissingExtraError
@@ -28,7 +28,7 @@ DETECTORS: Mapping[Detector, tuple[str, str]] = {
 }
 
 
-def split(dataset: Dataset, report: Callable[[float], None] = lambda _: None) -> list[Finding]:
+def split(dataset: Dataset, report: ShowShare = lambda _: None) -> list[DataFinding]:
     """Find the scenes of every clip that was not split yet, keep them, and return what was left out.
 
     A clip with times of its own in a table is left alone. report: called with the share that is done. Raises
@@ -54,9 +54,9 @@ def split(dataset: Dataset, report: Callable[[float], None] = lambda _: None) ->
     return told
 
 
-def _short(name: str, part: tuple[float, float], min_s: float) -> Finding:
+def _short(name: str, part: tuple[float, float], min_s: float) -> DataFinding:
     message = f"{name}: the scene from {part[0]:.2f} to {part[1]:.2f} s is shorter than {min_s:g} s; left out"
-    return Finding("short scene", message, name, "notice")
+    return DataFinding("short scene", message, name, "notice")
 
 
 def _detectors() -> Any:
@@ -72,7 +72,7 @@ def _cuts(path: str, num_frames: int, fps: float, splitting: SceneSplitting, pac
     """Return the seconds at which scenes begin, besides the first."""
     scenedetect, detectors = package
     kind, threshold = DETECTORS[splitting.detector]
-    settings = {} if splitting.threshold is None else {threshold: splitting.threshold}
+    settings: dict[str, Any] = {} if splitting.threshold is None else {threshold: splitting.threshold}
     shortest = max(1, round(SHORTEST_S * fps))
     detector = getattr(detectors, kind)(min_scene_len=shortest, **settings)
     found = []

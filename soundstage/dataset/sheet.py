@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.items import Item
+from soundstage.dataset.findings import ShowShare
+from soundstage.dataset.items import DataItem
 from soundstage.dataset.pixels import Framing, frames_of
 from soundstage.dataset.prepared import is_prepared
 from soundstage.media.arrays import Pixels, Waveform
@@ -25,7 +26,7 @@ ROLES = ("reference", "video_mask")
 
 
 def write_sheet(
-    dataset: Dataset, items: Sequence[Item], path: Path, report: Callable[[float], None] = lambda _: None
+    dataset: Dataset, items: Sequence[DataItem], path: Path, report: ShowShare = lambda _: None
 ) -> Path:
     """Write the page as PNG, and return its path. Raises MediaError for a clip that cannot be read."""
     rows = []
@@ -36,14 +37,14 @@ def write_sheet(
     return path
 
 
-def chosen(items: Sequence[Item], count: int) -> list[Item]:
+def chosen(items: Sequence[DataItem], count: int) -> list[DataItem]:
     """Return at most so many samples, evenly over all of them."""
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _rows(dataset: Dataset, item: Item) -> list[Pixels]:
+def _rows(dataset: Dataset, item: DataItem) -> list[Pixels]:
     """Return the rows of a sample: itself, its reference, its mask."""
     config = dataset.config
     facts = [item.id, item.bucket_name if item.bucket else f"{item.audio_s or 0:g} s of sound"]
@@ -62,7 +63,7 @@ def _rows(dataset: Dataset, item: Item) -> list[Pixels]:
     return found
 
 
-def _pictures(dataset: Dataset, item: Item, name: str) -> list[tuple[float, Pixels]]:
+def _pictures(dataset: Dataset, item: DataItem, name: str) -> list[tuple[float, Pixels]]:
     """Return the frames of a file that are shown, cut as they will be encoded, with their times."""
     if item.bucket is None:
         return []
@@ -94,7 +95,7 @@ def _cropped(picture: Image.Image, width: int, height: int, crop: str) -> Pixels
     return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _wave(dataset: Dataset, item: Item) -> Waveform | None:
+def _wave(dataset: Dataset, item: DataItem) -> Waveform | None:
     if item.audio_s is None:
         return None
     samples, _ = load_sound(str(dataset.path(item.audio or item.main)), item.start_s, item.audio_s)

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from soundstage.dataset.config import CONFIG, Dataset
-from soundstage.dataset.items import ITEMS, Item
+from soundstage.dataset.items import ITEMS, DataItem
 from soundstage.dataset.kept import CAPTIONS, SCENES
-from soundstage.dataset.tables import PATHS, SUFFIXES, Row, read_table
+from soundstage.dataset.tables import PATHS, SUFFIXES, TableRow, read_table
 from soundstage.errors import DatasetError
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv")
@@ -47,7 +47,7 @@ MAX_CAPTION_BYTES = 2**16
 class Gathered:
     """The items of all sources, and what users should know of them."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[DataItem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)  # (place, message)
 
@@ -62,7 +62,7 @@ def gather(dataset: Dataset) -> Gathered:
         elif path.suffix.lower() in SUFFIXES and path.is_file():
             _table(dataset, path, found)
         elif path.is_file():
-            found.items.append(_named(dataset, Item(id="", caption=_caption(path), row=str(path)), path))
+            found.items.append(_named(dataset, DataItem(id="", caption=_caption(path), row=str(path)), path))
         else:
             raise DatasetError(
                 f"sources of {dataset.folder / CONFIG} has '{name}', and there is no {path}; correct it"
@@ -152,7 +152,7 @@ def _group(dataset: Dataset, base: str, mains: list[Path], roles: dict[str, Path
         own = dict(fields)
         if kind_of_name(path) != "video":
             own.pop("audio", None)
-        item = Item(id="", caption=caption, row=str(path), **own)  # type: ignore[arg-type]
+        item = DataItem(id="", caption=caption, row=str(path), **own)  # type: ignore[arg-type]
         found.items.append(_named(dataset, item, path))
 
 
@@ -187,7 +187,7 @@ def _table(dataset: Dataset, path: Path, found: Gathered) -> None:
             found.problems.append((row.place, str(error)))
 
 
-def _of_row(dataset: Dataset, folder: Path, row: Row) -> Item:
+def _of_row(dataset: Dataset, folder: Path, row: TableRow) -> DataItem:
     """Return the item of a row. Raises DatasetError for files that are not there."""
     fields = dict(row.fields)
     paths = {name: folder / fields.pop(name) for name in PATHS if name in fields}
@@ -206,14 +206,14 @@ def _of_row(dataset: Dataset, folder: Path, row: Row) -> Item:
         )
     fields.setdefault("caption", _caption(main))
     fields["caption"] = " ".join(fields["caption"].split())
-    item = Item(id="", row=row.place, **files, **fields)  # type: ignore[arg-type]
+    item = DataItem(id="", row=row.place, **files, **fields)  # type: ignore[arg-type]
     return _named(dataset, item, main, kind)
 
 
 # --- names --------------------------------------------------------------------------------------------
 
 
-def _named(dataset: Dataset, item: Item, main: Path, kind: str | None = None) -> Item:
+def _named(dataset: Dataset, item: DataItem, main: Path, kind: str | None = None) -> DataItem:
     """Return an item with its main file and the id that follows from it."""
     name = _relative(dataset, main)
     within = not Path(name).is_absolute()
@@ -232,7 +232,7 @@ def _relative(dataset: Dataset, path: Path) -> str:
         return str(whole)
 
 
-def _distinct(items: list[Item]) -> list[Item]:
+def _distinct(items: list[DataItem]) -> list[DataItem]:
     """Return items with ids that differ: those of files that are listed several times are numbered."""
     seen: Counter[str] = Counter()
     found = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 from soundstage.dataset.archives import unpack
 from soundstage.dataset.buckets import proposed
 from soundstage.dataset.config import CONFIG, Dataset, DatasetConfig, open_dataset
+from soundstage.dataset.findings import ShowShare
 from soundstage.dataset.scanning import Scan, scan
 from soundstage.dataset.tables import SUFFIXES
 from soundstage.errors import DatasetError
@@ -20,7 +20,7 @@ from soundstage.fields.describe import field_help
 from soundstage.files import whole_file
 from soundstage.planning.grid import frames_at
 
-Layout = Literal["auto", "plain", "hosted"]
+ZipLayout = Literal["auto", "plain", "hosted"]
 USUAL_FPS = (24.0, 25.0, 30.0)
 # The fields that a new file has as remarks, with an example of each.
 EXAMPLES = {
@@ -47,14 +47,14 @@ def begin(
     folder: Path | None = None,
     *,
     most_pixels: int = 768 * 448,
-    layout: Layout = "auto",
+    layout: ZipLayout = "auto",
     overwrite: bool = False,
-    report: Callable[[float], None] = lambda _: None,
+    report: ShowShare = lambda _: None,
 ) -> Begun:
     """Write dataset.yaml for a folder, a table or a zip, and return it with its first scan.
 
     folder: where the dataset is to be; left out, the folder itself, that of the table, or one beside the zip
-    by its name. most_pixels: of a bucket's frame, as the model is made for. layout: "hosted" takes white in
+    by its name. most_pixels: the area of a frame at most. layout: "hosted" takes white in
     masks for what is made anew, as hosted trainers do; "auto" does so for a zip.
 
     Raises DatasetError for a source that is not there or holds nothing, and for a file that is there already.

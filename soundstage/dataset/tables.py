@@ -32,14 +32,14 @@ COLUMNS = (*PATHS, *NUMBERS, "caption", "speaker")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row: its fields by our names, and where it stands."""
 
     fields: dict[str, Any]
     place: str
 
 
-def read_table(path: Path) -> tuple[list[Row], tuple[str, ...]]:
+def read_table(path: Path) -> tuple[list[TableRow], tuple[str, ...]]:
     """Return the rows of a table, and its columns that mean nothing here.
 
     Raises DatasetError naming the row for what cannot be read.
@@ -51,12 +51,12 @@ def read_table(path: Path) -> tuple[list[Row], tuple[str, ...]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is no text in UTF-8 that can be read ({error}); correct it") from error
     read = {".csv": _csv, ".tsv": _csv, ".jsonl": _lines, ".json": _json}[path.suffix.lower()]
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     unknown: dict[str, None] = {}
     for place, found in read(path, text):
         fields = _renamed(found, place)
         unknown.update({name: None for name in fields if name not in COLUMNS})
-        rows.append(Row({name: fields[name] for name in fields if name in COLUMNS}, place))
+        rows.append(TableRow({name: fields[name] for name in fields if name in COLUMNS}, place))
     if not rows:
         raise DatasetError(f"{path} has no rows; give each clip one, with the columns video and caption")
     if not any(set(row.fields) & {"file", "video", "image", "audio"} for row in rows):

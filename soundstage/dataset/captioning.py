@@ -104,7 +104,6 @@ class ServedCaptioner:
     """A model behind an OpenAI-compatible server: `POST URL/chat/completions`."""
 
     making: CaptionMaking
-    pause_s: float = FIRST_PAUSE_S
 
     def caption(self, frames: Sequence[Pixels]) -> str:
         """Return the text; calls that fail in passing are made again. Raises DatasetError in the end."""
@@ -116,7 +115,7 @@ class ServedCaptioner:
         failure = ""
         for attempt in range(self.making.retries + 1):
             if attempt:
-                time.sleep(min(LONGEST_PAUSE_S, self.pause_s * 2 ** (attempt - 1)))
+                time.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1)))
             try:
                 answer = httpx.post(
                     url, json=self._body(frames), headers=self._headers(), timeout=self.making.timeout_s

@@ -148,7 +148,7 @@ def encode(
         )
     identity = model_identity(engine.model)
     wanted = WantedSamples(dataset, identity, engine.number_format.name)
-    work = _Work(dataset, wanted, encoder_parts(engine))
+    work = SampleWork(dataset, wanted, encoder_parts(engine))
     outcome = Encoded(failed=list(found.errors))
     infos: list[SampleInfo] = []
     try:
@@ -176,7 +176,7 @@ def encoder_parts(engine: Engine) -> ModelParts:
     return ModelParts(engine.model, device, DTYPES[engine.number_format.name], residency)
 
 
-class _Work:
+class SampleWork:
     """Encodes the samples of a dataset that are not there."""
 
     def __init__(self, dataset: Dataset, wanted: WantedSamples, parts: ModelParts) -> None:
@@ -238,7 +238,7 @@ class _Work:
             sample = replace(sample, video_text=texts[caption][0], audio_text=texts[caption][1])
         else:
             read = texts.get(caption) or _texts_of(self.wanted.folder, old)
-            sample = Sample(*read, **self._tensors(item))
+            sample = Sample(*read, **self.tensors(item))
         length = None if sample.audio is None else sample.audio.shape[1]
         info = replace(info, has=tuple(sample.tensors()), num_audio=length)
         write_sample(self.wanted.folder, info, sample)
@@ -262,7 +262,7 @@ class _Work:
             made_with=made_with,
         )
 
-    def _tensors(self, item: DataItem) -> dict[str, Tensor]:
+    def tensors(self, item: DataItem) -> dict[str, Tensor]:
         """Return the latents and masks of an item, without a batch, in host memory."""
         found: dict[str, Tensor | None] = {}
         if item.bucket is not None:

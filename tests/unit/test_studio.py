@@ -99,9 +99,12 @@ def test_a_first_visitor_makes_a_clip_plays_it_reuses_it_and_retakes_it(
     page.keyboard.press("Control+Enter")
     expect(page.locator(".screen .preview img")).to_be_visible()
     plays(page, ".on-stage video")
-    visit.prompt.fill("Something else.")
+    page.get_by_role("button", name="Start over").click()
+    expect(page.locator(".notices")).to_contain_text("The form is empty.")
     page.get_by_role("button", name="Reuse settings").click()
     expect(visit.prompt).to_have_value(re.compile("red ball"))
+    expect(page.locator(".notices")).to_contain_text("The form has the settings of that clip.")
+    expect(page.locator(".notices")).not_to_contain_text("empty")  # it no longer is, and Undo would lose this
     page.get_by_role("button", name="Retake").click()
     handle = page.get_by_role("slider", name="Start of part 1")
     before = float(handle.get_attribute("aria-valuenow") or 0)

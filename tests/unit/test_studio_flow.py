@@ -17,7 +17,8 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, expect
 
 from soundstage.server.settings import ServerSettings, digest
-from tests.serving import Server
+from soundstage.studio.pages import router
+from tests.serving import Server, serving
 from tests.visit import PAGES, PATIENCE_MS, PHONE, Visit, chromium, needs_browser, plays, studio
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -76,6 +77,29 @@ def test_a_clip_under_way_is_cancelled(server: Server, browser: Browser) -> None
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".on-stage")).to_contain_text("Cancelled")
     visit.close()
+
+
+def test_a_long_queue_is_shown_in_the_order_of_its_making_by_keyboard_and_by_scrolling(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with serving(tmp_path, pages=router) as idle:
+        for number in range(60):
+            asked = {"prompt": f"Ball number {number}.", "num_frames": 9, "size": [64, 64], "steps": 1}
+            assert idle.client.post("/v1/jobs", json={"request": asked}).status_code == 202
+        visit = Visit(browser, idle.url, viewport=PHONE)
+        page = visit.go("queue")
+        rows = page.locator(".job")
+        expect(rows).to_have_count(24)
+        expect(rows.first).to_contain_text("Ball number 0.")
+        page.get_by_role("button", name="Show more").press("Enter")
+        expect(rows).to_have_count(48)
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        expect(rows).to_have_count(60)
+        expect(rows.last).to_contain_text("Ball number 59.")
+        expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+        rows.first.get_by_role("button", name="Cancel").click()
+        expect(rows.first).to_contain_text("Ball number 1.")
+        visit.close()
 
 
 def test_the_gallery_plays_searches_compares_and_deletes(server: Server, browser: Browser) -> None:

@@ -33,6 +33,17 @@ export function useDraft() {
   return draft;
 }
 
+/** Run something once when the request in the form is another. */
+export function onceChanged(run) {
+  const before = draft.request;
+  const watcher = () => {
+    if (draft.request === before) return;
+    watchers.delete(watcher);
+    run();
+  };
+  watchers.add(watcher);
+}
+
 export const isEmpty = (value) => value === undefined || value === null || value === ""
   || (Array.isArray(value) && !value.length);
 

@@ -34,11 +34,12 @@ export function useStore(pick) {
 
 export const peek = () => state;
 
-/** Show a sentence for some seconds. action: {label, run}. */
+/** Show a sentence for some seconds, and return its id. action: {label, run}. */
 export function notice(text, { kind = "info", action = null, seconds = 7 } = {}) {
   const id = ++noticeId;
   change({ notices: [...state.notices.slice(-3), { id, text, kind, action }] });
   setTimeout(() => dismiss(id), seconds * 1000);
+  return id;
 }
 
 export const dismiss = (id) => change({ notices: state.notices.filter((one) => one.id !== id) });

@@ -52,7 +52,7 @@ export function progressWords(job) {
 
 const PHASES = {
   load: "Loading weights", encode: "Reading the prompt and inputs", denoise: "Making picture and sound",
-  decode: "Turning latents into frames", save: "Writing the file", queued: "Starting", resume: "Going on where it was",
+  "decode audio": "Turning the result into sound", decode: "Turning the result into frames", upsample: "Making it larger", save: "Writing the file", queued: "Starting", resume: "Going on where it was",
 };
 
 export function phaseWord(phase) {

@@ -1,40 +1,19 @@
 // The page Gallery: finished clips that play while they are pointed at; search, compare; and the page of one clip.
 
-import { get } from "../api.js";
 import { html, useEffect, useRef, useState } from "../lib.js";
-import { jobsChanged, newestFirst, refreshJob, tell, useStore } from "../store.js";
+import { newestFirst, refreshJob, useStore } from "../store.js";
 import { Icon } from "../ui/controls.js";
 import { LiveThumbnail } from "../ui/media.js";
 import { ago, bytes, clock, stateWord } from "../words.js";
 import { Actions, clipOf, JobPicture, jobFacts, Outcome, Progress, promptOf } from "./job.js";
-
-const PART = 24;
-const SEARCH_PAUSE_MS = 250;
-
-/** Read clips of the server by parts. Returns {found, more, hasMore}. */
-function useClips(text) {
-  const [told, setTold] = useState({ ids: [], last: null, hasMore: false, ready: false });
-  const newest = useStore((state) => newestFirst([...state.jobs.values()].filter(clipOf))[0]?.id);
-  const read = async (after) => {
-    const more = after ? `&after=${after}` : "";
-    const page = await get(`/jobs?state=succeeded&limit=${PART}&text=${encodeURIComponent(text)}${more}`);
-    jobsChanged(...page.data);
-    setTold((before) => ({
-      ids: [...new Set([...(after ? before.ids : []), ...page.data.map((job) => job.id)])],
-      last: page.last_id, hasMore: page.has_more, ready: true,
-    }));
-  };
-  useEffect(() => {
-    const timer = setTimeout(() => read(null).catch(tell), text ? SEARCH_PAUSE_MS : 0);
-    return () => clearTimeout(timer);
-  }, [text, newest]);
-  return { ...told, more: () => read(told.last).catch(tell) };
-}
+import { More, useParts } from "./parts.js";
 
 export function Gallery() {
   const [text, setText] = useState("");
   const [chosen, setChosen] = useState([]);
-  const { ids, hasMore, ready, more } = useClips(text);
+  const newest = useStore((state) => newestFirst([...state.jobs.values()].filter(clipOf))[0]?.id);
+  const list = useParts({ state: "succeeded", text }, newest);
+  const { ids, ready } = list;
   const jobs = useStore((state) => state.jobs);
   const clips = ids.map((id) => jobs.get(id)).filter((job) => job && clipOf(job));
   const choose = (id) => setChosen((held) => (held.includes(id) ? held.filter((one) => one !== id) : [...held, id].slice(-2)));
@@ -50,7 +29,7 @@ export function Gallery() {
     ${ready && clips.length === 0 && html`<div class="empty">${text ? html`<p>No prompt has “${text}”.</p>`
       : html`<p>No clips yet. What you make is kept here.</p><a class="button primary" href="#/make">Make a clip</a>`}</div>`}
     <ul class="clips">${clips.map((job) => html`<${Card} key=${job.id} job=${job} chosen=${chosen.includes(job.id)} onChoose=${() => choose(job.id)} />`)}</ul>
-    ${hasMore && html`<div class="row center"><button type="button" class="button" onClick=${more}>Show more</button></div>`}
+    <${More} list=${list} />
   </section>`;
 }
 

@@ -1,12 +1,12 @@
 // One job wherever it is shown: its picture, how far it is, what went wrong, and what can be done with it.
 
-import { following, fill } from "../draft.js";
+import { current, fill, following } from "../draft.js";
 import { html, useState } from "../lib.js";
 import { cancelJob, deleteJob, FINAL, notice, putJob, retryJob, tell } from "../store.js";
 import { Confirm, Icon } from "../ui/controls.js";
 import { AssetPicture, Player, useMedia } from "../ui/media.js";
 import { number, progressWords, seconds, share, stateWord } from "../words.js";
-import { reuse } from "./make.js";
+import { reuse, tellOfForm } from "./make.js";
 
 const SETTLED_MS = 150; // until the form is drawn
 
@@ -72,12 +72,13 @@ export function jobFacts(job) {
 
 /** Go on from a finished clip in the form. */
 export function goOn(job, how) {
+  const before = current();
   fill(following(job, how), { open: "source" });
   const words = {
     retake: "Mark what is made again, and say what it shows.", extend: "Say how much is added, and what happens in it.",
     upscale: "The clip is made larger with the recipe upscale.",
   };
-  notice(words[how]);
+  tellOfForm(words[how], before);
   location.hash = "#/make";
   setTimeout(() => document.getElementById("source")?.scrollIntoView({ behavior: "smooth", block: "start" }), SETTLED_MS);
 }

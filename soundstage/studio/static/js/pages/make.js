@@ -1,9 +1,9 @@
 // The page Make: the form on one side, what is made on the other.
 
 import { get, post } from "../api.js";
-import { bodyOf, clearDraft, current, EXAMPLE, fill, restore, setField, setOpen, setRun, useDraft } from "../draft.js";
+import { bodyOf, clearDraft, current, EXAMPLE, fill, onceChanged, restore, setField, setOpen, setRun, useDraft } from "../draft.js";
 import { html, useEffect, useRef, useState } from "../lib.js";
-import { jobsChanged, notice, peek, tell, useStore } from "../store.js";
+import { dismiss, jobsChanged, notice, peek, tell, useStore } from "../store.js";
 import { Select } from "../ui/controls.js";
 import { send } from "../ui/files.js";
 import { count } from "../words.js";
@@ -64,6 +64,12 @@ export function Make() {
   </div>`;
 }
 
+/** Say what has become of the form, until it is changed again: what it says is true, and Undo loses nothing, till then. */
+export function tellOfForm(text, before) {
+  const id = notice(text, { action: { label: "Undo", run: () => restore(before) } });
+  onceChanged(() => dismiss(id));
+}
+
 function useShortcut(run) {
   const held = useRef(run);
   held.current = run;
@@ -82,7 +88,7 @@ function useShortcut(run) {
 function Prompt({ draft, problems, notes }) {
   const [avoid, setAvoid] = useState(Boolean(draft.request.negative_prompt));
   const isExample = draft.request.prompt === EXAMPLE && Object.keys(draft.request).length === 1;
-  const begin = () => { const before = current(); clearDraft(); notice("The form is empty.", { action: { label: "Undo", run: () => restore(before) } }); };
+  const begin = () => { const before = current(); clearDraft(); tellOfForm("The form is empty.", before); };
   return html`<div class="prompt">
     <div class="prompt-head"><label for="prompt">Prompt</label>
       <button type="button" class="link" onClick=${begin}>Start over</button></div>
@@ -130,21 +136,21 @@ function DropAnything() {
 
 /** Fill the form from a file made by Soundstage, or use it as what it is. */
 export async function takeFile(file) {
-  const before = current();
-  const undo = { label: "Undo", run: () => restore(before) };
   const asset = await send(file, "input");
   if (!asset) return;
+  const before = current();
   const told = await get(`/assets/${asset.id}/metadata`).catch(() => null);
   if (told?.request) {
     const lost = fill(told.request);
-    notice(lost ? `The form is filled from ${file.name}; ${count(lost, "file")} of its request must be given again.`
-      : `The form is filled from ${file.name}.`, { action: undo });
+    tellOfForm(`The form is filled from ${file.name}${lostWords(lost)}.`, before);
     return;
   }
-  use(asset, file.name, undo);
+  use(asset, file.name, before);
 }
 
-function use(asset, name, undo) {
+const lostWords = (lost) => (lost ? `; ${count(lost, "file")} of its request must be given again` : "");
+
+function use(asset, name, before) {
   const reference = `asset:${asset.id}`;
   const [type] = asset.media_type.split("/");
   if (type === "image") setField("guides", [...(current().request.guides ?? []), { image: reference }]);
@@ -152,12 +158,13 @@ function use(asset, name, undo) {
   else setField("source", { video: reference });
   const [section, words] = { image: ["guides", "as a picture to show"], audio: ["audio", "as its sound"] }[type] ?? ["source", "as the clip to change"];
   setOpen(section);
-  notice(`${name} is used ${words}.`, { action: undo });
+  tellOfForm(`${name} is used ${words}.`, before);
 }
 
 /** Open Make with the settings of a job. */
 export function reuse(job, { keepSeed = true, open = null } = {}) {
+  const before = current();
   const lost = fill({ ...job.request, seed: job.seed }, { model: job.model === peek().models[0]?.name ? undefined : job.model, keepSeed, open });
-  if (lost) notice(`${count(lost, "file")} of its request must be given again.`);
+  tellOfForm(`The form has the settings of that clip${lostWords(lost)}.`, before);
   location.hash = "#/make";
 }

@@ -1,22 +1,37 @@
 // The page Queue: what is made now, what waits, and what ended without a clip.
 
-import { html } from "../lib.js";
+import { html, useState } from "../lib.js";
 import { newestFirst, useStore } from "../store.js";
 import { AssetPicture } from "../ui/media.js";
 import { ago, stateWord } from "../words.js";
 import { Actions, isOver, jobFacts, Outcome, previewPart, Progress, promptOf } from "./job.js";
+import { More, useParts } from "./parts.js";
 
 const ENDED = 10;
 
+/** Return the jobs that have not ended, in the order in which they are made, as far as they are read. */
+function useOpen() {
+  const open = useStore((state) => [...state.jobs.values()].filter((job) => !isOver(job)));
+  const [waits, others] = [open.filter((job) => job.state === "queued"), open.filter((job) => job.state !== "queued")];
+  const list = useParts({ state: "queued", order: "asc" }, waits.length === 0);
+  const read = new Set(list.ids);
+  // The store holds the newest jobs: those behind the part that is read are shown when it has come to them.
+  const reached = list.hasMore ? waits.filter((job) => read.has(job.id)) : waits;
+  const inOrder = (one, other) => (one.position ?? -1) - (other.position ?? -1) || one.created_at - other.created_at;
+  return [[...others, ...reached].sort(inOrder), list];
+}
+
 export function Queue() {
-  const jobs = useStore((state) => [...state.jobs.values()]);
-  const open = jobs.filter((job) => !isOver(job)).sort((one, other) => (one.position ?? -1) - (other.position ?? -1) || one.created_at - other.created_at);
-  const ended = newestFirst(jobs.filter((job) => ["failed", "cancelled"].includes(job.state))).slice(0, ENDED);
+  const [open, list] = useOpen();
+  const ended = useStore((state) => newestFirst([...state.jobs.values()].filter((job) => ["failed", "cancelled"].includes(job.state))));
+  const [shown, setShown] = useState(ENDED);
   return html`<section class="page narrow">
     <h1>Queue</h1>
     ${open.length === 0 && html`<div class="empty"><p>Nothing waits.</p><a class="button primary" href="#/make">Make a clip</a></div>`}
     <ol class="job-list">${open.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>
-    ${ended.length > 0 && html`<h2>Ended without a clip</h2><ol class="job-list">${ended.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>`}
+    <${More} list=${list} />
+    ${ended.length > 0 && html`<h2>Ended without a clip</h2><ol class="job-list">${ended.slice(0, shown).map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>`}
+    ${ended.length > shown && html`<div class="row center"><button type="button" class="button" onClick=${() => setShown(shown + ENDED)}>Show more of these</button></div>`}
   </section>`;
 }
 

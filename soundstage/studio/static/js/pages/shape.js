@@ -16,11 +16,11 @@ export function RecipeSection({ draft, problemsOf, isOpen, toggle }) {
   const chosen = draft.request.recipe ?? "single";
   const problems = problemsOf("recipe");
   const own = recipes.find((recipe) => recipe.name === chosen);
-  return html`<${Section} id="recipe" title="Recipe" summary=${own ? `${own.name}: ${own.best_for}` : chosen} open=${isOpen("recipe")} onToggle=${toggle("recipe")} problems=${problems.length}>
+  return html`<${Section} id="recipe" title="Recipe" summary=${own ? `${own.name}: for ${own.best_for}` : chosen} open=${isOpen("recipe")} onToggle=${toggle("recipe")} problems=${problems.length}>
     <div class="cards" role="radiogroup" aria-label="Recipe">${recipes.map((recipe) => html`<label class="card-choice" key=${recipe.name}>
       <input type="radio" name="recipe" value=${recipe.name} checked=${recipe.name === chosen}
         onChange=${() => setField("recipe", recipe.name === "single" ? undefined : recipe.name)} />
-      <span class="card-words"><strong>${recipe.name}</strong><span>${plain(recipe.best_for)}</span><small>${plain(recipe.summary)}</small></span>
+      <span class="card-words"><strong>${recipe.name}</strong><span>for ${plain(recipe.best_for)}</span><small>${plain(recipe.summary)}</small></span>
     </label>`)}</div>
     ${problems.map((problem) => html`<p class="problem">${problem}</p>`)}
   <//>`;
@@ -45,7 +45,7 @@ export function ShapeSection({ draft, problemsOf, isOpen, toggle, plan }) {
   const lengthWord = frames ? `${frames} frames` : length ? `${number(length)} s` : own;
   const summary = [size ? sizeWord(size) : plan ? `${plan.size[0]}×${plan.size[1]}` : "own size", lengthWord, fps && `${fps} fps`, seed !== undefined ? `seed ${seed}` : "new seed"].filter(Boolean).join(" · ");
   return html`<${Section} id="shape" title="Size and length" summary=${summary} open=${isOpen("shape")} onToggle=${toggle("shape")} problems=${problems.length}>
-    <${Field} label="Size" help="Width and height in pixels, such as 192x128, or a preset. Sides snap to multiples of 32." problems=${problemsOf("size")} wide>
+    <${Field} label="Size" help="Width and height in pixels, such as 192x128, or one of the words. Sides become multiples of 32." problems=${problemsOf("size")} wide>
       ${(props) => html`<${Chips} label="Size presets" value=${size} options=${sizesOf(models, draft.run.model)} onChange=${(word) => setField("size", word)} />
         <input type="text" value=${asText(size)} placeholder="192x128" onChange=${(event) => setField("size", event.target.value.trim().replace("×", "x"))} ...${props} />`}
     <//>
@@ -54,7 +54,7 @@ export function ShapeSection({ draft, problemsOf, isOpen, toggle, plan }) {
         <${NumberInput} value=${length} min=${0.1} max=${86400} placeholder="the model's own" onChange=${(value) => setField("duration_s", value)} ...${props} />`}
     <//>
     <div class="grid">
-      <${Field} label="Frames" help="Instead of seconds; snaps to 8k + 1." problems=${problemsOf("num_frames")}>
+      <${Field} label="Frames" help="Instead of seconds: 9, 17, 25 and so on, a multiple of 8 and one more." problems=${problemsOf("num_frames")}>
         ${(props) => html`<${NumberInput} value=${frames} min=${1} step=${8} placeholder="by its length" onChange=${(value) => setField("num_frames", value)} ...${props} />`}
       <//>
       <${Field} label="Frame rate" unit="frames per second" problems=${problemsOf("fps")}>

@@ -70,13 +70,17 @@ class Merge:
 
     def __call__(self, part: Part, key: str, tensor: Tensor) -> Tensor:
         """Return the weight with its changes, or the tensor itself where no LoRA has any."""
-        changes = self._of(part, key, tuple(tensor.shape))
-        if not changes:
-            return tensor
-        generator = _generator(self.seed, Layer(part, key), tensor.device)
-        found = merged(tensor, changes, generator=generator)
+        found = self.into(part, key, tensor)
         assert isinstance(found, Tensor)
         return found
+
+    def into(self, part: Part, key: str, weight: Tensor | Quantized) -> Tensor | Quantized:
+        """Return a weight, which may be quantized, with its changes, or itself where no LoRA has any."""
+        values = weight.values if isinstance(weight, Quantized) else weight
+        changes = self._of(part, key, tuple(values.shape))
+        if not changes:
+            return weight
+        return merged(weight, changes, generator=_generator(self.seed, Layer(part, key), values.device))
 
     def check(self) -> list[tuple[int, tuple[str, ...]]]:
         """Return for each LoRA the number of layers it changed, and the names of those it did not find.

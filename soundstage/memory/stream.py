@@ -220,6 +220,7 @@ class BlockStreamer:
         self.source, self.device = source, device
         self.order = sorted(source.layouts)
         self.num_copied = self.bytes_copied = 0
+        self.backwards = False  # blocks are used from the last to the first, for gradients
         self.slot_bytes = max((layout.num_bytes for layout in source.layouts.values()), default=0)
         self.num_slots = min(num_slots, len(self.order))
         self._slots: list[_Slot] = []
@@ -293,6 +294,12 @@ class BlockStreamer:
             owner[name] = tensor
 
     def _leave(self, number: int) -> None:
+        # Where gradients are computed, weights are needed until `free`.
+        if not torch.is_grad_enabled():
+            self.free(number)
+
+    def free(self, number: int) -> None:
+        """Give up a block's place on the device for the one that follows; nothing for one that stays."""
         slot = self._slot_of(number)
         if slot is None:  # the block was never entered: its slot could not be filled
             return
@@ -303,7 +310,8 @@ class BlockStreamer:
             self._fill(slot, following)
 
     def _after(self, number: int, count: int) -> int:
-        return self.order[(self.order.index(number) + count) % len(self.order)]
+        away = -count if self.backwards else count
+        return self.order[(self.order.index(number) + away) % len(self.order)]
 
     def _slot_of(self, number: int) -> _Slot | None:
         return next((slot for slot in self._slots if slot.holds == number), None)

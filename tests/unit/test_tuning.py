@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,10 @@ from soundstage.cli.program import app
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.errors import ConfigError, DatasetError, RequestError
 from soundstage.library.model_files import find_model
+from soundstage.library.sizes import ModelSizes
 from soundstage.lora.files import read_lora
+from soundstage.memory.machine import Machine
+from soundstage.memory.policy import Residency
 from soundstage.rendering.parts import ModelParts
 from soundstage.rendering.prepare import Latents, streams
 from soundstage.sampling.streams import Stream
@@ -30,14 +34,18 @@ from soundstage.training.loop import StepDone
 from soundstage.training.steps import GradientSteps
 from soundstage.training.tuning.config import TrainConfig, read_config, recipe_names
 from soundstage.training.tuning.contexts import CaptionContexts
+from soundstage.training.tuning.divergence import DivergenceWatch
 from soundstage.training.tuning.kept import audio_stream, made_of_video, video_stream
 from soundstage.training.tuning.modes import MODE_NAMES
-from soundstage.training.tuning.objective import VelocityObjective, recomputed, streams_of
+from soundstage.training.tuning.objective import streams_of
+from soundstage.training.tuning.price import TuningWork, choose_place
+from soundstage.training.tuning.regularisers import is_on
 from soundstage.training.tuning.samples import SampleOrder
-from soundstage.training.tuning.session import TuningRun, _Trained
+from soundstage.training.tuning.session import TrainedWeights, TuningRun
 from soundstage.training.tuning.sigmas import drawn_sigmas, shift_of
 from soundstage.training.tuning.targets import adapted
 from tests.encoded_data import write_encoded
+from tests.tiny_model import QuickSound
 
 SMALL: dict[str, Any] = {"lora": {"rank": 2}, "steps": 4, "batch": 2, "save_every": 2}
 # What the shapes of the tiny clips ask of some modes.
@@ -251,11 +259,11 @@ def test_a_reference_before_the_clip_stands_one_frame_before_it(data: EncodedDat
 @pytest.fixture
 def trained(tiny_folder: Path, folder: Path, data: EncodedDataset, parts: ModelParts, tmp_path: Path) -> Any:
     """Return a function that puts a fresh LoRA of a config on the shared model."""
-    made: list[_Trained] = []
+    made: list[TrainedWeights] = []
 
-    def build(**fields: Any) -> _Trained:
+    def build(**fields: Any) -> TrainedWeights:
         config = config_of(tiny_folder, folder, tmp_path / str(len(made)), **fields)
-        made.append(_Trained(config, data, find_model(tiny_folder), parts))
+        made.append(TrainedWeights(config, data, find_model(tiny_folder), parts))
         return made[-1]
 
     yield build
@@ -263,12 +271,13 @@ def trained(tiny_folder: Path, folder: Path, data: EncodedDataset, parts: ModelP
         one.adapters.set({})
 
 
-def batch_of(made: _Trained, contexts: Any, number: int = 0) -> Any:
+def batch_of(made: TrainedWeights, contexts: Any, number: int = 0) -> Any:
     return SampleOrder(made.data, made.config, contexts).batch(number)
 
 
-def gradients(made: _Trained, batch: Any, run_blocks: Any = None) -> dict[str, torch.Tensor]:
-    objective = VelocityObjective(made.transformer, made.config, run_blocks=run_blocks)
+def gradients(made: TrainedWeights, batch: Any, again: bool = False) -> dict[str, torch.Tensor]:
+    made.again = again
+    objective = made._objective()
     losses = GradientSteps(objective, made.trainer.params)(batch, 0)
     assert torch.isfinite(losses["loss"])
     named = made.module.named_parameters()
@@ -282,7 +291,7 @@ def test_every_mode_learns_with_the_layers_that_change_what_it_makes(
     made = trained(mode=mode, **FITTED.get(mode, {}))
     batch = batch_of(made, contexts)
     found = gradients(made, batch)
-    assert all(f"ups.{i}" in found for i in range(len(made.factors.layers)))
+    assert all(f"core.ups.{i}" in found for i in range(len(made.factors.layers)))
     config = made.config
     for name, stream in streams_of(batch).items():
         state = config.video.stream if name == "video" else config.audio.stream
@@ -302,7 +311,7 @@ def test_recomputing_blocks_and_adding_up_batches_change_no_gradient(trained: An
     made = trained(mode="i2v")
     torch.nn.init.normal_(made.factors.ups[0], std=0.1)
     batch = batch_of(made, contexts)
-    plain, again = gradients(made, batch), gradients(made, batch, recomputed)
+    plain, again = gradients(made, batch), gradients(made, batch, again=True)
     assert all(torch.equal(value, again[name]) for name, value in plain.items())
     made.config = replace(made.config, accumulate=2)
     two = next(SampleOrder(made.data, made.config, contexts).batches(0))
@@ -429,3 +438,147 @@ def test_the_command_trains_reports_and_refuses(tiny_folder: Path, folder: Path,
     assert refused.exit_code == 2
     assert "'stepps' is not a field of TrainConfig; the fields are steps," in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+# --- beside the weights -------------------------------------------------------------------------------
+
+
+def test_streamed_blocks_give_the_gradients_of_resident_ones(
+    tiny_folder: Path, folder: Path, data: EncodedDataset, trained: Any, contexts: Any, tmp_path: Path
+) -> None:
+    made = trained(mode="a2v", lora={"rank": 2, "targets": ["video", "between", "ff"]})
+    for up in made.factors.ups:
+        torch.nn.init.normal_(up, std=0.1)
+    wanted = gradients(made, batch_of(made, contexts))
+    model = find_model(tiny_folder)
+    for policy in ("stream", "disk"):
+        parts = ModelParts(model, torch.device("cpu"), torch.float32, Residency(policy, num_slots=1))
+        config = replace(made.config, output=str(tmp_path / policy))
+        streamed = TrainedWeights(config, data, model, parts)
+        parts.manager.bring("transformer")
+        streamed.module.load_state_dict(made.module.state_dict())
+        found = gradients(streamed, batch_of(made, contexts))
+        # The way there has no gradients, so it is computed by the fast paths of inference.
+        assert all(torch.allclose(value, found[name], rtol=1e-3, atol=1e-6) for name, value in wanted.items())
+        parts.close()
+
+
+def test_a_fresh_lora_changes_no_empty_prompt_and_a_trained_one_is_held_back(
+    trained: Any, contexts: Any
+) -> None:
+    made = trained(mode="t2v", regularisers={"blank": 1.0, "crepa": {}, "audio_balance": "video"})
+    made.blank = contexts("")
+    batch = batch_of(made, contexts)
+    objective = made._objective()
+    first = objective(batch)
+    assert first["blank"] < 1e-9
+    assert -1 <= first["similarity"] <= 1
+    balance = made.trainer.notes["balance"]
+    wanted = first["video"] + 0.33 * balance["video"] / balance["audio"] * first["audio"]
+    assert float(first["loss"].detach()) == pytest.approx(float(wanted - 0.1 * first["similarity"]), abs=1e-4)
+    torch.nn.init.normal_(made.factors.ups[0], std=0.5)
+    second = objective(batch)
+    assert second["blank"] > 0
+    second["loss"].backward()
+    projector = made.steady.projector[0].weight
+    assert projector.grad is not None
+    assert not [name for name in made.values() if "projector" in name]
+
+
+def test_frames_are_held_until_they_are_alike() -> None:
+    notes: dict[str, Any] = {}
+    crepa = read_config({"data": "a", "output": "b", "regularisers": {"crepa": {"until": 0.5}}})
+    asked = crepa.regularisers.crepa
+    assert asked is not None
+    assert is_on(asked, 0.4, notes)
+    assert not is_on(asked, 0.9, notes)
+    assert not is_on(asked, 0.0, notes)
+
+
+def test_what_keeps_a_class_as_it_is_adds_a_batch_of_it_to_each_step(
+    tiny_folder: Path, folder: Path, data: EncodedDataset, trained: Any, contexts: Any
+) -> None:
+    made = trained(regularisers={"prior": 0.5, "prior_data": str(folder)})
+    order = SampleOrder(data, made.config, contexts, SampleOrder(data, made.config, contexts))
+    step = next(order.batches(0))
+    assert len(step.parts) == 2
+    losses = made._objective()(step.parts[1])
+    assert losses["prior"] < 1e-9
+    torch.nn.init.normal_(made.factors.ups[0], std=0.5)
+    losses = made._objective()(step.parts[1])
+    assert float(losses["loss"].detach()) == pytest.approx(0.5 * float(losses["prior"].detach()))
+    assert losses["loss"] > 0
+
+
+def test_a_loss_that_rises_or_breaks_ends_a_training() -> None:
+    watch = DivergenceWatch(0.5, {})
+    assert all(watch.see(1.0) is None for _ in range(150))
+    told = [watch.see(3.0) for _ in range(100)]
+    assert "above its least" in next(text for text in told if text)
+    broken = [DivergenceWatch(None, {}).see(math.nan)]
+    watch = DivergenceWatch(None, {})
+    broken += [watch.see(math.nan) for _ in range(10)]
+    assert [text is None for text in broken] == [True] * 10 + [False]
+
+
+def test_memory_that_is_too_small_is_refused_with_what_to_change(tiny_folder: Path, folder: Path) -> None:
+    config = read_config({"data": "a", "output": "b", "checkpointing": "none", "batch": 4, "model": "nano"})
+    work = TuningWork(video=4032, audio=93, text=1024, batch=4, trained=200_000_000)
+    sizes = ModelSizes.published("bfloat16")
+    gpu = Machine("a GPU", "cuda", host_bytes=128e9, device_bytes=24e9)
+    with pytest.raises(
+        RequestError, match=r"needs at least .* GB on a GPU, of which 24 may be used; what fits: ch"
+    ):
+        choose_place(work, [sizes], gpu, config)
+    eased = replace(config, checkpointing="auto", batch=1)
+    place = choose_place(replace(work, batch=1), [sizes], gpu, eased)
+    assert place.residency.policy == "stream"
+    assert place.again
+    roomy = choose_place(replace(work, batch=1), [sizes], replace(gpu, device_bytes=200e9), eased)
+    assert (roomy.residency.policy, roomy.again) == ("resident", False)
+
+
+def test_a_validation_clip_is_the_clip_of_inference_with_the_saved_file(
+    tiny_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips: dict[str, ss.Clip] = {}
+
+    def keep(clip: ss.Clip, path: Path, **_: Any) -> Path:
+        clips[path.name] = clip
+        return path
+
+    monkeypatch.setattr(ss.Clip, "save", keep)
+    monkeypatch.setattr("soundstage.training.tuning.session.ModelParts", QuickSound)
+    request = {"prompt": "A red ball.", "steps": 2, "seed": 3}
+    config = config_of(
+        tiny_folder, folder, tmp_path / "run",
+        optimizer={"rate": 0.05}, validation={"every": 2, "requests": [request]},
+    )  # fmt: skip
+    losses = losses_of(config)
+    assert sorted(clips) == [f"step-{step:06}-1.mp4" for step in (0, 2, 4)]
+    stage = ss.Engine(
+        find_model(tiny_folder), parts=QuickSound(find_model(tiny_folder), torch.device("cpu"), torch.float32)
+    )
+    for step in (0, 2, 4):
+        lora = [] if step == 0 else [str(tmp_path / "run" / f"lora-{step:06}.safetensors")]
+        wanted = stage.generate(ss.Request(**request, loras=lora))
+        found = clips[f"step-{step:06}-1.mp4"]
+        assert np.array_equal(found.frames, wanted.frames)
+        assert np.array_equal(found.waveform, wanted.waveform)
+    assert not np.array_equal(clips["step-000000-1.mp4"].frames, clips["step-000004-1.mp4"].frames)
+    plain = replace(config, output=str(tmp_path / "plain"), validation=TrainConfig("a", "b").validation)
+    assert losses_of(plain) == losses
+
+
+def test_a_lora_is_trained_over_another_beside_it_or_merged(
+    tiny_folder: Path, folder: Path, parts: ModelParts, tmp_path: Path
+) -> None:
+    below = train(config_of(tiny_folder, folder, tmp_path / "below", optimizer={"rate": 0.05}))
+    found = {}
+    for way in ("branch", "merged"):
+        lora = {"rank": 2, "over": [{"path": str(below), "strength": 0.5}], "over_as": way}
+        config = config_of(tiny_folder, folder, tmp_path / way, lora=lora, steps=2)
+        found[way] = losses_of(config)
+    alone = losses_of(config_of(tiny_folder, folder, tmp_path / "alone", steps=2))
+    assert found["branch"] == pytest.approx(found["merged"], rel=1e-5)
+    assert found["branch"] != pytest.approx(alone, rel=1e-5)

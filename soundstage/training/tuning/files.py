@@ -26,6 +26,7 @@ from soundstage.weights.layouts import Part
 FORMAT = 1
 MANIFEST = "training.json"
 FINAL = "lora.safetensors"
+CLIPS = "validation"
 STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Fields that may change from one start of a run to the next: they change no step, or only those to come.
 FREE = {

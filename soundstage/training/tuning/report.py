@@ -14,9 +14,8 @@ from typing import Any
 from soundstage.errors import RequestError
 from soundstage.files import whole_file
 from soundstage.training.curves import COLORS, PACE
-from soundstage.training.tuning.files import MANIFEST
+from soundstage.training.tuning.files import CLIPS, MANIFEST
 
-CLIPS = "validation"
 WIDTH, HEIGHT, EDGE = 860, 300, 46
 MOST_BYTES = 8_000_000  # of a clip that is put into the page
 MOST_SAMPLES = 200

@@ -31,6 +31,7 @@ from soundstage.types import Modality
 # Keys of the generators: of the order, and of all else of a batch.
 ORDER, DRAWS = 1, 2
 MODALITIES: tuple[Modality, Modality] = ("video", "audio")
+PRIOR = "prior "  # begins the kind of a batch whose prediction is to stay as it was
 BLANK = ""  # the sample id under which the context of an empty prompt is kept
 ContextOf = Callable[[str], PromptContext]  # sample id -> its caption's context, a batch of one
 
@@ -49,6 +50,7 @@ class SampleOrder:
     data: EncodedDataset
     config: TrainConfig
     contexts: ContextOf
+    prior: SampleOrder | None = None  # samples whose prediction is to stay as it was, one batch a step
     _epochs: dict[int, list[tuple[SampleInfo, ...]]] = field(default_factory=dict)
 
     def batches(self, first: int) -> Iterator[Batch]:
@@ -57,7 +59,10 @@ class SampleOrder:
         step = first
         while True:
             parts = tuple(self.batch(step * count + i) for i in range(count))
-            yield parts[0] if count == 1 else joined(parts)
+            if self.prior is not None:
+                beside = self.prior.batch(step)
+                parts = (*parts, replace(beside, kind=PRIOR + beside.kind))
+            yield parts[0] if len(parts) == 1 else joined(parts)
             step += 1
 
     def batch(self, number: int) -> Batch:
@@ -75,6 +80,8 @@ class SampleOrder:
                 del tensors[f"{name}.context"]
                 continue
             tensors |= self._stream_tensors(rng, name, streams, own_tokens(loaded[0], name), shared)
+            if loaded[0].video is not None and name == "video":
+                tensors["video.frames"] = torch.tensor(loaded[0].video.shape[1])
             shared = tensors.get(f"{name}.sigma") if self.config.sigma.audio == "shared" else None
         kind = " ".join(f"{name} {tuple(x.shape)}" for name, x in sorted(tensors.items()))
         return Batch(kind, tensors, len(infos))

@@ -11,7 +11,8 @@ encoder and VAEs are in memory only while a validation clip is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,29 +24,45 @@ from torch import Tensor, nn
 
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.dataset.identity import model_identity
+from soundstage.engine import Engine
 from soundstage.errors import DatasetError, RequestError
 from soundstage.library.model_files import ModelSet, find_model
+from soundstage.library.sizes import model_sizes
 from soundstage.lora.adapters import Adapters
-from soundstage.lora.files import read_lora
-from soundstage.memory.machine import asked_format, choose_format, kind_of, pick_device
+from soundstage.lora.files import LoraFile, read_lora
+from soundstage.lora.merge import Merge
+from soundstage.memory.machine import asked_format, choose_format, kind_of, pick_device, this_machine
 from soundstage.model.transformer import Transformer
 from soundstage.rendering.parts import DTYPES, ModelParts
+from soundstage.request.inputs import Lora
+from soundstage.request.request import Request
+from soundstage.text.encoder import PromptContext
 from soundstage.training.batches import Batch
 from soundstage.training.factors import Factors
 from soundstage.training.loop import StepDone, Trainer
 from soundstage.training.optimizers import Schedule, optimizer_class
 from soundstage.training.precision import training_precision
 from soundstage.training.steps import GradientSteps
+from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.divergence import DivergenceWatch
-from soundstage.training.tuning.files import FINAL, LoraWriter, claim_of, write_model
+from soundstage.training.tuning.files import CLIPS, FINAL, LoraWriter, claim_of, write_model
 from soundstage.training.tuning.logs import check_tensorboard, curves_of
-from soundstage.training.tuning.objective import VelocityObjective, recomputed
-from soundstage.training.tuning.samples import SampleOrder
+from soundstage.training.tuning.objective import VelocityObjective
+from soundstage.training.tuning.price import TuningPlace, TuningWork, choose_place
+from soundstage.training.tuning.regularisers import SteadyFrames
+from soundstage.training.tuning.samples import BLANK, SampleOrder
 from soundstage.training.tuning.targets import adapted, made_streams
+from soundstage.weights.configs import model_config
+from soundstage.weights.header import read_header
+from soundstage.weights.layouts import find_parts
+from soundstage.weights.load import builder, open_part
+from soundstage.weights.quantize import Quantized, QuantizedLinear
+from soundstage.weights.storage import storage_named
 
 NAME = "trained"
+CORE = "core"  # the LoRA's factors or the transformer, among what is trained
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class TuningRun:
     config: TrainConfig
     model: ModelSet = field(init=False)
     data: EncodedDataset = field(init=False)
+    place: TuningPlace = field(init=False)
 
     def __post_init__(self) -> None:
         self.model = find_model(self.config.model)
@@ -86,7 +104,9 @@ class TuningRun:
             optimizer_class(self.config.optimizer.name)  # type: ignore[arg-type]
         if self.config.logs == "tensorboard":
             check_tensorboard()
+        _check_requests(self.config, self.model)
         self.device = torch.device(pick_device(self.config.device))
+        self.place = self._chosen_place()
 
     @property
     def folder(self) -> Path:
@@ -98,20 +118,53 @@ class TuningRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         claim_of(self.config, self.data).make(self.folder)
         parts = self._parts()
-        contexts = CaptionContexts(self.folder / "contexts", parts)
+        yield RunNotice(f"memory: {self.place}")
         yield RunNotice(f"reading {len(self.data.samples)} captions")
-        contexts.prepare(self.data)
+        order, blank = self._samples(parts)
         parts.keep_transformer()
-        trained = _Trained(self.config, self.data, self.model, parts)
-        samples = SampleOrder(self.data, self.config, contexts)
-        with closing(trained.steps(samples, self.device)) as events:
+        trained = TrainedWeights(self.config, self.data, self.model, parts, self.place.again, blank)
+        with closing(trained.steps(order, self.device)) as events:
             yield from events
 
-    def _parts(self) -> ModelParts:
+    def _samples(self, parts: ModelParts) -> tuple[SampleOrder, PromptContext]:
+        """Return the samples of all steps, and the context of an empty prompt."""
+        folder = self.folder / "contexts"
+        contexts = CaptionContexts(folder, parts)
+        contexts.prepare(self.data)
+        prior = None
+        named = self.config.regularisers.prior_data
+        if named is not None:
+            others = open_encoded(named, model_identity(self.model))
+            beside = CaptionContexts(folder, parts)
+            beside.prepare(others)
+            prior = SampleOrder(others, self.config, beside)
+        return SampleOrder(self.data, self.config, contexts, prior), contexts(BLANK)
+
+    def _chosen_place(self) -> TuningPlace:
+        """Return where weights will be, by the memory that is free. Reads headers only."""
+        config, item = self.config, self._dtype().itemsize
+        headers = [read_header(path) for path in self.model.weights_files]
+        stored = find_parts(headers)
+        module, _ = open_part(builder("transformer", stored, model_config(headers)), stored, "transformer")
+        if config.kind == "full":
+            trained = sum(parameter.numel() for parameter in module.parameters())
+        else:
+            shapes = adapted(module, config).values()
+            trained = sum(shape.rank * (shape.num_in + shape.num_out) for shape in shapes)
+        storage = "full" if config.kind == "full" else storage_named(config.weights)
+        held = model_sizes(self.model, item, storage)
+        limit = math.inf if config.memory_gb is None else config.memory_gb * 1e9
+        machine = this_machine(str(self.device)).limited(limit)
+        return choose_place(TuningWork.of(self.data, config, trained), held, machine, config)
+
+    def _dtype(self) -> torch.dtype:
         asked = None if self.config.precision == "auto" else self.config.precision
         found = choose_format(asked_format(asked), self.model.defaults.dtype, kind_of(str(self.device)))
-        dtype = torch.float32 if self.config.kind == "full" else DTYPES[found.name]
-        return ModelParts(self.model, self.device, dtype)
+        return torch.float32 if self.config.kind == "full" else DTYPES[found.name]
+
+    def _parts(self) -> ModelParts:
+        place = self.place
+        return ModelParts(self.model, self.device, self._dtype(), place.residency, place.sizes.storage)
 
 
 def check_mode(config: TrainConfig, data: EncodedDataset) -> None:
@@ -179,43 +232,74 @@ def _check_kind(config: TrainConfig) -> None:
             "kind is 'full', which trains the weights themselves in float32; leave out weights and residency",
             field="kind",
         )
+    wanted = config.regularisers
+    if config.kind == "full" and (wanted.blank or wanted.prior or config.lora.over):
+        raise RequestError(
+            "kind is 'full', and regularisers.blank, regularisers.prior and lora.over need a LoRA, which "
+            "can be taken off; leave them out",
+            field="kind",
+        )
+    if bool(wanted.prior) != (wanted.prior_data is not None):
+        raise RequestError(
+            "regularisers.prior and regularisers.prior_data belong together; give both", field="regularisers"
+        )
 
 
-class _Trained:
+def _check_requests(config: TrainConfig, model: ModelSet) -> None:
+    """Raise RequestError for a validation clip that could not be made."""
+    engine = Engine(model)
+    for number, fields in enumerate(config.validation.requests):
+        try:
+            engine.plan(Request(**{str(name): value for name, value in fields.items()}))
+        except RequestError as error:
+            raise RequestError(f"validation.requests[{number}]: {error}", field="validation") from error
+
+
+class TrainedWeights:
     """The trained weights, on a loaded model, and their files."""
 
-    def __init__(self, config: TrainConfig, data: EncodedDataset, model: ModelSet, parts: ModelParts) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: EncodedDataset,
+        model: ModelSet,
+        parts: ModelParts,
+        again: bool = True,
+        blank: PromptContext | None = None,
+    ) -> None:
+        """again: blocks are computed again for the gradients. blank: the context of an empty prompt."""
         self.config, self.data, self.model, self.parts = config, data, model, parts
+        self.again, self.blank = again, blank
         self.transformer = parts.transformer
+        below = [(read_lora(lora.path), lora.strength) for lora in config.lora.over]
+        if below and config.lora.over_as == "merged":
+            merge_into(self.transformer, below)
+            below = []
         self.adapters = Adapters(self.transformer, dtype=torch.float32)
         torch.manual_seed(config.seed)
         self.factors: Factors | None = None
         if config.kind == "lora":
-            self.factors = Factors(adapted(self.transformer, config)).to(parts.device)
+            self.factors = Factors(adapted(self.transformer, config))
         else:
             self.transformer.requires_grad_(True)
-        self.trainer = Trainer(
-            config.mode,
-            self.module,
-            schedule_of(config),
-            Path(config.output),
-            device=parts.device,
+        self.steady = _steadiness(config, self.transformer)
+        core = self.transformer if self.factors is None else self.factors
+        self.module = nn.ModuleDict(
+            {CORE: core} if self.steady is None else {CORE: core, "steady": self.steady}
         )
+        self.trainer = Trainer(
+            config.mode, self.module, schedule_of(config), Path(config.output), device=parts.device
+        )
+        self.below = {f"below {number}": strength for number, (_, strength) in enumerate(below)}
         if self.factors is not None:
             self.adapters.add(NAME, self.factors.lora(), training=True)
-            for number, lora in enumerate(config.lora.over):
-                self.adapters.add(f"below {number}", read_lora(lora.path))
-            self.put_on()
+            for name, (lora, _) in zip(self.below, below, strict=True):
+                self.adapters.add(name, lora)
+            self.put_on(True)
 
-    @property
-    def module(self) -> nn.Module:
-        """Return the module whose parameters are trained."""
-        return self.transformer if self.factors is None else self.factors
-
-    def put_on(self) -> None:
-        """Put the LoRAs on the model: those below, then the one that is trained."""
-        below = {f"below {n}": lora.strength for n, lora in enumerate(self.config.lora.over)}
-        self.adapters.set({**below, NAME: 1.0})
+    def put_on(self, is_on: bool) -> None:
+        """Put the LoRAs on the model: those below, then the one that is trained, or not this one."""
+        self.adapters.set(self.below | ({NAME: 1.0} if is_on else {}))
 
     def steps(self, samples: SampleOrder, device: torch.device) -> Generator[TuningEvent, None, None]:
         """Make the steps that are left."""
@@ -226,14 +310,16 @@ class _Trained:
         watch = DivergenceWatch(config.stop_above, trainer.notes)
         gradients = GradientSteps(objective, trainer.params)
         batches = _on_device(samples, trainer.step, device)
+        if trainer.step == 0:
+            yield from self.clips(0)
         with closing(trainer.run(batches, gradients)) as events, curves_of(config) as curves:
             for event in events:
                 curves(event)
                 yield event
-                due = event.step % config.save_every == 0 or trainer.complete
-                if due:
+                if event.step % config.save_every == 0 or trainer.complete or self._shows(event.step):
                     trainer.save()
                     yield self.write(event.step)
+                    yield from self.clips(event.step)
                 stopped = watch.see(event.losses["loss"])
                 if stopped is not None:
                     yield RunNotice(stopped)
@@ -244,27 +330,78 @@ class _Trained:
 
     def _objective(self) -> VelocityObjective:
         assert isinstance(self.transformer, Transformer)
-        precise = partial(training_precision, self.parts.device) if self.factors is None else None
-        options = {} if precise is None else {"precision": precise}
-        blocks = None if self.config.checkpointing == "none" else recomputed
-        return VelocityObjective(self.transformer, self.config, run_blocks=blocks, **options)
+        watched = () if self.steady is None else (self.steady.student, self.steady.teacher)
+        streamer = self.parts.manager.streamer("transformer")
+        objective = VelocityObjective(
+            self.transformer,
+            self.config,
+            blocks=BlockRun(again=self.again, streamer=streamer, watched=watched),
+            steady=self.steady,
+            switch=self.put_on,
+            blank=self.blank,
+            notes=self.trainer.notes,
+        )
+        if self.factors is None:
+            objective.precision = partial(training_precision, self.parts.device)
+        return objective
+
+    # --- clips
+
+    def _shows(self, step: int) -> bool:
+        every = self.config.validation.every
+        return bool(every and self.config.validation.requests) and (
+            step % every == 0 or self.trainer.complete
+        )
+
+    def clips(self, step: int) -> Iterator[TuningEvent]:
+        """Make the validation clips of a step by the engine, with the file of that step."""
+        if not self._shows(step):
+            return
+        self.adapters.set({})
+        loras = [] if self.config.lora.over_as == "merged" else list(self.config.lora.over)
+        used = [Lora(lora.path, lora.strength) for lora in loras]
+        if step and self.factors is not None:
+            used.append(Lora(str(self._path(step))))
+        engine = Engine(self.model, parts=self.parts)
+        folder = Path(self.config.output) / CLIPS
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, fields in enumerate(self.config.validation.requests, 1):
+            own = [*used, *fields.get("loras", ())]
+            request = Request(**{**fields, "loras": own})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                clip = engine.generate(request)
+            ending = ".wav" if clip.frames is None else ".mp4"
+            yield FileWritten(clip.save(folder / f"step-{step:06}-{number}{ending}"), step)
+        self.parts.keep_transformer()
+        if self.factors is not None:
+            self.put_on(True)
 
     # --- files
 
     def values(self) -> dict[str, Tensor]:
         """Return the trained values by name: averages where the config asks for them."""
-        if self.config.average:
-            return self.trainer.averaged_weights()
-        return {name: value.detach() for name, value in self.module.state_dict().items()}
+        state = self.trainer.averaged_weights() if self.config.average else self.module.state_dict()
+        start = f"{CORE}."
+        return {
+            name.removeprefix(start): value.detach()
+            for name, value in state.items()
+            if name.startswith(start)
+        }
+
+    def _path(self, step: int) -> Path:
+        name = f"model-{step:06}" if self.factors is None else f"lora-{step:06}.safetensors"
+        return Path(self.config.output) / name
 
     def write(self, step: int) -> FileWritten:
         """Write the file of a step, and remove those of long ago."""
+        path = self._path(step)
         if self.factors is None:
-            path = write_model(self.model, Path(self.config.output) / f"model-{step:06}", self.values())
+            if not path.exists():
+                write_model(self.model, path, self.values())
             return FileWritten(path, step)
-        folder = Path(self.config.output)
-        path = self._writer().write(folder / f"lora-{step:06}.safetensors", self.values(), self.summary(step))
-        for old in sorted(folder.glob("lora-[0-9]*.safetensors"))[: -self.config.keep]:
+        self._writer().write(path, self.values(), self.summary(step))
+        for old in sorted(path.parent.glob("lora-[0-9]*.safetensors"))[: -self.config.keep]:
             old.unlink()
         return FileWritten(path, step)
 
@@ -282,6 +419,27 @@ class _Trained:
     def summary(self, step: int) -> dict[str, Any]:
         """Return what a file tells of the training so far."""
         return {"step": step, "samples_seen": self.trainer.samples, "seconds": round(self.trainer.seconds)}
+
+
+def _steadiness(config: TrainConfig, transformer: Transformer) -> SteadyFrames | None:
+    """Return the term that holds frames to their neighbours, where a config has it and makes a picture."""
+    asked, stream = config.regularisers.crepa, transformer.config.video
+    if asked is None or stream is None or config.video.stream != "made":
+        return None
+    return SteadyFrames(asked, stream.width, len(transformer.transformer_blocks))
+
+
+def merge_into(transformer: nn.Module, loras: Sequence[tuple[LoraFile, float]]) -> None:
+    """Merge LoRAs into the weights of a model in memory."""
+    merge = Merge(loras)
+    for name, module in transformer.named_modules():
+        if isinstance(module, QuantizedLinear):
+            found = merge.into("transformer", f"{name}.weight", module.quantized)
+            if isinstance(found, Quantized):
+                module.weight, module.weight_scale = found.values, found.scale
+        elif isinstance(module, nn.Linear):
+            module.weight.data = merge("transformer", f"{name}.weight", module.weight.data)
+    merge.check()
 
 
 def schedule_of(config: TrainConfig) -> Schedule:

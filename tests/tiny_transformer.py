@@ -91,6 +91,18 @@ def random_lora(
     return LoraFile(layers, source=f"lora {seed}")
 
 
+def random_dora(model: nn.Module, *, seed: int = 0, only: str = "") -> LoraFile:
+    """`random_lora` with magnitudes that are up to a third off the rows' own norms."""
+    lora, layers, found = random_lora(model, seed=seed, only=only), linears(model), {}
+    generator = torch.Generator().manual_seed(seed)
+    for layer, pair in lora.layers.items():
+        norms = layers[layer.key].weight.detach().float().norm(dim=1)
+        found[layer] = replace(
+            pair, magnitude=norms * (0.7 + 0.6 * torch.rand(len(norms), generator=generator))
+        )
+    return replace(lora, layers=found)
+
+
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     error = (found.float() - wanted.float()).norm() / wanted.float().norm()
     return float(error.item())

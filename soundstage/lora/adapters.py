@@ -5,9 +5,9 @@
     adapters.set({"style": 0.8})                                   # between passes or steps, at no cost
     adapters.weigh("style", video=tokens)                          # strength per video token (1, N, 1)
 
-Each adapted layer gives y + strength * scale * tokens * (x down^T) up^T, by a forward hook on the layer:
-modules, keys and weights stay as they are, also where blocks are streamed or weights are 8-bit. A layer
-without an active adapter has no hook, so strength 0 is the model without it, bit for bit.
+Each adapted layer gives y + strength * scale * tokens * (x down^T) up^T (of DoRA see dora.py) by a forward
+hook on the layer: modules, keys and weights stay as they are, also where blocks are streamed or weights are
+8-bit. A layer without an active adapter has no hook, so strength 0 is the model without it, bit for bit.
 
 Source: docs/model/checkpoints.md, "LoRA files"; docs/model/memory.md, "LoRA under low precision".
 """
@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundstage.errors import RequestError, listed
+from soundstage.errors import RequestError, WeightsError, listed
+from soundstage.lora.dora import gain_of, wide_weight
 from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, LowRank, group_of, rows_of
 from soundstage.lora.report import AdapterReport
@@ -34,12 +35,23 @@ from soundstage.weights.quantize import Product, QuantizedLinear
 
 @dataclass
 class _Adapter:
-    """One LoRA on a model: its factors by layer, ready to multiply, and its strength."""
+    """One LoRA on a model: its factors by layer, ready to multiply, and its strength.
+
+    gains: of layers with DoRA, see dora.py; where they are trained, none: each forward finds them anew.
+    """
 
     pairs: dict[Layer, LowRank]
+    gains: dict[Layer, Tensor] = field(default_factory=dict)
     strength: float = 0.0
     groups: dict[Group, float] = field(default_factory=dict)
     tokens: dict[Modality, Tensor] = field(default_factory=dict)
+
+    def on(self, layer: Layer, device: torch.device) -> LowRank:
+        """Return a layer's factors on a device, moved there once."""
+        pair = self.pairs[layer]
+        if pair.down.device != device:
+            pair = self.pairs[layer] = replace(pair, down=pair.down.to(device), up=pair.up.to(device))
+        return pair
 
     def at(self, layer: Layer, strength: float | None = None) -> float:
         strength = self.strength if strength is None else strength
@@ -75,7 +87,10 @@ class Adapters:
         return {name: adapter.strength for name, adapter in self._adapters.items()}
 
     def add(self, name: str, lora: LoraFile, *, training: bool = False) -> AdapterReport:
-        """Add a LoRA at strength 0 and report on it. training: its `up` may be zero, as a new LoRA's is.
+        """Add a LoRA at strength 0 and report on it. DoRA's layers have their weights read once.
+
+        training: its `up` may be zero, as a new LoRA's is; a DoRA's row norms are found at each forward, and
+        no gradient goes through them.
 
         Raises WeightsError if it matches no layer, changes nothing, or does not fit a layer, and
         RequestError for a name that is taken.
@@ -85,7 +100,8 @@ class Adapters:
         targets = self._matched(lora)
         lora.check_values(targets, training)
         pairs = {layer: self._ready(lora.layers[layer], module) for layer, module in targets.items()}
-        self._adapters[name] = _Adapter(pairs)
+        gains = {} if training else self._gains(pairs, targets, lora.source)
+        self._adapters[name] = _Adapter(pairs, gains)
         return AdapterReport.on_model(lora, targets, self._stored)
 
     def active(self, group: Group) -> dict[str, float]:
@@ -172,11 +188,42 @@ class Adapters:
         return module if isinstance(module, nn.Linear | QuantizedLinear) else None
 
     def _ready(self, pair: LowRank, module: nn.Linear | QuantizedLinear) -> LowRank:
-        """Return factors in the dtype they multiply in; the same tensors where nothing is to be changed."""
+        """Return factors in the dtype they multiply in; the same tensors where nothing is to be changed.
+
+        Those in training keep their dtype and are cast at use.
+        """
         place = module.weight if module.bias is None else module.bias
         device = place.device if place.device.type != "meta" else pair.down.device
-        dtype = self.dtype or place.dtype
-        return LowRank(pair.down.to(device, dtype), pair.up.to(device, dtype), pair.scale)
+        dtype = pair.down.dtype if pair.down.requires_grad else self.dtype or place.dtype
+        return replace(pair, down=pair.down.to(device, dtype), up=pair.up.to(device, dtype))
+
+    def _gains(
+        self,
+        pairs: Mapping[Layer, LowRank],
+        targets: Mapping[Layer, nn.Linear | QuantizedLinear],
+        source: str,
+    ) -> dict[Layer, Tensor]:
+        """Return the gains of the layers with DoRA. Raises WeightsError for a weight that is nowhere."""
+        gains = {}
+        for layer, pair in pairs.items():
+            if pair.magnitude is None:
+                continue
+            weight = wide_weight(layer, targets[layer], self._stored)
+            if weight is None:
+                raise WeightsError(
+                    f"{source} is DoRA, and the weight of '{layer.key}' is neither in memory nor on disk; "
+                    "add it while the model has its weights"
+                )
+            gains[layer] = gain_of(weight, pair)
+        return gains
+
+    def _gain(self, adapter: _Adapter, layer: Layer, module: Any) -> Tensor:
+        """Return a DoRA's gain; in training that of the factors as they are now."""
+        if layer in adapter.gains:
+            return adapter.gains[layer]
+        weight = wide_weight(layer, module, self._stored)
+        assert weight is not None
+        return gain_of(weight, adapter.pairs[layer])
 
     def _known(self, name: str) -> _Adapter:
         if name not in self._adapters:
@@ -215,19 +262,21 @@ class Adapters:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             piece = None if owner is None else getattr(owner.forward, "rows", None)
             product: Product = getattr(module, "product", F.linear)  # the layer's own, where it has another
+            own = output
             for name, adapter in self._adapters.items():
                 strength = adapter.at(layer) if layer in adapter.pairs else 0.0
-                if strength != 0:
-                    output = _branch(
-                        name,
-                        adapter,
-                        layer,
-                        inputs[0],
-                        output,
-                        strength=strength,
-                        piece=piece,
-                        product=product,
-                    )
+                if strength == 0:
+                    continue
+                pair = adapter.on(layer, inputs[0].device)
+                down, up = _at_use(pair, inputs[0].dtype)
+                inner = product(inputs[0].to(down.dtype), down)
+                tokens = _tokens(name, adapter, layer, inner, piece)
+                change = product(inner if tokens is None else inner * tokens, up).to(output.dtype)
+                if pair.magnitude is None:
+                    output = torch.add(output, change, alpha=strength * pair.scale)
+                else:
+                    gain = self._gain(adapter, layer, module).to(own.device)
+                    output = output + strength * _dora(pair, gain, module, own, change, tokens)
             return output
 
         return add
@@ -238,26 +287,21 @@ class Adapters:
         return self.modules[layer.part].get_submodule(owner) if is_inside else None
 
 
-def _branch(
-    name: str,
-    adapter: _Adapter,
-    layer: Layer,
-    x: Tensor,
-    output: Tensor,
-    *,
-    strength: float,
-    piece: slice | None,
-    product: Product,
+def _at_use(pair: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the factors to multiply with: those in training, kept wider, in the activations' dtype."""
+    if pair.down.requires_grad or pair.up.requires_grad:
+        return pair.down.to(dtype), pair.up.to(dtype)
+    return pair.down, pair.up
+
+
+def _dora(
+    pair: LowRank, gain: Tensor, module: Any, own: Tensor, change: Tensor, tokens: Tensor | None
 ) -> Tensor:
-    """Return output (..., out) plus strength * scale * tokens * (x down^T) up^T, rounded once."""
-    pair = adapter.pairs[layer]
-    if pair.down.device != x.device:
-        pair = adapter.pairs[layer] = LowRank(pair.down.to(x.device), pair.up.to(x.device), pair.scale)
-    inner = product(x.to(pair.down.dtype), pair.down)
-    tokens = _tokens(name, adapter, layer, inner, piece)
+    """Return what a DoRA adds to a layer's own result (..., out). change: up (down x), with token weights."""
+    alone = own if module.bias is None else own - module.bias
     if tokens is not None:
-        inner = inner * tokens
-    return torch.add(output, product(inner, pair.up).to(output.dtype), alpha=strength * pair.scale)
+        alone = alone * tokens
+    return alone * (gain - 1).to(own.dtype) + change * (gain * pair.scale).to(own.dtype)
 
 
 def _tokens(name: str, adapter: _Adapter, layer: Layer, inner: Tensor, piece: slice | None) -> Tensor | None:

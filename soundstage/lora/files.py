@@ -17,21 +17,29 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
 from soundstage.lora.layers import Layer, LowRank
-from soundstage.lora.metadata import LoraReferences, PairNames, lora_references, metadata_of, read_names
+from soundstage.lora.metadata import (
+    LoraNames,
+    LoraReferences,
+    PairNames,
+    lora_references,
+    metadata_of,
+    read_names,
+)
+from soundstage.lora.spellings import Names, published_prefix
+from soundstage.lora.write import write_pairs
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.published import transformer_header
@@ -39,8 +47,8 @@ from soundstage.model.transformer import Transformer
 from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import read_header
-from soundstage.weights.layouts import PART_PREFIXES, Part, listing
-from soundstage.weights.read import TensorReader
+from soundstage.weights.layouts import Part, listing
+from soundstage.weights.read import TORCH_DTYPES, TensorReader
 
 NAME_PREFIXES = (
     "base_model.model.",
@@ -101,10 +109,11 @@ class LoraFile:
         broken, changes = [], training
         for layer in layers:
             pair = self.layers[layer]
-            largest = [factor.detach().abs().amax().item() for factor in (pair.down, pair.up)]
+            factors = (pair.down, pair.up) if pair.magnitude is None else (pair.magnitude,)
+            largest = [factor.detach().abs().amax().item() for factor in factors]
             if not all(map(math.isfinite, largest)):
                 broken.append(layer.key)
-            changes = changes or (pair.scale != 0 and 0 not in largest)
+            changes = changes or pair.magnitude is not None or (pair.scale != 0 and 0 not in largest)
         if broken:
             raise WeightsError(
                 f"{self.source} holds numbers that are not finite in {listing(broken)}; get a good copy"
@@ -120,58 +129,64 @@ def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
     """Read a LoRA in any published spelling; factors in 8 bits are widened to bfloat16, which holds them.
 
     values: False leaves the factors on the meta device, where names, ranks and scales are enough.
-    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (DoRA, LoKr, ...)
+    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (LoKr, LoHa, ...)
     or of another model, or holds a pair that is incomplete or misshapen; each names the file and the key.
     """
+    with open_lora(path, values=values) as lora:
+        return replace(lora, layers=dict(lora.layers))
+
+
+@contextmanager
+def open_lora(path: str | Path, *, values: bool = True) -> Iterator[LoraFile]:
+    """Yield a LoRA whose pairs are read when they are asked for, each time anew; see `read_lora`."""
     file = read_header(path)
     names = read_names(file)
-    alpha_of = _Alphas(file, names.alphas)
-    layers: dict[Layer, LowRank] = {}
+    alpha_of = _Alphas(file, names)
+    places: dict[Layer, tuple[PairNames, float]] = {}
     unknown: list[str] = []
     spelled: dict[Layer, str] = {}
+    for module, pair in names.pairs.items():
+        layer = find_layer(module)
+        if layer is None:
+            unknown.append(module)
+            continue
+        if layer in spelled:
+            raise WeightsError(
+                f"{file.path} changes {layer.key} twice, as '{spelled[layer]}' and as '{module}'; "
+                "get a file with one spelling"
+            )
+        places[layer] = pair, alpha_of.scale(module, pair)
+        spelled[layer] = module
     with TensorReader() as files:
-        for module, pair in names.pairs.items():
-            layer = find_layer(module)
-            if layer is None:
-                unknown.append(module)
-                continue
-            if layer in spelled:
-                raise WeightsError(
-                    f"{file.path} changes {layer.key} twice, as '{spelled[layer]}' and as '{module}'; "
-                    "get a file with one spelling"
-                )
-            layers[layer] = _low_rank(files if values else None, file, pair, alpha_of.scale(module, pair))
-            spelled[layer] = module
-        companions = {name: files.raw(file.path, name, file.tensors[name]) for name in names.companions}
-    return LoraFile(
-        layers=layers,
-        source=str(file.path),
-        unknown=tuple(sorted(unknown)),
-        companions=companions,
-        metadata=file.metadata,
-        base_version=_base_version(file, layers, unknown),
-        references=lora_references(file),
-    )
+        yield LoraFile(
+            layers=_StoredPairs(file, places, files if values else None),
+            source=str(file.path),
+            unknown=tuple(sorted(unknown)),
+            companions={name: files.raw(file.path, name, file.tensors[name]) for name in names.companions},
+            metadata=file.metadata,
+            base_version=_base_version(file, places, unknown),
+            references=lora_references(file),
+        )
 
 
-def write_lora(path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write a LoRA as the official trainer does: lora_A/lora_B under diffusion_model., no alpha.
+def write_lora(
+    path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.bfloat16, names: Names = "comfyui"
+) -> Path:
+    """Write a LoRA; by default as the official trainer does: lora_A/lora_B under diffusion_model., no alpha.
 
-    scale is folded into `up`, since readers exist that ignore alpha. dtype: the factors' dtype. The metadata
-    tells the references. Written under a temporary name, then renamed.
+    names: see spellings.py. dtype: the factors' dtype. The metadata tells the references. Written under a
+    temporary name, then renamed.
     """
-    path = Path(path)
-    tensors = {}
-    for (part, key), pair in lora.layers.items():
-        prefix = "" if part == "text_projection" else "diffusion_model."
-        name = f"{prefix}{_published_prefix(part)}{key}"
-        tensors[f"{name}.lora_A.weight"] = pair.down.detach().to(dtype, copy=True).contiguous()
-        tensors[f"{name}.lora_B.weight"] = (pair.up.detach().float() * pair.scale).to(dtype).contiguous()
-    metadata = {**lora.metadata, **metadata_of(lora.references), "format": "pt"}
-    unfinished = path.with_name(f"{path.name}.part")
-    save_file({**tensors, **lora.companions}, unfinished, metadata)
-    os.replace(unfinished, path)
-    return path
+    write_pairs(
+        Path(path),
+        lora.layers.items(),
+        lora.layers,
+        names=names,
+        dtype=dtype,
+        metadata={**lora.metadata, **metadata_of(lora.references)},
+        companions=lora.companions,
+    )
+    return Path(path)
 
 
 # --- names ------------------------------------------------------------------------------------------
@@ -214,28 +229,49 @@ def _spellings() -> dict[str, Layer]:
                 continue
             layer = Layer(part, key.replace("blocks.0.", "blocks.#."))
             diffusers = f"{part}." if part.endswith("_connector") else ""
-            for spelled in (_published_prefix(part) + key, diffusers + to_diffusers(part, key)):
+            for spelled in (published_prefix(part) + key, diffusers + to_diffusers(part, key)):
                 assert names.setdefault(_spelling(spelled), layer) == layer, spelled
     return names
-
-
-def _published_prefix(part: Part) -> str:
-    return next((prefix for prefix, owner in PART_PREFIXES.items() if owner == part), "")
 
 
 # --- tensors ----------------------------------------------------------------------------------------
 
 
-def _low_rank(files: TensorReader | None, file: WeightsFile, pair: PairNames, scale: float) -> LowRank:
-    down, up = (_factor(files, file, name) for name in (pair.down, pair.up))
-    return LowRank(down, up, scale)
+class _StoredPairs(Mapping[Layer, LowRank]):
+    """The pairs of an open file, read when they are asked for; without `files` on the meta device."""
+
+    def __init__(
+        self, file: WeightsFile, places: Mapping[Layer, tuple[PairNames, float]], files: TensorReader | None
+    ) -> None:
+        self._file, self._places, self._files = file, places, files
+
+    def __getitem__(self, layer: Layer) -> LowRank:
+        pair, scale = self._places[layer]
+        down, up = (_factor(self._files, self._file, name) for name in (pair.down, pair.up))
+        magnitude = None if pair.magnitude is None else self._magnitude(pair.magnitude)
+        return LowRank(down, up, scale, magnitude)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _magnitude(self, name: str) -> Tensor:
+        entry = self._file.tensors[name]
+        if self._files is None:
+            return torch.empty(entry.num_params, device="meta")
+        return self._files.raw(self._file.path, name, entry).flatten().float()
 
 
 def _factor(files: TensorReader | None, file: WeightsFile, name: str) -> Tensor:
     """Return a matrix, also where it is written as a convolution of one pixel; no values without files."""
     entry = file.tensors[name]
     if files is None:
-        return torch.empty(entry.shape[:2], device="meta")
+        dtype = TORCH_DTYPES[entry.dtype]
+        return torch.empty(
+            entry.shape[:2], dtype=torch.bfloat16 if dtype.itemsize == 1 else dtype, device="meta"
+        )
     stored = files.raw(file.path, name, entry).flatten(1)
     return stored.bfloat16() if stored.dtype.itemsize == 1 else stored
 
@@ -243,14 +279,18 @@ def _factor(files: TensorReader | None, file: WeightsFile, name: str) -> Tensor:
 class _Alphas:
     """The scales of pairs: a pair's own alpha tensor over its rank, else by PEFT's settings, else 1."""
 
-    def __init__(self, file: WeightsFile, names: Mapping[str, str]) -> None:
+    def __init__(self, file: WeightsFile, names: LoraNames) -> None:
         self.path = file.path
         self.settings = _peft_settings(file)
+        if self.settings.get("use_dora") and not any(pair.magnitude for pair in names.pairs.values()):
+            raise WeightsError(
+                f"{file.path} says that it is DoRA (use_dora) and holds no magnitudes; get a complete file"
+            )
         self.patterns = self._patterns()
         with TensorReader() as files:
             self.stored = {
                 module: files.raw(file.path, name, file.tensors[name]).double().item()
-                for module, name in names.items()
+                for module, name in names.alphas.items()
             }
 
     def scale(self, module: str, pair: PairNames) -> float:
@@ -296,10 +336,7 @@ def _peft_settings(file: WeightsFile) -> dict[str, Any]:
         raise WeightsError(f"{file.path} stores settings of PEFT that are not JSON ({error})") from error
     if not isinstance(settings, dict):
         raise WeightsError(f"{file.path} stores settings of PEFT that are not a JSON object; get a good copy")
-    settings = {key.removeprefix("transformer."): value for key, value in settings.items()}
-    if settings.get("use_dora"):
-        raise WeightsError(f"{file.path} holds DoRA (use_dora is set), which is not applied here")
-    return settings
+    return {key.removeprefix("transformer."): value for key, value in settings.items()}
 
 
 # --- the base model ----------------------------------------------------------------------------------

@@ -25,11 +25,15 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class LowRank:
-    """The change of one layer's weight, scale * up @ down, with factors in the file's dtype."""
+    """The change of one layer's weight, scale * up @ down, with factors in the file's dtype.
+
+    With magnitudes it is DoRA: each row of the changed weight is then brought to its magnitude; see dora.py.
+    """
 
     down: Tensor  # (rank, in)
     up: Tensor  # (out, rank)
     scale: float = 1.0
+    magnitude: Tensor | None = None  # (out,)
 
     @property
     def rank(self) -> int:
@@ -41,7 +45,7 @@ class LowRank:
         return self.up.shape[0], self.down.shape[1]
 
     def delta(self, strength: float = 1.0) -> Tensor:
-        """Return the change of the weight, (out, in) float32."""
+        """Return the low-rank change of the weight, (out, in) float32; of DoRA before the magnitudes."""
         return (self.up.float() @ self.down.float()).mul_(self.scale * strength)
 
     def norm(self) -> float:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from soundstage.errors import WeightsError
+from soundstage.lora.dora import change_of
 from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.types import Group
@@ -42,9 +44,11 @@ def merged(
 
 
 def _plus(wide: Tensor, changes: Sequence[tuple[LowRank, float]]) -> Tensor:
+    """Return a weight plus its changes, each as it is on the weight alone: a DoRA's depends on the weight."""
+    alone = wide if all(pair.magnitude is None for pair, _ in changes) else wide.clone()
     for pair, strength in changes:
-        pair = LowRank(pair.down.to(wide.device), pair.up.to(wide.device), pair.scale)
-        wide += pair.delta(strength)
+        here = replace(pair, down=pair.down.to(wide.device), up=pair.up.to(wide.device))
+        wide += change_of(alone, here, strength)
     return wide
 
 

@@ -21,12 +21,12 @@ from soundstage.weights.layouts import listing
 
 PAIR = re.compile(r"^(?P<module>.+?)[._]lora[._](?P<side>A|B|down|up)(\.\w+?)?(\.weight)?$")
 ALPHA = re.compile(r"^(?P<module>.+)\.alpha$")
+MAGNITUDE = re.compile(r"^(?P<module>.+)\.(dora_scale|lora_magnitude_vector)(\.\w+?)?(\.weight)?$")
 IS_DOWN = {"A": True, "down": True, "B": False, "up": False}
 FACTORS = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64")  # dtypes a factor may be stored in
 
 # Other ways to change a weight, by the names of their tensors.
 OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\.(dora_scale|lora_magnitude_vector)\b"), "DoRA"),
     (re.compile(r"\.lokr_"), "LoKr"),
     (re.compile(r"\.hada_"), "LoHa"),
     (re.compile(r"\.oft_|\.oft_blocks"), "OFT"),
@@ -46,11 +46,15 @@ HALF_SIZE = "ref0.5"
 
 @dataclass(frozen=True)
 class PairNames:
-    """Names of the two tensors that change a module; their shapes fit. rank: the inner dimension."""
+    """Names of the two tensors that change a module; their shapes fit. rank: the inner dimension.
+
+    magnitude: name of a DoRA's magnitudes, one for each row of the weight.
+    """
 
     down: str
     up: str
     rank: int
+    magnitude: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,14 @@ def read_names(file: WeightsFile) -> LoraNames:
     """Sort the tensors of a LoRA file into pairs, alphas and companions.
 
     Raises WeightsError, naming the file and the tensor, for a file that is no LoRA, is one of another kind
-    (DoRA, LoKr, ...) or of another model, and for a pair that is incomplete, misshapen or no matrices of
+    (LoKr, LoHa, ...) or of another model, and for a pair that is incomplete, misshapen or no matrices of
     floating-point numbers.
     """
     refusal = lora_refusal(file)
     if refusal is not None:
         raise WeightsError(refusal)
-    sides, alphas, companions = _sorted_out(file)
-    pairs = {module: _pair(file, module, names) for module, names in sides.items()}
+    sides, alphas, magnitudes, companions = _sorted_out(file)
+    pairs = {module: _pair(file, module, names, magnitudes.get(module)) for module, names in sides.items()}
     return LoraNames(pairs, alphas, tuple(companions))
 
 
@@ -101,10 +105,13 @@ def lora_refusal(file: WeightsFile) -> str | None:
     return None
 
 
-def _sorted_out(file: WeightsFile) -> tuple[dict[str, dict[bool, str]], dict[str, str], list[str]]:
-    """Return names of the sides of pairs by module (True: down), alphas by module, and companions."""
+def _sorted_out(
+    file: WeightsFile,
+) -> tuple[dict[str, dict[bool, str]], dict[str, str], dict[str, str], list[str]]:
+    """Return names of the sides of pairs (True: down), alphas and magnitudes by module, and companions."""
     sides: dict[str, dict[bool, str]] = {}
     alphas: dict[str, str] = {}
+    magnitudes: dict[str, str] = {}
     companions, strays = [], []
     for name in file.tensors:
         if match := PAIR.match(name):
@@ -116,28 +123,31 @@ def _sorted_out(file: WeightsFile) -> tuple[dict[str, dict[bool, str]], dict[str
             found[IS_DOWN[match["side"]]] = name
         elif match := ALPHA.match(name):
             alphas[match["module"]] = name
+        elif match := MAGNITUDE.match(name):
+            magnitudes[match["module"]] = name
         elif COMPANIONS.search(name):
             companions.append(name)
         else:
             strays.append(name)
-    _check_rest(file, sides, alphas, strays)
-    return sides, alphas, companions
+    _check_rest(file, sides, {"an alpha": alphas, "magnitudes": magnitudes}, strays)
+    return sides, alphas, magnitudes, companions
 
 
 def _check_rest(
-    file: WeightsFile, sides: Iterable[str], alphas: Mapping[str, str], strays: Iterable[str]
+    file: WeightsFile, sides: Iterable[str], beside: Mapping[str, Mapping[str, str]], strays: Iterable[str]
 ) -> None:
-    """Refuse tensors that belong to no pair."""
+    """Refuse tensors that belong to no pair. beside: what stands beside pairs, by what it is and module."""
     if strays := list(strays):
         raise WeightsError(
             f"{file.path} holds tensors that are not low-rank pairs: {listing(strays)}; "
             "it needs more than a LoRA's changes, get a plain LoRA"
         )
-    if orphans := sorted(set(alphas) - set(sides)):
-        raise WeightsError(
-            f"{file.path} has an alpha but no pair for {listing(orphans)}; get a complete file"
-        )
-    for name in alphas.values():
+    for what, names in beside.items():
+        if orphans := sorted(set(names) - set(sides)):
+            raise WeightsError(
+                f"{file.path} has {what} but no pair for {listing(orphans)}; get a complete file"
+            )
+    for name in beside["an alpha"].values():
         entry = file.tensors[name]
         if entry.num_params != 1:
             raise WeightsError(
@@ -146,13 +156,14 @@ def _check_rest(
             )
 
 
-def _pair(file: WeightsFile, module: str, names: Mapping[bool, str]) -> PairNames:
+def _pair(file: WeightsFile, module: str, names: Mapping[bool, str], magnitude: str | None) -> PairNames:
     if len(names) == 1:
         there, absent = ("lora_A", "lora_B") if True in names else ("lora_B", "lora_A")
         raise WeightsError(f"{file.path}: '{module}' has {there} but no {absent}; get a complete file")
     down, up = (_matrix(file, module, file.tensors[names[is_down]]) for is_down in (True, False))
     if down[0] == up[1] and down[0] > 0:
-        return PairNames(names[True], names[False], down[0])
+        _check_magnitude(file, magnitude, up[0], down[1])
+        return PairNames(names[True], names[False], down[0], magnitude)
     if down[1] == up[0]:
         raise WeightsError(
             f"{file.path}: the pair of '{module}' is stored transposed, {list(down)} and {list(up)} where "
@@ -161,6 +172,24 @@ def _pair(file: WeightsFile, module: str, names: Mapping[bool, str]) -> PairName
     raise WeightsError(
         f"{file.path}: the pair of '{module}' does not fit: {list(down)} needs "
         f"[out, {down[0]}] where {list(up)} is stored; get a good copy"
+    )
+
+
+def _check_magnitude(file: WeightsFile, name: str | None, num_rows: int, num_columns: int) -> None:
+    """Refuse magnitudes that are not one for each row of the weight."""
+    if name is None:
+        return
+    shape, dtype = file.tensors[name].shape, file.tensors[name].dtype
+    if shape in ((num_rows,), (num_rows, 1)) and dtype in FACTORS:
+        return
+    if shape == (1, num_columns):
+        raise WeightsError(
+            f"{file.path} holds DoRA with a magnitude for each column ('{name}', {list(shape)}), which is "
+            "not applied here; get one with a magnitude for each row"
+        )
+    raise WeightsError(
+        f"{file.path}: '{name}' is {dtype} {list(shape)} where the magnitudes of {num_rows} rows are needed; "
+        "get a good copy"
     )
 
 

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from soundstage.lora.dora import change_of, wide_weight
 from soundstage.lora.files import LoraFile
-from soundstage.lora.layers import Layer, group_of
+from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import LoraReferences
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.quantize import QuantizedLinear
-from soundstage.weights.read import TensorReader
 
 Number = TypeVar("Number", int, float)
 
@@ -152,30 +152,25 @@ def _changes(
         if not layers:
             continue
         layers = layers[:: math.ceil(len(layers) / LAYERS_MEASURED)]
-        squares = [_square(layer, targets[layer], stored) for layer in layers]
-        known = [square for square in squares if square is not None]
-        weight = math.sqrt(sum(known)) if len(known) == len(squares) else None
-        change = math.sqrt(sum(lora.layers[layer].norm() ** 2 for layer in layers))
-        changes[group] = None if weight is None else change / max(weight, 1e-30)
+        squares = [
+            _squares(lora.layers[layer], wide_weight(layer, targets[layer], stored)) for layer in layers
+        ]
+        known = [both for both in squares if both is not None]
+        if len(known) < len(squares):
+            changes[group] = None
+            continue
+        change, weight = (math.sqrt(sum(square)) for square in zip(*known, strict=True))
+        changes[group] = change / max(weight, 1e-30)
     return changes
 
 
-def _square(
-    layer: Layer, module: nn.Linear | QuantizedLinear, stored: Mapping[Part, PartTensors]
-) -> float | None:
-    """Return the squared norm of a weight; None for one that is neither in memory nor stored."""
-    if module.weight.is_meta:
-        tensor = stored.get(layer.part, {}).get(f"{layer.key}.weight")
-        if tensor is None:
-            return None
-        with TensorReader() as files:
-            wide = files.value(tensor, torch.float32, torch.device("cpu"))
-    elif isinstance(module, QuantizedLinear):
-        wide = module.quantized.dequantize()
-    else:
-        wide = module.weight.detach()
-    norm: Tensor = torch.linalg.vector_norm(wide, dtype=torch.float32)
-    return norm.item() ** 2
+def _squares(pair: LowRank, weight: Tensor | None) -> tuple[float, float] | None:
+    """Return the squared norms of a change and of its weight; None for a weight that is not known."""
+    if weight is None:
+        return None
+    norm: Tensor = torch.linalg.vector_norm(weight, dtype=torch.float32)
+    change = pair.norm() if pair.magnitude is None else change_of(weight, pair).norm().item()
+    return change**2, norm.item() ** 2
 
 
 def _range(values: Iterable[Number]) -> tuple[Number, Number]:

@@ -66,6 +66,49 @@ def test_an_adapter_of_peft(tmp_path: Path, rslora: bool) -> None:
     assert_differ(velocities(ours), before)
 
 
+def test_a_dora_of_peft_and_its_gradients(tmp_path: Path) -> None:
+    """Magnitudes that are not the rows' norms; the norm takes no gradient, as in PEFT."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS, use_dora=True)
+    theirs = get_peft_model(transformer(), config).eval()
+    randomize(theirs)
+    for name, parameter in theirs.named_parameters():
+        if "magnitude" in name:
+            parameter.data *= torch.linspace(0.8, 1.3, len(parameter))
+    theirs.save_pretrained(str(tmp_path))
+    wanted = velocities(theirs)  # type: ignore[arg-type]
+
+    ours = transformer()
+    before = velocities(ours)
+    lora = read_lora(tmp_path / "adapter_model.safetensors")
+    adapters = Adapters(ours)
+    adapters.add("a", lora)
+    adapters.set({"a": 1.0})
+    assert_near(velocities(ours), wanted, 1e-5)
+    assert_differ(velocities(ours), before)
+    adapters.remove("a")
+
+    for pair in lora.layers.values():
+        assert pair.magnitude is not None
+        for factor in (pair.down, pair.up, pair.magnitude):
+            factor.requires_grad_(True)
+    adapters.add("new", lora, training=True)
+    adapters.set({"new": 1.0})
+    for model in (ours, theirs):
+        video, audio = model(*modalities())
+        (video.square().mean() + audio.square().mean()).backward()
+    named = dict(theirs.named_parameters())
+    for layer, pair in lora.layers.items():
+        own = ((pair.down, "lora_A.default.weight"), (pair.up, "lora_B.default.weight"))
+        for factor, name in (*own, (pair.magnitude, "lora_magnitude_vector.default.weight")):
+            found = named[f"base_model.model.{layer.key}.{name}"].grad
+            assert factor is not None
+            assert factor.grad is not None
+            assert found is not None
+            assert (factor.grad - found).norm() <= 1e-4 * found.norm()
+
+
 @torch.no_grad()
 def run_diffusers(theirs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     video, audio = modalities()

@@ -33,6 +33,7 @@ from tests.tiny_transformer import (
     assert_same,
     linears,
     modalities,
+    random_dora,
     random_lora,
     relative_error,
     transformer,
@@ -333,6 +334,97 @@ def test_adapters_on_8_bit_layers(scheme: Any) -> None:
     wanted = velocities(wide)
     exact = scheme != "int8-dynamic"  # which also rounds activations
     assert_near(velocities(model), wanted, 1e-5 if exact else 0.05)
+
+
+# --- DoRA -------------------------------------------------------------------------------------------
+
+
+def dora_by_hand(strength: float, lora: LoraFile) -> Transformer:
+    """The oracle: W + strength * (magnitude * (W + change) / norm of each row - W), layer by layer."""
+    model = transformer()
+    layers = linears(model)
+    for layer, pair in lora.layers.items():
+        weight = layers[layer.key].weight
+        changed = weight + pair.scale * pair.up @ pair.down
+        assert pair.magnitude is not None
+        target = pair.magnitude[:, None] * changed / changed.norm(dim=1, keepdim=True)
+        weight.data += strength * (target - weight)
+    return model
+
+
+@DTYPES
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_dora_at_a_strength_is_so_much_of_the_way(dtype: torch.dtype, strength: float) -> None:
+    model = transformer(dtype)
+    lora = random_dora(transformer())
+    adapters = Adapters(model)
+    report = adapters.add("a", lora)
+    assert all(change is not None and change > 0.05 for change in report.change.values())
+    adapters.set({"a": strength})
+    found = velocities(model)
+    assert_near(found, velocities(dora_by_hand(strength, lora)), TOLERANCE[dtype])
+    assert_differ(found, velocities(transformer()))
+
+
+def test_dora_beside_a_lora_changes_the_weight_alone_and_merges_so(plain: Transformer) -> None:
+    """Neither sees what the other changed, at run time and when both are merged into weights."""
+    dora, lora = random_dora(plain, only="attn1"), random_lora(plain, seed=1)
+    adapters = Adapters(plain)
+    adapters.add("d", dora)
+    adapters.add("l", lora)
+    adapters.set({"d": 0.6, "l": 0.9})
+    found = velocities(plain)
+    clear(adapters)
+    model = transformer()
+    merge = Merge([(dora, 0.6), (lora, 0.9)])
+    for name, linear in linears(model).items():
+        changed = merge("transformer", f"{name}.weight", linear.weight.data)
+        linear.weight.data = changed
+    assert_near(found, velocities(model), 1e-5)
+
+
+def test_dora_at_token_weight_one_is_the_dora_and_at_zero_nothing(plain: Transformer) -> None:
+    before = velocities(plain)
+    adapters = Adapters(plain)
+    adapters.add("a", random_dora(plain))
+    adapters.set({"a": 1.0})
+    whole = velocities(plain)
+    adapters.weigh("a", video=torch.ones(1, NUM_VIDEO, 1), audio=torch.ones(1, NUM_AUDIO, 1))
+    assert_near(velocities(plain), whole, 1e-6)
+    adapters.weigh("a", video=torch.zeros(1, NUM_VIDEO, 1), audio=torch.zeros(1, NUM_AUDIO, 1))
+    assert_near(velocities(plain), before, 1e-6)
+    clear(adapters)
+
+
+def test_dora_needs_the_weights_it_changes() -> None:
+    with torch.device("meta"):
+        model = Transformer(transformer().config)
+    with pytest.raises(WeightsError, match=r"is DoRA, and the weight of .* is neither in memory nor on disk"):
+        Adapters(model).add("a", random_dora(transformer()))
+
+
+def test_factors_in_training_stay_wide_and_multiply_as_the_activations_do() -> None:
+    model = transformer(torch.bfloat16)
+    lora = random_lora(model, only="attn1.to_q")
+    for pair in lora.layers.values():
+        pair.down.requires_grad_(True)
+        pair.up.requires_grad_(True)
+    adapters = Adapters(model)
+    adapters.add("new", lora, training=True)
+    adapters.set({"new": 1.0})
+    video, _ = model(*modalities())
+    video.float().square().mean().backward()
+    assert all(
+        pair.down.grad is not None and pair.down.grad.dtype == torch.float32 for pair in lora.layers.values()
+    )
+    trained = velocities(model)
+    adapters.remove("new")
+    for pair in lora.layers.values():
+        pair.down.requires_grad_(False)
+        pair.up.requires_grad_(False)
+    adapters.add("same", lora)
+    adapters.set({"same": 1.0})
+    assert_same(velocities(model), trained)
 
 
 # --- merged -----------------------------------------------------------------------------------------

@@ -235,8 +235,15 @@ def test_norm_is_that_of_the_product() -> None:
 # --- refusals ---------------------------------------------------------------------------------------
 
 BROKEN: dict[str, tuple[dict[str, Tensor], str]] = {
-    "dora": (pair(KEY) | {f"{KEY}.dora_scale": UP}, "holds DoRA .*dora_scale"),
-    "peft dora": (pair(KEY) | {f"{KEY}.lora_magnitude_vector.weight": UP}, "holds DoRA"),
+    "dora of columns": (pair(KEY) | {f"{KEY}.dora_scale": torch.ones(1, 5)}, "a magnitude for each column"),
+    "dora of another shape": (
+        pair(KEY) | {f"{KEY}.lora_magnitude_vector.weight": UP},
+        r"F32 \[6, 2\] where the magnitudes of 6 rows",
+    ),
+    "dora alone": (
+        {**pair(KEY), "proj_out.dora_scale": torch.ones(4, 1)},
+        "magnitudes but no pair for proj_out",
+    ),
     "lokr": ({f"{KEY}.lokr_w1": UP}, "holds LoKr"),
     "loha": ({f"{KEY}.hada_w1_a": UP}, "holds LoHa"),
     "diff": (pair(KEY) | {f"{KEY}.diff": UP}, "holds whole weights"),
@@ -357,10 +364,22 @@ def test_damaged_settings_of_peft_are_one_sentence(tmp_path: Path, settings: str
         read_lora(path)
 
 
-def test_dora_is_also_seen_in_pefts_settings(tmp_path: Path) -> None:
+def test_dora_that_lost_its_magnitudes_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", pair(KEY), lora_adapter_metadata='{"use_dora": true}')
-    with pytest.raises(WeightsError, match="DoRA"):
+    with pytest.raises(WeightsError, match="says that it is DoRA"):
         read_lora(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.default.weight"]
+)
+def test_magnitudes_are_read_in_both_spellings(tmp_path: Path, name: str) -> None:
+    magnitude = torch.arange(6.0)
+    stored = magnitude[:, None].contiguous() if name == "dora_scale" else magnitude
+    lora = read_lora(write(tmp_path / "a.safetensors", pair(KEY) | {f"{KEY}.{name}": stored}))
+    found = lora.layers[Layer("transformer", KEY)].magnitude
+    assert found is not None
+    assert torch.equal(found, magnitude)
 
 
 def test_a_lora_of_ltx_2_5_is_refused(tmp_path: Path) -> None:

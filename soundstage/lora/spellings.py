@@ -1,0 +1,78 @@
+"""Write a LoRA's layers as other programs name them.
+
+    names       module                                        pair              scale
+    comfyui     diffusion_model. and the published name       lora_A, lora_B    folded into lora_B
+    kijai       the same                                      lora_down, _up    an alpha beside each pair
+    diffusers   transformer. or connectors. and its own name  lora_A, lora_B    folded into lora_B
+    peft        base_model.model. and the published name      lora_A, lora_B    folded into lora_B
+
+Readers exist that ignore an alpha, the official one among them, so it is folded in where nobody asks for it.
+A DoRA's magnitudes are dora_scale (out, 1) for the first two and lora_magnitude_vector (out,) for the others.
+
+Source: docs/model/checkpoints.md, "LoRA files".
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from soundstage.errors import RequestError, listed
+from soundstage.lora.layers import Layer, LowRank
+from soundstage.weights.diffusers_names import to_diffusers
+from soundstage.weights.layouts import PART_PREFIXES, Part
+
+Names = Literal["comfyui", "kijai", "diffusers", "peft"]
+NAMES: tuple[Names, ...] = get_args(Names)
+
+
+def names_called(word: str) -> Names:
+    """Return the names that a word means. Raises RequestError for an unknown word."""
+    found = next((names for names in NAMES if names == word), None)
+    if found is None:
+        raise RequestError(f"names are '{word}'; give one of {listed(word, NAMES)}", field="names")
+    return found
+
+
+def tensors_of(layer: Layer, pair: LowRank, names: Names, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return the tensors of one layer by the names they have in a file.
+
+    dtype: of the factors, None for the one they have. Magnitudes and alphas are float32.
+    """
+    module = module_name(layer, names)
+    dtype = dtype or pair.down.dtype
+    down, up = pair.down.detach().to(dtype), pair.up.detach()
+    if names == "kijai":
+        tensors = {"lora_down.weight": down, "lora_up.weight": up.to(dtype)}
+        tensors["alpha"] = torch.full((), pair.scale * pair.rank, device=down.device)
+    else:
+        folded = up.to(dtype) if pair.scale == 1 else (up.float() * pair.scale).to(dtype)
+        tensors = {"lora_A.weight": down, "lora_B.weight": folded}
+    if pair.magnitude is not None:
+        magnitude = pair.magnitude.detach().float()
+        if names in ("comfyui", "kijai"):
+            tensors["dora_scale"] = magnitude[:, None]
+        else:
+            tensors["lora_magnitude_vector"] = magnitude
+    return {f"{module}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def module_name(layer: Layer, names: Names) -> str:
+    """Return what a file calls a layer."""
+    part, key = layer
+    if names == "diffusers":
+        own = to_diffusers(part, key)
+        if part == "transformer":
+            return f"transformer.{own}"
+        return f"connectors.{own}" if part == "text_projection" else f"connectors.{part}.{own}"
+    published = f"{published_prefix(part)}{key}"
+    if names == "peft":
+        return f"base_model.model.{published}"
+    return published if part == "text_projection" else f"diffusion_model.{published}"
+
+
+def published_prefix(part: Part) -> str:
+    """Return what stands before a part's own names in a published file; nothing for the transformer."""
+    return next((prefix for prefix, owner in PART_PREFIXES.items() if owner == part), "")

@@ -1,0 +1,52 @@
+"""Write a LoRA's layers to a file one by one, so that no more than one of them is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from soundstage.files import whole_file
+from soundstage.lora.layers import Layer, LowRank
+from soundstage.lora.spellings import Names, tensors_of
+from soundstage.weights.write import TensorWriter, entry_of
+
+
+def write_pairs(
+    path: Path,
+    pairs: Iterable[tuple[Layer, LowRank]],
+    largest: Mapping[Layer, LowRank],
+    *,
+    names: Names = "comfyui",
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+    companions: Mapping[str, Tensor] | None = None,
+    overwrite: bool = True,
+) -> int:
+    """Write layers as they come, and return the file's size. The file gets its name when it is whole.
+
+    largest: the layers there may be, each of the largest rank that it may have; its values are not read.
+    dtype: of the factors, None for the one they have. companions: tensors beside the pairs, written as they
+    are. Raises MediaError for a name that is taken, unless it may be overwritten.
+    """
+    companions = companions or {}
+    room = {name: entry_of(tensor) for name, tensor in companions.items()}
+    for layer, pair in largest.items():
+        tensors = tensors_of(layer, _on_meta(pair), names, dtype)
+        room |= {name: entry_of(tensor) for name, tensor in tensors.items()}
+    with whole_file(path, overwrite=overwrite) as unfinished:
+        with TensorWriter(unfinished, room, {**(metadata or {}), "format": "pt"}) as writer:
+            for name, tensor in companions.items():
+                writer.add(name, tensor)
+            for layer, pair in pairs:
+                for name, tensor in tensors_of(layer, pair, names, dtype).items():
+                    writer.add(name, tensor)
+        return unfinished.stat().st_size
+
+
+def _on_meta(pair: LowRank) -> LowRank:
+    magnitude = None if pair.magnitude is None else pair.magnitude.to("meta")
+    return replace(pair, down=pair.down.to("meta"), up=pair.up.to("meta"), magnitude=magnitude)

@@ -113,9 +113,14 @@ def pull(name: str, to: Path | None, dry_run: bool) -> None:
 
     Example: soundstage models pull ltx-2.3-distilled
     """
+    download(find(name), to, dry_run)
+
+
+def download(entries: Sequence[CatalogFile], to: Path | None, dry_run: bool) -> None:
+    """Download what of some published files is not here, and print where each is."""
     library = Library.open()
     folder = to or models_folder()
-    lacking = _lacking(find(name), library)
+    lacking = _lacking(entries, library)
     with at_work("ask the hub"):
         downloads = pulling.plan_pull(lacking, folder)
     _print_sizes(downloads, folder)
@@ -125,9 +130,9 @@ def pull(name: str, to: Path | None, dry_run: bool) -> None:
     if to is not None and downloads:
         folder.mkdir(parents=True, exist_ok=True)
         library.add([folder])
-    for download in downloads:
-        _pull(download, library)
-        print(download.target)
+    for one in downloads:
+        _pull(one, library)
+        print(one.target)
 
 
 def _lacking(entries: Sequence[CatalogFile], library: Library) -> list[CatalogFile]:

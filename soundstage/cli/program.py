@@ -33,6 +33,8 @@ COMMAND_GROUPS = {
     "examples": "soundstage.cli.examples",
     "import-workflow": "soundstage.cli.workflow",
     "keys": "soundstage.cli.keys",
+    "lora": "soundstage.cli.lora",
+    "loras": "soundstage.cli.loras",
     "mcp": "soundstage.cli.mcp",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",

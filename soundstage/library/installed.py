@@ -168,6 +168,10 @@ class Library:
                 found.setdefault(entry.name, []).append(_found(entry, path, label))
         return {name: sorted(copies, key=lambda copy: not copy.complete) for name, copies in found.items()}
 
+    def files(self) -> list[Path]:
+        """Return all weights files that were added or are in a searched folder."""
+        return [path for _, path in self._candidates() if path.is_file()]
+
     def complete(self, entries: Sequence[CatalogFile]) -> dict[str, Found]:
         """Return a complete copy of each entry that has one, by name.
 

@@ -37,7 +37,7 @@ from soundstage.weights.quantize import Product, QuantizedLinear
 class _Adapter:
     """One LoRA on a model: its factors by layer, ready to multiply, and its strength.
 
-    gains: of layers with DoRA, see dora.py; where they are trained, none: each forward finds them anew.
+    gains: those of DoRA, by layer, see dora.py; where they are trained, none: each forward finds them anew.
     """
 
     pairs: dict[Layer, LowRank]

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from soundstage.errors import WeightsError
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import (
+    PEFT_SETTINGS,
     LoraNames,
     LoraReferences,
     PairNames,
@@ -38,7 +39,7 @@ from soundstage.lora.metadata import (
     metadata_of,
     read_names,
 )
-from soundstage.lora.spellings import Names, published_prefix
+from soundstage.lora.spellings import FileNames, published_prefix
 from soundstage.lora.write import write_pairs
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
@@ -165,12 +166,12 @@ def open_lora(path: str | Path, *, values: bool = True) -> Iterator[LoraFile]:
             companions={name: files.raw(file.path, name, file.tensors[name]) for name in names.companions},
             metadata=file.metadata,
             base_version=_base_version(file, places, unknown),
-            references=lora_references(file),
+            references=lora_references(file, names),
         )
 
 
 def write_lora(
-    path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.bfloat16, names: Names = "comfyui"
+    path: str | Path, lora: LoraFile, *, dtype: torch.dtype = torch.bfloat16, names: FileNames = "comfyui"
 ) -> Path:
     """Write a LoRA; by default as the official trainer does: lora_A/lora_B under diffusion_model., no alpha.
 
@@ -326,7 +327,7 @@ def _peft_settings(file: WeightsFile) -> dict[str, Any]:
 
     diffusers puts the component's name before each setting.
     """
-    text = file.metadata.get("lora_adapter_metadata")
+    text = file.metadata.get(PEFT_SETTINGS)
     beside = file.path.with_name("adapter_config.json")
     try:
         if text is None and file.path.name == "adapter_model.safetensors" and beside.is_file():

@@ -38,6 +38,9 @@ COMPANIONS = re.compile(r"slot_?emb|(^|[._])emb(eddings?)?$", re.IGNORECASE)
 
 DOWNSCALE_NAMES = ("reference_downscale_factor", "reference_spatial_scale_factor")
 TEMPORAL_NAME = "reference_temporal_scale_factor"
+PEFT_SETTINGS = "lora_adapter_metadata"
+TOKEN_ORDER_NAME = "reference_token_order"
+TRIGGER_NAMES = ("trigger_phrase", "trigger_word", "trigger", "modelspec.trigger_phrase")
 HALF_SIZE = "ref0.5"
 
 
@@ -219,6 +222,19 @@ class LoraReferences:
     temporal: int = 1  # one of so many reference frames is kept
     in_context: bool = False  # it was trained with references
     hdr: str | None = None  # the transform of an HDR LoRA, "logc3"
+    slots: tuple[str, ...] = ()  # names of embeddings that mark its references, which are not applied here
+    token_order: str | None = None  # the order of its references' tokens, which is not followed here
+
+    def refusal(self, source: str) -> str | None:
+        """Return why a LoRA's references could not be told apart; None where they can."""
+        marks = [*self.slots, *([f"{TOKEN_ORDER_NAME} {self.token_order}"] if self.token_order else [])]
+        if not marks:
+            return None
+        return (
+            f"{source} marks its references by slot embeddings or an order of tokens ({listing(marks)}), "
+            "which are not applied here, so it would not do what it was trained for; use another adapter, or "
+            f"`soundstage lora strip {source} --slots -o FILE` to do without the marks"
+        )
 
 
 def read_references(path: str | Path) -> LoraReferences:
@@ -227,11 +243,10 @@ def read_references(path: str | Path) -> LoraReferences:
     Raises WeightsError for a file whose header shows that it is no plain LoRA of LTX-2.3, or damaged.
     """
     file = read_header(path)
-    read_names(file)
-    return lora_references(file)
+    return lora_references(file, read_names(file))
 
 
-def lora_references(file: WeightsFile) -> LoraReferences:
+def lora_references(file: WeightsFile, names: LoraNames) -> LoraReferences:
     """Return what a header says of references. Raises WeightsError for a factor not a whole number from 1."""
     downscale = _downscale(file)
     return LoraReferences(
@@ -239,6 +254,8 @@ def lora_references(file: WeightsFile) -> LoraReferences:
         temporal=_factor(file, TEMPORAL_NAME) if TEMPORAL_NAME in file.metadata else 1,
         in_context=downscale is not None or TEMPORAL_NAME in file.metadata,
         hdr=_hdr(file),
+        slots=names.companions,
+        token_order=file.metadata.get(TOKEN_ORDER_NAME),
     )
 
 

@@ -24,22 +24,22 @@ from soundstage.lora.layers import Layer, LowRank
 from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.layouts import PART_PREFIXES, Part
 
-Names = Literal["comfyui", "kijai", "diffusers", "peft"]
-NAMES: tuple[Names, ...] = get_args(Names)
+FileNames = Literal["comfyui", "kijai", "diffusers", "peft"]
+NAMES: tuple[FileNames, ...] = get_args(FileNames)
 
 
-def names_called(word: str) -> Names:
+def names_called(word: str) -> FileNames:
     """Return the names that a word means. Raises RequestError for an unknown word."""
     found = next((names for names in NAMES if names == word), None)
     if found is None:
-        raise RequestError(f"names are '{word}'; give one of {listed(word, NAMES)}", field="names")
+        raise RequestError(f"names is '{word}'; give one of {listed(word, NAMES)}", field="names")
     return found
 
 
-def tensors_of(layer: Layer, pair: LowRank, names: Names, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def tensors_of(layer: Layer, pair: LowRank, names: FileNames, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """Return the tensors of one layer by the names they have in a file.
 
-    dtype: of the factors, None for the one they have. Magnitudes and alphas are float32.
+    dtype: the format of the factors, None for the one they have. Magnitudes and alphas are float32.
     """
     module = module_name(layer, names)
     dtype = dtype or pair.down.dtype
@@ -59,7 +59,7 @@ def tensors_of(layer: Layer, pair: LowRank, names: Names, dtype: torch.dtype | N
     return {f"{module}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def module_name(layer: Layer, names: Names) -> str:
+def module_name(layer: Layer, names: FileNames) -> str:
     """Return what a file calls a layer."""
     part, key = layer
     if names == "diffusers":

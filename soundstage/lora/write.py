@@ -11,7 +11,8 @@ from torch import Tensor
 
 from soundstage.files import whole_file
 from soundstage.lora.layers import Layer, LowRank
-from soundstage.lora.spellings import Names, tensors_of
+from soundstage.lora.metadata import PEFT_SETTINGS
+from soundstage.lora.spellings import FileNames, tensors_of
 from soundstage.weights.write import TensorWriter, entry_of
 
 
@@ -20,7 +21,7 @@ def write_pairs(
     pairs: Iterable[tuple[Layer, LowRank]],
     largest: Mapping[Layer, LowRank],
     *,
-    names: Names = "comfyui",
+    names: FileNames = "comfyui",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
     companions: Mapping[str, Tensor] | None = None,
@@ -29,16 +30,18 @@ def write_pairs(
     """Write layers as they come, and return the file's size. The file gets its name when it is whole.
 
     largest: the layers there may be, each of the largest rank that it may have; its values are not read.
-    dtype: of the factors, None for the one they have. companions: tensors beside the pairs, written as they
-    are. Raises MediaError for a name that is taken, unless it may be overwritten.
+    dtype: the format of the factors, None for the one they have. companions: tensors beside the pairs,
+    written as they are. PEFT's settings are left out of the metadata, since their alpha is in the factors.
+    Raises MediaError for a name that is taken, unless it may be overwritten.
     """
     companions = companions or {}
+    told = {key: value for key, value in (metadata or {}).items() if key != PEFT_SETTINGS}
     room = {name: entry_of(tensor) for name, tensor in companions.items()}
     for layer, pair in largest.items():
         tensors = tensors_of(layer, _on_meta(pair), names, dtype)
         room |= {name: entry_of(tensor) for name, tensor in tensors.items()}
     with whole_file(path, overwrite=overwrite) as unfinished:
-        with TensorWriter(unfinished, room, {**(metadata or {}), "format": "pt"}) as writer:
+        with TensorWriter(unfinished, room, {**told, "format": "pt"}) as writer:
             for name, tensor in companions.items():
                 writer.add(name, tensor)
             for layer, pair in pairs:

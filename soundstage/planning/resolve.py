@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from soundstage.errors import MediaError, RequestError, SoundstageError
+from soundstage.library.adapters import lora_path
+from soundstage.library.installed import Library
 from soundstage.library.model_files import ModelSet
 from soundstage.lora.metadata import LoraReferences, read_references
 from soundstage.media.in_memory import File
@@ -37,6 +40,7 @@ class ResolvedRequest:
         self.recipe = recipe or self._recipe()
         self.infos: dict[str, Info] = {}
         self._probe_inputs()
+        self._find_loras()
         self.loras = self._lora_references()
         self.downscale, self.temporal = self._reference_factors()
         source = request.source
@@ -139,14 +143,30 @@ class ResolvedRequest:
                 "begin earlier",
             )
 
+    def _find_loras(self) -> None:
+        """Put the file of each LoRA that is given by a name in the name's place; the plan keeps the name."""
+        if not self.request.loras:
+            return
+        library, found = Library.open(), []
+        for i, lora in enumerate(self.request.loras):
+            try:
+                found.append(replace(lora, path=str(lora_path(lora.path, library))))
+            except SoundstageError as error:
+                self.problem("loras", f"loras[{i}]: {error}")
+        self.request = self.request.model_copy(update={"loras": tuple(found)})
+
     def _lora_references(self) -> list[LoraReferences]:
         """Return the references of each of the request's LoRAs; nothing for one that cannot be read."""
         found = []
         for i, lora in enumerate(self.request.loras):
             try:
-                found.append(read_references(lora.path))
+                references = read_references(lora.path)
             except SoundstageError as error:
                 self.problem("loras", f"loras[{i}]: {error}")
+                continue
+            if (refusal := references.refusal(lora.path)) is not None:
+                self.problem("loras", f"loras[{i}]: {refusal}")
+            found.append(references)
         return found
 
     def _reference_factors(self) -> tuple[int, int]:

@@ -321,7 +321,7 @@ class Lora:
     """A LoRA of the transformer."""
 
     path: PathText
-    """The .safetensors file of the LoRA."""
+    """The .safetensors file of the LoRA, or a name that `soundstage loras list` or an added folder has."""
     strength: Multiplier = 1.0
     """Strength of the LoRA: 0 is off, 1 is as trained."""
     span: AnySpan | None = None

@@ -9,6 +9,7 @@ A header stands before the data, so room for the longest one is kept, and what i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from soundstage.weights.entry import TensorEntry
-from soundstage.weights.header import header_bytes, laid_out
+from soundstage.weights.header import header_bytes
 from soundstage.weights.read import TORCH_DTYPES
 
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
@@ -30,13 +31,14 @@ def entry_of(tensor: Tensor) -> TensorEntry:
 class TensorWriter:
     """A safetensors file that is being written; it is whole when its block has ended well.
 
-    largest: all tensors there may be, each as large as it may become. num_bytes: of the tensors so far.
+    largest: all tensors there may be, each as large as it may become. num_bytes: size of those so far.
     """
 
     def __init__(self, path: Path, largest: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> None:
         self.num_bytes = 0
         self._metadata = dict(metadata)
-        self._room = len(header_bytes(laid_out(largest), metadata))
+        end = sum(entry.num_bytes for entry in largest.values())  # tensors come in any order
+        self._room = len(header_bytes({n: replace(e, offset=end) for n, e in largest.items()}, metadata))
         self._entries: dict[str, TensorEntry] = {}
         self._file = path.open("wb")
         self._file.seek(self._room)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,11 +11,10 @@ from torch import nn
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import read_lora
 from tests.tiny_transformer import (
-    GRID,
-    NUM_AUDIO,
     assert_differ,
     assert_near,
     diffusers_twin,
+    diffusers_velocities,
     modalities,
     transformer,
     velocities,
@@ -109,28 +107,6 @@ def test_a_dora_of_peft_and_its_gradients(tmp_path: Path) -> None:
             assert (factor.grad - found).norm() <= 1e-4 * found.norm()
 
 
-@torch.no_grad()
-def run_diffusers(theirs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    video, audio = modalities()
-    return theirs(  # type: ignore[no-any-return]
-        hidden_states=video.latents,
-        audio_hidden_states=audio.latents,
-        encoder_hidden_states=video.context,
-        audio_encoder_hidden_states=audio.context,
-        timestep=video.timesteps * 1000,
-        audio_timestep=audio.timesteps * 1000,
-        sigma=video.sigma * 1000,
-        audio_sigma=audio.sigma * 1000,
-        num_frames=GRID[0],
-        height=GRID[1],
-        width=GRID[2],
-        fps=24.0,
-        audio_num_frames=NUM_AUDIO,
-        use_cross_timestep=False,
-        return_dict=False,
-    )
-
-
 def test_an_adapter_of_diffusers(tmp_path: Path) -> None:
     """With diffusers' names of modules, applied at its own strength."""
     from peft import LoraConfig
@@ -142,13 +118,13 @@ def test_an_adapter_of_diffusers(tmp_path: Path) -> None:
     randomize(theirs)
     theirs.save_lora_adapter(tmp_path, adapter_name="a")
     theirs.set_adapters(["a"], [0.7])
-    wanted = run_diffusers(theirs)
+    wanted = diffusers_velocities(theirs)
 
     ours = transformer()
-    assert_near(velocities(ours), run_diffusers(diffusers_twin(transformer())), 1e-4)
+    assert_near(velocities(ours), diffusers_velocities(diffusers_twin(transformer())), 1e-4)
     adapters = Adapters(ours)
     report = adapters.add("a", read_lora(tmp_path / "pytorch_lora_weights.safetensors"))
     assert report.unmatched == ()
     adapters.set({"a": 0.7})
     assert_near(velocities(ours), wanted, 1e-4)
-    assert_differ(velocities(ours), run_diffusers(diffusers_twin(transformer())))
+    assert_differ(velocities(ours), diffusers_velocities(diffusers_twin(transformer())))

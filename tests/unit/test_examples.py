@@ -62,6 +62,9 @@ NOT_RUN = {
     "docs/training.md": "needs encoded data; test_tuning.py trains on some",
     "soundstage train": "needs encoded data; test_tuning.py trains on some",
     "soundstage dataset": "reads a folder of clips; test_dataset.py runs the commands",
+    "soundstage loras pull": "fetches gigabytes from the hub",
+    "soundstage loras show": "reads no file; test_loras.py runs it",
+    "soundstage lora extract": "reads two whole models; test_lora_tools.py runs it",
     "soundstage nano": "trains or measures nano for minutes to hours",
 }
 RUN_AFTER_ALL = ("soundstage nano sample",)

@@ -16,7 +16,7 @@ from soundstage.errors import RequestError, listed
 from soundstage.request.words import lora_fields
 
 if TYPE_CHECKING:
-    from soundstage.lora.effect import Effect
+    from soundstage.lora.effect import LoraEffect
     from soundstage.lora.factoring import LoraMade
 
 NAMES_HELP = "Names of the tensors: comfyui, kijai, diffusers or peft."
@@ -80,7 +80,7 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
     _print_effect(found.effect)
 
 
-def _print_effect(effect: Effect) -> None:
+def _print_effect(effect: LoraEffect) -> None:
     rows = [
         (
             name,
@@ -182,7 +182,7 @@ def extract(
 
     BASE and TUNED are weights files, folders or names of models. Weights are compared one by one.
 
-    Example: soundstage lora extract ltx-2.3-22b-dev.safetensors model.safetensors --rank 32 -o new.safetensors
+    Example: soundstage lora extract ltx-2.3-22b-dev.safetensors model.safetensors --rank 32 -o c.safetensors
     """
     with loading_pytorch():
         from soundstage.lora.extract import extract

@@ -11,7 +11,7 @@ from soundstage.library.catalog import gigabytes
 from soundstage.library.file_identity import MAX_HASHED_BYTES, file_digest
 from soundstage.library.installed import Library
 from soundstage.library.model_files import find_model
-from soundstage.lora.effect import Effect, measure
+from soundstage.lora.effect import LoraEffect, measure
 from soundstage.lora.files import open_lora
 from soundstage.lora.rewrite import ShowShare
 from soundstage.weights.header import read_header
@@ -31,7 +31,7 @@ class LoraInspection:
     published: Recognised | None
     metadata: dict[str, str]
     refusal: str | None  # why a request cannot use it
-    effect: Effect
+    effect: LoraEffect
 
     @property
     def lines(self) -> list[str]:

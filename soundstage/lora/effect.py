@@ -68,7 +68,7 @@ class GroupEffect:
 
 
 @dataclass(frozen=True)
-class Effect:
+class LoraEffect:
     """The changes of a LoRA. unmatched: layers that the model does not have."""
 
     layers: tuple[LayerEffect, ...]
@@ -126,7 +126,7 @@ def measure(
     stored: Mapping[Part, PartTensors] | None = None,
     *,
     on_progress: ShowShare | None = None,
-) -> Effect:
+) -> LoraEffect:
     """Measure every layer of a LoRA. stored: a model's tensors, from `weights.layouts.find_parts`.
 
     Raises WeightsError for a LoRA that matches no layer of the model, or does not fit one.
@@ -158,4 +158,4 @@ def measure(
             f"{lora.source} matches no layer of this model (it is for {listing(unmatched)}); "
             "pass a LoRA of LTX-2.3"
         )
-    return Effect(tuple(found), tuple(sorted(unmatched)))
+    return LoraEffect(tuple(found), tuple(sorted(unmatched)))

@@ -13,7 +13,7 @@ from soundstage.library.installed import Library
 from soundstage.library.model_files import find_model
 from soundstage.lora.effect import LoraEffect, measure
 from soundstage.lora.files import open_lora
-from soundstage.lora.rewrite import ShowShare
+from soundstage.lora.rewrite import OnShare
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 
@@ -67,7 +67,7 @@ class LoraInspection:
 
 
 def inspect_lora(
-    path: Path, model: str | None = None, *, on_progress: ShowShare | None = None
+    path: Path, model: str | None = None, *, on_progress: OnShare | None = None
 ) -> LoraInspection:
     """Look into a LoRA; model: a name or folder, against whose weights the change is measured.
 

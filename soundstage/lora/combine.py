@@ -24,7 +24,7 @@ from soundstage.lora.factoring import LayerFit, LoraMade, RankLimit, fit_of, in_
 from soundstage.lora.files import LoraFile, open_lora
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import TRIGGER_NAMES, LoraReferences, metadata_of
-from soundstage.lora.rewrite import ShowShare, check_known, check_target
+from soundstage.lora.rewrite import OnShare, check_known, check_target
 from soundstage.lora.spellings import FileNames
 from soundstage.lora.write import write_pairs
 from soundstage.types import Group
@@ -55,7 +55,7 @@ def merge(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
     drop_unknown: bool = False,
-    on_progress: ShowShare | None = None,
+    on_progress: OnShare | None = None,
 ) -> LoraMade:
     """Write several LoRAs as one, exactly or, with rank or energy, cut by singular values.
 

@@ -20,7 +20,7 @@ from soundstage.lora.dora import change_of
 from soundstage.lora.factoring import RankLimit, singular_values
 from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, group_of
-from soundstage.lora.rewrite import ShowShare
+from soundstage.lora.rewrite import OnShare
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.read import TensorReader
@@ -125,7 +125,7 @@ def measure(
     lora: LoraFile,
     stored: Mapping[Part, PartTensors] | None = None,
     *,
-    on_progress: ShowShare | None = None,
+    on_progress: OnShare | None = None,
 ) -> LoraEffect:
     """Measure every layer of a LoRA. stored: a model's tensors, from `weights.layouts.find_parts`.
 

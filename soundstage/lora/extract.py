@@ -19,7 +19,7 @@ from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.lora.factoring import LayerFit, LoraMade, RankLimit, factored, in_dtype
 from soundstage.lora.files import find_layer
 from soundstage.lora.layers import Layer, LowRank, group_of
-from soundstage.lora.rewrite import ShowShare, check_target
+from soundstage.lora.rewrite import OnShare, check_target
 from soundstage.lora.spellings import FileNames, published_prefix
 from soundstage.lora.write import write_pairs
 from soundstage.types import GROUPS, Group
@@ -53,7 +53,7 @@ def extract(
     names: FileNames = "comfyui",
     dtype: torch.dtype = torch.bfloat16,
     overwrite: bool = False,
-    on_progress: ShowShare | None = None,
+    on_progress: OnShare | None = None,
 ) -> LoraMade:
     """Write the difference of two models' weights as a LoRA; what it misses is reported layer by layer.
 

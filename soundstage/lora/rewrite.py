@@ -29,7 +29,7 @@ from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import listing
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-ShowShare = Callable[[float], None]  # the share that is done, 0 to 1
+OnShare = Callable[[float], None]  # the share that is done, 0 to 1
 
 
 def convert(
@@ -40,7 +40,7 @@ def convert(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
     drop_unknown: bool = False,
-    on_progress: ShowShare | None = None,
+    on_progress: OnShare | None = None,
 ) -> LoraMade:
     """Write a LoRA in the names that another program reads, see spellings.py.
 
@@ -69,7 +69,7 @@ def strip(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
     drop_unknown: bool = False,
-    on_progress: ShowShare | None = None,
+    on_progress: OnShare | None = None,
 ) -> LoraMade:
     """Write a LoRA without the layers of some groups. slots: leave out its slot embeddings too.
 
@@ -118,7 +118,7 @@ def resize(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
     drop_unknown: bool = False,
-    on_progress: ShowShare | None = None,
+    on_progress: OnShare | None = None,
 ) -> LoraMade:
     """Write a LoRA at a smaller rank, by singular values in float32; what is off is reported.
 
@@ -166,7 +166,7 @@ def _rewritten(
     dtype: torch.dtype | None = None,
     overwrite: bool,
     drop_unknown: bool,
-    on_progress: ShowShare | None,
+    on_progress: OnShare | None,
 ) -> LoraMade:
     """Write what an edit makes of each layer, None for nothing."""
     target, fits = Path(target), list[LayerFit]()

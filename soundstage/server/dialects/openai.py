@@ -147,13 +147,9 @@ def read_edit(
     given: Mapping[str, Any], jobs: Jobs, owner: Owner, request: Request | None
 ) -> tuple[Draft, Any]:
     """Return the draft of an edit, and the id of the video that is edited, if it is one of this server."""
-    draft = Draft(given)
-    draft.prompt()
-    video, parent = _video(draft, jobs, owner, request)
+    draft, video, parent = _following(given, jobs, owner, request)
     strength = draft.number("strength", about="source", least=0.01, most=1)
     draft.request["source"] = {"video": video, "denoise": EDIT_DENOISE if strength is None else strength}
-    draft.whole("seed", "seed")
-    set_model(draft)
     return draft, parent
 
 
@@ -161,16 +157,24 @@ def read_extension(
     given: Mapping[str, Any], jobs: Jobs, owner: Owner, request: Request | None
 ) -> tuple[Draft, Any]:
     """Return the draft of an extension, and the id of the video that it extends."""
-    draft = Draft(given)
-    draft.prompt()
-    video, parent = _video(draft, jobs, owner, request)
+    draft, video, parent = _following(given, jobs, owner, request)
     seconds = draft.number("seconds", about="source", least=0.01, most=86_400)
     if seconds is None:
         raise RequestError("seconds is missing; say how much is added", field="seconds")
     draft.request["source"] = {"video": video, "extend_after_s": seconds}
+    return draft, parent
+
+
+def _following(
+    given: Mapping[str, Any], jobs: Jobs, owner: Owner, request: Request | None
+) -> tuple[Draft, str, str | None]:
+    """Return the draft of a video made from another one, that one, and its id if it is of this server."""
+    draft = Draft(given)
+    draft.prompt()
+    video, parent = _video(draft, jobs, owner, request)
     draft.whole("seed", "seed")
     set_model(draft)
-    return draft, parent
+    return draft, video, parent
 
 
 def _video(draft: Draft, jobs: Jobs, owner: Owner, request: Request | None) -> tuple[str, str | None]:

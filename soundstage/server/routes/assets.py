@@ -155,6 +155,11 @@ def ticket(id: Id, owner: Reader, jobs: JobsOf, settings: SettingsOf) -> Respons
     return as_json(Ticket(url=f"/v1/assets/{id}/content?ticket={word}", expires_at=expires_at))
 
 
+def _worked_out(data: bytes, media_type: str) -> Response:
+    """Return the answer of what was made from a file; a browser may keep it."""
+    return Response(data, media_type=media_type, headers=dict(CACHE))
+
+
 @router.get(
     "/assets/{id}/thumbnail",
     operation_id="get_thumbnail",
@@ -168,7 +173,7 @@ def thumbnail(
 ) -> Response:
     """Return a small picture of a clip, a picture or a sound."""
     data = kept.thumbnail(found.asset, found.path, width)
-    return Response(data, media_type="image/jpeg", headers=dict(CACHE))
+    return _worked_out(data, "image/jpeg")
 
 
 @router.get(
@@ -185,7 +190,7 @@ def strip(
 ) -> Response:
     """Return frames of a clip side by side, at equal distances over its whole length."""
     data = kept.strip(found.asset, found.path, frames, height)
-    return Response(data, media_type="image/jpeg", headers=dict(CACHE))
+    return _worked_out(data, "image/jpeg")
 
 
 @router.get(
@@ -201,7 +206,7 @@ def waveform(
 ) -> Response:
     """Return the lowest and highest sample of equal parts of a sound, by channel, from -1 to 1."""
     data = kept.waveform(found.asset, found.path, peaks)
-    return Response(data, media_type="application/json", headers=dict(CACHE))
+    return _worked_out(data, "application/json")
 
 
 @router.get(

@@ -25,6 +25,7 @@ _HOMES = {
     "Client": "soundstage.client.client",
     "Clip": "soundstage.clip",
     "ConfigError": "soundstage.errors",
+    "Control": "soundstage.request.inputs",
     "Continuous": "soundstage.continuous",
     "DatasetError": "soundstage.errors",
     "Done": "soundstage.rendering.events",
@@ -79,6 +80,7 @@ __all__ = [
     "Clip",
     "ConfigError",
     "Continuous",
+    "Control",
     "DatasetError",
     "Done",
     "Engine",
@@ -162,7 +164,7 @@ if TYPE_CHECKING:
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step
     from soundstage.rendering.handle import Handle
     from soundstage.rendering.progress import Progress
-    from soundstage.request.inputs import Audio, Canvas, Guide, Lora, Reference, Source, Span
+    from soundstage.request.inputs import Audio, Canvas, Control, Guide, Lora, Reference, Source, Span
     from soundstage.request.recipe import Pass, Recipe
     from soundstage.request.request import Request
     from soundstage.request.take import Take

@@ -196,7 +196,7 @@ def _problems(request: Request, plan: Plan) -> list[str]:
     rules = [
         (plan.driven, "a film that goes on makes its own sound; leave out the driving sound"),
         (request.source is not None, "a film that goes on cannot start from a source; leave it out"),
-        (bool(request.references), "a film that goes on cannot see references; leave them out"),
+        (bool(request.followed), "a film that goes on cannot see references; leave them and controls out"),
         (
             len({(p.num_frames, p.fps) for p in plan.passes}) > 1,
             f"recipe '{plan.recipe}' changes the frame rate between its passes; use another",

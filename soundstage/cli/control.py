@@ -64,6 +64,14 @@ def list_(as_json: bool) -> None:
 @click.option("--mask", metavar="PATH", help="Picture or clip that is white where the kind does its work.")
 @click.option("--image", metavar="PATH", help="Picture that the kind shows beside the clip.")
 @click.option("--model", metavar="PATH", help="ONNX model that the kind runs.")
+@click.option("--paths", metavar="PATH", help="JSON or YAML file of points to draw paths through.")
+@click.option(
+    "--frames",
+    "num_frames",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Show a still picture for so many frames. [default: 121 where the kind lasts as long as a film]",
+)
 @click.option(
     "--for-training",
     is_flag=True,
@@ -87,22 +95,23 @@ def prepare(kind: str, file: str, output: str, **values: Any) -> None:
 
     Example: soundstage control prepare canny ball.mp4 --set low=60 --output edges.mkv
     """
+    from soundstage.control.kinds import FILES
     from soundstage.steering import planned_preparation
 
-    files = {name: values[name] for name in ("mask", "image", "model") if values[name] is not None}
+    files = {name: values[name] for name in FILES if values[name] is not None}
     options = {**dict(map(_setting, values["settings"])), **files}
-    written = {name: values[name] for name in ("for_training", "codec", "quality")}
+    written = {name: values[name] for name in ("for_training", "num_frames", "codec", "quality")}
     planned = planned_preparation(kind, file, output, options, **written)
     try:
-        planned.output.check(planned.excerpt.num_frames, overwrite=values["force"])
+        planned.output.check(planned.num_frames, overwrite=values["force"])
     except NameTakenError as error:
         raise NameTakenError(f"{error}, or add --force to replace it") from error
     for notice in () if values["quiet"] else planned.notices:
         print(f"notice: {notice}", file=sys.stderr)
     with at_work(f"write {os.path.basename(output)}", quiet=values["quiet"]) as show:
         path = planned.run(overwrite=values["force"], progress=show)
-    excerpt = planned.excerpt
-    facts = {"size": list(planned.size), "num_frames": excerpt.num_frames, "fps": excerpt.fps}
+    shape = {"size": list(planned.size), "fps": planned.excerpt.fps} if planned.num_frames else {}
+    facts = {"num_frames": planned.num_frames, **shape}
     print(json_text({"path": str(path), "source": file, **facts}) if values["as_json"] else path)
 
 

@@ -10,6 +10,7 @@ from soundstage.cli.options import TABLE, Values
 from soundstage.errors import MediaError, RequestError, listed
 from soundstage.request.words import (
     canvas_fields,
+    control_fields,
     file_fields,
     guide_fields,
     lora_fields,
@@ -37,6 +38,8 @@ def request_fields(values: Values, kept: Values | None = None) -> Values:
     _check_used(given, fields)
     if "seed" in given:
         fields["seed"] = None if given["seed"] == "random" else given["seed"]
+    if "control" in given:
+        fields["controls"] = [control_fields(text, "--control") for text in given["control"]]
     if "lora" in given:
         fields["loras"] = [lora_fields(text, "--lora") for text in given["lora"]]
     if "only" in given:
@@ -91,6 +94,7 @@ def _record(field: str) -> str:
 _FILES = {
     "guides": ("image",),
     "references": ("video", "mask"),
+    "controls": ("file", "mask", "image"),
     "source": ("video", "audio", "mask"),
     "audio": ("file",),
 }

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from soundstage.engine import Engine
     from soundstage.request.request import Request
 
-LISTS = ("guides", "references", "loras")  # a change replaces them; other records are changed part by part
+LISTS = (
+    "guides",
+    "references",
+    "controls",
+    "loras",
+)  # a change replaces them; other records are changed part by part
 # The options that give the files of a field.
 FILE_OPTIONS = {
     "guides": ("image", "last_image"),
     "references": ("reference",),
+    "controls": ("control",),
     "source": ("video", "mask"),
     "audio": ("audio",),
     "loras": ("lora",),

@@ -6,8 +6,9 @@ as the model's conditioning pictures were scaled in training.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -64,6 +65,12 @@ def strided(count: int, step: int) -> list[int]:
     Source: docs/model/conditioning.md, "References".
     """
     return [0, *range(1, count, step)][:count]
+
+
+def chosen(frames: Iterator[NDArray[np.uint8]], numbers: list[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of these rising numbers; no more than needed are taken."""
+    for frame, before in zip(numbers, [-1, *numbers], strict=False):
+        yield next(itertools.islice(frames, frame - before - 1, None))
 
 
 def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Frames while they are prepared: OpenCV where it is needed, grey and other sizes."""
+"""Frames while they are prepared: OpenCV where it is needed, sizes, and files beside the clip."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from soundstage.errors import MissingExtraError
 from soundstage.media.arrays import Pixels
+from soundstage.media.in_memory import File
+from soundstage.media.load import frames_shown
+from soundstage.media.probe import probe
 
 Grey = NDArray[np.uint8]  # (H, W)
 
@@ -51,7 +54,7 @@ def within(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     if not short_side or min(size) <= short_side:
         return size
     share = short_side / min(size)
-    return max(2, round(width * share / 2) * 2), max(2, round(height * share / 2) * 2)
+    return even(width * share), even(height * share)
 
 
 def each(frames: Iterator[Pixels], change: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
@@ -61,3 +64,19 @@ def each(frames: Iterator[Pixels], change: Callable[[Pixels], Pixels]) -> Iterat
         if after is None or frame is not before:
             before, after = frame, change(frame)
         yield after
+
+
+def even(side: float) -> int:
+    """Return the nearest even number of pixels, at least 2."""
+    return max(2, round(side / 2) * 2)
+
+
+def file_frames(file: File, fps: float) -> Iterator[Pixels]:
+    """Yield the frames of a file at a rate, from its start; the last one, or a still, goes on for ever."""
+    info = probe(file)
+    count = 1 if info.num_frames <= 1 else int((info.num_frames - 1) / (info.fps or fps) * fps + 1e-6) + 1
+    frame: Pixels | None = None
+    for frame in frames_shown(file, [i / fps for i in range(count)], fps):
+        yield frame
+    while frame is not None:
+        yield frame

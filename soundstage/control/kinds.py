@@ -10,21 +10,29 @@ give equal frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import Any
 
-from soundstage.control import degrade, edges
+from soundstage.control import camera, degrade, depth, edges, likeness, onnx, painted, paths, pose, regions
+from soundstage.control.frames import opencv
 from soundstage.control.settings import Setting, completed, refused, whole_texts
 from soundstage.errors import listed
-from soundstage.media.arrays import Pixels
+from soundstage.media.arrays import Pixels, Waveform
+from soundstage.media.probe import Info
 
 Prepare = Callable[[Iterator[Pixels], float, Mapping[str, Any]], Iterator[Pixels]]
 FrameSize = tuple[int, int]  # width, height in pixels
-FILES = ("mask", "image", "model")  # beside the clip
+UNENDING = 1_000_000  # frames of a still that is shown as long as a film lasts
+FILES = ("mask", "image", "model", "paths")  # beside the clip
 
 
 def _as_it_is(frames: Iterator[Pixels], fps: float, given: Mapping[str, Any]) -> Iterator[Pixels]:
     return frames
+
+
+def _fits(given: Mapping[str, Any]) -> None:
+    """Take any options."""
 
 
 def _same_size(size: FrameSize, given: Mapping[str, Any]) -> FrameSize:
@@ -38,7 +46,9 @@ class ControlKind:
     about: one sentence. run: takes frames, their rate, and all settings and files. needs, takes: files beside
     the clip that must and may be given, of FILES. downscale: how many times smaller than the result the
     adapters of this kind take it, where they do not say. size: the size of what comes out. made_by: the kind
-    that makes the reference of a training pair from a finished clip; empty where it is this one.
+    that makes the reference of a training pair from a finished clip; empty where it is this one. fits: raises
+    for options that do not go together; is_ready for what is not there to do the work. lasts: whether a still
+    picture is shown as long as the film lasts. sound: makes a sound of the clip's instead of frames.
     """
 
     about: str
@@ -49,15 +59,39 @@ class ControlKind:
     downscale: int = 1
     size: Callable[[FrameSize, Mapping[str, Any]], FrameSize] = _same_size
     made_by: str = ""
+    fits: Callable[[Mapping[str, Any]], None] = _fits
+    is_ready: Callable[[Mapping[str, Any]], None] = _fits
+    lasts: bool = False
+    sound: Callable[[Waveform, int, Mapping[str, Any]], Waveform] | None = None
 
     def prepare(
-        self, frames: Iterator[Pixels], fps: float, options: Mapping[str, Any] | None = None
+        self,
+        frames: Iterator[Pixels],
+        fps: float,
+        options: Mapping[str, Any] | None = None,
+        num_frames: int = 0,
     ) -> Iterator[Pixels]:
         """Yield the reference's frames (H, W, 3). options: settings, and files by the names of FILES.
 
-        Raises RequestError for options that do not fit, MissingExtraError for a package that is missing.
+        num_frames: how many are to come, 0 where that is not known. Raises RequestError for options that do
+        not fit, MissingExtraError for a package that is missing.
         """
-        return self.run(iter(frames), fps, self.checked(options or {}))
+        given = self.checked(options or {})
+        self.is_ready(given)
+        return self.run(iter(frames), fps, given | {"num_frames": num_frames})
+
+    def check_ready(self, options: Mapping[str, Any]) -> None:
+        """Raise for a package, a model or a file of paths that is missing or cannot be used."""
+        if self.run is not _as_it_is:
+            opencv()
+        self.is_ready(self.checked(options))
+
+    def made_info(self, info: Info, options: Mapping[str, Any]) -> Info:
+        """Return what the reference of a clip holds."""
+        width, height = self.size((info.width, info.height), self.checked(options))
+        if self.lasts and info.num_frames == 1:
+            info = replace(info, num_frames=UNENDING)
+        return replace(info, width=width, height=height)
 
     def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings and files of the kind. Raises RequestError for what does not fit."""
@@ -70,7 +104,9 @@ class ControlKind:
         if missing:
             raise refused(f"control '{name}' needs {whole_texts(missing)}; give {missing[0]}=PATH")
         settings = {key: value for key, value in options.items() if key not in FILES}
-        return completed(name, self.settings, settings) | files
+        found = completed(name, self.settings, settings) | files
+        self.fits(found)
+        return found
 
 
 KINDS: dict[str, ControlKind] = {
@@ -80,6 +116,91 @@ KINDS: dict[str, ControlKind] = {
         edges.CANNY,
         downscale=2,
         size=edges.detection_size,
+    ),
+    "depth": ControlKind(
+        "Depth in grey, near is white, by an ONNX model, for union control.",
+        depth.depth,
+        depth.DEPTH,
+        takes=("model",),
+        downscale=2,
+        is_ready=lambda given: onnx.check_model("depth", "depth-classical", given["model"]),
+    ),
+    "depth-classical": ControlKind(
+        "A guess at depth from height, focus and motion, where there is no model.",
+        depth.depth_classical,
+        downscale=2,
+    ),
+    "pose": ControlKind(
+        "Sticks of a person by an ONNX model of key points, for union control.",
+        pose.pose,
+        pose.POSE,
+        takes=("model",),
+        downscale=2,
+        is_ready=lambda given: onnx.check_model("pose", "pose-classical", given["model"]),
+    ),
+    "pose-classical": ControlKind(
+        "The silhouette of what moves and its middle, where there is no model.",
+        pose.pose_classical,
+        downscale=2,
+    ),
+    "tracks": ControlKind(
+        "Trails of paths that are drawn through points, or of points tracked in the clip.",
+        paths.tracks,
+        paths.TRACKS,
+        takes=("paths",),
+        downscale=2,
+        fits=paths.check_points,
+        is_ready=paths.check_file,
+        lasts=True,
+    ),
+    "inpaint": ControlKind(
+        "The clip with a region painted over in whole cells, to be filled.",
+        painted.inpaint,
+        painted.INPAINT,
+        takes=("mask",),
+        fits=regions.check_region,
+    ),
+    "official-inpaint": ControlKind(
+        "The clip with a region in the green of the official adapter, to be filled.",
+        painted.inpaint,
+        painted.GREEN_INPAINT,
+        takes=("mask",),
+        fits=regions.check_region,
+    ),
+    "masked-reference": ControlKind(
+        "A painted clip beside a green panel with the object that is to fill it.",
+        painted.masked_reference,
+        painted.MASKED_REFERENCE,
+        takes=("mask", "image"),
+        size=painted.panel_size,
+        fits=regions.check_region,
+    ),
+    "outpaint": ControlKind(
+        "The clip on a larger canvas of one colour, to be filled.",
+        painted.outpaint,
+        painted.OUTPAINT,
+        size=painted.canvas_size,
+        fits=painted.check_canvas,
+    ),
+    "edit": ControlKind("The clip itself, to be edited by the prompt; the LoRA at 1.1 to 1.4."),
+    "cameraman": ControlKind("The clip itself, whose camera move is to be made again."),
+    "camera-motion": ControlKind(
+        "A pattern that moves as the clip's camera does, and shows nothing else of it.",
+        camera.camera_motion,
+        camera.CAMERA,
+    ),
+    "sheet": ControlKind("A picture of characters and things, shown all the time.", lasts=True),
+    "face": ControlKind(
+        "The square around a face, of each frame or all the time.",
+        likeness.face,
+        likeness.FACE,
+        takes=("model",),
+        size=likeness.face_size,
+        is_ready=likeness.check_face,
+        lasts=True,
+    ),
+    "voice": ControlKind(
+        "The loudest seconds of a sound, as a voice sample.", settings=likeness.VOICE, sound=likeness.voice
     ),
     "clip": ControlKind("The clip itself, for adapters that take it as it is."),
     "anime-to-real": ControlKind("The animation itself, to be made real.", made_by="cartoon"),
@@ -107,6 +228,17 @@ KINDS: dict[str, ControlKind] = {
     "night": ControlKind("Dark and blue: results of day-to-night.", degrade.night, degrade.NIGHT),
     "colourless": ControlKind("In shades of grey: pairs of colourise.", degrade.colourless),
     "soften": ControlKind("Without fine detail: pairs of detail.", degrade.soften, degrade.SOFTEN),
+    "gamma": ControlKind(
+        "Each value raised to a power: undoes outpaint's gamma.", painted.gamma, painted.GAMMA
+    ),
+    "blend": ControlKind(
+        "The clip within a region and image, another clip, outside: a result put into its source.",
+        painted.blend,
+        painted.BLEND,
+        needs=("image",),
+        takes=("mask",),
+        fits=regions.check_region,
+    ),
 }
 
 
@@ -126,3 +258,18 @@ def training_kind(name: str) -> ControlKind:
     """Return the kind that makes the reference of a training pair for a kind."""
     kind = kind_named(name)
     return KINDS[kind.made_by] if kind.made_by else kind
+
+
+def prepared_by(name: str) -> str:
+    """Return the packages that make a kind, with their versions: another may give other pixels."""
+    if kind_named(name).run is _as_it_is:
+        return ""
+    model = ["onnxruntime"] if "model" in kind_named(name).takes else []
+    return " ".join(f"{package} {_version(package)}" for package in ["opencv-python-headless", *model])
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # OpenCV under another of its names
+        return str(getattr(opencv(), "__version__", "")) if package.startswith("opencv") else ""

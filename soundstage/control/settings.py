@@ -9,7 +9,7 @@ from typing import Any
 
 from soundstage.errors import RequestError, listed, shown
 
-Value = float | int | str | bool
+Value = float | int | str
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "magenta": (255, 0, 255),
     "white": (255, 255, 255),
@@ -38,24 +38,15 @@ class Setting:
 
     def checked(self, name: str, value: Any) -> Value:
         """Return a value, or the text for it, in the setting's own type. Raises RequestError."""
-        if isinstance(self.default, bool):
-            return self._flag(name, value)
         if isinstance(self.default, str):
             return self._text(name, value)
         return self._number(name, value)
-
-    def _flag(self, name: str, value: Any) -> bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        found = words.get(str(value).lower())
-        if found is None:
-            raise refused(f"{name} is {shown(value)}; give true or false")
-        return found
 
     def _text(self, name: str, value: Any) -> str:
         text = str(value).strip()
         if self.choices and text not in self.choices:
             raise refused(f"{name} is {shown(value)}; give one of {listed(text, self.choices)}")
-        if self.colour:
+        if self.colour and (text or self.default):
             colour(text, name)
         if self.numbers and text:
             found = numbers(text, name)

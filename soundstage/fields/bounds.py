@@ -20,8 +20,8 @@ MAX_NUMBER = 2**63
 FLAGS = frozenset({"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled"})
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(
-    {"image", "video", "audio", "mask", "file", "path", "folder", "recipe"}
-    | {"guides", "references", "source", "loras", "data", "output", "model", "prior_data"}
+    {"image", "video", "audio", "mask", "file", "path", "folder", "recipe", "model", "paths"}
+    | {"guides", "references", "controls", "source", "loras", "data", "output", "prior_data"}
 )
 
 

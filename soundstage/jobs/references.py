@@ -19,7 +19,12 @@ from soundstage.request.request import Request
 
 ASSET, LORA, FILE = "asset:", "lora:", "file:"
 REMOTE = ("https:", "http:", "data:")
-LISTS = {"guides": ("image",), "references": ("video", "mask"), "loras": ("path",)}
+LISTS = {
+    "guides": ("image",),
+    "references": ("video", "mask"),
+    "controls": ("file", "mask", "image"),
+    "loras": ("path",),
+}
 RECORDS = {"source": ("video", "audio", "mask"), "audio": ("file",)}
 RIGHT = 'give "asset:ID" of an uploaded file, an https address, or a data: URI'
 RIGHT_LORA = 'give "lora:NAME" of a registered LoRA, or "asset:ID" of an uploaded one'
@@ -77,6 +82,14 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestError(
             f"recipe is {shown(request.recipe)}; give the name of one, a server takes no file", field="recipe"
         )
+    for i, control in enumerate(request.controls):
+        own = next((name for name in ("model", "paths") if getattr(control, name) is not None), None)
+        if own is not None:
+            raise RequestError(
+                f"controls[{i}].{own} is a file of one's own machine; a server takes none: prepare the "
+                "reference with `soundstage control prepare` and give it by references",
+                field="controls",
+            )
     plain = Request(prompt=request.prompt).to_dict()
     found = request.to_dict()
     return {key: value for key, value in found.items() if key == "prompt" or value != plain[key]}

@@ -66,10 +66,9 @@ def _ignored(resolved: ResolvedRequest, first: Pass) -> list[tuple[str, bool, st
             fixed,
             f"recipe '{recipe}' has a fixed list of noise levels; leave schedule out or give sigmas",
         ),
-        (
-            "references",
-            not any(p.references for p in resolved.recipe.passes),
-            f"no pass of '{recipe}' sees any",
+        *(
+            (name, not any(p.references for p in resolved.recipe.passes), f"no pass of '{recipe}' sees any")
+            for name in ("references", "controls")
         ),
     ]
     rules += [
@@ -78,6 +77,7 @@ def _ignored(resolved: ResolvedRequest, first: Pass) -> list[tuple[str, bool, st
             "size",
             "guides",
             "references",
+            "controls",
             "video_guidance",
             "video_negative_prompt",
             "video_scales",
@@ -103,7 +103,7 @@ def check_needs(resolved: ResolvedRequest) -> None:
     request, follows = resolved.request, resolved.defaults.follows
     voice = request.audio is not None and request.audio.mode == "identity"
     if any(pass_.identity == "soundtrack" for pass_ in resolved.recipe.passes):
-        if not (request.references and voice):
+        if not (request.followed and voice):
             resolved.problem(
                 "recipe",
                 f"recipe '{resolved.recipe.name}' gives a speaker new words; give references, the clip of "
@@ -115,16 +115,16 @@ def check_needs(resolved: ResolvedRequest) -> None:
                 "the speaker is hardly followed, so give one by loras"
             )
         return
-    if request.references and "references" not in follows and not any(f.in_context for f in resolved.loras):
+    if request.followed and "references" not in follows and not any(f.in_context for f in resolved.loras):
+        name = "references" if request.references else "controls"
         resolved.notice(
-            "references are given without an in-context LoRA, so they may have little effect; give "
-            "one by loras"
+            f"{name} are given without an in-context LoRA, so they may have little effect; give one by loras"
         )
     if voice and "voices" not in follows and not request.loras:
         resolved.notice(
             "a voice is given without an identity LoRA, so it may have little effect; give one by loras"
         )
-    if any(f.in_context for f in resolved.loras) and not request.references:
+    if any(f.in_context for f in resolved.loras) and not request.followed:
         resolved.notice(
             "a LoRA is given that was trained to follow a reference clip, and no clip to follow is; "
             "give references"
@@ -212,7 +212,7 @@ def check_use(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> None:
                 f"loras has {lora.path} with different groups in spans of one pass; give it the same groups "
                 "in all of them",
             )
-    for name in ("guides", "references"):
+    for name in ("guides", "references", "controls"):
         if getattr(request, name) and all("video" in p.frozen for p in passes):
             told = f"{name} is given, but the picture is kept as it is; leave it out"
             resolved.problem(name, told, unused=True)
@@ -281,7 +281,7 @@ def check_readable(resolved: ResolvedRequest, passes: tuple[PassPlan, ...]) -> N
 def _check_condition(resolved: ResolvedRequest, condition: Condition, pass_: PassPlan) -> None:
     i = condition.index
     if condition.kind == "reference":
-        where, file = f"references[{i}].video", resolved.request.references[i].video
+        where, file = resolved.request.followed[i][0], resolved.request.followed[i][1].video
     else:
         where, file = f"guides[{i}].image", resolved.request.guides[i].image
     limit = (condition.num_frames - 1) * condition.temporal + 1

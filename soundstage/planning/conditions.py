@@ -16,7 +16,7 @@ from soundstage.planning.grid import audio_edges, frames_at, latents_in, video_e
 from soundstage.planning.plan import Condition, KeptPart, PassPlan, SourceUse
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.sizes import side_step
-from soundstage.request.inputs import Guide, Reference, Source
+from soundstage.request.inputs import Control, Guide, Reference, Source
 from soundstage.request.recipe import Pass
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE, VideoShape
 
@@ -51,6 +51,11 @@ def tell_changes(resolved: ResolvedRequest, pass_: PassPlan, shown: int) -> None
         resolved.notice(f"{' and '.join(told)} are made or faded over; everything else stays as it is")
 
 
+def followed_name(one: Reference | Control) -> str:
+    """Return what a plan calls a reference."""
+    return f"{one.kind} of {one.video}" if isinstance(one, Control) else str(one.video)
+
+
 def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the same stretches of time in order, those that overlap or touch as one."""
     merged: list[tuple[float, float]] = []
@@ -74,7 +79,8 @@ class ConditioningPlan:
     def conditions(self, pass_: Pass, shape: VideoShape, fps: float) -> tuple[Condition, ...]:
         made = [self._guide(i, guide, pass_, shape, fps) for i, guide in enumerate(self.request.guides)]
         if pass_.references:
-            made += [self._reference(i, r, shape, fps) for i, r in enumerate(self.request.references)]
+            followed = enumerate(self.request.followed)
+            made += [self._reference(i, where, one, shape, fps) for i, (where, one) in followed]
         return tuple(condition for condition in made if condition is not None)
 
     def _guide(self, i: int, guide: Guide, pass_: Pass, shape: VideoShape, fps: float) -> Condition | None:
@@ -144,18 +150,21 @@ class ConditioningPlan:
             return None
         return frame
 
-    def _reference(self, i: int, reference: Reference, shape: VideoShape, fps: float) -> Condition | None:
-        info = self.infos.get(f"references[{i}].video")
+    def _reference(
+        self, i: int, where: str, reference: Reference | Control, shape: VideoShape, fps: float
+    ) -> Condition | None:
+        info = self.infos.get(where)
         if info is None:
             return None
-        downscale = reference.downscale or self.resolved.downscale
+        downscale = self.resolved.downscale_of(reference)
         temporal = reference.temporal or self.resolved.temporal
         width, height = shape.width // downscale, shape.height // downscale
         if width % SPACE_SCALE or height % SPACE_SCALE:
             self.resolved.problem(
-                "references",
-                f"references[{i}]: 1/{downscale} of {shape.width}x{shape.height} has no whole latent cells; "
-                f"give sides that are multiples of {SPACE_SCALE * downscale} in every pass that sees it",
+                where.partition("[")[0],
+                f"{where.rpartition('.')[0]}: 1/{downscale} of {shape.width}x{shape.height} has no whole "
+                f"latent cells; give sides that are multiples of {SPACE_SCALE * downscale} in every pass "
+                "that sees it",
             )
             return None
         covered = min(frames_at(info, fps, self.resolved.made_fps), shape.num_frames)
@@ -164,7 +173,7 @@ class ConditioningPlan:
         return Condition(
             kind="reference",
             index=i,
-            name=str(reference.video),
+            name=followed_name(reference),
             frame=0,
             num_frames=(latents - 1) * TIME_SCALE + 1,
             num_latents=latents,

@@ -99,6 +99,7 @@ def window_request(
         take=None,
         source=None,
         references=(),
+        controls=(),
         duration_s=None,
         num_frames=window.num_frames,
         fps=window.fps,
@@ -131,6 +132,7 @@ def _problems(request: Request, recipe: Recipe, length_s: float, sound_s: float)
             f"{told}, and {SOUND_TOLD} only {sound_s:.4g} s; give a longer sound or no length",
         ),
         (bool(request.references), "references", f"{told}, which cannot see references; make it shorter"),
+        (bool(request.controls), "controls", f"{told}, which cannot see controls; make it shorter"),
         (
             any(pass_.time != 1 for pass_ in recipe.passes),
             "recipe",

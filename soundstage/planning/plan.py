@@ -45,7 +45,7 @@ class Snap:
 class Condition:
     """A guide or reference as one pass uses it.
 
-    index: its place in request.guides or request.references. frame: the pixel frame of the pass where it
+    index: its place in request.guides or request.followed. frame: the pixel frame of the pass where it
     begins, negative before the clip. num_frames: pixel frames that are encoded, from `num_latents`. doubled:
     its first frame is encoded twice and the first latent dropped, so that every latent covers 8 frames.
     tokens: those added beside the clip; 0 in place. downscale, temporal: the factors of a reference.

@@ -265,7 +265,7 @@ class _PassPlanner:
 
     def _in_context(self, path: str) -> bool:
         try:
-            return bool(self.request.references) and read_references(path).in_context
+            return bool(self.request.followed) and read_references(path).in_context
         except SoundstageError:
             return False  # reported already
 

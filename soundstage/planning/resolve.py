@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from soundstage.control.kinds import kind_named
 from soundstage.errors import MediaError, RequestError, SoundstageError
 from soundstage.library.adapters import lora_path
 from soundstage.library.installed import Library
@@ -16,7 +17,7 @@ from soundstage.planning.grid import frames_at, frames_over
 from soundstage.planning.plan import PassPlan, Snap
 from soundstage.prompts.timeline import Segment, Timeline, has_plain_bars, parse_timeline
 from soundstage.request.defaults import Defaults
-from soundstage.request.inputs import Source
+from soundstage.request.inputs import Control, Reference, Source
 from soundstage.request.recipe import Recipe
 from soundstage.request.recipes import recipe_named
 from soundstage.request.request import Request
@@ -93,7 +94,10 @@ class ResolvedRequest:
         request = self.request
         wanted: list[tuple[str, File | None, str]] = []
         wanted += [(f"guides[{i}].image", g.image, "picture") for i, g in enumerate(request.guides)]
-        wanted += [(f"references[{i}].video", r.video, "picture") for i, r in enumerate(request.references)]
+        wanted += [(where, one.video, "picture") for where, one in request.followed]
+        for i, control in enumerate(request.controls):
+            wanted += [(f"controls[{i}].mask", control.mask, "picture")]
+            wanted += [(f"controls[{i}].image", control.image, "picture")]
         wanted += [(f"references[{i}].mask", r.mask, "picture") for i, r in enumerate(request.references)]
         if request.source is not None:
             wanted += [("source.video", request.source.video, "picture")]
@@ -116,8 +120,20 @@ class ResolvedRequest:
             self.infos[where] = info
             for notice in info.notices if kind == "picture" else ():
                 self.notice(f"{file}: {notice}")
+        for i, control in enumerate(request.controls):
+            self._prepare_control(f"controls[{i}].file", control)
         self._check_starts()
         self._check_whole()
+
+    def _prepare_control(self, where: str, control: Control) -> None:
+        """Put what a control makes of its clip in the place of what the clip is."""
+        kind, info = kind_named(control.kind), self.infos.get(where)
+        try:
+            kind.check_ready(control.options)
+            if info is not None:
+                self.infos[where] = kind.made_info(info, control.options)
+        except SoundstageError as error:
+            self.problem("controls", f"{where.rpartition('.')[0]}: {error}", error)
 
     def _check_whole(self) -> None:
         """Refuse a file that was cut off where all of it would be taken."""
@@ -183,6 +199,14 @@ class ResolvedRequest:
                     f"{', '.join(str(v) for v in sorted(values - {1}))}); use those of one factor",
                 )
         return max(found["downscale"]), max(found["temporal"])
+
+    def downscale_of(self, one: Reference | Control) -> int:
+        """Return how many times smaller than the film a reference is encoded."""
+        if one.downscale is not None:
+            return one.downscale
+        if isinstance(one, Reference) or any(lora.in_context for lora in self.loras):
+            return self.downscale
+        return kind_named(one.kind).downscale
 
     # --- rate and time --------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ def side_step(resolved: ResolvedRequest) -> int:
     for pass_ in resolved.recipe.passes:
         own = enlargement(pass_.upsample, "space") if pass_.start == "source" else 1
         ratio = pass_.space / own
-        scales = [r.downscale or resolved.downscale for r in resolved.request.references if pass_.references]
+        scales = [resolved.downscale_of(one) for _, one in resolved.request.followed if pass_.references]
         steps.append(math.ceil(SPACE_SCALE * ratio.denominator) * max([1, *scales]))
     return math.lcm(*steps)
 
@@ -105,7 +105,7 @@ def tell_cuts(resolved: ResolvedRequest, pass_: PassPlan, size: FilmSize) -> Non
     """Add a notice for every input that is cut to the shape of the film. pass_: the last."""
     width, height = pass_.width, pass_.height
     crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(resolved.request.guides)]
-    crops += [(f"references[{i}].video", clip.crop) for i, clip in enumerate(resolved.request.references)]
+    crops += [(where, clip.crop) for where, clip in resolved.request.followed]
     for where, crop in crops if resolved.has_video else ():
         if crop == "center":
             _tell_cut(resolved, where, (width, height))
@@ -129,7 +129,7 @@ def _leading_input(resolved: ResolvedRequest) -> tuple[str, Size] | None:
     """Return the first picture or clip that the film follows, and its size."""
     request = resolved.request
     names = [f"guides[{i}].image" for i in range(len(request.guides))]
-    names += [f"references[{i}].video" for i in range(len(request.references))]
+    names += [where for where, _ in request.followed]
     for name in names if resolved.has_video else ():
         info = resolved.infos.get(name)
         if info is not None and info.width and info.height:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soundstage.conditioning.masks import attention_cells, cells_touched
-from soundstage.conditioning.pixels import drawn_out, fit, fit_mask, strided, to_uint8
+from soundstage.conditioning.pixels import chosen, drawn_out, fit, fit_mask, strided, to_uint8
+from soundstage.control.kinds import FILES, kind_named, prepared_by
 from soundstage.errors import MediaError
 from soundstage.library.file_identity import file_identity
 from soundstage.media.arrays import fit_audio
@@ -31,6 +32,7 @@ from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import checked
 from soundstage.rendering.parts import Encoder, ModelParts
+from soundstage.request.inputs import Control
 from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE, enlargement
 
 SPARE_S = 0.1  # of sound beyond the latents wanted, at least one mel window
@@ -68,15 +70,17 @@ class EncodedInputs:
         """Return the latents of a guide or reference."""
         request = self.plan.request
         if condition.kind == "reference":
-            reference = request.references[condition.index]
-            return self._clip(reference.video, condition, pass_.fps, reference.crop, crf=0)
+            one = request.followed[condition.index][1]
+            control = one if isinstance(one, Control) else None
+            return self._clip(one.video, condition, pass_.fps, one.crop, crf=0, control=control)
         guide = request.guides[condition.index]
         crf = self.plan.image_crf if guide.crf is None else guide.crf
         return self._clip(guide.image, condition, pass_.fps, guide.crop, crf=crf)
 
     def reference_attention(self, condition: Condition, pass_: PassPlan) -> Tensor | float:
         """Return how strongly the clip attends to a reference: one value, or one for each token, (N,)."""
-        mask = self.plan.request.references[condition.index].mask
+        one = self.plan.request.followed[condition.index][1]
+        mask = None if isinstance(one, Control) else one.mask
         if mask is None:
             return condition.attention
         covered = (condition.num_frames - 1) * condition.temporal + 1
@@ -162,16 +166,37 @@ class EncodedInputs:
 
         return self._get("audio", key, make)
 
-    def _clip(self, file: File, condition: Condition, fps: float, crop: str, *, crf: int) -> Tensor:
+    def _clip(
+        self,
+        file: File,
+        condition: Condition,
+        fps: float,
+        crop: str,
+        *,
+        crf: int,
+        control: Control | None = None,
+    ) -> Tensor:
+        """Return the latents of a picture or clip. control: what is made of it before it is encoded."""
         c = condition
         cut = (c.num_frames, c.doubled, c.temporal, fps, self.plan.fps)
-        key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf)
+        key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf, *_control_key(control))
 
         def make() -> Tensor:
-            own_fps = self.plan.fps
-            times = sample_times(probe(file), fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
-            times = [times[i] for i in strided(len(times), c.temporal)][: c.num_frames]
-            frames = frames_shown(file, times, own_fps, (c.width, c.height))
+            own_fps, info = self.plan.fps, probe(file)
+            if control is not None:
+                info = kind_named(control.kind).made_info(info, control.options)
+            times = sample_times(info, fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
+            kept = strided(len(times), c.temporal)[: c.num_frames]
+            if control is None:
+                times = [times[i] for i in kept]
+                frames = frames_shown(file, times, own_fps, (c.width, c.height))
+            else:
+                frames = chosen(
+                    kind_named(control.kind).prepare(
+                        frames_shown(file, times, own_fps), fps, control.options, len(times)
+                    ),
+                    kept,
+                )
             if len(times) == 1 and crf:
                 frames = iter([compress(next(frames), crf)])
             if c.doubled:
@@ -261,6 +286,17 @@ def _read_mask(file: File, pass_: PassPlan, num_frames: int) -> Tensor:
     times = sample_times(probe(file), pass_.fps, pass_.fps, num_frames)
     frames = frames_shown(file, times, pass_.fps)
     return fit_mask(frames, pass_.width, pass_.height, num_frames, "stretch")
+
+
+def _control_key(control: Control | None) -> tuple[Hashable, ...]:
+    """Return all that what is made of a clip depends on besides the clip."""
+    if control is None:
+        return ()
+    options = kind_named(control.kind).checked(control.options)
+    files = {
+        name: file if file is None else _identity(file) for name, file in options.items() if name in FILES
+    }
+    return (control.kind, *sorted((options | files).items()), prepared_by(control.kind))
 
 
 def _first_twice(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

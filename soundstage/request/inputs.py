@@ -14,16 +14,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from soundstage.control.kinds import FILES, kind_named
 from soundstage.errors import shown
 from soundstage.fields.record import Share, record, unit
 from soundstage.media.in_memory import File, in_memory, is_media
 from soundstage.request.words import (
     CANVAS_WORDS,
+    CONTROL_WORDS,
     FILE_WORDS,
     GUIDE_WORDS,
     LORA_WORDS,
     SPAN_WORDS,
     canvas_fields,
+    control_fields,
     file_fields,
     guide_fields,
     lora_fields,
@@ -35,7 +38,7 @@ MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of tim
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
 MAX_STEPS = 1000
-MAX_SPANS, MAX_GUIDES, MAX_REFERENCES, MAX_LORAS = 100, 256, 16, 64
+MAX_SPANS, MAX_GUIDES, MAX_REFERENCES, MAX_CONTROLS, MAX_LORAS = 100, 256, 16, 16, 64
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 
 Modalities = Annotated[
@@ -205,6 +208,59 @@ class Reference:
 
 
 @record
+class Control:
+    """A reference that is made from a clip, for in-context LoRAs that follow edges, depth, paths or masks."""
+
+    kind: Annotated[str, Field(examples=["canny"])]
+    """What is made of the clip: a name that `soundstage control list` prints."""
+    file: Media
+    """The clip to make the reference from. Of a longer one, only the first frames are used."""
+    strength: Share = 1.0
+    """How clean the reference is given to the model: 1 as it is; less lets the result drift from it."""
+    attention: Share = 1.0
+    """How much the result and the reference attend to each other."""
+    downscale: Annotated[int, Field(ge=1, le=10)] | None = None
+    """Encode the reference at the size of the result divided by this number. Left out, what the LoRA's file
+    says, else what is usual for the kind."""
+    temporal: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Use every n-th frame of the reference. Left out, what the LoRA's file says, else 1."""
+    crop: Crop = "center"
+    """How the reference is fitted to the size of the result: center fills the frame and cuts off the rest,
+    stretch distorts, pad shows all of it on black."""
+    mask: Media | None = None
+    """A picture or clip that is white where the kind does its work, for kinds that take one."""
+    image: Media | None = None
+    """A picture that the kind shows beside the clip, for kinds that take one."""
+    model: PathText | None = None
+    """The ONNX model that the kind runs, for kinds that take one."""
+    paths: PathText | None = None
+    """A JSON or YAML file of points to draw paths through, for kinds that take one."""
+    settings: Mapping[str, float | str] = field(default_factory=dict, hash=False)
+    """Settings of the kind by name, as `soundstage control list` prints them."""
+
+    def __post_init__(self) -> None:
+        kind = kind_named(self.kind)
+        kind.checked(self.options)
+        if kind.sound is not None:
+            raise ValueError(
+                f"control '{self.kind}' makes a sound, not a reference; prepare it to a file and give "
+                "that by audio, with mode 'identity'"
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the settings, and the files beside the clip that are given."""
+        files = {name: getattr(self, name) for name in FILES}
+        return {**self.settings, **{name: file for name, file in files.items() if file is not None}}
+
+    @property
+    def video(self) -> File:
+        """Return the clip, by the name that a reference has for it."""
+        held: File = self.file
+        return held
+
+
+@record
 class Canvas:
     """New area around a source, in pixels of the result."""
 
@@ -352,6 +408,14 @@ def _reference(value: Any) -> Mapping[str, Any]:
     return file_fields("video", value) if isinstance(value, str) else {"video": value}
 
 
+def _control(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, str):
+        raise ValueError(
+            f"controls has {shown(value)}; give {CONTROL_WORDS}, such as 'canny:clip.mp4:0.8', or a Control"
+        )
+    return control_fields(value)
+
+
 def _lora(value: Any) -> Mapping[str, Any]:
     if isinstance(value, os.PathLike):
         return {"path": value}
@@ -364,6 +428,7 @@ def _lora(value: Any) -> Mapping[str, Any]:
 
 AnyGuide = Annotated[Guide, plain(Guide, _guide, GUIDE_WORDS)]
 AnyReference = Annotated[Reference, plain(Reference, _reference, FILE_WORDS)]
+AnyControl = Annotated[Control, plain(Control, _control, CONTROL_WORDS)]
 AnySource = Annotated[Source, plain(Source, lambda value: {"video": value})]
 AnyAudio = Annotated[Audio, plain(Audio, lambda value: {"file": value}, "PATH")]
 AnyLora = Annotated[Lora, plain(Lora, _lora, LORA_WORDS)]
@@ -374,6 +439,11 @@ ReferenceList = Annotated[
     tuple[AnyReference, ...],
     Field(max_length=MAX_REFERENCES),
     one_or_more(Reference, MAX_REFERENCES, FILE_WORDS),
+]
+ControlList = Annotated[
+    tuple[AnyControl, ...],
+    Field(max_length=MAX_CONTROLS),
+    one_or_more(Control, MAX_CONTROLS, CONTROL_WORDS),
 ]
 LoraList = Annotated[
     tuple[AnyLora, ...], Field(max_length=MAX_LORAS), one_or_more(Lora, MAX_LORAS, LORA_WORDS)

@@ -37,11 +37,14 @@ from soundstage.request.inputs import (
     MAX_STEPS,
     AnyAudio,
     AnySource,
+    Control,
+    ControlList,
     Fps,
     GuideList,
     LoraList,
     Modalities,
     PathText,
+    Reference,
     ReferenceList,
     Side,
     Steps,
@@ -52,7 +55,9 @@ from soundstage.sampling.cache import StepCache
 from soundstage.sampling.sampler_info import SAMPLER_INFO
 
 ORIENTATIONS = ("landscape", "portrait", "square")
-INPUT_FIELDS = frozenset({"image", "video", "audio", "mask", "file", "path"})  # of a request's records
+INPUT_FIELDS = frozenset(
+    {"image", "video", "audio", "mask", "file", "path", "model", "paths"}
+)  # of a request's records
 
 GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
@@ -140,6 +145,8 @@ class Request(BaseModel):
     """Pictures and clips that the result shows at given times."""
     references: ReferenceList = ()
     """Clips that condition the result without being shown, as in-context LoRAs use them."""
+    controls: ControlList = ()
+    """Clips that edges, depth, paths or other references are made from, for in-context LoRAs."""
     source: AnySource | None = None
     """A clip to start from, and what of it is regenerated."""
     audio: AnyAudio | None = None
@@ -219,6 +226,14 @@ class Request(BaseModel):
         return self
 
     @property
+    def followed(self) -> tuple[tuple[str, Reference | Control], ...]:
+        """Return the references, then the controls, each with the place of its clip."""
+        return (
+            *((f"references[{i}].video", one) for i, one in enumerate(self.references)),
+            *((f"controls[{i}].file", one) for i, one in enumerate(self.controls)),
+        )
+
+    @property
     def in_memory(self) -> tuple[str, ...]:
         """Return the places that hold arrays, such as "guides[0].image"."""
         return tuple(place for place, value in self._inputs() if isinstance(value, InMemory))
@@ -232,7 +247,7 @@ class Request(BaseModel):
         """Yield the place and the value of each file or array."""
         held = [
             (f"{name}[{i}]", item)
-            for name in ("guides", "references", "loras")
+            for name in ("guides", "references", "controls", "loras")
             for i, item in enumerate(getattr(self, name))
         ]
         for where, item in (*held, ("source", self.source), ("audio", self.audio)):

@@ -20,6 +20,7 @@ Fields = dict[str, Any]
 # How the words are written.
 GUIDE_WORDS, FILE_WORDS = "PATH[@TIME][:STRENGTH]", "PATH[:STRENGTH]"
 LORA_WORDS = "PATH[:STRENGTH][@START-END][,GROUP=NUMBER]"
+CONTROL_WORDS = "KIND:PATH[:STRENGTH][,NAME=VALUE]"
 SPAN_WORDS, CANVAS_WORDS = "START-END", "LEFT,TOP,RIGHT,BOTTOM"
 SPAN_EXAMPLES = "1.5-3 or 1:05-1:10"
 
@@ -31,6 +32,10 @@ _FILE = re.compile(r"(?P<path>.+?)" + _STRENGTH)
 # A file's name may hold ",rank=32" itself: what comes before its ending is no group.
 _GROUPS = r"(?P<groups>(?:(?!.*\.safetensors)(?:,\w+=[^,]*)+)?)"
 _LORA = re.compile(r"(?P<path>.+?)" + _STRENGTH + r"(?:@(?P<span>[\d.:]+s?-[\d.:]+s?))?" + _GROUPS)
+_SETTINGS = r"(?P<settings>(?:,\w+=[^,]*)*)"
+_CONTROL = re.compile(r"(?P<kind>[\w-]+):(?P<path>.+?)" + _STRENGTH + _SETTINGS)
+# Those of a control's words that are fields of its own, not settings of its kind.
+CONTROL_FIELDS = ("mask", "image", "model", "paths", "attention", "downscale", "temporal", "crop")
 _TIME = r"(?:\d{1,3}:){0,2}(?:\d{1,6}\.?\d*|\.\d+)"  # 1.5, or 1:05 and 1:00:05
 _SPAN = re.compile(rf"\s*({_TIME})?s?\s*-\s*({_TIME})?s?\s*")
 
@@ -70,6 +75,28 @@ def lora_fields(text: str, where: str = "loras") -> Fields:
     span = {} if match["span"] is None else {"span": span_fields(match["span"], "the span")}
     groups = _groups(match["groups"].split(",")[1:], where)
     return {"path": match["path"]} | _strength(match) | span | groups
+
+
+def control_fields(text: str, where: str = "controls") -> Fields:
+    """Read KIND:PATH[:STRENGTH][,NAME=VALUE...] into the fields of a Control."""
+    match = _matched(_CONTROL, text)
+    if match is None:
+        raise RequestError(
+            f"{where} is {shown(text)}; give {CONTROL_WORDS}, such as canny:clip.mp4:0.8", field="controls"
+        )
+    control: Fields = {"kind": match["kind"], "file": match["path"]} | _strength(match)
+    settings: Fields = {}
+    for word in match["settings"].split(",")[1:]:
+        name, _, value = word.partition("=")
+        if name in settings or name in control:
+            raise RequestError(f"{where} has {name} twice, '{word}' too; give one", field="controls")
+        if name in ("attention", "downscale", "temporal"):
+            control[name] = number(value, where)
+        elif name in CONTROL_FIELDS:
+            control[name] = value
+        else:
+            settings[name] = value
+    return control | ({"settings": settings} if settings else {})
 
 
 def span_fields(text: str, where: str) -> Fields:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import soundstage as ss
+from soundstage.control.kinds import KINDS
 from soundstage.nano.evaluation.report import held_out_scenes
 from soundstage.nano.world.captions import caption
 from soundstage.nano.world.render import render
@@ -99,9 +100,46 @@ def long_take(stage: ss.Engine) -> Page:
     return titled(f"{prompt} 15 s", heard(clip, columns=2 * COLUMNS))
 
 
+SHOWN_KINDS: dict[str, dict[str, Any]] = {  # kinds of references, with settings
+    "clip": {},
+    "canny": {},
+    "depth-classical": {},
+    "pose-classical": {},
+    "tracks": {"points": "10 100 60 30 120 90 185 20|180 115 20 110"},
+    "camera-motion": {},
+    "inpaint": {"box": "60 40 64 56"},
+    "masked-reference": {"box": "60 40 64 56"},
+    "outpaint": {"left": 48, "right": 48, "fill": "canvas-green"},
+    "cartoon": {},
+    "grade": {},
+    "defocus": {"radius": 0.03},
+    "blur": {"length": 0.08},
+    "compress": {},
+    "light": {},
+    "night": {},
+    "colourless": {},
+    "soften": {},
+}
+
+
+def control(stage: ss.Engine) -> Page:
+    """Each kind of reference of one shot: three frames under the kind's name, in two columns."""
+    frames = render(held_out_scenes(4, seed=1)[0])
+    height, width = frames.shape[1:3]
+    rows = []
+    for name, settings in SHOWN_KINDS.items():
+        made = list(KINDS[name].prepare(iter(frames), 24.0, settings, len(frames)))
+        shown = [made[round(share * (len(made) - 1))] for share in (0, 0.5, 1)]
+        fitted = [np.asarray(ImageOps.pad(Image.fromarray(one), (width, height), color=PAPER)) for one in shown]
+        rows.append(titled(name, row(np.stack(fitted), columns=3)))
+    half = -(-len(rows) // 2)
+    return np.concatenate([stack(rows[:half]), stack(rows[half:])], axis=1)
+
+
 PICTURES: dict[str, Callable[[ss.Engine], Page]] = {
     "six": six,
     "shaping": shaping,
+    "control": control,
     "guidance": guidance,
     "recipes": recipes,
     "timed-prompts": timed,

@@ -52,9 +52,10 @@ def pose_classical(frames: Iterator[Pixels], fps: float, given: Mapping[str, Any
         else:  # the camera's own motion is no motion
             matrix, size = motion(before, plain)[:2], plain.shape[::-1]
             background = cv2.warpAffine(background, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        held = np.zeros_like(plain) if before is None else cv2.absdiff(before, plain)
         before = plain
         moved = (np.abs(luma - background) > 18).astype(np.uint8)
-        background = background + 0.02 * (luma - background)
+        background = background + np.where(held > 6, 0.02, 0.15) * (luma - background)
         whole = cv2.morphologyEx(moved, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
         whole = cv2.morphologyEx(whole, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         depth = cv2.distanceTransform(whole, cv2.DIST_L2, 5)

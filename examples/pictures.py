@@ -130,7 +130,9 @@ def control(stage: ss.Engine) -> Page:
     for name, settings in SHOWN_KINDS.items():
         made = list(KINDS[name].prepare(iter(frames), 24.0, settings, len(frames)))
         shown = [made[round(share * (len(made) - 1))] for share in (0, 0.5, 1)]
-        fitted = [np.asarray(ImageOps.pad(Image.fromarray(one), (width, height), color=PAPER)) for one in shown]
+        fitted = [
+            np.asarray(ImageOps.pad(Image.fromarray(one), (width, height), color=PAPER)) for one in shown
+        ]
         rows.append(titled(name, row(np.stack(fitted), columns=3)))
     half = -(-len(rows) // 2)
     return np.concatenate([stack(rows[:half]), stack(rows[half:])], axis=1)

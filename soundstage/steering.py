@@ -129,7 +129,7 @@ def planned_preparation(
 
 
 def _excerpt(kind: ControlKind, name: str, path: Path, output: str | Path, num_frames: int | None) -> Excerpt:
-    """Return what of a file is taken. num_frames: of a still picture, None for what is usual."""
+    """Return what of a file is taken. num_frames: those of a still picture, None is usual."""
     info = probe(str(path))
     if kind.sound is not None:
         if info.sound_s is None:

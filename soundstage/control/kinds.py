@@ -17,7 +17,7 @@ from typing import Any
 from soundstage.control import camera, degrade, depth, edges, likeness, onnx, painted, paths, pose, regions
 from soundstage.control.frames import opencv
 from soundstage.control.settings import Setting, completed, refused, whole_texts
-from soundstage.errors import listed
+from soundstage.errors import listed, shown
 from soundstage.media.arrays import Pixels, Waveform
 from soundstage.media.probe import Info
 
@@ -245,7 +245,7 @@ KINDS: dict[str, ControlKind] = {
 def kind_named(name: str) -> ControlKind:
     """Return a kind. Raises RequestError with the nearest names for one that does not exist."""
     if name not in KINDS:
-        raise refused(f"there is no control '{name}'; the kinds are {listed(name, KINDS)}")
+        raise refused(f"there is no control {shown(name)}; the kinds are {listed(name, KINDS)}")
     return KINDS[name]
 
 

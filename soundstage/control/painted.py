@@ -26,7 +26,7 @@ MASKED_REFERENCE = {
     "panel": Setting(0.5, "size of the panel as a share of the clip's side", 0.1, 1),
 }
 SIDES = {
-    side: Setting(0, f"pixels of the clip that are added {where}", 0, 8192)
+    side: Setting(0, f"pixels of the clip that are added {where}", 0, 2048)
     for side, where in (
         ("left", "on the left"),
         ("top", "above"),

@@ -90,7 +90,7 @@ def completed(kind: str, known: Mapping[str, Setting], given: Mapping[str, Any])
     for name in given:
         if name not in known:
             takes = f"it takes {listed(name, known)}" if known else "it has no settings"
-            raise refused(f"control '{kind}' has no setting '{name}'; {takes}")
+            raise refused(f"control '{kind}' has no setting {shown(name)}; {takes}")
     return {
         name: setting.checked(f"{name} of control '{kind}'", given.get(name, setting.default))
         for name, setting in known.items()
@@ -100,7 +100,10 @@ def completed(kind: str, known: Mapping[str, Setting], given: Mapping[str, Any])
 def numbers(text: str, name: str) -> list[float]:
     """Read numbers with spaces or slashes between them."""
     try:
-        return [float(part) for part in re.split(r"[\s/]+", text.strip()) if part]
+        found = [float(part) for part in re.split(r"[\s/]+", text.strip()) if part]
+        if all(abs(number) < 1e6 for number in found):
+            return found
+        raise ValueError
     except ValueError:
         raise refused(f"{name} is {shown(text)}; give numbers with spaces between them") from None
 

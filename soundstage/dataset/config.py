@@ -134,6 +134,9 @@ class DatasetConfig:
     sound: Literal["auto", "all", "none"] = "auto"
     """Whether clips bring their sound: those that have one (auto), all or the clip is refused, none."""
 
+    voices: Literal["own", "speaker"] = "own"
+    """Voice samples: those that items bring (own), or for the others another clip of the same speaker."""
+
     crop: Literal["center", "random", "stretch", "pad"] = "center"
     """How a clip of another shape fills a bucket. random is drawn once for each clip."""
 

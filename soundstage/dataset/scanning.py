@@ -68,7 +68,31 @@ def scan(dataset: Dataset, report: ShowShare = lambda share: None) -> Scan:
             sample, missing = attached(dataset, replace(part, caption=caption, repeats=repeats))
             found.items.append(sample)
             found.unprepared += [(sample, role) for role in missing]
+    if dataset.config.voices == "speaker":
+        found.items = _with_voices(found)
     return found
+
+
+def _with_voices(found: Scan) -> list[DataItem]:
+    """Return the items, each with the sound of another clip of its speaker as its voice sample."""
+    heard: dict[str, list[str]] = {}
+    for item in found.items:
+        if item.speaker and item.audio_s is not None:
+            files = heard.setdefault(item.speaker, [])
+            files += [] if (item.audio or item.main) in files else [item.audio or item.main]
+    items = []
+    for item in found.items:
+        files = heard.get(item.speaker or "", [])
+        own = item.audio or item.main
+        if item.reference_audio is None and own in files and len(files) > 1:
+            item = replace(item, reference_audio=files[(files.index(own) + 1) % len(files)])
+        elif item.speaker and item.reference_audio is None:
+            told = (
+                f"{item.row}: {item.id} is the only clip of speaker {item.speaker}, and has no voice sample"
+            )
+            found.findings.append(DataFinding("no voice", told, item.id))
+        items.append(item)
+    return items
 
 
 def _looked_into(dataset: Dataset, item: DataItem, found: Scan) -> Iterator[DataItem]:

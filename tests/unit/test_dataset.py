@@ -199,6 +199,16 @@ def test_sound_can_be_left_out_or_wanted_of_all(clips: Path) -> None:
     assert "b/ball.mp4 has no sound" in found.errors[0].message
 
 
+def test_a_voice_sample_is_another_clip_of_the_speaker(clips: Path) -> None:
+    rows = ["audio,speaker", "a/alone.wav,Ann", "fast_voice.wav,Ann", "a/ball.mp4,Ben"]
+    (clips / "voices.csv").write_text("\n".join(rows))
+    text = "sources: voices.csv\nbuckets: 64x64x9\nvoices: speaker\n"
+    found = _dataset(clips, text, "voices.yaml")
+    voices = [item.reference_audio for item in found.items]
+    assert voices == ["fast_voice.wav", "a/alone.wav", None]
+    assert _kinds(found.findings) == {"no voice"}
+
+
 # --- scenes -------------------------------------------------------------------------------------------
 
 
@@ -319,10 +329,11 @@ def test_check_finds_what_would_hurt(tmp_path: Path) -> None:
 
 
 def test_check_of_a_good_dataset_finds_nothing(tmp_path: Path) -> None:
-    words = ("rolls", "hops", "spins", "slides", "waits", "falls")
+    words = ("rolls", "hops", "spins", "slides", "falls")
     for number, word in enumerate(words):
-        clip(tmp_path / f"{number}.mp4", shade=20 + 37 * number, caption=f"A red square {word} on a floor.")
-    _dataset(tmp_path, "sources: .\nbuckets: 64x64x17\n")
+        shade, caption = 20 + 37 * number, f"A red square {word} on a floor."
+        clip(tmp_path / f"{number}.mp4", shade=shade, frames=9, caption=caption)
+    _dataset(tmp_path, "sources: .\nbuckets: 64x64x9\n")
     result = _run("check", tmp_path, "--json")
     assert (result.exit_code, json.loads(result.stdout)["findings"]) == (0, [])
 
@@ -348,7 +359,7 @@ def test_show_draws_the_samples_and_is_no_sample_itself(clips: Path) -> None:
     assert result.exit_code == 0, result.output
     with Image.open(clips / "dataset.png") as sheet:
         assert sheet.width > 1000
-        assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 50
+        assert np.asarray(sheet).std() > 20  # there is more than the ground
     assert len(scan(open_dataset(clips)).items) == before
 
 

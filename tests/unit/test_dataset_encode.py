@@ -337,3 +337,61 @@ def test_a_captioner_that_is_not_there_is_told() -> None:
         captioner(CaptionMaking())
     with pytest.raises(DatasetError, match="no such folder"):
         captioner(CaptionMaking(model="/none/such"))
+
+
+def _write_tiny_vision_model(folder: Path) -> None:
+    """A LLaVA of random weights that knows a few words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    torch.manual_seed(0)
+    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "a", "red", "ball", "rolls"]
+    pieces = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+    )
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+        "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    small: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(num_hidden_layers=2, image_size=32, patch_size=16, **small)
+    text = LlamaConfig(vocab_size=len(words), num_hidden_layers=1, num_key_value_heads=2, **small)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=4)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_captions_come_from_a_vision_model_on_this_machine(tmp_path: Path) -> None:
+    _write_tiny_vision_model(tmp_path / "eye")
+    clip(tmp_path / "data" / "0.mp4", frames=9, tone_hz=None)
+    config = "sources: .\nbuckets: 64x64x9\ncaptions: {max_tokens: 8, prompt: a red ball}\n"
+    (tmp_path / "data" / "dataset.yaml").write_text(config)
+    result = _caption(tmp_path / "data", "--model", str(tmp_path / "eye"))
+    assert result.exit_code == 0, result.output
+    (item,) = scan(open_dataset(tmp_path / "data")).items
+    assert set(item.caption.lower().split()) <= {"a", "red", "ball", "rolls"}
+    assert item.caption

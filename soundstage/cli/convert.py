@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from soundstage.cli.batch import MAX_CLIPS, Tally
 from soundstage.cli.naming import filled, made_folder
 from soundstage.cli.parameters import WHOLE_NUMBER, as_json
 from soundstage.cli.printing import json_text
-from soundstage.errors import RequestError
+from soundstage.errors import RequestError, SoundstageError
 from soundstage.files import NameTakenError, check_writable
 from soundstage.media.formats import FORMATS
 from soundstage.request.words import SPAN_EXAMPLES, span_times
@@ -79,12 +80,25 @@ def app(files: tuple[str, ...], output: str | None, **values: Any) -> None:
     """
     say = (lambda _: None) if values["quiet"] else (lambda text: print(text, file=sys.stderr))
     named = _named(list(files), output, values["ending"], sheet=values["contact_sheet"])
-    plans = [_planned(source, target, values) for source, target in named]
+    with contextlib.nullcontext() if output is not None else _argument():
+        plans = [_planned(source, target, values) for source, target in named]
     with Tally(len(plans), say, as_json=values["as_json"]) as tally:
         for (source, target), planned in zip(named, plans, strict=True):
             with tally.clip(f"{source} to {target}"):
                 _convert(source, target, planned, values, tally, say)
         tally.end(None)
+
+
+@contextlib.contextmanager
+def _argument() -> Iterator[None]:
+    """Let errors of the output name no option: its name was given as an argument."""
+    try:
+        yield
+    except SoundstageError as error:
+        told = str(error)
+        if told.startswith("output is "):
+            error.args = (f"the {told}", *error.args[1:])
+        raise
 
 
 def _planned(source: str, target: str, values: dict[str, Any]) -> Conversion | None:

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from soundstage.rendering.screen import Screen
 
 ELSEWHERE = "soundstage.elsewhere"  # key of a context's meta
+# Options of what a clip shows and of a clip to change, which sound alone has not.
+OF_PICTURES = (
+    *("video", "video_start", "remake", "span", "mask", "denoise", "extend_before", "extend_after", "canvas"),
+    *("thin", "image_mode", "crf", "crop", "video_guidance", "video_scale", "video_negative_prompt"),
+)
 UPSCALE_PROMPT = "A clear, detailed picture."
 
 
@@ -185,7 +190,7 @@ def v2a(video: str, prompt: str, **values: Any) -> None:
 
 @click.command(cls=OfficialFlags)
 @prompt_argument
-@with_options("video", "image", "last_image", "only", "contact_sheet", "preview")
+@with_options("image", "last_image", "only", "contact_sheet", "preview", *OF_PICTURES)
 def t2a(prompt: str, **values: Any) -> None:
     """Make sound without a picture, as a .wav file.
 

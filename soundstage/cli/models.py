@@ -163,7 +163,9 @@ def _pull(download: pulling.Download, library: Library) -> None:
     if download.is_here:
         return
     try:
-        sha256 = pulling.fetch(download)
+        name = download.target.name
+        told = f"checking the hash of {name}, which reads all of it ..."
+        sha256 = pulling.fetch(download, checking=lambda: print(told, file=sys.stderr))
     except KeyboardInterrupt:
         came = gigabytes(download.num_bytes - download.remaining_bytes)
         told = f"soundstage: interrupted; {came} are kept, the same command goes on from there"

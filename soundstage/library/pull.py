@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +86,13 @@ def check_space(downloads: Sequence[Download]) -> None:
             )
 
 
-def fetch(download: Download, *, progress: type[Any] | None = None) -> str:
+def fetch(
+    download: Download, *, progress: type[Any] | None = None, checking: Callable[[], object] = lambda: None
+) -> str:
     """Download one file, from where an earlier try stopped, and put it in place. Returns its SHA-256.
 
-    progress: a tqdm class that shows the transfer. Raises WeightsError if the transfer fails, leaving what
+    progress: a tqdm class that shows the transfer. checking: called before the content is read through for
+    its hash, which takes a while. Raises WeightsError if the transfer fails, leaving what
     came for the next try, or if the content is not what the hub announced, leaving nothing.
     """
     from huggingface_hub.utils import WeakFileLock
@@ -104,6 +107,7 @@ def fetch(download: Download, *, progress: type[Any] | None = None) -> str:
     try:
         with WeakFileLock(lock):
             _transfer(download, progress)
+            checking()
             sha256 = _checked(download)
             os.replace(download.part, download.target)
     finally:

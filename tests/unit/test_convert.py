@@ -58,6 +58,11 @@ def test_a_film_becomes_any_other_film_and_keeps_its_request(ball: Path) -> None
         assert (info.sound_s is None) == (ending in (".gif", ".webp"))
 
 
+def test_an_unknown_ending_is_told_by_the_word_that_was_typed(ball: Path) -> None:
+    assert "soundstage: the output is a.xyz; give a name ending in" in convert(str(ball), "a.xyz").stderr
+    assert "soundstage: --output is a.xyz; give a name" in convert(str(ball), "-o", "a.xyz").stderr
+
+
 def test_lossless_frames_and_samples_come_through_as_they_were(ball: Path) -> None:
     ss.convert(ball, "new.mkv", codec="ffv1")
     before, after = Clip.open(ball), Clip.open("new.mkv")

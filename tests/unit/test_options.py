@@ -154,3 +154,11 @@ def test_help_has_the_options_in_groups_those_of_the_command_first() -> None:
     titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert titles == ["Positional arguments", "Options", *GROUPS]
     assert text.index("--after") < text.index("--size") < text.index("--steps") < text.index("--model")
+
+
+def test_sound_alone_is_offered_no_options_of_pictures() -> None:
+    from soundstage.cli.making import t2a
+
+    flags = {flag for param in t2a.params for flag in param.opts}
+    assert {"--duration", "--audio-guidance", "--seed"} <= flags
+    assert not flags & {"--crf", "--crop", "--image", "--thin", "--mask", "--video-guidance", "--canvas"}

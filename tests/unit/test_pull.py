@@ -62,7 +62,9 @@ def test_sizes_and_hashes_are_known_before_a_byte_is_fetched(hub: Hub, tmp_path:
 
 def test_a_file_comes_whole_and_nothing_else_is_left(hub: Hub, tmp_path: Path) -> None:
     download = planned(tmp_path)
-    assert fetch(download) == download.etag
+    checked: list[bool] = []
+    assert fetch(download, checking=lambda: checked.append(download.target.exists())) == download.etag
+    assert checked == [False]  # it has its name only after that
     assert download.target.read_bytes() == CONTENT
     assert left(tmp_path) == [NAME]
     assert download.is_here

@@ -18,6 +18,8 @@ from soundstage.jobs.limits import Limits
 from soundstage.jobs.rows import asset_view
 from soundstage.jobs.tables import assets, loras
 from soundstage.jobs.views import Owner
+from soundstage.library.adapters import adapter_facts
+from soundstage.library.installed import Library
 from soundstage.lora.metadata import read_names
 from soundstage.weights.header import read_header
 
@@ -44,14 +46,14 @@ class Offers(AssetFiles):
         return self._model(name)
 
     def loras(self, owner: Owner) -> list[dict[str, Any]]:
-        """Return the registered LoRAs by name."""
+        """Return the registered LoRAs by name, with what is known of each."""
         self.require(owner, "read")
         query = sa.select(loras.c.name.label("lora"), loras.c.created_at.label("added_at"), *assets.c)
         with self.store.reading() as db:
             rows = db.execute(
                 query.join(assets, assets.c.id == loras.c.asset_id).order_by(loras.c.name)
             ).all()
-        return [_lora_view(row, self.limits) for row in rows]
+        return [_lora_view(row, self.limits, self.data / row.file) for row in rows]
 
     def add_lora(self, owner: Owner, name: str, asset_id: str) -> dict[str, Any]:
         """Register an uploaded LoRA under a name that requests may use as "lora:NAME".
@@ -99,6 +101,11 @@ class Offers(AssetFiles):
         return {"id": name, "object": "model", "default": name == self.admission.models[0], **told}
 
 
-def _lora_view(row: Row[Any], limits: Limits) -> dict[str, Any]:
+def _lora_view(row: Row[Any], limits: Limits, path: Path) -> dict[str, Any]:
+    """Return a registered LoRA, and what its header and the catalogue say of it; nothing for a lost file."""
     file = asset_view(row, limits).model_dump(mode="json")
-    return {"name": row.lora, "object": "lora", "created_at": row.added_at, "asset": file}
+    try:
+        report = adapter_facts(path, Library.open(), row.sha256)
+    except SoundstageError:
+        report = None
+    return {"name": row.lora, "object": "lora", "created_at": row.added_at, "asset": file, "report": report}

@@ -103,6 +103,32 @@ def test_a_timed_lora_goes_with_guides_and_a_voice(stage: Engine, tmp_path: Path
         made(stage, **fields, audio=ss.Audio(voice, "identity"))
 
 
+def test_two_loras_act_each_in_its_passes(stage: Engine, tmp_path: Path) -> None:
+    """Of two passes the first has one adapter and the second another, beside the recipe's own."""
+    one, two = (write_lora(tmp_path / f"{seed}.safetensors", seed) for seed in (7, 8))
+    fields: dict[str, Any] = {"recipe": "fast", "size": (128, 64), "num_frames": 9, "seed": 3}
+    plain = stage.plan(ss.Request(prompt="a", **fields))
+    first, last = (pass_.name for pass_ in plain.passes)
+    loras = [ss.Lora(one, passes=(first,)), ss.Lora(two, passes=(last,))]
+    both = stage.plan(ss.Request(prompt="a", loras=loras, **fields))
+    assert [[Path(use.path).name for use in pass_.loras][-1] for pass_ in both.passes] == [
+        "7.safetensors",
+        "8.safetensors",
+    ]
+
+
+def test_two_timed_loras_of_different_spans_act_each_in_its_own(stage: Engine, tmp_path: Path) -> None:
+    """Beside each other they are neither alone, and one with an empty partner is itself."""
+    one, two = (write_lora(tmp_path / f"{seed}.safetensors", seed) for seed in (7, 8))
+    early, late = ss.Lora(one, 1.0, ss.Span(0, 0.2)), ss.Lora(two, 1.0, ss.Span(0.2, 9))
+    alone = [made(stage, loras=[lora]) for lora in (early, late)]
+    both = made(stage, loras=[early, late])
+    assert not any(same(both, other) for other in alone)
+    quiet = ss.Lora(two, 0.0, ss.Span(0.2, 9))
+    near = made(stage, loras=[early, quiet]).video_latents
+    assert torch.allclose(near, alone[0].video_latents, atol=1e-5)
+
+
 LAYERS = {"video": "attn1", "audio": "audio_attn1", "a2v": "audio_to_video_attn"}
 
 

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from safetensors.torch import save_file
 
 from soundstage.errors import RequestError
 from soundstage.jobs import tables
@@ -427,6 +429,25 @@ def test_what_no_server_takes_is_refused_in_a_sentence(jobs: Jobs) -> None:
         jobs.create(ANNA, JobRequest(request=PROMPT, format="exe"))
     with pytest.raises(RequestError, match="model is 'big'"):
         jobs.create(ANNA, JobRequest(request=PROMPT, model="big"))
+
+
+def test_a_registered_lora_tells_what_its_header_says_and_keeps_its_place_without_a_file(jobs: Jobs) -> None:
+    module = "diffusion_model.transformer_blocks.0.attn1.to_v"
+    pair = {f"{module}.lora_A.weight": torch.ones(4, 8), f"{module}.lora_B.weight": torch.ones(8, 4)}
+    told = {"trigger_phrase": "ohwx", "reference_downscale_factor": "2"}
+    save_file(pair, jobs.tmp / "style.safetensors", told)
+    file = jobs.add_asset(
+        LOCAL,
+        path=jobs.tmp / "style.safetensors",
+        kind="lora",
+        name="style.safetensors",
+        media_type="application/vnd.safetensors",
+    )
+    report = jobs.add_lora(LOCAL, "style", file.id)["report"]
+    assert (report["trigger"], report["downscale"], report["rank"]) == ("ohwx", 2, 4)
+    assert report["published"] is None
+    jobs.asset_path(LOCAL, file.id).unlink()
+    assert [(lora["name"], lora["report"]) for lora in jobs.loras(LOCAL)] == [("style", None)]
 
 
 def test_the_store_and_its_migrations_agree(jobs: Jobs) -> None:

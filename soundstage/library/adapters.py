@@ -134,6 +134,17 @@ def adapter_named(name: str) -> KnownAdapter:
     return found
 
 
+def factor_notice(name: str, path: Path, downscale: int) -> str | None:
+    """Return what to tell of an adapter given by name whose file says another factor than the catalogue."""
+    adapter = _by_name(name)
+    if adapter is None or adapter.downscale in (None, downscale) or name == str(path):
+        return None
+    return (
+        f"the catalogue has the reference downscale factor {adapter.downscale} for {adapter.name}, and its "
+        f"file {path} says {downscale}, which is used; give the reference's downscale for another"
+    )
+
+
 def recognised(file: WeightsFile, library: Library | None, sha256: str | None = None) -> Recognised | None:
     """Return which published adapter a file is; None if nothing shows it.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from soundstage.control.kinds import kind_named
 from soundstage.errors import MediaError, RequestError, SoundstageError
-from soundstage.library.adapters import lora_path
+from soundstage.library.adapters import factor_notice, lora_path
 from soundstage.library.installed import Library
 from soundstage.library.model_files import ModelSet
 from soundstage.lora.metadata import LoraReferences, read_references
@@ -41,6 +42,7 @@ class ResolvedRequest:
         self.recipe = recipe or self._recipe()
         self.infos: dict[str, Info] = {}
         self._probe_inputs()
+        self._lora_names: tuple[str, ...] = ()  # as they are given
         self._find_loras()
         self.loras = self._lora_references()
         self.downscale, self.temporal = self._reference_factors()
@@ -163,12 +165,14 @@ class ResolvedRequest:
         """Put the file of each LoRA that is given by a name in the name's place; the plan keeps the name."""
         if not self.request.loras:
             return
-        library, found = Library.open(), []
+        library, found, names = Library.open(), [], []
         for i, lora in enumerate(self.request.loras):
             try:
                 found.append(replace(lora, path=str(lora_path(lora.path, library))))
+                names.append(lora.path)
             except SoundstageError as error:
                 self.problem("loras", f"loras[{i}]: {error}")
+        self._lora_names = tuple(names)
         self.request = self.request.model_copy(update={"loras": tuple(found)})
 
     def _lora_references(self) -> list[LoraReferences]:
@@ -182,6 +186,9 @@ class ResolvedRequest:
                 continue
             if (refusal := references.refusal(lora.path)) is not None:
                 self.problem("loras", f"loras[{i}]: {refusal}")
+            told = factor_notice(self._lora_names[i], Path(lora.path), references.downscale)
+            if told is not None:
+                self.notice(told)
             found.append(references)
         return found
 

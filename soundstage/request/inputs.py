@@ -235,7 +235,9 @@ class Control:
     """The ONNX model that the kind runs, for kinds that take one."""
     paths: PathText | None = None
     """A JSON or YAML file of points to draw paths through, for kinds that take one."""
-    settings: Mapping[str, Annotated[float, Field(ge=-1e9, le=1e9)] | str] = field(default_factory=dict, hash=False)
+    settings: Mapping[str, Annotated[float, Field(ge=-1e9, le=1e9)] | str] = field(
+        default_factory=dict, hash=False
+    )
     """Settings of the kind by name, as `soundstage control list` prints them."""
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import soundstage as ss
 from soundstage.cli.main import app
+from soundstage.control.kinds import KINDS
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library import adapters as catalogue
 from soundstage.library.adapters import adapter_facts, adapter_named, adapters, lora_path, recognised
@@ -25,8 +26,6 @@ from soundstage.planning.planner import make_plan
 from soundstage.weights.header import read_header
 
 KEY = "diffusion_model.transformer_blocks.0.attn1.to_v"
-# What an adapter may follow besides the kinds of `soundstage control`.
-OTHER_REFERENCES = {"voice", "sheet"}
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +54,7 @@ def test_every_published_lora_is_in_the_catalogue_once() -> None:
     assert len(files) == len(set(files))
     for adapter in adapters().values():
         assert adapter.purpose
+        assert set(adapter.reference) <= set(KINDS)
         assert "hash" in adapter.unknown  # none is published
         assert ("repository" in adapter.unknown) == (not adapter.file)
 
@@ -151,6 +151,19 @@ def test_a_request_takes_names_and_its_plan_the_files(tmp_path: Path) -> None:
     assert plan.request.loras[0].path == "style"
     with pytest.raises(RequestError, match=r"loras\[0\]: 'union-control' is published"):
         make_plan(ss.Request(prompt="a", loras=["union-control"]), model)
+
+
+def test_a_published_adapter_whose_file_says_another_factor_is_used_as_its_file_says(tmp_path: Path) -> None:
+    """The catalogue has 2 for it; the file's own word counts, and the plan tells the difference."""
+    path = write(tmp_path / "ltx-2.3-22b-ic-lora-motion-track-control.safetensors", 32)
+    Library.open().add([path])
+    plan = make_plan(
+        ss.Request(prompt="a", loras=["ltx-2.3-22b-ic-lora-motion-track-control"]), find_model("nano")
+    )
+    assert any("catalogue has the reference downscale factor 2" in notice for notice in plan.notices)
+    write(path, 32, reference_downscale_factor="2")
+    plan = make_plan(ss.Request(prompt="a", loras=[str(path)]), find_model("nano"))
+    assert not any("catalogue has" in notice for notice in plan.notices)
 
 
 def test_a_lora_with_slots_is_refused_by_the_plan_with_what_to_do(tmp_path: Path) -> None:

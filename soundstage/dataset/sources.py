@@ -19,12 +19,13 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from soundstage.dataset.config import CONFIG, Dataset
 from soundstage.dataset.items import ITEMS, DataItem
 from soundstage.dataset.kept import CAPTIONS, SCENES
 from soundstage.dataset.tables import PATHS, SUFFIXES, TableRow, read_table
-from soundstage.errors import DatasetError
+from soundstage.errors import DatasetError, RequestError
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv")
 CLIPS = frozenset((*FILMS, ".gif", ".mxf", ".ogv"))
@@ -62,7 +63,7 @@ def gather(dataset: Dataset) -> Gathered:
         elif path.suffix.lower() in SUFFIXES and path.is_file():
             _table(dataset, path, found)
         elif path.is_file():
-            found.items.append(_named(dataset, DataItem(id="", caption=_caption(path), row=str(path)), path))
+            found.items.append(_named(dataset, _item(str(path), caption=_caption(path)), path))
         else:
             raise DatasetError(
                 f"sources of {dataset.folder / CONFIG} has '{name}', and there is no {path}; correct it"
@@ -88,9 +89,14 @@ def kind_of_name(path: Path) -> str:
 def _folder(dataset: Dataset, folder: Path, found: Gathered) -> None:
     """Add the items of a folder and those below it, in the order of their names."""
     others: Counter[str] = Counter()
+    seen: set[str] = set()
     for place, names, files in os.walk(folder, followlinks=True):
         here = Path(place)
         own = os.path.samefile(here, dataset.folder)
+        if os.path.realpath(here) in seen:  # by a link that leads up
+            names.clear()
+            continue
+        seen.add(os.path.realpath(here))
         names[:] = sorted(n for n in names if not n.startswith(".") and not (own and n in OWN))
         files = [name for name in files if not name.startswith(".") and not (own and name in OWN_FILES)]
         paths = [here / name for name in sorted(files)]
@@ -152,7 +158,7 @@ def _group(dataset: Dataset, base: str, mains: list[Path], roles: dict[str, Path
         own = dict(fields)
         if kind_of_name(path) != "video":
             own.pop("audio", None)
-        item = DataItem(id="", caption=caption, row=str(path), **own)  # type: ignore[arg-type]
+        item = _item(str(path), caption=caption, **own)
         found.items.append(_named(dataset, item, path))
 
 
@@ -206,8 +212,16 @@ def _of_row(dataset: Dataset, folder: Path, row: TableRow) -> DataItem:
         )
     fields.setdefault("caption", _caption(main))
     fields["caption"] = " ".join(fields["caption"].split())
-    item = DataItem(id="", row=row.place, **files, **fields)  # type: ignore[arg-type]
+    item = _item(row.place, **files, **fields)
     return _named(dataset, item, main, kind)
+
+
+def _item(place: str, **fields: Any) -> DataItem:
+    """Return an item without a name. Raises DatasetError, with its place, for values that no item takes."""
+    try:
+        return DataItem(id="", row=place, **fields)
+    except RequestError as error:
+        raise DatasetError(f"{place}: {error}") from error
 
 
 # --- names --------------------------------------------------------------------------------------------

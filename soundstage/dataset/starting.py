@@ -21,6 +21,7 @@ from soundstage.files import whole_file
 from soundstage.planning.grid import frames_at
 
 ZipLayout = Literal["auto", "plain", "hosted"]
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.json")  # the table of a folder, as hubs have it
 USUAL_FPS = (24.0, 25.0, 30.0)
 # The fields that a new file has as remarks, with an example of each.
 EXAMPLES = {
@@ -85,6 +86,7 @@ def _place(source: Path, folder: Path | None) -> tuple[Path, str]:
     """Return the dataset's folder, and its source as dataset.yaml names it."""
     if source.is_dir():
         own = source
+        source = next((source / name for name in METADATA if (source / name).is_file()), source)
     elif source.is_file() and source.suffix.lower() in SUFFIXES:
         own = source.parent
     else:

@@ -32,11 +32,14 @@ def read_record(kind: type[Made], path: Path) -> Made:
     try:
         return kind(**{str(key): value for key, value in data.items()})
     except RequestError as error:
-        raise ConfigError(f"{path}{_line(str(error), lines)}: {error}") from error
+        raise ConfigError(f"{path}{line_of(str(error), text)}: {error}") from error
 
 
-def _line(message: str, lines: Mapping[str, int]) -> str:
-    """Return ", line 7" for the first field that a message names and the file has, else nothing."""
+def line_of(message: str, text: str) -> str:
+    """Return ", line 7" for the first field that a message names and the YAML has, else nothing."""
+    import yaml
+
+    lines = dict(_places(yaml.compose(text, Loader=yaml.SafeLoader), ""))
     named = (word.strip("'.;,:") for word in re.findall(r"[\w.\[\]'-]+", message))
     line = next((lines[word] for word in named if word in lines), None)
     return "" if line is None else f", line {line}"

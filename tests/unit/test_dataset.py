@@ -157,6 +157,7 @@ def test_a_table_names_clips_in_the_words_of_other_programs(clips: Path, tmp_pat
         ("t.csv", "video,repeats\na.mp4,many\n", r"line 2: repeats is 'many'; give a number"),
         ("t.csv", "video,repeats\na.mp4,0\n", r"whole number from 1 on"),
         ("t.csv", "video\n", r"has no rows"),
+        ("t.jsonl", '{"video": "a.mp4", "caption": 3}', r"line 1: caption is 3; give text"),
     ],
 )
 def test_a_bad_table_is_refused_by_file_and_row(tmp_path: Path, name: str, text: str, words: str) -> None:
@@ -243,6 +244,17 @@ def test_new_writes_a_config_that_fits_what_is_there(tmp_path: Path) -> None:
     assert "# trigger:" in text
     with pytest.raises(DatasetError, match="is there already"):
         begin(tmp_path)
+
+
+def test_a_table_of_a_folder_is_its_source_and_links_that_lead_up_are_no_trap(tmp_path: Path) -> None:
+    clip(tmp_path / "clips" / "0.mp4", frames=9)
+    (tmp_path / "clips" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "clips/0.mp4", "text": "Of the table."}')
+    begun = begin(tmp_path)
+    assert begun.dataset.config.sources == ("metadata.jsonl",)
+    assert [item.caption for item in begun.found.items] == ["Of the table."]
+    found = _dataset(tmp_path, "sources: clips\nbuckets: 64x64x9\n", "folder.yaml")
+    assert [item.id for item in found.items] == ["clips/0.mp4"]
 
 
 def _zip(path: Path, folder: Path, **more: str) -> Path:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.fields.record import Share, record, unit
+from soundstage.fields.yaml_record import line_of
 from soundstage.training.tuning.modes import MODES, Mode
 
 StreamState = Literal["made", "given", "absent"]
@@ -320,7 +321,7 @@ def read_config(
     try:
         return _made(_parsed(text, path), changes or {})
     except RequestError as error:
-        line = _line_of(str(error), text)
+        line = line_of(str(error), text)
         raise ConfigError(f"{path}{line}: {error}") from error
 
 
@@ -408,27 +409,3 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value
-
-
-def _line_of(message: str, text: str) -> str:
-    """Return ", line 7" for the first field that a message names and the text has, else nothing."""
-    import yaml
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    lines = dict(_places(root, ""))
-    named = (word.strip("'.;,:") for word in re.findall(r"[\w.\[\]'-]+", message))
-    line = next((lines[word] for word in named if word in lines), None)
-    return "" if line is None else f", line {line}"
-
-
-def _places(node: Any, path: str) -> list[tuple[str, int]]:
-    """Return the path and the line of every field below a YAML node."""
-    found: list[tuple[str, int]] = []
-    if node is None or isinstance(node.value, str):
-        return found
-    for number, item in enumerate(node.value):
-        key, value = item if isinstance(item, tuple) else (None, item)
-        place = f"{path}[{number}]" if key is None else f"{path}.{key.value}" if path else str(key.value)
-        found.append((place, (value if key is None else key).start_mark.line + 1))
-        found += _places(value, place)
-    return found

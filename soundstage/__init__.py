@@ -32,6 +32,7 @@ _HOMES = {
     "Engine": "soundstage.engine",
     "Guide": "soundstage.request.inputs",
     "Handle": "soundstage.rendering.handle",
+    "Hdr": "soundstage.media.hdr",
     "LTX2ConditionPipeline": "soundstage.compat.diffusers",
     "LTX2ImageToVideoPipeline": "soundstage.compat.diffusers",
     "LTX2InContextPipeline": "soundstage.compat.diffusers",
@@ -86,6 +87,7 @@ __all__ = [
     "Engine",
     "Guide",
     "Handle",
+    "Hdr",
     "LTX2ConditionPipeline",
     "LTX2ImageToVideoPipeline",
     "LTX2InContextPipeline",
@@ -159,6 +161,7 @@ if TYPE_CHECKING:
         SoundstageError,
         WeightsError,
     )
+    from soundstage.media.hdr import Hdr
     from soundstage.planning.plan import Plan
     from soundstage.prompts.timeline import Relay
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step

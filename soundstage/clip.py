@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from soundstage.errors import MediaError, RequestError
 from soundstage.files import check_writable
 from soundstage.media import formats
+from soundstage.media.arrays import LightFrames
 from soundstage.media.clip_pieces import ClipPieces
+from soundstage.media.hdr import Hdr
 from soundstage.request.request import Request
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -37,7 +39,9 @@ class Clip:
     """A finished clip.
 
     frames: (F, H, W, 3) uint8 RGB, or None for sound alone. waveform: (2, n) float32 in [-1, 1] at
-    48 kHz, or None for a silent picture. provenance: JSON-ready; "request" gives the clip again.
+    48 kHz, or None for a silent picture. provenance: JSON-ready; "request" gives the clip again. linear: the
+    frames in high dynamic range, (F, H, W, 3) float16 linear light of BT.709 in which 1 is diffuse white;
+    `frames` are then their preview. hdr: how they are written and shown.
     """
 
     frames: NDArray[np.uint8] | None
@@ -45,6 +49,8 @@ class Clip:
     fps: float
     provenance: dict[str, Any] = field(default_factory=dict)
     sample_rate_hz: int = OUTPUT_RATE_HZ
+    linear: LightFrames | None = None
+    hdr: Hdr | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Clip:
@@ -60,7 +66,10 @@ class Clip:
         for notice in excerpt.notices():
             warnings.warn(f"{path}: {notice}", stacklevel=2)
         frames, waveform, rate = excerpt.pieces().arrays()
-        return cls(frames, waveform, excerpt.fps, known_provenance(path), rate)
+        clip = cls(frames, waveform, excerpt.fps, known_provenance(path), rate)
+        if not excerpt.has_light:
+            return clip
+        return replace(clip, linear=excerpt.picture_alone().pieces(light=True).arrays()[0], hdr=Hdr())
 
     @property
     def duration_s(self) -> float:
@@ -79,7 +88,7 @@ class Clip:
         """Return the sound alone, as a clip of its own. Raises MediaError for a silent clip."""
         if self.waveform is None:
             raise MediaError("the clip is silent; it has no sound to give alone")
-        return replace(self, frames=None)
+        return replace(self, frames=None, linear=None, hdr=None)
 
     def save(
         self,
@@ -91,14 +100,16 @@ class Clip:
     ) -> Path:
         """Write the file that the name's ending asks for, with the provenance as metadata; return the path.
 
-        A name with %04d, or a folder that ends in "/", takes each frame as a PNG picture. quality: 1 to 100,
-        larger is better and takes more room. codec: one of the ending's, see docs/media.md. overwrite: an
-        existing file is replaced, once the new one is complete; False refuses it. Raises MediaError for a
-        name or folder that cannot be written; the clip can then be saved elsewhere.
+        A name with %04d, or a folder that ends in "/", takes each frame as a PNG picture, or EXR where `hdr`
+        says so. quality: 1 to 100, larger is better and takes more room. codec: one of the ending's, see
+        docs/media.md; left out, the usual one or that of `hdr`. overwrite: an existing file is replaced, once
+        the new one is complete; False refuses it. Raises MediaError for a name or folder that cannot be
+        written; the clip can then be saved elsewhere.
         """
-        output = formats.output(path, self._num_frames, codec=codec, quality=quality)
+        output = formats.output(path, self._num_frames, codec=codec, quality=quality, hdr=self.hdr)
         output.check(self._num_frames, overwrite=overwrite)
-        pieces = ClipPieces.of_arrays(self.frames, self.fps, self.waveform, self.sample_rate_hz)
+        frames = self.linear if output.codec.light and self.linear is not None else self.frames
+        pieces = ClipPieces.of_arrays(frames, self.fps, self.waveform, self.sample_rate_hz)
         resized = output.resized(*pieces.size)
         if resized is not None:
             warnings.warn(f"the clip {resized}", stacklevel=2)
@@ -159,8 +170,9 @@ class Clip:
         if waveform is not None:
             waveform = waveform[:, round(start * self.sample_rate_hz) : round(end * self.sample_rate_hz)]
         frames = None if self.frames is None else self.frames[first:last]
+        linear = None if self.linear is None else self.linear[first:last]
         told = changed(self.provenance, {"trimmed_s": [start, end]})
-        return replace(self, frames=frames, waveform=waveform, provenance=told)
+        return replace(self, frames=frames, linear=linear, waveform=waveform, provenance=told)
 
     @property
     def request(self) -> Request:
@@ -280,10 +292,13 @@ def _json(data: Any) -> str:
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """Return the provenance in a file of `Clip.save`. Raises MediaError for a file that holds none."""
     from soundstage.media.container import read_metadata
+    from soundstage.media.exr_sequence import exr_clip, is_exr_clip
     from soundstage.media.picture import is_picture, picture_comment
 
     pictured = is_picture(Path(path))
-    if pictured:
+    if is_exr_clip(Path(path)):
+        comment = exr_clip(Path(path)).header.comment
+    elif pictured:
         comment = picture_comment(Path(path))
     else:
         tags = {name.lower(): value for name, value in read_metadata(Path(path)).items()}

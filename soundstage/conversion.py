@@ -18,7 +18,9 @@ from soundstage.clip import changed, known_provenance, write_clip
 from soundstage.errors import MediaError
 from soundstage.files import check_writable
 from soundstage.media import formats
+from soundstage.media.colour import TONE_MAPPED
 from soundstage.media.excerpt import Excerpt, scaled_size
+from soundstage.media.hdr import Hdr, ToneMap
 from soundstage.media.probe import Info, probe
 
 MIN_FPS, MAX_FPS = 1, 240
@@ -35,6 +37,20 @@ class Wanted:
     fps: float | None = None
     span: tuple[float, float | None] | None = None
     at_s: float | None = None
+    exposure: float | None = None
+    tone_map: ToneMap | None = None
+    space: str | None = None
+    ocio: str | None = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Return the wishes about light that is shown in standard range."""
+        return {k: v for k in ("exposure", "tone_map") if (v := getattr(self, k)) is not None}
+
+    @property
+    def hdr(self) -> Hdr:
+        """Return how light is written and shown. Raises RequestError for what does not fit."""
+        return Hdr(space=self.space, ocio=self.ocio, **self.shown)
 
 
 @dataclass(frozen=True)
@@ -42,20 +58,21 @@ class Conversion:
     """A conversion that is checked and not yet made.
 
     provenance: what the new file says of how it was made. notices: what is left out, and what is changed
-    when the file is read.
+    when the file is read. light: frames of high dynamic range are read as light.
     """
 
     excerpt: Excerpt
     output: formats.Output
     provenance: dict[str, Any]
     notices: tuple[str, ...]
+    light: bool = False
 
     def run(self, *, overwrite: bool = True, progress: Callable[[float], None] | None = None) -> Path:
         """Write the file and return its name. progress: called with the share that is done, from 0 to 1.
 
         Raises MediaError for what cannot be read or written; then nothing is left of it.
         """
-        pieces = self.excerpt.pieces()
+        pieces = self.excerpt.pieces(light=self.light)
         if progress is not None:
             pieces = pieces.told(progress)
         write_clip(self.output, pieces, self.provenance, overwrite=overwrite)
@@ -72,6 +89,10 @@ def convert(
     fps: float | None = None,
     span: tuple[float, float | None] | None = None,
     at_s: float | None = None,
+    exposure: float | None = None,
+    tone_map: ToneMap | None = None,
+    space: str | None = None,
+    ocio: str | None = None,
     overwrite: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
@@ -79,11 +100,14 @@ def convert(
 
     size: the size to scale to without distortion, such as "320x", "320x240" (a box to fit into), "480p" or
     "50%". fps: frames a second; each is the one that is shown then. span: start and end in seconds; an end of
-    None is the file's. at_s: only the frame that is shown then. quality, codec, overwrite: as `Clip.save` has
-    them. progress: called with the share that is done. Notices are warnings. Raises MediaError for what
-    cannot be read or written; then nothing is left of it.
+    None is the file's. at_s: only the frame that is shown then. exposure, tone_map: how light is shown in
+    standard range; space, ocio: the colour space of EXR files; as `Hdr` has them. quality, codec, overwrite:
+    as `Clip.save` has them. progress: called with the share that is done. Notices are warnings. Raises
+    MediaError for what cannot be read or written; then nothing is left of it.
     """
-    planned = planned_conversion(source, output, Wanted(quality, codec, size, fps, span, at_s))
+    planned = planned_conversion(
+        source, output, Wanted(quality, codec, size, fps, span, at_s, exposure, tone_map, space, ocio)
+    )
     planned.output.check(planned.excerpt.num_frames, overwrite=overwrite)
     for notice in planned.notices:
         warnings.warn(f"{source}: {notice}", stacklevel=2)
@@ -93,11 +117,16 @@ def convert(
 def planned_conversion(source: str | Path, output: str | Path, wanted: Wanted) -> Conversion:
     """Return the conversion. Raises MediaError for what can be known to be wrong before the work."""
     source = Path(source)
+    if str(output).endswith(("/", os.sep)):
+        output = Path(output) / formats.FOLDER_NAMES
     info = probe(str(source))
     _check_used(source, output, info, wanted)
     excerpt = _wanted_excerpt(source, output, info, wanted)
     _check_one_picture(source, output, excerpt)
-    found = formats.output(output, excerpt.num_frames, codec=wanted.codec, quality=wanted.quality)
+    found = formats.output(
+        output, excerpt.num_frames, codec=wanted.codec, quality=wanted.quality, hdr=wanted.hdr
+    )
+    light = _reads_light(source, found, info, wanted)
     if wanted.size is not None:
         excerpt = replace(excerpt, size=found.size(*scaled_size(wanted.size, excerpt.size)))
     told = _left_out(found, excerpt, info, wanted)
@@ -105,11 +134,29 @@ def planned_conversion(source: str | Path, output: str | Path, wanted: Wanted) -
     told += [] if resized is None else [f"it {resized}"]
     if not found.format.holds_sound:
         excerpt = excerpt.picture_alone()
-    told += excerpt.notices()
+    told += [text for text in excerpt.notices() if not (light and text.endswith(TONE_MAPPED))]
     provenance = known_provenance(source)
     if provenance:
         provenance = changed(provenance, _changes(excerpt, info, wanted))
-    return Conversion(excerpt, found, provenance, tuple(told))
+    return Conversion(excerpt, found, provenance, tuple(told), light)
+
+
+def _reads_light(source: Path, output: formats.Output, info: Info, wanted: Wanted) -> bool:
+    """Return whether frames of high dynamic range are read as light, and not tone-mapped as they are read.
+
+    Raises MediaError for a wish about light that has no effect.
+    """
+    writes = output.codec.light
+    if wanted.shown and (writes or not info.light):
+        name, value = next(iter(wanted.shown.items()))
+        why = f"{output.path} keeps its light" if writes else f"{source} has no high dynamic range"
+        raise MediaError(f"{name} is {value}, and {why}; leave it out")
+    if wanted.space is not None and writes != "linear":
+        raise MediaError(
+            f"space is {wanted.space!r}, which is for linear EXR files, and the output is {output.path}; "
+            "leave it out"
+        )
+    return bool(writes or wanted.shown)
 
 
 def contact_sheet_of(source: str | Path, path: str | Path, *, overwrite: bool = True) -> Path:
@@ -166,8 +213,12 @@ def _check_one_picture(source: Path, output: str | Path, excerpt: Excerpt) -> No
     if _kind(output) == "picture" and excerpt.num_frames > 1 and not formats.NUMBER.search(name):
         raise MediaError(
             f"output is {output}, one picture, and {source} has {excerpt.num_frames} frames; give at_s, the "
-            f"second of one of them, or a name such as {formats.FOLDER_NAMES} for a picture of each"
+            f"second of one of them, or a name such as {_name_of_each(output)} for a picture of each"
         )
+
+
+def _name_of_each(output: str | Path) -> str:
+    return formats.EXR_NAMES if Path(output).suffix.lower() == ".exr" else formats.FOLDER_NAMES
 
 
 def _left_out(output: formats.Output, excerpt: Excerpt, info: Info, wanted: Wanted) -> list[str]:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from soundstage.engine import load
 from soundstage.errors import RequestError
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
+from soundstage.media.hdr import light_of
 from soundstage.planning.placement import Choice
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, Notice, Phase, Preview, Step
@@ -84,7 +86,10 @@ def _clip(plan: Plan) -> Clip:
     frames = _frames(plan) if "video" in plan.modalities else None
     waveform = _sound(plan) if "audio" in plan.modalities else None
     provenance = {"request": plan.request.describe(), "model": plan.model}
-    return Clip(frames, waveform, plan.fps, provenance)
+    clip = Clip(frames, waveform, plan.fps, provenance)
+    if plan.hdr is None or frames is None:
+        return clip
+    return replace(clip, linear=light_of(frames).astype(np.float16), hdr=plan.hdr)
 
 
 def _frames(plan: Plan) -> Any:

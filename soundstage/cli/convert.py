@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from soundstage.conversion import Conversion
 
 EXAMPLE = "out/{name}.gif"
+GIVEN = ("quality", "codec", "size", "fps", "at_s", "exposure", "tone_map", "space", "ocio")
 
 
 @click.command()
@@ -40,9 +41,9 @@ EXAMPLE = "out/{name}.gif"
     "-o",
     metavar="PATH",
     help="Write to this file instead of OUTPUT. Its ending is the format: .mp4, .mov, .mkv, .webm, "
-    ".gif, .webp; .wav, .flac, .mp3 or .m4a for the sound; .png or .jpg for one frame; %04d.png or a folder "
-    "that ends in / for each frame. Several files go into a folder, with --format, or to a name with the "
-    "word name or index in braces.",
+    ".gif, .webp; .wav, .flac, .mp3 or .m4a for the sound; .png, .jpg or .exr for one frame; %04d.png, "
+    "%05d.exr or a folder that ends in / for each frame. Several files go into a folder, with --format, or "
+    "to a name with the word name or index in braces.",
 )
 @click.option(
     "--format",
@@ -67,6 +68,25 @@ EXAMPLE = "out/{name}.gif"
     help="1 to 100: larger is better and takes more room. [default: the format's own]",
 )
 @click.option("--codec", metavar="NAME", help="Use this codec, as for generate. [default: the format's own]")
+@click.option(
+    "--exposure", type=float, metavar="STOPS", help="Show light so many stops brighter in standard range."
+)
+@click.option(
+    "--tone-map",
+    metavar="NAME",
+    help="Bring light into standard range by reinhard, or clip it. [default: reinhard]",
+)
+@click.option(
+    "--color-space",
+    "space",
+    metavar="NAME",
+    help="Write EXR files in this colour space: acescg, or one of --ocio. [default: linear BT.709]",
+)
+@click.option(
+    "--ocio",
+    metavar="CONFIG",
+    help="Take colour spaces of this OpenColorIO config: a file or a built-in name.",
+)
 @click.option("--contact-sheet", is_flag=True, help="Write a PNG of frames above the waveform instead.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress and no notices; errors are printed.")
@@ -105,7 +125,7 @@ def _planned(source: str, target: str, values: dict[str, Any]) -> Conversion | N
     """Return what is checked of a conversion, None for a contact sheet."""
     from soundstage.conversion import Wanted, planned_conversion
 
-    given = {name: values[name] for name in ("quality", "codec", "size", "fps", "at_s")}
+    given = {name: values[name] for name in GIVEN}
     span = None if values["span"] is None else _span(values["span"])
     try:
         if values["contact_sheet"]:

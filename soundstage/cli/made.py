@@ -45,7 +45,7 @@ def read_made(path: Path) -> Made:
 
     if path.is_dir():
         return _of_folder(path)
-    if "%" in path.name and not path.exists():
+    if "%" in path.name and not path.exists() and path.suffix.lower() != ".exr":
         return Made(path, read_provenance(_numbered(path)))
     if _begins_with_brace(path):
         return Made(path, _read_json(path))
@@ -54,12 +54,15 @@ def read_made(path: Path) -> Made:
 
 def _of_folder(folder: Path) -> Made:
     from soundstage.clip import read_provenance
+    from soundstage.media.exr_sequence import is_exr_clip
     from soundstage.request.take import ASKED, stored_take
 
     stored = stored_take(folder)
     if stored:
         asked = stored.get(ASKED)
         return Made(folder, {**stored, **(asked if isinstance(asked, dict) else {})}, take=folder)
+    if is_exr_clip(folder):
+        return Made(folder, read_provenance(folder))
     first = min(folder.glob("*.png"), default=None)
     if first is None:
         raise MediaError(

@@ -62,7 +62,6 @@ def _own(words: str, count: str = "1") -> OfficialFlag:
 
 _ENHANCER = "there is no prompt enhancer here; write the whole prompt, and leave it out"
 _LATER = "this belongs to models after LTX-2.3; leave it out"
-_HDR = "HDR is not made here; leave it out"
 _LIVE = "this belongs to the streaming model; leave it out, and see --take for long clips"
 _SPEED = "fast paths are chosen here by the machine; `soundstage doctor` shows them"
 
@@ -129,6 +128,10 @@ FLAGS: dict[str, OfficialFlag] = {
     "--distilled-lora-strength-stage-1": _own("nothing at 0.25, which is that of `--recipe hq`"),
     "--distilled-lora-strength-stage-2": _own("nothing at 0.5, which is that of `--recipe hq`"),
     "--detailing-lora": OfficialFlag("clip", "--lora", count="1-2"),
+    # High dynamic range
+    "--hdr-lora": OfficialFlag("clip", "--lora", count="1-2"),
+    "--text-embeddings": _option("--embeddings"),
+    "--high-quality": OfficialFlag("choice", "--thin", "", "0", {"": ("--thin", "2")}),
     # Memory and speed
     "--offload": OfficialFlag(
         "choice",
@@ -161,15 +164,11 @@ FLAGS: dict[str, OfficialFlag] = {
     ),
     "--num-generated-keyframes": _refused(_LATER),
     "--temporal-upsample-rounds": _refused("give --recipe smooth, which doubles the rate once"),
-    "--hdr": _refused(_HDR),
-    "--input": _refused(_HDR),
-    "--output-dir": _refused(_HDR),
-    "--hdr-lora": _refused(_HDR),
-    "--text-embeddings": _refused(_HDR),
-    "--spatial-tile": _refused(_HDR),
-    "--skip-mp4": _refused(_HDR, "0"),
-    "--high-quality": _refused(_HDR, "0"),
-    "--exr-half": _refused(_HDR, "0"),
+    "--input": _refused("give the clip by --reference"),
+    "--output-dir": _refused("give a folder by --output"),
+    "--skip-mp4": _idle("the preview is always written", "0"),
+    "--exr-half": _idle("EXR files always have 16 bits", "0"),
+    "--spatial-tile": _idle("clips are decoded in pieces as memory allows"),
     "--audio-lookahead": _refused(_LIVE),
     "--chunk-frames": _refused(_LIVE),
     "--window-chunks": _refused(_LIVE),
@@ -243,7 +242,7 @@ PROGRAMS: dict[str, OfficialProgram] = {
     "distilled_mgpu": OfficialProgram("generate --recipe fast", "on one device"),
     "ti2vid_two_stages_mgpu": OfficialProgram("generate --recipe pro", "on one device"),
     "ti2vid_two_stages_hq_mgpu": OfficialProgram("generate --recipe hq", "on one device"),
-    "hdr_ic_lora": OfficialProgram("", "HDR is not made here"),
+    "hdr_ic_lora": OfficialProgram("generate --recipe hdr --hdr exr", "with `--lora` and `--reference`"),
     "dfr_pipeline": OfficialProgram("", "a pipeline of models after LTX-2.3"),
     "inference": OfficialProgram("generate", "LTX-Video's inference program"),
 }

@@ -246,6 +246,15 @@ INPUT_GROUP: tuple[Option, ...] = (
         ),
     ),
 )
+LIGHT_GROUP: tuple[Option, ...] = (
+    _option("hdr", str, form="FORMAT", field="output.format"),
+    _option("hdr_curve", str, form="NAME", field="output.curve"),
+    _option("exposure", float, form="STOPS", field="output.exposure"),
+    _option("tone_map", str, form="NAME", field="output.tone_map"),
+    _option("color_space", str, form="NAME", field="output.space"),
+    _option("ocio", str, form="CONFIG", field="output.ocio"),
+    _same("embeddings", str, form="PATH"),
+)
 TIME_GROUP: tuple[Option, ...] = (
     _option("lengths", str, form="NUMBER,...", reads=("lengths",)),
     _option("relay", str, "{relay} NAME: {relay.*}.", form=SETTING, many=True, reads=("relay",)),
@@ -330,7 +339,7 @@ MACHINE_GROUP: tuple[Option, ...] = (
     ),
     _option("as_json", bool, "Print JSON, for programs to read.", "--json", default=False),
 )
-TABLE = CLIP_GROUP + INPUT_GROUP + TIME_GROUP + SAMPLING_GROUP + MACHINE_GROUP
+TABLE = CLIP_GROUP + INPUT_GROUP + LIGHT_GROUP + TIME_GROUP + SAMPLING_GROUP + MACHINE_GROUP
 OUTPUTS: tuple[Option, ...] = (
     _option(
         "output",
@@ -352,8 +361,8 @@ OUTPUTS: tuple[Option, ...] = (
     _option(
         "codec",
         str,
-        "Write the file with this codec, as its ending allows: h264, h265, vp9, av1, prores, ffv1; aac, "
-        "alac. [default: the format's own]",
+        "Write the file with this codec, as its ending allows: h264, h265, vp9, av1, prores, prores4444, "
+        "ffv1, hlg; aac, alac. [default: the format's own]",
         form="NAME",
     ),
     _option("force", bool, "Replace the output file and its contact sheet if they exist.", default=False),
@@ -404,6 +413,7 @@ OUTPUTS: tuple[Option, ...] = (
 GROUPS = {
     "The clip": CLIP_GROUP,
     "Pictures, clips, sounds and LoRAs": INPUT_GROUP,
+    "High dynamic range": LIGHT_GROUP,
     "Parts and windows": TIME_GROUP,
     "Sampling": SAMPLING_GROUP,
     "Model and machine": MACHINE_GROUP,

@@ -175,6 +175,17 @@ def _audio(given: Values, _: Values, kept: Any) -> Values:
     return parts
 
 
+def _output(given: Values, _: Values, kept: Any) -> Values:
+    parts = _filled("output", given)
+    if parts and "format" not in parts and not kept:
+        raise RequestError(
+            "options of high dynamic range are given, and the picture has none; ask for it by --hdr",
+            field="output",
+            unused=("hdr_curve", "exposure", "tone_map", "color_space", "ocio"),
+        )
+    return parts
+
+
 def _scales(flag: str, texts: Sequence[str]) -> Values:
     """Read NAME=VALUE[@LEVEL] words into fields of guidance; those with a level are grouped under it."""
     scales: Values = {}
@@ -223,4 +234,5 @@ INPUTS: dict[str, Callable[[Values, Values, Any], Any]] = {
     "references": _references,
     "source": _source,
     "audio": _audio,
+    "output": _output,
 }

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text
 from soundstage.errors import MediaError
 from soundstage.files import NameTakenError, Reserved, check_writable, reserved_name
-from soundstage.media.formats import Output, endings, output
+from soundstage.media.formats import EXR_NAMES, NUMBER, Output, endings, output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,25 +25,33 @@ if TYPE_CHECKING:
 
     from soundstage.clip import Clip
 
+MAX_FOLDERS = 10_000
 COMPARISON = "contact-sheet.png"  # of several clips
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The files of a clip. problem: what kept the contact sheet from being written."""
+    """The files of a clip. problem: what kept the contact sheet or the preview from being written.
+
+    preview: in standard range, of a clip with light.
+    """
 
     path: Path
     contact_sheet: Path | None
     problem: MediaError | None = None
+    preview: Path | None = None
 
     def tell(self, metadata: dict[str, Any], *, as_json: bool, say: Callable[[str], None]) -> None:
         """Print the paths, plainly or as JSON with the metadata. say: prints a line for people."""
         sheet = self.contact_sheet
         if as_json:
             paths = {"path": str(self.path), "contact_sheet": None if sheet is None else str(sheet)}
+            paths |= {} if self.preview is None else {"preview": str(self.preview)}
             print(json_text({**paths, **metadata}))
         else:
             print(self.path)
+        if self.preview is not None:
+            say(f"preview {self.preview}")
         if self.problem is not None:
             raise self.problem
         if sheet is not None and sheet != self.path.with_suffix(".png"):
@@ -54,9 +62,10 @@ class Saved:
 class Results:
     """Names of a run's results.
 
-    path: the clip's file. reserved: that name, so that no other process gets it, the first one of numbered
-    pictures; None where it is replaced. contact_sheet: one is made as well. force: it replaces one that is
-    there. coding: `quality` and `codec` as `Clip.save` takes them.
+    path: the clip's file, of numbered pictures the name with the number's place. reserved: that name, so that
+    no other process gets it, the first one of numbered pictures; None where it is replaced. contact_sheet:
+    one is made as well. force: it replaces one that is there. coding: `quality` and `codec` as `Clip.save`
+    takes them.
     """
 
     path: Path
@@ -71,10 +80,24 @@ class Results:
         Raises MediaError that says where a clip is kept that could not be written to its own name.
         """
         self._save_clip(clip)
+        preview = None
         try:
-            return Saved(self.path, self._save_sheet(clip) if self.contact_sheet else None)
+            preview = self._save_preview(clip) if clip.linear is not None else None
+            return Saved(self.path, self._save_sheet(clip) if self.contact_sheet else None, preview=preview)
         except MediaError as error:
-            return Saved(self.path, None, error)
+            return Saved(self.path, None, error, preview)
+
+    def _save_preview(self, clip: Clip) -> Path:
+        """Write the clip in standard range beside its file, and return the name."""
+        folder, stem = self.path.parent, f"{self.path.stem}-preview"
+        if NUMBER.search(self.path.name):
+            stem = "preview"
+        still = clip.waveform is None and clip.frames is not None and len(clip.frames) == 1
+        ending, codec = (".png", None) if still else (".mp4", "h264")
+        if self.force:
+            return clip.save(folder / f"{stem}{ending}", codec=codec)
+        with reserved_name(folder, stem, ending) as name:
+            return clip.save(name.path, codec=codec)
 
     def _save_clip(self, clip: Clip) -> None:
         try:
@@ -98,8 +121,12 @@ def kept(clip: Clip, path: Path, problem: MediaError) -> Path:
     either.
     """
     suffix = path.suffix if path.suffix.lower() in clip.suffixes else clip.suffixes[0]
+    suffix = suffix if clip.hdr is None else clip.hdr.ending
     for folder in (path.parent, Path(), Path(tempfile.gettempdir())):
         try:
+            if clip.hdr is not None and suffix == ".exr":
+                with _new_folder(folder.absolute(), f"{slug(path.stem)}-kept") as own:
+                    return clip.save(own / EXR_NAMES)
             with reserved_name(folder.absolute(), path.stem, suffix) as name:
                 return clip.save(name.path)
         except (MediaError, OSError):
@@ -188,6 +215,12 @@ def results(planned: PlannedClip, values: Values, folder: Path) -> Iterator[Resu
     Raises MediaError for a name that could not be written later, and for one that is there without --force.
     """
     given: Path | None = values["output"]
+    if given is None and _is_exr(planned):
+        with _new_folder(folder, _stem(planned)) as own:
+            whole = {**values, "output": own / EXR_NAMES}
+            with results(planned, whole, own) as found:
+                yield found
+        return
     force, sheet = bool(values["force"]), bool(values.get("contact_sheet"))
     num_frames = _num_frames(planned)
     asked = _asked(planned, values, given, folder)
@@ -204,16 +237,50 @@ def results(planned: PlannedClip, values: Values, folder: Path) -> Iterator[Resu
         yield Results(given or reserved.path, reserved, sheet, force, coding)
 
 
+def _is_exr(planned: PlannedClip) -> bool:
+    hdr = planned.request.output
+    return hdr is not None and hdr.ending == ".exr"
+
+
+@contextmanager
+def _new_folder(folder: Path, stem: str) -> Iterator[Path]:
+    """Make the first free folder of stem, stem-2, ...; remove it after the block if it is empty."""
+    for count in range(1, MAX_FOLDERS):
+        own = folder / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            own.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise MediaError(
+                f"output is {own}, which cannot be made ({error}); choose another folder"
+            ) from error
+        try:
+            yield own
+        finally:
+            with suppress(OSError):
+                own.rmdir()
+        return
+    raise MediaError(f"the folders {stem} to {stem}-{MAX_FOLDERS - 1} are all taken; clear some")
+
+
 def _asked(planned: PlannedClip, values: Values, given: Path | None, folder: Path) -> Output:
     """Return how a clip is written: to the given name, or one in a folder. Raises MediaError."""
-    num_frames = _num_frames(planned)
+    num_frames, hdr = _num_frames(planned), planned.request.output
+    if hdr is not None and given is not None and given.suffix and given.suffix.lower() not in hdr.endings:
+        raise MediaError(
+            f"output is {given}, and output.format {hdr.format} is written as {' or '.join(hdr.endings)}; "
+            "give such a name, or a folder"
+        )
     if given is not None and not given.suffix:
-        ending = endings(num_frames)[0]
+        ending = endings(num_frames)[0] if hdr is None else hdr.ending
         raise MediaError(
             f"output is {given}, which has no ending; give {given}{ending}, or {given}/ for a folder"
         )
-    path = given or folder / f"{_stem(planned)}{endings(num_frames)[0]}"
-    return output(path, num_frames, **_coding(values))
+    path = given or folder / f"{_stem(planned)}{endings(num_frames)[0] if hdr is None else hdr.ending}"
+    if given is None and _is_exr(planned):
+        path = folder / _stem(planned) / EXR_NAMES
+    return output(path, num_frames, hdr=hdr, **_coding(values))
 
 
 def _coding(values: Values) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from soundstage.clip import Clip
 from soundstage.files import check_writable, whole_file
+from soundstage.media.hdr import ARCHIVE, ARCHIVE_FRAMES, ARCHIVE_PREVIEW
 
 
 class ReceivedClip(Clip):
@@ -19,11 +22,25 @@ class ReceivedClip(Clip):
     @classmethod
     def of_file(cls, path: Path, folder: Path) -> ReceivedClip:
         """Open a file and keep it. folder: a temporary one, which goes with the clip."""
-        clip = cls.open(path)
+        clip = cls.open(path) if path.suffix != f".{ARCHIVE}" else cls._of_archive(path, folder)
         assert isinstance(clip, ReceivedClip)
         object.__setattr__(clip, "_file", path)
         weakref.finalize(clip, shutil.rmtree, folder, ignore_errors=True)
         return clip
+
+    @classmethod
+    def _of_archive(cls, path: Path, folder: Path) -> Clip:
+        """Open the EXR files of an archive, with the sound of their preview."""
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        clip, preview = cls.open(folder / ARCHIVE_FRAMES), Clip.open(folder / ARCHIVE_PREVIEW)
+        return replace(
+            clip,
+            frames=preview.frames,
+            waveform=preview.waveform,
+            sample_rate_hz=preview.sample_rate_hz,
+            hdr=clip.request.output,
+        )
 
     def save(
         self,

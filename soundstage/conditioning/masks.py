@@ -6,6 +6,7 @@ Latent frame 0 holds pixel frame 0, latent frame k the frames 8k - 7 to 8k. A ce
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from soundstage.conditioning.seams import SEAM_FRAMES, Seam
 from soundstage.conditioning.tokens import Grid
 from soundstage.types import SPACE_SCALE, TIME_SCALE
+
+Kind = TypeVar("Kind", np.uint8, np.float16)
 
 
 def made_frames(count: int, ranges: Sequence[tuple[int, int]]) -> Tensor:
@@ -96,8 +99,11 @@ def blend_weights(
     return F.max_pool2d(weights[:, None], 3, stride=1, padding=1)[:, 0]
 
 
-def blended(made: NDArray[np.uint8], kept: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:
-    """Blend frames (F, H, W, 3): the kept ones, bit for bit, where weights (F, h, w) are 0."""
+def blended(made: NDArray[Kind], kept: NDArray[Kind], weights: Tensor) -> NDArray[Kind]:
+    """Blend frames (F, H, W, 3): the kept ones, bit for bit, where weights (F, h, w) are 0.
+
+    They are of 8 bits, or light.
+    """
     height, width = made.shape[1:3]
     shown = kept.copy()
     for i, weight in enumerate(weights):
@@ -105,5 +111,6 @@ def blended(made: NDArray[np.uint8], kept: NDArray[np.uint8], weights: Tensor) -
             continue
         share = F.interpolate(weight[None, None], size=(height, width), mode="bilinear", align_corners=False)
         w = share[0, 0, :, :, None].numpy()
-        shown[i] = np.rint(w * made[i] + (1 - w) * kept[i]).astype(np.uint8)
+        mixed = w * made[i] + (1 - w) * kept[i]
+        shown[i] = (np.rint(mixed) if made.dtype == np.uint8 else mixed).astype(made.dtype)
     return shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,17 +19,34 @@ from torch import Tensor
 
 from soundstage.types import Crop
 
+Kind = TypeVar("Kind", np.uint8, np.float32)
+LARGEST_HALF = 65504.0  # of 16-bit floating point
 LARGE_PIXELS = 2**24  # 16.8 megapixels, twice a frame of 2160p
 
 
-def fit(frames: Iterable[NDArray[np.uint8]], width: int, height: int, crop: Crop = "center") -> Tensor:
-    """Return frames (H, W, 3) uint8 as (1, 3, F, height, width) float32 in [-1, 1].
+def fit(
+    frames: Iterable[NDArray[np.uint8] | NDArray[np.float32]], width: int, height: int, crop: Crop = "center"
+) -> Tensor:
+    """Return frames (H, W, 3) in 0 to 255 as (1, 3, F, height, width) float32 in [-1, 1].
 
     Each is scaled as it comes, so that only one of them is held at its own size. crop: "center" fills the
     size and cuts what is over, "stretch" distorts, "pad" shows all on black.
     """
     fitted = _each(frames, lambda frame: _scaled(frame, width, height, crop))
     return fitted.div_(127.5).sub_(1).permute(3, 0, 1, 2).unsqueeze(0).contiguous()
+
+
+def fit_light(
+    frames: Iterable[NDArray[np.float32]], width: int, height: int, crop: Crop
+) -> NDArray[np.float16]:
+    """Return frames of light (H, W, 3) as (F, height, width, 3), fitted as `fit` does."""
+    light: NDArray[np.float16] = (
+        _each(frames, lambda frame: _scaled(frame, width, height, crop))
+        .clamp_(max=LARGEST_HALF)
+        .half()
+        .numpy()
+    )
+    return light
 
 
 def fit_mask(
@@ -53,10 +71,16 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def drawn_out(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def drawn_out(frame: NDArray[Kind], width: int, height: int) -> NDArray[Kind]:
     """Return (height, width, 3): a frame with its last column and row repeated to fill up cells."""
     missing = ((0, max(0, height - frame.shape[0])), (0, max(0, width - frame.shape[1])), (0, 0))
     return np.pad(frame, missing, mode="edge")
+
+
+def mirrored(frame: NDArray[Kind], width: int, height: int) -> NDArray[Kind]:
+    """Return (height, width, 3): a frame mirrored at its right and lower edge to fill up cells."""
+    missing = ((0, max(0, height - frame.shape[0])), (0, max(0, width - frame.shape[1])), (0, 0))
+    return np.pad(frame, missing, mode="reflect")
 
 
 def strided(count: int, step: int) -> list[int]:
@@ -73,7 +97,9 @@ def chosen(frames: Iterator[NDArray[np.uint8]], numbers: list[int]) -> Iterator[
         yield next(itertools.islice(frames, frame - before - 1, None))
 
 
-def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tensor]) -> Tensor:
+def _each(
+    frames: Iterable[NDArray[np.uint8] | NDArray[np.float32]], prepare: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Return the results of `prepare` for each frame (1, H, W, 3), joined; repeated frames are done once.
 
     The results go into one growing block: small tensors left among large ones that come and go would keep
@@ -81,7 +107,7 @@ def _each(frames: Iterable[NDArray[np.uint8]], prepare: Callable[[Tensor], Tenso
     """
     done = torch.empty(0)
     count = 0
-    before: NDArray[np.uint8] | None = None
+    before: NDArray[Any] | None = None
     for frame in frames:
         if frame is not before:
             before, small = frame, prepare(torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None])

@@ -19,6 +19,7 @@ from soundstage.jobs.views import PassView, PlanView
 from soundstage.library.catalog import find
 from soundstage.library.sizes import model_sizes
 from soundstage.media import formats
+from soundstage.media.hdr import ARCHIVE, Hdr
 from soundstage.memory.machine import ITEM_BYTES, Machine, this_machine
 from soundstage.planning.placement import Choice, choose_held
 from soundstage.planning.plan import Plan
@@ -158,6 +159,8 @@ def file_format(plan: Plan, wanted: str | None) -> str:
     Raises RequestError for one that cannot hold the clip.
     """
     film = "video" in plan.modalities
+    if plan.hdr is not None:
+        return _light_format(plan.hdr, wanted)
     if wanted is None:
         return FILM if film else SOUND
     ending = f".{wanted.lower().removeprefix('.')}"
@@ -166,6 +169,16 @@ def file_format(plan: Plan, wanted: str | None) -> str:
     if ending.removeprefix(".") not in right:
         raise RequestError(f"format is {wanted!r}; give one of {', '.join(right)}", field="format")
     return ending.removeprefix(".")
+
+
+def _light_format(hdr: Hdr, wanted: str | None) -> str:
+    own = ARCHIVE if hdr.ending == ".exr" else hdr.ending.removeprefix(".")
+    if wanted is not None and wanted.lower().removeprefix(".") != own:
+        raise RequestError(
+            f"format is {wanted!r}, and output.format {hdr.format} is handed out as {own}; leave format out",
+            field="format",
+        )
+    return own
 
 
 def plan_view(plan: Plan, choice: Choice | None) -> PlanView:

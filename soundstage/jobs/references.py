@@ -73,7 +73,7 @@ class ReferencePlace:
 def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request's fields, checked and written out, without those left at their defaults.
 
-    Raises RequestError for what no server takes: folders of takes, files of recipes.
+    Raises RequestError for what no server takes: folders of takes, files of recipes, embeddings and configs.
     """
     request = Request(**apart(fields))
     if request.take is not None and getattr(request.take, "folder", None) is not None:
@@ -90,6 +90,16 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
                 "reference with `soundstage control prepare` and give it by references",
                 field="controls",
             )
+    if request.embeddings is not None:
+        raise RequestError(
+            "embeddings is a file of one's own machine; a server takes none", field="embeddings"
+        )
+    ocio = None if request.output is None else request.output.ocio
+    if ocio is not None and ("/" in ocio or "\\" in ocio or ocio.endswith(".ocio")):
+        raise RequestError(
+            f"output.ocio is {shown(ocio)}; give the name of a built-in config, a server takes no file",
+            field="output",
+        )
     plain = Request(prompt=request.prompt).to_dict()
     found = request.to_dict()
     return {key: value for key, value in found.items() if key == "prompt" or value != plain[key]}

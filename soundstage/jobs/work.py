@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
 from filelock import Timeout
@@ -27,6 +29,7 @@ from soundstage.jobs.views import AssetKind, JobProgress, Lease, MadeFile, MadeF
 from soundstage.library import pull as pulling
 from soundstage.library.catalog import find
 from soundstage.library.installed import Library, models_folder
+from soundstage.media.hdr import ARCHIVE, ARCHIVE_FRAMES, ARCHIVE_PREVIEW
 from soundstage.media.probe import probe
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, LoraAttached, Notice, Phase, Preview, Step
@@ -43,6 +46,7 @@ MEDIA_TYPES = {
     "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska",
     "webm": "video/webm", "gif": "image/gif", "webp": "image/webp", "png": "image/png", "jpg": "image/jpeg",
     "jpeg": "image/jpeg", "wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "m4a": "audio/mp4",
+    ARCHIVE: "application/zip",
 }  # fmt: skip
 
 
@@ -253,9 +257,31 @@ class JobWork:
     def _clip_file(self, clip: Clip) -> MadeFile:
         """Write the clip aside, and look whether it is what it should be."""
         ending = self._lease.job.format or "mp4"
+        if ending == ARCHIVE:
+            return self._archive(clip)
         path = self._new(f".{ending}")
         clip.save(path)
         return self._checked(path, ending, clip)
+
+    def _archive(self, clip: Clip) -> MadeFile:
+        """Write the EXR files of a clip, and its preview, as one archive."""
+        path = self._new(f".{ARCHIVE}")
+        with TemporaryDirectory(dir=path.parent) as name:
+            folder = Path(name)
+            clip.save(f"{folder / ARCHIVE_FRAMES}/")
+            clip.save(folder / ARCHIVE_PREVIEW, codec="h264")
+            with zipfile.ZipFile(path, "w") as archive:
+                for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+                    archive.write(file, file.relative_to(folder))
+        self._reporter.tell(state="checking")
+        assert clip.frames is not None
+        count, height, width = clip.frames.shape[:3]
+        told = {
+            "width": width, "height": height, "num_frames": count, "fps": clip.fps,
+            "duration_s": clip.duration_s, "has_sound": clip.waveform is not None,
+            "sample_rate": None if clip.waveform is None else clip.sample_rate_hz,
+        }  # fmt: skip
+        return self._file(path, MEDIA_TYPES[ARCHIVE], told)
 
     def _checked(self, path: Path, ending: str, clip: Clip | None = None) -> MadeFile:
         """Hand in a file that was written, once it is seen to hold what it should. clip: what was written."""

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Frames = NDArray[np.uint8]  # (F, H, W, 3)
+Light = NDArray[np.float32]  # (H, W, 3): linear, of BT.709 primaries, 1 is diffuse white
+LightFrames = NDArray[np.float16]  # (F, H, W, 3): the same
 Waveform = NDArray[np.float32]  # (channels, n)
 
 

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 from soundstage.files import known_file
+from soundstage.media.exr_sequence import exr_frames, is_exr_clip
 from soundstage.media.in_memory import File, InMemory
 from soundstage.media.picture import is_picture
 
@@ -18,7 +19,13 @@ def picture_notice(file: File, first_s: float, last_s: float) -> str | None:
 
     Raises MediaError where they cannot be read.
     """
-    if isinstance(file, InMemory) or is_picture(Path(file)):
+    if isinstance(file, InMemory):
+        return None
+    if is_exr_clip(Path(file)):
+        for _ in exr_frames(Path(file), (first_s, last_s)):
+            pass
+        return None
+    if is_picture(Path(file)):
         return None
     return _picture_notice(Path(file), *known_file(file), first_s, last_s)
 

@@ -12,9 +12,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.media.arrays import Frames, Pixels, Waveform
+from soundstage.media.arrays import Frames, LightFrames, Waveform
 
 NTSC = Fraction(1000, 1001)
 
@@ -23,12 +24,12 @@ NTSC = Fraction(1000, 1001)
 class ClipPieces:
     """The pieces of a clip, which can be taken once.
 
-    frames: (H, W, 3) uint8 RGB each, so many as num_frames says; None for sound alone, which has 0 of them.
-    size: width and height of the frames. sound: (2, n) in [-1, 1] each; None for a silent clip. duration_s:
-    length of the picture, or of sound alone.
+    frames: (H, W, 3) each, uint8 RGB or floating-point light, so many as num_frames says; None for sound
+    alone, which has 0 of them. size: width and height of the frames. sound: (2, n) in [-1, 1] each; None for
+    a silent clip. duration_s: length of the picture, or of sound alone.
     """
 
-    frames: Iterable[Pixels] | None
+    frames: Iterable[Any] | None
     num_frames: int
     size: tuple[int, int]
     fps: float
@@ -38,7 +39,7 @@ class ClipPieces:
 
     @classmethod
     def of_arrays(
-        cls, frames: Frames | None, fps: float, waveform: Waveform | None, sample_rate_hz: int
+        cls, frames: Frames | LightFrames | None, fps: float, waveform: Waveform | None, sample_rate_hz: int
     ) -> ClipPieces:
         """Return frames (F, H, W, 3) and samples (2, n) as pieces.
 
@@ -49,7 +50,12 @@ class ClipPieces:
             if not 0 < rate < math.inf:
                 raise MediaError(f"{name} is {rate}; give a number above 0")
         if frames is not None:
-            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) == 0:
+            if (
+                frames.dtype not in (np.uint8, np.float16)
+                or frames.ndim != 4
+                or frames.shape[3] != 3
+                or len(frames) == 0
+            ):
                 raise MediaError(
                     f"frames are {frames.dtype} {frames.shape}; pass uint8 (F, H, W, 3) with F >= 1"
                 )
@@ -61,18 +67,19 @@ class ClipPieces:
         sound = None if waveform is None else [waveform]
         return cls(frames, count, (width, height), fps, sound, sample_rate_hz, duration_s)
 
-    def arrays(self) -> tuple[Frames | None, Waveform | None, int]:
-        """Return frames (F, H, W, 3), samples (2, n) and their rate in Hz.
+    def arrays(self) -> tuple[Any, Waveform | None, int]:
+        """Return frames (F, H, W, 3), samples (2, n) and their rate in Hz. Light comes as float16.
 
         Raises MediaError where memory does not suffice.
         """
         width, height = self.size
         try:
-            frames = None
-            if self.frames is not None:
-                frames = np.empty((self.num_frames, height, width, 3), np.uint8)
-                for index, frame in enumerate(self.frames):
-                    frames[index] = frame
+            frames: NDArray[Any] | None = None
+            for index, frame in enumerate([] if self.frames is None else self.frames):
+                if frames is None:
+                    kind = np.uint8 if frame.dtype == np.uint8 else np.float16
+                    frames = np.empty((self.num_frames, height, width, 3), kind)
+                frames[index] = frame
             waveform = None if self.sound is None else np.concatenate(list(self.checked_sound()), 1)
         except MemoryError as error:
             raise MediaError(
@@ -86,7 +93,9 @@ class ClipPieces:
         right, below = width - self.size[0], height - self.size[1]
         if self.frames is None or not (right or below):
             return self
-        frames = (np.pad(frame, ((0, below), (0, right), (0, 0)), mode="edge") for frame in self.frames)
+        frames: Iterable[Any] = (
+            np.pad(frame, ((0, below), (0, right), (0, 0)), mode="edge") for frame in self.frames
+        )
         return replace(self, frames=frames, size=(width, height))
 
     def fitted_sound(self) -> Iterator[Waveform]:

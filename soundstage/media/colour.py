@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.media.arrays import Pixels
+from soundstage.media.arrays import Light, Pixels
+from soundstage.media.light import HLG_WHITE, hlg_scene, matrix_between
 
 # FFmpeg's numbers, which are those of ITU-T H.273.
 PQ, HLG, LINEAR = 16, 18, 8
@@ -41,12 +42,14 @@ REFUSED_MATRICES = {
     17: "YCgCo-Ro",
 }
 BT709_SCALER, BT601_SCALER = 1, 5
+PRIMARIES = {1: "bt709", BT2020: "bt2020", P3[0]: "p3", P3[1]: "p3"}
 
 # Reference white and nominal peak of high dynamic range. Source: ITU-R BT.2408.
 WHITE_NITS, PEAK_NITS = 203.0, 1000.0
 SCREEN_GAMMA = 2.4  # of the display that a film is made for. Source: ITU-R BT.1886
 # The tone curve: straight with this slope up to the knee, then a shoulder that reaches 1 at the peak.
 SLOPE, KNEE = 0.95, 0.6
+TONE_MAPPED = "is tone-mapped to standard range"  # ends a notice of what is not done to light
 ROWS_AT_ONCE = 64  # of a frame, so that what is worked on stays in the processor's cache
 
 
@@ -59,7 +62,7 @@ def colour_notice(frame: Any) -> str | None:
     """Return what is done to the colours of a track, for its user; None where nothing is."""
     if frame.color_trc in (PQ, HLG):
         name = "PQ" if frame.color_trc == PQ else "HLG"
-        return f"high dynamic range ({name}) is tone-mapped to standard range"
+        return f"high dynamic range ({name}) {TONE_MAPPED}"
     if frame.color_primaries == BT2020:
         return "the colours of BT.2020 are brought to BT.709"
     if frame.color_primaries in P3:
@@ -96,10 +99,38 @@ def scaler_matrix(frame: Any) -> int | None:
     return BT709_SCALER if frame.width >= 1280 or frame.height > 576 else BT601_SCALER
 
 
+def is_high(frame: Any) -> bool:
+    """Return whether a frame has high dynamic range."""
+    return frame.color_trc in (PQ, HLG)
+
+
+def light_from(deep: NDArray[np.uint16], transfer: int, primaries: int) -> Light:
+    """Return 16-bit RGB (H, W, 3) of PQ or HLG as light of BT.709; colours outside of it are cut at 0.
+
+    1 is diffuse white: 203 cd/m2 in PQ, the code 0.75 in HLG, whose light is that of the scene.
+    """
+    light = _scene_light(transfer)[deep]
+    inside: Light = np.maximum(light @ _to_bt709(_high_primaries(primaries)).T, 0)
+    return inside
+
+
+def _high_primaries(primaries: int) -> int:
+    """Return the primaries of high dynamic range, BT.2020's where the track names none."""
+    return BT2020 if primaries in NEAR_BT709 - {1} else primaries
+
+
+@functools.cache
+def _scene_light(transfer: int) -> Light:
+    """Return the light of each of 65,536 codes of PQ or HLG; 1 is diffuse white."""
+    code = np.linspace(0, 1, 65536)
+    light = _pq_nits(code) / WHITE_NITS if transfer == PQ else hlg_scene(code) / hlg_scene(HLG_WHITE)
+    return light.astype(np.float32)
+
+
 def mapped(deep: NDArray[np.uint16], transfer: int, primaries: int) -> Pixels:
     """Bring 16-bit RGB (H, W, 3) of high range or wide primaries to 8-bit RGB of BT.709."""
     high = transfer in (PQ, HLG)
-    matrix = _to_bt709(BT2020 if high and primaries in NEAR_BT709 - {1} else primaries)
+    matrix = _to_bt709(_high_primaries(primaries) if high else primaries)
     curve, screen = _to_linear(transfer), _to_screen()
     out = np.empty(deep.shape, np.uint8)
     for top in range(0, len(deep), ROWS_AT_ONCE):
@@ -134,7 +165,7 @@ def _to_linear(transfer: int) -> NDArray[np.float32]:
     if transfer == PQ:
         light = _pq_nits(code) / WHITE_NITS
     elif transfer == HLG:
-        light = _hlg_scene(code)
+        light = hlg_scene(code)
     else:
         light = code if transfer == LINEAR else code**SCREEN_GAMMA
     return light.astype(np.float32)
@@ -147,12 +178,6 @@ def _pq_nits(code: NDArray[np.float64]) -> NDArray[np.float64]:
     power = code ** (1 / m2)
     nits: NDArray[np.float64] = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
     return nits
-
-
-def _hlg_scene(code: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the scene's light, 0 to 1. Source: ITU-R BT.2100, the inverse of the HLG OETF."""
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
-    return np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
 
 
 def _hlg_gain(scene: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -175,25 +200,7 @@ def _tone_gain(light: NDArray[np.float32]) -> NDArray[np.float32]:
     return gain
 
 
-CHROMATICITIES = {  # x and y of red, green and blue; white is D65 for all
-    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
-    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-}
-D65 = (0.3127, 0.3290)
-
-
 @functools.cache
 def _to_bt709(primaries: int) -> NDArray[np.float32]:
     """Return the (3, 3) matrix that takes linear RGB columns to BT.709."""
-    own = _to_xyz(CHROMATICITIES.get(primaries, CHROMATICITIES[1]))
-    moved: NDArray[np.float32] = (np.linalg.inv(_to_xyz(CHROMATICITIES[1])) @ own).astype(np.float32)
-    return moved
-
-
-def _to_xyz(corners: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
-    """Return the matrix from linear RGB columns to CIE XYZ. Source: SMPTE RP 177."""
-    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in corners]).T
-    white = np.array([D65[0] / D65[1], 1, (1 - D65[0] - D65[1]) / D65[1]])
-    return columns * np.linalg.solve(columns, white)
+    return matrix_between(PRIMARIES.get(primaries, "bt709"), "bt709")

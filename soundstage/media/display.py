@@ -6,17 +6,27 @@ import math
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
-from soundstage.media.arrays import Pixels
-from soundstage.media.colour import check_colours, colour_notice, is_standard, mapped, scaler_matrix
+from soundstage.media.arrays import Light, Pixels
+from soundstage.media.colour import (
+    check_colours,
+    colour_notice,
+    is_high,
+    is_standard,
+    light_from,
+    mapped,
+    scaler_matrix,
+)
 
 MAX_ASPECT = 8  # of one pixel; more is a damaged header
 MAX_DISPLAY_SIDE = 16_384
 UPRIGHT = (1, 0, 0, 1)
+Kind = TypeVar("Kind", np.uint8, np.float32)
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Display:
 
     width, height: size of a frame before it is turned, with square pixels. turn: the linear part (a, b, c, d)
     of the display matrix, each -1, 0 or 1: a pixel at (x, y) is shown at (ax + cy, bx + dy). name: the file's
-    name. notices: what the user should know of it.
+    name. notices: what the user should know of it. high: it has high dynamic range.
     """
 
     width: int
@@ -33,6 +43,7 @@ class Display:
     turn: tuple[int, int, int, int]
     name: str
     notices: tuple[str, ...]
+    high: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,11 +58,7 @@ class Display:
         more. Raises MediaError for colours that are not known.
         """
         check_colours(frame, self.name)
-        shared: dict[str, Any] = {
-            "width": self.width,
-            "height": self.height,
-            "src_colorspace": scaler_matrix(frame),
-        }
+        shared = self._shared(frame)
         if not is_standard(frame):
             factor = self._spare_factor(at_least)
             shared |= {"width": self.width // factor, "height": self.height // factor}
@@ -63,6 +70,15 @@ class Display:
         else:
             flat = frame.reformat(format="rgb24", **shared).to_ndarray()
         return turned(flat, self.turn)
+
+    def light(self, frame: Any) -> Light:
+        """Return a frame of high dynamic range as (H, W, 3) light. Raises MediaError as `picture`."""
+        check_colours(frame, self.name)
+        deep = frame.reformat(format="rgb48le", **self._shared(frame)).to_ndarray()
+        return turned(light_from(deep, frame.color_trc, frame.color_primaries), self.turn)
+
+    def _shared(self, frame: Any) -> dict[str, Any]:
+        return {"width": self.width, "height": self.height, "src_colorspace": scaler_matrix(frame)}
 
     def _spare_factor(self, at_least: tuple[int, int] | None) -> int:
         """Return by how much both sides may be divided."""
@@ -93,7 +109,7 @@ def display_of(frame: Any, aspect: Fraction | None, name: str) -> Display:
         notices.append("interlaced fields are made whole frames")
     if has_alpha(frame):
         notices.append("transparent parts are shown on black")
-    return Display(width, height, turn, name, tuple(n for n in notices if n))
+    return Display(width, height, turn, name, tuple(n for n in notices if n), is_high(frame))
 
 
 def has_alpha(frame: Any) -> bool:
@@ -106,7 +122,7 @@ def on_black(rgba: Pixels) -> Pixels:
     return ((weighted + 127) // 255).astype(np.uint8)
 
 
-def turned(picture: Pixels, turn: tuple[int, int, int, int]) -> Pixels:
+def turned(picture: NDArray[Kind], turn: tuple[int, int, int, int]) -> NDArray[Kind]:
     """Return a picture (H, W, 3) turned and mirrored as `Display.turn` says."""
     if turn == UPRIGHT:
         return picture

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from soundstage.errors import MediaError, shown
-from soundstage.media.arrays import Pixels, Waveform
+from soundstage.media.arrays import Light, Pixels, Waveform
 from soundstage.media.check import picture_notice, sound_notice
 from soundstage.media.clip_pieces import ClipPieces
+from soundstage.media.hdr import is_pixels
 from soundstage.media.image import shown_frames
-from soundstage.media.load import frames_shown, load_sound
+from soundstage.media.load import frames_shown, light_shown, load_sound
 from soundstage.media.probe import Info, probe
 
 PLAIN_FPS = 24.0  # of a still picture that becomes a clip
@@ -30,7 +31,8 @@ class Excerpt:
     """A checked part of a file, from start_s on. It costs nothing until its pieces are taken.
 
     num_frames: at fps, 0 for sound alone. size: that of frames when they are read, 0 without. sound_s:
-    length of the sound that is read, None without. told: what is changed when the file is read.
+    length of the sound that is read, None without. told: what is changed when the file is read. has_light:
+    its pictures can be read as light.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Excerpt:
     size: tuple[int, int]
     sound_s: float | None
     told: tuple[str, ...] = ()
+    has_light: bool = False
 
     @classmethod
     def of_file(cls, path: Path, start_s: float = 0.0, end_s: float | None = None) -> Excerpt:
@@ -51,7 +54,15 @@ class Excerpt:
         first_s, last_s = _cut(path, info, start_s, whole_s if end_s is None else end_s, whole_s)
         count = round((last_s - first_s) * fps) if info.num_frames else 0
         found = cls(
-            path, first_s, last_s - first_s, count, fps, (info.width, info.height), None, info.notices
+            path,
+            first_s,
+            last_s - first_s,
+            count,
+            fps,
+            (info.width, info.height),
+            None,
+            info.notices,
+            info.light,
         )
         return found._with_sound(info, last_s - first_s)
 
@@ -92,13 +103,13 @@ class Excerpt:
             found.append(sound_notice(str(self.path), self.start_s, self.sound_s))
         return [notice for notice in found if notice is not None]
 
-    def pieces(self) -> ClipPieces:
-        """Return the pieces, which are read while they are taken."""
+    def pieces(self, *, light: bool = False) -> ClipPieces:
+        """Return the pieces, which are read while they are taken. light: as light where the file has it."""
         sound, rate = None, 48_000
         if self.sound_s is not None:
             rate = load_sound(str(self.path), self.start_s, 1 / BLOCK_S)[1]
             sound = self._sound()
-        frames = self._frames() if self.num_frames else None
+        frames = self._frames(light) if self.num_frames else None
         return ClipPieces(frames, self.num_frames, self.size, self.fps, sound, rate, self.duration_s)
 
     def overview(self) -> list[tuple[float, Pixels]]:
@@ -119,18 +130,16 @@ class Excerpt:
     def _times_s(self) -> list[float]:
         return [self.start_s + i / self.fps for i in range(self.num_frames)]
 
-    def _frames(self) -> Iterator[Pixels]:
-        from PIL import Image
-
+    def _frames(self, light: bool) -> Iterator[Pixels | Light]:
         width, height = self.size
         before = scaled = None
-        for frame in frames_shown(str(self.path), self._times_s(), at_least=self.size):
+        read = light_shown if light else frames_shown
+        for frame in read(str(self.path), self._times_s(), at_least=self.size):
             if frame.shape[:2] == (height, width):
                 yield frame
                 continue
             if frame is not before:  # one that is held is scaled once
-                picture = Image.fromarray(np.ascontiguousarray(frame))
-                scaled = np.asarray(picture.resize(self.size, Image.Resampling.LANCZOS))
+                scaled = _scaled(frame, self.size)
             before = frame
             assert scaled is not None
             yield scaled
@@ -142,6 +151,19 @@ class Excerpt:
             length_s = min(BLOCK_S, self.sound_s - done_s)
             yield load_sound(str(self.path), self.start_s + done_s, length_s)[0]
             done_s += length_s
+
+
+def _scaled(frame: Pixels | Light, size: tuple[int, int]) -> Pixels | Light:
+    """Return a frame scaled to a width and height; light channel by channel."""
+    from PIL import Image
+
+    if is_pixels(frame):
+        picture = Image.fromarray(np.ascontiguousarray(frame))
+        return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    channels = [Image.fromarray(np.ascontiguousarray(frame[..., i])) for i in range(3)]
+    scaled = [np.asarray(channel.resize(size, Image.Resampling.LANCZOS)) for channel in channels]
+    light: Light = np.maximum(np.stack(scaled, axis=-1), 0)
+    return light
 
 
 def _extremes(piece: Waveform, count: int) -> Waveform:

@@ -8,16 +8,20 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from soundstage.errors import MediaError
 from soundstage.files import NameTakenError, check_writable
+
+if TYPE_CHECKING:
+    from soundstage.media.hdr import Hdr
 
 Kind = Literal["film", "animation", "picture", "sound"]
 EVEN_SIDES = ("libx264", "libx265")  # encoders that take no odd width or height
 NUMBER = re.compile(r"%(0?)(\d*)d")  # the place of the frame's number in a name, as FFmpeg has it
 FOLDER_NAMES = "%04d.png"
-FIRST_NUMBER = 1
+EXR_NAMES = "frame_%05d.exr"
+NUMBERED = {".png": 1, ".exr": 0}  # endings that may be one picture of each frame, and the first one's number
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Codec:
 
     encoder: FFmpeg's name; empty where Pillow writes. layout: FFmpeg's name of the pixels or samples that it
     is given. lowest, highest: the encoder's own figure at quality 1 and 100, None for a lossless codec.
-    quality: used where none is given. sound: codec of the sound beside it, if not the container's.
+    quality: used where none is given. sound: codec of the sound beside it, if not the container's. light: how
+    light becomes the encoder's values, "linear", "logc3" or "hlg"; empty for standard range.
     """
 
     encoder: str = ""
@@ -36,6 +41,7 @@ class Codec:
     quality: int = 100
     sound: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    light: str = ""
 
     def figure(self, quality: int | None) -> int:
         """Return the encoder's own figure for a quality: a CRF, kb/s, Pillow's quality or colours."""
@@ -53,6 +59,13 @@ CODECS = {
     "vp9": Codec("libvpx-vp9", "yuv420p", 59, 9, 70, options={"deadline": "good", "cpu-used": "4"}),
     "av1": Codec("libsvtav1", "yuv420p", 59, 9, 70, options={"preset": "8"}),
     "prores": Codec("prores_ks", "yuv422p10le", sound="pcm", options={"profile": "hq"}),
+    # FFmpeg's encoder takes 10 bits of the 12 that the format has.
+    "prores4444": Codec("prores_ks", "yuv444p10le", sound="pcm", options={"profile": "4444"}, light="logc3"),
+    "hlg": Codec(
+        "libx265", "yuv420p10le", 43, 13, 70, options={"x265-params": "log-level=error"}, light="hlg"
+    ),
+    "linear": Codec(light="linear"),
+    "logc3": Codec(light="logc3"),
     "ffv1": Codec("ffv1", "bgr0", sound="flac"),
     "gif": Codec("", "", 2, 256),
     "webp": Codec("", "", 1, 100, 90),
@@ -82,16 +95,17 @@ class FileFormat:
 
 
 FORMATS = {
-    ".mp4": FileFormat("film", "mp4", ("h264", "h265", "av1"), "aac"),
+    ".mp4": FileFormat("film", "mp4", ("h264", "h265", "av1", "hlg"), "aac"),
     ".m4v": FileFormat("film", "mp4", ("h264", "h265"), "aac"),
-    ".mov": FileFormat("film", "mov", ("h264", "h265", "prores"), "aac"),
-    ".mkv": FileFormat("film", "matroska", ("h264", "h265", "vp9", "av1", "ffv1"), "aac"),
+    ".mov": FileFormat("film", "mov", ("h264", "h265", "prores", "prores4444", "hlg"), "aac"),
+    ".mkv": FileFormat("film", "matroska", ("h264", "h265", "vp9", "av1", "ffv1", "hlg"), "aac"),
     ".webm": FileFormat("film", "webm", ("vp9", "av1"), "opus"),
     ".gif": FileFormat("animation", "GIF", ("gif",)),
     ".webp": FileFormat("animation", "WEBP", ("webp",)),
     ".png": FileFormat("picture", "PNG", ("png",)),
     ".jpg": FileFormat("picture", "JPEG", ("jpeg",)),
     ".jpeg": FileFormat("picture", "JPEG", ("jpeg",)),
+    ".exr": FileFormat("picture", "EXR", ("linear", "logc3")),
     ".wav": FileFormat("sound", "wav", ("pcm",)),
     ".flac": FileFormat("sound", "flac", ("flac",)),
     ".mp3": FileFormat("sound", "mp3", ("mp3",)),
@@ -113,7 +127,7 @@ class Output:
     """A name with the format, the codec and the quality that a clip is written in.
 
     path: as given; of numbered pictures the name with the number's place. quality: None is the codec's own.
-    numbered: each frame is a picture of its own.
+    numbered: each frame is a picture of its own. hdr: how light is written and shown.
     """
 
     path: Path
@@ -121,6 +135,7 @@ class Output:
     codec: Codec
     quality: int | None
     numbered: bool
+    hdr: Hdr | None = None
 
     @property
     def sound(self) -> Codec:
@@ -169,26 +184,38 @@ class Output:
 
 
 def output(
-    path: str | Path, num_frames: int, *, codec: str | None = None, quality: int | None = None
+    path: str | Path,
+    num_frames: int,
+    *,
+    codec: str | None = None,
+    quality: int | None = None,
+    hdr: Hdr | None = None,
 ) -> Output:
-    """Return how a clip is written to a name. num_frames: 0 for sound alone.
+    """Return how a clip is written to a name.
 
-    A name that ends in "/" is a folder of numbered PNG pictures. Raises MediaError for an ending, codec or
-    quality that cannot be written.
+    num_frames: 0 for sound alone. hdr: how a clip with light is written.
+
+    A name that ends in "/" is a folder of numbered pictures, PNG, or EXR where `hdr` asks for it. Raises
+    MediaError for an ending, codec, quality or colour space that cannot be written.
     """
     if str(path).endswith(("/", os.sep)):
-        path = Path(path) / FOLDER_NAMES
+        path = Path(path) / (EXR_NAMES if hdr is not None and hdr.ending == ".exr" else FOLDER_NAMES)
     path = Path(path)
     ending = path.suffix.lower()
-    many = num_frames > 0 and ending == ".png" and NUMBER.search(path.name) is not None
+    many = num_frames > 0 and ending in NUMBERED and NUMBER.search(path.name) is not None
     if ending not in _fitting(num_frames) and not many:
         raise MediaError(_unfit(path, num_frames))
     chosen = FORMATS[ending]
-    name = codec or chosen.codecs[0]
+    own = hdr.codec if hdr is not None and hdr.codec in chosen.codecs else chosen.codecs[0]
+    name = codec or own
     if name not in chosen.codecs:
         told = f"codec is {name!r}, and {ending} takes {' or '.join(chosen.codecs)}; choose one of them"
         raise UnusedCodingError(told, "codec") if name in CODECS else MediaError(told)
-    found = Output(path, chosen, CODECS[name], quality, many)
+    found = Output(path, chosen, CODECS[name], quality, many, hdr)
+    if ending == ".exr":
+        from soundstage.media.exr import check_exr
+
+        check_exr(hdr)
     _check_encoders(found, name, num_frames)
     if quality is not None:
         _check_quality(quality, found.codec, f"{ending} with {name}" if len(chosen.codecs) > 1 else ending)
@@ -201,10 +228,12 @@ def endings(num_frames: int) -> tuple[str, ...]:
 
 
 def numbered(name: str, index: int) -> str:
-    """Return the name of a frame's picture; the first frame, of index 0, has number 1."""
+    """Return the name of a frame's picture; the first frame, of index 0, has number 1, or 0 in EXR."""
 
     def number(found: re.Match[str]) -> str:
-        return str(index + FIRST_NUMBER).rjust(int(found[2] or 0), "0" if found[1] else " ")
+        return str(index + NUMBERED[Path(name).suffix.lower()]).rjust(
+            int(found[2] or 0), "0" if found[1] else " "
+        )
 
     return NUMBER.sub(number, name, count=1)
 

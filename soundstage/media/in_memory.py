@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.errors import shown
+from soundstage.media.arrays import LightFrames
 from soundstage.media.pixels import rgb_pixels
 from soundstage.types import OUTPUT_RATE_HZ
 
@@ -26,19 +27,20 @@ class InMemory:
     """Pixels and samples that are not in a file; equal only to itself.
 
     frames: (F, H, W, 3) uint8 or None. waveform: (C, n) float32 in [-1, 1] or None. fps: None where the
-    caller did not say, as with a bare array.
+    caller did not say, as with a bare array. light: the frames in high dynamic range, where they have it.
     """
 
     frames: NDArray[np.uint8] | None
     waveform: NDArray[np.float32] | None = None
     fps: float | None = None
     sample_rate_hz: int = OUTPUT_RATE_HZ
+    light: LightFrames | None = None
 
     @property
     def sha256(self) -> str:
         """Return the hash of the values as they are now: the caller may have changed the array."""
         digest = hashlib.sha256()
-        for array in (self.frames, self.waveform):
+        for array in (self.frames, self.waveform, self.light):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -177,7 +179,8 @@ def _clip(value: Any) -> InMemory:
         raise ValueError(f"the clip's fps is {shown(fps)}; give the frames a second, more than 0")
     if waveform is not None and not (isinstance(rate, Integral) and int(rate) > 0):
         raise ValueError(f"the clip's sample_rate_hz is {shown(rate)}; give a whole number above 0")
-    return InMemory(frames, None if waveform is None else _samples(waveform), fps, rate)
+    samples = None if waveform is None else _samples(waveform)
+    return InMemory(frames, samples, fps, rate, getattr(value, "linear", None))
 
 
 def _told(value: Any) -> str:

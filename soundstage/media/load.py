@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from soundstage.errors import MediaError
-from soundstage.media.arrays import Frames, Pixels, Waveform
+from soundstage.media.arrays import Frames, Light, Pixels, Waveform
+from soundstage.media.exr_sequence import exr_frames, is_exr_clip
+from soundstage.media.hdr import Hdr, shown
 from soundstage.media.in_memory import File, InMemory
 from soundstage.media.picture import is_picture, picture_frames
 from soundstage.model.channels import stereo_gains
@@ -30,17 +32,38 @@ def frames_shown(
     are costly to convert may come smaller than they are, but no smaller than that. Only what is asked for is
     decoded and held. Raises MediaError for a file that cannot be read, or is shorter.
     """
+    plain = Hdr()
+    for frame in light_shown(file, times_s, own_fps, at_least, high=False):
+        yield shown(frame, plain)
+
+
+def light_shown(
+    file: File,
+    times_s: Sequence[float],
+    own_fps: float = 24.0,
+    at_least: tuple[int, int] | None = None,
+    *,
+    high: bool = True,
+) -> Iterator[Pixels | Light]:
+    """Yield what `frames_shown` does; frames of high dynamic range as light (H, W, 3).
+
+    high: False is for OpenEXR alone: films of high dynamic range are then tone-mapped, and arrays in 8 bits.
+    """
     if isinstance(file, InMemory):
-        yield from _array_frames(file, times_s, own_fps)
+        yield from _array_frames(file, times_s, own_fps, high)
+    elif is_exr_clip(Path(file)):
+        yield from exr_frames(Path(file), times_s)
     elif is_picture(Path(file)):
         yield from picture_frames(Path(file), times_s)
     else:
         from soundstage.media.video import video_frames
 
-        yield from video_frames(Path(file), times_s, at_least)
+        yield from video_frames(Path(file), times_s, at_least, light=high)
 
 
-def _array_frames(file: InMemory, times_s: Sequence[float], own_fps: float) -> Iterator[Pixels]:
+def _array_frames(
+    file: InMemory, times_s: Sequence[float], own_fps: float, high: bool
+) -> Iterator[Pixels | Light]:
     if file.frames is None:
         raise MediaError("the array holds no picture; pass frames (F, H, W, 3)")
     fps = file.fps or own_fps
@@ -51,7 +74,11 @@ def _array_frames(file: InMemory, times_s: Sequence[float], own_fps: float) -> I
                 f"the array ({file}) ends at {len(file.frames) / fps:.4g} s, and the picture at "
                 f"{time_s:.4g} s was asked for; give an earlier one"
             )
-        yield file.frames[min(max(index, 0), len(file.frames) - 1)]
+        held = min(max(index, 0), len(file.frames) - 1)
+        if high and file.light is not None:
+            yield file.light[held].astype(np.float32)
+        else:
+            yield file.frames[held]
 
 
 def load_sound(file: File, start_s: float = 0.0, length_s: float | None = None) -> tuple[Waveform, int]:

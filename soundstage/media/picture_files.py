@@ -15,10 +15,11 @@ import numpy as np
 
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
-from soundstage.media.arrays import Pixels
-from soundstage.media.clip_pieces import ClipPieces
+from soundstage.media.arrays import Light, Pixels
+from soundstage.media.clip_pieces import ClipPieces, frame_rate
 from soundstage.media.formats import Output
 from soundstage.media.gif import write_gif
+from soundstage.media.hdr import Hdr, light_of, shown
 from soundstage.media.picture import COMMENT_KEYS, IMAGE_DESCRIPTION
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write_pictures(output: Output, pieces: ClipPieces, *, comment: str, overwrit
         _write_each(output, pieces, comment, overwrite)
         return
     step = frame_step(output, pieces.fps)
-    shown = itertools.islice(pieces.frames, 0, None, step)
+    frames = (shown(frame, output.hdr or Hdr()) for frame in itertools.islice(pieces.frames, 0, None, step))
     kind = output.format.container
     num_shown = len(range(0, pieces.num_frames, step))
     durations = _durations_ms(num_shown, pieces.fps / step, TICKS_PER_S[kind])
@@ -49,9 +50,9 @@ def write_pictures(output: Output, pieces: ClipPieces, *, comment: str, overwrit
         if kind == "GIF":
             colours = output.codec.figure(output.quality)
             with part.open("wb") as file:
-                write_gif(file, shown, durations, size=pieces.size, comment=comment, colours=colours)
+                write_gif(file, frames, durations, size=pieces.size, comment=comment, colours=colours)
         else:
-            _save(part, output, shown, comment, save_all=True, duration=durations, loop=0)
+            _save(part, output, frames, comment, save_all=True, duration=durations, loop=0)
 
 
 def frame_step(output: Output, fps: float) -> int:
@@ -67,13 +68,24 @@ def _write_each(output: Output, pieces: ClipPieces, comment: str, overwrite: boo
         for path, frame in zip(output.names(pieces.num_frames), pieces.frames, strict=True):
             new = not os.path.lexists(path) or path.stat().st_size == 0
             with whole_file(path, overwrite=overwrite) as part, _pillow_errors(path):
-                _save(part, output, iter([frame]), comment)
+                if output.format.container == "EXR":
+                    _save_exr(part, output, frame, pieces, comment)
+                else:
+                    _save(part, output, iter([frame]), comment)
             made += [path] if new else []
     except BaseException:
         for path in made:
             with contextlib.suppress(OSError):
                 path.unlink()
         raise
+
+
+def _save_exr(part: Path, output: Output, frame: Pixels | Light, pieces: ClipPieces, comment: str) -> None:
+    from soundstage.media.exr import write_exr
+
+    rate = frame_rate(pieces.fps) if output.numbered else None
+    curve, hdr = output.codec.light, output.hdr or Hdr()
+    write_exr(part, light_of(frame), curve=curve, hdr=hdr, fps=rate, comment=comment)
 
 
 def save_picture(path: Path, picture: Image.Image, *, comment: str = "", overwrite: bool = True) -> None:
@@ -83,7 +95,9 @@ def save_picture(path: Path, picture: Image.Image, *, comment: str = "", overwri
         picture.save(part, format="PNG", **told)
 
 
-def _save(part: Path, output: Output, frames: Iterator[Pixels], comment: str, **animated: Any) -> None:
+def _save(
+    part: Path, output: Output, frames: Iterator[Pixels | Light], comment: str, **animated: Any
+) -> None:
     kind = output.format.container
     options = {**_quality(output), **_comment(kind, comment), **animated}
     pictures = _pictures(output, frames)
@@ -101,12 +115,12 @@ def _pillow_errors(path: Path) -> Iterator[None]:
         raise MediaError(f"cannot encode {path} ({error})") from error
 
 
-def _pictures(output: Output, frames: Iterator[Pixels]) -> Iterator[Image.Image]:
+def _pictures(output: Output, frames: Iterator[Pixels | Light]) -> Iterator[Image.Image]:
     """Yield PIL pictures; a GIF has a palette."""
     from PIL import Image
 
     for frame in frames:
-        picture = Image.fromarray(np.ascontiguousarray(frame))
+        picture = Image.fromarray(np.ascontiguousarray(shown(frame, output.hdr or Hdr())))
         is_gif = output.format.container == "GIF"
         yield picture.quantize(output.codec.figure(output.quality)) if is_gif else picture
 

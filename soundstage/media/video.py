@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MediaError
-from soundstage.media.arrays import Pixels
+from soundstage.media.arrays import Light, Pixels
 from soundstage.media.container import NEAR_START_S, Decoder, media_errors
 from soundstage.media.interlaced import whole_frames
 from soundstage.media.tracks import PictureTrack, tracks
@@ -33,11 +33,11 @@ class ShownFrame:
 
 
 def video_frames(
-    path: Path, times_s: Sequence[float], at_least: tuple[int, int] | None = None
-) -> Iterator[Pixels]:
+    path: Path, times_s: Sequence[float], at_least: tuple[int, int] | None = None, *, light: bool = False
+) -> Iterator[Pixels | Light]:
     """Yield the frame (H, W, 3) that is shown at each of these seconds, one by one.
 
-    at_least: see `Display.picture`.
+    at_least: see `Display.picture`. light: frames of high dynamic range come as light, at their own size.
 
     That is the last one whose time is not after it by more than half of the track's usual step, so that a
     clip asked for at its own rate gives its own frames, and one of another constant rate the nearest. Frames
@@ -46,10 +46,12 @@ def video_frames(
     """
     display = _picture(path)[0].display
     before: ShownFrame | None = None
+    picture: Pixels | Light
     for shown in shown_at(path, times_s):
         if before is None or shown.frame is not before.frame:
             with media_errors(path):
-                picture = display.picture(shown.frame, at_least)
+                high = light and display.high
+                picture = display.light(shown.frame) if high else display.picture(shown.frame, at_least)
         before = shown
         yield picture
 

@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 
 from soundstage.errors import MediaError
 from soundstage.files import whole_file
-from soundstage.media.arrays import Waveform
+from soundstage.media.arrays import Light, Pixels, Waveform
 from soundstage.media.clip_pieces import ClipPieces, frame_rate
 from soundstage.media.formats import Codec, Output
+from soundstage.media.hdr import Hdr, light_of, shown
+from soundstage.media.light import matrix_between, to_hlg, to_logc3
 
 if TYPE_CHECKING:
     import av
 
-BT709 = 1  # FFmpeg's number for primaries, transfer and matrix alike
+# FFmpeg's numbers of primaries, transfer and matrix, by `Codec.light`. There is none for LogC3.
+COLOURS = {"": (1, 1, 1), "logc3": (1, 2, 1), "hlg": (9, 18, 9)}
+SCALER_MATRICES = {"": 1, "logc3": 1, "hlg": 9}  # as FFmpeg's scaler counts them
 LIMITED_RANGE = 1
 FAST_START = ("mp4", "mov", "ipod")  # containers whose index can be put in front
 # Rates that an encoder takes, the one for all others first.
@@ -51,7 +55,7 @@ def write_film(
         if pieces.sound is not None:
             sound = _SoundTrack(container, output.sound, pieces.sample_rate_hz, None, pieces.fitted_sound())
         for i, frame in enumerate(pieces.frames):
-            container.mux(video.encode(_picture(frame, i, rate, output.codec.layout)))
+            container.mux(video.encode(_picture(frame, i, rate, output)))
             if sound is not None:
                 sound.write_until((i + 1) / rate)
         container.mux(video.encode(None))
@@ -116,7 +120,7 @@ def _video_track(container: Any, output: Output, size: tuple[int, int], rate: Fr
     if codec.encoder == "libx265" and output.format.container in FAST_START:
         context.codec_tag = "hvc1"  # Apple's players know no other
     if not _is_rgb(codec.layout):
-        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.color_primaries, context.color_trc, context.colorspace = COLOURS[codec.light]
         context.color_range = LIMITED_RANGE
     return track
 
@@ -163,16 +167,32 @@ class _SoundTrack:
         self._written += piece.shape[1]
 
 
-def _picture(frame: NDArray[np.uint8], index: int, rate: Fraction, layout: str) -> av.VideoFrame:
+def _picture(frame: Pixels | Light, index: int, rate: Fraction, output: Output) -> av.VideoFrame:
     import av
 
-    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    layout, light = output.codec.layout, output.codec.light
+    if light:
+        rgb = av.VideoFrame.from_ndarray(_codes(light_of(frame), light), format="rgb48le")
+    else:
+        flat = shown(frame, output.hdr or Hdr())
+        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(flat), format="rgb24")
     if _is_rgb(layout):
         picture = rgb.reformat(format=layout)
     else:
-        picture = rgb.reformat(format=layout, dst_colorspace="ITU709", dst_color_range="MPEG")
+        matrix = SCALER_MATRICES[light]
+        picture = rgb.reformat(format=layout, dst_colorspace=matrix, dst_color_range="MPEG")
+    if light:  # ProRes takes them from here
+        picture.color_primaries, picture.color_trc, picture.colorspace = COLOURS[light]
     picture.pts, picture.time_base = index, 1 / rate
     return picture
+
+
+def _codes(light: Light, curve: str) -> NDArray[np.uint16]:
+    """Return light (H, W, 3) as 16-bit codes of HLG, whose primaries are BT.2020's, or of LogC3."""
+    wide = np.maximum(light @ matrix_between("bt709", "bt2020").T, 0) if curve == "hlg" else light
+    codes = to_hlg(wide) if curve == "hlg" else to_logc3(wide)
+    whole: NDArray[np.uint16] = np.rint(codes * 65535).astype(np.uint16)
+    return whole
 
 
 def _is_rgb(layout: str) -> bool:

@@ -95,6 +95,14 @@ def sample_times(info: Info, fps: float, own_fps: float, limit: int, first: int 
     return [i / rate for i in range(first, min(frames_at(info, fps, own_fps), limit))]
 
 
+def held_times(times_s: list[float], own_fps: float) -> list[float]:
+    """Return the times of a clip's own frames that are nearest to these, of two equally near the first.
+
+    A clip shown at twice its rate so gives each frame twice, also where its file rounds the times of frames.
+    """
+    return [math.ceil(round(time_s * own_fps, 6) - 0.5) / own_fps for time_s in times_s]
+
+
 def _same_rate(a: float, b: float) -> bool:
     """Return whether two rates differ by no more than 24 and 23.976 do."""
     return math.isclose(a, b, rel_tol=1e-3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from soundstage.errors import MediaError
 from soundstage.media.probe import probe
-from soundstage.planning.grid import cover_frames, frames_over, snap_frames
+from soundstage.planning.grid import cover_frames, frames_at, frames_over, snap_frames
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.request.request import Request
 
@@ -100,6 +100,8 @@ def _asked(resolved: ResolvedRequest, fps: float) -> Length:
     else:
         own_s = resolved.defaults.num_frames / resolved.defaults.fps
         asked = max(1, round((request.duration_s or own_s) * fps))
+        relit = None if request.duration_s is not None else _relit_frames(resolved, fps)
+        asked = asked if relit is None else relit
     used = snap_frames(asked, step)
     there = _there(resolved, fps)
     if there is not None and asked <= there < used:  # all that is given, and not beyond it
@@ -110,6 +112,14 @@ def _asked(resolved: ResolvedRequest, fps: float) -> Length:
     if request.num_frames is not None and used != asked:
         resolved.snap("frames", str(request.num_frames), str((used - 1) // request.thin + 1), f"{step}k+1")
     return Length(used, used)
+
+
+def _relit_frames(resolved: ResolvedRequest, fps: float) -> int | None:
+    """Return the frames of a film with light that is as long as its reference, not beyond its end."""
+    if resolved.relit is None or resolved.relit.num_frames < 2:
+        return None
+    count = frames_at(resolved.relit, fps, resolved.made_fps)
+    return max(count - 1, resolved.frame_step) // resolved.frame_step * resolved.frame_step + 1
 
 
 def _there(resolved: ResolvedRequest, fps: float) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from soundstage.conditioning.seams import Seam
 from soundstage.library.model_files import ModelFile
+from soundstage.media.hdr import Hdr
 from soundstage.planning.plan_text import lines_of, summary_of
 from soundstage.planning.windows import Window
 from soundstage.prompts.timeline import Timeline
@@ -179,7 +180,8 @@ class Plan:
     the command line prints them on stderr. shown_frames: frames of the result, where the last of those made
     only fill a latent and are cut off; None is all. whole_sound: a given sound is kept to its own end.
     shown_size: width and height of the result where the last pixels only fill cells and are cut off; None is
-    all. source_size: what the source is drawn out to at its edges then.
+    all. source_size: what the source is drawn out to at its edges then. hdr: how the picture's light is
+    decoded, with its curve; None for standard range.
     """
 
     request: Request
@@ -208,6 +210,7 @@ class Plan:
     whole_sound: bool = False
     shown_size: tuple[int, int] | None = None
     source_size: tuple[int, int] | None = None
+    hdr: Hdr | None = None
 
     @property
     def num_shown(self) -> int:
@@ -243,6 +246,7 @@ class Plan:
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["request"] = self.request.describe()
         data["timeline"] = asdict(self.timeline)
+        data["hdr"] = None if self.hdr is None else asdict(self.hdr)
         data["snaps"] = [asdict(snap) for snap in self.snaps]
         data["passes"] = [{**asdict(p), "num_forwards": p.num_forwards} for p in self.passes]
         data["windows"] = [asdict(window) for window in self.windows]
@@ -280,6 +284,7 @@ def plan_metadata(plan: Plan) -> Mapping[str, Any]:
         "shown_size": plan.shown_size,
         "fps": plan.fps,
         "thin": plan.thin,
+        **({} if plan.hdr is None else {"hdr": asdict(plan.hdr)}),
         "negative_prompt": plan.negative_prompt,
         "audio_negative_prompt": plan.audio_negative,
         "passes": [asdict(pass_) for pass_ in plan.passes],

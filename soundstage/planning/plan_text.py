@@ -40,6 +40,7 @@ def lines_of(plan: Plan) -> list[str]:
         f"recipe    {plan.recipe}",
         f"output    {size}{plan.num_shown} frames at {plan.fps:g} fps, {plan.duration_s:.4g} s, "
         f"{' and '.join(plan.modalities)}{thinned}",
+        *([] if plan.hdr is None else [f"light     {plan.hdr.curve}, written as {plan.hdr.format}"]),
         *(f"snapped   {snap}" for snap in plan.snaps),
         *(f"notice    {notice}" for notice in plan.notices),
     ]

@@ -23,6 +23,7 @@ from soundstage.planning.checks import (
 from soundstage.planning.conditions import ConditioningPlan, tell_changes
 from soundstage.planning.grid import heard_s, identity_latents, scaled_side
 from soundstage.planning.lengths import film_length
+from soundstage.planning.light import check_embeddings, planned_hdr
 from soundstage.planning.plan import LoraUse, PassPlan, Plan, SourceUse
 from soundstage.planning.resolve import ResolvedRequest
 from soundstage.planning.seeds import seeded
@@ -57,6 +58,8 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
     check_use(resolved, passes)
     check_readable(resolved, passes)
     timeline = resolved.timeline(passes[-1])
+    hdr = planned_hdr(resolved)
+    check_embeddings(resolved, len(timeline.segments))
     files = _files(resolved)
     for notice in model.notices:
         resolved.notice(notice)
@@ -87,6 +90,7 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
         whole_sound=length.whole_sound,
         shown_size=size.shown,
         source_size=size.source,
+        hdr=hdr,
     )
 
 

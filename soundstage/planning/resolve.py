@@ -12,6 +12,7 @@ from soundstage.library.adapters import factor_notice, lora_path
 from soundstage.library.installed import Library
 from soundstage.library.model_files import ModelSet
 from soundstage.lora.metadata import LoraReferences, read_references
+from soundstage.media.colour import TONE_MAPPED
 from soundstage.media.in_memory import File
 from soundstage.media.probe import Info, probe
 from soundstage.planning.grid import frames_at, frames_over
@@ -120,8 +121,10 @@ class ResolvedRequest:
                 self.problem(where.split(".")[0].split("[")[0], f"{where}: {file} holds no {kind}{why}")
                 continue
             self.infos[where] = info
+            light = request.output is not None and where.startswith(("guides", "source"))
             for notice in info.notices if kind == "picture" else ():
-                self.notice(f"{file}: {notice}")
+                if not (light and notice.endswith(TONE_MAPPED)):
+                    self.notice(f"{file}: {notice}")
         for i, control in enumerate(request.controls):
             self._prepare_control(f"controls[{i}].file", control)
         self._check_starts()
@@ -222,6 +225,15 @@ class ResolvedRequest:
         """Return the frames per second that are made, before thinning."""
         own = None if self.source_info is None else self.source_info.fps
         return shown_fps(self.request, self.recipe, self.defaults, own) * self.request.thin
+
+    @property
+    def relit(self) -> Info | None:
+        """Return the reference that a film with light has its size and length of; None for another film."""
+        request = self.request
+        if request.output is None or request.source is not None or request.guides or not self.has_video:
+            return None
+        info = self.infos.get("references[0].video")
+        return None if info is None or not info.width else info
 
     def source_frames(self, fps: float) -> int:
         """Return how many frames the source has from its start on, or how many its sound lasts."""

@@ -26,7 +26,8 @@ class FilmSize:
     """Sizes of the last pass, the result and the source.
 
     made: in whole latent cells. shown, source: where the source's own size is none of cells, its edges are
-    drawn out to `source`, and the result is cut to `shown`; else None.
+    drawn out to `source`, and the result is cut to `shown`; else None. The same holds for the reference of a
+    film with light, which is mirrored at its edges.
     """
 
     made: Size
@@ -40,6 +41,8 @@ def film_size(resolved: ResolvedRequest) -> FilmSize:
     canvas = resolved.source is not None and resolved.source.canvas is not None
     if resolved.request.size is None and own is not None and not canvas:
         return _kept(resolved, own)
+    if resolved.request.size is None and resolved.relit is not None:
+        return _kept(resolved, (resolved.relit.width, resolved.relit.height))
     return FilmSize(_rounded(resolved))
 
 
@@ -107,7 +110,7 @@ def tell_cuts(resolved: ResolvedRequest, pass_: PassPlan, size: FilmSize) -> Non
     crops = [(f"guides[{i}].image", guide.crop) for i, guide in enumerate(resolved.request.guides)]
     crops += [(where, clip.crop) for where, clip in resolved.request.followed]
     for where, crop in crops if resolved.has_video else ():
-        if crop == "center":
+        if crop == "center" and (size.source is None or where != "references[0].video"):
             _tell_cut(resolved, where, (width, height))
     if (
         size.source is None

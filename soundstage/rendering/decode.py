@@ -7,8 +7,11 @@ given is heard in its own samples.
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soundstage.conditioning.masks import blend_weights, blended, seam_weights
-from soundstage.conditioning.pixels import to_uint8
+from soundstage.conditioning.pixels import LARGEST_HALF, to_uint8
 from soundstage.conditioning.seams import Seam
+from soundstage.errors import MediaError
 from soundstage.media.arrays import fit_audio
+from soundstage.media.hdr import Hdr, shown
 from soundstage.media.in_memory import File
+from soundstage.media.light import CURVES
 from soundstage.media.load import load_sound
 from soundstage.model.mel import resample
 from soundstage.planning.plan import PassPlan, Plan
@@ -32,6 +38,7 @@ from soundstage.rendering.prepare import video_made
 from soundstage.types import OUTPUT_RATE_HZ, SPACE_SCALE, TIME_SCALE
 
 MAX_BYTES_IN_MEMORY = 2**30  # of frames: 17 s of 960x544
+MAX_LIGHT_IN_MEMORY = 2**24  # of light, which is written once and read again: 0.1 s of 960x544
 PLAYABLE_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 
 
@@ -44,55 +51,126 @@ def finished_frames(
     color: ColorMatch | None = None,
     *,
     at: At = unseen,
-) -> NDArray[np.uint8]:
-    """Return the frames of the plan's last pass, (F, H, W, 3) uint8.
+) -> Finished:
+    """Return the frames of the plan's last pass, (F, H, W, 3).
 
     color: takes out a long take's drift. at: is told how many frames are decoded.
     """
+    if plan.hdr is None:
+        return Finished(_whole_frames(plan, parts, inputs, latents, _InBytes(color), at), None)
+    light = _whole_frames(plan, parts, inputs, latents, _InLight(plan.hdr), at)
+    frames = _room_for(light.shape, np.uint8, MAX_LIGHT_IN_MEMORY)
+    for i, frame in enumerate(light):
+        frames[i] = shown(frame, plan.hdr)
+    return Finished(frames, light)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The frames of a clip, (F, H, W, 3) in 8 bits. light: the same as light, where the plan has it."""
+
+    frames: NDArray[np.uint8]
+    light: NDArray[np.float16] | None
+
+
+class _InBytes:
+    """Makes pictures of 8 bits of decoded pixels. color: takes out a long take's drift."""
+
+    kind = np.uint8
+
+    def __init__(self, color: ColorMatch | None) -> None:
+        self._color = color
+
+    def __call__(self, pixels: Tensor) -> NDArray[np.uint8]:
+        piece = to_uint8(pixels)
+        return piece if self._color is None else self._color(piece)
+
+    def own(self, inputs: EncodedInputs, step: PassPlan) -> NDArray[np.uint8]:
+        return inputs.source_pixels(step)
+
+
+class _InLight:
+    """Makes light of decoded pixels, by the curve that the model makes its picture in."""
+
+    kind = np.float16
+
+    def __init__(self, hdr: Hdr) -> None:
+        assert hdr.curve is not None
+        self._decode = CURVES[hdr.curve].decode
+
+    def __call__(self, pixels: Tensor) -> NDArray[np.float16]:
+        codes = pixels[0].float().add(1).div(2).permute(1, 2, 3, 0).cpu().numpy()
+        light = np.empty(codes.shape, np.float16)
+        for i, frame in enumerate(codes):  # one by one: the curve takes several times a frame's memory
+            light[i] = np.minimum(self._decode(frame), LARGEST_HALF)
+        return light
+
+    def own(self, inputs: EncodedInputs, step: PassPlan) -> NDArray[np.float16]:
+        return inputs.source_light(step)
+
+
+def _whole_frames(
+    plan: Plan, parts: ModelParts, inputs: EncodedInputs, latents: Tensor, make: _InBytes | _InLight, at: At
+) -> NDArray[Any]:
+    """Return the frames as `make` has them: decoded, or given, or both with seams."""
     step, source = plan.passes[-1], plan.request.source
     keeps = source is not None and source.keep_pixels and step.source is not None
     if keeps and step.source is not None and step.source.video == "all":
-        return _cut_back(inputs.source_pixels(step), plan)
-    frames = _decoded_frames(parts, latents, color, at)
+        return _cut_back(make.own(inputs, step), plan)
+    frames = _decoded_frames(parts, latents, make, at)
     made = video_made(step, inputs) if keeps else None
     if made is not None and step.source is not None:
         weights = blend_weights(made, step.source.video_seams, step.num_frames, step.source.margins)
-        frames = blended(frames, _placed(inputs.source_pixels(step), frames, step), weights)
+        frames = blended(frames, _placed(make.own(inputs, step), frames, step), weights)
     return _cut_back(frames, plan)
 
 
-def _cut_back(frames: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+def _cut_back(frames: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """Return frames without those, and the pixels, that only filled up latents and cells."""
     width, height = plan.shown_size or (frames.shape[2], frames.shape[1])
     return frames[: plan.shown_frames : plan.thin, :height, :width]
 
 
-def _decoded_frames(
-    parts: ModelParts, latents: Tensor, color: ColorMatch | None, at: At
-) -> NDArray[np.uint8]:
+def _decoded_frames(parts: ModelParts, latents: Tensor, make: _InBytes | _InLight, at: At) -> NDArray[Any]:
     """Decode latents (1, 128, T, h, w), piece by piece, into an array, which is on disk if it is large."""
     frames_count, height, width = (int(n) for n in latents.shape[2:])
     shape = (TIME_SCALE * (frames_count - 1) + 1, SPACE_SCALE * height, SPACE_SCALE * width, 3)
-    frames = _room_for(shape)
+    light = isinstance(make, _InLight)
+    frames = _room_for(shape, make.kind, MAX_LIGHT_IN_MEMORY if light else MAX_BYTES_IN_MEMORY)
     first = 0
-    for pixels in parts.decode_pieces(latents):
+    decode = parts.decode_precisely if light else parts.decode_pieces
+    for pixels in decode(latents):
         checked(pixels, "the decoded picture", parts)
-        piece = to_uint8(pixels)
-        frames[first : first + len(piece)] = piece if color is None else color(piece)
+        piece = make(pixels)
+        frames[first : first + len(piece)] = piece
         first += len(piece)
         at("", first, len(frames))
     return frames
 
 
-def _room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return an array in memory, or one in a temporary file if it is too large for memory."""
-    if math.prod(shape) <= MAX_BYTES_IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+def _room_for(
+    shape: tuple[int, ...], kind: type[np.uint8] | type[np.float16], most_in_memory: int
+) -> NDArray[Any]:
+    """Return an array in memory, or one in a temporary file if it has more bytes than that.
+
+    Raises MediaError where there is no room for it.
+    """
+    num_bytes = math.prod(shape) * np.dtype(kind).itemsize
+    if num_bytes <= most_in_memory:
+        return np.empty(shape, kind)
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return np.memmap(file, kind, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
+    except OSError as error:
+        raise MediaError(
+            f"the frames need {num_bytes / 1e9:.3g} GB in the temporary folder {tempfile.gettempdir()}, and "
+            f"it cannot hold them ({error.strerror}); make room, or name another by TMPDIR"
+        ) from error
 
 
-def _placed(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], pass_: PassPlan) -> NDArray[np.uint8]:
+def _placed(pixels: NDArray[Any], frames: NDArray[Any], pass_: PassPlan) -> NDArray[Any]:
     """Return frames with the source's pixels in their place in time and in the picture."""
     assert pass_.source is not None
     left, top, right, bottom = pass_.source.margins

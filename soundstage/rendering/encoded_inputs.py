@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +19,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soundstage.conditioning.masks import attention_cells, cells_touched
-from soundstage.conditioning.pixels import chosen, drawn_out, fit, fit_mask, strided, to_uint8
+from soundstage.conditioning.pixels import (
+    chosen,
+    drawn_out,
+    fit,
+    fit_light,
+    fit_mask,
+    mirrored,
+    strided,
+    to_uint8,
+)
 from soundstage.control.kinds import FILES, kind_named, prepared_by
 from soundstage.errors import MediaError
 from soundstage.library.file_identity import file_identity
 from soundstage.media.arrays import fit_audio
+from soundstage.media.exr_sequence import exr_clip, is_exr_clip
+from soundstage.media.hdr import light_of
 from soundstage.media.in_memory import File, InMemory
-from soundstage.media.load import compress, frames_shown, load_sound
+from soundstage.media.light import CURVES
+from soundstage.media.load import compress, frames_shown, light_shown, load_sound
 from soundstage.media.probe import probe
-from soundstage.planning.grid import heard_s, sample_times
+from soundstage.planning.grid import heard_s, held_times, sample_times
 from soundstage.planning.plan import Condition, PassPlan, Plan
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import checked
 from soundstage.rendering.parts import Encoder, ModelParts
 from soundstage.request.inputs import Control
-from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE, enlargement
+from soundstage.types import AUDIO_LATENTS_PER_S, MEL_RATE_HZ, SPACE_SCALE, TIME_SCALE, Crop, enlargement
 
 SPARE_S = 0.1  # of sound beyond the latents wanted, at least one mel window
 READING = "by time"  # how files are read; another way may give other pixels and samples
@@ -72,10 +85,13 @@ class EncodedInputs:
         if condition.kind == "reference":
             one = request.followed[condition.index][1]
             control = one if isinstance(one, Control) else None
-            return self._clip(one.video, condition, pass_.fps, one.crop, crf=0, control=control)
+            leads = request.source is None and any(one is reference for reference in request.references[:1])
+            whole = self.plan.source_size if leads else None
+            return self._clip(one.video, condition, pass_.fps, one.crop, crf=0, control=control, whole=whole)
         guide = request.guides[condition.index]
         crf = self.plan.image_crf if guide.crf is None else guide.crf
-        return self._clip(guide.image, condition, pass_.fps, guide.crop, crf=crf)
+        crf = 0 if self.plan.hdr is not None else crf
+        return self._clip(guide.image, condition, pass_.fps, guide.crop, crf=crf, shown=True)
 
     def reference_attention(self, condition: Condition, pass_: PassPlan) -> Tensor | float:
         """Return how strongly the clip attends to a reference: one value, or one for each token, (N,)."""
@@ -90,11 +106,12 @@ class EncodedInputs:
 
     def source_pixels(self, pass_: PassPlan) -> NDArray[np.uint8]:
         """Return the source's frames at the size of the pass, without what is made around them."""
-        source, use = self.plan.request.source, pass_.source
-        assert source is not None
-        assert source.video is not None
-        assert use is not None
         return to_uint8(self._source_pictures(pass_, self._source_times(pass_)))
+
+    def source_light(self, pass_: PassPlan) -> NDArray[np.float16]:
+        """Return the source's frames as `source_pixels` does, as light."""
+        frames, crop = self._source_frames(pass_, self._source_times(pass_))
+        return fit_light((light_of(frame) for frame in frames), *self._source_size(pass_), crop)
 
     def source_video(self, pass_: PassPlan) -> Tensor:
         """Return the latents of the source alone, at the size and rate of the pass before its upsamplers."""
@@ -102,7 +119,14 @@ class EncodedInputs:
         assert source is not None
         assert source.video is not None
         assert use is not None
-        cut = (use.first_frame, use.num_frames, pass_.fps, self.plan.fps, self.plan.source_size)
+        cut = (
+            use.first_frame,
+            use.num_frames,
+            pass_.fps,
+            self.plan.fps,
+            self.plan.source_size,
+            *self._coding,
+        )
         key = ("source", _identity(source.video), *self._source_size(pass_), *cut, source.crop)
 
         def make() -> Tensor:
@@ -171,40 +195,62 @@ class EncodedInputs:
         file: File,
         condition: Condition,
         fps: float,
-        crop: str,
+        crop: Crop,
         *,
         crf: int,
+        shown: bool = False,
         control: Control | None = None,
+        whole: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Return the latents of a picture or clip. control: what is made of it before it is encoded."""
+        """Return the latents of a picture or clip.
+
+        shown: it becomes part of the picture, whose light it has. control: what is made of it before it is
+        encoded. whole: the size that it is mirrored to.
+        """
         c = condition
-        cut = (c.num_frames, c.doubled, c.temporal, fps, self.plan.fps)
-        key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf, *_control_key(control))
+        cut = (c.num_frames, c.doubled, c.temporal, fps, self.plan.fps, *(self._coding if shown else ()))
+        own = (*(whole or ()), *_control_key(control))
+        key = ("clip", _identity(file), c.width, c.height, *cut, crop, crf, *own)
 
         def make() -> Tensor:
-            own_fps, info = self.plan.fps, probe(file)
-            if control is not None:
-                info = kind_named(control.kind).made_info(info, control.options)
-            times = sample_times(info, fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
-            kept = strided(len(times), c.temporal)[: c.num_frames]
-            if control is None:
-                times = [times[i] for i in kept]
-                frames = frames_shown(file, times, own_fps, (c.width, c.height))
-            else:
-                frames = chosen(
-                    kind_named(control.kind).prepare(
-                        frames_shown(file, times, own_fps), fps, control.options, len(times)
-                    ),
-                    kept,
-                )
-            if len(times) == 1 and crf:
+            frames, count = self._clip_frames(file, c, fps, shown, control, whole)
+            if count == 1 and crf:
                 frames = iter([compress(next(frames), crf)])
             if c.doubled:
                 frames = _first_twice(frames)
-            latents = self.parts.encode_video(fit(frames, c.width, c.height, crop))  # type: ignore[arg-type]
+            fitted = fit(frames, c.width, c.height, "stretch" if whole is not None else crop)
+            latents = self.parts.encode_video(fitted)
             return latents[:, :, 1:] if c.doubled else latents
 
         return self._get("video", key, make)
+
+    def _clip_frames(
+        self,
+        file: File,
+        c: Condition,
+        fps: float,
+        shown: bool,
+        control: Control | None,
+        whole: tuple[int, int] | None,
+    ) -> tuple[Iterator[Any], int]:
+        """Return the frames that `_clip` encodes, and how many were read."""
+        own_fps, info = self.plan.fps, probe(file)
+        if control is not None:
+            info = kind_named(control.kind).made_info(info, control.options)
+        times = sample_times(info, fps, own_fps, (c.num_frames - 1) * c.temporal + 1)
+        if self.plan.hdr is not None:
+            times = held_times(times, info.fps or own_fps)
+        kept = strided(len(times), c.temporal)[: c.num_frames]
+        if control is not None:
+            made = kind_named(control.kind).prepare(
+                frames_shown(file, times, own_fps), fps, control.options, len(times)
+            )
+            return chosen(made, kept), len(times)
+        times = [times[i] for i in kept]
+        frames = self._read(file, times, whole or (c.width, c.height), light=shown)
+        if whole is not None:
+            frames = (mirrored(frame, *whole) for frame in frames)
+        return frames, len(times)
 
     def _sound(self, file: File, start_s: float, delay_s: float, count: int) -> Tensor:
         """Return a file's sound from start_s on, after delay_s of silence, as `count` latents."""
@@ -217,14 +263,40 @@ class EncodedInputs:
 
     def _source_pictures(self, pass_: PassPlan, times: list[float]) -> Tensor:
         """Return the source's frames at these seconds as the VAE takes them, (1, 3, F, h, w)."""
+        frames, crop = self._source_frames(pass_, times)
+        return fit(map(self._coded, frames), *self._source_size(pass_), crop)
+
+    def _source_frames(self, pass_: PassPlan, times: list[float]) -> tuple[Iterator[Any], Crop]:
+        """Return the source's frames at these seconds, and how they are fitted to the pass."""
         source, whole = self.plan.request.source, self.plan.source_size
         assert source is not None
         assert source.video is not None
-        width, height = self._source_size(pass_)
-        frames = frames_shown(source.video, times, self.plan.fps, whole or (width, height))
+        size = whole or self._source_size(pass_)
+        high = self.plan.hdr is not None
+        frames: Iterator[Any] = (light_shown if high else frames_shown)(
+            source.video, times, self.plan.fps, size
+        )
         if whole is None:
-            return fit(frames, width, height, source.crop)
-        return fit((drawn_out(frame, *whole) for frame in frames), width, height, "stretch")
+            return frames, source.crop
+        return (drawn_out(frame, *whole) for frame in frames), "stretch"
+
+    def _read(self, file: File, times: list[float], size: tuple[int, int], *, light: bool) -> Iterator[Any]:
+        """Yield a file's frames in 0 to 255. light: in the curve of the picture, where that has light."""
+        if not light or self.plan.hdr is None:
+            return frames_shown(file, times, self.plan.fps, size)
+        return map(self._coded, light_shown(file, times, self.plan.fps, size))
+
+    def _coded(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Return a frame of light in 0 to 255 as the model codes it; one in standard range as it is."""
+        if self.plan.hdr is None or self.plan.hdr.curve is None:
+            return frame
+        codes: NDArray[np.float32] = CURVES[self.plan.hdr.curve].encode(light_of(frame)) * np.float32(255)
+        return codes
+
+    @property
+    def _coding(self) -> tuple[str, ...]:
+        """Return what latents of a picture with light depend on besides; nothing in standard range."""
+        return () if self.plan.hdr is None else (str(self.plan.hdr.curve), version("OpenEXR"))
 
     def _source_times(self, pass_: PassPlan) -> list[float]:
         """Return the times of the source's frames of a pass, in the source's own seconds."""
@@ -315,6 +387,8 @@ def _identity(file: File) -> Hashable:
     """Return what differs between files that differ in content. Raises MediaError for one that is gone."""
     if isinstance(file, InMemory):
         return (file.sha256, str(file), file.fps, file.sample_rate_hz)
+    if is_exr_clip(Path(file)):
+        return tuple(file_identity(path) for path in exr_clip(Path(file)).files)
     try:
         return file_identity(Path(file))
     except FileNotFoundError:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from soundstage.planning.plan import PassPlan, Plan
+from soundstage.rendering.embeddings import read_contexts
 from soundstage.rendering.encoding_cache import EncodingCache, content_key
 from soundstage.rendering.events import At, unseen
 from soundstage.rendering.finite import checked
@@ -20,14 +21,18 @@ def encoded_prompts(
 ) -> tuple[list[Contexts], Contexts | None]:
     """Return one pair of contexts per segment of the prompt, and one for the negative prompts if any.
 
-    They are encoded with the pass's LoRAs on, which may change the connectors. at: is told when prompts have
-    to be read by the model.
+    A file of embeddings stands for the prompt. All else is encoded with the pass's LoRAs on, which may change
+    the connectors. at: is told when prompts have to be read by the model.
     """
     parts.adapt(pass_.loras, None, None)
+    given = plan.request.embeddings
+    texts = () if given is not None else plan.timeline.texts
     negatives = [text for text in (plan.video_negative, plan.audio_negative) if text is not None]
-    contexts = _encoded(parts, [*plan.timeline.texts, *negatives], cache, at)
+    contexts = _encoded(parts, [*texts, *negatives], cache, at)
     negative = _negative(contexts, plan.video_negative, plan.audio_negative) if negatives else None
-    return [contexts[text] for text in plan.timeline.texts], negative
+    if given is not None:
+        return [read_contexts(given, parts)], negative
+    return [contexts[text] for text in texts], negative
 
 
 def _encoded(

@@ -62,7 +62,7 @@ ENCODER_PARTS: Mapping[Encoder, tuple[Part, ...]] = {
     "audio": ("audio_vae",),
 }
 # Parts that are built on first use and kept under their name.
-BUILT = ("transformer", "video_vae", "audio_vae", "vocoder", "preview_vae")
+BUILT = ("transformer", "video_vae", "precise_vae", "audio_vae", "vocoder", "preview_vae")
 PART_NAMES = {"video_vae": "video VAE", "audio_vae": "audio VAE"}  # as people write them
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -158,6 +158,15 @@ class ModelParts:
                 statistics, below(stored, "per_channel_statistics."), self.dtype, self.device
             ).arrive()
         statistics.to(self.device)
+        return vae
+
+    @cached_property
+    def precise_vae(self) -> VideoVae:
+        """Return the video VAE in float32, for light: bfloat16 holds 8 bits of its codes."""
+        vae = self._build.load("video_vae", VideoVae, torch.float32)
+        stored = below(self._build.tensors["video_vae"], "decoder.")
+        self._build.manage("precise video decoder", vae.decoder, stored, dtype=torch.float32)
+        vae.per_channel_statistics = self.video_vae.per_channel_statistics
         return vae
 
     @cached_property
@@ -276,9 +285,17 @@ class ModelParts:
 
     def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
         """Return the frames of `decode_video` in order, in pieces (1, 3, n, 32h, 32w)."""
-        vae = self.video_vae
+        return self._pieces(self.video_vae, "video decoder", latents)
+
+    def decode_precisely(self, latents: Tensor) -> Iterator[Tensor]:
+        """Return the frames of `decode_pieces`, computed in float32 whatever the run's format."""
+        if self.dtype == torch.float32:
+            return self.decode_pieces(latents)
+        return self._pieces(self.precise_vae, "precise video decoder", latents.float())
+
+    def _pieces(self, vae: VideoVae, name: str, latents: Tensor) -> Iterator[Tensor]:
         self._make_room()
-        self.manager.bring("video decoder")
+        self.manager.bring(name)
         if self.residency.decode == "whole":
             return iter((vae.decode(latents),))
         return decode_pieces(vae, latents)

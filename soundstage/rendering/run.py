@@ -153,19 +153,21 @@ class Renderer:
         decode: False leaves the clip empty.
         """
         video, audio = (latents.get(_final(plan, kind)) for kind in ("video", "audio"))
-        frames = sound = None
+        finished, sound = None, None
         if video is not None and decode:
             yield clock.phase("decode video")
             color = ColorMatch(_take_of(plan).color, plan.windows[0].num_frames) if plan.windows else None
             inputs = EncodedInputs(plan, parts, self._cache)
-            frames = finished_frames(plan, parts, inputs, video, color, at=clock.at)
+            finished = finished_frames(plan, parts, inputs, video, color, at=clock.at)
         if audio is not None and decode:
             yield clock.phase("decode audio")
             sound = finished_sound(plan, parts, audio)
         parts.check_files()
         waveform, rate = (None, OUTPUT_RATE_HZ) if sound is None else sound
         made_from = provenance(plan, self._model, parts, video, audio)
-        clip = Clip(frames, waveform, plan.fps / plan.thin, made_from, sample_rate_hz=rate)
+        frames, light = (None, None) if finished is None else (finished.frames, finished.light)
+        hdr = None if light is None else plan.hdr
+        clip = Clip(frames, waveform, plan.fps / plan.thin, made_from, rate, light, hdr)
         return Done(clip, video, audio, clock.stop(), latents)
 
     # --- the parts in use

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from soundstage.control.kinds import FILES, kind_named
 from soundstage.errors import shown
 from soundstage.fields.record import Share, record, unit
+from soundstage.media.hdr import Hdr
 from soundstage.media.in_memory import File, in_memory, is_media
 from soundstage.request.words import (
     CANVAS_WORDS,
@@ -433,6 +434,7 @@ AnyReference = Annotated[Reference, plain(Reference, _reference, FILE_WORDS)]
 AnyControl = Annotated[Control, plain(Control, _control, CONTROL_WORDS)]
 AnySource = Annotated[Source, plain(Source, lambda value: {"video": value})]
 AnyAudio = Annotated[Audio, plain(Audio, lambda value: {"file": value}, "PATH")]
+AnyHdr = Annotated[Hdr, plain(Hdr, lambda value: {"format": value}, "FORMAT")]
 AnyLora = Annotated[Lora, plain(Lora, _lora, LORA_WORDS)]
 GuideList = Annotated[
     tuple[AnyGuide, ...], Field(max_length=MAX_GUIDES), one_or_more(Guide, MAX_GUIDES, GUIDE_WORDS)

@@ -12,7 +12,7 @@ from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.request.recipe import Recipe
 
 SHIPPED = (
-    "single", "fast", "pro", "hq", "three-stage", "uhd", "smooth", "draft", "dub", "upscale"
+    "single", "fast", "pro", "hq", "three-stage", "uhd", "smooth", "draft", "dub", "upscale", "hdr"
 )  # fmt: skip
 FOLDER = Path(__file__).with_name("recipes")
 

@@ -36,6 +36,7 @@ from soundstage.request.inputs import (
     MAX_SIDE,
     MAX_STEPS,
     AnyAudio,
+    AnyHdr,
     AnySource,
     Control,
     ControlList,
@@ -162,6 +163,12 @@ class Request(BaseModel):
     """How a clip longer than the model makes at once is split into windows and joined."""
     modalities: Modalities = BOTH
     """What to make: video, audio or both."""
+    output: AnyHdr | None = None
+    """High dynamic range of the picture: its file and its preview. Left out, the picture is in standard
+    range, 8 bits."""
+    embeddings: PathText | None = None
+    """A .safetensors file of contexts (video_context, audio_context) that the model reads in place of the
+    prompt."""
     recipe: PathText = "single"
     """The recipe to use: its name, or a .yaml file."""
     allow_unfit: bool = False
@@ -253,6 +260,7 @@ class Request(BaseModel):
         for where, item in (*held, ("source", self.source), ("audio", self.audio)):
             for key in () if item is None else (k for k in vars(item) if k in INPUT_FIELDS):
                 yield f"{where}.{key}", getattr(item, key)
+        yield "embeddings", self.embeddings
 
     def describe(self) -> dict[str, Any]:
         """Return every field as JSON-ready values; an array as its shape and hash."""

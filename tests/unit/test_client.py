@@ -59,6 +59,19 @@ def test_generate_gives_the_servers_file_and_saves_it_without_coding_it_again(
     assert seen[-1].fraction > 0
 
 
+def test_light_comes_as_an_archive_of_exr_and_is_saved_as_asked(client: ss.Client, tmp_path: Path) -> None:
+    clip = client.generate("A red ball.", seed=3, num_frames=9, size=(64, 64), output=ss.Hdr(exposure=1))
+    assert clip.linear is not None
+    assert clip.frames is not None
+    assert clip.waveform is not None
+    assert clip.linear.shape == clip.frames.shape == (9, 64, 64, 3)
+    assert clip.hdr == ss.Hdr(exposure=1)
+    clip.save(f"{tmp_path / 'ball'}/")
+    assert np.array_equal(ss.Clip.open(tmp_path / "ball").linear, clip.linear)
+    with pytest.raises(ss.RequestError, match="handed out as zip; leave format out"):
+        client.submit("A red ball.", output="exr", format="mp4")
+
+
 def test_a_handle_gives_the_events_from_the_first_on_and_can_be_taken_up_again(client: ss.Client) -> None:
     handle = client.submit(PROMPT, **SMALL)
     events = list(handle)

@@ -29,6 +29,7 @@ IMPORT_NAMES = {
     "pyyaml": "yaml",
     "opencv-python-headless": "cv2",
     "scenedetect-headless": "scenedetect",
+    "opencolorio": "PyOpenColorIO",
 }  # of distributions that are imported under another name
 UNDECLARED = {
     "triton": "comes with PyTorch for CUDA, and the fast paths do without it",

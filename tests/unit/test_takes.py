@@ -239,11 +239,11 @@ def test_decoding_holds_pieces_not_the_take_and_large_films_lie_on_disk(
     parts = Pieces(stage.model, torch.device("cpu"), torch.float32)
     latents = torch.zeros(1, 128, latent_frames, 1, 1)
     plan = stage.plan(request(take=None, num_frames=9))
-    frames = finished_frames(plan, parts, EncodedInputs(plan, parts, EncodingCache()), latents)
+    frames = finished_frames(plan, parts, EncodedInputs(plan, parts, EncodingCache()), latents).frames
     assert len(frames) == 8 * (latent_frames - 1) + 1
     assert parts.most_alive <= 2
     monkeypatch.setattr("soundstage.rendering.decode.MAX_BYTES_IN_MEMORY", 0)
-    on_disk = finished_frames(plan, parts, EncodedInputs(plan, parts, EncodingCache()), latents)
+    on_disk = finished_frames(plan, parts, EncodedInputs(plan, parts, EncodingCache()), latents).frames
     assert isinstance(on_disk.base if on_disk.base is not None else on_disk, np.memmap)
     assert np.array_equal(on_disk, frames)
 

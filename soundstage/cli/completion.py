@@ -155,6 +155,12 @@ def _caches() -> Iterable[str]:
     return KINDS
 
 
+def _controls() -> Iterable[str]:
+    from soundstage.control.kinds import KINDS
+
+    return (f"{name}:" for name, kind in KINDS.items() if kind.sound is None)
+
+
 def _modalities() -> Iterable[str]:
     return get_args(Modality)
 
@@ -171,6 +177,7 @@ _WORDS: dict[str, Callable[[], Iterable[str]]] = {
     "weights": _storages,
     "dtype": _formats,
     "cache": _caches,
+    "control": _controls,
     "only": _modalities,
     "remake": _modalities,
     "image_mode": lambda: ("replace", "guide"),

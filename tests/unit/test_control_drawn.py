@@ -300,3 +300,14 @@ def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path) -> None:
     grey = mean_model(tmp_path / "g.onnx", [1, 1, 8, 8])
     with pytest.raises(MediaError, match="give one that takes float pictures"):
         KINDS["pose"].check_ready({"model": str(grey)})
+
+
+def test_a_mask_at_another_rate_is_shown_by_its_times(tmp_path: Path) -> None:
+    masks = np.zeros((2, 96, 128, 3), np.uint8)
+    masks[0, :, :64] = masks[1, :, 64:] = 255
+    Clip(masks, None, 8.0).save(tmp_path / "m.mkv", codec="ffv1")
+    painted = made("inpaint", textured()[None].repeat(6, 0), mask=str(tmp_path / "m.mkv"))
+    left = [(frame[:, :64] == MAGENTA).all() for frame in painted]
+    right = [(frame[:, 64:] == MAGENTA).all() for frame in painted]
+    assert left == [True, True, False, False, False, False]
+    assert right == [not one for one in left]

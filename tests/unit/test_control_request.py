@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import soundstage as ss
+from soundstage.cli import completion
 from soundstage.cli.program import app
 from soundstage.conditioning.pixels import fit
 from soundstage.control.kinds import KINDS
@@ -189,6 +190,12 @@ def test_every_making_command_takes_controls(clip: str) -> None:
     wrong = CliRunner().invoke(app, ["plan", "a", "--control", f"cany:{clip}"])
     assert wrong.exit_code == 2
     assert "there is no control 'cany'" in wrong.stderr
+
+
+def test_a_shell_completes_the_kinds_of_controls() -> None:
+    words = [item.value for item in completion.items("control", "KIND:PATH", "out")]
+    assert words == ["outpaint:"]
+    assert completion.items("control", "KIND:PATH", "outpaint:a")[0].type == "file"
 
 
 def test_a_server_takes_the_clips_of_a_control_and_no_models() -> None:

@@ -67,11 +67,14 @@ def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     with _refusals(path, "cannot write {path}: {cause}"):
         target = _target(path)
         with _temporary(target.parent) as part:
+            mode = part.stat().st_mode
             yield part
             _check_target(path, target)
+            if overwrite and target.exists():
+                mode = target.stat().st_mode
+            with contextlib.suppress(OSError):  # a writer may have put a file for its owner alone there
+                part.chmod(stat.S_IMODE(mode))
             if overwrite:
-                with contextlib.suppress(OSError):
-                    part.chmod(stat.S_IMODE(target.stat().st_mode))
                 os.replace(part, target)
             else:
                 _place(part, target)

@@ -195,7 +195,7 @@ class Trainer:
 
 
 class _Rows:
-    """Collect losses, and add their means to the table every few steps."""
+    """Collect losses, and add their means to the table every few steps and at the last."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -222,7 +222,7 @@ class _Rows:
             self.seen.setdefault(name, []).append(value)
         self.count, self.spent, self.waited = self.count + 1, self.spent + spent, self.waited + waited
         pace = Pace(self.spent / self.count, self.waited / max(self.spent, 1e-9), trainer.samples)
-        if trainer.step % trainer.schedule.log_every:
+        if trainer.step % trainer.schedule.log_every and not trainer.complete:
             return None, pace
         row = {name: sum(values) / len(values) for name, values in self.seen.items()}
         add_row(trainer.folder / "loss.csv", trainer.step, row, pace.__dict__)

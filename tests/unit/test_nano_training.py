@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -307,6 +308,8 @@ def test_every_part_trains_in_a_minute_at_tiny_size(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     states = tmp_path / "training" / "nano-training"
     assert all(f"{states / part}: complete" in done.stdout for part in PARTS)
+    paces = re.findall(r"^(\S+) \d+ 100% .* s/step, \d+% waiting for data, \d+ samples$", done.stderr, re.M)
+    assert paces == list(PARTS)
     assert all((tmp_path / "model" / name).exists() for name in (*FILES, *OPTIONAL))
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

@@ -121,6 +121,17 @@ def test_a_file_is_replaced_only_if_that_is_asked(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_that_a_library_wrote_for_its_owner_alone_is_as_any_other(tmp_path: Path) -> None:
+    """safetensors puts a file of its own, of mode 600, in the place that it is given."""
+    (tmp_path / "plain").touch()
+    with whole_file(tmp_path / "weights") as part:
+        other = tmp_path / "other"
+        other.touch(0o600)
+        other.replace(part)
+    plain, weights = ((tmp_path / name).stat().st_mode for name in ("plain", "weights"))
+    assert weights == plain
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_name_taken_meanwhile_is_left_alone(
     tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch

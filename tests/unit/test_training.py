@@ -178,7 +178,7 @@ def test_a_signal_stops_after_the_step_in_hand(tmp_path: Path, number: signal.Si
 
 
 def test_rows_are_means_of_the_steps_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A loss that comes up later gets a column; a line is printed for each row, with the pace."""
+    """A loss that comes up later gets a column; a row gets a line, with the pace. The last step has one."""
     trainer = Trainer("tiny", model := Tiny(), SCHEDULE, tmp_path)
     inner = tiny_loss(model)
 
@@ -199,6 +199,10 @@ def test_rows_are_means_of_the_steps_between_them(tmp_path: Path, capsys: pytest
     assert [row["samples"] for row in table] == ["8", "16", "24", "32"]
     assert all(float(row["step_s"]) > 0 and 0 <= float(row["waiting"]) < 1 for row in table)
     assert (tmp_path / "loss.png").exists()
+
+    short = Trainer("short", model, replace(SCHEDULE, steps=3), tmp_path / "short")
+    rows = [event for event in events_of(short, inner) if event.row is not None]
+    assert [(event.step, event.pace.samples) for event in rows] == [(2, 8), (3, 12)]
 
     twin = Trainer("twin", model, SCHEDULE, tmp_path / "twin")
     assert train_in_terminal(twin, batches_from(twin), steps_of(twin))

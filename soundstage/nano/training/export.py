@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from soundstage.files import whole_file
 from soundstage.model.audio_vae import AudioVae
 from soundstage.model.video_vae import VideoVae
 from soundstage.weights.configs import stored_config
@@ -39,10 +39,9 @@ def write(tensors: Mapping[str, Tensor], sections: dict[str, Any], path: Path) -
         for name, value in tensors.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    # One key only: safetensors writes several in random order, and equal weights should be equal bytes.
-    save_file(stored, partial, metadata={"config": json.dumps(sections)})
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        # One key only: safetensors writes several in random order, and equal weights should be equal bytes.
+        save_file(stored, partial, metadata={"config": json.dumps(sections)})
     return path
 
 

@@ -2,7 +2,9 @@
 and how a request asks for one."""
 
 import json
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -189,7 +191,8 @@ def test_nano_loses_little_to_a_cache_that_leaves_out_a_third(
 ) -> None:
     """Half a second of a small picture with sound, 20 steps; a random text, as encoding one takes seconds.
     Bounds, for any training of nano: an error of a tenth of the picture latents' length and a quarter of the
-    sound's, and no less than 30 % of all blocks left out."""
+    sound's, and no less than 30 % of all blocks left out. Of three noises the middle one counts: with some a
+    small change makes it another sound."""
     sigmas = schedules.ltx2(20)
     generator = torch.Generator().manual_seed(0)
     config = nano.config
@@ -198,19 +201,20 @@ def test_nano_loses_little_to_a_cache_that_leaves_out_a_third(
         torch.randn(1, 16, config.audio.width, generator=generator),
     )
 
-    def clip(caches: StepCaches | None) -> tuple[Tensor, Tensor]:
+    def clip(caches: StepCaches | None, seed: int) -> tuple[Tensor, Tensor]:
         streams = (
             Stream.fresh(video_positions(2, 2, 3, 24.0), width=128, dtype=torch.float32),
             Stream.fresh(audio_positions(9), width=128, dtype=torch.float32),
         )
         guider = Guider(lambda: nano, streams, (NEUTRAL, NEUTRAL), contexts, cache=caches)
-        *_, last = denoise(guider, *streams, sigmas, torch.Generator().manual_seed(10))
+        *_, last = denoise(guider, *streams, sigmas, torch.Generator().manual_seed(seed))
         return last.video, last.audio
 
-    report = measure(clip, StepCaches(StepCache(kind, threshold), sigmas))
-    assert report.video_error < 0.1
-    assert report.audio_error < 0.25
-    assert report.share_left_out > 0.3
+    cache = StepCache(kind, threshold)
+    reports = [measure(partial(clip, seed=seed), StepCaches(cache, sigmas)) for seed in (10, 11, 12)]
+    assert median(report.video_error for report in reports) < 0.1
+    assert median(report.audio_error for report in reports) < 0.25
+    assert median(report.share_left_out for report in reports) > 0.3
 
 
 # --- asked for in a request -------------------------------------------------------------------------------

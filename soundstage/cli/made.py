@@ -99,4 +99,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path} is not JSON ({error}); give one object of a request's fields") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path} cannot be read as JSON ({error})") from None
+    if not isinstance(data, dict) or not {"request", "prompt"} & data.keys():
+        error = data.get("error") if isinstance(data, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        answer = f"; it is a server's answer: {message}" if isinstance(message, str) else ""
+        raise RequestError(f"{path} is JSON that says nothing of a clip{answer}")
     return data if "request" in data else {"request": data}

@@ -221,5 +221,5 @@ Soundstage serves {", ".join(models)} on {url}
 Open that in a browser, or call it from another terminal:
     curl {url}/v1/jobs{key} --json '{{"request": {{"prompt": "A red ball bounces."}}}}'
     curl {url}/v1/jobs{key}                           # how far it is
-    curl {url}/v1/jobs/ID/content{key} -o ball.mp4    # the clip
+    curl -f {url}/v1/jobs/ID/content{key} -o ball.mp4    # the clip, when it is done
 {asks}Jobs and files are in {data}. Ctrl-C ends the server, and nothing finished is lost."""

@@ -126,6 +126,11 @@ def test_what_does_not_say_how_it_was_made_is_refused() -> None:
     Path("broken.json").write_text("{prompt")
     Path("list.json").write_text('{"request": [1]}')
     Path("empty").mkdir()
+    Path("ball.mp4").write_text(
+        '{"error": {"code": "conflict", "message": "job_a is running and has no clip"}}'
+    )
+    for told in (refused("ball.mp4"), call("show", "ball.mp4").stderr):  # as curl wrote it
+        assert "it is a server's answer: job_a is running and has no clip" in told
     assert "plain.png is a picture, which does not say how it was made" in refused("plain.png")
     assert "there is no file none.mp4" in refused("none.mp4")
     assert "broken.json is not JSON" in refused("broken.json")

@@ -99,6 +99,7 @@ def test_the_greeting_has_what_the_first_clip_takes() -> None:
     text = greeting("http://127.0.0.1:1", ["nano"], Path("data"), keyed=False)
     assert "http://127.0.0.1:1/v1/jobs" in text
     assert "Bearer" not in text
+    assert "curl -f http://127.0.0.1:1/v1/jobs/ID/content" in text  # writes no error as if it were the clip
 
 
 def test_the_greeting_of_a_server_with_keys_sends_one() -> None:

@@ -100,8 +100,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path} cannot be read as JSON ({error})") from None
     if not isinstance(data, dict) or not {"request", "prompt"} & data.keys():
-        error = data.get("error") if isinstance(data, dict) else None
-        message = error.get("message") if isinstance(error, dict) else None
+        told = data.get("error") if isinstance(data, dict) else None
+        message = told.get("message") if isinstance(told, dict) else None
         answer = f"; it is a server's answer: {message}" if isinstance(message, str) else ""
         raise RequestError(f"{path} is JSON that says nothing of a clip{answer}")
     return data if "request" in data else {"request": data}

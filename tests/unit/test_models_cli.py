@@ -134,7 +134,7 @@ def test_pull_to_a_folder_makes_the_folder_known(hub: Hub, tmp_path: Path) -> No
 
 
 def test_an_interrupted_pull_says_how_to_go_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(download: pull.Download) -> str:
+    def interrupted(download: pull.Download, **_: object) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pull, "fetch", interrupted)

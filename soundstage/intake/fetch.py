@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from soundstage.errors import RequestError
 from soundstage.intake.rules import PUBLIC, CallTarget, FetchRule, name_of
 from soundstage.jobs.errors import TooLarge
+
+if TYPE_CHECKING:
+    import httpx
 
 AGENT = "soundstage"
 CONNECT_S, READ_S = 10.0, 20.0  # at most, for one step; the whole has a limit of its own
@@ -62,6 +63,8 @@ def called(
     method: str, target: CallTarget, timeout_s: float, headers: Mapping[str, str], body: bytes | None = None
 ) -> Iterator[httpx.Response]:
     """Yield the answer of the first address that takes a connection. Raises RequestError where none does."""
+    import httpx  # here, since most servers call nobody
+
     timeout = httpx.Timeout(min(READ_S, timeout_s), connect=min(CONNECT_S, timeout_s))
     sent = {**headers, "host": target.url.netloc.decode("ascii"), "user-agent": AGENT, "connection": "close"}
     line = _Line()
@@ -83,6 +86,8 @@ def _answer(
     body: bytes | None,
     extensions: dict[str, Any],
 ) -> Iterator[httpx.Response]:
+    import httpx
+
     last = target.addresses[-1]
     for address in target.addresses:
         pinned = target.url.copy_with(host=address)

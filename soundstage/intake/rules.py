@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import httpx
+from typing import TYPE_CHECKING
 
 from soundstage.errors import RequestError, shown
 from soundstage.intake.addresses import public_addresses, resolved
+
+if TYPE_CHECKING:
+    import httpx
 
 OFF_WORD, ANY_WORD, PRIVATE = "off", "https", "private:"
 STANDARD_PORTS = {"https": 443, "http": 80}
@@ -164,6 +166,8 @@ def _parsed(url: str, field: str | None) -> httpx.URL:
         raise RequestError(f"the address has {len(url)} letters; at most {MAX_URL} are taken", field=field)
     if any(c.isspace() or not c.isprintable() or c == "\\" for c in url):
         raise RequestError(f"{_told(url)} has a blank or a control letter within; leave it out", field=field)
+    import httpx  # here, since most servers call nobody
+
     try:
         asked = httpx.URL(url)
         host = name_of(asked)

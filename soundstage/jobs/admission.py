@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soundstage.conversion import Wanted, planned_conversion
 from soundstage.engine import Engine, load
 from soundstage.errors import MediaError, RequestError, SoundstageError, WeightsError, listed
 from soundstage.jobs.ids import hash_of
@@ -111,6 +110,8 @@ def admit_pull(model: str | None) -> Admitted:
 
 def admit_convert(reference: str, path: Path, wanted: str | None) -> Admitted:
     """Return the conversion of a finished clip. Raises RequestError for a format that cannot hold it."""
+    from soundstage.conversion import Wanted, planned_conversion  # loads NumPy, which other jobs do not need
+
     if wanted is None:
         raise RequestError("format is missing; give the ending to convert to, such as webm", field="format")
     ending = wanted.lower().removeprefix(".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
@@ -37,7 +36,6 @@ INFO_FIELDS = ("width", "height", "fps", "num_frames", "duration_s", "sample_rat
 MAX_NAME = 255
 TICKET_STEP_S = 300  # tickets of one stretch are the same, so that a player's address stays as it is
 TICKET = re.compile(r"([0-9]{1,12})\.([0-9a-f]{32})")
-WITHOUT_STATE = ("checkpoint.json", "lock")  # files of a checkpoint that say nothing of how far it is
 SECRET_FILE, SECRET_BYTES = "secret", 32
 
 
@@ -228,16 +226,6 @@ class AssetFiles(Core):
         if not path.is_file():
             raise Gone("the file was deleted")
         return path
-
-
-def newest_state(folder: Path) -> float | None:
-    """Return when a checkpoint's state was written last; None where there is none."""
-    times = []
-    for path in folder.rglob("*") if folder.is_dir() else ():
-        if path.name not in WITHOUT_STATE and path.is_file():
-            with contextlib.suppress(FileNotFoundError):
-                times.append(path.stat().st_mtime)
-    return max(times, default=None)
 
 
 def page(found: list[Any], limit: int) -> Page[Any]:

@@ -14,7 +14,7 @@ from soundstage.jobs import ids
 from soundstage.jobs.errors import Forbidden, Gone, NotFound
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.line import Line, Places, Waiting, places
-from soundstage.jobs.rows import asset_view, job_view
+from soundstage.jobs.rows import Place, asset_view, job_views
 from soundstage.jobs.states import WORKING
 from soundstage.jobs.store import RowValues, Store, insert_all, next_numbers, one
 from soundstage.jobs.tables import assets, device_use, events, jobs, workers
@@ -106,7 +106,7 @@ class Core:
         """Return jobs as their owners see them."""
         files = self.files_of(db, [row.id for row in rows if row.state not in ("queued", "paused")])
         found = self._places(db) if any(row.state == "queued" for row in rows) else None
-        return [job_view(row, files.get(row.id, ()), self._place(row, found)) for row in rows]
+        return job_views(rows, files, lambda row: self._place(row, found))
 
     def files_of(self, db: Connection, job_ids: Sequence[str]) -> dict[str, list[Asset]]:
         """Return the files that jobs have made, by the job."""
@@ -116,7 +116,7 @@ class Core:
                 made.setdefault(row.job_id, []).append(asset_view(row, self.limits))
         return made
 
-    def _place(self, row: Row[Any], found: Places | None) -> tuple[int | None, float | None]:
+    def _place(self, row: Row[Any], found: Places | None) -> Place:
         if row.state == "queued" and found is not None:
             position, done_s = found.places.get(row.id, (None, None))
             return position, done_s

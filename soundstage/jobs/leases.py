@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from soundstage.jobs import ids
-from soundstage.jobs.assets import AssetFiles, PlacedFile, newest_state
+from soundstage.jobs.assets import AssetFiles, PlacedFile
+from soundstage.jobs.checkpoint_files import newest_state
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import LeaseLost, NotFound
 from soundstage.jobs.rows import asset_view

@@ -11,13 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 UNKNOWN_S = 30.0  # taken for a job whose seconds are not known
 FRESH_S = 1.0
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A waiting job. seconds: expected work."""
 
     id: str
@@ -87,6 +87,11 @@ def in_order(waiting: Iterable[Waiting], used: Mapping[str, float], grain_s: flo
     order: list[Waiting] = []
     for priority in sorted(classes, reverse=True):
         owners = classes[priority]
+        if len(owners) == 1:
+            ((owner, only),) = owners.items()
+            order += only
+            use[owner] = use.get(owner, 0.0) + sum((job.seconds or 0.0) + grain_s for job in only)
+            continue
         heads = [
             (_share(use.get(owner, 0.0), grain_s), jobs[0].queued_at, owner) for owner, jobs in owners.items()
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MissingExtraError, SoundstageError
-from soundstage.jobs import archives
+from soundstage.jobs import checkpoint_files
 from soundstage.jobs.errors import Forbidden, Gone, LeaseLost
 from soundstage.jobs.transport import ServerAway, file_below
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, Order, WorkerInfo, WorkReport
@@ -116,7 +116,7 @@ class OverHttp:
         if self._data is None and lease.has_checkpoint and not folder.is_dir():
             archive = self._own(lease) / ARCHIVE
             self._download(f"/leases/{lease.id}/checkpoint", archive)
-            archives.unpack(archive, folder)
+            checkpoint_files.unpack(archive, folder)
             archive.unlink()
         return folder
 
@@ -126,7 +126,7 @@ class OverHttp:
         if self._data is not None or not folder.is_dir():
             return
         archive = self._own(lease) / ARCHIVE
-        archives.pack(folder, archive)
+        checkpoint_files.pack(folder, archive)
         self._call("PUT", f"/leases/{lease.id}/checkpoint", content=_pieces(archive))
         archive.unlink()
 

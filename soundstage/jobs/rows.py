@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy.engine import Row
 
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.states import FINAL, PRIORITIES
+from soundstage.jobs.tables import jobs
 from soundstage.jobs.views import (
     Asset,
     Delivery,
     Job,
     JobEvent,
-    JobProgress,
     Key,
-    Links,
-    Result,
 )
 
+Place = tuple[int | None, float | None]
+JOBS: TypeAdapter[list[Job]] = TypeAdapter(list[Job])
+# Columns of a job that are fields of its record as they are, and the others that a record is made of.
+SAME = (
+    "id", "kind", "state", "model", "label", "owner", "via", "format", "created_at", "started_at",
+    "finished_at", "attempt", "request", "seed", "plan", "error", "parent_id",
+)  # fmt: skip
+OTHERS = ("priority", "progress", "warnings", "worker", "claimed_at", "price_s")
+SHOWN = tuple(jobs.c[name] for name in (*SAME, *OTHERS))
 RESULT_KINDS = ("clip", "poster", "sheet", "latents")
 DELIVERY_FIELDS = tuple(name for name in Delivery.model_fields if name != "object")
 
@@ -41,40 +49,31 @@ def asset_view(row: Row[Any], limits: Limits) -> Asset:
     )
 
 
-def job_view(
-    row: Row[Any], files: Iterable[Asset], place: tuple[int | None, float | None] = (None, None)
-) -> Job:
-    """Return a row of jobs. files: those of its result, and its preview. place: position and seconds."""
+def job_views(
+    rows: Sequence[Row[Any]], files: Mapping[str, Iterable[Asset]], place: Callable[[Row[Any]], Place]
+) -> list[Job]:
+    """Return rows of one query of jobs. files: results and previews. place: position and seconds."""
+    names = rows[0]._fields if rows else ()
+    return JOBS.validate_python([_job_fields(names, row, files.get(row.id, ()), place(row)) for row in rows])
+
+
+def _job_fields(names: Sequence[str], row: Row[Any], files: Iterable[Asset], place: Place) -> dict[str, Any]:
+    """Return the fields of a job, which are checked for all jobs of a page at once."""
+    known = dict(zip(names, row, strict=True))  # far quicker than row._asdict()
+    fields = {name: known[name] for name in SAME}
     held = {file.kind: file for file in files}
-    result = {kind: held[kind] for kind in RESULT_KINDS if kind in held}  # type: ignore[index]
-    path = f"/v1/jobs/{row.id}"
-    return Job(
-        id=row.id,
-        kind=row.kind,
-        state=row.state,
-        model=row.model,
-        label=row.label,
-        owner=row.owner,
-        via=row.via,
-        priority=PRIORITIES[row.priority],
-        format=row.format,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        attempt=row.attempt,
-        position=place[0],
-        eta_s=place[1],
-        progress=JobProgress(**_progress(row)),
-        request=row.request,
-        seed=row.seed,
-        plan=row.plan,
-        warnings=row.warnings or [],
-        error=row.error,
-        preview=held.get("preview"),
-        result=Result(**result) if row.state == "succeeded" else None,  # type: ignore[arg-type]
-        parent_id=row.parent_id,
-        links=Links(self=path, events=f"{path}/events", cancel=f"{path}/cancel", content=f"{path}/content"),
-    )
+    path = f"/v1/jobs/{fields['id']}"
+    fields["priority"] = PRIORITIES[known["priority"]]
+    fields["position"], fields["eta_s"] = place
+    fields["progress"] = _progress(row)
+    fields["warnings"] = known["warnings"] or []
+    fields["preview"] = held.get("preview")
+    if fields["state"] == "succeeded":
+        fields["result"] = {kind: held[kind] for kind in RESULT_KINDS if kind in held}  # type: ignore[index]
+    fields["links"] = {
+        "self": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "content": f"{path}/content",
+    }  # fmt: skip
+    return fields
 
 
 def _progress(row: Row[Any]) -> Mapping[str, Any]:

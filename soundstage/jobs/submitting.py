@@ -20,7 +20,7 @@ from soundstage.jobs.admission import Admission, Admitted, admit_convert, admit_
 from soundstage.jobs.assets import AssetFiles, page
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import Conflict, Draining, Gone, NotFound, TooMany
-from soundstage.jobs.rows import asset_view, event_view
+from soundstage.jobs.rows import SHOWN, asset_view, event_view
 from soundstage.jobs.states import FINAL, PRIORITIES, JobState
 from soundstage.jobs.store import insert_all, one
 from soundstage.jobs.tables import (
@@ -128,7 +128,7 @@ class Submitting(Ending, AssetFiles):
         """
         if not 1 <= limit <= MAX_LIST:
             raise RequestError(f"limit is {limit}; give 1 to {MAX_LIST}", field="limit")
-        query = sa.select(jobs).where(jobs.c.deleted_at.is_(None))
+        query = sa.select(*SHOWN).where(jobs.c.deleted_at.is_(None))
         if not owner.may("admin"):
             query = query.where(jobs.c.owner == owner.id)
         if state is not None:

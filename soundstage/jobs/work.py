@@ -20,7 +20,7 @@ from soundstage.conversion import Wanted, planned_conversion
 from soundstage.errors import MediaError, RequestError
 from soundstage.jobs import ids
 from soundstage.jobs.admission import with_paths
-from soundstage.jobs.assets import newest_state
+from soundstage.jobs.checkpoint_files import newest_state
 from soundstage.jobs.references import ASSET, places
 from soundstage.jobs.reporting import Reporter
 from soundstage.jobs.states import JobState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -38,6 +39,11 @@ DEFAULT_MODELS = ("nano",)
 SWEEP_S, LOOK_S = 3.0, 1.0  # between two looks for what is over, and for webhooks that are due
 SILENCE_S = 5.0  # between two looks for workers that hang
 EXAMINE_S = 30.0  # after the start, the machine is looked at, for those who will ask
+COLLECT = (
+    20_000,
+    20,
+    20,
+)  # of gc: lists of jobs are many small objects, which would start it again and again
 PROGRAM = "soundstage"  # the module that a worker is run by
 GB = 1e9
 STOPPING = (
@@ -138,6 +144,9 @@ def _warm(jobs: Jobs) -> None:
         jobs.plan(LOCAL, JobRequest(request={"prompt": "a"}))
     except Exception as error:
         log.warning("the default model cannot be planned", extra=told(error=str(error)))
+    gc.collect()
+    gc.freeze()  # what is loaded stays, and is looked through no more
+    gc.set_threshold(*COLLECT)
 
 
 def settings_of(values: Mapping[str, Any], worker_key: str) -> ServerSettings:

@@ -1,4 +1,4 @@
-"""Files between a server and its workers elsewhere: bodies into files, folders as tar archives."""
+"""Files between a server and its workers elsewhere: bodies into files, folders as tar checkpoint_files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from soundstage.jobs import archives
+from soundstage.jobs import checkpoint_files
 from soundstage.jobs.errors import NotFound
 from soundstage.jobs.service import Jobs
 from soundstage.server.failures import BadCall
@@ -56,7 +56,7 @@ def _finish(file: Any, rest: bytes) -> None:
 def unpacked(archive: Path, folder: Path) -> None:
     """Replace a folder by the files of a tar archive, which is removed. Raises RequestError for a bad one."""
     try:
-        archives.unpack(archive, folder)
+        checkpoint_files.unpack(archive, folder)
     finally:
         archive.unlink(missing_ok=True)
 
@@ -66,6 +66,6 @@ def packed(folder: Path, tmp: Path) -> FileResponse:
     if not folder.is_dir():
         raise NotFound("the job has no checkpoint")
     archive = tmp / f"{secrets.token_hex(16)}.tar"
-    archives.pack(folder, archive)
+    checkpoint_files.pack(folder, archive)
     removed = BackgroundTask(archive.unlink, missing_ok=True)
     return FileResponse(archive, media_type="application/x-tar", background=removed)

@@ -1,7 +1,8 @@
-"""The folder of a checkpoint as a tar archive, in which a worker elsewhere and its server exchange it."""
+"""The files of a checkpoint: how new they are, and a tar archive of them for a worker elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tarfile
@@ -12,6 +13,17 @@ from soundstage.errors import RequestError
 # Files that a run keeps: in the folder itself, and in one below it, which has the windows of a long take.
 KEPT = re.compile(r"([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.(json|safetensors)")
 MAX_FILES = 10_000
+WITHOUT_STATE = ("checkpoint.json", "lock")  # files that say nothing of how far it is
+
+
+def newest_state(folder: Path) -> float | None:
+    """Return when a checkpoint's state was written last; None where there is none."""
+    times = []
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.name not in WITHOUT_STATE and path.is_file():
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+    return max(times, default=None)
 
 
 def pack(folder: Path, archive: Path) -> None:

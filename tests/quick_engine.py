@@ -51,7 +51,13 @@ class QuickEngine:
         return self._true.choose(plan)
 
     def run(
-        self, plan: Plan, *, preview_every: int = 0, checkpoint: Path | None = None, every_s: float = 30.0
+        self,
+        plan: Plan,
+        *,
+        preview_every: int = 0,
+        given: Any = None,
+        checkpoint: Path | None = None,
+        every_s: float = 30.0,
     ) -> Generator[Event, None, None]:
         prompt = plan.request.prompt
         pause = self.step_s * (10 if "SLOW" in prompt else 1)

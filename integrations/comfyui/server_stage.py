@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import soundstage as ss
-from soundstage.errors import RequestError
 
 from . import hooks
 from .stages import Made, Start
@@ -35,11 +34,9 @@ class ServerStage:
         self, request: ss.Request, *, start: Start | None = None, preview_every: int = 0, decode: bool = True
     ) -> Made:
         """Queue the clip as a job, and wait for it. A stop in ComfyUI cancels the job."""
-        if start is not None:
-            raise RequestError("a server takes no latents; link a Soundstage Model", field="latent")
         words: dict[str, Any] = {"model": self.model} if self.model else {}
         progress = hooks.Progress()
-        handle = self.client.submit(request, preview_every=preview_every, keep_latents=True, **words)
+        handle = self._submitted(request, start, preview_every=preview_every, keep_latents=True, **words)
         notes = []
         try:
             for event in _watched(handle, progress):
@@ -56,6 +53,19 @@ class ServerStage:
         result = handle.refresh().result
         video, audio = self._latents(None if result is None else result.latents)
         return Made(clip, video, audio, notes)
+
+    def _submitted(self, request: ss.Request, start: Start | None, **words: Any) -> RemoteHandle:
+        """Queue the job, with the latents that it starts from."""
+        if start is None:
+            return self.client.submit(request, **words)
+        from safetensors.torch import save_file
+
+        held = {"video": start.latents.video, "audio": start.latents.audio}
+        tensors = {name: value.contiguous().cpu() for name, value in held.items() if value is not None}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "latents.safetensors"
+            save_file(tensors, path)
+            return self.client.submit(request, latents=path, denoise=start.denoise, **words)
 
     def _picture(self, event: JobEvent | None) -> Any:
         """Return the preview of an event as a PIL picture; None for other events."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import soundstage as ss
 from soundstage.errors import RequestError
+from soundstage.planning.given import GivenStart
 from soundstage.planning.plan import Plan
 from soundstage.rendering.progress import ProgressCount
-from soundstage.sampling.schedules import partial
 
 from . import hooks
 
@@ -40,22 +40,14 @@ class Start:
 
     def applied(self, plan: Plan) -> Plan:
         """Return a plan that starts from the latents. Raises RequestError where they do not fit it."""
-        first = plan.passes[0]
-        if plan.windows:
-            raise RequestError("latents are given, but the clip would be made in windows; make it shorter")
         video, audio = self.latents.video, self.latents.audio
-        for name, given, wanted in (
-            ("latent", None if video is None else tuple(video.shape[2:]), tuple(first.shape.latent)),
-            ("audio_latent", None if audio is None else (audio.shape[2],), (first.audio_tokens,)),
-        ):
-            if given is not None and given != wanted:
-                raise RequestError(
-                    f"{name} has {given}, but a clip of {plan.num_frames} frames at {plan.fps:g} a second "
-                    f"has {wanted} in pass '{first.name}'; give the size, length and fps it was made with",
-                    field=name,
-                )
-        levels = (0.0,) if self.denoise == 0 else partial(first.sigmas, strength=self.denoise)
-        return replace(plan, passes=(replace(first, start="previous", sigmas=levels), *plan.passes[1:]))
+        start = GivenStart(
+            None if video is None else tuple(video.shape),
+            None if audio is None else tuple(audio.shape),
+            self.denoise,
+            ("latent", "audio_latent"),
+        )
+        return start.applied(plan)
 
 
 class Stage(Protocol):

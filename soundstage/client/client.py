@@ -49,7 +49,8 @@ class Client:
     def generate(self, prompt: str | Request, *, progress: Report = None, **words: Any) -> Clip:
         """Make a clip on the server and return it. words: fields of a Request, and those of a job.
 
-        Words of a job are model, format, priority, label, preview_every, webhook_url, sheet and keep_latents.
+        Words of a job are model, format, priority, label, preview_every, webhook_url, sheet,
+        keep_latents, latents (the path of a file) and denoise.
         progress: as an engine takes it. An interrupt from the keyboard cancels the job.
         """
         check_report(progress)

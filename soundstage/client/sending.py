@@ -33,6 +33,18 @@ class Upload:
         return kind_of(self.place)
 
 
+def latents_file(given: Any) -> Path:
+    """Return a file of latents that is to be sent. Raises RequestError where there is none."""
+    path = Path(given)
+    if not path.is_file():
+        raise RequestError(
+            f"latents is {shown(str(given))}, and there is no such file; give its path, or "
+            '"asset:ID" of an upload',
+            field="latents",
+        )
+    return path
+
+
 def split_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the words of a job (model, format, label, ...), and the fields of its request."""
     job = {key: value for key, value in words.items() if key in JOB_WORDS}

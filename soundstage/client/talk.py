@@ -27,7 +27,7 @@ from soundstage.client.effects import (
 from soundstage.client.event_stream import EventReader
 from soundstage.client.received import ReceivedClip, new_folder
 from soundstage.client.refusals import AWAY, check_answer, check_job, unreachable
-from soundstage.client.sending import Upload, digest_of, outgoing, split_words, written
+from soundstage.client.sending import Upload, digest_of, latents_file, outgoing, split_words, written
 from soundstage.clip import Clip
 from soundstage.errors import MediaError, RequestError, ServerError
 from soundstage.files import whole_file
@@ -41,6 +41,7 @@ V = TypeVar("V", bound=BaseModel)
 FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S = 0.25, 1.6, 10.0
 SILENCE_S = 45.0  # of a stream; a server pings every 15 s
 MOST_LISTED = 100
+SENT_KINDS = ("input", "mask", "lora", "latents")  # of files that a client has sent itself
 
 
 class Pauses:
@@ -272,7 +273,7 @@ class ServerTalk:
             recent = yield from self.view(
                 Page[Asset], ServerCall("GET", "/v1/assets", {"limit": MOST_LISTED})
             )
-            self._sent.update({a.sha256: a.id for a in recent.data if a.kind in ("input", "mask", "lora")})
+            self._sent.update({a.sha256: a.id for a in recent.data if a.kind in SENT_KINDS})
         if digest in self._sent:
             with suppress(ServerError):  # it was deleted, or its time was over
                 return (yield from self.view(Asset, ServerCall("GET", f"/v1/assets/{self._sent[digest]}")))
@@ -282,9 +283,13 @@ class ServerTalk:
     def _asked(self, prompt: str | Request, words: Mapping[str, Any]) -> Talk[dict[str, Any]]:
         """Return the JSON of a job, with its files uploaded."""
         job, given = split_words(words)
+        if "latents" in job and not str(job["latents"]).startswith(ASSET):
+            job["latents"] = latents_file(job["latents"])
         fields, uploads = outgoing(prompt, given)
         asked = {**job, "request": fields}
-        _checked(asked)
+        _checked({key: str(value) if isinstance(value, Path) else value for key, value in asked.items()})
+        if isinstance(latents := job.get("latents"), Path):
+            asked["latents"] = ASSET + (yield from self.upload(latents, "latents")).id
         with tempfile.TemporaryDirectory(prefix="soundstage-") as folder:
             for number, upload in enumerate(uploads):
                 own = Path(folder) / str(number)

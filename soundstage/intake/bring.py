@@ -35,7 +35,7 @@ class Intake:
         self.guard = Guard(seconds=self.limits.look_s, memory_bytes=self.limits.look_bytes)
 
     def look(self, path: Path, kind: str) -> Inspected:
-        """Return what a file is. kind: input, mask or lora. Raises MediaError, WeightsError and TooLarge."""
+        """Return what a file is, as `inspect` does. kind: input, mask, lora or latents."""
         return Inspected(**self.guard.call(inspect_json, str(path), kind, asdict(self.limits)))
 
     def __call__(self, reference: str, where: str, folder: Path) -> Brought:

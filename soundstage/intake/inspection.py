@@ -53,27 +53,31 @@ class Inspected:
 
 
 def inspect(path: Path, kind: str, limits: IntakeLimits = STANDARD) -> Inspected:
-    """Return what a file is. kind: input, mask or lora.
+    """Return what a file is. kind: input, mask, lora or latents.
 
-    Raises MediaError for what is no picture, video or sound, WeightsError for what is no LoRA, and TooLarge.
+    Raises MediaError for what is no picture, video or sound, WeightsError for what is no LoRA or no latents,
+    and TooLarge.
     Messages call it "the file".
     """
     try:
-        return _lora(path, limits) if kind == "lora" else _media(path, limits)
+        if kind in ("lora", "latents"):
+            return _tensors(path, kind, limits)
+        return _media(path, limits)
     except SoundstageError as error:
         error.args = (str(error).replace(str(path), "the file"), *error.args[1:])
         raise
 
 
-# --- LoRAs ------------------------------------------------------------------------------------------
+# --- tensors -----------------------------------------------------------------------------------------
 
 
-def _lora(path: Path, limits: IntakeLimits) -> Inspected:
-    """Check a LoRA's header, and that its tensors are low-rank pairs of LTX-2.3."""
+def _tensors(path: Path, kind: str, limits: IntakeLimits) -> Inspected:
+    """Check a header, and that the tensors are a LoRA's low-rank pairs or latents of LTX-2.3."""
     from soundstage.lora.metadata import read_names
+    from soundstage.planning.given import latent_shapes
     from soundstage.weights.header import read_header
 
-    _check_bytes(path, limits.lora_bytes, "a LoRA")
+    _check_bytes(path, limits.lora_bytes, "a LoRA" if kind == "lora" else "a file of latents")
     with path.open("rb") as file:
         start = file.read(SAFETENSORS_START)
     if start[8:] != b"{":
@@ -83,7 +87,10 @@ def _lora(path: Path, limits: IntakeLimits) -> Inspected:
         raise WeightsError(
             f"{path} has a header of {length:,} bytes; at most {limits.header_bytes:,} are read"
         )
-    read_names(read_header(path))
+    if kind == "lora":
+        read_names(read_header(path))
+    else:
+        latent_shapes(path)
     return Inspected(WEIGHTS_TYPE)
 
 

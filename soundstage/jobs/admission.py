@@ -20,6 +20,7 @@ from soundstage.library.sizes import model_sizes
 from soundstage.media import formats
 from soundstage.media.hdr import ARCHIVE, Hdr
 from soundstage.memory.machine import ITEM_BYTES, Machine, this_machine
+from soundstage.planning.given import GivenStart
 from soundstage.planning.placement import Choice, choose_held
 from soundstage.planning.plan import Plan
 from soundstage.request.request import Request
@@ -74,15 +75,18 @@ class Admission:
         wanted: str | None,
         paths: Mapping[str, Path],
         machines: Sequence[Mapping[str, Any]] = (),
+        start: GivenStart | None = None,
     ) -> Admitted:
         """Plan and price a request. fields: checked, with references. wanted: the format, None for the usual.
 
-        paths: where the files of references are. machines: those of the workers. Raises RequestError for
+        paths: where the files of references are. machines: those of the workers. start: latents that are
+        given. Raises RequestError for
         what cannot be made, and for what fits no worker, with the sizes that do.
         """
         name, engine = self.engine(model)
         with ToldByReference(paths):
             plan = engine.plan(Request(**with_paths(fields, paths)))
+        plan = plan if start is None else start.applied(plan)
         form = file_format(plan, wanted)
         choice = _chosen(plan, engine, machines)
         seed = plan.request.seed

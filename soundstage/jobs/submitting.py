@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from soundstage.errors import RequestError
+from soundstage.errors import RequestError, WeightsError, shown
 from soundstage.jobs import ids, references
 from soundstage.jobs.admission import Admission, Admitted, admit_convert, admit_pull
 from soundstage.jobs.assets import AssetFiles, page
@@ -36,6 +36,7 @@ from soundstage.jobs.tables import (
     workers,
 )
 from soundstage.jobs.views import Asset, Job, JobEvent, JobRequest, Owner, Page, PlanView
+from soundstage.planning.given import GivenStart, latent_shapes, start_in
 
 MAX_LIST = 1000
 MAX_KEY = 255
@@ -183,15 +184,36 @@ class Submitting(Ending, AssetFiles):
                 .all()
             )
         known = [machine for machine in machines if machine]
-        admitted = self.admission.admit(fields, asked.model, asked.format, paths, known)
+        start = None
+        if asked.latents is not None:
+            asset, start = self._start(owner, asked)
+            used = [*used, asset]
+        elif asked.denoise != 1.0:
+            raise RequestError(f"denoise is {asked.denoise:g}, and no latents are given", field="denoise")
+        admitted = self.admission.admit(fields, asked.model, asked.format, paths, known, start)
         assert admitted.plan is not None
         self._check_length(admitted.plan)
         return self._with_measured(admitted, admitted.plan), used
+
+    def _start(self, owner: Owner, asked: JobRequest) -> tuple[Asset, GivenStart]:
+        """Return the latents that a job starts from, by their header."""
+        place = references.ReferencePlace({"latents": asked.latents}, "latents", "latents")
+        if not place.text.startswith(references.ASSET):
+            raise RequestError(
+                f'latents is {shown(place.text)}; give "asset:ID" of an uploaded file', field="latents"
+            )
+        asset, path = self._found(owner, place)
+        try:
+            return asset, start_in(latent_shapes(path), asked.denoise)
+        except WeightsError as error:
+            raise RequestError(str(error).replace(str(path), place.text), field="latents") from None
 
     def _admitted_other(self, owner: Owner, asked: JobRequest) -> tuple[Admitted, Sequence[Asset]]:
         """Return a job that makes no clip anew."""
         if asked.request:
             raise RequestError(f"request is for jobs of kind generate, not {asked.kind}", field="request")
+        if asked.latents is not None:
+            raise RequestError(f"latents are for jobs of kind generate, not {asked.kind}", field="latents")
         if asked.kind == "pull":
             return admit_pull(asked.model), ()
         if asked.asset is None:

@@ -47,6 +47,11 @@ class JobRequest(View):
     """Make a contact sheet of the clip too."""
     keep_latents: bool = False
     """Keep the clip's latents as a .safetensors file too."""
+    latents: Annotated[str, Field(max_length=100)] | None = None
+    """Start from these latents in place of noise: "asset:ID" of a .safetensors file, such as a job with
+    keep_latents has made."""
+    denoise: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """With latents: the share of the steps that changes them; 0 decodes them as they are."""
     asset: str | None = None
     """For convert: the clip to convert, by the ID of its asset."""
 

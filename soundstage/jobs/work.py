@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from filelock import Timeout
 
@@ -31,11 +31,15 @@ from soundstage.library.catalog import find
 from soundstage.library.installed import Library, models_folder
 from soundstage.media.hdr import ARCHIVE, ARCHIVE_FRAMES, ARCHIVE_PREVIEW
 from soundstage.media.probe import probe
+from soundstage.planning.given import latent_shapes, start_in
 from soundstage.planning.plan import Plan
 from soundstage.rendering.events import Done, Event, LoraAttached, Notice, Phase, Preview, Step
 from soundstage.rendering.progress import ProgressCount
 from soundstage.rendering.turns import Run
 from soundstage.request.request import Request
+
+if TYPE_CHECKING:
+    from soundstage.rendering.prepare import Latents
 
 log = logging.getLogger("soundstage.worker")
 T = TypeVar("T")
@@ -57,7 +61,13 @@ class Renders(Protocol):
         """Plan a request."""
 
     def run(
-        self, plan: Plan, *, preview_every: int = 0, checkpoint: Path | None = None, every_s: float = 30.0
+        self,
+        plan: Plan,
+        *,
+        preview_every: int = 0,
+        given: Latents | None = None,
+        checkpoint: Path | None = None,
+        every_s: float = 30.0,
     ) -> Run[Event]:
         """Give the events of a run."""
 
@@ -83,6 +93,7 @@ class JobWork:
         self._transport, self._lease, self._reporter = transport, lease, reporter
         self._stop, self._checkpoint_s = stop, checkpoint_s
         self._paths: dict[str, Path] = {}
+        self._given: Latents | None = None
         self._kept_s = time.monotonic()
         self._stamp = 0.0
 
@@ -90,11 +101,25 @@ class JobWork:
         """Make the clip of the job, and return its files, handed in. Raises Stopped."""
         self._paths = self._inputs()
         plan = engine.plan(Request(**with_paths(self._lease.request, self._paths)))
+        plan = self._from_latents(plan)
         done = self._rendered(engine, plan)
         self._reporter.tell(state="encoding")
         files = self._written(done, plan)
         self._check_stop()
         return MadeFiles(files=files, seconds={name: round(s, 4) for name, s in done.seconds.items()})
+
+    def _from_latents(self, plan: Plan) -> Plan:
+        """Return a plan that starts from the job's latents, if it has any."""
+        if self._lease.asked.latents is None:
+            return plan
+        from safetensors.torch import load_file
+
+        from soundstage.rendering.prepare import Latents
+
+        path = self._input(self._lease.asked.latents)
+        self._paths[self._lease.asked.latents] = path
+        self._given = Latents(**load_file(path))
+        return start_in(latent_shapes(path), self._lease.asked.denoise).applied(plan)
 
     def converted(self) -> MadeFiles:
         """Convert the clip of the job, and return the new file. Raises Stopped."""
@@ -197,6 +222,7 @@ class JobWork:
         run = engine.run(
             plan,
             preview_every=self._lease.asked.preview_every,
+            given=self._given,
             checkpoint=folder,
             every_s=self._checkpoint_s,
         )

@@ -146,3 +146,21 @@ def test_a_server_that_is_told_to_end_in_a_job_goes_on_with_it_when_it_is_back(t
         assert job["attempt"] == 2
         assert '"resume' in client.get(f"/v1/jobs/{cut}/events").text
         assert have_the_same_bits(clip_of(client, cut, tmp_path), clip_of(client, whole, tmp_path))
+
+
+def test_latents_that_a_job_has_kept_are_decoded_and_changed_by_others(tmp_path: Path) -> None:
+    with served(tmp_path / "data", workers=1) as (_, client):
+        first = created(client, SHORT, keep_latents=True, format="mkv")
+        latents = f"asset:{succeeded(client, first)['result']['latents']['id']}"
+        same = created(client, SHORT, latents=latents, denoise=0, format="mkv")
+        other = created(client, {**SHORT, "prompt": "A blue cube."}, latents=latents, denoise=0.5)
+        assert [one["steps"] for one in succeeded(client, other)["plan"]["passes"]] == [6]
+        succeeded(client, same)
+        assert have_the_same_bits(clip_of(client, same, tmp_path), clip_of(client, first, tmp_path))
+        file = tmp_path / "latents.safetensors"
+        file.write_bytes(client.get(f"/v1/assets/{latents.removeprefix('asset:')}/content").content)
+        with file.open("rb") as opened:
+            form = {"files": {"file": opened}, "data": {"purpose": "latents"}}
+            sent = client.post("/v1/uploads", **form)  # type: ignore[arg-type]
+        assert sent.status_code == 201, sent.text
+        assert sent.json()["kind"] == "latents"

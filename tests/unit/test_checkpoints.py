@@ -95,7 +95,7 @@ def test_what_guidance_and_caches_keep_from_step_to_step_is_kept(
     assert_same(whole(tiny, made), interrupted(tiny, made, tmp_path / "kept", (3, 1), preview_every=2))
 
 
-@pytest.mark.parametrize("recipe", ["fast", "smooth"])
+@pytest.mark.parametrize("recipe", [pytest.param("fast", marks=pytest.mark.slow), "smooth"])
 def test_recipes_of_several_passes_go_on_in_each_of_them(nano: Engine, tmp_path: Path, recipe: str) -> None:
     made = plan(nano, recipe=recipe, size=(128, 128))
     total = sum(pass_.num_steps for pass_ in made.passes)

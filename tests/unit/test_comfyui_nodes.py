@@ -320,7 +320,7 @@ def test_a_server_makes_the_clip_and_stop_cancels_its_job(comfy: Comfy, tmp_path
         assert audio["waveform"].shape[:2] == (1, 2)
         assert comfy.fractions
         given = {"samples": torch.zeros(1, 128, 2, 2, 2)}
-        with pytest.raises(ss.RequestError, match="a server takes no latents"):
+        with pytest.raises(ss.RequestError, match="give the size, length and fps it was made with"):
             call("Generate", stage=remote, latent=given, **SMALL)
     with serving(tmp_path) as server:  # nobody works
         (remote,) = call("Server", url=server.url)

@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from soundstage.clip import Clip
 from soundstage.errors import RequestError
@@ -211,6 +214,57 @@ def test_a_finished_clip_is_converted_by_a_job_of_its_own(jobs: Jobs) -> None:
     job = jobs.create(LOCAL, asked)
     work(jobs)
     assert clip_of(jobs, job.id).read_bytes()[:3] == b"GIF"
+
+
+def latents(jobs: Jobs, **tensors: torch.Tensor) -> str:
+    """Upload latents, and return their reference."""
+    path = jobs.tmp / "latents"
+    save_file(tensors, path)
+    asset = jobs.add_asset(LOCAL, path=path, kind="latents", name=None, media_type="application/octet-stream")
+    return f"asset:{asset.id}"
+
+
+def test_a_job_starts_from_latents_that_are_given(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[Any, Any]] = []
+
+    class Watched(QuickEngine):
+        def run(self, plan: Any, *, given: Any = None, **words: Any) -> Any:
+            runs.append((plan.passes[0], given))
+            return super().run(plan, **words)
+
+    monkeypatch.setattr(worker_module, "load_engine", Watched)
+    video = torch.ones(1, 128, 2, 2, 2)
+    reference = latents(jobs, video=video)
+    job = jobs.create(LOCAL, JobRequest(request=REQUEST, latents=reference, denoise=0.5))
+    assert job.plan is not None
+    assert job.plan.passes[0].steps == 2
+    work(jobs)
+    clip_of(jobs, job.id)
+    ((first, given),) = runs
+    assert (first.start, first.num_steps) == ("previous", 2)
+    assert torch.equal(given.video, video)
+    assert given.audio is None
+
+
+def test_latents_that_do_not_fit_are_refused_before_the_job_waits(jobs: Jobs) -> None:
+    wide, strange = latents(jobs, video=torch.ones(1, 128, 2, 2, 4)), latents(jobs, weight=torch.ones(4))
+    picture = submit(jobs)
+    work(jobs)
+    made = jobs.get(LOCAL, picture.id).result
+    assert made is not None
+    assert made.clip is not None
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"latents": wide}, "give the size, length and fps it was made with"),
+        ({"latents": strange}, "give latents of LTX-2.3"),
+        ({"latents": f"asset:{made.clip.id}"}, "latents|safetensors"),
+        ({"latents": "/etc/passwd"}, 'give "asset:ID"'),
+        ({"latents": "asset:as_none"}, "there is no such file"),
+        ({"denoise": 0.5}, "no latents are given"),
+        ({"latents": wide, "request": {}, "kind": "pull", "model": "nano"}, "for jobs of kind generate"),
+    ]
+    for words, told in wrong:
+        with pytest.raises(RequestError, match=told):
+            jobs.create(LOCAL, JobRequest(**{"request": REQUEST, **words}))
 
 
 def test_a_pull_names_a_published_model(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,8 +320,11 @@ def test_a_server_makes_the_clip_and_stop_cancels_its_job(comfy: Comfy, tmp_path
         assert audio["waveform"].shape[:2] == (1, 2)
         assert comfy.fractions
         given = {"samples": torch.zeros(1, 128, 2, 2, 2)}
+        images, *_ = call("Generate", stage=remote, latent=given, denoise=0.5, **SMALL)
+        assert images.shape == (9, 64, 64, 3)
+        wide = {"samples": torch.zeros(1, 128, 2, 2, 4)}
         with pytest.raises(ss.RequestError, match="give the size, length and fps it was made with"):
-            call("Generate", stage=remote, latent=given, **SMALL)
+            call("Generate", stage=remote, latent=wide, **SMALL)
     with serving(tmp_path) as server:  # nobody works
         (remote,) = call("Server", url=server.url)
         comfy.stop_after = len(comfy.fractions)

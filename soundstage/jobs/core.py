@@ -14,7 +14,7 @@ from soundstage.jobs import ids
 from soundstage.jobs.errors import Forbidden, Gone, NotFound
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.line import Line, Places, Waiting, places
-from soundstage.jobs.rows import Place, asset_view, job_views
+from soundstage.jobs.rows import LinePlace, asset_view, job_views
 from soundstage.jobs.states import WORKING
 from soundstage.jobs.store import RowValues, Store, insert_all, next_numbers, one
 from soundstage.jobs.tables import assets, device_use, events, jobs, workers
@@ -116,7 +116,7 @@ class Core:
                 made.setdefault(row.job_id, []).append(asset_view(row, self.limits))
         return made
 
-    def _place(self, row: Row[Any], found: Places | None) -> Place:
+    def _place(self, row: Row[Any], found: Places | None) -> LinePlace:
         if row.state == "queued" and found is not None:
             position, done_s = found.places.get(row.id, (None, None))
             return position, done_s

@@ -19,7 +19,7 @@ from soundstage.jobs.views import (
     Key,
 )
 
-Place = tuple[int | None, float | None]
+LinePlace = tuple[int | None, float | None]
 JOBS: TypeAdapter[list[Job]] = TypeAdapter(list[Job])
 # Columns of a job that are fields of its record as they are, and the others that a record is made of.
 SAME = (
@@ -50,14 +50,14 @@ def asset_view(row: Row[Any], limits: Limits) -> Asset:
 
 
 def job_views(
-    rows: Sequence[Row[Any]], files: Mapping[str, Iterable[Asset]], place: Callable[[Row[Any]], Place]
+    rows: Sequence[Row[Any]], files: Mapping[str, Iterable[Asset]], place: Callable[[Row[Any]], LinePlace]
 ) -> list[Job]:
     """Return rows of one query of jobs. files: results and previews. place: position and seconds."""
     names = rows[0]._fields if rows else ()
     return JOBS.validate_python([_job_fields(names, row, files.get(row.id, ()), place(row)) for row in rows])
 
 
-def _job_fields(names: Sequence[str], row: Row[Any], files: Iterable[Asset], place: Place) -> dict[str, Any]:
+def _job_fields(names: Sequence[str], row: Row[Any], files: Iterable[Asset], place: LinePlace) -> dict[str, Any]:
     """Return the fields of a job, which are checked for all jobs of a page at once."""
     known = dict(zip(names, row, strict=True))  # far quicker than row._asdict()
     fields = {name: known[name] for name in SAME}

@@ -12,7 +12,7 @@ from soundstage.planning.plan import Plan
 from soundstage.sampling.schedules import partial
 from soundstage.weights.header import read_header
 
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 DTYPES = ("F32", "BF16", "F16")
 SHAPES = {"video": (1, 128, None, None, None), "audio": (1, 8, None, 16)}  # by name; None is any number
 
@@ -24,8 +24,8 @@ class GivenStart:
     video: (1, 128, T, h, w). audio: (1, 8, T, 16). fields: what messages call the two.
     """
 
-    video: Shape | None = None
-    audio: Shape | None = None
+    video: TensorShape | None = None
+    audio: TensorShape | None = None
     denoise: float = 1.0
     fields: tuple[str, str] = ("latents", "latents")
 
@@ -54,7 +54,7 @@ class GivenStart:
         return replace(plan, passes=(replace(first, start="previous", sigmas=levels), *plan.passes[1:]))
 
 
-def latent_shapes(path: Path) -> dict[str, Shape]:
+def latent_shapes(path: Path) -> dict[str, TensorShape]:
     """Return the shapes of the latents in a file, by "video" and "audio". Raises WeightsError."""
     tensors = read_header(path).tensors
     found = {name: tuple(entry.shape) for name, entry in tensors.items()}
@@ -69,12 +69,12 @@ def latent_shapes(path: Path) -> dict[str, Shape]:
     return found
 
 
-def start_in(shapes: Mapping[str, Shape], denoise: float) -> GivenStart:
+def start_in(shapes: Mapping[str, TensorShape], denoise: float) -> GivenStart:
     """Return the start from the latents of a file."""
     return GivenStart(shapes.get("video"), shapes.get("audio"), denoise)
 
 
-def _fits(name: str, shape: Shape) -> bool:
+def _fits(name: str, shape: TensorShape) -> bool:
     wanted = SHAPES.get(name)
     if wanted is None or len(shape) != len(wanted) or math.prod(shape) == 0:
         return False

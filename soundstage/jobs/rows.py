@@ -57,7 +57,9 @@ def job_views(
     return JOBS.validate_python([_job_fields(names, row, files.get(row.id, ()), place(row)) for row in rows])
 
 
-def _job_fields(names: Sequence[str], row: Row[Any], files: Iterable[Asset], place: LinePlace) -> dict[str, Any]:
+def _job_fields(
+    names: Sequence[str], row: Row[Any], files: Iterable[Asset], place: LinePlace
+) -> dict[str, Any]:
     """Return the fields of a job, which are checked for all jobs of a page at once."""
     known = dict(zip(names, row, strict=True))  # far quicker than row._asdict()
     fields = {name: known[name] for name in SAME}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soundstage.cli.announcing import loading_pytorch
+from soundstage.cli.announcing import at_work, loading_pytorch
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
 from soundstage.cli.process import INTERRUPTED
@@ -53,9 +53,16 @@ def app() -> None:
     metavar="NAME=VALUE",
     help="Set another field, such as optimizer.rate=2e-4. Repeatable.",
 )
+@click.option(
+    "--like",
+    type=click.Choice(["fal"]),
+    help="Read CONFIG as a request of this hosted trainer, a .json file whose zip is a path here.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress.")
 @as_json
-def start(config: str, fields: Sequence[str], quiet: bool, as_json: bool, **given: Any) -> None:
+def start(
+    config: str, fields: Sequence[str], like: str | None, quiet: bool, as_json: bool, **given: Any
+) -> None:
     """Train, and print the path of the result.
 
     The run goes on where it stood if its folder is there, after Ctrl-C or a kill too.
@@ -63,7 +70,8 @@ def start(config: str, fields: Sequence[str], quiet: bool, as_json: bool, **give
     Example: soundstage train style --data my-data --output runs/style
     """
     changes = {name: value for name, value in given.items() if value is not None}
-    asked = _asked(config, changes | _fields(fields))
+    changes |= _fields(fields)
+    asked = _asked(config, changes) if like is None else _hosted(Path(config), changes)
     with loading_pytorch():
         from soundstage.training.loop import StepDone
         from soundstage.training.terminal import stop_signals
@@ -109,6 +117,22 @@ def report(run: Path, output: Path | None) -> None:
     from soundstage.training.tuning.report import write_report
 
     print(write_report(run, output))
+
+
+def _hosted(path: Path, changes: dict[str, Any]) -> TrainConfig:
+    """Return the training that a hosted trainer's request asks for, its data encoded."""
+    with loading_pytorch():
+        import soundstage
+        from soundstage.training.tuning.config import read_config, with_changes
+        from soundstage.training.tuning.hosted import config_fields, prepared_data, read_hosted
+    if "output" not in changes:
+        raise RequestError("output is missing; give a folder for the run by --output", field="output")
+    asked = read_hosted(path, changes.pop("mode", None))
+    folder = Path(changes.get("data") or Path(str(changes["output"])) / "data")
+    engine = soundstage.load(str(changes.get("model", "nano")))
+    with at_work("encode") as show:
+        data = prepared_data(asked, folder, engine, show)
+    return read_config(with_changes(config_fields(asked, data), {**changes, "data": str(data)}))
 
 
 def _asked(config: str, changes: dict[str, Any]) -> TrainConfig:

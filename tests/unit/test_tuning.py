@@ -35,6 +35,7 @@ from soundstage.training.steps import GradientSteps
 from soundstage.training.tuning.config import TrainConfig, read_config, recipe_names
 from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.divergence import DivergenceWatch
+from soundstage.training.tuning.hosted import config_fields, read_hosted
 from soundstage.training.tuning.kept import audio_stream, made_of_video, video_stream
 from soundstage.training.tuning.modes import MODE_NAMES
 from soundstage.training.tuning.objective import streams_of
@@ -582,3 +583,23 @@ def test_a_lora_is_trained_over_another_beside_it_or_merged(
     alone = losses_of(config_of(tiny_folder, folder, tmp_path / "alone", steps=2))
     assert found["branch"] == pytest.approx(found["merged"], rel=1e-5)
     assert found["branch"] != pytest.approx(alone, rel=1e-5)
+
+
+def test_a_request_of_a_hosted_trainer_is_a_training_here(tmp_path: Path) -> None:
+    path = tmp_path / "request.json"
+    request = {
+        "training_data_url": "clips.zip", "rank": 16, "steps": 300, "trigger_phrase": "zorb",
+        "validation": [{"prompt": "a ball"}], "first_frame_conditioning_p": 0.2, "with_audio": False,
+    }  # fmt: skip
+    path.write_text(json.dumps({"input": request}))
+    asked = read_hosted(path, "i2v")
+    config = read_config({**config_fields(asked, tmp_path / "data"), "output": "b"})
+    assert (config.mode, config.lora.rank, config.steps, config.trigger) == ("i2v", 16, 300, "zorb")
+    assert (config.video.first_frame, config.audio.stream, config.optimizer.rate) == (0.2, "absent", 2e-4)
+    assert config.validation.requests[0]["prompt"] == "zorb a ball"
+    path.write_text(json.dumps({**request, "rnak": 4}))
+    with pytest.raises(ConfigError, match="'rnak' is not a field of HostedTraining; the fields are rank,"):
+        read_hosted(path)
+    path.write_text(json.dumps({**request, "training_data_url": "https://a.b/clips.zip"}))
+    with pytest.raises(RequestError, match="download it and give the path"):
+        read_hosted(path)

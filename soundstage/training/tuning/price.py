@@ -50,7 +50,7 @@ class TuningWork:
 
 @dataclass(frozen=True)
 class TuningPlace:
-    """Where the weights of a training are, and what it takes. again: blocks are computed again."""
+    """A place for the weights of a training, and its memory. again: blocks are computed again."""
 
     sizes: ModelSizes
     residency: Residency

@@ -1,0 +1,163 @@
+"""Requests of hosted trainers, read as a dataset and a training here: `soundstage train --like fal`.
+
+The zip that a request names is unpacked and scanned by dataset/starting.py, which knows its layouts. A field
+that is not known is refused with the nearest one; addresses are not fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from soundstage.dataset.config import CONFIG, open_dataset
+from soundstage.dataset.encoding import encode
+from soundstage.dataset.scanning import scan
+from soundstage.dataset.starting import begin
+from soundstage.engine import Engine
+from soundstage.errors import RequestError
+from soundstage.fields.record import Share, from_file, record, unit
+from soundstage.training.tuning.modes import Mode
+
+
+@record
+class HostedClip:
+    """A clip that a hosted trainer makes to show the result."""
+
+    prompt: str
+    """What it shows."""
+    image_url: str | None = None
+    """A picture to start from."""
+    reference_video_url: str | None = None
+    """A clip to follow."""
+
+
+@record
+class HostedTraining:
+    """A request of fal's trainers of LTX-2.3."""
+
+    training_data_url: str
+    """The zip of clips and captions: a path here."""
+    mode: Mode = "t2v"
+    """What is trained, as the name of fal's endpoint ends: t2v, i2v, a2v, v2a, av2av, inpaint, ..."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Rank of the LoRA."""
+    number_of_steps: Annotated[int, Field(ge=1, le=100_000), unit("steps")] = 2000
+    """Steps."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
+    """Learning rate."""
+    number_of_frames: Annotated[int, Field(ge=1, le=1000), unit("frames")] = 89
+    """Length of the clips, 8k + 1."""
+    frame_rate: Annotated[float, Field(ge=1, le=120), unit("frames per second")] = 24.0
+    """Rate of the clips."""
+    trigger_phrase: str = ""
+    """Words before every caption."""
+    first_frame_conditioning_p: Share | None = None
+    """How often the first frame is given. Left out, the mode's own."""
+    with_audio: Any = None
+    """Whether sound is trained. Left out, where every clip has it."""
+    validation: tuple[HostedClip, ...] = field(default=())
+    """Clips to make."""
+    validation_number_of_frames: Annotated[int, Field(ge=1, le=1000), unit("frames")] | None = None
+    """Their length."""
+    split_input_into_scenes: Any = None
+    """Not done here: `soundstage dataset split`."""
+    auto_scale_input: Any = None
+    """Clips are always brought to a bucket."""
+
+
+def read_hosted(path: Path, mode: str | None = None) -> HostedTraining:
+    """Read a request from a JSON file. mode: in place of the one in it.
+
+    Raises RequestError or ConfigError for what does not fit.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} is no JSON file that can be read ({error}); correct it") from error
+    found = data.get("input", data) if isinstance(data, Mapping) else data
+    if isinstance(found, Mapping):
+        found = {_plain(str(name)): _word(value) for name, value in found.items()}
+        found |= {} if mode is None else {"mode": mode}
+    asked = from_file(HostedTraining, found, str(path))
+    if re.match(r"[a-z]+://", asked.training_data_url):
+        raise RequestError(
+            f"training_data_url is {asked.training_data_url}; download it and give the path", field="config"
+        )
+    return asked
+
+
+def _plain(name: str) -> str:
+    return {"steps": "number_of_steps", "trigger_word": "trigger_phrase"}.get(name, name)
+
+
+def _word(value: Any) -> Any:
+    """Return true and false as words, which records of this package do not take as numbers."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def prepared_data(
+    asked: HostedTraining, folder: Path, engine: Engine, report: Callable[[float], None] = lambda _: None
+) -> Path:
+    """Unpack and encode a request's data into a folder, and return it; what is done already stays."""
+    if not (folder / CONFIG).exists():
+        begin(Path(asked.training_data_url), folder)
+        path = folder / CONFIG
+        path.write_text(_fitted(path.read_text(), asked))
+    dataset = open_dataset(folder)
+    encode(dataset, scan(dataset), engine, report=report)
+    return folder
+
+
+def _fitted(text: str, asked: HostedTraining) -> str:
+    """Return a dataset.yaml with the length, rate and trigger words of a request."""
+    old = re.search(r"^buckets: (\[.*\])$", text, re.M)
+    sizes = json.loads(old[1]) if old else ["768x448x89"]
+    longest = [re.sub(r"x\d+$", f"x{asked.number_of_frames}", size) for size in sizes]
+    fields = {
+        "buckets": list(dict.fromkeys(longest)),
+        "fps": asked.frame_rate,
+        "trigger": asked.trigger_phrase,
+        "sound": "none" if asked.with_audio == "false" else "auto",
+    }
+    for name, value in fields.items():
+        text = re.sub(rf"^{name}: .*$", lambda _: f"{name}: {json.dumps(value)}", text, flags=re.M)  # noqa: B023
+    return text
+
+
+def config_fields(asked: HostedTraining, data: Path) -> dict[str, Any]:
+    """Return the fields of a training config that a request asks for."""
+    found: dict[str, Any] = {
+        "data": str(data),
+        "mode": asked.mode,
+        "steps": asked.number_of_steps,
+        "lora": {"rank": asked.rank},
+        "optimizer": {"rate": asked.learning_rate},
+        "trigger": asked.trigger_phrase or None,
+    }
+    if asked.first_frame_conditioning_p is not None:
+        found["video"] = {"first_frame": asked.first_frame_conditioning_p}
+    if asked.with_audio == "false":
+        found["audio"] = {"stream": "absent"}
+    if asked.validation:
+        found["validation"] = {
+            "every": asked.number_of_steps,
+            "requests": [_request(clip, asked) for clip in asked.validation],
+        }
+    return found
+
+
+def _request(clip: HostedClip, asked: HostedTraining) -> dict[str, Any]:
+    found: dict[str, Any] = {"prompt": f"{asked.trigger_phrase} {clip.prompt}".strip()}
+    if asked.validation_number_of_frames is not None:
+        found["num_frames"] = asked.validation_number_of_frames
+    if clip.image_url is not None:
+        found["guides"] = [{"image": clip.image_url}]
+    if clip.reference_video_url is not None:
+        found["references"] = [{"video": clip.reference_video_url}]
+    return found

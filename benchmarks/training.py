@@ -136,7 +136,7 @@ def own_step(model: Transformer, batch: Batch, again: bool) -> Step:
     """Return a step of Soundstage's own parts."""
     config = read_config({"data": "a", "output": "b", "lora": {"rank": RANK, "targets": TARGETS}})
     factors = Factors(adapted(model, config)).to(batch["video.clean"].device)
-    adapters = Adapters(model, dtype=torch.float32)
+    adapters = Adapters(model)
     adapters.add("trained", factors.lora(), training=True)
     adapters.set({"trained": 1.0})
     objective = VelocityObjective(model, config, blocks=BlockRun(again=again))

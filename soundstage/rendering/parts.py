@@ -45,7 +45,7 @@ from soundstage.rendering.text_parts import TEXT_PARTS, TextParts
 from soundstage.sampling.guidance import Contexts
 from soundstage.speed import graphs, onednn
 from soundstage.types import MEL_HOP, MEL_RATE_HZ, OUTPUT_RATE_HZ
-from soundstage.weights.layouts import Part
+from soundstage.weights.layouts import Part, PartTensors
 from soundstage.weights.load import load_preview, load_upsampler
 from soundstage.weights.read import TensorReader
 from soundstage.weights.storage import Storage
@@ -121,6 +121,11 @@ class ModelParts:
     def manager(self) -> OffloadManager:
         """Return the manager that has one part at a time on the device."""
         return self._build.manager
+
+    @property
+    def stored(self) -> Mapping[Part, PartTensors]:
+        """Return where each part's weights are in the files."""
+        return self._build.tensors
 
     @property
     def adaptation(self) -> Adaptation:

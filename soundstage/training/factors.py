@@ -29,8 +29,13 @@ class Factors(nn.Module):
     `down` is drawn as a linear layer's weight is, `up` begins at zero: fresh factors change nothing.
     """
 
-    def __init__(self, shapes: Mapping[Layer, FactorShape]) -> None:
-        """Draw the factors with PyTorch's own generator, in the order of the layers."""
+    def __init__(
+        self, shapes: Mapping[Layer, FactorShape], norms: Mapping[Layer, Tensor] | None = None
+    ) -> None:
+        """Draw the factors with PyTorch's own generator, in the order of the layers.
+
+        norms: those of the rows of each layer's weight, which are trained too (DoRA); None trains none.
+        """
         super().__init__()
         self.layers = list(shapes)
         self.scales = [shape.alpha / shape.rank for shape in shapes.values()]
@@ -39,6 +44,7 @@ class Factors(nn.Module):
             for shape in shapes.values()
         )
         self.ups = nn.ParameterList(torch.zeros(shape.num_out, shape.rank) for shape in shapes.values())
+        self.magnitudes = nn.ParameterList() if norms is None else nn.ParameterList(norms[x] for x in shapes)
 
     def lora(self) -> LoraFile:
         """Return the factors as a LoRA, which shares their memory."""
@@ -47,6 +53,6 @@ class Factors(nn.Module):
     def pairs(self, values: Mapping[str, Tensor]) -> dict[Layer, LowRank]:
         """Return the pairs of a state dict's values by layer."""
         return {
-            layer: LowRank(values[f"downs.{i}"], values[f"ups.{i}"], scale)
+            layer: LowRank(values[f"downs.{i}"], values[f"ups.{i}"], scale, values.get(f"magnitudes.{i}"))
             for i, (layer, scale) in enumerate(zip(self.layers, self.scales, strict=True))
         }

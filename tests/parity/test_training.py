@@ -119,7 +119,7 @@ def test_loss_and_gradients_of_the_factors_are_those_of_peft(again: bool) -> Non
     factors = Factors(adapted(model, config))
     for up in factors.ups:
         nn.init.normal_(up, std=0.05)
-    adapters = Adapters(model, dtype=torch.float32)
+    adapters = Adapters(model)
     adapters.add("trained", factors.lora(), training=True)
     adapters.set({"trained": 1.0})
     loss = VelocityObjective(model, config, blocks=BlockRun(again=again))(batch)["loss"]

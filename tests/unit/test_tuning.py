@@ -23,6 +23,7 @@ from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.errors import ConfigError, DatasetError, RequestError
 from soundstage.library.model_files import find_model
 from soundstage.library.sizes import ModelSizes
+from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import read_lora
 from soundstage.memory.machine import Machine
 from soundstage.memory.policy import Residency
@@ -603,3 +604,33 @@ def test_a_request_of_a_hosted_trainer_is_a_training_here(tmp_path: Path) -> Non
     path.write_text(json.dumps({**request, "training_data_url": "https://a.b/clips.zip"}))
     with pytest.raises(RequestError, match="download it and give the path"):
         read_hosted(path)
+
+
+@pytest.mark.parametrize("names", ["comfyui", "diffusers"])
+def test_a_dora_trains_its_magnitudes_and_is_read_again_as_it_was_trained(
+    names: str, tiny_folder: Path, folder: Path, tmp_path: Path, trained: Any, contexts: Any
+) -> None:
+    lora = {"rank": 2, "form": "dora", "names": names, "store": "float32", "targets": ["video"]}
+    made = trained(mode="silent", lora=lora, optimizer={"rate": 0.05}, steps=2)
+    batch = batch_of(made, contexts)
+    before = gradients(made, batch)
+    assert "core.magnitudes.0" in before
+    plain = trained(mode="silent", lora={"rank": 2, "targets": ["video"]})
+    made.adapters.set({})
+    assert float(gradients(plain, batch)["loss"]) == pytest.approx(float(before["loss"]), rel=1e-5)
+    plain.adapters.set({})
+    made.put_on(True)
+    for _ in range(2):
+        made.trainer._step(GradientSteps(made._objective(), made.trainer.params), batch)
+    path = made.write(2).path
+    objective = made._objective()
+    with torch.no_grad():
+        wanted = objective(batch)["loss"]
+        made.adapters.set({})
+        beside = Adapters(made.transformer)
+        beside.add("read", read_lora(path))
+        beside.set({"read": 1.0})
+        found = objective(batch)["loss"]
+        beside.set({})
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(found) != pytest.approx(float(before["loss"]), rel=1e-4)

@@ -60,7 +60,7 @@ class LoraWriter:
         pairs = self.factors.pairs({name: value.detach().float().cpu() for name, value in values.items()})
         lora = LoraFile(pairs, metadata=self.metadata(summary), references=self.references())
         path.parent.mkdir(parents=True, exist_ok=True)
-        return write_lora(path, lora, dtype=STORED[config.lora.store])
+        return write_lora(path, lora, dtype=STORED[config.lora.store], names=config.lora.names)
 
     def references(self) -> LoraReferences:
         """Return what the LoRA needs of references at inference."""

@@ -104,11 +104,20 @@ def _held(sizes: ModelSizes, residency: Residency, kind: str) -> float:
     whole = float(sizes.parts.get(TRANSFORMER, 0))
     if not residency.streams_blocks or not sizes.blocks:
         return whole
-    stay = spread_evenly(residency.resident_blocks, len(sizes.blocks))
-    streamed = [size for number, size in enumerate(sizes.blocks) if number not in stay]
+    streamed = _streamed(sizes, residency)
     slots = min(residency.num_slots, len(streamed)) * max(streamed, default=0)
     homes = sum(streamed) if kind == "cpu" and residency.policy == "stream" else 0
     return whole - sum(streamed) + slots + homes
+
+
+def _streamed(sizes: ModelSizes, residency: Residency) -> list[int]:
+    stay = spread_evenly(residency.resident_blocks, len(sizes.blocks))
+    return [size for number, size in enumerate(sizes.blocks) if number not in stay]
+
+
+def _at_home(sizes: ModelSizes, residency: Residency) -> int:
+    """Return the bytes of host memory that streamed blocks take."""
+    return sum(_streamed(sizes, residency))
 
 
 def places(
@@ -121,6 +130,8 @@ def places(
             for again in agains:
                 if residency.streams_blocks and not again:
                     continue  # a streamed block is always computed again
+                if residency.policy == "stream" and _at_home(sizes, residency) > machine.host_bytes:
+                    continue
                 num_bytes = tuning_bytes(work, sizes, residency, config, again=again, kind=machine.kind)
                 whole = num_bytes + (machine.process_bytes if machine.kind == "cpu" else 0.0)
                 if machine.kind == "cuda":

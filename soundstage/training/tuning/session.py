@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +29,9 @@ from soundstage.errors import DatasetError, RequestError
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.library.sizes import model_sizes
 from soundstage.lora.adapters import Adapters
+from soundstage.lora.dora import row_norms, wide_weight
 from soundstage.lora.files import LoraFile, read_lora
+from soundstage.lora.layers import Layer
 from soundstage.lora.merge import Merge
 from soundstage.memory.machine import asked_format, choose_format, kind_of, pick_device, this_machine
 from soundstage.model.transformer import Transformer
@@ -275,11 +277,13 @@ class TrainedWeights:
         if below and config.lora.over_as == "merged":
             merge_into(self.transformer, below)
             below = []
-        self.adapters = Adapters(self.transformer, dtype=torch.float32)
+        self.adapters = Adapters(self.transformer, stored=parts.stored)
         torch.manual_seed(config.seed)
         self.factors: Factors | None = None
         if config.kind == "lora":
-            self.factors = Factors(adapted(self.transformer, config))
+            shapes = adapted(self.transformer, config)
+            norms = weight_norms(parts, shapes) if config.lora.form == "dora" else None
+            self.factors = Factors(shapes, norms)
         else:
             self.transformer.requires_grad_(True)
         self.steady = _steadiness(config, self.transformer)
@@ -427,6 +431,18 @@ def _steadiness(config: TrainConfig, transformer: Transformer) -> SteadyFrames |
     if asked is None or stream is None or config.video.stream != "made":
         return None
     return SteadyFrames(asked, stream.width, len(transformer.transformer_blocks))
+
+
+def weight_norms(parts: ModelParts, layers: Iterable[Layer]) -> dict[Layer, Tensor]:
+    """Return the norms of the rows of layers' weights, on the CPU; from files where they are in no memory."""
+    found = {}
+    for layer in layers:
+        module = parts.transformer.get_submodule(layer.key)
+        assert isinstance(module, nn.Linear | QuantizedLinear)
+        weight = wide_weight(layer, module, parts.stored)
+        assert weight is not None
+        found[layer] = row_norms(weight).cpu()
+    return found
 
 
 def merge_into(transformer: nn.Module, loras: Sequence[tuple[LoraFile, float]]) -> None:

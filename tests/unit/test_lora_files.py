@@ -424,7 +424,8 @@ def test_temporal_factor_hdr_version_and_companions(tmp_path: Path) -> None:
         model_version="2.3.0",
     )
     lora = read_lora(path)
-    assert lora.references == LoraReferences(temporal=2, in_context=True, hdr="logc3")
+    slots = ("slot_embeddings",)
+    assert lora.references == LoraReferences(temporal=2, in_context=True, hdr="logc3", slots=slots)
     assert lora.base_version == "2.3.0"
     assert list(lora.companions) == ["slot_embeddings"]
 

@@ -572,6 +572,7 @@ def test_a_validation_clip_is_the_clip_of_inference_with_the_saved_file(
     assert losses_of(plain) == losses
 
 
+@pytest.mark.slow
 def test_a_lora_is_trained_over_another_beside_it_or_merged(
     tiny_folder: Path, folder: Path, parts: ModelParts, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.dataset.identity import model_identity
 from soundstage.engine import Engine
-from soundstage.errors import DatasetError, RequestError
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.library.sizes import model_sizes
 from soundstage.lora.adapters import Adapters
@@ -45,6 +44,7 @@ from soundstage.training.loop import StepDone, Trainer
 from soundstage.training.optimizers import Schedule, optimizer_class
 from soundstage.training.precision import training_precision
 from soundstage.training.steps import GradientSteps
+from soundstage.training.tuning.agreement import check_kind, check_mode, check_requests
 from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
@@ -55,7 +55,7 @@ from soundstage.training.tuning.objective import VelocityObjective
 from soundstage.training.tuning.price import TuningPlace, TuningWork, choose_place
 from soundstage.training.tuning.regularisers import SteadyFrames
 from soundstage.training.tuning.samples import BLANK, SampleOrder
-from soundstage.training.tuning.targets import adapted, made_streams
+from soundstage.training.tuning.targets import adapted
 from soundstage.weights.configs import model_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
@@ -99,14 +99,14 @@ class TuningRun:
         self.model.check()
         self.data = open_encoded(self.config.data, model_identity(self.model))
         check_mode(self.config, self.data)
-        _check_kind(self.config)
+        check_kind(self.config)
         for lora in self.config.lora.over:
             read_lora(lora.path, values=False)
         if self.config.optimizer.name in ("adamw8bit", "prodigy"):
             optimizer_class(self.config.optimizer.name)  # type: ignore[arg-type]
         if self.config.logs == "tensorboard":
             check_tensorboard()
-        _check_requests(self.config, self.model)
+        check_requests(self.config, self.model)
         self.device = torch.device(pick_device(self.config.device))
         self.place = self._chosen_place()
 
@@ -167,94 +167,6 @@ class TuningRun:
     def _parts(self) -> ModelParts:
         place = self.place
         return ModelParts(self.model, self.device, self._dtype(), place.residency, place.sizes.storage)
-
-
-def check_mode(config: TrainConfig, data: EncodedDataset) -> None:
-    """Raise RequestError or DatasetError where a mode and a dataset do not go together."""
-    if not made_streams(config):
-        raise RequestError(
-            "neither video.stream nor audio.stream is 'made', so nothing would be learned; make one",
-            field="video",
-        )
-    wanted = {
-        "video": config.video.stream != "absent",
-        "audio": config.audio.stream == "given" or made_streams(config) == ("audio",),
-        "reference": config.video.reference > 0,
-        "reference_audio": config.audio.reference > 0,
-        "video_mask": config.video.mask > 0,
-        "audio_mask": config.audio.mask > 0,
-    }
-    for name in (name for name, is_wanted in wanted.items() if is_wanted):
-        lacking = [info.id for info in data.samples if name not in info.has]
-        if lacking:
-            raise DatasetError(
-                f"mode '{config.mode}' needs {NEEDED[name]} for every sample, and {len(lacking)} of "
-                f"{len(data.samples)} in {data.folder} have none, such as '{lacking[0]}'; add them and run "
-                "`soundstage dataset encode` again, or choose another mode"
-            )
-    _check_lengths(config, data)
-
-
-NEEDED: Mapping[str, str] = {
-    "video": "a picture",
-    "audio": "sound",
-    "reference": "a reference",
-    "reference_audio": "a reference sound",
-    "video_mask": "a mask",
-    "audio_mask": "a mask of the sound",
-}
-
-
-def _check_lengths(config: TrainConfig, data: EncodedDataset) -> None:
-    """Raise RequestError where what is kept leaves nothing of a sample to be made."""
-    for name, part in (("prefix", config.video.prefix), ("suffix", config.video.suffix)):
-        for info in data.samples:
-            if part is not None and info.size is not None and part.latents > (info.size[2] - 1) // 8:
-                raise RequestError(
-                    f"video.{name}.latents is {part.latents}, and sample '{info.id}' has "
-                    f"{(info.size[2] - 1) // 8 + 1} latent frames; give fewer than it has",
-                    field="video",
-                )
-    crop = config.video.crop
-    if crop is None:
-        return
-    top, left, bottom, right = crop.box
-    for info in data.samples:
-        if info.size is not None and not (top < bottom <= info.size[1] and left < right <= info.size[0]):
-            raise RequestError(
-                f"video.crop.box is {list(crop.box)} (top, left, bottom, right), and sample '{info.id}' is "
-                f"{info.size[0]}x{info.size[1]}; give a box within it",
-                field="video",
-            )
-
-
-def _check_kind(config: TrainConfig) -> None:
-    if config.kind == "full" and (config.weights not in ("auto", "full") or config.residency != "auto"):
-        raise RequestError(
-            "kind is 'full', which trains the weights themselves in float32; leave out weights and residency",
-            field="kind",
-        )
-    wanted = config.regularisers
-    if config.kind == "full" and (wanted.blank or wanted.prior or config.lora.over):
-        raise RequestError(
-            "kind is 'full', and regularisers.blank, regularisers.prior and lora.over need a LoRA, which "
-            "can be taken off; leave them out",
-            field="kind",
-        )
-    if bool(wanted.prior) != (wanted.prior_data is not None):
-        raise RequestError(
-            "regularisers.prior and regularisers.prior_data belong together; give both", field="regularisers"
-        )
-
-
-def _check_requests(config: TrainConfig, model: ModelSet) -> None:
-    """Raise RequestError for a validation clip that could not be made."""
-    engine = Engine(model)
-    for number, fields in enumerate(config.validation.requests):
-        try:
-            engine.plan(Request(**{str(name): value for name, value in fields.items()}))
-        except RequestError as error:
-            raise RequestError(f"validation.requests[{number}]: {error}", field="validation") from error
 
 
 class TrainedWeights:

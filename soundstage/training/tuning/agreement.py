@@ -1,0 +1,101 @@
+"""Check that the config of a training agrees with itself, with its data and with its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from soundstage.dataset.encoded import EncodedDataset
+from soundstage.engine import Engine
+from soundstage.errors import DatasetError, RequestError
+from soundstage.library.model_files import ModelSet
+from soundstage.request.request import Request
+from soundstage.training.tuning.config import TrainConfig
+from soundstage.training.tuning.targets import made_streams
+
+NEEDED: Mapping[str, str] = {
+    "video": "a picture",
+    "audio": "sound",
+    "reference": "a reference",
+    "reference_audio": "a reference sound",
+    "video_mask": "a mask",
+    "audio_mask": "a mask of the sound",
+}
+
+
+def check_mode(config: TrainConfig, data: EncodedDataset) -> None:
+    """Raise RequestError or DatasetError where a mode and a dataset do not go together."""
+    if not made_streams(config):
+        raise RequestError(
+            "neither video.stream nor audio.stream is 'made', so nothing would be learned; make one",
+            field="video",
+        )
+    wanted = {
+        "video": config.video.stream != "absent",
+        "audio": config.audio.stream == "given" or made_streams(config) == ("audio",),
+        "reference": config.video.reference > 0,
+        "reference_audio": config.audio.reference > 0,
+        "video_mask": config.video.mask > 0,
+        "audio_mask": config.audio.mask > 0,
+    }
+    for name in (name for name, is_wanted in wanted.items() if is_wanted):
+        lacking = [info.id for info in data.samples if name not in info.has]
+        if lacking:
+            raise DatasetError(
+                f"mode '{config.mode}' needs {NEEDED[name]} for every sample, and {len(lacking)} of "
+                f"{len(data.samples)} in {data.folder} have none, such as '{lacking[0]}'; add them and run "
+                "`soundstage dataset encode` again, or choose another mode"
+            )
+    _check_lengths(config, data)
+
+
+def _check_lengths(config: TrainConfig, data: EncodedDataset) -> None:
+    """Raise RequestError where what is kept leaves nothing of a sample to be made."""
+    for name, part in (("prefix", config.video.prefix), ("suffix", config.video.suffix)):
+        for info in data.samples:
+            if part is not None and info.size is not None and part.latents > (info.size[2] - 1) // 8:
+                raise RequestError(
+                    f"video.{name}.latents is {part.latents}, and sample '{info.id}' has "
+                    f"{(info.size[2] - 1) // 8 + 1} latent frames; give fewer than it has",
+                    field="video",
+                )
+    crop = config.video.crop
+    if crop is None:
+        return
+    top, left, bottom, right = crop.box
+    for info in data.samples:
+        if info.size is not None and not (top < bottom <= info.size[1] and left < right <= info.size[0]):
+            raise RequestError(
+                f"video.crop.box is {list(crop.box)} (top, left, bottom, right), and sample '{info.id}' is "
+                f"{info.size[0]}x{info.size[1]}; give a box within it",
+                field="video",
+            )
+
+
+def check_kind(config: TrainConfig) -> None:
+    """Raise RequestError for settings that do not go with the kind of a training."""
+    if config.kind == "full" and (config.weights not in ("auto", "full") or config.residency != "auto"):
+        raise RequestError(
+            "kind is 'full', which trains the weights themselves in float32; leave out weights and residency",
+            field="kind",
+        )
+    wanted = config.regularisers
+    if config.kind == "full" and (wanted.blank or wanted.prior or config.lora.over):
+        raise RequestError(
+            "kind is 'full', and regularisers.blank, regularisers.prior and lora.over need a LoRA, which "
+            "can be taken off; leave them out",
+            field="kind",
+        )
+    if bool(wanted.prior) != (wanted.prior_data is not None):
+        raise RequestError(
+            "regularisers.prior and regularisers.prior_data belong together; give both", field="regularisers"
+        )
+
+
+def check_requests(config: TrainConfig, model: ModelSet) -> None:
+    """Raise RequestError for a validation clip that could not be made."""
+    engine = Engine(model)
+    for number, fields in enumerate(config.validation.requests):
+        try:
+            engine.plan(Request(**{str(name): value for name, value in fields.items()}))
+        except RequestError as error:
+            raise RequestError(f"validation.requests[{number}]: {error}", field="validation") from error

@@ -48,6 +48,9 @@ def app() -> None:
     help="Measure the world's own clips instead, as a check of the measurement.",
 )
 @click.option("--model", default="nano", show_default=True, metavar="NAME|FOLDER", help="Measure this model.")
+@click.option(
+    "--lora", multiple=True, metavar="FILE[:STRENGTH]", help="Measure the model with this LoRA. Repeatable."
+)
 @click.option("--steps", type=int, metavar="COUNT", help="Denoising steps. [default: the model's]")
 @click.option("--guidance", type=float, help="Guidance scale, 1 = off. [default: the model's]")
 @click.option(
@@ -65,6 +68,7 @@ def evaluate(
     seed: int,
     ground_truth: bool,
     model: str,
+    lora: tuple[str, ...],
     steps: int | None,
     guidance: float | None,
     codecs: bool,
@@ -91,7 +95,15 @@ def evaluate(
         return
     names = session.sections_named(section)
     made = session.Session(
-        model, steps, guidance, seed, ground_truth, codecs, output, lambda line: print(line, file=sys.stderr)
+        model,
+        steps,
+        guidance,
+        seed,
+        ground_truth,
+        codecs,
+        output,
+        loras=lora,
+        on_measured=lambda line: print(line, file=sys.stderr),
     )
     with at_work("measure"):
         reports = list(made.measure(names, prompts))

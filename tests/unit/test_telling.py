@@ -105,6 +105,7 @@ def test_a_verb_names_its_own_arguments(
         (["models", "inspect", "none.safetensors"], "WeightsError", None, "none.safetensors"),
         (["doctor", "--weights", "fp9"], "RequestError", "--weights", "--weights is 'fp9'; give one of fp8"),
         (["nano", "evaluate", "--section", "retakes"], "RequestError", "--section", "are retake, prompts"),
+        (["nano", "evaluate", "--lora", "no.safetensors"], "RequestError", "--lora", "no file no.sa"),
         (["genrate", "x"], "UsageError", None, "has no command 'genrate'; the commands are generate,"),
         (["recipes", "extra"], "UsageError", None, "extra"),
     ],

@@ -65,6 +65,7 @@ class Session:
     ground_truth: bool = False  # measure the world's own clips instead, a test of the meter
     codecs: bool = False  # measure the world's own clips after the model's codecs
     folder: Path | None = None  # keeps clips and reports
+    loras: Sequence[str] = ()  # paths or names, each with :STRENGTH where it is not 1
     on_measured: Callable[[str], None] = lambda _: None  # called with a line after each case
 
     def measure(self, sections: Sequence[str], num_cases: int | None = None) -> Iterator[Report]:
@@ -122,7 +123,8 @@ class Session:
     def _stage(self) -> StageMaker:
         model, device = find_model(self.model), torch.device(pick_device("auto"))
         parts = ModelParts(model, device, pick_dtype(None, model.defaults.dtype, device))
-        overrides = {"steps": self.steps, "guidance": self.guidance}
+        loras = tuple(self.loras) or None
+        overrides = {"steps": self.steps, "guidance": self.guidance, "loras": loras}
         return StageMaker(Engine(model, parts=parts), parts, overrides)
 
     def _clips(self, scenes: list[Scene]) -> Clips:

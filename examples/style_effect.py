@@ -22,7 +22,7 @@ from soundstage.nano.world.scene import Scene
 
 WORDS = "Line drawing."
 SEED, FRAMES, STEPS = 3, 25, 8
-PAPER = 200  # of 255: a pixel whose channels are all at least as light is nearly white; the VAE leaves paper cream
+PAPER = 200  # of 255: nearly white has all channels at least so light; the VAE makes white a little cream
 COUNT = 8
 
 
@@ -78,7 +78,7 @@ def main(lora: str, picture: Path, count: int = COUNT) -> None:
     before, after = made(stage, scenes), made(stage, scenes, [lora])
     print(told("without", scenes, before))
     print(told("with", scenes, after))
-    page(before, after).save(picture, optimize=True)
+    page(before, after).quantize(256, kmeans=1).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Response, expect
 
 from soundstage.cli import studio as command
 from soundstage.studio.pages import STATIC, static_files
@@ -142,4 +142,26 @@ def test_what_is_wrong_is_told_at_its_field(server: Server, browser: Browser) ->
     expect(visit.make).to_be_disabled()
     page.get_by_label("Frame rate").fill("")
     expect(visit.make).to_be_enabled()
+    visit.close()
+
+
+@needs_browser
+def test_try_again_pressed_twice_is_one_job_until_that_has_ended(server: Server, browser: Browser) -> None:
+    asked = {"request": {"prompt": "A red ball bounces.", "duration_s": 0.4}}
+    job = server.client.post("/v1/jobs", json=asked).json()
+    assert server.client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
+    visit = Visit(browser, server.url)
+    answers: list[Response] = []
+    visit.page.on("response", lambda answer: answer.url.endswith("/retry") and answers.append(answer))
+    for _ in range(2):
+        answers.clear()
+        visit.go("queue").get_by_role("button", name="Try again").last.dblclick()
+        while len(answers) < 2:
+            visit.page.wait_for_timeout(20)
+        one, other = (answer.json()["id"] for answer in answers)
+        assert one == other
+        assert one != job["id"]
+        job = {"id": one}
+        visit.go(f"clip/{one}")
+        expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
     visit.close()

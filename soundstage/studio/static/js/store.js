@@ -155,8 +155,17 @@ export async function deleteJob(id) {
   jobGone(id);
 }
 
+const retries = new Map(); // job id -> {key, made}: the retry that a second press means too, until it has ended
+const hasEnded = (id) => FINAL.has(state.jobs.get(id)?.state ?? "cancelled");
+const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID is there over https alone
+
+/** Make a job again. While that is on its way, queued or made, to press again makes no other. */
 export async function retryJob(id) {
-  const job = await post(`/jobs/${id}/retry`);
+  const before = retries.get(id);
+  if (!before || (before.made && hasEnded(before.made))) retries.set(id, { key: newKey(), made: null });
+  const retry = retries.get(id);
+  const job = await post(`/jobs/${id}/retry`, {}, { more: { "Idempotency-Key": retry.key } });
+  retry.made = job.id;
   jobsChanged(job);
   return job;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
@@ -30,7 +31,7 @@ PARENT, IDENTIFIER = "SOUNDSTAGE_PARENT", "SOUNDSTAGE_WORKER_ID"
 
 
 @click.command("worker", context_settings=parameters.SETTINGS)
-@click.option("--server", required=True, metavar="URL", help="The server, such as http://127.0.0.1:8188.")
+@click.option("--server", required=True, metavar="URL", help="The server, such as http://127.0.0.1:8765.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -76,12 +77,14 @@ def app(
     machine; start others where there are more devices. SIGTERM gives the job under work back, with its
     checkpoint, and ends the worker; a second one ends it at once.
 
-    Example: soundstage worker --server http://studio.example:8188 --key ss_...
+    Example: soundstage worker --server http://studio.example:8765 --key ss_...
     """
     from soundstage.jobs.over_http import OverHttp
     from soundstage.jobs.worker import JobWorker, parent_check
 
     parent = os.environ.get(PARENT)
+    if parent is None:  # a server has a log of its own for the workers that it starts
+        _tell_on_terminal(server)
     alive = parent_check(int(parent) if parent and parent.isdigit() else None)
     with ExitStack() as stack:
         folder = data / "tmp" if data else _own_folder(stack, server)
@@ -96,6 +99,16 @@ def app(
         threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
         steady = worker.run()
     raise click.exceptions.Exit(DONE if steady else FAULT)
+
+
+def _tell_on_terminal(server: str) -> None:
+    """Say on standard error where jobs come from, which one is taken, and that the server is away."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("soundstage.worker")
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.info("takes the jobs of %s; Ctrl-C ends it", server)
 
 
 def _own_folder(stack: ExitStack, server: str) -> Path:

@@ -29,7 +29,7 @@ class Changing(Submitting):
             if row.state == "cancelled":
                 return self.view(db, row)
             if row.state in FINAL:
-                raise Conflict(f"the job {job_id} has {row.state} already")
+                raise Conflict(f"the job {job_id} has ended already: {row.state}")
             if row.state not in WORKING:
                 return self.view(db, self.end(db, row, "cancelled"))
             by = sa.func.coalesce(jobs.c.cancel_by, self.clock() + self.limits.cancel_s)
@@ -44,7 +44,7 @@ class Changing(Submitting):
         with self.store.writing() as db:
             row = self._locked(db, owner, job_id)
             if row.state in FINAL:
-                raise Conflict(f"the job {job_id} has {row.state} already")
+                raise Conflict(f"the job {job_id} has ended already: {row.state}")
             if row.cancel_asked:
                 raise Conflict(f"the job {job_id} is being cancelled")
             if row.state == "paused":
@@ -62,7 +62,7 @@ class Changing(Submitting):
         with self.store.writing() as db:
             row = self._locked(db, owner, job_id)
             if row.state in FINAL:
-                raise Conflict(f"the job {job_id} has {row.state} already")
+                raise Conflict(f"the job {job_id} has ended already: {row.state}")
             if row.state == "paused":
                 return self.view(db, self.move(db, row, "queued"))
             return (

@@ -71,7 +71,7 @@ def patiently(call: Callable[[], T], stop: Callable[[], bool]) -> T:
         try:
             return call()
         except ServerAway as error:
-            log.info("%s", error)
+            log.info("%s; trying again", error)
             until = time.monotonic() + pause_s
             while time.monotonic() < until:
                 if stop():

@@ -378,3 +378,8 @@ def test_errors_of_the_request_are_told_under_the_services_name(jobs: Jobs) -> N
     draft = openai.read_create({"prompt": "A ball.", "seconds": "9000"}, jobs)
     assert draft.told(RequestError("too long", field="duration_s")).field == "seconds"
     assert draft.told(RequestError("no", field="other")).field == "other"
+
+
+def test_a_whole_number_without_a_largest_is_told_so() -> None:
+    with pytest.raises(RequestError, match=r"num_frames is 'x'; give a whole number, 0 or more$"):
+        Draft({"num_frames": "x"}).whole("num_frames")

@@ -298,7 +298,7 @@ def test_a_paused_job_whose_worker_is_lost_stays_paused_and_counts_as_waiting(
     with pytest.raises(TooMany, match="of your jobs wait"):
         jobs.create(ANNA, asked())
     assert jobs.cancel(ANNA, made[0].id).state == "cancelled"
-    with pytest.raises(Conflict, match="has cancelled already"):
+    with pytest.raises(Conflict, match="has ended already: cancelled"):
         jobs.resume(ANNA, made[0].id)
 
 

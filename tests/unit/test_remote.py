@@ -105,7 +105,7 @@ def test_jobs_are_listed_shown_fetched_watched_and_cancelled(remote: Any) -> Non
     for verb in ("pause", "resume"):
         refused = remote(verb, id)
         assert refused.exit_code != 0
-        assert "has succeeded already" in refused.stderr
+        assert "has ended already: succeeded" in refused.stderr
     late = remote("cancel", id)
     assert late.exit_code == 1
     assert late.stdout == f"{id} succeeded before; it stays as it is\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from soundstage.cli import worker
 from soundstage.cli.program import app
+from soundstage.jobs.transport import ServerAway, patiently
+from soundstage.jobs.worker import JobWorker
 from soundstage.server.command import greeting, limits_of, worker_devices
 from tests.examples import ROOT, of_page
 from tests.serving import serving
@@ -108,3 +112,29 @@ def test_the_greeting_of_a_server_with_keys_sends_one() -> None:
     assert len(calls) == 3
     assert all('-H "Authorization: Bearer $SOUNDSTAGE_KEY"' in call for call in calls)
     assert "set SOUNDSTAGE_KEY" in text
+
+
+def test_a_worker_says_whose_jobs_it_takes_and_that_the_server_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = iter((ServerAway("the server does not answer"), None))
+
+    def answer() -> None:
+        if error := next(calls):
+            raise error
+
+    def run(self: JobWorker) -> bool:
+        patiently(answer, lambda: False)
+        return True
+
+    monkeypatch.setattr(JobWorker, "run", run)
+    for name in ("_drain_on_signals", "_leave_with_parent"):
+        monkeypatch.setattr(worker, name, lambda what: None)
+    monkeypatch.setattr("soundstage.jobs.transport.FIRST_PAUSE_S", 0.0)
+    log = logging.getLogger("soundstage.worker")
+    monkeypatch.setattr(log, "handlers", log.handlers)
+    monkeypatch.setattr(log, "level", log.level)
+    done = CliRunner().invoke(worker.app, ["--server", "http://127.0.0.1:9", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "takes the jobs of http://127.0.0.1:9; Ctrl-C ends it" in done.stderr
+    assert "the server does not answer; trying again" in done.stderr

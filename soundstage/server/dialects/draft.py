@@ -22,6 +22,7 @@ from soundstage.jobs.states import Priority
 from soundstage.jobs.views import MAX_WEBHOOK, JobRequest
 
 MAX_WARNINGS = 40
+LARGEST = 2**63 - 1  # of a whole number that has no other limit
 MAX_NAME = 60  # letters of a field's name in a warning
 YES, NO = ("true", "1", "yes"), ("false", "0", "no")
 
@@ -95,7 +96,7 @@ class Draft:
         *,
         about: str | None = None,
         least: int = 0,
-        most: int = 2**63 - 1,
+        most: int = LARGEST,
     ) -> int | None:
         """Read a whole number, also one that is written as text. about: as for `number`."""
         value = self.take(name, to or about)
@@ -103,7 +104,8 @@ class Draft:
             return None
         found = _whole(value)
         if found is None or not least <= found <= most:
-            raise bad(name, value, f"a whole number from {least} to {most}")
+            reach = f", {least} or more" if most == LARGEST else f" from {least} to {most}"
+            raise bad(name, value, f"a whole number{reach}")
         if to is not None:
             self.request[to] = found
         return found

@@ -152,7 +152,12 @@ def test_try_again_pressed_twice_is_one_job_until_that_has_ended(server: Server,
     assert server.client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
     visit = Visit(browser, server.url)
     answers: list[Response] = []
-    visit.page.on("response", lambda answer: answer.url.endswith("/retry") and answers.append(answer))
+
+    def heard(answer: Response) -> None:
+        if answer.url.endswith("/retry"):
+            answers.append(answer)
+
+    visit.page.on("response", heard)
     for _ in range(2):
         answers.clear()
         visit.go("queue").get_by_role("button", name="Try again").last.dblclick()

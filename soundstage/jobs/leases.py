@@ -42,9 +42,12 @@ class Leases(Ending, AssetFiles):
     """The workers' side of `Jobs`."""
 
     def claim(self, worker: WorkerInfo) -> Lease | None:
-        """Give a worker the next job that it can run; None where there is none, or it should stop."""
+        """Give a worker the next job that it can run; None where there is none, or it should stop.
+
+        Only a claim that finds a job is told: a worker that waits would wake itself, and ask without an end.
+        """
         now = self.clock()
-        with self.store.writing() as db:
+        with self.store.writing(tells=False) as db:
             known = self._see_worker(db, worker, now)
             if self.draining or known.draining:
                 return None
@@ -52,7 +55,9 @@ class Leases(Ending, AssetFiles):
             if row is None:
                 return None
             self.emit(db, row, [{"type": "state", "state": row.state}])
-            return self._lease(db, row)
+            lease = self._lease(db, row)
+        self.news.tell()
+        return lease
 
     def renew(self, lease_id: str, report: WorkReport) -> Order:
         """Keep a lease, and what its worker tells. Raises LeaseLost where the job is no longer its own."""

@@ -78,8 +78,11 @@ class Store:
             yield db
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Give a connection in a transaction that is committed if the block ends well."""
+    def writing(self, *, tells: bool = True) -> Iterator[Connection]:
+        """Give a connection in a transaction that is committed if the block ends well.
+
+        tells: whoever waits is told. Without it, the caller tells what others wait for.
+        """
         if not self.is_sqlite:
             with self.engine.begin() as db:
                 yield db
@@ -88,7 +91,8 @@ class Store:
                 db = db.execution_options(writes=True)
                 with db.begin():
                     yield db
-        self.news.tell()
+        if tells:
+            self.news.tell()
 
 
 def one(db: Connection, query: Any) -> Row[Any] | None:

@@ -110,6 +110,17 @@ def test_submissions_with_one_key_at_once_make_one_job(jobs: Jobs) -> None:
     assert len(jobs.list(ANNA).data) == 1
 
 
+def test_a_claim_that_finds_no_job_wakes_nobody(jobs: Jobs) -> None:
+    jobs.claim(WORKER)
+    seen = jobs.news.version
+    assert jobs.claim(WORKER) is None
+    assert jobs.news.version == seen
+    jobs.create(LOCAL, JobRequest(request=PROMPT))
+    seen = jobs.news.version
+    assert jobs.claim(WORKER) is not None
+    assert jobs.news.version > seen
+
+
 def test_claims_at_once_give_each_job_to_one_worker(jobs: Jobs) -> None:
     made = {jobs.create(owner, asked()).id for owner in (ANNA, BEN) for _ in range(4)}
     with ThreadPoolExecutor(8) as pool:

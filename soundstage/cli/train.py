@@ -67,7 +67,7 @@ def start(
 
     The run goes on where it stood if its folder is there, after Ctrl-C or a kill too.
 
-    Example: soundstage train style --data my-data --output runs/style
+    Example: soundstage train start style --data my-data --output runs/style
     """
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= _fields(fields)

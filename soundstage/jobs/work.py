@@ -6,8 +6,8 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,6 +93,7 @@ class JobWork:
         self._transport, self._lease, self._reporter = transport, lease, reporter
         self._stop, self._checkpoint_s = stop, checkpoint_s
         self._paths: dict[str, Path] = {}
+        self._files: list[Path] = []  # that this work has begun, in their order
         self._given: Latents | None = None
         self._kept_s = time.monotonic()
         self._stamp = 0.0
@@ -104,8 +105,9 @@ class JobWork:
         plan = self._from_latents(plan)
         done = self._rendered(engine, plan)
         self._reporter.tell(state="encoding")
-        files = self._written(done, plan)
-        self._check_stop()
+        with self._kept_if_whole():
+            files = self._written(done, plan)
+            self._check_stop()
         return MadeFiles(files=files, seconds={name: round(s, 4) for name, s in done.seconds.items()})
 
     def _from_latents(self, plan: Plan) -> Plan:
@@ -127,17 +129,18 @@ class JobWork:
         source = self._input(reference)
         self._paths = {reference: source}
         ending = self._lease.job.format or "mp4"
-        path = self._new(f".{ending}")
-        planned = planned_conversion(source, path, Wanted())
         began = time.monotonic()
-        self._reporter.tell(state="encoding")
 
         def tell(share: float) -> None:
             self._reporter.tell(progress=JobProgress(fraction=round(share, 4), phase="convert"))
             self._check_stop()
 
-        planned.run(progress=tell)
-        files: dict[AssetKind, MadeFile] = {"clip": self._checked(path, ending)}
+        with self._kept_if_whole():
+            path = self._new(f".{ending}")
+            planned = planned_conversion(source, path, Wanted())
+            self._reporter.tell(state="encoding")
+            planned.run(progress=tell)
+            files: dict[AssetKind, MadeFile] = {"clip": self._checked(path, ending)}
         notices = list(map(self.by_reference, planned.notices))
         return MadeFiles(files=files, warnings=notices, seconds={"convert": time.monotonic() - began})
 
@@ -359,7 +362,19 @@ class JobWork:
         return self._file(path, "application/octet-stream")
 
     def _new(self, ending: str) -> Path:
-        return self._transport.new_file(f"{ids.new_id('out')}{ending}")
+        self._files.append(self._transport.new_file(f"{ids.new_id('out')}{ending}"))
+        return self._files[-1]
+
+    @contextmanager
+    def _kept_if_whole(self) -> Iterator[None]:
+        """Remove the files of a block that ends with an error: a job that was cancelled while it wrote them."""
+        first = len(self._files)
+        try:
+            yield
+        except BaseException:
+            for path in self._files[first:]:
+                path.unlink(missing_ok=True)
+            raise
 
     def _file(self, path: Path, media_type: str, info: Mapping[str, Any] | None = None) -> MadeFile:
         name = self._insisted(lambda: self._transport.hand_in(self._lease, path))

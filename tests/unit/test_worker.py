@@ -116,6 +116,23 @@ def test_a_job_under_work_is_cancelled_between_two_steps(jobs: Jobs, monkeypatch
     assert jobs.get(LOCAL, job.id).state == "cancelled"
 
 
+def test_a_job_that_is_cancelled_while_its_clip_is_written_leaves_no_file(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(jobs)
+    save = Clip.save
+
+    def cancel_and_save(clip: Clip, path: Path) -> None:
+        jobs.cancel(LOCAL, job.id)
+        save(clip, path)
+        time.sleep(0.3)  # the worker hears of it with its next report
+
+    monkeypatch.setattr(Clip, "save", cancel_and_save)
+    work(jobs)
+    assert jobs.get(LOCAL, job.id).state == "cancelled"
+    assert list(jobs.tmp.iterdir()) == []
+
+
 def test_a_drained_worker_gives_its_job_back_and_the_next_goes_on(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

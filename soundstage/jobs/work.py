@@ -367,7 +367,7 @@ class JobWork:
 
     @contextmanager
     def _kept_if_whole(self) -> Iterator[None]:
-        """Remove the files of a block that ends with an error: a job that was cancelled while it wrote them."""
+        """Remove the files of a block that ends with an error, as that of a job cancelled meanwhile."""
         first = len(self._files)
         try:
             yield

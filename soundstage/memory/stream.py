@@ -220,7 +220,8 @@ class BlockStreamer:
         self.source, self.device = source, device
         self.order = sorted(source.layouts)
         self.num_copied = self.bytes_copied = 0
-        self.backwards = False  # blocks are used from the last to the first, for gradients
+        # While gradients are computed: blocks are used from the last to the first, each until it is freed.
+        self.backwards = False
         self.slot_bytes = max((layout.num_bytes for layout in source.layouts.values()), default=0)
         self.num_slots = min(num_slots, len(self.order))
         self._slots: list[_Slot] = []
@@ -294,8 +295,7 @@ class BlockStreamer:
             owner[name] = tensor
 
     def _leave(self, number: int) -> None:
-        # Where gradients are computed, weights are needed until `free`.
-        if not torch.is_grad_enabled():
+        if not self.backwards:
             self.free(number)
 
     def free(self, number: int) -> None:

@@ -1,6 +1,6 @@
 """A short clip from beginning to end on this machine as it is, with AVX2 only, and without fast paths.
 
-`make test` runs this file in each of the three guises too. ONEDNN_MAX_CPU_ISA reproduces what a processor
+`make test` runs some of this file with AVX2 too. ONEDNN_MAX_CPU_ISA reproduces what a processor
 without bfloat16 units does on one that has them, so each case sets its own in a process of its own.
 """
 

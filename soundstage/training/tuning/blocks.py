@@ -5,7 +5,7 @@ Blocks that are streamed (memory/stream.py) are brought again for the way back, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -71,7 +71,6 @@ class _StreamedBlock(torch.autograd.Function):
         ctx.run, ctx.streamer, ctx.index = run, streamer, index
         ctx.given = xv is not None, xa is not None
         ctx.save_for_backward(*(x for x in (xv, xa) if x is not None))
-        streamer.backwards = False
         return run(xv, xa)
 
     @staticmethod
@@ -80,12 +79,20 @@ class _StreamedBlock(torch.autograd.Function):
         saved = [x.detach().requires_grad_() for x in ctx.saved_tensors]
         inputs = [saved.pop(0) if is_given else None for is_given in ctx.given]
         ctx.streamer.backwards = True
-        with torch.enable_grad():
-            made = ctx.run(*inputs)
-        reached = [
-            (out, grad) for out, grad in zip(made, grads, strict=True) if out is not None and grad is not None
-        ]
-        torch.autograd.backward([out for out, _ in reached], [grad for _, grad in reached])
-        if ctx.index in ctx.streamer.order:
-            ctx.streamer.free(ctx.index)
+        try:
+            _gradients(ctx.run, inputs, grads)
+            if ctx.index in ctx.streamer.order:
+                ctx.streamer.free(ctx.index)
+        finally:
+            ctx.streamer.backwards = False
         return (None, None, None, *(None if x is None else x.grad for x in inputs))
+
+
+def _gradients(run: RunBlock, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> None:
+    """Compute a block again, and add the gradients of its factors and inputs."""
+    with torch.enable_grad():
+        made = run(*inputs)
+    reached = [
+        (out, grad) for out, grad in zip(made, grads, strict=True) if out is not None and grad is not None
+    ]
+    torch.autograd.backward([out for out, _ in reached], [grad for _, grad in reached])

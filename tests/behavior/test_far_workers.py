@@ -61,7 +61,7 @@ def far_worker(client: httpx.Client, folder: Path) -> Iterator[subprocess.Popen[
     folder.mkdir(exist_ok=True)
     made = client.post("/v1/keys", json={"name": "far", "scopes": ["worker"]}).json()
     told = {"SOUNDSTAGE_WORKER_KEY": made["secret"], "SOUNDSTAGE_WORKERS": str(folder)}
-    words = ("worker", "--server", str(client.base_url), "--device", "cpu", "--checkpoint-every", "0.5")
+    words = ("worker", "--server", str(client.base_url), "--device", "cpu", "--checkpoint-every", "0")
     with running(*words, **told) as process:
         yield process
 
@@ -124,7 +124,8 @@ def test_a_job_of_a_far_worker_that_is_killed_goes_on_at_another_one(
             whole = created(client, request)
             succeeded(client, whole)
             cut = created(client, request)
-            until(client, cut, is_in_the_middle)
+            sent = tmp_path / "data" / "checkpoints" / cut
+            until(client, cut, lambda job: is_in_the_middle(job) and sent.is_dir())
             worker.send_signal(signal.SIGKILL)
         with far_worker(client, tmp_path / "second"):
             job = succeeded(client, cut)

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from soundstage.cli.data_folder import data_option, database_option
-from soundstage.cli.parameters import FILE, WHOLE_NUMBER
+from soundstage.cli.parameters import FILE, SETTINGS, WHOLE_NUMBER
 from soundstage.errors import MissingExtraError
 
 
-@click.command("serve")
+@click.command("serve", context_settings=SETTINGS)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=WHOLE_NUMBER, default=8765, show_default=True, help="Port; 0 is any that is free."

@@ -9,10 +9,10 @@ import click
 
 from soundstage.cli import opening, serve
 from soundstage.cli.data_folder import data_option
-from soundstage.cli.parameters import WHOLE_NUMBER
+from soundstage.cli.parameters import SETTINGS, WHOLE_NUMBER
 
 
-@click.command("studio")
+@click.command("studio", context_settings=SETTINGS)
 @click.option(
     "--port", type=WHOLE_NUMBER, default=8765, show_default=True, help="Port; 0 is any that is free."
 )

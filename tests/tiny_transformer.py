@@ -153,24 +153,30 @@ def diffusers_twin(ours: Transformer) -> Any:
     return theirs
 
 
-@torch.no_grad()
+def run_diffusers(
+    theirs: Any, video: ModalityInputs, audio: ModalityInputs, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """What diffusers' transformer makes of inputs."""
+    with torch.no_grad():
+        return theirs(  # type: ignore[no-any-return]
+            hidden_states=video.latents,
+            audio_hidden_states=audio.latents,
+            encoder_hidden_states=video.context,
+            audio_encoder_hidden_states=audio.context,
+            timestep=video.timesteps * 1000,
+            audio_timestep=audio.timesteps * 1000,
+            sigma=video.sigma * 1000,
+            audio_sigma=audio.sigma * 1000,
+            num_frames=GRID[0],
+            height=GRID[1],
+            width=GRID[2],
+            fps=24.0,
+            audio_num_frames=NUM_AUDIO,
+            video_self_attention_mask=video.attention_mask,
+            **{"use_cross_timestep": True, "return_dict": False, **options},
+        )
+
+
 def diffusers_velocities(theirs: Any) -> Velocities:
     """What diffusers' transformer makes of the inputs of `velocities`."""
-    video, audio = modalities()
-    return theirs(  # type: ignore[no-any-return]
-        hidden_states=video.latents,
-        audio_hidden_states=audio.latents,
-        encoder_hidden_states=video.context,
-        audio_encoder_hidden_states=audio.context,
-        timestep=video.timesteps * 1000,
-        audio_timestep=audio.timesteps * 1000,
-        sigma=video.sigma * 1000,
-        audio_sigma=audio.sigma * 1000,
-        num_frames=GRID[0],
-        height=GRID[1],
-        width=GRID[2],
-        fps=24.0,
-        audio_num_frames=NUM_AUDIO,
-        use_cross_timestep=False,
-        return_dict=False,
-    )
+    return run_diffusers(theirs, *modalities(), use_cross_timestep=False)

@@ -82,6 +82,8 @@ def evaluate(
 
     Example: soundstage nano evaluate --section image --section retake --prompts 4
     """
+    if ground_truth or codecs or text:
+        _refuse_rendering({"--lora": lora, "--steps": steps, "--guidance": guidance})
     with loading_pytorch():
         from soundstage.nano.evaluation import session
 
@@ -112,6 +114,17 @@ def evaluate(
         return
     for report in reports:
         print_table(report.not_measured or report.table())
+
+
+def _refuse_rendering(options: Mapping[str, object]) -> None:
+    """Raise RequestError for options of rendering where nothing is rendered."""
+    given = [name for name, value in options.items() if value is not None and value != ()]
+    if given:
+        raise RequestError(
+            f"{given[0]} changes how clips are made, and --ground-truth, --codecs and --text make none; "
+            f"leave {given[0]} out",
+            field=given[0].removeprefix("--"),
+        )
 
 
 def _print_numbers(numbers: Mapping[str, float | None], as_json: bool) -> None:

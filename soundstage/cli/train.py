@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +89,8 @@ def start(
                 break
     print(json_text({"path": str(last), "step": step, "complete": not stops}) if as_json else last)
     if stops:
+        if not quiet:
+            print("stopped; the same command goes on from here", file=sys.stderr)
         raise click.exceptions.Exit(INTERRUPTED)
 
 

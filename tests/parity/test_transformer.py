@@ -15,7 +15,13 @@ from soundstage.model.modulation import sinusoid
 from soundstage.model.published import transformer_header
 from soundstage.model.rope import frequencies, rope_table
 from soundstage.model.transformer import ModalityInputs, Perturbation, Transformer
-from tests.tiny_transformer import GRID, NUM_AUDIO, NUM_TEXT, NUM_VIDEO, diffusers_twin, modalities
+from tests.tiny_transformer import (
+    NUM_TEXT,
+    NUM_VIDEO,
+    diffusers_twin,
+    modalities,
+    run_diffusers,
+)
 
 # --- printed vectors --------------------------------------------------------------------------------
 
@@ -196,29 +202,6 @@ def pair() -> tuple[Transformer, Any]:
     for name, parameter in ours.named_parameters():
         torch.nn.init.normal_(parameter, mean=1.0 if name.endswith("_norm.weight") else 0.0, std=0.15)
     return ours, diffusers_twin(ours)
-
-
-def run_diffusers(
-    theirs: Any, video: ModalityInputs, audio: ModalityInputs, **options: Any
-) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        return theirs(  # type: ignore[no-any-return]
-            hidden_states=video.latents,
-            audio_hidden_states=audio.latents,
-            encoder_hidden_states=video.context,
-            audio_encoder_hidden_states=audio.context,
-            timestep=video.timesteps * 1000,
-            audio_timestep=audio.timesteps * 1000,
-            sigma=video.sigma * 1000,
-            audio_sigma=audio.sigma * 1000,
-            num_frames=GRID[0],
-            height=GRID[1],
-            width=GRID[2],
-            fps=24.0,
-            audio_num_frames=NUM_AUDIO,
-            video_self_attention_mask=video.attention_mask,
-            **{"use_cross_timestep": True, "return_dict": False, **options},
-        )
 
 
 def relative_error(found: Tensor | None, wanted: Tensor) -> float:

@@ -106,6 +106,7 @@ def test_a_verb_names_its_own_arguments(
         (["doctor", "--weights", "fp9"], "RequestError", "--weights", "--weights is 'fp9'; give one of fp8"),
         (["nano", "evaluate", "--section", "retakes"], "RequestError", "--section", "are retake, prompts"),
         (["nano", "evaluate", "--lora", "no.safetensors"], "RequestError", "--lora", "no file no.sa"),
+        (["nano", "evaluate", "--text", "--steps", "3"], "RequestError", "--steps", "leave --steps out"),
         (["genrate", "x"], "UsageError", None, "has no command 'genrate'; the commands are generate,"),
         (["recipes", "extra"], "UsageError", None, "extra"),
     ],

@@ -67,6 +67,7 @@ _HOMES = {
     "Step": "soundstage.rendering.events",
     "Take": "soundstage.request.take",
     "WeightsError": "soundstage.errors",
+    "compose_prompt": "soundstage.prompts.compose:compose",
     "convert": "soundstage.conversion",
     "import_workflow": "soundstage.compat.comfy.workflow",
     "load": "soundstage.engine",
@@ -123,6 +124,7 @@ __all__ = [
     "Take",
     "WeightsError",
     "__version__",
+    "compose_prompt",
     "convert",
     "import_workflow",
     "load",
@@ -163,6 +165,7 @@ if TYPE_CHECKING:
     )
     from soundstage.media.hdr import Hdr
     from soundstage.planning.plan import Plan
+    from soundstage.prompts.compose import compose as compose_prompt
     from soundstage.prompts.timeline import Relay
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step
     from soundstage.rendering.handle import Handle
@@ -177,7 +180,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'soundstage' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, own = _HOMES[name].partition(":")  # own: its name there, where that is another
+    return getattr(importlib.import_module(module), own or name)
 
 
 def __dir__() -> list[str]:

@@ -38,6 +38,7 @@ COMMAND_GROUPS = {
     "mcp": "soundstage.cli.mcp",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
+    "prompt": "soundstage.cli.prompt",
     "remote": "soundstage.cli.remote",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",

@@ -17,7 +17,9 @@ MAX_ITEMS = 2_000  # of a list or an object
 MAX_LETTERS = 20_000
 MAX_NUMBER = 2**63
 # The fields that are true or false.
-FLAGS = frozenset({"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled"})
+FLAGS = frozenset(
+    {"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled", "tagged"}
+)
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(
     {"image", "video", "audio", "mask", "file", "path", "folder", "recipe", "model", "paths"}

@@ -20,7 +20,8 @@ from soundstage.compat import diffusers
 from tests.examples import blocks
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = {*soundstage.__all__, *diffusers.__all__}
+OWN_NAMES = {home.partition(":")[2] for home in soundstage._HOMES.values()}  # of what is public under another
+PUBLIC = {*soundstage.__all__, *OWN_NAMES, *diffusers.__all__}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 

@@ -212,6 +212,6 @@ def line_fields(text: Any) -> Any:
     return {"who": match["who"], "how": match["how"] or "", "says": match["says"].strip()}
 
 
-AnchorSomeWords = Annotated[Anchor, BeforeValidator(anchor_fields)]
-HandoffSomeWords = Annotated[Handoff, BeforeValidator(handoff_fields)]
-LineSomeWords = Annotated[SpokenLine, BeforeValidator(line_fields)]
+AnchorWords = Annotated[Anchor, BeforeValidator(anchor_fields)]
+HandoffWords = Annotated[Handoff, BeforeValidator(handoff_fields)]
+LineWords = Annotated[SpokenLine, BeforeValidator(line_fields)]

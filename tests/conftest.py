@@ -21,6 +21,13 @@ if shutil.which("nvidia-smi") is None:  # Triton asks at its import whether its 
 KEPT = ("SOUNDSTAGE_FAST_PATHS", "SOUNDSTAGE_DTYPE", "SOUNDSTAGE_TRAINING", "SOUNDSTAGE_DEBUG")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests an hour before they count as hung."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_defaults_of_the_developer() -> Iterator[None]:
     """Tests read no config files and no defaults from variables; one that is about them sets its own."""

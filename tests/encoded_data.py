@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soundstage.dataset.encoded import Sample, SampleInfo, write_index, write_sample
+from soundstage.dataset.encoded import Sample, write_sample
 from soundstage.dataset.identity import model_identity
+from soundstage.dataset.index import SampleInfo, write_index
 from soundstage.library.model_files import find_model
 
 WIDTHS = (64, 32)  # of a tiny model's contexts

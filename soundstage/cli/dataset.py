@@ -297,12 +297,12 @@ def encode(
 
     Example: soundstage dataset encode clips --model nano
     """
+    import soundstage
+    from soundstage.dataset import price
+
     opened = _opened(dataset)
-    found = _scanned(opened)
-    with loading_pytorch():
-        import soundstage
-        from soundstage.dataset import encoding, price
     engine = soundstage.load(model, device=device, dtype=dtype)
+    found = _scanned(opened)
     cost = price.price(opened, found, engine)
     print(cost.summary, file=sys.stderr)
     if dry_run:
@@ -313,6 +313,8 @@ def encode(
     if found.unprepared:
         _prepared(opened, found, ("reference", "video_mask"))
         found = _scanned(opened)
+    with loading_pytorch():
+        from soundstage.dataset import encoding
     with at_work("encode") as show:
         outcome = encoding.encode(opened, found, engine, skip_bad=skip_bad, report=show)
     if as_json:

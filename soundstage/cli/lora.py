@@ -12,7 +12,17 @@ import click
 from soundstage.cli.announcing import at_work, loading_pytorch
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
-from soundstage.errors import RequestError, listed
+from soundstage.errors import RequestError
+from soundstage.lora.asked import (
+    RankLimit,
+    check_format,
+    check_groups,
+    check_several,
+    check_sources,
+    check_strip,
+    check_target,
+    names_called,
+)
 from soundstage.request.words import lora_fields
 
 if TYPE_CHECKING:
@@ -68,6 +78,11 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
 
     Example: soundstage lora inspect style.safetensors --on nano
     """
+    from soundstage.library.model_files import weights_of
+
+    check_sources(file)
+    if model is not None:
+        weights_of(model)
     with loading_pytorch():
         from soundstage.library.lora_inspection import inspect_lora
     with at_work("measure") as show:
@@ -118,14 +133,11 @@ def resize(file: Path, output: Path, dtype: str | None, as_json: bool, force: bo
 
     Example: soundstage lora resize style.safetensors --rank 4 -o small.safetensors
     """
+    RankLimit(options["rank"], options["energy"]).check_given()
+    _check(options, dtype, output, force, file)
     with loading_pytorch():
         from soundstage.lora import rewrite
-    _make(
-        lambda show: rewrite.resize(
-            file, output, **_common(options, dtype), overwrite=force, on_progress=show
-        ),
-        as_json,
-    )
+    _make(lambda how: rewrite.resize(file, output, **options, **how), dtype, force, as_json)
 
 
 @app.command()
@@ -143,21 +155,21 @@ def merge(
 
     Example: soundstage lora merge style.safetensors:0.8 dub.safetensors:0.5 -o both.safetensors
     """
+    items = [_ingredient(text) for text in files]
+    RankLimit(options["rank"], options["energy"])
+    check_several([(item["path"], item.get("strength", 1.0)) for item in items])
+    _check(options, dtype, output, force, *(item["path"] for item in items))
     with loading_pytorch():
         from soundstage.lora import combine
+    several = [combine.Ingredient(**item) for item in items]
+    _make(lambda how: combine.merge(several, output, **options, **how), dtype, force, as_json)
 
-    items = []
-    for text in files:
-        fields = lora_fields(text, "FILES")
-        if "span" in fields:
-            raise RequestError(f"'{text}' has a span of time, which a file cannot hold; leave it out")
-        items.append(combine.Ingredient(fields.pop("path"), **fields))
-    _make(
-        lambda show: combine.merge(
-            items, output, **_common(options, dtype), overwrite=force, on_progress=show
-        ),
-        as_json,
-    )
+
+def _ingredient(text: str) -> dict[str, Any]:
+    fields = lora_fields(text, "FILES")
+    if "span" in fields:
+        raise RequestError(f"'{text}' has a span of time, which a file cannot hold; leave it out")
+    return fields
 
 
 @app.command()
@@ -184,17 +196,18 @@ def extract(
 
     Example: soundstage lora extract ltx-2.3-22b-dev.safetensors model.safetensors --rank 32 -o c.safetensors
     """
+    from soundstage.library.model_files import weights_of
+
+    RankLimit(options["rank"], options["energy"])
+    check_groups(groups)
+    _check(options, dtype, output, force)
+    both = weights_of(base), weights_of(tuned)
     with loading_pytorch():
         from soundstage.lora.extract import extract
-    from soundstage.library.lora_inspection import model_weights
 
-    common = {**_common(options, dtype or "bf16"), **({"groups": groups} if groups else {})}
-    _make(
-        lambda show: extract(
-            model_weights(base), model_weights(tuned), output, **common, overwrite=force, on_progress=show
-        ),
-        as_json,
-    )
+    if groups:
+        options["groups"] = groups
+    _make(lambda how: extract(*both, output, **options, **how), dtype or "bf16", force, as_json)
 
 
 # --- convert, strip ---------------------------------------------------------------------------------
@@ -211,14 +224,10 @@ def convert_names(
 
     Example: soundstage lora convert style.safetensors --to diffusers -o style-diffusers.safetensors
     """
+    _check(options, dtype, output, force, file)
     with loading_pytorch():
         from soundstage.lora import rewrite
-    _make(
-        lambda show: rewrite.convert(
-            file, output, **_common(options, dtype), overwrite=force, on_progress=show
-        ),
-        as_json,
-    )
+    _make(lambda how: rewrite.convert(file, output, **options, **how), dtype, force, as_json)
 
 
 @app.command()
@@ -242,35 +251,34 @@ def strip(
 
     Example: soundstage lora strip style.safetensors --audio -o silent.safetensors
     """
+    left_out: list[Any] = [*groups, *(["audio", "a2v", "v2a"] if audio else [])]
+    check_strip(left_out, options["slots"])
+    _check(options, dtype, output, force, file)
     with loading_pytorch():
         from soundstage.lora import rewrite
-    left_out: list[Any] = [*groups, *(["audio", "a2v", "v2a"] if audio else [])]
-    _make(
-        lambda show: rewrite.strip(
-            file, output, **_common(options, dtype), groups=left_out, overwrite=force, on_progress=show
-        ),
-        as_json,
-    )
+    _make(lambda how: rewrite.strip(file, output, groups=left_out, **options, **how), dtype, force, as_json)
 
 
 # --- what they share --------------------------------------------------------------------------------
 
 
-def _common(options: dict[str, Any], dtype: str | None) -> dict[str, Any]:
-    """Return the options with names and number format as the functions take them."""
-    from soundstage.lora.rewrite import DTYPES
-    from soundstage.lora.spellings import names_called
+def _check(
+    options: dict[str, Any], dtype: str | None, output: Path, force: bool, *sources: str | Path
+) -> None:
+    """Refuse what could not be read or written, before PyTorch is loaded."""
+    options["names"] = names_called(options["names"])
+    check_format(dtype)
+    check_target(output, force)
+    check_sources(*sources)
 
-    if dtype is not None and dtype not in DTYPES:
-        raise RequestError(f"dtype is '{dtype}'; give one of {listed(dtype, DTYPES)}", field="dtype")
-    kind = None if dtype is None else DTYPES[dtype]
-    return {**options, "names": names_called(options["names"]), "dtype": kind}
 
-
-def _make(work: Callable[[Callable[[float], None]], LoraMade], as_json: bool) -> None:
+def _make(work: Callable[[dict[str, Any]], LoraMade], dtype: str | None, force: bool, as_json: bool) -> None:
     """Do the work, and print what was made and how near it is."""
+    from soundstage.lora.rewrite import DTYPES
+
     with at_work("write", quiet=as_json) as show:
-        made = work(show)
+        kind = None if dtype is None else DTYPES[dtype]
+        made = work({"dtype": kind, "overwrite": force, "on_progress": show})
     if as_json:
         print(json_text(made.to_dict(), indent=2))
         return

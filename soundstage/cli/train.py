@@ -73,6 +73,9 @@ def start(
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= _fields(fields)
     asked = _asked(config, changes) if like is None else _hosted(Path(config), changes)
+    from soundstage.training.tuning.agreement import check_agreement
+
+    check_agreement(asked)
     with loading_pytorch():
         from soundstage.training.loop import StepDone
         from soundstage.training.terminal import stop_signals
@@ -124,18 +127,22 @@ def report(run: Path, output: Path | None) -> None:
 
 def _hosted(path: Path, changes: dict[str, Any]) -> TrainConfig:
     """Return the training that a hosted trainer's request asks for, its data encoded."""
-    with loading_pytorch():
-        import soundstage
-        from soundstage.training.tuning.config import read_config, with_changes
-        from soundstage.training.tuning.hosted import config_fields, prepared_data, read_hosted
+    import soundstage
+    from soundstage.training.tuning.config import read_config, with_changes
+    from soundstage.training.tuning.hosted import config_fields, encoded_data, read_hosted, unpacked_data
+
     if "output" not in changes:
         raise RequestError("output is missing; give a folder for the run by --output", field="output")
     asked = read_hosted(path, changes.pop("mode", None))
     folder = Path(changes.get("data") or Path(str(changes["output"])) / "data")
-    engine = soundstage.load(str(changes.get("model", "nano")))
+    config = read_config(with_changes(config_fields(asked, folder), {**changes, "data": str(folder)}))
+    engine = soundstage.load(config.model)
+    data = unpacked_data(asked, folder)
+    with loading_pytorch():
+        import soundstage.dataset.encoding
     with at_work("encode") as show:
-        data = prepared_data(asked, folder, engine, show)
-    return read_config(with_changes(config_fields(asked, data), {**changes, "data": str(data)}))
+        encoded_data(data, engine, show)
+    return config
 
 
 def _asked(config: str, changes: dict[str, Any]) -> TrainConfig:

@@ -20,17 +20,10 @@ from torch import Tensor
 
 from soundstage.conditioning.pixels import fit, fit_mask, strided
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.encoded import (
-    FOLDER,
-    Sample,
-    SampleInfo,
-    read_info,
-    read_sample,
-    write_index,
-    write_sample,
-)
+from soundstage.dataset.encoded import Sample, read_sample, write_sample
 from soundstage.dataset.findings import DataFinding, ShowShare, told
 from soundstage.dataset.identity import ModelIdentity, model_identity
+from soundstage.dataset.index import FOLDER, SampleInfo, read_info, write_index
 from soundstage.dataset.items import SUFFIX, DataItem, sample_file
 from soundstage.dataset.masks import given_cells, given_latents
 from soundstage.dataset.pixels import Framing, frames_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.encoded import FOLDER, INDEX, read_index
 from soundstage.dataset.encoding import WantedSamples
 from soundstage.dataset.findings import DataFinding
+from soundstage.dataset.index import FOLDER, INDEX, read_index
 from soundstage.dataset.scanning import Scan
 
 

@@ -10,10 +10,10 @@ from soundstage.library.adapters import Recognised, adapter_facts, recognised
 from soundstage.library.catalog import gigabytes
 from soundstage.library.file_identity import MAX_HASHED_BYTES, file_digest
 from soundstage.library.installed import Library
-from soundstage.library.model_files import find_model
+from soundstage.library.model_files import weights_of
+from soundstage.lora.asked import OnShare
 from soundstage.lora.effect import LoraEffect, measure
 from soundstage.lora.files import open_lora
-from soundstage.lora.rewrite import OnShare
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 
@@ -74,7 +74,7 @@ def inspect_lora(
     Raises WeightsError for a file that is no LoRA of LTX-2.3, or that does not fit the model.
     """
     file, library = read_header(path), Library.open()
-    stored = None if model is None else find_parts([read_header(p) for p in model_weights(model)])
+    stored = None if model is None else find_parts([read_header(p) for p in weights_of(model)])
     sha256 = file_digest(path) if path.stat().st_size <= MAX_HASHED_BYTES else None
     facts = adapter_facts(path, library, sha256)
     with open_lora(path) as lora:
@@ -91,9 +91,3 @@ def inspect_lora(
         refusal=refusal,
         effect=effect,
     )
-
-
-def model_weights(name: str) -> list[Path]:
-    """Return the weights files of a model's name, folder or file; of one file alone, that file."""
-    path = Path(name)
-    return [path] if path.is_file() else list(find_model(name).weights_files)

@@ -195,6 +195,12 @@ class ModelSet:
         return tuple(file_identity(path) for path in files if path.is_file())
 
 
+def weights_of(name: str) -> list[Path]:
+    """Return the weights files of a model's name, folder or file; of one file alone, that file."""
+    path = Path(name)
+    return [path] if path.is_file() else list(find_model(name).weights_files)
+
+
 def find_model(model: str | Path | Sequence[str | Path], *, text: str | Path | None = None) -> ModelSet:
     """Return the model of a shipped, added or published name, a folder, a file, or several files and folders.
 

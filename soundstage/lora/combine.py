@@ -10,22 +10,21 @@ cut, see factoring.py.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from soundstage.errors import RequestError, WeightsError, shown
-from soundstage.lora.factoring import LayerFit, LoraMade, RankLimit, fit_of, in_dtype, joined, truncated
+from soundstage.errors import RequestError, WeightsError
+from soundstage.lora.asked import RankLimit, WriteOptions, check_several, check_target
+from soundstage.lora.factoring import LayerFit, LoraMade, fit_of, in_dtype, joined, truncated
 from soundstage.lora.files import LoraFile, open_lora
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import TRIGGER_NAMES, LoraReferences, metadata_of
-from soundstage.lora.rewrite import OnShare, check_known, check_target
-from soundstage.lora.spellings import FileNames
+from soundstage.lora.rewrite import check_known
 from soundstage.lora.write import write_pairs
 from soundstage.types import Group
 
@@ -51,33 +50,23 @@ def merge(
     *,
     rank: int | None = None,
     energy: float | None = None,
-    names: FileNames = "comfyui",
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
-    drop_unknown: bool = False,
-    on_progress: OnShare | None = None,
+    **how: Unpack[WriteOptions],
 ) -> LoraMade:
     """Write several LoRAs as one, exactly or, with rank or energy, cut by singular values.
 
-    dtype: the format of the factors; None for that of the LoRAs, float32 where they differ. Raises
+    how: see `WriteOptions`; without a dtype it is that of the LoRAs, float32 where they differ. Raises
     WeightsError for LoRAs that cannot be one: DoRA, whose change depends on the weight, those with slot
     embeddings, with different reference factors or HDR transforms, or of models of different sizes.
     """
     target, limit = Path(target), RankLimit(rank, energy)
+    dtype, overwrite, on_progress = how.get("dtype"), how.get("overwrite", False), how.get("on_progress")
     check_target(target, overwrite)
-    if len(ingredients) < 2:
-        raise RequestError("one LoRA alone cannot be merged; give two or more", field="loras")
-    for item in ingredients:
-        if not math.isfinite(item.strength) or item.strength == 0:
-            raise RequestError(
-                f"the strength of {item.path} is {shown(item.strength)}; give a number other than 0",
-                field="loras",
-            )
+    check_several([(item.path, item.strength) for item in ingredients])
     with ExitStack() as stack:
         shapes = [stack.enter_context(open_lora(item.path, values=False)) for item in ingredients]
         loras = [stack.enter_context(open_lora(item.path)) for item in ingredients]
         for lora in shapes:
-            check_known(lora, drop_unknown)
+            check_known(lora, how.get("drop_unknown", False))
             _check_plain(lora)
         references = _references(shapes)
         largest = _largest(ingredients, shapes)
@@ -103,7 +92,13 @@ def merge(
 
         metadata = {**_metadata(ingredients, shapes), **metadata_of(references)}
         num_bytes = write_pairs(
-            target, pairs(), largest, names=names, dtype=kept, metadata=metadata, overwrite=overwrite
+            target,
+            pairs(),
+            largest,
+            names=how.get("names", "comfyui"),
+            dtype=kept,
+            metadata=metadata,
+            overwrite=overwrite,
         )
     return LoraMade(target, num_bytes, tuple(fits))
 

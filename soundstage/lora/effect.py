@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from soundstage.errors import WeightsError
+from soundstage.lora.asked import OnShare, RankLimit
 from soundstage.lora.dora import change_of
-from soundstage.lora.factoring import RankLimit, singular_values
+from soundstage.lora.factoring import singular_values
 from soundstage.lora.files import LoraFile
 from soundstage.lora.layers import Layer, group_of
-from soundstage.lora.rewrite import OnShare
 from soundstage.types import GROUPS, Group
 from soundstage.weights.layouts import Part, PartTensors, listing
 from soundstage.weights.read import TensorReader

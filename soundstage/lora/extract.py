@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from soundstage.errors import RequestError, WeightsError, listed
-from soundstage.lora.factoring import LayerFit, LoraMade, RankLimit, factored, in_dtype
+from soundstage.errors import WeightsError
+from soundstage.lora.asked import FileNames, OnShare, RankLimit, check_groups, check_target
+from soundstage.lora.factoring import LayerFit, LoraMade, factored, in_dtype
 from soundstage.lora.files import find_layer
 from soundstage.lora.layers import Layer, LowRank, group_of
-from soundstage.lora.rewrite import OnShare, check_target
-from soundstage.lora.spellings import FileNames, published_prefix
+from soundstage.lora.spellings import published_prefix
 from soundstage.lora.write import write_pairs
 from soundstage.types import GROUPS, Group
 from soundstage.weights.header import read_header
@@ -63,11 +63,7 @@ def extract(
     """
     target, limit = Path(target), RankLimit(rank, energy)
     check_target(target, overwrite)
-    unknown = next((group for group in groups if group not in GROUPS), None)
-    if unknown is not None:
-        raise RequestError(
-            f"groups has '{unknown}', which is no group; give {listed(unknown, GROUPS)}", field="groups"
-        )
+    check_groups(groups)
     two, notices = _pairs_of(base, tuned)
     wanted = [item for item in two if item.layer is None or group_of(item.layer) in groups]
     fits: list[LayerFit] = []

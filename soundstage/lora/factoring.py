@@ -13,40 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soundstage.errors import RequestError, shown
+from soundstage.lora.asked import RankLimit
 from soundstage.lora.layers import Layer, LowRank
 
-MAX_RANK = 8192
 # A matrix with a side of so many times the wanted rank is factored exactly; beyond it, from random products.
 EXACT_SIDES, OVERSAMPLING, ROUNDS = 4, 16, 4
-
-
-@dataclass(frozen=True)
-class RankLimit:
-    """The part of a change that is kept. rank: at most. energy: the least share of the sum of its squares."""
-
-    rank: int | None = None
-    energy: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
-            raise RequestError(
-                f"rank is {shown(self.rank)}; give a whole number from 1 to {MAX_RANK}", field="rank"
-            )
-        if self.energy is not None and not 0 < self.energy <= 1:
-            raise RequestError(
-                f"energy is {shown(self.energy)}; give the share of the change to keep, such as 0.95, "
-                "up to 1",
-                field="energy",
-            )
-
-    def of(self, values: Tensor, total: float) -> int:
-        """Return how many singular values, falling, are kept, at least one. total: the sum of all squares."""
-        kept = len(values)
-        if self.energy is not None and self.energy < 1:
-            sums = values.double().square().cumsum(0)
-            kept = int((sums < self.energy * total).sum().item()) + 1
-        return max(1, min(kept, len(values), self.rank or kept))
 
 
 @dataclass(frozen=True)

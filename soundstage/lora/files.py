@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
+from soundstage.lora.asked import FileNames
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import (
     PEFT_SETTINGS,
@@ -39,7 +40,7 @@ from soundstage.lora.metadata import (
     metadata_of,
     read_names,
 )
-from soundstage.lora.spellings import FileNames, published_prefix
+from soundstage.lora.spellings import published_prefix
 from soundstage.lora.write import write_pairs
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor

@@ -14,49 +14,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
-from soundstage.errors import RequestError, WeightsError, listed
-from soundstage.files import check_writable
-from soundstage.lora.factoring import LayerFit, LoraMade, RankLimit, fit_of, in_dtype, truncated
+from soundstage.errors import RequestError, WeightsError
+from soundstage.lora.asked import FileNames, RankLimit, WriteOptions, check_strip, check_target
+from soundstage.lora.factoring import LayerFit, LoraMade, fit_of, in_dtype, truncated
 from soundstage.lora.files import LoraFile, open_lora
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import TOKEN_ORDER_NAME, metadata_of
-from soundstage.lora.spellings import FileNames
 from soundstage.lora.write import write_pairs
-from soundstage.types import GROUPS, Group
+from soundstage.types import Group
 from soundstage.weights.layouts import listing
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-OnShare = Callable[[float], None]  # the share that is done, 0 to 1
 
 
-def convert(
-    source: str | Path,
-    target: str | Path,
-    *,
-    names: FileNames,
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
-    drop_unknown: bool = False,
-    on_progress: OnShare | None = None,
-) -> LoraMade:
-    """Write a LoRA in the names that another program reads, see spellings.py.
+def convert(source: str | Path, target: str | Path, **how: Unpack[WriteOptions]) -> LoraMade:
+    """Write a LoRA in the names that another program reads, see spellings.py. how: see `WriteOptions`.
 
-    dtype: the format of the factors, None for the one they have. drop_unknown: leave out layers that LTX-2.3
-    does not have, which are refused otherwise. Raises WeightsError for a file that is no LoRA of LTX-2.3.
+    Raises WeightsError for a file that is no LoRA of LTX-2.3.
     """
-    return _rewritten(
-        source,
-        target,
-        lambda layer, pair: pair,
-        names=names,
-        dtype=dtype,
-        overwrite=overwrite,
-        drop_unknown=drop_unknown,
-        on_progress=on_progress,
-    )
+    return _rewritten(source, target, lambda layer, pair: pair, **how)
 
 
 def strip(
@@ -65,24 +45,14 @@ def strip(
     *,
     groups: Collection[Group] = (),
     slots: bool = False,
-    names: FileNames = "comfyui",
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
-    drop_unknown: bool = False,
-    on_progress: OnShare | None = None,
+    **how: Unpack[WriteOptions],
 ) -> LoraMade:
     """Write a LoRA without the layers of some groups. slots: leave out its slot embeddings too.
 
     Raises RequestError for a group that does not exist, or of which the LoRA has no layer, and where no layer
     would be left.
     """
-    unknown = next((group for group in groups if group not in GROUPS), None)
-    if unknown is not None:
-        raise RequestError(
-            f"groups has '{unknown}', which is no group; give {listed(unknown, GROUPS)}", field="groups"
-        )
-    if not groups and not slots:
-        raise RequestError("nothing is to be left out; give groups, or slots", field="groups")
+    check_strip(groups, slots)
     with open_lora(source, values=False) as lora:
         there = {group_of(layer) for layer in lora.layers}
         has_slots = lora.references.refusal("") is not None
@@ -95,17 +65,11 @@ def strip(
         raise RequestError(
             f"{source} has layers of {listing(there)} only, so nothing would be left", field="groups"
         )
-    return _rewritten(
-        source,
-        target,
-        lambda layer, pair: None if group_of(layer) in groups else pair,
-        keep_slots=not slots,
-        names=names,
-        dtype=dtype,
-        overwrite=overwrite,
-        drop_unknown=drop_unknown,
-        on_progress=on_progress,
-    )
+
+    def edit(layer: Layer, pair: LowRank) -> LowRank | None:
+        return None if group_of(layer) in groups else pair
+
+    return _rewritten(source, target, edit, keep_slots=not slots, **how)
 
 
 def resize(
@@ -114,11 +78,7 @@ def resize(
     *,
     rank: int | None = None,
     energy: float | None = None,
-    names: FileNames = "comfyui",
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
-    drop_unknown: bool = False,
-    on_progress: OnShare | None = None,
+    **how: Unpack[WriteOptions],
 ) -> LoraMade:
     """Write a LoRA at a smaller rank, by singular values in float32; what is off is reported.
 
@@ -127,23 +87,8 @@ def resize(
     the pairs are cut and the magnitudes kept.
     """
     limit = RankLimit(rank, energy)
-    if rank is None and energy is None:
-        raise RequestError("neither rank nor energy is given; give one, such as rank 16", field="rank")
-    return _rewritten(
-        source,
-        target,
-        lambda layer, pair: truncated(pair, limit),
-        names=names,
-        dtype=dtype,
-        overwrite=overwrite,
-        drop_unknown=drop_unknown,
-        on_progress=on_progress,
-    )
-
-
-def check_target(target: Path, overwrite: bool) -> None:
-    """Raise now what would keep a LoRA from being written later. Raises MediaError."""
-    check_writable(target, (".safetensors",), overwrite=overwrite)
+    limit.check_given()
+    return _rewritten(source, target, lambda layer, pair: truncated(pair, limit), **how)
 
 
 def check_known(lora: LoraFile, drop_unknown: bool) -> None:
@@ -162,17 +107,15 @@ def _rewritten(
     edit: Callable[[Layer, LowRank], LowRank | None],
     *,
     keep_slots: bool = True,
-    names: FileNames,
-    dtype: torch.dtype | None = None,
-    overwrite: bool,
-    drop_unknown: bool,
-    on_progress: OnShare | None,
+    **how: Unpack[WriteOptions],
 ) -> LoraMade:
     """Write what an edit makes of each layer, None for nothing."""
     target, fits = Path(target), list[LayerFit]()
+    names, dtype, on_progress = how.get("names", "comfyui"), how.get("dtype"), how.get("on_progress")
+    overwrite = how.get("overwrite", False)
     check_target(target, overwrite)
     with open_lora(source) as lora, open_lora(source, values=False) as shapes:
-        check_known(lora, drop_unknown)
+        check_known(lora, how.get("drop_unknown", False))
 
         def pairs() -> Iterator[tuple[Layer, LowRank]]:
             for number, layer in enumerate(lora.layers):

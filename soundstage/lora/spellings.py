@@ -14,26 +14,13 @@ Source: docs/model/checkpoints.md, "LoRA files".
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-from soundstage.errors import RequestError, listed
+from soundstage.lora.asked import FileNames
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.layouts import PART_PREFIXES, Part
-
-FileNames = Literal["comfyui", "kijai", "diffusers", "peft"]
-NAMES: tuple[FileNames, ...] = get_args(FileNames)
-
-
-def names_called(word: str) -> FileNames:
-    """Return the names that a word means. Raises RequestError for an unknown word."""
-    found = next((names for names in NAMES if names == word), None)
-    if found is None:
-        raise RequestError(f"names is '{word}'; give one of {listed(word, NAMES)}", field="names")
-    return found
 
 
 def tensors_of(layer: Layer, pair: LowRank, names: FileNames, dtype: torch.dtype | None) -> dict[str, Tensor]:

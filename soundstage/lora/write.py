@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from soundstage.files import whole_file
+from soundstage.lora.asked import FileNames
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import PEFT_SETTINGS
-from soundstage.lora.spellings import FileNames, tensors_of
+from soundstage.lora.spellings import tensors_of
 from soundstage.weights.write import TensorWriter, entry_of
 
 

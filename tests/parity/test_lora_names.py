@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from soundstage.lora.adapters import Adapters
+from soundstage.lora.asked import FileNames
 from soundstage.lora.files import read_lora, write_lora
 from soundstage.lora.rewrite import convert
-from soundstage.lora.spellings import FileNames
 from tests.tiny_transformer import (
     assert_near,
     diffusers_twin,

@@ -9,15 +9,9 @@ import pytest
 import torch
 
 import soundstage as ss
-from soundstage.dataset.encoded import (
-    Sample,
-    SampleInfo,
-    open_encoded,
-    read_info,
-    write_index,
-    write_sample,
-)
+from soundstage.dataset.encoded import Sample, open_encoded, write_sample
 from soundstage.dataset.identity import ModelIdentity, model_identity
+from soundstage.dataset.index import SampleInfo, read_info, write_index
 from soundstage.dataset.items import sample_file
 from soundstage.errors import DatasetError
 

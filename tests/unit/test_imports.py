@@ -1,9 +1,11 @@
 """Rooms import upward in one order only, and the light ones load nothing heavy."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,43 @@ def test_public_names_are_sorted_and_exist() -> None:
         assert getattr(soundstage, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = soundstage.nothing
+
+
+REFUSED = (
+    "lora resize style.safetensors --rank 0 -o a.safetensors",
+    "lora resize nothere.safetensors --rank 4 -o a.safetensors",
+    "lora merge a.safetensors --energy 0.5 -o a.safetensors",
+    "lora extract nano nothere --rank 4 -o a.safetensors",
+    "lora strip style.safetensors --group vido -o a.safetensors",
+    "lora convert style.safetensors --to kohya -o a.safetensors",
+    "lora inspect nothere.safetensors",
+    "train style --data nothere --output run",
+    "train style --data . --output run --set kind=full --set weights=int8",
+    "train style --data . --output run --model nothere",
+    "train nothere.json --like fal --output run",
+    "dataset encode . --dtype float17",
+    "dataset encode . --model nothere",
+)
+
+
+@pytest.mark.skipif(has_gpu_driver(), reason="a GPU driver is here, and torch is asked about its devices")
+def test_bad_values_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "dataset.yaml").write_text("buckets: [64x64x9]\n")
+    code = """
+        import sys
+        from click.testing import CliRunner
+        from soundstage.cli.program import app
+        for line in sys.stdin.read().splitlines():
+            print(CliRunner().invoke(app, line.split()).exit_code, "torch" in sys.modules, line)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    made = subprocess.run(
+        command,
+        input="\n".join(REFUSED),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stdout.splitlines() == [f"2 False {line}" for line in REFUSED]

@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from soundstage.cli.main import app
 from soundstage.errors import MediaError, RequestError, WeightsError
 from soundstage.lora.adapters import Adapters
+from soundstage.lora.asked import NAMES, FileNames, RankLimit
 from soundstage.lora.combine import Ingredient, merge
 from soundstage.lora.effect import measure
 from soundstage.lora.extract import extract
-from soundstage.lora.factoring import RankLimit, factored
+from soundstage.lora.factoring import factored
 from soundstage.lora.files import LoraFile, read_lora, write_lora
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import LoraReferences
 from soundstage.lora.rewrite import convert, resize, strip
-from soundstage.lora.spellings import NAMES, FileNames
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from tests.live_bytes import LiveBytes

@@ -1,16 +1,20 @@
-"""Check that the config of a training agrees with itself, with its data and with its model."""
+"""Check that the config of a training agrees with itself, with its data and with its model. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from soundstage.dataset.encoded import EncodedDataset
+from soundstage.dataset.identity import model_identity
+from soundstage.dataset.index import EncodedIndex, open_index
 from soundstage.engine import Engine
 from soundstage.errors import DatasetError, RequestError
-from soundstage.library.model_files import ModelSet
+from soundstage.library.model_files import ModelSet, find_model
+from soundstage.lora.metadata import read_names
+from soundstage.memory.machine import checked_device
 from soundstage.request.request import Request
 from soundstage.training.tuning.config import TrainConfig
-from soundstage.training.tuning.targets import made_streams
+from soundstage.training.tuning.groups import check_targets, made_streams
+from soundstage.weights.header import read_header
 
 NEEDED: Mapping[str, str] = {
     "video": "a picture",
@@ -22,13 +26,30 @@ NEEDED: Mapping[str, str] = {
 }
 
 
-def check_mode(config: TrainConfig, data: EncodedDataset) -> None:
+def check_agreement(config: TrainConfig) -> ModelSet:
+    """Raise what is wrong with a config, its data or its model, by headers alone; return the model."""
+    check_kind(config)
+    checked_device(config.device)
+    model = find_model(config.model)
+    model.check()
+    check_mode(config, open_index(config.data, model_identity(model)))
+    if config.regularisers.prior_data is not None:
+        open_index(config.regularisers.prior_data, model_identity(model))
+    for lora in config.lora.over:
+        read_names(read_header(lora.path))
+    check_requests(config, model)
+    return model
+
+
+def check_mode(config: TrainConfig, data: EncodedIndex) -> None:
     """Raise RequestError or DatasetError where a mode and a dataset do not go together."""
     if not made_streams(config):
         raise RequestError(
             "neither video.stream nor audio.stream is 'made', so nothing would be learned; make one",
             field="video",
         )
+    if config.kind == "lora":
+        check_targets(config)
     wanted = {
         "video": config.video.stream != "absent",
         "audio": config.audio.stream == "given" or made_streams(config) == ("audio",),
@@ -48,7 +69,7 @@ def check_mode(config: TrainConfig, data: EncodedDataset) -> None:
     _check_lengths(config, data)
 
 
-def _check_lengths(config: TrainConfig, data: EncodedDataset) -> None:
+def _check_lengths(config: TrainConfig, data: EncodedIndex) -> None:
     """Raise RequestError where what is kept leaves nothing of a sample to be made."""
     for name, part in (("prefix", config.video.prefix), ("suffix", config.video.suffix)):
         for info in data.samples:

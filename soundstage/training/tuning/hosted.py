@@ -15,8 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from soundstage.dataset.config import CONFIG, open_dataset
-from soundstage.dataset.encoding import encode
+from soundstage.dataset.config import CONFIG, Dataset, open_dataset
 from soundstage.dataset.scanning import scan
 from soundstage.dataset.starting import begin
 from soundstage.engine import Engine
@@ -101,17 +100,20 @@ def _word(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def prepared_data(
-    asked: HostedTraining, folder: Path, engine: Engine, report: Callable[[float], None] = lambda _: None
-) -> Path:
-    """Unpack and encode a request's data into a folder, and return it; what is done already stays."""
+def unpacked_data(asked: HostedTraining, folder: Path) -> Dataset:
+    """Unpack a request's data into a folder, unless that is done, and return the dataset."""
     if not (folder / CONFIG).exists():
         begin(Path(asked.training_data_url), folder)
         path = folder / CONFIG
         path.write_text(_fitted(path.read_text(), asked))
-    dataset = open_dataset(folder)
+    return open_dataset(folder)
+
+
+def encoded_data(dataset: Dataset, engine: Engine, report: Callable[[float], None] = lambda _: None) -> None:
+    """Encode a dataset; what is done already stays."""
+    from soundstage.dataset.encoding import encode
+
     encode(dataset, scan(dataset), engine, report=report)
-    return folder
 
 
 def _fitted(text: str, asked: HostedTraining) -> str:

@@ -22,7 +22,8 @@ from soundstage.conditioning.positions import (
     video_positions,
 )
 from soundstage.conditioning.tokens import Added, Grid, Tokens, to_tokens
-from soundstage.dataset.encoded import Sample, SampleInfo
+from soundstage.dataset.encoded import Sample
+from soundstage.dataset.index import SampleInfo
 from soundstage.model.audio_vae import patchify_audio
 from soundstage.sampling.streams import Stream
 from soundstage.training.tuning.config import AudioTraining, GivenPart, TrainConfig, VideoTraining

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from soundstage.dataset.encoded import EncodedDataset, SampleInfo
+from soundstage.dataset.index import EncodedIndex, SampleInfo
 from soundstage.errors import RequestError
 from soundstage.library.sizes import TRANSFORMER, ModelSizes
 from soundstage.memory.machine import Machine
@@ -41,7 +41,7 @@ class TuningWork:
     trained: int
 
     @classmethod
-    def of(cls, data: EncodedDataset, config: TrainConfig, trained: int) -> TuningWork:
+    def of(cls, data: EncodedIndex, config: TrainConfig, trained: int) -> TuningWork:
         """Return the work of the largest samples of a dataset."""
         video = max(_video_tokens(info, config) for info in data.samples)
         audio = max(_audio_tokens(info, config) for info in data.samples)

@@ -164,11 +164,11 @@ def _clips(folder: Path) -> str:
 
 
 def _samples(config: Mapping[str, Any]) -> str:
-    from soundstage.dataset.encoded import open_encoded
+    from soundstage.dataset.index import open_index
     from soundstage.errors import SoundstageError
 
     try:
-        infos = open_encoded(str(config.get("data"))).samples
+        infos = open_index(str(config.get("data"))).samples
     except SoundstageError as error:
         return f"<h2>Data</h2><p>{html.escape(str(error))}</p>"
     told = [(f"{info.id}, {_size(info.size, info.num_audio)}", info.caption) for info in infos[:MOST_SAMPLES]]

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soundstage.dataset.encoded import EncodedDataset, Sample, SampleInfo
+from soundstage.dataset.encoded import EncodedDataset, Sample
+from soundstage.dataset.index import SampleInfo
 from soundstage.sampling.streams import Stream
 from soundstage.text.encoder import PromptContext
 from soundstage.training.batches import Batch, joined

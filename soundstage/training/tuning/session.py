@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.dataset.identity import model_identity
 from soundstage.engine import Engine
-from soundstage.library.model_files import ModelSet, find_model
+from soundstage.library.model_files import ModelSet
 from soundstage.library.sizes import model_sizes
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.dora import row_norms, wide_weight
@@ -44,7 +44,7 @@ from soundstage.training.loop import StepDone, Trainer
 from soundstage.training.optimizers import Schedule, optimizer_class
 from soundstage.training.precision import training_precision
 from soundstage.training.steps import GradientSteps
-from soundstage.training.tuning.agreement import check_kind, check_mode, check_requests
+from soundstage.training.tuning.agreement import check_agreement
 from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
@@ -95,18 +95,12 @@ class TuningRun:
     place: TuningPlace = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model = find_model(self.config.model)
-        self.model.check()
-        self.data = open_encoded(self.config.data, model_identity(self.model))
-        check_mode(self.config, self.data)
-        check_kind(self.config)
-        for lora in self.config.lora.over:
-            read_lora(lora.path, values=False)
+        self.model = check_agreement(self.config)
+        self.data = open_encoded(self.config.data)
         if self.config.optimizer.name in ("adamw8bit", "prodigy"):
             optimizer_class(self.config.optimizer.name)  # type: ignore[arg-type]
         if self.config.logs == "tensorboard":
             check_tensorboard()
-        check_requests(self.config, self.model)
         self.device = torch.device(pick_device(self.config.device))
         self.place = self._chosen_place()
 

@@ -1,40 +1,15 @@
-"""Choose the layers of a transformer that a LoRA trains, by named groups.
-
-    video     attention of the picture to itself and to the prompt
-    audio     attention of the sound to itself and to the prompt
-    between   attention between picture and sound
-    text      attention of both to the prompt alone
-    ff        feed-forwards of both
-
-Of these, the layers that change a stream which is made: a LoRA for the picture holds no layer of the sound.
-"""
+"""Choose the layers of a transformer that a LoRA trains, with the sizes of their factors."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
 from torch import nn
 
-from soundstage.errors import RequestError
 from soundstage.lora.layers import Layer
 from soundstage.training.factors import FactorShape
 from soundstage.training.tuning.config import GroupRank, LoraTraining, TargetGroup, TrainConfig
-from soundstage.types import Modality
+from soundstage.training.tuning.groups import check_targets, trained_group
 from soundstage.weights.quantize import QuantizedLinear
 from soundstage.weights.storage import TARGET
-
-# A module of a block -> its groups, the most particular first, and the stream that it changes.
-MODULES: Mapping[str, tuple[tuple[TargetGroup, ...], Modality]] = {
-    "attn1": (("video",), "video"),
-    "attn2": (("text", "video"), "video"),
-    "ff": (("ff",), "video"),
-    "audio_attn1": (("audio",), "audio"),
-    "audio_attn2": (("text", "audio"), "audio"),
-    "audio_ff": (("ff",), "audio"),
-    "audio_to_video_attn": (("between",), "video"),
-    "video_to_audio_attn": (("between",), "audio"),
-}
 
 
 def adapted(transformer: nn.Module, config: TrainConfig) -> dict[Layer, FactorShape]:
@@ -42,11 +17,12 @@ def adapted(transformer: nn.Module, config: TrainConfig) -> dict[Layer, FactorSh
 
     Raises RequestError where there are none.
     """
+    check_targets(config)
     found: dict[Layer, FactorShape] = {}
     for name, module in transformer.named_modules():
         if not isinstance(module, nn.Linear | QuantizedLinear) or not TARGET.match(name):
             continue
-        group = _group(name, config)
+        group = trained_group(name, config)
         if group is not None:
             own = _rank(config.lora, group)
             rank = min(own.rank, module.in_features, module.out_features)
@@ -55,31 +31,7 @@ def adapted(transformer: nn.Module, config: TrainConfig) -> dict[Layer, FactorSh
             found[Layer("transformer", name)] = FactorShape(
                 rank, alpha * rank / own.rank, module.in_features, module.out_features
             )
-    if not found:
-        raise RequestError(
-            f"lora.targets is {', '.join(config.lora.targets)}, and none of these layers changes what mode "
-            f"'{config.mode}' makes ({' and '.join(made_streams(config))}); name another group",
-            field="lora",
-        )
     return found
-
-
-def made_streams(config: TrainConfig) -> tuple[Modality, ...]:
-    """Return the streams that a config makes."""
-    both: tuple[tuple[Modality, str], ...] = (("video", config.video.stream), ("audio", config.audio.stream))
-    return tuple(name for name, state in both if state == "made")
-
-
-def _group(name: str, config: TrainConfig) -> TargetGroup | None:
-    """Return the group that a layer is trained with, None for one that is not."""
-    module = re.sub(r"^.*transformer_blocks\.\d+\.", "", name).partition(".")[0]
-    groups, stream = MODULES[module]
-    together = "absent" not in (config.video.stream, config.audio.stream)
-    if stream not in made_streams(config) or ("between" in groups and not together):
-        return None
-    asked = [group for group in groups if group in config.lora.targets]
-    special = [group for group in groups if group in config.lora.groups and asked]
-    return next(iter((*special, *asked)), None)
 
 
 def _rank(lora: LoraTraining, group: TargetGroup) -> GroupRank:

@@ -8,6 +8,8 @@ AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 PLAIN := SOUNDSTAGE_FAST_PATHS=off
 # Most of this file sets guises itself; what is left is both at once, and threads with AVX2.
 GUISED := tests/unit/test_guises.py
+# What is stuck in native code, where pyproject's limit does not reach, ends its process with its stacks.
+GUARD := -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
 
 .PHONY: demo test test-full check fix docs nano clean
 
@@ -17,7 +19,7 @@ demo: $(RUNTIME)  ## make a clip with sound, and its contact sheet, in outputs/
 		--seed 7 --output outputs/demo.mp4 --contact-sheet --force
 
 test: $(STAMP)  ## under 15 minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(GUARD)
 	OMP_NUM_THREADS=1 $(AVX2) $(BIN)/python -m pytest $(GUISED) -k "same_bits or plain"
 
 test-full: $(STAMP)  ## everything, the slow checks included

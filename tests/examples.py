@@ -136,7 +136,7 @@ def named_commands() -> list[Example]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write what examples name: pictures, clips with and without sound, a sound, a LoRA of nano's."""
+    """Write what examples name: pictures, clips with and without sound, a sound, a timeline, a LoRA."""
     frames = np.full((49, 64, 64, 3), 90, np.uint8)
     frames[:, 20:40, 20:40] = (220, 40, 40)
     time_s = np.arange(98_000) / 48_000
@@ -148,6 +148,7 @@ def write_inputs(folder: Path) -> None:
         Clip(frames, wave, 24.0, {"request": {"prompt": "A red ball."}}).save(folder / name)
     Clip(frames, None, 24.0, {}).save(folder / "silent.mp4")
     Clip(None, wave, 24.0, {}).save(folder / "beat.wav")
+    (folder / "cuts.yaml").write_text("cuts: [{source: ball.mp4}, {source: talk.mp4, end_s: 1}]\n")
     for name in ("style.safetensors", "dub.safetensors"):
         (folder / name).symlink_to(SHIPPED_MODELS["nano"] / "distilled_lora.safetensors")
 

@@ -23,6 +23,7 @@ from soundstage.cli.signals import Interrupts
 
 # Commands in files of their own, imported when they are named.
 COMMAND_GROUPS = {
+    "assemble": "soundstage.cli.assemble",
     "bench": "soundstage.cli.bench",
     "completion": "soundstage.cli.completion",
     "config": "soundstage.cli.config",

@@ -1,8 +1,8 @@
 """Prompt Relay: every token attends to the words of its own time.
 
-Each segment of a `Timeline` is encoded on its own, and the contexts are put one after the other along the
-text axis. A bias on the logits of text attention makes a token read mostly the segment of its own time, the
-same for picture and sound. The negative prompt has no bias.
+Each segment of a `PromptTimeline` is encoded on its own, and the contexts are put one after the other along
+the text axis. A bias on the logits of text attention makes a token read mostly the segment of its own time,
+the same for picture and sound. The negative prompt has no bias.
 
 The penalty of a segment at distance d from its middle, in latent frames:
 
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from soundstage.prompts.timeline import Relay, Segment, Timeline
+from soundstage.prompts.timeline import PromptTimeline, Relay, Segment
 from soundstage.sampling.guidance import Contexts
 from soundstage.sampling.streams import Stream
 from soundstage.types import TIME_SCALE
@@ -60,7 +60,9 @@ def segment_bias(positions: Tensor, segments: Sequence[Segment], fps: float, rel
     return cost.amin(dim=1, keepdim=True) - cost
 
 
-def relay_bias(positions: Tensor, timeline: Timeline, fps: float, text_tokens: int, *, audio: bool) -> Tensor:
+def relay_bias(
+    positions: Tensor, timeline: PromptTimeline, fps: float, text_tokens: int, *, audio: bool
+) -> Tensor:
     """Return the bias of one stream's text attention, (1, N, num segments * text_tokens) float32."""
     relay = timeline.relay.of_audio() if audio else timeline.relay
     bias = segment_bias(positions, timeline.segments, fps, relay)
@@ -73,7 +75,7 @@ def join_contexts(contexts: Sequence[Tensor]) -> Tensor:
 
 
 def directed(
-    segments: Sequence[Contexts], timeline: Timeline, fps: float, streams: Sequence[Stream | None]
+    segments: Sequence[Contexts], timeline: PromptTimeline, fps: float, streams: Sequence[Stream | None]
 ) -> Contexts:
     """Return one prompt for a pass: the contexts of a timeline's segments, and the biases of its streams.
 

@@ -19,6 +19,7 @@ MAX_NUMBER = 2**63
 # The fields that are true or false.
 FLAGS = frozenset(
     {"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled", "tagged"}
+    | {"loop", "burn_captions"}
 )
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(

@@ -20,7 +20,7 @@ from soundstage.planning.planner import make_plan
 from soundstage.planning.resolve import shown_fps
 from soundstage.planning.seeds import seed_of, seeded
 from soundstage.planning.windows import MAX_TAKE_S, Window, cut_take, window_seed
-from soundstage.prompts.timeline import Timeline, parse_timeline
+from soundstage.prompts.timeline import PromptTimeline, parse_timeline
 from soundstage.request.defaults import Defaults
 from soundstage.request.inputs import Audio, Guide, Lora, Span
 from soundstage.request.recipe import Recipe
@@ -89,7 +89,7 @@ def _raise(problems: Sequence[RequestError]) -> None:
 
 
 def window_request(
-    request: Request, window: Window, windows: Sequence[Window], timeline: Timeline
+    request: Request, window: Window, windows: Sequence[Window], timeline: PromptTimeline
 ) -> Request:
     """Return the request of one window of a take, as a clip of its own."""
     values: dict[str, Any] = {name: getattr(request, name) for name in Request.model_fields}
@@ -204,7 +204,7 @@ def _joined(
     request: Request,
     clips: tuple[Plan, ...],
     windows: tuple[Window, ...],
-    timeline: Timeline,
+    timeline: PromptTimeline,
     shown: int | None,
 ) -> Plan:
     """Return the plan of the whole take: that of its first window, over the take's length.

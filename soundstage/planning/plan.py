@@ -16,7 +16,7 @@ from soundstage.library.model_files import ModelFile
 from soundstage.media.hdr import Hdr
 from soundstage.planning.plan_text import lines_of, summary_of
 from soundstage.planning.windows import Window
-from soundstage.prompts.timeline import Timeline
+from soundstage.prompts.timeline import PromptTimeline
 from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
 from soundstage.sampling.sampler_info import SAMPLER_INFO, predictions
@@ -193,7 +193,7 @@ class Plan:
     fps: float
     thin: int
     modalities: tuple[str, ...]
-    timeline: Timeline
+    timeline: PromptTimeline
     video_negative: str | None
     audio_negative: str | None
     text_tokens: int

@@ -17,7 +17,7 @@ from soundstage.media.in_memory import File
 from soundstage.media.probe import Info, probe
 from soundstage.planning.grid import frames_at, frames_over
 from soundstage.planning.plan import PassPlan, Snap
-from soundstage.prompts.timeline import Segment, Timeline, has_plain_bars, parse_timeline
+from soundstage.prompts.timeline import PromptTimeline, Segment, has_plain_bars, parse_timeline
 from soundstage.request.defaults import Defaults
 from soundstage.request.inputs import Control, Reference, Source
 from soundstage.request.recipe import Recipe
@@ -260,7 +260,7 @@ class ResolvedRequest:
         """Return what frames less one must be a multiple of, so that every pass has whole latents."""
         return TIME_SCALE * max(p.time.denominator for p in self.recipe.passes)
 
-    def timeline(self, last: PassPlan) -> Timeline:
+    def timeline(self, last: PassPlan) -> PromptTimeline:
         """Return the prompt over the time of the clip, as the last pass shows it."""
         request = self.request
         try:
@@ -279,7 +279,7 @@ class ResolvedRequest:
             return read
         except RequestError as problem:
             self.problems.append(problem)
-            return Timeline((Segment(request.prompt, 0.0, last.num_frames / last.fps),))
+            return PromptTimeline((Segment(request.prompt, 0.0, last.num_frames / last.fps),))
 
 
 def shown_fps(request: Request, recipe: Recipe, defaults: Defaults, source_fps: float | None = None) -> float:

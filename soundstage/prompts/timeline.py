@@ -105,7 +105,7 @@ class Relay:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class PromptTimeline:
     """A prompt over a clip: segments follow each other from 0 to duration_s without a gap.
 
     shared: words that hold throughout, "" if there are none. One segment is an ordinary prompt.
@@ -124,13 +124,13 @@ class Timeline:
     def duration_s(self) -> float:
         return self.segments[-1].end_s
 
-    def cut(self, start_s: float, end_s: float) -> Timeline:
+    def cut(self, start_s: float, end_s: float) -> PromptTimeline:
         """Return the part between two times, counted from its own start."""
         inside = [s for s in self.segments if s.start_s < end_s - NEARLY_S and s.end_s > start_s + NEARLY_S]
         moved = (
             Segment(s.text, max(s.start_s, start_s) - start_s, min(s.end_s, end_s) - start_s) for s in inside
         )
-        return Timeline(tuple(moved), self.shared, self.relay)
+        return PromptTimeline(tuple(moved), self.shared, self.relay)
 
     def prompt(self) -> str:
         """Return a prompt that is read as this timeline, over a clip of its length."""
@@ -149,7 +149,7 @@ def parse_timeline(
     fps: float,
     lengths: Sequence[float] | None = None,
     relay: Relay | None = None,
-) -> Timeline:
+) -> PromptTimeline:
     """Read a prompt for a clip of num_frames (8k + 1) at fps.
 
     lengths: a weight per segment of a prompt with "|" or headings, in frames or any unit. A prompt without
@@ -162,7 +162,7 @@ def parse_timeline(
     except RequestError as problem:
         raise RequestError(words.restored(str(problem)), field=problem.field) from None
     parts = tuple(Segment(words.restored(s.text), s.start_s, s.end_s) for s in segments)
-    return Timeline(parts, words.restored(shared), relay or Relay())
+    return PromptTimeline(parts, words.restored(shared), relay or Relay())
 
 
 def has_plain_bars(prompt: str) -> bool:

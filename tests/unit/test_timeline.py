@@ -3,16 +3,16 @@
 import pytest
 
 from soundstage.errors import RequestError
-from soundstage.prompts.timeline import Relay, Segment, Timeline, latent_edge_s, parse_timeline, share
+from soundstage.prompts.timeline import PromptTimeline, Relay, Segment, latent_edge_s, parse_timeline, share
 
 FRAMES, FPS = 121, 24.0  # 16 latent frames, 5.0417 s
 
 
-def parse(prompt: str, **options: object) -> Timeline:
+def parse(prompt: str, **options: object) -> PromptTimeline:
     return parse_timeline(prompt, **{"num_frames": FRAMES, "fps": FPS, **options})
 
 
-def spans(timeline: Timeline) -> list[tuple[str, float, float]]:
+def spans(timeline: PromptTimeline) -> list[tuple[str, float, float]]:
     return [(s.text, round(s.start_s, 4), round(s.end_s, 4)) for s in timeline.segments]
 
 
@@ -172,7 +172,7 @@ def test_words_that_look_like_marks_survive_the_cut_into_windows() -> None:
         frames = round((end - start) * FPS)
         again = parse(cut.prompt(), num_frames=frames)
         assert again.texts == cut.texts
-    lines = Timeline((Segment("a\nScene 1: b\nScene 2: c", 0, FRAMES / FPS),))
+    lines = PromptTimeline((Segment("a\nScene 1: b\nScene 2: c", 0, FRAMES / FPS),))
     assert parse(lines.prompt()).texts == lines.texts
 
 

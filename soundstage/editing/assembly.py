@@ -1,0 +1,177 @@
+"""Assemble a film from its timeline: checked first, then mixed, levelled and written, piece by piece."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from soundstage.clip import write_clip
+from soundstage.editing.grid import FilmGrid, grid_of
+from soundstage.editing.level import MixLevel, StoredMix, stored_mix
+from soundstage.editing.mix import Mixer
+from soundstage.editing.picture import Change, Overlay, film_frames
+from soundstage.editing.room_tone import RoomToneSource
+from soundstage.editing.timeline import Timeline, read_timeline
+from soundstage.errors import MediaError
+from soundstage.files import check_writable, whole_file
+from soundstage.media import formats
+from soundstage.media.clip_pieces import ClipPieces
+
+LOUDNESS_LUFS = -16.0  # of films on the web
+PEAK_DBTP = -1.0
+MIX_SHARE = 0.15  # of the work, for progress
+OFF_LU = 0.5  # from which on a missed loudness is told
+
+TellShare = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A finished film. level: how loud it is, None for a silent one. notices: what was not as asked."""
+
+    path: Path
+    duration_s: float
+    num_frames: int
+    size: tuple[int, int]
+    fps: float
+    level: MixLevel | None
+    notices: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        facts = asdict(self)
+        facts["path"] = str(self.path)
+        return facts
+
+    def told(self) -> str:
+        """Return it in one line, for people."""
+        size = f"{self.size[0]}x{self.size[1]}"
+        text = f"{self.num_frames} frames of {size} at {self.fps:g} fps ({self.duration_s:.2f} s)"
+        if self.level is None:
+            return f"{text}, silent"
+        before, after = self.level.before.integrated_lufs, self.level.after
+        if after.integrated_lufs is None or before is None:
+            return f"{text}, sound without loudness"
+        return (
+            f"{text}; loudness {before:.1f} -> {after.integrated_lufs:.1f} LUFS "
+            f"({self.level.gain_db:+.1f} dB), true peak {after.true_peak_dbtp:.1f} dBTP"
+        )
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A film that is checked and not yet made."""
+
+    grid: FilmGrid
+    output: formats.Output
+    loudness_lufs: float | None
+    peak_dbtp: float
+    tone: RoomToneSource | None
+    changes: dict[int, Change]
+    overlay: Overlay | None
+
+    def run(self, *, overwrite: bool = True, progress: TellShare | None = None) -> Assembled:
+        """Write the film. progress: called with the share that is done, from 0 to 1.
+
+        Raises MediaError for what cannot be read or written; then nothing is left of it.
+        """
+        show = progress or (lambda _: None)
+        grid, told = self.grid, [*self.grid.notices]
+        with stored_mix(grid.rate) as mix:
+            level = self._level(mix, show) if grid.has_sound and self.output.format.holds_sound else None
+            sound = None if level is None else mix.levelled()
+            frames = film_frames(grid, self.changes, self.overlay)
+            size = (grid.width, grid.height)
+            pieces = ClipPieces(
+                frames, grid.num_frames, size, float(grid.fps), sound, grid.rate, grid.duration_s
+            )
+            pieces = pieces.told(lambda share: show(MIX_SHARE + (1 - MIX_SHARE) * share))
+            write_clip(self.output, pieces, {}, overwrite=overwrite)
+        told += self._missed(level)
+        return Assembled(
+            self.output.path, grid.duration_s, grid.num_frames, size, float(grid.fps), level, tuple(told)
+        )
+
+    def _level(self, mix: StoredMix, show: TellShare) -> MixLevel:
+        def counted() -> Iterator[Any]:
+            done = 0
+            for block in Mixer(self.grid, self.tone).mixed():
+                yield block
+                done += block.shape[1]
+                show(MIX_SHARE * done / self.grid.num_samples)
+
+        return mix.level(mix.store(counted()), self.loudness_lufs, self.peak_dbtp)
+
+    def _missed(self, level: MixLevel | None) -> list[str]:
+        """Return what is told of a loudness that could not be reached."""
+        if level is None or self.loudness_lufs is None:
+            return []
+        if level.after.integrated_lufs is None:
+            return ["the film has sound tracks, and they are silent; its loudness was left as it is"]
+        if abs(level.after.integrated_lufs - self.loudness_lufs) <= OFF_LU:
+            return []
+        return [
+            f"the loudness is {level.after.integrated_lufs:.1f} LUFS, and {self.loudness_lufs:g} was asked "
+            f"for: {level.gain_db:+.1f} dB and the limit of peaks allow no more"
+        ]
+
+
+def assemble(
+    timeline: Timeline | str | Path,
+    output: str | Path,
+    *,
+    loudness_lufs: float | None = LOUDNESS_LUFS,
+    peak_dbtp: float = PEAK_DBTP,
+    codec: str | None = None,
+    quality: int | None = None,
+    report: str | Path | None = None,
+    overwrite: bool = True,
+    progress: TellShare | None = None,
+) -> Assembled:
+    """Cut and mix a timeline to a film, and return what it is.
+
+    timeline: a record, or the name of its YAML file. output: its ending is the format. loudness_lufs:
+    integrated loudness by EBU R128 that the sound is brought to; None leaves it. peak_dbtp: highest true
+    peak. quality, codec, overwrite: as `Clip.save` has them. report: a JSON file for what was
+    measured. progress: called with the share that is done. Notices are warnings. Raises MediaError or
+    ConfigError for what cannot be read, written or done; then nothing is left of it.
+    """
+    planned = planned_assembly(
+        timeline, output, loudness_lufs=loudness_lufs, peak_dbtp=peak_dbtp, codec=codec, quality=quality
+    )
+    planned.output.check(planned.grid.num_frames, overwrite=overwrite)
+    if report is not None:
+        check_writable(Path(report), (".json",), overwrite=overwrite)
+    made = planned.run(overwrite=overwrite, progress=progress)
+    if report is not None:
+        with whole_file(Path(report), overwrite=overwrite) as part:
+            part.write_text(json.dumps(made.facts(), indent=2) + "\n")
+    for notice in made.notices:
+        warnings.warn(notice, stacklevel=2)
+    return made
+
+
+def planned_assembly(
+    timeline: Timeline | str | Path,
+    output: str | Path,
+    *,
+    loudness_lufs: float | None = LOUDNESS_LUFS,
+    peak_dbtp: float = PEAK_DBTP,
+    codec: str | None = None,
+    quality: int | None = None,
+) -> Assembly:
+    """Return the assembly. Raises for what can be known to be wrong before the work."""
+    line = timeline if isinstance(timeline, Timeline) else read_timeline(timeline)
+    if loudness_lufs is not None and not -70 < loudness_lufs <= 0:
+        raise MediaError(f"loudness_lufs is {loudness_lufs:g}; give -70 to 0, such as -16")
+    if not -20 <= peak_dbtp <= 0:
+        raise MediaError(f"peak_dbtp is {peak_dbtp:g}; give -20 to 0, such as -1")
+    grid = grid_of(line)
+    found = formats.output(output, grid.num_frames, codec=codec, quality=quality)
+    tone = None if line.room_tone is None else RoomToneSource(grid)
+    Mixer(grid, tone)  # looks for the files of all sounds
+    return Assembly(grid, found, loudness_lufs, peak_dbtp, tone, {}, None)

@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # type checkers take it for that of typing, which takes m
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Asked": "soundstage.review.record",
     "AsyncClient": "soundstage.client.client",
     "Audio": "soundstage.request.inputs",
     "Canvas": "soundstage.request.inputs",
@@ -60,8 +61,10 @@ _HOMES = {
     "Relay": "soundstage.prompts.timeline",
     "Request": "soundstage.request.request",
     "RequestError": "soundstage.errors",
+    "Review": "soundstage.review.record",
     "ServerError": "soundstage.errors",
     "SoundstageError": "soundstage.errors",
+    "SoundPolicy": "soundstage.review.policy",
     "Source": "soundstage.request.inputs",
     "Span": "soundstage.request.inputs",
     "Step": "soundstage.rendering.events",
@@ -72,9 +75,11 @@ _HOMES = {
     "import_workflow": "soundstage.compat.comfy.workflow",
     "load": "soundstage.engine",
     "prepare_control": "soundstage.steering",
+    "review_clip": "soundstage.review.reviewing",
 }
 
 __all__ = [
+    "Asked",
     "AsyncClient",
     "Audio",
     "Canvas",
@@ -116,7 +121,9 @@ __all__ = [
     "Relay",
     "Request",
     "RequestError",
+    "Review",
     "ServerError",
+    "SoundPolicy",
     "SoundstageError",
     "Source",
     "Span",
@@ -129,6 +136,7 @@ __all__ = [
     "import_workflow",
     "load",
     "prepare_control",
+    "review_clip",
 ]
 
 if TYPE_CHECKING:
@@ -174,6 +182,9 @@ if TYPE_CHECKING:
     from soundstage.request.recipe import Pass, Recipe
     from soundstage.request.request import Request
     from soundstage.request.take import Take
+    from soundstage.review.policy import SoundPolicy
+    from soundstage.review.record import Asked, Review
+    from soundstage.review.reviewing import review_clip
     from soundstage.steering import prepare_control
 
 

@@ -23,7 +23,7 @@ ORDER: list[set[str]] = [
     {"conditioning", "lora", "memory", "request", "text"},
     {"library", "speed"},
     {"clip", "planning"},
-    {"conversion", "editing", "rendering", "steering"},
+    {"conversion", "editing", "rendering", "review", "steering"},
     {"engine"},
     {"jobs"},
     {"intake"},

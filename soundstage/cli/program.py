@@ -41,6 +41,7 @@ COMMAND_GROUPS = {
     "nano": "soundstage.cli.nano",
     "prompt": "soundstage.cli.prompt",
     "remote": "soundstage.cli.remote",
+    "review": "soundstage.cli.review",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
     "studio": "soundstage.cli.studio",

@@ -20,6 +20,7 @@ MAX_NUMBER = 2**63
 FLAGS = frozenset(
     {"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled", "tagged"}
     | {"loop", "burn_captions"}
+    | {"motion", "cuts", "speech", "music", "tone", "silence", "sync"}  # what a review is asked
 )
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(

@@ -171,6 +171,16 @@ def has_plain_bars(prompt: str) -> bool:
     return "|" in marked and "||" not in marked and "[" not in marked
 
 
+def with_shared(prompt: str, sentence: str) -> str | None:
+    """Return a prompt of parts with a sentence that holds throughout; None for a prompt of one part."""
+    marked = _Words(prompt).marked
+    if "|" in marked and "||" not in marked and not _has_spans(marked):
+        return f"{sentence} || {prompt.lstrip()}"
+    if "||" in marked or _has_spans(marked):
+        return f"{sentence} {prompt.lstrip()}"
+    return f"{sentence}\n{prompt}" if len(_HEADING.findall(marked)) > 1 else None
+
+
 class _Words:
     """A prompt in which only the characters that mark parts are left; the others have stand-ins.
 

@@ -1,0 +1,1 @@
+"""Review finished clips: faults that need no reference, and the policy of their sound. Loads no torch."""

@@ -201,7 +201,7 @@ def process_bytes() -> float:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedFormat:
     """A format that was asked for, None for none. where: the setting that names it."""
 
     name: FormatName | None = None
@@ -224,7 +224,7 @@ class NumberFormat:
         return ITEM_BYTES[self.name]
 
 
-def asked_format(dtype: Any, environment: Mapping[str, str] = os.environ) -> Asked:
+def asked_format(dtype: Any, environment: Mapping[str, str] = os.environ) -> AskedFormat:
     """Return what an option asks for, else what SOUNDSTAGE_DTYPE does; "auto", "" and None ask nothing.
 
     dtype: a name, or a dtype of PyTorch. Raises RequestError for another one, naming the option or the
@@ -234,16 +234,16 @@ def asked_format(dtype: Any, environment: Mapping[str, str] = os.environ) -> Ask
     given = environment.get(VARIABLE, "auto") if option is None else option
     where = VARIABLE if option is None else "dtype"
     if given in ("", "auto"):
-        return Asked()
+        return AskedFormat()
     name: FormatName | None = next((name for name in FORMAT_NAMES if name == given), None)
     if name is None:
         raise RequestError(
             f"{where} is '{given}'; give one of auto, {', '.join(FORMAT_NAMES)}", field="dtype"
         )
-    return Asked(name, where)
+    return AskedFormat(name, where)
 
 
-def choose_format(asked: Asked, wish: str, device: str) -> NumberFormat:
+def choose_format(asked: AskedFormat, wish: str, device: str) -> NumberFormat:
     """Return the format of a run: what was asked, else what the model wishes where the device is fast at it.
 
     wish: the model's format; it holds on every device but a CPU without units for it. device: its kind, such

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-Grey = NDArray[np.float32]  # (H, W), 0 to 255
+Luma = NDArray[np.float32]  # (H, W), 0 to 255
 
 WINDOW = 3  # pixels to each side over which a flow is one
 MIN_SIDE = 8  # of the smallest picture of the pyramid
@@ -48,7 +48,7 @@ class Similarity:
         shift = two * complex(self.shift_x, self.shift_y) + complex(later.shift_x, later.shift_y)
         return Similarity(scale.real - 1, scale.imag, shift.real, shift.imag)
 
-    def flow(self, x: Grey, y: Grey) -> tuple[Grey, Grey]:
+    def flow(self, x: Luma, y: Luma) -> tuple[Luma, Luma]:
         """Return the flow at places from the centre."""
         return (
             np.float32(self.a) * x - np.float32(self.b) * y + np.float32(self.shift_x),
@@ -56,7 +56,7 @@ class Similarity:
         )
 
 
-class Grid:
+class Places:
     """The places of pictures of one size, and what is computed on them."""
 
     def __init__(self, height: int, width: int) -> None:
@@ -65,7 +65,7 @@ class Grid:
         self.from_centre = (x - (width - 1) / 2, y - (height - 1) / 2)
         self._limit = (np.float32(width - 1.001), np.float32(height - 1.001))
 
-    def warped(self, picture: Grey, flow: tuple[Grey, Grey]) -> tuple[Grey, NDArray[np.bool_]]:
+    def warped(self, picture: Luma, flow: tuple[Luma, Luma]) -> tuple[Luma, NDArray[np.bool_]]:
         """Return what a picture shows at places moved by a flow, and which of them lie within it."""
         x, y = self._x + flow[0], self._y + flow[1]
         inside = (x >= 0) & (y >= 0) & (x <= self._limit[0] + 0.001) & (y <= self._limit[1] + 0.001)
@@ -80,21 +80,21 @@ class Grid:
 
 
 @lru_cache(maxsize=8)
-def grid_of(height: int, width: int) -> Grid:
+def places_of(height: int, width: int) -> Places:
     """Return the grid of a size; each is made once."""
-    return Grid(height, width)
+    return Places(height, width)
 
 
 @dataclass(frozen=True)
-class Motion:
+class FlowField:
     """flow: (u, v) of each place. trusted: where there is texture for it. whole: None where that is rare."""
 
-    flow: tuple[Grey, Grey]
+    flow: tuple[Luma, Luma]
     trusted: NDArray[np.bool_]
     whole: Similarity | None
 
 
-def box_mean(values: Grey, radius: int = WINDOW) -> Grey:
+def box_mean(values: Luma, radius: int = WINDOW) -> Luma:
     """Return the mean of each place's window; beyond the edges the last values go on."""
     size = 2 * radius + 1
     padded = np.pad(values, radius, mode="edge")
@@ -109,7 +109,7 @@ def box_mean(values: Grey, radius: int = WINDOW) -> Grey:
     return mean
 
 
-def motion(before: Grey, after: Grey) -> Motion:
+def motion(before: Luma, after: Luma) -> FlowField:
     """Return the flow from one picture to the next, of the same size."""
     pyramid = [(before, after)]
     while min(pyramid[-1][0].shape) >= 2 * MIN_SIDE:
@@ -121,15 +121,15 @@ def motion(before: Grey, after: Grey) -> Motion:
         if u.shape != first.shape:
             u, v = (2 * _doubled(part, first.shape) for part in (u, v))
         u, v, trusted = _refined(first, second, u, v, ITERATIONS if level else LAST_ITERATIONS)
-    return Motion((u, v), trusted, _fitted(u, v, trusted))
+    return FlowField((u, v), trusted, _fitted(u, v, trusted))
 
 
 def _refined(
-    first: Grey, second: Grey, u: Grey, v: Grey, rounds: int
-) -> tuple[Grey, Grey, NDArray[np.bool_]]:
+    first: Luma, second: Luma, u: Luma, v: Luma, rounds: int
+) -> tuple[Luma, Luma, NDArray[np.bool_]]:
     """Return a better flow at one level of the pyramid, and where there is texture enough for it."""
-    grid = grid_of(*first.shape)
-    gy, gx = cast(tuple[Grey, Grey], np.gradient(first))
+    grid = places_of(*first.shape)
+    gy, gx = cast(tuple[Luma, Luma], np.gradient(first))
     xx, xy, yy = box_mean(gx * gx), box_mean(gx * gy), box_mean(gy * gy)
     half = (xx + yy) / 2
     least = half - np.sqrt(np.maximum(0, (xx - yy) ** 2 / 4 + xy**2))  # smaller eigenvalue
@@ -144,11 +144,11 @@ def _refined(
     return u, v, least > TEXTURE
 
 
-def _fitted(u: Grey, v: Grey, trusted: NDArray[np.bool_]) -> Similarity | None:
+def _fitted(u: Luma, v: Luma, trusted: NDArray[np.bool_]) -> Similarity | None:
     """Return the similarity that explains most of a flow; None where little of it can be trusted."""
     if trusted.mean() < MIN_TRUSTED:
         return None
-    parts = (*grid_of(*u.shape).from_centre, u, v)
+    parts = (*places_of(*u.shape).from_centre, u, v)
     x, y, du, dv = (
         part[trusted][:: 1 + int(trusted.sum()) // MOST_POINTS].astype(np.float64) for part in parts
     )
@@ -167,14 +167,14 @@ def _fitted(u: Grey, v: Grey, trusted: NDArray[np.bool_]) -> Similarity | None:
     return Similarity(*map(float, found))
 
 
-def _halved(picture: Grey) -> Grey:
+def _halved(picture: Luma) -> Luma:
     height, width = (side // 2 * 2 for side in picture.shape)
     blocks = picture[:height, :width].reshape(height // 2, 2, width // 2, 2)
-    halved: Grey = blocks.mean(axis=(1, 3))
+    halved: Luma = blocks.mean(axis=(1, 3))
     return halved
 
 
-def _doubled(part: Grey, shape: tuple[int, ...]) -> Grey:
+def _doubled(part: Luma, shape: tuple[int, ...]) -> Luma:
     """Return a part in twice its size, with its last row and column repeated where the shape is odd."""
     doubled = part.repeat(2, axis=0).repeat(2, axis=1)
     height, width = shape

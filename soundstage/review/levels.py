@@ -1,4 +1,4 @@
-"""What is measured of a sound's levels, piece after piece: silence, clipping, loudness, and their checks."""
+"""Measure the levels of a sound piece after piece: silence, clipping, loudness; and check them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of a clip's picture, frame after frame: only the last frames are held, and small.
+"""Measure a clip's picture frame after frame: only the last frames are held, and small.
 
 All that the checks need of a frame is a few numbers, so that memory hardly grows with the clip's length.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.media.arrays import Pixels
-from soundstage.review.flow import Grey, Similarity, box_mean, grid_of, motion
+from soundstage.review.flow import Luma, Similarity, box_mean, places_of, motion
 
 Numbers = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ class _Seen:
     """A small picture (H, W, 3), its grey levels, and the camera's motion from the one before."""
 
     colour: NDArray[np.float32]
-    grey: Grey
+    grey: Luma
     moved: Similarity
 
 
@@ -97,14 +97,14 @@ class _Eye:
         if index >= self._gap and (index % self._stride == 0 or index % self._gap == 0):
             self._compare(drift=index % self._gap == 0)
 
-    def _moved(self, before: Grey, grey: Grey) -> Similarity:
+    def _moved(self, before: Luma, grey: Luma) -> Similarity:
         """Return the camera's motion to the next frame; note it, and how suddenly things change theirs."""
         if self._facts.steps[-1] < SAME:
             self._note(0.0, np.zeros(2))
             return Similarity()
         found = motion(before, grey)
         whole = found.whole or Similarity()
-        grid = grid_of(*grey.shape)
+        grid = places_of(*grey.shape)
         across = whole.flow(*grid.from_centre)
         edge = float(np.hypot(*across).mean()) / max(grey.shape)
         moved, inside = grid.warped(grey, across)
@@ -127,7 +127,7 @@ class _Eye:
         whole = Similarity()
         for seen in list(self._seen)[1:]:
             whole = whole.then(seen.moved)
-        grid = grid_of(*last.grey.shape)
+        grid = places_of(*last.grey.shape)
         moved, _ = grid.warped(last.grey, whole.flow(*grid.from_centre))
         whole = (motion(first.grey, moved).whole or Similarity()).then(whole)  # errors of the steps add up
         across = whole.flow(*grid.from_centre)
@@ -154,7 +154,7 @@ def _small(frame: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize(size, Image.Resampling.BOX))
 
 
-def _block_means(grey: Grey) -> Grey:
+def _block_means(grey: Luma) -> Luma:
     """Return the means (rows, columns) of the blocks of a grey picture."""
     for axis, most in enumerate(BLOCKS):
         count = min(most, grey.shape[axis])

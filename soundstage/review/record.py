@@ -10,15 +10,15 @@ from pydantic import Field
 
 from soundstage.errors import RequestError, listed, shown
 from soundstage.fields.record import record, unit
+from soundstage.request.inputs import Seconds
 
-Seconds = Annotated[float, Field(ge=0, le=86_400), unit("seconds")]
 Lufs = Annotated[float, Field(ge=-70, le=0), unit("LUFS")]
 YES, NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 
 
 @record
 class Asked:
-    """What a clip was meant to be, as far as a review needs it. None leaves a thing unjudged."""
+    """Description of what a clip was meant to be, as far as a review needs it."""
 
     motion: bool = True
     """Something in the picture is meant to move or change by itself, not only the camera."""

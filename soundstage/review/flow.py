@@ -56,7 +56,7 @@ class Similarity:
         )
 
 
-class Places:
+class PixelGrid:
     """The places of pictures of one size, and what is computed on them."""
 
     def __init__(self, height: int, width: int) -> None:
@@ -80,9 +80,9 @@ class Places:
 
 
 @lru_cache(maxsize=8)
-def places_of(height: int, width: int) -> Places:
+def grid_of(height: int, width: int) -> PixelGrid:
     """Return the grid of a size; each is made once."""
-    return Places(height, width)
+    return PixelGrid(height, width)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _refined(
     first: Luma, second: Luma, u: Luma, v: Luma, rounds: int
 ) -> tuple[Luma, Luma, NDArray[np.bool_]]:
     """Return a better flow at one level of the pyramid, and where there is texture enough for it."""
-    grid = places_of(*first.shape)
+    grid = grid_of(*first.shape)
     gy, gx = cast(tuple[Luma, Luma], np.gradient(first))
     xx, xy, yy = box_mean(gx * gx), box_mean(gx * gy), box_mean(gy * gy)
     half = (xx + yy) / 2
@@ -148,7 +148,7 @@ def _fitted(u: Luma, v: Luma, trusted: NDArray[np.bool_]) -> Similarity | None:
     """Return the similarity that explains most of a flow; None where little of it can be trusted."""
     if trusted.mean() < MIN_TRUSTED:
         return None
-    parts = (*places_of(*u.shape).from_centre, u, v)
+    parts = (*grid_of(*u.shape).from_centre, u, v)
     x, y, du, dv = (
         part[trusted][:: 1 + int(trusted.sum()) // MOST_POINTS].astype(np.float64) for part in parts
     )

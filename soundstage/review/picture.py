@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.media.arrays import Pixels
-from soundstage.review.flow import Luma, Similarity, box_mean, places_of, motion
+from soundstage.review.flow import Luma, Similarity, box_mean, grid_of, motion
 
 Numbers = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ class _Eye:
             return Similarity()
         found = motion(before, grey)
         whole = found.whole or Similarity()
-        grid = places_of(*grey.shape)
+        grid = grid_of(*grey.shape)
         across = whole.flow(*grid.from_centre)
         edge = float(np.hypot(*across).mean()) / max(grey.shape)
         moved, inside = grid.warped(grey, across)
@@ -127,7 +127,7 @@ class _Eye:
         whole = Similarity()
         for seen in list(self._seen)[1:]:
             whole = whole.then(seen.moved)
-        grid = places_of(*last.grey.shape)
+        grid = grid_of(*last.grey.shape)
         moved, _ = grid.warped(last.grey, whole.flow(*grid.from_centre))
         whole = (motion(first.grey, moved).whole or Similarity()).then(whole)  # errors of the steps add up
         across = whole.flow(*grid.from_centre)
@@ -160,8 +160,8 @@ def _block_means(grey: Luma) -> Luma:
         count = min(most, grey.shape[axis])
         edges = np.linspace(0, grey.shape[axis], count, endpoint=False).astype(int)
         sizes = np.diff([*edges, grey.shape[axis]]).astype(np.float32)
-        grey = np.add.reduceat(grey, edges, axis=axis) / (sizes[:, None] if axis == 0 else sizes)
-        grey = grey.astype(np.float32)
+        means = np.add.reduceat(grey, edges, axis=axis) / (sizes[:, None] if axis == 0 else sizes)
+        grey = means.astype(np.float32)
     return grey
 
 

@@ -37,7 +37,7 @@ MusicWish = Literal["none", "only", "any"]
 
 @record
 class SoundPolicy:
-    """Policy of a film's sound: what it may hold. The words go into the prompt and the sound's negative prompt."""
+    """Policy of a film's sound: what it may hold, for the prompt before and a review after."""
 
     music: MusicWish = "any"
     """Whether music is heard: none, only (nothing else) or any."""

@@ -19,12 +19,12 @@ from soundstage.errors import RequestError
 from soundstage.library.model_files import find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory import machine as this
-from soundstage.memory.machine import Asked, asked_format, bfloat16_units, choose_format
+from soundstage.memory.machine import AskedFormat, asked_format, bfloat16_units, choose_format
 from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()
 AVX512 = "avx2 fma avx512f avx512vl avx512bw avx512dq"
-NOTHING = Asked()
+NOTHING = AskedFormat()
 
 
 def on(monkeypatch: pytest.MonkeyPatch, flags: str, *, capability: str = "", machine: str = "x86_64") -> None:
@@ -118,9 +118,9 @@ def test_an_option_wins_over_the_variable_and_both_over_the_hardware(monkeypatch
     assert (
         asked_format(None, variable)
         == asked_format("auto", variable)
-        == Asked("bfloat16", "SOUNDSTAGE_DTYPE")
+        == AskedFormat("bfloat16", "SOUNDSTAGE_DTYPE")
     )
-    assert asked_format("float32", variable) == Asked("float32", "dtype")
+    assert asked_format("float32", variable) == AskedFormat("float32", "dtype")
     assert asked_format(None, {}) == asked_format("auto", {"SOUNDSTAGE_DTYPE": ""}) == NOTHING
     slow = choose_format(asked_format(None, variable), "float32", "cpu")
     assert slow.name == "bfloat16"

@@ -15,7 +15,7 @@ from soundstage.cli.program import app
 from soundstage.errors import MediaError, RequestError
 from soundstage.media.loudness import Loudness
 from soundstage.review.asking import asked_of
-from soundstage.review.flow import Places, Similarity, box_mean, motion
+from soundstage.review.flow import PixelGrid, Similarity, box_mean, motion
 from soundstage.review.policy import SoundPolicy
 from soundstage.review.record import Asked, Fault, Review
 from soundstage.review.reviewing import review_clip
@@ -48,7 +48,7 @@ def moving(num_frames: int = 30, speed: float = 1.0) -> Frames:
 
 def zooming(num_frames: int = 30) -> Frames:
     """A photograph that the camera moves toward."""
-    grid = Places(*SIZE)
+    grid = PixelGrid(*SIZE)
     shown = [
         grid.warped(textured(), Similarity(a=-0.003 * i).flow(*grid.from_centre))[0]
         for i in range(num_frames)
@@ -70,7 +70,7 @@ def checks(clip: ss.Clip, asked: Asked | None = None) -> set[str]:
 
 
 def test_flow_finds_the_motion_of_the_whole_picture() -> None:
-    grid, grey = Places(*SIZE), textured()
+    grid, grey = PixelGrid(*SIZE), textured()
     for wanted in (Similarity(shift_x=2.5, shift_y=-1.0), Similarity(a=0.03), Similarity(b=0.02)):
         back = tuple(-part for part in wanted.flow(*grid.from_centre))
         found = motion(grey, grid.warped(grey, (back[0], back[1]))[0]).whole

@@ -75,7 +75,9 @@ _HOMES = {
     "import_workflow": "soundstage.compat.comfy.workflow",
     "load": "soundstage.engine",
     "prepare_control": "soundstage.steering",
+    "read_script": "soundstage.production.reading",
     "review_clip": "soundstage.review.reviewing",
+    "shot_requests": "soundstage.production.shots",
 }
 
 __all__ = [
@@ -136,7 +138,9 @@ __all__ = [
     "import_workflow",
     "load",
     "prepare_control",
+    "read_script",
     "review_clip",
+    "shot_requests",
 ]
 
 if TYPE_CHECKING:
@@ -173,6 +177,8 @@ if TYPE_CHECKING:
     )
     from soundstage.media.hdr import Hdr
     from soundstage.planning.plan import Plan
+    from soundstage.production.reading import read_script
+    from soundstage.production.shots import shot_requests
     from soundstage.prompts.compose import compose as compose_prompt
     from soundstage.prompts.timeline import Relay
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step

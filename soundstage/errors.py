@@ -30,9 +30,11 @@ class SoundstageError(Exception):
     """Base of all errors raised on purpose by Soundstage.
 
     in_file: the message names fields as a file has them, such as a line of JSON, not what is typed.
+    sentences: one for each thing that is wrong, where the message holds several.
     """
 
     in_file: bool = False
+    sentences: tuple[str, ...] = ()
 
 
 class RequestError(SoundstageError, ValueError):
@@ -41,14 +43,26 @@ class RequestError(SoundstageError, ValueError):
     unused: fields or options that nothing would read, where that is all that is wrong.
     """
 
-    def __init__(self, message: str, *, field: str | None = None, unused: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        unused: Iterable[str] = (),
+        sentences: Iterable[str] = (),
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.unused = frozenset(unused)
+        self.sentences = tuple(sentences)
 
 
 class ConfigError(SoundstageError, ValueError):
-    """A config of a model, a recipe or a file of defaults is incomplete, or holds what does not fit."""
+    """A config of a model, a recipe, a script or defaults is incomplete, or holds what does not fit."""
+
+    def __init__(self, message: str, *, sentences: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.sentences = tuple(sentences)
 
 
 class WeightsError(SoundstageError):

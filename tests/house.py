@@ -29,7 +29,7 @@ ORDER: list[set[str]] = [
     {"intake"},
     {"dataset"},
     {"compat", "diagnostics", "training"},
-    {"continuous", "nano"},
+    {"continuous", "nano", "production"},
     {"client", "server", "studio"},
     {"assistants"},
     {"cli"},

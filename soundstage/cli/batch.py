@@ -193,7 +193,7 @@ class Tally:
     def _tell(self, error: Exception) -> None:
         told = failure(error, spoken_within(click.get_current_context()))
         if self._as_json:
-            print(json_text({"error": told._asdict(), **self.facts}))
+            print(json_text({"error": told.to_dict(), **self.facts}))
         else:
             print(f"soundstage: clip {self.facts['index']}: {told.message}", file=sys.stderr)
 

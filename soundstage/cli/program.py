@@ -42,6 +42,7 @@ COMMAND_GROUPS = {
     "prompt": "soundstage.cli.prompt",
     "remote": "soundstage.cli.remote",
     "review": "soundstage.cli.review",
+    "script": "soundstage.cli.script",
     "serve": "soundstage.cli.serve",
     "show": "soundstage.cli.show",
     "studio": "soundstage.cli.studio",

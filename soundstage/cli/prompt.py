@@ -58,8 +58,8 @@ def _part_options(command: Any) -> Any:
 @click.option(
     "--template",
     metavar="NAME",
-    help="Order of the parts: camera-subject-lighting, layered, scene or progressive. "
-    "[default: the file's, else layered]",
+    help="Order of the parts: camera-subject-lighting, layered, scene, progressive or "
+    "shot. [default: the file's, else layered]",
 )
 @_part_options
 @click.option(

@@ -56,8 +56,11 @@ class RunTimes:
         self._key = " ".join(map(str, (plan.model, stage.model.folder, *place)))
         self._work, self._known = _work(plan, choice), _read().get(self._key, {})
 
-    def expected(self) -> float | None:
-        """Return the seconds that the clip will take; None where they are not known."""
+    def expected(self, *, more: bool = False) -> float | None:
+        """Return the seconds that the clip will take; None where they are not known.
+
+        more: it is not the first clip of its process, which has loaded the model.
+        """
         if not self._known.keys() >= self._work.keys():
             return None
         total = 0.0
@@ -65,7 +68,7 @@ class RunTimes:
             seconds, before = self._known[phase]
             if phase not in ONCE and not 0 < work <= MOST_LARGER * before:
                 return None
-            skipped = phase in LOADING and not self._first
+            skipped = phase in LOADING and (more or not self._first)
             total += 0.0 if skipped else seconds if phase in ONCE else seconds * work / before
         return total
 

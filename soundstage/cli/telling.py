@@ -38,6 +38,11 @@ class Failure(NamedTuple):
     field: str | None
     option: str | None
     message: str
+    sentences: tuple[str, ...] = ()  # of a message with several, which are printed a line each
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what --json prints: sentences only where there are several."""
+        return {key: value for key, value in self._asdict().items() if key != "sentences" or value}
 
 
 def tell(error: BaseException, root: Any, words: Sequence[str]) -> int:
@@ -74,7 +79,9 @@ def failure(error: Exception, spoken: Spoken) -> Failure:
         message = str(error) if in_file else spoken.sentence(str(error))
         field = getattr(error, "field", None)
         option = None if error.in_file else spoken.option(field, message)
-        return Failure(type(error).__name__, field, option, _in_one_line(spoken.with_places(message)))
+        told = error.sentences if in_file and len(error.sentences) > 1 else ()
+        message = _in_one_line(spoken.with_places(message))
+        return Failure(type(error).__name__, field, option, message, tuple(map(_in_one_line, told)))
     sentence = "the memory of this machine does not suffice; make a smaller or shorter film, or free some"
     if isinstance(error, OSError):
         sentence = _system_sentence(error)
@@ -110,10 +117,11 @@ def _before_dashes(words: Sequence[str]) -> Sequence[str]:
 def _print(as_json: bool, told: Failure, code: int = process.MISUSE) -> int:
     message = _in_one_line(told.message)
     if not as_json:
-        print(f"soundstage: {message}", file=sys.stderr)
+        for sentence in told.sentences or (message,):
+            print(f"soundstage: {sentence}", file=sys.stderr)
         return code
     try:
-        print(json_text({"error": {**told._asdict(), "message": message}}), flush=True)
+        print(json_text({"error": {**told.to_dict(), "message": message}}), flush=True)
     except (OSError, ValueError):
         process.drop_output()
         print(f"soundstage: {message}", file=sys.stderr)

@@ -21,6 +21,7 @@ FLAGS = frozenset(
     {"keep_pixels", "allow_unfit", "cfg_star", "all_tokens", "references", "distilled", "tagged"}
     | {"loop", "burn_captions"}
     | {"motion", "cuts", "speech", "music", "tone", "silence", "sync"}  # what a review is asked
+    | {"off_screen"}
 )
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(
@@ -38,7 +39,8 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         except ValueError as error:
             wrong[name] = str(error)
     if wrong:
-        raise RequestError("; ".join(wrong.values()), field=next(iter(wrong)) if len(wrong) == 1 else None)
+        field = next(iter(wrong)) if len(wrong) == 1 else None
+        raise RequestError("; ".join(wrong.values()), field=field, sentences=wrong.values())
 
 
 def check_values(value: Any, where: str = "", depth: int = 0) -> None:

@@ -39,8 +39,9 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
         sentences.append(_sentence(path, item, owner, what or owner.__name__))
     unique = _merged(dict.fromkeys(sentences))
     more = [f"and {len(unique) - MAX_SENTENCES} more"] if len(unique) > MAX_SENTENCES else []
+    told = [*unique[:MAX_SENTENCES], *more]
     return RequestError(
-        "; ".join([*unique[:MAX_SENTENCES], *more]), field=(fields[0] or None) if len(unique) == 1 else None
+        "; ".join(told), field=(fields[0] or None) if len(unique) == 1 else None, sentences=told
     )
 
 

@@ -14,6 +14,18 @@ Made = TypeVar("Made")
 
 def read_record(kind: type[Made], path: Path) -> Made:
     """Read a record from a YAML file. Raises ConfigError, with the line, for one that does not fit."""
+    data, lines = read_fields(path)
+    try:
+        return kind(**data)
+    except RequestError as error:
+        raise ConfigError(f"{path}{_line(str(error), lines)}: {error}") from error
+
+
+def read_fields(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the fields of a YAML file, and the line of each place, such as "shots[2].seconds".
+
+    Raises ConfigError for a file that cannot be read, holds no fields, or has a key twice.
+    """
     import yaml
 
     try:
@@ -29,17 +41,17 @@ def read_record(kind: type[Made], path: Path) -> Made:
         if place in lines:
             raise ConfigError(f"{path}, line {line}: {place} was given in line {lines[place]}; keep one")
         lines[place] = line
-    try:
-        return kind(**{str(key): value for key, value in data.items()})
-    except RequestError as error:
-        raise ConfigError(f"{path}{line_of(str(error), text)}: {error}") from error
+    return {str(key): value for key, value in data.items()}, lines
 
 
 def line_of(message: str, text: str) -> str:
     """Return ", line 7" for the first field that a message names and the YAML has, else nothing."""
     import yaml
 
-    lines = dict(_places(yaml.compose(text, Loader=yaml.SafeLoader), ""))
+    return _line(message, dict(_places(yaml.compose(text, Loader=yaml.SafeLoader), "")))
+
+
+def _line(message: str, lines: Mapping[str, int]) -> str:
     named = (word.strip("'.;,:") for word in re.findall(r"[\w.\[\]'-]+", message))
     line = next((lines[word] for word in named if word in lines), None)
     return "" if line is None else f", line {line}"

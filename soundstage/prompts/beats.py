@@ -117,13 +117,8 @@ class SpokenLine:
 def manner_of(how: str) -> str:
     """Return how a line is said as words that follow "says": "calm" becomes "in a calm voice"."""
     how = " ".join(how.split())
-    one_word = " " not in how
-    if (
-        not how
-        or re.match(r"(in|with|at|under)\b", how)
-        or _is_verb(how)
-        or (one_word and how.endswith("ly"))
-    ):
+    first = how.partition(" ")[0].strip(",")  # of "slowly, with a smile"
+    if not how or re.match(r"(in|with|at|under)\b", how) or _is_verb(how) or first.endswith(("ly", "ing")):
         return how
     if re.search(r"\b(voice|tone|accent|whisper)\b", how):
         return f"in {how}" if re.match(r"(a|an|the|his|her|their)\b", how) else f"in {_article(how)} {how}"

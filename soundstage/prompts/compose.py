@@ -1,9 +1,10 @@
-"""Prompts composed of their parts: four templates, each to one paragraph.
+"""Prompts composed of their parts: five templates, each to one paragraph.
 
     camera-subject-lighting    what the camera does, who does what, light and air
     layered                    subject, action, environment, lighting, camera
     scene                      heading, description, blocking, cues: for long shots of 15 to 20 s
     progressive                a base action, with atmosphere, with motion of the camera
+    shot                       whole sentences of action, and what else is known, as a script has them
 
 Every template also takes a style, subjects in their places, handoffs, lines of dialogue, cues and sounds.
 """
@@ -29,13 +30,14 @@ from soundstage.prompts.beats import (
 )
 from soundstage.prompts.channels import channels
 
-Template = Literal["camera-subject-lighting", "layered", "scene", "progressive"]
+Template = Literal["camera-subject-lighting", "layered", "scene", "progressive", "shot"]
 # Parts that each template needs, in their order.
 NEEDED: dict[str, tuple[str, ...]] = {
     "camera-subject-lighting": ("camera", "subject", "action", "lighting"),
     "layered": ("subject", "action", "environment", "lighting", "camera"),
     "scene": ("heading", "description", "blocking"),
     "progressive": ("base", "atmosphere", "motion"),
+    "shot": ("action",),
 }
 # Parts that a template takes besides those it needs.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -43,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "layered": ("cues",),
     "scene": ("cues", "lighting", "camera"),
     "progressive": ("cues",),
+    "shot": ("cues", "heading", "environment", "lighting", "camera"),
 }
 PARTS = tuple(dict.fromkeys(part for parts in (*NEEDED.values(), *ALLOWED.values()) for part in parts))
 _INSTEAD = {"subject": ("anchors",), "action": ("anchors", "handoffs", "dialogue")}
@@ -67,7 +70,7 @@ class Composition:
     """A prompt by its parts."""
 
     template: Template = "layered"
-    """How the parts are ordered: camera-subject-lighting, layered, scene, progressive."""
+    """How the parts are ordered: camera-subject-lighting, layered, scene, progressive, shot."""
 
     style: str = ""
     """Genre and look, such as "noir, film grain"."""
@@ -131,6 +134,7 @@ class Composition:
             "layered": self._layered,
             "scene": self._scene,
             "progressive": self._progressive,
+            "shot": self._shot,
         }
         seen = [_style(self.style), *orders[self.template]()]
         if self.tagged:
@@ -179,6 +183,10 @@ class Composition:
             told = [sentence(base), sentence(atmosphere)]
         return [*told, *self._placed(), *self._handed(), sentence(self.motion)]
 
+    def _shot(self) -> list[str]:
+        told = [heading_words(self.heading), self.environment]
+        return [*map(sentence, told), *self._acts(), sentence(self.lighting), sentence(self.camera)]
+
     def _acts(self) -> list[str]:
         subject, action = self.subject.strip().rstrip("."), self.action.strip()
         whole = [sentence(f"{subject} {action}")] if subject else [sentence(action)]
@@ -209,7 +217,7 @@ class Composition:
 def compose(template: str = "layered", **parts: Any) -> str:
     """Return a prompt of its parts, one paragraph.
 
-    template: camera-subject-lighting, layered, scene or progressive. parts: other fields of a Composition.
+    template: camera-subject-lighting, layered, scene, progressive or shot. parts: the other fields.
     Raises RequestError for a template that is not known, and for parts that are missing or have no place.
     """
     return Composition(template=checked_template(template), **parts).text()

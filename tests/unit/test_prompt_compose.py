@@ -80,7 +80,7 @@ def test_a_composed_prompt_is_one_part_whatever_its_words_are() -> None:
     assert segment.text.startswith("A fox reads [0-2s] a | b [3]. A white field.")
 
 
-@pytest.mark.parametrize("template", NEEDED)
+@pytest.mark.parametrize("template", [name for name, parts in NEEDED.items() if len(parts) > 1])
 def test_every_part_that_is_missing_is_named(template: str) -> None:
     needed = NEEDED[template]
     with pytest.raises(RequestError) as refused:

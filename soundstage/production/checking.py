@@ -1,0 +1,197 @@
+"""Check a script before anything is made: each shot's prompt, length, time and memory, and what to better.
+
+Nothing is rendered and no torch is loaded: shots are planned as `soundstage plan` does. A shot that goes on
+from another is planned with a blank in place of that clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soundstage.errors import ConfigError, RequestError
+from soundstage.media.in_memory import InMemory
+from soundstage.production.names import alike
+from soundstage.production.script import Script
+from soundstage.production.shots import WORDS_PER_S, ShotRequest, shot_requests
+from soundstage.production.wording import heard_in, seen_in, words_said
+from soundstage.prompts.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from soundstage.engine import Engine
+    from soundstage.planning.placement import Choice
+    from soundstage.planning.plan import Plan
+
+SOUND_RATE_HZ = 48_000
+
+
+@dataclass(frozen=True)
+class ScriptFinding:
+    """Something that could be better.
+
+    severity: warning or info. rule: its name. span: the words that it is about, if some are.
+    """
+
+    severity: str
+    rule: str
+    why: str
+    span: str = ""
+    rewrite: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckedShot:
+    """A shot as it would be made. frames: those of its clip that are in the film."""
+
+    made: ShotRequest
+    plan: Plan
+    choice: Choice
+    frames: int
+    findings: tuple[ScriptFinding, ...]
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.plan.fps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the shot as JSON-ready values."""
+        price = self.choice.price
+        return {
+            "number": self.made.number,
+            "id": self.made.id,
+            "seed": self.made.seed,
+            "prompt": self.plan.request.prompt,
+            "seconds": self.seconds,
+            "frames": self.frames,
+            "lead_frames": self.made.lead_frames,
+            "size": [self.plan.width, self.plan.height],
+            "recipe": self.plan.recipe,
+            "depends_on": list(self.made.depends_on),
+            "transition": self.made.shot.transition,
+            "time_s": price.seconds,
+            "device_bytes": price.device_bytes,
+            "host_bytes": price.host_bytes,
+            "notices": list(self.plan.notices),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True)
+class ScriptCheck:
+    """A whole script as it would be made."""
+
+    script: Script
+    shots: tuple[CheckedShot, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Return the length of the film, in which the two shots of a dissolve overlap."""
+        overlaps = sum(s.made.shot.transition_s for s in self.shots if s.made.shot.transition == "dissolve")
+        return max(0.0, sum(shot.seconds for shot in self.shots) - overlaps)
+
+    @property
+    def time_s(self) -> float:
+        """Return the seconds of computing and reading for all shots, one after the other."""
+        return sum(shot.choice.price.seconds for shot in self.shots)
+
+    @property
+    def host_bytes(self) -> float:
+        return max(shot.choice.price.host_bytes for shot in self.shots)
+
+    @property
+    def device_bytes(self) -> float:
+        return max(shot.choice.price.device_bytes for shot in self.shots)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check as JSON-ready values."""
+        return {
+            "title": self.script.title,
+            "seconds": self.seconds,
+            "frames": sum(shot.frames for shot in self.shots),
+            "time_s": self.time_s,
+            "device_bytes": self.device_bytes,
+            "host_bytes": self.host_bytes,
+            "shots": [shot.to_dict() for shot in self.shots],
+        }
+
+
+def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptCheck:
+    """Plan every shot of a script with an engine, and read its prompts.
+
+    draft: as for a quick look. Raises ConfigError, whose `sentences` name each shot that cannot be made.
+    """
+    requests = shot_requests(script, stage.model, draft=draft)
+    plans, refused = _plans(requests, stage)
+    if refused:
+        raise ConfigError("; ".join(refused), sentences=refused)
+    vocabulary = Vocabulary.of_folder(stage.model.folder)
+    found = []
+    for made, (plan, choice) in zip(requests, plans.values(), strict=True):
+        findings = (*_of_script(script, made, plan), *_of_prompt(made, plan, vocabulary))
+        frames = plan.num_shown - made.lead_frames
+        found.append(CheckedShot(made, plan, choice, frames, findings))
+    return ScriptCheck(script, tuple(found))
+
+
+def _plans(
+    requests: tuple[ShotRequest, ...], stage: Engine
+) -> tuple[dict[str, tuple[Plan, Choice]], list[str]]:
+    """Return the plan of each shot by its id, and a sentence for each that cannot be made."""
+    plans: dict[str, tuple[Plan, Choice]] = {}
+    refused = []
+    for made in requests:
+        if any(name not in plans for name in made.depends_on):
+            continue  # that one's refusal is enough
+        try:
+            most = max((made.lead_frames, *(need.lead_frames + 1 for need in made.needs)))
+            blanks = {name: _blank(plans[name][0], most) for name in made.depends_on}
+            plan = stage.plan(made.filled(blanks))
+            plans[made.id] = plan, stage.choose(plan)
+        except RequestError as error:
+            refused.append(f"shot {made.number} ({made.id}): {error}")
+    return plans, refused
+
+
+def _blank(plan: Plan, num_frames: int) -> InMemory:
+    """Return a black, silent clip in place of one that is not made yet, as long as what is taken of it."""
+    width, height = plan.shown_size or (plan.width, plan.height)
+    frames = np.zeros((num_frames, height, width, 3), np.uint8)
+    samples = np.zeros((2, round(len(frames) / plan.fps * SOUND_RATE_HZ)), np.float32)
+    return InMemory(frames, samples, plan.fps)
+
+
+def _of_script(script: Script, made: ShotRequest, plan: Plan) -> Iterator[ScriptFinding]:
+    """Yield what could be better in how the script puts a shot."""
+    shot = made.shot
+    spoken_s = words_said(shot.lines) / WORDS_PER_S
+    if spoken_s > plan.duration_s:
+        yield ScriptFinding(
+            "warning",
+            "line-length",
+            f"its lines need about {spoken_s:.1f} s and it lasts {plan.duration_s:.1f} s",
+        )
+    voices = [name for name in heard_in(script, shot) if script.cast[name].voice_clip is not None]
+    if len(voices) > 1:
+        yield ScriptFinding(
+            "warning",
+            "one-voice",
+            f"{' and '.join(voices)} have voice clips, and a shot is made with one: that of {voices[0]}",
+        )
+    for name in dict.fromkeys((*seen_in(script, shot), *heard_in(script, shot))):
+        if script.cast[name].description.strip() == name:
+            yield ScriptFinding("info", "described", f"{name} has no description that a model could see")
+    for first, later in alike(script.shots):
+        if later == made.number - 1:
+            yield ScriptFinding(
+                "info", "own-id", f"it begins like shot {first + 1}; give it an id, so that its seed stays"
+            )
+
+
+def _of_prompt(made: ShotRequest, plan: Plan, vocabulary: Vocabulary | None) -> Iterator[ScriptFinding]:
+    prompt = plan.request.prompt
+    hint = None if vocabulary is None else vocabulary.hint(plan.model, prompt)
+    if hint is not None:
+        yield ScriptFinding("warning", "vocabulary", hint)

@@ -1,0 +1,246 @@
+"""Shots as requests: prompts, faces, voices, adapters, seeds, and what each needs of other shots. No torch.
+
+for made in shot_requests(read_script("film.yaml")):
+    request = made.filled({"red-ball-rolls": "red-ball-rolls.mp4"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from soundstage.errors import RequestError
+from soundstage.library.model_files import ModelSet, find_model
+from soundstage.media.probe import probe
+from soundstage.planning.grid import snap_frames
+from soundstage.production.faults import check_script
+from soundstage.production.names import index_of, shot_ids, shot_seed
+from soundstage.production.script import FilmPlace, Script, Shot
+from soundstage.production.stills import still
+from soundstage.production.wording import hears_clip, prompt_of, seen_in, words_said
+from soundstage.prompts.vocabulary import Vocabulary
+from soundstage.request.defaults import Defaults
+from soundstage.request.inputs import Audio, Guide, Lora, Reference, Source
+from soundstage.request.request import Request
+
+Use = Literal["continues", "same_place_as", "match_audio_of"]
+USES: tuple[Use, ...] = get_args(Use)
+LEAD_FRAMES = 25  # of the shot before, which a continuing one is made after: about a second
+WORDS_PER_S = 2.5  # of quoted speech
+SPEECH_MARGIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class ShotNeed:
+    """Another shot whose clip a request is made with.
+
+    id: that shot's. use: the field that says so. lead_frames: those of that clip which are not in the film.
+    """
+
+    id: str
+    use: Use
+    lead_frames: int = 0
+
+
+@dataclass(frozen=True)
+class ShotRequest:
+    """A shot, and the request that makes it.
+
+    number: its place in the film, from 1. request: without the inputs that come from other shots, see
+    `filled`. lead_frames: frames at the beginning of its clip that are the end of the shot it continues, and
+    are left out of the film. place: where it is, its own or that of the shot it refers to.
+    """
+
+    shot: Shot
+    number: int
+    id: str
+    request: Request
+    needs: tuple[ShotNeed, ...] = ()
+    lead_frames: int = 0
+    place: FilmPlace | None = None
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the shot."""
+        return self.request.seed or 0
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """Return the ids of shots whose clips the request is made with."""
+        return tuple(dict.fromkeys(need.id for need in self.needs))
+
+    def needed(self, use: Use) -> str | None:
+        """Return the id of the shot that is used so; None without one."""
+        return next((need.id for need in self.needs if need.use == use), None)
+
+    def filled(self, clips: Mapping[str, Any], folder: Path | None = None) -> Request:
+        """Return the request with what it takes of other shots.
+
+        clips: the clip of each shot it depends on, a path or in memory. folder: where pictures taken from
+        them are written, so that the request has a JSON form; None keeps them in memory. Raises RequestError
+        for a clip that is missing or too short.
+        """
+        fields: dict[str, Any] = {name: getattr(self.request, name) for name in self.request.model_fields_set}
+        for need in self.needs:
+            if need.id not in clips:
+                raise RequestError(f"shot {self.number} needs the clip of {need.id}, which is not there")
+            clip = clips[need.id]
+            match need.use:
+                case "continues":
+                    fields |= self._continued(clip)
+                case "same_place_as":
+                    first = still(clip, need.lead_frames, folder and folder / f"{need.id}.png")
+                    shown = Guide(first, "before", strength=self.shot.same_place_strength)
+                    fields["guides"] = (shown, *fields.get("guides", ()))
+                case "match_audio_of":
+                    if fields.get("audio") is None and probe(Audio(clip).file).sound_s is not None:
+                        fields["audio"] = Audio(clip, "identity")
+        return Request(**fields)
+
+    def _continued(self, clip: Any) -> dict[str, Any]:
+        """Return the fields of a clip that goes on from the end of another, at that one's size and rate."""
+        info = probe(Reference(clip).video)
+        if info.num_frames < self.lead_frames or info.fps is None:
+            raise RequestError(
+                f"shot {self.number} continues a clip of {info.num_frames} frames; "
+                f"it needs {self.lead_frames}"
+            )
+        start_s = (info.num_frames - self.lead_frames) / info.fps
+        new_s = self.request.duration_s or (self.request.num_frames or 1) / info.fps
+        source = Source(video=clip, start_s=start_s, extend_after_s=new_s, feather_s=0.0)
+        return {"source": source, "duration_s": None, "num_frames": None, "size": None, "fps": None}
+
+
+def shot_requests(
+    script: Script, model: ModelSet | None = None, *, draft: bool = False
+) -> tuple[ShotRequest, ...]:
+    """Return the request of each shot, in the order of the film.
+
+    model: what makes the film; None finds the script's. draft: with the recipe for a quick look. Raises
+    RequestError with all faults of the script, and for a model that is not there.
+    """
+    check_script(script)
+    return _Shots(script, model or find_model(script.format.model), draft).made()
+
+
+class _Shots:
+    """Makes the requests of a script's shots, one after the other."""
+
+    def __init__(self, script: Script, model: ModelSet, draft: bool) -> None:
+        self.script, self.defaults, self.draft = script, model.defaults, draft
+        self.captions = Vocabulary.of_folder(model.folder) is not None
+        self.names = shot_ids(script.shots)
+
+    def made(self) -> tuple[ShotRequest, ...]:
+        found: list[ShotRequest] = []
+        for i, shot in enumerate(self.script.shots):
+            needs = self._needs(i, shot, found)
+            others = self._others(i, shot, found)
+            shot, place = self._inherited(shot, others)
+            lead = self._lead(others.get("continues"))
+            request = self._request(shot, self.names[i], place, continues=lead > 0)
+            found.append(ShotRequest(shot, i + 1, self.names[i], request, needs, lead, place))
+        return tuple(found)
+
+    def _needs(self, i: int, shot: Shot, found: Sequence[ShotRequest]) -> tuple[ShotNeed, ...]:
+        needs = []
+        for use, other in self._others(i, shot, found).items():
+            if use != "same_place_as" or shot.same_place_strength:
+                needs.append(ShotNeed(other.id, use, other.lead_frames))
+        return tuple(needs)
+
+    def _others(self, i: int, shot: Shot, found: Sequence[ShotRequest]) -> dict[Use, ShotRequest]:
+        """Return the shots that a shot refers to, by the fields that do."""
+        indexes = {use: index_of(getattr(shot, use), i, self.names) for use in USES if getattr(shot, use)}
+        return {use: found[k] for use, k in indexes.items() if k is not None}
+
+    def _inherited(self, shot: Shot, others: Mapping[Use, ShotRequest]) -> tuple[Shot, FilmPlace | None]:
+        """Return the shot, and its place, with what it takes over from those it refers to in words."""
+        place = self.script.place_of(shot)
+        there = others.get("same_place_as") or others.get("continues")
+        if there is not None and place is None and not shot.heading:
+            place, shot = there.place, replace(shot, heading=there.shot.heading)
+        heard = others.get("match_audio_of")
+        if heard is not None:
+            sounds, sound = shot.sounds or heard.shot.sounds, shot.sound or heard.shot.sound
+            shot = replace(shot, sounds=sounds, sound=sound)
+        return shot, place
+
+    def _lead(self, before: ShotRequest | None) -> int:
+        """Return the frames that a shot takes over from the one it continues; 0 without one."""
+        if before is None:
+            return 0
+        made = before.lead_frames or 1
+        made += snap_frames(round(self._seconds(before.shot) * self._fps)) - 1
+        return min(LEAD_FRAMES, made)
+
+    @property
+    def _fps(self) -> float:
+        return self.script.format.fps or self.defaults.fps
+
+    def _seconds(self, shot: Shot) -> float:
+        """Return how long a shot is: as asked, or the usual length, longer where its lines need it."""
+        if shot.seconds is not None:
+            return shot.seconds
+        usual = self.script.format.seconds or usual_s(self.defaults)
+        spoken = 0.0 if self.captions else words_said(shot.lines) / WORDS_PER_S
+        needed = spoken + SPEECH_MARGIN_S if spoken else 0.0
+        return max(usual, min(needed, self.defaults.max_duration_s))
+
+    def _request(self, shot: Shot, name: str, place: FilmPlace | None, *, continues: bool) -> Request:
+        script = self.script
+        member = hears_clip(script, shot)
+        seen = [script.cast[who] for who in seen_in(script, shot)]
+        stills = [] if continues or place is None or place.image is None else [place]
+        faces = [] if continues else [one for one in seen if one.face is not None]
+        guides = [Guide(one.image, "before", strength=one.image_strength) for one in stills]
+        guides += [Guide(f.face, "before", strength=f.face_strength) for f in faces if f.face_use == "before"]
+        asked = {
+            "prompt": prompt_of(script, shot, place, captions=self.captions),
+            "size": script.format.size,
+            "fps": script.format.fps,
+            "duration_s": self._seconds(shot),
+            "recipe": script.format.draft_recipe if self.draft else shot.recipe or script.format.recipe,
+            "seed": shot_seed(script, shot, name),
+            "guides": guides,
+            "references": [
+                Reference(f.face, strength=f.face_strength) for f in faces if f.face_use == "reference"
+            ],
+            "audio": None if member is None else Audio(member.voice_clip, "identity"),
+            "loras": self._loras(shot),
+        }
+        request = Request(**_over(asked, script.format.request, shot.request))
+        policy = shot.sound or script.sound
+        return (
+            request
+            if policy is None
+            else policy.applied(request, negative_prompt=self.defaults.negative_prompt)
+        )
+
+    def _loras(self, shot: Shot) -> list[Lora]:
+        """Return the LoRAs of a shot, each once; where one is named twice, the nearer to the shot counts."""
+        script = self.script
+        there = [name for name in script.cast if name in seen_in(script, shot) or _speaks(name, shot)]
+        cast = [lora for name in there for lora in script.cast[name].loras]
+        return list({lora.path: lora for lora in (*script.look.loras, *cast, *shot.loras)}.values())
+
+
+def usual_s(defaults: Defaults) -> float:
+    """Return the length of a clip of a model that is asked for none."""
+    return defaults.num_frames / defaults.fps
+
+
+def _over(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a request, later layers over earlier ones; a length in frames replaces one in time."""
+    fields: dict[str, Any] = {}
+    for layer in layers:
+        if layer.get("num_frames") is not None:
+            fields.pop("duration_s", None)
+        fields |= layer
+    return fields
+
+
+def _speaks(name: str, shot: Shot) -> bool:
+    return any(line.who == name for line in shot.lines)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from soundstage.production.checking import CheckedShot, ScriptCheck
 
 GB = 1e9
+KEPT = "everything else stays as it is"  # ends the notice about an extension
 WIDTH = 100
 
 
@@ -115,6 +116,8 @@ def _told(shot: CheckedShot) -> Iterator[str]:
         rewrite = "" if finding.rewrite is None else f"; write: {finding.rewrite}"
         yield from _wrapped("   ", f"{finding.severity}: {finding.rule}: {finding.why}{rewrite}")
     for notice in shot.plan.notices:
+        if made.lead_frames and notice.endswith(KEPT):  # that frames of the shot before are kept
+            continue
         yield from _wrapped("   ", f"notice: {notice}")
 
 

@@ -180,6 +180,16 @@ def _of_script(script: Script, made: ShotRequest, plan: Plan) -> Iterator[Script
             "one-voice",
             f"{' and '.join(voices)} have voice clips, and a shot is made with one: that of {voices[0]}",
         )
+    if (
+        shot.match_audio_of is not None
+        and made.needed("match_audio_of") is None
+        and made.request.audio is None
+    ):
+        why = "without an identity LoRA it has the sounds of that shot in words, and not its voice"
+        yield ScriptFinding("info", "match-audio", why)
+    policy = shot.sound or script.sound
+    if policy is not None and policy.speech == "none" and shot.lines:
+        yield ScriptFinding("warning", "policy", "the sound policy has speech none, and the shot has lines")
     for name in dict.fromkeys((*seen_in(script, shot), *heard_in(script, shot))):
         if script.cast[name].description.strip() == name:
             yield ScriptFinding("info", "described", f"{name} has no description that a model could see")

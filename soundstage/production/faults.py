@@ -12,7 +12,7 @@ from typing import Any
 
 from soundstage.errors import RequestError, listed, nearest, shown
 from soundstage.production.names import index_of, shot_ids
-from soundstage.production.script import Script, Shot
+from soundstage.production.script import FilmMix, Script, Shot
 from soundstage.request.recipes import recipe_named
 from soundstage.request.request import Request
 
@@ -66,6 +66,18 @@ def _film(script: Script) -> Iterator[ScriptFault]:
     fields = {"size": script.format.size, "fps": script.format.fps, **script.format.request}
     yield from _request(fields, "format.request")
     yield from _loras(script.look.loras, "look.loras")
+    yield from _mix(script.mix)
+
+
+def _mix(mix: FilmMix) -> Iterator[ScriptFault]:
+    for name in ("music", "voice_over"):
+        for i, one in enumerate(getattr(mix, name)):
+            yield from _file(str(one.path), f"mix.{name}[{i}].path", "path", "a sound")
+    for i, title in enumerate(mix.titles):
+        if title.font is not None:
+            yield from _file(str(title.font), f"mix.titles[{i}].font", "font", "a font")
+    tone = None if mix.room_tone is None else mix.room_tone.path
+    yield from _file(None if tone is None else str(tone), "mix.room_tone.path", "path", "a sound")
 
 
 def _cast(script: Script) -> Iterator[ScriptFault]:

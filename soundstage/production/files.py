@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import RequestError
-from soundstage.production.script import CastMember, FilmFormat, FilmPlace, Look, Shot
+from soundstage.production.script import CastMember, FilmFormat, FilmMix, FilmPlace, Look, Shot
 from soundstage.request.recipes import names_file
 from soundstage.request.request import INPUT_FIELDS, Request
 
@@ -23,6 +23,8 @@ def with_files(made: Any, folder: Path) -> Any:
             return replace(made, image=_path(made.image, folder))
         case Look():
             return replace(made, loras=_loras(made.loras, folder))
+        case FilmMix():
+            return _mix(made, folder)
         case FilmFormat():
             recipes = {name: _recipe(getattr(made, name), folder) for name in ("recipe", "draft_recipe")}
             return replace(made, **recipes, request=_request(made.request, folder))
@@ -52,6 +54,18 @@ def _below(value: Any, folder: Path) -> Any:
             for key, item in value.items()
         }
     return value
+
+
+def _mix(made: FilmMix, folder: Path) -> FilmMix:
+    titles = tuple(
+        title if title.font is None else replace(title, font=folder / title.font) for title in made.titles
+    )
+    music = tuple(replace(one, path=folder / one.path) for one in made.music)
+    voices = tuple(replace(one, path=folder / one.path) for one in made.voice_over)
+    tone = made.room_tone
+    if tone is not None and tone.path is not None:
+        tone = replace(tone, path=folder / tone.path)
+    return replace(made, titles=titles, music=music, voice_over=voices, room_tone=tone)
 
 
 def _path(path: str | None, folder: Path) -> str | None:

@@ -7,7 +7,7 @@
     Hello.
     DISSOLVE TO:                  how the next shot comes
     [[seconds: 3]]                a note that is YAML of a shot's fields, for the shot it stands in or after;
-                                  one of format, look, cast or places is for the film
+                                  one of format, look, cast, places or mix is for the film
 
 Other notes, sections, synopses, centred text and page breaks are for people and change nothing.
 """
@@ -35,7 +35,7 @@ TITLE_KEYS = {
     "fps": ("format", "fps"),
     "recipe": ("format", "recipe"),
 }
-FILM_FIELDS = ("format", "look", "cast", "places")  # of notes, wherever they stand
+FILM_FIELDS = ("format", "look", "cast", "places", "mix")  # of notes, wherever they stand
 EITHER_FIELDS = ("sound", "seed", "title")  # of the film before the first shot
 SHOT_FIELDS = frozenset(Shot.__dataclass_fields__)  # type: ignore[attr-defined]
 _TAG = re.compile(r"\[\[(\d+)\]\]")

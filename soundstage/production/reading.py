@@ -14,11 +14,11 @@ from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.fields.yaml_record import read_fields
 from soundstage.production.faults import ScriptFault, faults_of, spoken
 from soundstage.production.files import with_files
-from soundstage.production.script import CastMember, FilmFormat, FilmPlace, Look, Script, Shot
+from soundstage.production.script import CastMember, FilmFormat, FilmMix, FilmPlace, Look, Script, Shot
 from soundstage.review.policy import SoundPolicy
 
 SCREENPLAYS = (".fountain", ".spmd")
-FIELDS = ("title", "format", "look", "cast", "places", "sound", "seed", "shots")
+FIELDS = ("title", "format", "look", "cast", "places", "sound", "mix", "seed", "shots")
 STAND_IN = "stand-in"
 LineNumbers = Mapping[str, int]  # the line of each place in a file, such as "shots[2].seconds"
 
@@ -88,11 +88,7 @@ class _Reader:
             if name not in FIELDS:
                 self._fault(name, f"{name} is not a field of a script; the fields are {listed(name, FIELDS)}")
         fields: dict[str, Any] = {name: data[name] for name in ("title", "seed") if name in data}
-        for name, kind, word in (
-            ("format", FilmFormat, ""),
-            ("look", Look, "style"),
-            ("sound", SoundPolicy, ""),
-        ):
+        for name, (kind, word) in _SECTIONS.items():
             if data.get(name) is not None:
                 fields[name] = self._made(kind, data[name], name, word)
         fields["cast"] = self._named(CastMember, data.get("cast"), "cast")
@@ -176,11 +172,19 @@ class _Reader:
         self.faults.append(ScriptFault(place, why))
 
 
+# The records of sections, and the field that words alone are.
+_SECTIONS = {
+    "format": (FilmFormat, ""),
+    "look": (Look, "style"),
+    "sound": (SoundPolicy, ""),
+    "mix": (FilmMix, ""),
+}
 _CALLED = {
     "Script": "a script",
     "FilmFormat": "the format",
     "Look": "the look",
     "SoundPolicy": "the sound",
+    "FilmMix": "the mix",
     "CastMember": "a cast member",
     "FilmPlace": "a place",
     "Shot": "a shot",

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from soundstage.editing.timeline import Music, RoomTone, Title, VoiceOver
 from soundstage.errors import nearest, shown
 from soundstage.fields.record import Share, record, unit
 from soundstage.request.inputs import Fps, LoraList, PathText, Seconds
@@ -215,7 +216,8 @@ class Shot:
     same_place_strength: Share = 0.5
     """How closely the shot keeps to that frame; 0 shows none, and the shot is made without the other."""
     match_audio_of: ShotName | None = None
-    """An earlier shot that this one sounds like: its sounds and voice are kept."""
+    """An earlier shot that this one sounds like: its sounds in words are kept, and with an identity LoRA its
+    voice."""
     sound: SoundPolicy | None = None
     """What may be heard in this shot, in place of the film's own policy."""
     loras: LoraList = ()
@@ -226,6 +228,24 @@ class Shot:
     """Seed of this shot. Left out, worked out from the seed of the film and the shot's id."""
     request: RequestFields = field(default_factory=dict, hash=False)
     """Other fields of the shot's request, which win over everything above."""
+
+
+@record
+class FilmMix:
+    """The additions of the cut: titles, music and voices from files, room tone, captions."""
+
+    titles: tuple[Title, ...] = ()
+    """Titles, by their times in the film."""
+    music: tuple[Music, ...] = ()
+    """Music under the film, from files."""
+    voice_over: tuple[VoiceOver, ...] = ()
+    """Voices over the film, from files."""
+    room_tone: RoomTone | None = None
+    """What fills the silence between shots."""
+    burn_captions: bool = False
+    """Draw the lines that are spoken into the picture."""
+    fade_out_s: Annotated[float, Field(ge=0, le=60), unit("seconds")] = 0.0
+    """How long picture and sound take to fade at the end of the film."""
 
 
 AnyCast = Mapping[str, Annotated[CastMember, _words("description")]]
@@ -255,6 +275,8 @@ class Script:
     """The places by name. Words alone are a description."""
     sound: SoundPolicy | None = None
     """What may be heard in every shot."""
+    mix: FilmMix = field(default_factory=lambda: FilmMix())
+    """What the cut adds to the shots, as a timeline has it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the film, which those of its shots are worked out from."""
 

@@ -23,6 +23,7 @@ from soundstage.production.wording import hears_clip, prompt_of, seen_in, words_
 from soundstage.prompts.vocabulary import Vocabulary
 from soundstage.request.defaults import Defaults
 from soundstage.request.inputs import Audio, Guide, Lora, Reference, Source
+from soundstage.request.recipes import recipe_named
 from soundstage.request.request import Request
 
 Use = Literal["continues", "same_place_as", "match_audio_of"]
@@ -110,7 +111,11 @@ class ShotRequest:
         start_s = (info.num_frames - self.lead_frames) / info.fps
         new_s = self.request.duration_s or (self.request.num_frames or 1) / info.fps
         source = Source(video=clip, start_s=start_s, extend_after_s=new_s, feather_s=0.0)
-        return {"source": source, "duration_s": None, "num_frames": None, "size": None, "fps": None}
+        fields = {"source": source, "duration_s": None, "num_frames": None, "size": None, "fps": None}
+        space = recipe_named(self.request.recipe).passes[-1].space
+        if space < 1:  # a draft, whose result is smaller than what is asked for
+            fields["size"] = (round(info.width / space), round(info.height / space))
+        return fields
 
 
 def shot_requests(
@@ -136,20 +141,26 @@ class _Shots:
     def made(self) -> tuple[ShotRequest, ...]:
         found: list[ShotRequest] = []
         for i, shot in enumerate(self.script.shots):
-            needs = self._needs(i, shot, found)
             others = self._others(i, shot, found)
             shot, place = self._inherited(shot, others)
-            lead = self._lead(others.get("continues"))
-            request = self._request(shot, self.names[i], place, continues=lead > 0)
-            found.append(ShotRequest(shot, i + 1, self.names[i], request, needs, lead, place))
+            before = others.get("continues")
+            request = self._request(shot, self.names[i], place, before)
+            needs = self._needs(shot, request, others)
+            found.append(ShotRequest(shot, i + 1, self.names[i], request, needs, self._lead(before), place))
         return tuple(found)
 
-    def _needs(self, i: int, shot: Shot, found: Sequence[ShotRequest]) -> tuple[ShotNeed, ...]:
-        needs = []
-        for use, other in self._others(i, shot, found).items():
-            if use != "same_place_as" or shot.same_place_strength:
-                needs.append(ShotNeed(other.id, use, other.lead_frames))
-        return tuple(needs)
+    def _needs(self, shot: Shot, request: Request, others: Mapping[Use, ShotRequest]) -> tuple[ShotNeed, ...]:
+        """Return the shots whose clips are used; the others are followed in words alone."""
+        used = {
+            "continues": True,
+            "same_place_as": shot.same_place_strength > 0,
+            "match_audio_of": request.audio is None and self._follows_voices(request),
+        }
+        return tuple(ShotNeed(other.id, use, other.lead_frames) for use, other in others.items() if used[use])
+
+    def _follows_voices(self, request: Request) -> bool:
+        """Return whether a voice to speak with has an effect: by the model itself, or by an adapter."""
+        return bool(request.loras) or "voices" in self.defaults.follows
 
     def _others(self, i: int, shot: Shot, found: Sequence[ShotRequest]) -> dict[Use, ShotRequest]:
         """Return the shots that a shot refers to, by the fields that do."""
@@ -172,13 +183,10 @@ class _Shots:
         """Return the frames that a shot takes over from the one it continues; 0 without one."""
         if before is None:
             return 0
-        made = before.lead_frames or 1
-        made += snap_frames(round(self._seconds(before.shot) * self._fps)) - 1
-        return min(LEAD_FRAMES, made)
-
-    @property
-    def _fps(self) -> float:
-        return self.script.format.fps or self.defaults.fps
+        asked = before.request
+        fps = asked.fps or self.defaults.fps
+        new = asked.num_frames or round((asked.duration_s or usual_s(self.defaults)) * fps)
+        return min(LEAD_FRAMES, (before.lead_frames or 1) + snap_frames(new) - 1)
 
     def _seconds(self, shot: Shot) -> float:
         """Return how long a shot is: as asked, or the usual length, longer where its lines need it."""
@@ -189,12 +197,14 @@ class _Shots:
         needed = spoken + SPEECH_MARGIN_S if spoken else 0.0
         return max(usual, min(needed, self.defaults.max_duration_s))
 
-    def _request(self, shot: Shot, name: str, place: FilmPlace | None, *, continues: bool) -> Request:
+    def _request(self, shot: Shot, name: str, place: FilmPlace | None, before: ShotRequest | None) -> Request:
         script = self.script
         member = hears_clip(script, shot)
-        seen = [script.cast[who] for who in seen_in(script, shot)]
-        stills = [] if continues or place is None or place.image is None else [place]
-        faces = [] if continues else [one for one in seen if one.face is not None]
+        # Those who are seen in the shot that this one continues are in its last frames.
+        known = () if before is None else seen_in(script, before.shot)
+        seen = [script.cast[who] for who in seen_in(script, shot) if who not in known]
+        stills = [] if before is not None or place is None or place.image is None else [place]
+        faces = [one for one in seen if one.face is not None]
         guides = [Guide(one.image, "before", strength=one.image_strength) for one in stills]
         guides += [Guide(f.face, "before", strength=f.face_strength) for f in faces if f.face_use == "before"]
         asked = {
@@ -211,7 +221,8 @@ class _Shots:
             "audio": None if member is None else Audio(member.voice_clip, "identity"),
             "loras": self._loras(shot),
         }
-        request = Request(**_over(asked, script.format.request, shot.request))
+        own = {} if shot.seconds is None else {"duration_s": shot.seconds}
+        request = Request(**_over(asked, script.format.request, own, shot.request))
         policy = shot.sound or script.sound
         return (
             request
@@ -233,11 +244,12 @@ def usual_s(defaults: Defaults) -> float:
 
 
 def _over(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields of a request, later layers over earlier ones; a length in frames replaces one in time."""
+    """Return fields of a request, later layers over earlier ones; of two lengths the later one stays."""
     fields: dict[str, Any] = {}
     for layer in layers:
-        if layer.get("num_frames") is not None:
-            fields.pop("duration_s", None)
+        for length, other in (("num_frames", "duration_s"), ("duration_s", "num_frames")):
+            if layer.get(length) is not None:
+                fields.pop(other, None)
         fields |= layer
     return fields
 

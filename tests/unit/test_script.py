@@ -91,7 +91,7 @@ shots:
     told = faults(tmp_path, text)
     lines = [sentence.partition(":")[0] for sentence in told]
     assert lines == [f".yaml, line {n}" for n in (2, 3, 5, 8, 10, 12, 14, 15, 16)]
-    assert told[0].endswith("the fields are title, format, look, cast, places, sound, seed, shots")
+    assert told[0].endswith("the fields are title, format, look, cast, places, sound, mix, seed, shots")
     assert "fps is -3; give a number of frames per second from 1 to 240" in told[1]
     assert "cast Ada: 'vioce' is not a field of a cast member; the fields are voice" in told[2]
     assert "shot 1: seconds is -1; give a number of seconds above 0" in told[3]
@@ -157,6 +157,26 @@ def test_missing_files_are_told_and_others_found_beside_the_script(tmp_path: Pat
 )
 def test_what_is_no_script_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     assert any(reason in sentence for sentence in faults(tmp_path, text))
+
+
+def test_the_mix_has_the_records_of_a_timeline(tmp_path: Path) -> None:
+    text = """title: T
+mix:
+  titles: [{text: Hello, start_s: 0, seconds: 1}]
+  music: [{path: song.wav, gain_db: -20}]
+  voice over:
+    - path: voice.wav
+shots: x
+"""
+    told = faults(tmp_path, text)
+    assert [one.partition(":")[0] for one in told] == [".yaml, line 4", ".yaml, line 6"]
+    for name in ("song.wav", "voice.wav"):
+        (tmp_path / name).write_bytes(b"")
+    mix = read_script(written(tmp_path, text)).mix
+    assert [one.path for one in (*mix.music, *mix.voice_over)] == [
+        tmp_path / "song.wav",
+        tmp_path / "voice.wav",
+    ]
 
 
 def test_a_line_is_read_from_its_short_forms() -> None:
@@ -370,16 +390,14 @@ def test_a_shot_takes_the_end_place_and_sound_of_others(tmp_path: Path) -> None:
         Shot("g h", same_place_as=1, same_place_strength=0),
     )
     made = shot_requests(Script("T", shots))
-    assert [one.depends_on for one in made] == [(), ("ah-b",), ("c-d", "ah-b"), ()]
+    assert [one.depends_on for one in made] == [(), ("ah-b",), ("c-d",), ()]
     assert (made[1].lead_frames, made[2].place, "At night" in made[2].request.prompt) == (9, None, True)
     assert made[2].request.prompt.endswith("Rain.")
     source = made[1].filled({"ah-b": clip(9)}).source
     assert source is not None
     assert (source.start_s, source.extend_after_s) == (0, 1)
     assert made[1].filled({"ah-b": clip(49)}).source.start_s == pytest.approx(40 / 24)  # type: ignore[union-attr]
-    filled = made[2].filled({"c-d": clip(33), "ah-b": clip(9)}, tmp_path)
-    assert filled.audio is not None
-    assert filled.audio.mode == "identity"
+    filled = made[2].filled({"c-d": clip(33)}, tmp_path)
     assert filled.guides[0].image == str(tmp_path / "c-d.png")
     assert filled.guides[0].at == "before"
     from PIL import Image
@@ -390,6 +408,30 @@ def test_a_shot_takes_the_end_place_and_sound_of_others(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="continues a clip of 8 frames; it needs 9"):
         made[1].filled({"ah-b": clip(8)})
     assert LEAD_FRAMES % 8 == 1
+
+
+def test_a_voice_is_matched_where_an_adapter_follows_it(tmp_path: Path) -> None:
+    (tmp_path / "id.safetensors").write_bytes(b"")
+    lora = (str(tmp_path / "id.safetensors"),)
+    shots = (Shot("It rains."), Shot("He sings.", match_audio_of=1, loras=lora))  # type: ignore[arg-type]
+    made = shot_requests(Script("T", shots))[1]
+    assert made.depends_on == ("rains",)
+    filled = made.filled({"rains": clip(9)})
+    assert filled.audio is not None
+    assert filled.audio.mode == "identity"
+
+
+def test_a_continued_draft_keeps_the_size_and_shows_new_faces(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    cast = {name: CastMember(name, face=str(tmp_path / f"{name}.png")) for name in "ab"}
+    shots = (Shot("a rolls.", seconds=0.3), Shot("a meets b.", continues="previous", seconds=0.3))
+    script = Script("T", shots, cast=cast)
+    made = shot_requests(script, draft=True)[1]
+    assert made.lead_frames == 9
+    assert [guide.image for guide in made.request.guides] == [cast["b"].face]
+    assert made.filled({"rolls": clip(9)}).size == (64, 64)  # the draft recipe makes half of it
+    assert shot_requests(script)[1].filled({"rolls": clip(9)}).size is None
 
 
 # --- check and new ------------------------------------------------------------------------------------

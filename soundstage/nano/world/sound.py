@@ -13,6 +13,8 @@ Levels: an event peaks between -9 and -6 dBFS, ambience is about -34 dBFS RMS, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -41,8 +43,16 @@ FIRST_SYLLABLE_S = 0.2
 SYLLABLE_S = 0.19
 SYLLABLE_GAP_S = 0.06
 
-# voice -> (fundamental in Hz, factor on the formants of the table below)
-VOICE_PITCH = {"deep": (100.0, 0.85), "warm": (200.0, 1.0), "bright": (300.0, 1.2)}
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker: the pitch of the throat in Hz, and a factor on the formants of VOWELS, small in a large mouth."""
+
+    pitch_hz: float
+    mouth: float
+
+
+VOICE_SOUNDS = {"deep": Voice(100.0, 0.85), "warm": Voice(200.0, 1.0), "bright": Voice(300.0, 1.2)}
 # vowel -> formants as (Hz, bandwidth in Hz, gain)
 VOWELS = {
     "a": ((750.0, 90.0, 1.0), (1200.0, 110.0, 0.6), (2600.0, 160.0, 0.25)),
@@ -238,21 +248,31 @@ def _add_voice(out: Array, voice: str, seed: int) -> None:
     vowels = list(VOWELS)
     start = FIRST_SYLLABLE_S
     while start < out.shape[1] / RATE:
-        _add(out, _syllable(voice, vowels[int(rng.integers(len(vowels)))]), start, 0.0)
+        _add(out, _syllable(VOICE_SOUNDS[voice], vowels[int(rng.integers(len(vowels)))]), start, 0.0)
         start += SYLLABLE_S + SYLLABLE_GAP_S
 
 
-@lru_cache(maxsize=32)
-def _syllable(voice: str, vowel: str) -> Array:
+def speech(voice: Voice, syllables: Sequence[tuple[float, str]], length: int) -> Array:
+    """Return stereo sound (2, length) at 48 kHz of a voice that says syllables.
+
+    syllables: the time in seconds and the vowel, a key of VOWELS, of each; each lasts SYLLABLE_S.
+    """
+    out = np.zeros((2, length), dtype=np.float32)
+    for time_s, vowel in syllables:
+        _add(out, _syllable(voice, vowel), time_s, 0.0)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _syllable(voice: Voice, vowel: str) -> Array:
     """Return a syllable: pulses of a throat through the resonances of a mouth."""
-    hz, shift = VOICE_PITCH[voice]
     t = _seconds(SYLLABLE_S)
-    pulses = np.diff(np.floor(hz * t + 1e-9), prepend=-1.0)
+    pulses = np.diff(np.floor(voice.pitch_hz * t + 1e-9), prepend=-1.0)
     spectrum = np.fft.rfft(pulses, 2 * len(t))
     at = np.fft.rfftfreq(2 * len(t), 1 / RATE)
     mouth = np.zeros_like(spectrum)
     for centre, width, gain in VOWELS[vowel]:
-        peak = centre * shift
+        peak = centre * voice.mouth
         mouth += gain * width * peak / (peak**2 - at**2 + 1j * width * at)
     sound = np.fft.irfft(spectrum * mouth)[: len(t)]
     envelope = np.minimum(1, t / 0.02) * np.minimum(1, (SYLLABLE_S - t) / 0.05)

@@ -4,6 +4,8 @@ case.py      the mechanism: cases and their asks, makers, a section's report
 compare.py   comparisons of pictures and sounds
 given.py     image, reference, retake, extend
 heard.py     audio to video, video to audio, sound asked against
+named.py     a character by its name
+spoken.py    LoRAs of speech: identity, dub, a voice by its name
 timing.py    timed prompts, long take
 making.py    fast, upscale, smooth
 """
@@ -12,6 +14,8 @@ from soundstage.nano.evaluation.capabilities.case import Section
 from soundstage.nano.evaluation.capabilities.given import EXTEND, IMAGE, REFERENCE, RETAKE
 from soundstage.nano.evaluation.capabilities.heard import AGAINST_SOUND, SILENT, TRACK
 from soundstage.nano.evaluation.capabilities.making import FAST, SMOOTH, UPSCALE
+from soundstage.nano.evaluation.capabilities.named import CHARACTER
+from soundstage.nano.evaluation.capabilities.spoken import SPOKEN_SECTIONS
 from soundstage.nano.evaluation.capabilities.timing import LONG_TAKE, TIMED
 
 SECTIONS: dict[str, Section] = {
@@ -29,5 +33,7 @@ SECTIONS: dict[str, Section] = {
         FAST,
         UPSCALE,
         SMOOTH,
+        CHARACTER,
+        *SPOKEN_SECTIONS,
     )
 }

@@ -17,7 +17,7 @@ import torch
 
 from soundstage.conditioning.pixels import fit, to_uint8
 from soundstage.engine import Engine
-from soundstage.media.arrays import Frames
+from soundstage.media.arrays import Frames, LightFrames
 from soundstage.nano.evaluation.backdrop import Floats
 from soundstage.nano.evaluation.report import Report, Samples, Target
 from soundstage.nano.world.captions import caption
@@ -33,6 +33,7 @@ from soundstage.types import OUTPUT_RATE_HZ, TIME_SCALE, VideoShape
 NUM_FRAMES = 49
 MAX_DRAWS = 200_000
 KEPT_PHASES = ("load", "encode")
+LORA = "lora"  # among a section's needs: a LoRA of the measurement's own
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Shown:
     frames: Frames | None  # (F, H, W, 3) uint8
     waveform: Floats | None = None  # (2, n) at 48 kHz
     seconds: float = 0.0  # without loading and encoding, which the next ask need not repeat
+    linear: LightFrames | None = None  # (F, H, W, 3), of a clip in high dynamic range
     seams: tuple[int, ...] = ()  # frames at which the windows of a take begin
 
 
@@ -84,7 +86,7 @@ class Row:
 
     name: str
     counts: str  # what one sample is, and when it is right
-    target: Target
+    target: Target | None  # None: told beside the others
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Section:
     cases: Callable[[int, int], Sequence[Case]]  # (count, seed) -> cases
     measure: Callable[[Case, Sequence[Shown]], Mapping[str, Samples]]  # of the rows that apply to a case
     num_cases: int = 8
-    needs: tuple[str, ...] = ()  # roles of optional model parts, as in library.model_files.EXTRAS
+    needs: tuple[str, ...] = ()  # LORA, and roles of optional model parts as in library.model_files.EXTRAS
 
     def empty(self, num_cases: int, seed: int, not_measured: str | None = None) -> Report:
         return Report(
@@ -104,7 +106,7 @@ class Section:
             seed,
             section=self.name,
             meanings={row.name: row.counts for row in self.rows},
-            targets={row.name: row.target for row in self.rows},
+            targets={row.name: row.target for row in self.rows if row.target is not None},
             not_measured=not_measured,
         )
 
@@ -166,8 +168,9 @@ class StageMaker:
         self.overrides = {name: value for name, value in (overrides or {}).items() if value is not None}
 
     def missing(self, roles: Sequence[str]) -> list[str]:
-        files = [self.stage.model.extra(role) for role in roles]
-        return [f"{file.part} ({file.path.name})" for file in files if file.num_bytes is None]
+        files = [self.stage.model.extra(role) for role in roles if role != LORA]
+        found = [f"{file.part} ({file.path.name})" for file in files if file.num_bytes is None]
+        return found + (["LoRA (--lora FILE)"] if LORA in roles and not self.overrides.get("loras") else [])
 
     def make(self, case: Case) -> Sequence[Shown]:
         return [self._made(ask) for ask in case.asks]
@@ -186,7 +189,8 @@ class StageMaker:
             request = Request(**{**fields, **self.overrides})
         done = next(event for event in self.stage.run(request) if isinstance(event, Done))
         seconds = sum(spent for phase, spent in done.seconds.items() if phase not in KEPT_PHASES)
-        return Shown(done.clip.frames, done.clip.waveform, seconds, seams_of(done))
+        clip = done.clip
+        return Shown(clip.frames, clip.waveform, seconds, clip.linear, seams_of(done))
 
     def through_vae(self, ask: Recode | Enlarge) -> Frames:
         """Return the decoder's frames (F, H, W, 3)."""

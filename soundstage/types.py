@@ -29,6 +29,9 @@ JUST_UNDER_HALF = 0.499
 Crop = Literal["center", "stretch", "pad"]  # how a picture of another shape fills a size
 Modality = Literal["video", "audio"]
 Range = tuple[int, int]  # [first, end) of latent frames or audio latents
+# Which references and voices take part in the attention between picture and sound: all; those that read the
+# other stream and are not read by it; or none, so that only the clip's own tokens do.
+Exchange = Literal["all", "reads", "clip"]
 # What a LoRA's layers do: the streams' own, attention into video and into audio, the reading of prompts.
 Group = Literal["video", "audio", "a2v", "v2a", "text"]
 GROUPS: tuple[Group, ...] = get_args(Group)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from soundstage.sampling.streams import Stream
+from soundstage.types import Exchange
 
 Grid = tuple[int, int, int]  # latent frames, height, width
 
@@ -35,7 +36,8 @@ class Added:
     """Hold tokens beside the clip.
 
     attention: the weight of attention between the clip and them, a scalar or one value per token.
-    is_reference: identity guidance leaves them out of its own pass.
+    is_reference: identity guidance leaves them out of its own pass. exchange: whether they read the other
+    stream and are read by it (all), read it without being read (reads), or neither (clip).
     """
 
     clean: Tensor
@@ -43,6 +45,7 @@ class Added:
     positions: Tensor
     attention: Tensor | float = 1.0
     is_reference: bool = False
+    exchange: Exchange = "all"
 
 
 @dataclass
@@ -109,13 +112,19 @@ class Tokens:
             attention_mask=self._attention(),
             frozen=frozen,
             reference=self._reference(),
+            unread=self._flags([a.exchange != "all" for a in self.added]),
+            unreading=self._flags([a.exchange == "clip" for a in self.added]),
         )
 
     def _reference(self) -> Tensor | None:
-        if not any(a.is_reference for a in self.added):
+        return self._flags([a.is_reference for a in self.added])
+
+    def _flags(self, added: list[bool]) -> Tensor | None:
+        """Return (N,) bool of all tokens, False for the clip's own; None where no group has the flag."""
+        if not any(added):
             return None
         flags = [torch.zeros(self.clean.shape[1], dtype=torch.bool)]
-        flags += [torch.full((a.clean.shape[1],), a.is_reference) for a in self.added]
+        flags += [torch.full((a.clean.shape[1],), on) for a, on in zip(self.added, added, strict=True)]
         return torch.cat(flags).to(self.clean.device)
 
     def _attention(self) -> Tensor | None:

@@ -23,7 +23,7 @@ from soundstage.lora.asked import RankLimit, WriteOptions, check_several, check_
 from soundstage.lora.factoring import LayerFit, LoraMade, fit_of, in_dtype, joined, truncated
 from soundstage.lora.files import LoraFile, open_lora
 from soundstage.lora.layers import Layer, LowRank, group_of
-from soundstage.lora.metadata import TRIGGER_NAMES, LoraReferences, metadata_of
+from soundstage.lora.metadata import TRIGGER_NAMES, LoraReferences, metadata_of, strictest
 from soundstage.lora.rewrite import check_known
 from soundstage.lora.write import write_pairs
 from soundstage.types import Group
@@ -138,6 +138,7 @@ def _references(loras: Sequence[LoraFile]) -> LoraReferences:
         temporal=int(temporal or 1),
         in_context=any(lora.references.in_context for lora in loras),
         hdr=None if hdr is None else str(hdr),
+        exchange=strictest(lora.references.exchange for lora in loras),
     )
 
 

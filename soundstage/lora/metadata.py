@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from soundstage.errors import WeightsError
+from soundstage.types import Exchange
 from soundstage.weights.entry import TensorEntry, WeightsFile
 from soundstage.weights.foreign import is_first_ltx, other_model, quantizer_of
 from soundstage.weights.header import read_header
@@ -39,6 +41,7 @@ COMPANIONS = re.compile(r"slot_?emb|(^|[._])emb(eddings?)?$", re.IGNORECASE)
 DOWNSCALE_NAMES = ("reference_downscale_factor", "reference_spatial_scale_factor")
 TEMPORAL_NAME = "reference_temporal_scale_factor"
 PEFT_SETTINGS = "lora_adapter_metadata"
+EXCHANGE_NAME = "reference_exchange"
 TOKEN_ORDER_NAME = "reference_token_order"
 TRIGGER_NAMES = ("trigger_phrase", "trigger_word", "trigger", "modelspec.trigger_phrase")
 HALF_SIZE = "ref0.5"
@@ -222,6 +225,7 @@ class LoraReferences:
     temporal: int = 1  # one of so many reference frames is kept
     in_context: bool = False  # it was trained with references
     hdr: str | None = None  # the transform of an HDR LoRA, "logc3"
+    exchange: Exchange = "all"  # which references take part in the attention between picture and sound
     slots: tuple[str, ...] = ()  # names of embeddings that mark its references, which are not applied here
     token_order: str | None = None  # the order of its references' tokens, which is not followed here
 
@@ -254,9 +258,16 @@ def lora_references(file: WeightsFile, names: LoraNames) -> LoraReferences:
         temporal=_factor(file, TEMPORAL_NAME) if TEMPORAL_NAME in file.metadata else 1,
         in_context=downscale is not None or TEMPORAL_NAME in file.metadata,
         hdr=_hdr(file),
+        exchange=_exchange(file),
         slots=names.companions,
         token_order=file.metadata.get(TOKEN_ORDER_NAME),
     )
+
+
+def strictest(masks: Iterable[Exchange]) -> Exchange:
+    """Return the mask of several LoRAs together: the one that leaves the fewest tokens in the exchange."""
+    order: tuple[Exchange, ...] = get_args(Exchange)
+    return max(masks, key=order.index, default="all")
 
 
 def metadata_of(references: LoraReferences) -> dict[str, str]:
@@ -268,6 +279,8 @@ def metadata_of(references: LoraReferences) -> dict[str, str]:
         metadata[TEMPORAL_NAME] = str(references.temporal)
     if references.hdr:
         metadata["hdr_transform"] = references.hdr
+    if references.exchange != "all":
+        metadata[EXCHANGE_NAME] = references.exchange
     return metadata
 
 
@@ -288,6 +301,15 @@ def _factor(file: WeightsFile, name: str) -> int:
     if not (factor >= 1 and factor.is_integer()):
         raise WeightsError(f"{file.path}: {name} is '{stored}'; it must be a whole number from 1 up")
     return int(factor)
+
+
+def _exchange(file: WeightsFile) -> Exchange:
+    stored = file.metadata.get(EXCHANGE_NAME, "all")
+    known: tuple[Exchange, ...] = get_args(Exchange)
+    for name in known:
+        if stored == name:
+            return name
+    raise WeightsError(f"{file.path}: {EXCHANGE_NAME} is '{stored}'; it must be one of {', '.join(known)}")
 
 
 def _hdr(file: WeightsFile) -> str | None:

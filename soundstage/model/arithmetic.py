@@ -45,7 +45,7 @@ class Arithmetic:
     ) -> Tensor:
         """Return x + gate * h, (B, N, D), the gate being a row of a modulation.
 
-        keep: bool (B, 1, 1), which samples are changed; None is all.
+        keep: bool (B or 1, N or 1, 1), which samples and tokens are changed; None is all.
         """
         gate = rows.row(row)
         return torch.addcmul(x, gate if keep is None else gate * keep, h)

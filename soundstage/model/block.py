@@ -113,7 +113,7 @@ class StreamInputs:
     of each token, None for a single group. context_rows: (B, 1, 2, D).
     cross_rows: (B, G or 1, 4, D), with cross_groups; cross_gate: (B, 1, 1, D); None without the other
     stream. enabled=False: the stream only serves as keys and values of the other. negative: text to steer
-    away from, None for none.
+    away from, None for none. read_bias, reads: see StreamTables.
     """
 
     enabled: bool
@@ -130,6 +130,8 @@ class StreamInputs:
     cross_groups: Tensor | None = None
     cross_gate: Tensor | None = None
     negative: NegativeText | None = None
+    read_bias: Tensor | None = None
+    reads: Tensor | None = None
 
     def cross_modulation(self, table: Tensor) -> tuple[Modulation, Modulation]:
         """Return the modulation by a table's first four rows, and the gate by its fifth. table: (5, D)."""
@@ -254,12 +256,12 @@ class Block(nn.Module):
         na = dict(zip(places, self.arithmetic.modulated_norms(xa, self.eps, audio_rows, places), strict=True))
         if to_video:
             ropes = {"rope": video.cross_rope, "context_rope": audio.cross_rope}
-            h = self.audio_to_video_attn(nv[A2V], na[A2V], **ropes)
-            xv = self.arithmetic.add_gated(xv, video_gate, 0, h, _some(keeps.audio_to_video))
+            h = self.audio_to_video_attn(nv[A2V], na[A2V], bias=audio.read_bias, **ropes)
+            xv = self.arithmetic.add_gated(xv, video_gate, 0, h, _some(keeps.audio_to_video, video.reads))
         if to_audio:
             ropes = {"rope": audio.cross_rope, "context_rope": video.cross_rope}
-            h = self.video_to_audio_attn(na[V2A], nv[V2A], **ropes)
-            xa = self.arithmetic.add_gated(xa, audio_gate, 0, h, _some(keeps.video_to_audio))
+            h = self.video_to_audio_attn(na[V2A], nv[V2A], bias=video.read_bias, **ropes)
+            xa = self.arithmetic.add_gated(xa, audio_gate, 0, h, _some(keeps.video_to_audio, audio.reads))
         return xv, xa
 
     def _feed_forward(self, x: Tensor, rows: Modulation, feed_forward: FeedForward) -> Tensor:
@@ -298,6 +300,8 @@ def _sample_numbers(samples: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(samples, device=device)
 
 
-def _some(keep: Keep) -> Tensor | None:
-    """Return the mask of the samples that are changed, None if all are."""
-    return keep if isinstance(keep, Tensor) else None
+def _some(keep: Keep, reads: Tensor | None) -> Tensor | None:
+    """Return the mask of the samples and tokens that are changed, (B, 1 or N, 1); None if all are."""
+    if not isinstance(keep, Tensor):
+        return reads
+    return keep if reads is None else keep & reads

@@ -61,6 +61,8 @@ class ModalityInputs:
     attention_mask: (B or 1, N, N) in [0, 1], self-attention only. context_mask: see
     attention.context_bias; the pipelines pass none. enabled: False leaves the stream as it is, serving
     the other as keys and values only. negative: text to steer away from inside text attention.
+    unread: (N,) bool, tokens that the other stream does not read; None for none of them. unreading: (N,)
+    bool, tokens that do not read the other stream.
     """
 
     latents: Tensor
@@ -72,19 +74,25 @@ class ModalityInputs:
     context_mask: Tensor | None = None
     enabled: bool = True
     negative: NegativeText | None = None
+    unread: Tensor | None = None
+    unreading: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class StreamTables:
     """Hold what stays over a run for one stream.
 
-    cross_rope: by time only, for the attention between the streams.
+    cross_rope: by time only, for the attention between the streams. read_bias: (1, 1, 1, N) on the logits of
+    this stream's tokens as keys of the other's; reads: bool (1, N, 1), the tokens that read the other stream;
+    None where all are read, or read.
     """
 
     rope: Rotation
     cross_rope: Rotation | None
     bias: Bias | None
     groups: TokenGroups
+    read_bias: Tensor | None = None
+    reads: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,8 @@ class Transformer(nn.Module):
             cross_rope=cross_rope,
             bias=None if mask is None else parts_of(strength_bias(mask, dtype)),
             groups=TokenGroups.of(modality.timesteps),
+            read_bias=_read_bias(modality, dtype),
+            reads=None if modality.unreading is None else ~modality.unreading[None, :, None],
         )
 
     def forward(
@@ -312,6 +322,7 @@ class Transformer(nn.Module):
         if other is not None and nets.cross_rows is not None and nets.cross_gate is not None:
             other_sigma = other.sigma.float()[:, None]
             inputs.cross_rope = tables.cross_rope
+            inputs.read_bias, inputs.reads = tables.read_bias, tables.reads
             inputs.cross_gate = nets.cross_gate(self.config.cross_gate_scale * other_sigma, dtype)[0]
             if self.config.cross_timestep == "own":
                 inputs.cross_rows, inputs.cross_groups = nets.cross_rows(timesteps, dtype)[0], inputs.groups
@@ -335,6 +346,14 @@ class _StreamNets(NamedTuple):
     context_rows: AdaLN
     cross_rows: AdaLN | None
     cross_gate: AdaLN | None
+
+
+def _read_bias(modality: ModalityInputs, dtype: torch.dtype) -> Tensor | None:
+    """Return the bias (1, 1, 1, N) of tokens as keys of the other stream: lowest where they are not read."""
+    unread = modality.unread
+    if unread is None:
+        return None
+    return unread.new_zeros(1, 1, 1, len(unread), dtype=dtype).masked_fill(unread, torch.finfo(dtype).min)
 
 
 def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

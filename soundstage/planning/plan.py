@@ -21,7 +21,7 @@ from soundstage.request.request import Request
 from soundstage.sampling.cache import StepCache
 from soundstage.sampling.sampler_info import SAMPLER_INFO, predictions
 from soundstage.sampling.scales import Guidance, passes_needed, scales_at
-from soundstage.types import TIME_SCALE, Group, Range, UpsamplerRole, VideoShape
+from soundstage.types import TIME_SCALE, Exchange, Group, Range, UpsamplerRole, VideoShape
 
 # The forward passes of one step run as one batch up to this many tokens, one after the other beyond it.
 MAX_BATCHED_TOKENS = 16_384
@@ -143,6 +143,7 @@ class PassPlan:
     loras: tuple[LoraUse, ...]
     seed: int | None
     cache: StepCache | None = None
+    exchange: Exchange = "all"
 
     @property
     def num_steps(self) -> int:

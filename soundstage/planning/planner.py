@@ -149,6 +149,7 @@ class _PassPlanner:
             loras=self._loras(pass_),
             seed=self.request.seed if i == 0 else None,
             cache=self.request.cache if self._is_main(i) else None,
+            exchange=pass_.exchange or self.resolved.exchange,
         )
 
     def _is_main(self, i: int) -> bool:

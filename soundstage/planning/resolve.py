@@ -11,7 +11,7 @@ from soundstage.errors import MediaError, RequestError, SoundstageError
 from soundstage.library.adapters import factor_notice, lora_path
 from soundstage.library.installed import Library
 from soundstage.library.model_files import ModelSet
-from soundstage.lora.metadata import LoraReferences, read_references
+from soundstage.lora.metadata import LoraReferences, read_references, strictest
 from soundstage.media.colour import TONE_MAPPED
 from soundstage.media.in_memory import File
 from soundstage.media.probe import Info, probe
@@ -47,6 +47,7 @@ class ResolvedRequest:
         self._find_loras()
         self.loras = self._lora_references()
         self.downscale, self.temporal = self._reference_factors()
+        self.exchange = strictest(lora.exchange for lora in self.loras)
         source = request.source
         self.source: Source | None = source
         self.source_info = self.infos.get("source.video")

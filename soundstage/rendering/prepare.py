@@ -21,7 +21,7 @@ from soundstage.planning.plan import Condition, PassPlan
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.parts import ModelParts
 from soundstage.sampling.streams import Stream
-from soundstage.types import LATENT_CHANNELS, SPACE_SCALE
+from soundstage.types import LATENT_CHANNELS, SPACE_SCALE, Exchange
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def _condition(tokens: Tokens, condition: Condition, pass_: PassPlan, inputs: En
     else:
         still = condition.num_frames == 1
         positions = guide_positions(*grid, pass_.fps, frame=condition.frame, still=still, device=device)
-    tokens.add(Added(to_tokens(latents), 1 - condition.strength, positions, attention))
+    exchange: Exchange = pass_.exchange if condition.kind == "reference" else "all"
+    tokens.add(Added(to_tokens(latents), 1 - condition.strength, positions, attention, exchange=exchange))
 
 
 def _audio(parts: ModelParts, pass_: PassPlan, inputs: EncodedInputs, start: Tensor | None) -> Stream:
@@ -169,4 +170,4 @@ def _identity(tokens: Tokens, pass_: PassPlan, inputs: EncodedInputs, before: Te
     if pass_.identity == "none" or voice is None:
         return
     positions = identity_positions(voice.shape[2], device=tokens.positions.device)
-    tokens.add(Added(patchify_audio(voice), 0.0, positions, is_reference=True))
+    tokens.add(Added(patchify_audio(voice), 0.0, positions, is_reference=True, exchange=pass_.exchange))

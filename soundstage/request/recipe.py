@@ -18,7 +18,7 @@ from soundstage.fields.record import Share, from_file, record
 from soundstage.request.inputs import MAX_STEPS, Fps, Multiplier, Steps
 from soundstage.sampling import schedules
 from soundstage.sampling.scales import NEUTRAL, Guidance, Scales, with_words, words_of
-from soundstage.types import Modality, UpsamplerRole, enlargement
+from soundstage.types import Exchange, Modality, UpsamplerRole, enlargement
 
 DISTILLED_LORA = "distilled"
 # Lists that recipes name in place of their numbers.
@@ -96,6 +96,10 @@ class Pass:
     identity: Literal["input", "soundtrack", "previous", "none"] = "input"
     """The voice that is heard: input is at most the first ten seconds of the request's sound, soundtrack all
     of it, as a dub hears its speaker, previous the sound of the pass before, none no voice."""
+    exchange: Exchange | None = None
+    """Which references and voices take part in the attention between picture and sound: all; those that read
+    the other stream without being read (reads); none, so that the clip alone does (clip). Left out, as the
+    LoRAs' files say."""
     guides: Literal["as asked", "guide", "none"] = "as asked"
     """How guides enter: as asked, always as guide tokens beside the clip (guide), or not at all (none)."""
     guide_strength: Share | None = None

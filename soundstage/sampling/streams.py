@@ -24,7 +24,8 @@ class Stream:
     [0, 1]. positions: (B or 1, A, N, 2). initial: (B, N, D) latents to start from besides noise; None is
     the clean ones. attention_mask: (B or 1, N, N) in [0, 1] or None. frozen: nothing is generated; the
     model gets the level of a clean stream. reference: (N,) bool or None, the tokens of a reference
-    that identity guidance leaves out of its own pass; they are kept tokens.
+    that identity guidance leaves out of its own pass; they are kept tokens. unread, unreading: (N,) bool or
+    None, tokens that the other stream does not read, and tokens that do not read it.
     """
 
     clean: Tensor
@@ -34,6 +35,8 @@ class Stream:
     attention_mask: Tensor | None = None
     frozen: bool = False
     reference: Tensor | None = None
+    unread: Tensor | None = None
+    unreading: Tensor | None = None
 
     @classmethod
     def fresh(cls, positions: Tensor, *, width: int, batch: int = 1, dtype: torch.dtype) -> Stream:
@@ -83,6 +86,8 @@ class Stream:
             initial=None if self.initial is None else self.initial[:, kept],
             attention_mask=None if mask is None else mask[:, kept][:, :, kept],
             frozen=self.frozen,
+            unread=None if self.unread is None else self.unread[kept],
+            unreading=None if self.unreading is None else self.unreading[kept],
         )
 
     def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,6 +115,8 @@ class Stream:
             context=context,
             attention_mask=self.attention_mask,
             enabled=enabled,
+            unread=self.unread,
+            unreading=self.unreading,
         )
 
 

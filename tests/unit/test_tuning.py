@@ -161,6 +161,18 @@ def test_sound_has_a_noise_level_of_its_own_unless_it_shares_the_pictures(
     assert torch.equal(shared["video.sigma"], shared["audio.sigma"])
 
 
+def test_a_dub_trains_with_references_out_of_the_exchange_between_picture_and_sound(
+    tiny_folder: Path, folder: Path, data: EncodedDataset, contexts: Any
+) -> None:
+    batch = SampleOrder(data, config_of(tiny_folder, folder, mode="dub"), contexts).batch(0)
+    for name, stream in streams_of(batch).items():
+        own = batch[f"{name}.noise"].shape[1]
+        assert stream.unread is not None
+        assert stream.unreading is not None
+        assert stream.unread.tolist() == [False] * own + [True] * (stream.clean.shape[1] - own)
+        assert torch.equal(stream.unread, stream.unreading)
+
+
 def test_an_empty_prompt_is_the_begin_token_alone(
     data: EncodedDataset, parts: ModelParts, contexts: Any
 ) -> None:

@@ -9,19 +9,20 @@ from soundstage.media.arrays import Frames
 
 DARK = 75  # of 255: no channel of a dark pixel is lighter
 REACH_PX = 18  # how far the yellow of either side may be
-LEAST_SHARE = 0.12  # of dark pixels, of the yellow ones
+LEAST_SHARE = 0.12  # of dark pixels, of the yellow ones, in a frame with a stripe
+LEAST_FRAMES = 0.25  # with a stripe, of those that show something yellow
 LEAST_YELLOW = 40  # pixels of a frame that shows something yellow
 DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
 def stripe_seen(frames: Frames) -> bool:
-    """Return whether a stripe is in half of the frames (F, H, W, 3) that show something yellow."""
+    """Return whether a stripe is in a quarter of the frames (F, H, W, 3) that show something yellow."""
     shares = [share for frame in frames[::2] if (share := stripe_share(frame)) is not None]
-    return bool(shares) and float(np.mean([share >= LEAST_SHARE for share in shares])) >= 0.5
+    return bool(shares) and float(np.mean([share >= LEAST_SHARE for share in shares])) >= LEAST_FRAMES
 
 
 def stripe_share(frame: NDArray[np.uint8]) -> float | None:
-    """Return the dark pixels between yellow ones, as a share of the yellow ones; None where nothing is yellow."""
+    """Return the dark pixels between yellow ones, over the yellow ones; None where nothing is yellow."""
     red, green, blue = (frame[..., channel].astype(np.int16) for channel in range(3))
     yellow = (red > 110) & (green > 85) & (blue < 110) & (red - blue > 70) & (np.abs(red - green) < 90)
     if yellow.sum() < LEAST_YELLOW:

@@ -1,8 +1,8 @@
 """Tell by which of the world's voices a sound is spoken, and when its syllables begin.
 
-A voice is known by the levels of the multiples of 100 Hz, which all pitches of the world are. They are compared
-with those of each voice as the world makes it, and as it is after nano's audio VAE and vocoder, which add some of
-the multiples that a pitch does not have (CODED).
+A voice is known by the levels of the multiples of 100 Hz, which all pitches of the world are. They are
+compared with those of each voice: as the world makes it, or, where there is sound between them too, as it is
+after nano's audio VAE and vocoder (CODED), which add some of the multiples that a pitch does not have.
 
     python -m soundstage.nano.evaluation.voices     # prints CODED for the installed weights
 """
@@ -42,8 +42,8 @@ CODED = (
 class Profile:
     """What a voice is known by.
 
-    levels: (MULTIPLES,) in dB under the strongest multiple. clean: there is next to nothing between the multiples,
-    as in the world's own sounds.
+    levels: (MULTIPLES,) in dB under the strongest multiple. clean: there is next to nothing between the
+    multiples, as in the world's own sounds.
     """
 
     levels: Floats

@@ -1,7 +1,7 @@
 """Make shots of a character that the world does not have: Bumble, a yellow ball with a broad black stripe.
 
-    scene = as_bumble(ball_scene(7, VideoShape(25, 128, 128)))
-    striped(scene), named(caption(scene))
+scene = as_bumble(ball_scene(7, VideoShape(25, 128, 128)))
+striped(scene), named(caption(scene))
 """
 
 from __future__ import annotations

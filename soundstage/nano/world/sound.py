@@ -46,7 +46,7 @@ SYLLABLE_GAP_S = 0.06
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: the pitch of the throat in Hz, and a factor on the formants of VOWELS, small in a large mouth."""
+    """A speaker: the throat's pitch in Hz, and a factor on the formants of VOWELS, small in a large mouth."""
 
     pitch_hz: float
     mouth: float

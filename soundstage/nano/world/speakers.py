@@ -2,8 +2,8 @@
 
     take = spoken(quiet_scene(7, VideoShape(49, 128, 128)), VOICES[1], even(rng, 2.0))
 
-Nine voices: each pitch that nano's vocoder makes, with each mouth of the captions' voices. Three of them are those
-of the captions. LEARNED are those that adapters of examples/ learn from, HELD_OUT those that they are measured on.
+Nine voices: each pitch that nano's vocoder makes, with each mouth of the captions' voices. Three of them are
+those of the captions. Adapters of examples/ learn from LEARNED, and are measured on HELD_OUT too.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.fields.record import Share, record, unit
 from soundstage.fields.yaml_record import line_of
 from soundstage.training.tuning.modes import MODES, Mode
+from soundstage.types import Exchange
 
 StreamState = Literal["made", "given", "absent"]
 TargetGroup = Literal["video", "audio", "between", "text", "ff"]
@@ -247,6 +248,10 @@ class TrainConfig:
     """The picture: made, given or absent, and what is kept of it."""
     audio: AudioTraining = field(default_factory=AudioTraining)
     """The sound likewise."""
+    exchange: Exchange = "all"
+    """Which references and voices take part in the attention between picture and sound: all; those that read
+    the other stream without being read (reads); none, so that the clip alone does (clip). The LoRA's file
+    says so too."""
     lora: LoraTraining = field(default_factory=LoraTraining)
     """Layers and ranks of a LoRA."""
     optimizer: Optimizer = field(default_factory=Optimizer)

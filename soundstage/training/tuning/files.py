@@ -64,10 +64,13 @@ class LoraWriter:
 
     def references(self) -> LoraReferences:
         """Return what the LoRA needs of references at inference."""
+        exchange = self.config.exchange
         if not self.config.video.reference:
-            return LoraReferences()
+            return LoraReferences(exchange=exchange)
         info = next(info for info in self.data.samples if "reference" in info.has)
-        return LoraReferences(info.reference_downscale, info.reference_temporal, in_context=True)
+        return LoraReferences(
+            info.reference_downscale, info.reference_temporal, in_context=True, exchange=exchange
+        )
 
     def metadata(self, summary: Mapping[str, Any]) -> dict[str, str]:
         """Return the metadata of a file, as strings."""

@@ -27,7 +27,7 @@ from soundstage.dataset.index import SampleInfo
 from soundstage.model.audio_vae import patchify_audio
 from soundstage.sampling.streams import Stream
 from soundstage.training.tuning.config import AudioTraining, GivenPart, TrainConfig, VideoTraining
-from soundstage.types import SPACE_SCALE
+from soundstage.types import SPACE_SCALE, Exchange
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ def _part(rng: np.random.Generator, part: GivenPart | None) -> GivenPart | None:
 # --- streams ----------------------------------------------------------------------------------------
 
 
-def video_stream(sample: Sample, info: SampleInfo, given: VideoTraining) -> Stream | None:
-    """Return the picture's stream, a batch of one; None where it is absent."""
+def video_stream(
+    sample: Sample, info: SampleInfo, given: VideoTraining, exchange: Exchange = "all"
+) -> Stream | None:
+    """Return the picture's stream, a batch of one; None where it is absent. exchange: see TrainConfig."""
     if given.stream == "absent" or sample.video is None:
         return None
     latents = sample.video.float()[None]
@@ -89,7 +91,7 @@ def video_stream(sample: Sample, info: SampleInfo, given: VideoTraining) -> Stre
         return tokens.stream(frozen=True)
     tokens.keep(tokens.start, made_of_video(grid, given, sample.video_mask).reshape(1, -1, 1))
     if given.reference and sample.reference is not None:
-        _add_reference(tokens, sample.reference.float()[None], info, given)
+        _add_reference(tokens, sample.reference.float()[None], info, given, exchange)
     return tokens.stream()
 
 
@@ -109,8 +111,8 @@ def made_of_video(grid: Grid, given: VideoTraining, mask: Tensor | None = None) 
     return made
 
 
-def audio_stream(sample: Sample, given: AudioTraining) -> Stream | None:
-    """Return the sound's stream, a batch of one; None where it is absent."""
+def audio_stream(sample: Sample, given: AudioTraining, exchange: Exchange = "all") -> Stream | None:
+    """Return the sound's stream, a batch of one; None where it is absent. exchange: see TrainConfig."""
     if given.stream == "absent" or sample.audio is None:
         return None
     clean = patchify_audio(sample.audio.float()[None])
@@ -128,11 +130,13 @@ def audio_stream(sample: Sample, given: AudioTraining) -> Stream | None:
         length = beside.shape[1]
         before = given.reference_place == "before"
         positions = identity_positions(length) if before else audio_positions(length)
-        tokens.add(Added(beside, 0.0, positions, is_reference=before))
+        tokens.add(Added(beside, 0.0, positions, is_reference=before, exchange=exchange))
     return tokens.stream()
 
 
-def _add_reference(tokens: Tokens, latents: Tensor, info: SampleInfo, given: VideoTraining) -> None:
+def _add_reference(
+    tokens: Tokens, latents: Tensor, info: SampleInfo, given: VideoTraining, exchange: Exchange
+) -> None:
     grid: Grid = (latents.shape[2], latents.shape[3], latents.shape[4])
     if given.reference_place == "before":
         positions = guide_positions(*grid, info.fps, frame=-1, still=True)
@@ -140,7 +144,7 @@ def _add_reference(tokens: Tokens, latents: Tensor, info: SampleInfo, given: Vid
         positions = reference_positions(
             *grid, info.fps, downscale=info.reference_downscale, temporal=info.reference_temporal
         )
-    tokens.add(Added(to_tokens(latents), 0.0, positions))
+    tokens.add(Added(to_tokens(latents), 0.0, positions, exchange=exchange))
 
 
 def _range(count: int, prefix: GivenPart | None, suffix: GivenPart | None) -> tuple[int, int]:

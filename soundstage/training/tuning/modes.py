@@ -81,6 +81,7 @@ MODES: Mapping[Mode, Mapping[str, Any]] = {
         "video": {"reference": 1.0, "first_frame": 0.1},
         "audio": {"reference": 1.0, "reference_place": "before"},
         "sigma": {"audio": "shared"},
+        "exchange": "clip",
         "lora": {"rank": 128, "targets": ["video", "audio", "between", "ff"]},
         "optimizer": {"rate": 2e-4},
     },

@@ -141,6 +141,8 @@ def streams_of(batch: Batch) -> dict[Modality, Stream]:
             mask=batch[f"{name}.mask"],
             positions=batch[f"{name}.positions"],
             frozen=f"{name}.noise" not in batch.tensors,
+            unread=batch.tensors.get(f"{name}.unread"),
+            unreading=batch.tensors.get(f"{name}.unreading"),
         )
         for name in MODALITIES
         if f"{name}.clean" in batch.tensors

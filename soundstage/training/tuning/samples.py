@@ -116,7 +116,8 @@ class SampleOrder:
         given = draw_given(rng, self.config)
         video = replace(given.video, reference=beside.video.reference)
         audio = replace(given.audio, reference=beside.audio.reference)
-        return video_stream(sample, info, video), audio_stream(sample, audio)
+        exchange = self.config.exchange
+        return video_stream(sample, info, video, exchange), audio_stream(sample, audio, exchange)
 
     def _stream_tensors(
         self,
@@ -136,6 +137,9 @@ class SampleOrder:
             "mask": torch.cat([stream.mask for stream in streams]),
             "positions": first.positions,
         }
+        for key in ("unread", "unreading"):
+            if (flags := getattr(first, key)) is not None:
+                found[key] = flags
         if not first.frozen:
             shape = (len(streams), own, first.clean.shape[2])
             sigma = torch.from_numpy(drawn_sigmas(rng, len(streams), own, self.config.sigma)).float()

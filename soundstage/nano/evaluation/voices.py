@@ -40,7 +40,7 @@ CODED = (
 
 @dataclass(frozen=True)
 class Profile:
-    """What a voice is known by.
+    """Levels that tell one voice from another.
 
     levels: (MULTIPLES,) in dB under the strongest multiple. clean: there is next to nothing between the
     multiples, as in the world's own sounds.

@@ -37,7 +37,7 @@ Syllables = list[tuple[float, str]]  # times in seconds and vowels
 
 
 @dataclass(frozen=True)
-class Take:
+class SpokenShot:
     """A shot with speech. frames: (F, H, W, 3) uint8. waveform: (2, n) at 48 kHz."""
 
     scene: Scene
@@ -102,13 +102,13 @@ def sound_of(voice: Voice, syllables: Syllables, length_s: float) -> Array:
     return speech(voice, syllables, round(length_s * OUTPUT_RATE_HZ))
 
 
-def spoken(scene: Scene, voice: Voice, syllables: Syllables, *, lit: bool = False) -> Take:
+def spoken(scene: Scene, voice: Voice, syllables: Syllables, *, lit: bool = False) -> SpokenShot:
     """Return a shot with speech. lit: its first subject glows while the voice sounds, as a mouth moves."""
     motion = simulate(scene)
     if lit:
         motion.tracks[0] = replace(motion.tracks[0], glow=_sounding(motion, syllables))
     frames = render(scene, motion)
-    return Take(scene, voice, syllables, frames, sound_of(voice, syllables, scene.duration_s))
+    return SpokenShot(scene, voice, syllables, frames, sound_of(voice, syllables, scene.duration_s))
 
 
 def _sounding(motion: Motion, syllables: Syllables) -> Array:

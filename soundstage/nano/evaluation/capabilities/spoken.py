@@ -23,7 +23,7 @@ from soundstage.nano.world.speakers import (
     VOICES,
     ZORB,
     ZORB_WORDS,
-    Take,
+    SpokenShot,
     even,
     other_vowels,
     quiet_scene,
@@ -56,7 +56,7 @@ def _rng(scene: Scene) -> np.random.Generator:
     return np.random.default_rng([scene.seed, 6])
 
 
-def _shown(take: Take) -> Shown:
+def _shown(take: SpokenShot) -> Shown:
     return Shown(take.frames, take.waveform)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -44,26 +45,41 @@ OFF = "off"
 @click.option(
     "--codec", metavar="NAME", help="Use this codec: h264, h265, prores. [default: the format's own]"
 )
+@click.option(
+    "--export",
+    "exports",
+    multiple=True,
+    metavar="PATH",
+    help="Also write this file: .otio, .fcpxml or .edl for editing programs, .srt or .vtt subtitles, a .png "
+    "storyboard, an .html page with players; a folder that ends in / takes stems as WAV. Repeatable.",
+)
+@click.option(
+    "--burn-captions", is_flag=True, help="Draw the captions into the picture, as burn_captions does."
+)
 @click.option("--report", metavar="PATH", help="Write what was measured to this JSON file.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress and no notices; errors are printed.")
 @as_json
 def app(timeline: str, output: str, **values: Any) -> None:
-    """Cut and mix a timeline to a film, and print its path.
+    """Cut and mix a timeline to a film, and print the paths of what was written.
 
     Example: soundstage assemble cuts.yaml --output film.mp4 --loudness -23
     """
     import warnings
 
     from soundstage.editing import assemble
+    from soundstage.editing.timeline import read_timeline
 
-    wished = {name: values[name] for name in ("codec", "quality", "report")}
+    wished = {name: values[name] for name in ("codec", "quality", "report", "exports")}
+    line = read_timeline(timeline)
+    if values["burn_captions"]:
+        line = replace(line, burn_captions=True)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
             with at_work(f"write {os.path.basename(output)}", quiet=values["quiet"]) as show:
                 made = assemble(
-                    timeline,
+                    line,
                     output,
                     loudness_lufs=_loudness(values["loudness"]),
                     peak_dbtp=values["peak"],
@@ -80,7 +96,8 @@ def app(timeline: str, output: str, **values: Any) -> None:
         return
     if not values["quiet"]:
         print(made.told(), file=sys.stderr)
-    print(made.path)
+    for path in (made.path, *made.exports):
+        print(path)
 
 
 def _loudness(text: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from soundstage.editing.assembly import Assembled, assemble, planned_assembly
+from soundstage.editing.exporting import export
 from soundstage.editing.timeline import (
     Caption,
     Cut,
@@ -26,6 +27,7 @@ __all__ = [
     "Transition",
     "VoiceOver",
     "assemble",
+    "export",
     "planned_assembly",
     "read_timeline",
 ]

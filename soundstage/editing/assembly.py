@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from soundstage.clip import write_clip
+from soundstage.editing.exporting import planned_export
 from soundstage.editing.grid import FilmGrid, grid_of
 from soundstage.editing.level import MixLevel, StoredMix, stored_mix
+from soundstage.editing.matching import changes_of
 from soundstage.editing.mix import Mixer
+from soundstage.editing.overlays import overlay_of
 from soundstage.editing.picture import Change, Overlay, film_frames
 from soundstage.editing.room_tone import RoomToneSource
-from soundstage.editing.timeline import Timeline, read_timeline
+from soundstage.editing.timeline import Timeline, as_json, read_timeline
 from soundstage.errors import MediaError
 from soundstage.files import check_writable, whole_file
 from soundstage.media import formats
@@ -40,11 +43,13 @@ class Assembled:
     fps: float
     level: MixLevel | None
     notices: tuple[str, ...]
+    exports: tuple[Path, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         facts = asdict(self)
         facts["path"] = str(self.path)
+        facts["exports"] = [str(path) for path in self.exports]
         return facts
 
     def told(self) -> str:
@@ -73,6 +78,7 @@ class Assembly:
     tone: RoomToneSource | None
     changes: dict[int, Change]
     overlay: Overlay | None
+    provenance: Mapping[str, Any]
 
     def run(self, *, overwrite: bool = True, progress: TellShare | None = None) -> Assembled:
         """Write the film. progress: called with the share that is done, from 0 to 1.
@@ -80,7 +86,9 @@ class Assembly:
         Raises MediaError for what cannot be read or written; then nothing is left of it.
         """
         show = progress or (lambda _: None)
-        grid, told = self.grid, [*self.grid.notices]
+        grid, told = self.grid, [*self.grid.notices, *_after_the_end(self.grid)]
+        resized = self.output.resized(grid.width, grid.height)
+        told += [] if resized is None else [f"the film {resized}"]
         with stored_mix(grid.rate) as mix:
             level = self._level(mix, show) if grid.has_sound and self.output.format.holds_sound else None
             sound = None if level is None else mix.levelled()
@@ -90,7 +98,7 @@ class Assembly:
                 frames, grid.num_frames, size, float(grid.fps), sound, grid.rate, grid.duration_s
             )
             pieces = pieces.told(lambda share: show(MIX_SHARE + (1 - MIX_SHARE) * share))
-            write_clip(self.output, pieces, {}, overwrite=overwrite)
+            write_clip(self.output, pieces, self.provenance, overwrite=overwrite)
         told += self._missed(level)
         return Assembled(
             self.output.path, grid.duration_s, grid.num_frames, size, float(grid.fps), level, tuple(told)
@@ -129,6 +137,8 @@ def assemble(
     codec: str | None = None,
     quality: int | None = None,
     report: str | Path | None = None,
+    exports: Sequence[str | Path] = (),
+    provenance: Mapping[str, Any] | None = None,
     overwrite: bool = True,
     progress: TellShare | None = None,
 ) -> Assembled:
@@ -136,17 +146,28 @@ def assemble(
 
     timeline: a record, or the name of its YAML file. output: its ending is the format. loudness_lufs:
     integrated loudness by EBU R128 that the sound is brought to; None leaves it. peak_dbtp: highest true
-    peak. quality, codec, overwrite: as `Clip.save` has them. report: a JSON file for what was
-    measured. progress: called with the share that is done. Notices are warnings. Raises MediaError or
-    ConfigError for what cannot be read, written or done; then nothing is left of it.
+    peak. quality, codec, overwrite: as `Clip.save` has them. report: a JSON file for what was measured.
+    exports: files to write beside it, as `export` takes them. provenance: what the film says of how it was
+    made; None is its timeline. progress: called with the share that is done. Notices are warnings. Raises
+    MediaError or ConfigError for what cannot be read, written or done; then nothing is left of it.
     """
     planned = planned_assembly(
-        timeline, output, loudness_lufs=loudness_lufs, peak_dbtp=peak_dbtp, codec=codec, quality=quality
+        timeline,
+        output,
+        loudness_lufs=loudness_lufs,
+        peak_dbtp=peak_dbtp,
+        codec=codec,
+        quality=quality,
+        provenance=provenance,
     )
     planned.output.check(planned.grid.num_frames, overwrite=overwrite)
     if report is not None:
         check_writable(Path(report), (".json",), overwrite=overwrite)
+    beside = [planned_export(planned.grid, path, overwrite=overwrite) for path in exports]
     made = planned.run(overwrite=overwrite, progress=progress)
+    gain_db = 0.0 if made.level is None else made.level.gain_db
+    written = [one.run(film=made.path, gain_db=gain_db, overwrite=overwrite) for one in beside]
+    made = replace(made, exports=tuple(path for paths in written for path in paths))
     if report is not None:
         with whole_file(Path(report), overwrite=overwrite) as part:
             part.write_text(json.dumps(made.facts(), indent=2) + "\n")
@@ -163,6 +184,7 @@ def planned_assembly(
     peak_dbtp: float = PEAK_DBTP,
     codec: str | None = None,
     quality: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Assembly:
     """Return the assembly. Raises for what can be known to be wrong before the work."""
     line = timeline if isinstance(timeline, Timeline) else read_timeline(timeline)
@@ -171,7 +193,23 @@ def planned_assembly(
     if not -20 <= peak_dbtp <= 0:
         raise MediaError(f"peak_dbtp is {peak_dbtp:g}; give -20 to 0, such as -1")
     grid = grid_of(line)
+    _check_no_source(line, Path(output))
     found = formats.output(output, grid.num_frames, codec=codec, quality=quality)
+    kept = {"timeline": as_json(line)} if provenance is None else provenance
     tone = None if line.room_tone is None else RoomToneSource(grid)
     Mixer(grid, tone)  # looks for the files of all sounds
-    return Assembly(grid, found, loudness_lufs, peak_dbtp, tone, {}, None)
+    return Assembly(grid, found, loudness_lufs, peak_dbtp, tone, changes_of(grid), overlay_of(grid), kept)
+
+
+def _check_no_source(timeline: Timeline, output: Path) -> None:
+    """Raise MediaError for a film that would replace what it is made of."""
+    sources = [cut.source for cut in timeline.cuts]
+    sources += [piece.path for piece in timeline.music] + [voice.path for voice in timeline.voice_over]
+    if any(source.absolute() == output.absolute() for source in sources):
+        raise MediaError(f"output is {output}, which the film is made of; choose another name")
+
+
+def _after_the_end(grid: FilmGrid) -> list[str]:
+    """Return what is told of lines that are said after the film."""
+    late = [i for i, line in enumerate(grid.timeline.captions) if line.start_s >= grid.duration_s]
+    return [f"captions[{i}] begins after the end of the film, at {grid.duration_s:.4g} s" for i in late]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from soundstage.fields.record import Share, record, unit
 from soundstage.fields.yaml_record import read_record
@@ -227,6 +227,12 @@ def read_timeline(path: str | Path) -> Timeline:
         voice_over=tuple(_within(folder, voice, "path") for voice in found.voice_over),
         room_tone=None if tone is None else _within(folder, tone, "path"),
     )
+
+
+def as_json(timeline: Timeline) -> dict[str, Any]:
+    """Return a timeline as JSON has it."""
+    made: dict[str, Any] = TypeAdapter(Timeline).dump_python(timeline, mode="json")
+    return made
 
 
 def _within(folder: Path, made: Kind, name: str) -> Kind:

@@ -77,6 +77,7 @@ CODECS = {
     "alac": Codec("alac", "s16"),
     "flac": Codec("flac", "s16"),
     "pcm": Codec("pcm_s16le", "s16"),
+    "float": Codec("pcm_f32le", "flt"),
 }
 
 
@@ -106,7 +107,7 @@ FORMATS = {
     ".jpg": FileFormat("picture", "JPEG", ("jpeg",)),
     ".jpeg": FileFormat("picture", "JPEG", ("jpeg",)),
     ".exr": FileFormat("picture", "EXR", ("linear", "logc3")),
-    ".wav": FileFormat("sound", "wav", ("pcm",)),
+    ".wav": FileFormat("sound", "wav", ("pcm", "float")),
     ".flac": FileFormat("sound", "flac", ("flac",)),
     ".mp3": FileFormat("sound", "mp3", ("mp3",)),
     ".m4a": FileFormat("sound", "ipod", ("aac", "alac")),

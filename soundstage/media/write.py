@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,13 +66,36 @@ def write_film(
 def write_sound(
     output: Output, pieces: ClipPieces, *, metadata: Mapping[str, str] | None = None, overwrite: bool = True
 ) -> None:
-    """Write stereo, of 16 bits where the codec is lossless. Samples are clipped to [-1, 1].
+    """Write stereo, of 16 bits where the codec is lossless. Samples of whole numbers are clipped to [-1, 1].
 
     Raises MediaError as `write_film`.
     """
     with _container(output, metadata, overwrite) as container:
         sound = pieces.checked_sound()
         _SoundTrack(container, output.codec, pieces.sample_rate_hz, output.quality, sound).end()
+
+
+def write_sounds(
+    outputs: Sequence[Output],
+    blocks: Iterable[Sequence[Waveform]],
+    sample_rate_hz: int,
+    *,
+    overwrite: bool = True,
+) -> None:
+    """Write several sounds of one length at once. blocks: a piece (2, n) of each, one after the other.
+
+    Raises MediaError for a file that cannot be written; then none of them is.
+    """
+    with ExitStack() as open_files:
+        tracks = []
+        for output in outputs:
+            container = open_files.enter_context(_container(output, None, overwrite))
+            tracks.append(_SoundTrack(container, output.codec, sample_rate_hz, output.quality, iter(())))
+        for pieces in blocks:
+            for track, piece in zip(tracks, pieces, strict=True):
+                track.write(piece)
+        for track in tracks:
+            track.end()
 
 
 @contextmanager
@@ -152,15 +175,16 @@ class _SoundTrack:
             piece = next(self._pieces, None)
             if piece is None:
                 return
-            self._write(piece)
+            self.write(piece)
 
     def end(self) -> None:
         """Write what is left."""
         for piece in self._pieces:
-            self._write(piece)
+            self.write(piece)
         self._container.mux(self._track.encode(None))
 
-    def _write(self, piece: Waveform) -> None:
+    def write(self, piece: Waveform) -> None:
+        """Write a piece (2, n)."""
         frame = _sound(piece, self._rate, self._layout)
         frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
         self._container.mux(self._track.encode(frame))
@@ -205,6 +229,8 @@ def _sound(waveform: Waveform, sample_rate_hz: int, layout: str) -> av.AudioFram
     samples: NDArray[Any] = waveform
     if layout == "s16":
         samples = _in_16_bits(waveform).T.reshape(1, -1)
+    elif layout == "flt":
+        samples = np.asarray(waveform, np.float32).T.reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=layout, layout="stereo")
     frame.sample_rate = sample_rate_hz
     return frame

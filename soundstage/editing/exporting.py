@@ -22,8 +22,8 @@ from soundstage.files import check_writable, whole_file
 from soundstage.media import formats
 from soundstage.media.arrays import Waveform
 
-Text = Callable[[FilmGrid, str], str]  # (film, its name) -> the file's text
-TEXTS: dict[str, Text] = {
+MakeText = Callable[[FilmGrid, str], str]  # (film, its name) -> the file's text
+TEXTS: dict[str, MakeText] = {
     ".otio": otio_text,
     ".fcpxml": fcpxml_text,
     ".edl": edl_text,

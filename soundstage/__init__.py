@@ -73,6 +73,7 @@ _HOMES = {
     "compose_prompt": "soundstage.prompts.compose:compose",
     "convert": "soundstage.conversion",
     "import_workflow": "soundstage.compat.comfy.workflow",
+    "lint_prompt": "soundstage.prompts.lint:lint",
     "load": "soundstage.engine",
     "prepare_control": "soundstage.steering",
     "read_script": "soundstage.production.reading",
@@ -136,6 +137,7 @@ __all__ = [
     "compose_prompt",
     "convert",
     "import_workflow",
+    "lint_prompt",
     "load",
     "prepare_control",
     "read_script",
@@ -180,6 +182,7 @@ if TYPE_CHECKING:
     from soundstage.production.reading import read_script
     from soundstage.production.shots import shot_requests
     from soundstage.prompts.compose import compose as compose_prompt
+    from soundstage.prompts.lint import lint as lint_prompt
     from soundstage.prompts.timeline import Relay
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step
     from soundstage.rendering.handle import Handle

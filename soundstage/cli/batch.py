@@ -88,7 +88,7 @@ def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = No
     shared = request_fields(values) if shared is None else shared
     seeds, drawn = _seeds(values), functools.cache(values.get("draw_seed", _drawn_seed))
     found: list[AskedClip] = []
-    for where, fields in _wishes(prompts, values):
+    for where, fields in wishes(prompts, values):
         named = () if fields.keys() == {"prompt"} else fields.keys()
         with about(where, named):
             try:
@@ -222,7 +222,7 @@ def in_short(planned: PlannedClip) -> str:
 # --- Prompts ------------------------------------------------------------------------------------------
 
 
-def _wishes(prompts: Sequence[str], values: Values) -> Iterator[tuple[str, Values]]:
+def wishes(prompts: Sequence[str], values: Values) -> Iterator[tuple[str, Values]]:
     """Yield (where it was given, fields of the request) of each prompt of a command line."""
     takes_many, file = "prompts" in values, values.get("prompts")
     one_words = [prompt for prompt in prompts if prompt != STDIN and not prompt.strip().count(" ")]

@@ -40,11 +40,11 @@ SMALL = _Prompts(
     sound="Steady rain is heard.",
 )
 LARGE = _Prompts(
-    first="A lighthouse on a cliff at dusk; waves break below and a gull calls.",
-    second="A baker pulls bread from a stone oven; embers crackle.",
+    first="A static wide shot of a lighthouse on a cliff at dusk; waves break below and a gull calls.",
+    second="The camera pushes in slowly while a baker pulls bread from a stone oven; embers crackle.",
     rolls="The camera rises slowly past the lighthouse while its lamp begins to turn.",
-    parts="A lighthouse at dusk, the lamp is dark. | The lamp lights up and sweeps over the sea.",
-    changed="A lighthouse in thick fog; a horn sounds.",
+    parts="A wide shot of a lighthouse at dusk, its lamp dark. | The lamp lights up and sweeps over the sea.",
+    changed="A wide shot of a lighthouse in thick fog; a horn sounds.",
     sound="Waves break on rocks, far away a bell rings.",
 )
 

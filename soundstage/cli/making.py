@@ -14,6 +14,7 @@ import soundstage
 from soundstage.cli.announcing import LOADING, announce
 from soundstage.cli.batch import Tally, in_short, many_options, prompts_option
 from soundstage.cli.command_plans import CommandPlans, as_typed, planned_clips, print_plans, without_misfits
+from soundstage.cli.hints import UPSCALE_PROMPT, tell_hints
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
 from soundstage.cli.options import MakingCommand, Values, with_options
@@ -27,7 +28,6 @@ from soundstage.request.words import file_fields, guide_fields
 
 if TYPE_CHECKING:
     from soundstage.cli.unfinished import Unfinished
-    from soundstage.engine import Engine
     from soundstage.planning.plan import Plan
     from soundstage.rendering.screen import Screen
 
@@ -37,7 +37,6 @@ OF_PICTURES = (
     *("video", "video_start", "remake", "span", "mask", "denoise", "extend_before", "extend_after", "canvas"),
     *("thin", "image_mode", "crf", "crop", "video_guidance", "video_scale", "video_negative_prompt"),
 )
-UPSCALE_PROMPT = "A clear, detailed picture."
 
 
 class Elsewhere(Protocol):
@@ -106,7 +105,7 @@ def plan(prompt: str, **values: Any) -> None:
         return
     say = _sayer(quiet=False)
     work = planned_clips([prompt], values, say)
-    _print_unknown_words(work.stage, prompt, say)
+    tell_hints(work.stage, work.plans, values, say)
     print_plans(work, values, say)
 
 
@@ -285,6 +284,7 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
         ):
             for note in notes:
                 say(note)
+            tell_hints(stage, plans, values, say)
             made: list[Saved] = []
             told: set[str] = set()
             for index, (planned, choice) in enumerate(zip(plans, choices, strict=True)):
@@ -318,11 +318,10 @@ def _planned_work(
     Return them with the values, without defaults that do not fit.
     """
     work = stage, plans, *_ = planned_clips(prompts, values, say, again)
-    for prompt in dict.fromkeys(planned.request.prompt for planned in plans):
-        _print_unknown_words(stage, prompt, say)
     _, values = without_misfits(values, lambda values: check_formats(plans, values), say)
     if values["plan"]:
         check_results(plans, values)
+        tell_hints(stage, plans, values, say)
         print_plans(work, values, say)
     return work, values
 
@@ -393,18 +392,6 @@ def _elsewhere() -> Elsewhere | None:
 def _sayer(*, quiet: bool) -> Callable[[str], None]:
     """Return what prints a line for people on standard error, or nothing."""
     return (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
-
-
-def _print_unknown_words(stage: Engine, prompt: str, say: Callable[[str], None]) -> None:
-    """Print a hint about words that a small model was never trained with."""
-    from soundstage.prompts.vocabulary import Vocabulary
-
-    vocabulary = Vocabulary.of_folder(stage.model.folder)
-    if vocabulary is None or prompt == UPSCALE_PROMPT:
-        return
-    hint = vocabulary.hint(stage.model.name, prompt)
-    if hint is not None:
-        say(f"hint: {hint}")
 
 
 def _spaced(images: Iterable[str], prompt: str, values: Values) -> list[str]:

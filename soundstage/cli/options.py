@@ -393,6 +393,7 @@ OUTPUTS: tuple[Option, ...] = (
         "-q",
         default=False,
     ),
+    _option("no_hints", bool, "Print no hints about the words of prompts.", default=False),
     _option("plan", bool, "Print what would be made, and stop.", default=False),
     _option(
         "resume",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FACTS = "command.json"
 # Values that change how a clip is made or shown, not which one it is.
 MADE = {"resume", "checkpoint_every", "residency", "memory", "dtype", "weights"}
-SHOWN = {"quiet", "force", "as_json", "open", "preview", "plan", "contact_sheet"}
+SHOWN = {"quiet", "force", "as_json", "open", "preview", "plan", "contact_sheet", "no_hints"}
 
 
 class Unfinished:

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from soundstage.dataset.checks import without_boilerplate
 from soundstage.dataset.config import CaptionMaking, Dataset
 from soundstage.dataset.findings import DataFinding, ShowShare
 from soundstage.dataset.items import DataItem
@@ -27,6 +26,7 @@ from soundstage.dataset.scanning import Scan
 from soundstage.errors import DatasetError, MissingExtraError, RequestError, shown
 from soundstage.media.arrays import Pixels
 from soundstage.media.load import frames_shown
+from soundstage.prompts.openings import without_boilerplate
 
 SEEN_PIXELS = 768  # of a frame's longer side at most
 AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))  # statuses of calls to make again

@@ -6,7 +6,6 @@ sounds that are silent by their samples.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -21,20 +20,12 @@ from soundstage.errors import MediaError, SoundstageError
 from soundstage.media.arrays import Pixels
 from soundstage.media.load import frames_shown, load_sound
 from soundstage.media.probe import probe
+from soundstage.prompts.openings import FEW_WORDS, OPENING
 
 SILENT = 1e-3  # peak of a sound that nobody hears, -60 dB
 ALIKE_BITS = 6  # of the 192 of three frames that may differ between pictures that are nearly alike
-FEW_WORDS = 4
 FEW_SAMPLES = 5
 HEARD_S = 30.0  # of a sound are listened to
-# Openings that say nothing of the clip; every caption would teach them.
-NOUN = r"(the|this) (video|clip|image|picture|footage|scene|film|photo|frame)s?( clip)?"
-SAYS = r"(shows?|depicts?|features?|presents?|captures?|displays?|is of|(begins|opens|starts) with)"
-BOILERPLATE = re.compile(
-    rf"^(here('s| is)( a| the)? (caption|description)\b[^:]*:\s*|{NOUN},? {SAYS}[:,]?\s+|in {NOUN},?\s+"
-    r"((we|you)( can)? see\s+)?|sure[,!.:]\s*|certainly[,!.:]\s*)",
-    re.IGNORECASE,
-)
 
 
 def check(dataset: Dataset, found: Scan, report: ShowShare = lambda _: None) -> list[DataFinding]:
@@ -69,18 +60,6 @@ def check(dataset: Dataset, found: Scan, report: ShowShare = lambda _: None) -> 
 # --- captions -----------------------------------------------------------------------------------------
 
 
-def without_boilerplate(caption: str) -> str:
-    """Return a caption without openings that say nothing, its first letter large."""
-    before, text = "", " ".join(caption.strip().strip('"*').split())
-    while before != text:
-        before = text
-        rest = BOILERPLATE.sub("", text, count=1)
-        if len(rest.split()) < FEW_WORDS:
-            break
-        text = rest[:1].upper() + rest[1:]
-    return text
-
-
 def _captions(dataset: Dataset, items: list[DataItem]) -> Iterator[DataFinding]:
     trigger = dataset.config.trigger
     same: defaultdict[str, list[str]] = defaultdict(list)
@@ -88,7 +67,7 @@ def _captions(dataset: Dataset, items: list[DataItem]) -> Iterator[DataFinding]:
         same[item.caption.lower()].append(item.id)
         if not item.caption:
             yield DataFinding("no caption", f"{item.row}: {item.id} has no caption", item.id)
-        elif BOILERPLATE.match(item.caption):
+        elif OPENING.match(item.caption):
             told = (
                 f"the caption of {item.id} begins with '{item.caption[:30]}', which says nothing of the clip"
             )

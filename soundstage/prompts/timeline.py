@@ -412,3 +412,24 @@ def _edges(weights: Sequence[float], num_frames: int, fps: float) -> list[float]
 def without_quotations(text: str) -> str:
     """Return a prompt without what stands in quotation marks, which is speech or writing."""
     return _QUOTED.sub(" ", text)
+
+
+def quotations(text: str) -> list[tuple[int, int]]:
+    """Return where quotations begin and end, with their marks."""
+    return [match.span() for match in _QUOTED.finditer(text)]
+
+
+def part_marks(text: str) -> list[tuple[int, int]]:
+    """Return where the marks of a prompt's parts begin and end: bars, brackets of time, headings.
+
+    It need not be a prompt that `parse_timeline` can read.
+    """
+    blank = _QUOTED.sub(lambda match: " " * len(match[0]), text)
+    blank = _ESCAPED.sub(lambda match: " " * len(match[0]), blank)
+    if _has_spans(blank):
+        return [match.span() for match in re.finditer(rf"\|+|{_SPAN.pattern}", blank, re.IGNORECASE)]
+    if "|" in blank:
+        weights = re.compile(rf"\[\s*{_NUMBER}\s*(?:-\s*{_NUMBER})?\s*\](?=\s*(?:\||$))|\|+")
+        return [match.span() for match in weights.finditer(blank)]
+    headings = [match.span() for match in _HEADING.finditer(blank)]
+    return headings if len(headings) > 1 else []

@@ -28,7 +28,7 @@ class ErrorTold(Body):
     """Values that would do, such as sizes that fit."""
 
 
-class Finding(Body):
+class BodyFinding(Body):
     """One thing that does not fit."""
 
     loc: list[str | int]
@@ -43,7 +43,7 @@ class ErrorBody(Body):
     """The body of every answer from 400 on."""
 
     error: ErrorTold
-    detail: list[Finding] = []
+    detail: list[BodyFinding] = []
     """What does not fit, for status 422."""
 
 

@@ -15,13 +15,14 @@ from PIL import Image
 from soundstage.cli.program import app
 from soundstage.clip import Clip
 from soundstage.dataset.buckets import Bucket, choose_bucket, choose_length
-from soundstage.dataset.checks import check, without_boilerplate
+from soundstage.dataset.checks import check
 from soundstage.dataset.config import open_dataset
 from soundstage.dataset.findings import DataFinding
 from soundstage.dataset.items import DataItem
 from soundstage.dataset.scanning import Scan, scan
 from soundstage.dataset.starting import begin
 from soundstage.errors import ConfigError, DatasetError
+from soundstage.prompts.openings import without_boilerplate
 from tests.dataset_clips import clip, picture, tone
 
 CAPTION = "A red square moves to the right while a tone is heard."

@@ -145,7 +145,7 @@ def test_the_command_reads_options_and_files(tmp_path: Path) -> None:
     file.write_text(f"template: layered\n{lines}anchors:\n  - left: a hare sits\n")
     told = json.loads(run(str(file), "--camera", "a static shot", "--json").stdout)
     expected = compose(**{**FOX, "camera": "a static shot", "anchors": ["left: a hare sits"]})
-    assert told == {"prompt": expected, "template": "layered"}
+    assert told == {"prompt": expected, "template": "layered", "findings": []}
     assert run(str(file), "--template", "scene").exit_code == 2
     assert "there is no file" in run(str(tmp_path / "none.yaml")).stderr
     file.write_text("templat: layered\n")

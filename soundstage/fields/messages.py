@@ -98,6 +98,8 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
         asked = f"most {limits['max_length']}" if "max_length" in limits else f"least {limits['min_length']}"
         count = limits["actual_length"]  # None where an iterator was left at the limit
         return f"{path} has {'more' if count is None else count} entries; give at {asked}"
+    if item["type"] == "string_too_short" and not item["input"]:
+        return f"{path} is empty; give words"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown(item["loc"], owner, what)
     verb = "has" if item["loc"][-1:] == ("[key]",) else "is"  # a mapping has keys

@@ -16,8 +16,10 @@ from soundstage.errors import ConfigError, RequestError
 from soundstage.media.in_memory import InMemory
 from soundstage.production.names import alike
 from soundstage.production.script import Script
-from soundstage.production.shots import WORDS_PER_S, ShotRequest, shot_requests
+from soundstage.production.shots import ShotRequest, shot_requests
 from soundstage.production.wording import heard_in, seen_in, words_said
+from soundstage.prompts.lint import lint
+from soundstage.prompts.rules_sound import WORDS_PER_S
 from soundstage.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -130,9 +132,11 @@ def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptC
     vocabulary = Vocabulary.of_folder(stage.model.folder)
     found = []
     for made, (plan, choice) in zip(requests, plans.values(), strict=True):
-        findings = (*_of_script(script, made, plan), *_of_prompt(made, plan, vocabulary))
+        findings = [*_of_script(script, made), *_of_prompt(made, plan, vocabulary)]
+        if vocabulary is not None:  # its prompts do not say the words
+            findings += _of_lines(made, plan)
         frames = plan.num_shown - made.lead_frames
-        found.append(CheckedShot(made, plan, choice, frames, findings))
+        found.append(CheckedShot(made, plan, choice, frames, tuple(findings)))
     return ScriptCheck(script, tuple(found))
 
 
@@ -163,16 +167,9 @@ def _blank(plan: Plan, num_frames: int) -> InMemory:
     return InMemory(frames, samples, plan.fps)
 
 
-def _of_script(script: Script, made: ShotRequest, plan: Plan) -> Iterator[ScriptFinding]:
+def _of_script(script: Script, made: ShotRequest) -> Iterator[ScriptFinding]:
     """Yield what could be better in how the script puts a shot."""
     shot = made.shot
-    spoken_s = words_said(shot.lines) / WORDS_PER_S
-    if spoken_s > plan.duration_s:
-        yield ScriptFinding(
-            "warning",
-            "line-length",
-            f"its lines need about {spoken_s:.1f} s and it lasts {plan.duration_s:.1f} s",
-        )
     voices = [name for name in heard_in(script, shot) if script.cast[name].voice_clip is not None]
     if len(voices) > 1:
         yield ScriptFinding(
@@ -200,8 +197,24 @@ def _of_script(script: Script, made: ShotRequest, plan: Plan) -> Iterator[Script
             )
 
 
+def _of_lines(made: ShotRequest, plan: Plan) -> Iterator[ScriptFinding]:
+    """Yield that a shot is too short for its lines to be read, where no rule for prompts sees them."""
+    spoken_s = words_said(made.shot.lines) / WORDS_PER_S
+    if spoken_s > plan.duration_s:
+        why = f"its lines need about {spoken_s:.1f} s and it lasts {plan.duration_s:.1f} s"
+        yield ScriptFinding("warning", "speech-length", why)
+
+
 def _of_prompt(made: ShotRequest, plan: Plan, vocabulary: Vocabulary | None) -> Iterator[ScriptFinding]:
     prompt = plan.request.prompt
+    for found in lint(
+        prompt,
+        kind="image" if made.lead_frames else "text",
+        seconds=plan.duration_s,
+        sounds="audio" in plan.modalities,
+        vocabulary=vocabulary,
+    ):
+        yield ScriptFinding(found.severity, found.rule, found.why, found.span, found.rewrite)
     hint = None if vocabulary is None else vocabulary.hint(plan.model, prompt)
     if hint is not None:
         yield ScriptFinding("warning", "vocabulary", hint)

@@ -44,7 +44,8 @@ def spoken(place: str) -> str:
     first, _, rest = place.partition(".")
     if first.startswith("shots["):
         return f"shot {int(first[6:-1]) + 1}: "
-    return f"{first} {rest.rpartition('.')[0] or rest}: " if first in ("cast", "places") else ""
+    named = rest.rpartition(".")[0] or rest
+    return f"{first} {named}: " if named and first in ("cast", "places") else ""
 
 
 def _ids(script: Script) -> Iterator[ScriptFault]:
@@ -132,13 +133,13 @@ def _reference(shot: Shot, i: int, field: str, names: tuple[str, ...]) -> Iterat
     found = index_of(value, i, names)
     if found is not None and found < i:
         return
-    told = f"{field} is {shown(value)}"
-    earlier = "give the number or id of an earlier shot" if i else "leave it out: no shot is before the first"
-    if found is None:
+    told, earlier = f"{field} is {shown(value)}", "give the number or id of an earlier shot"
+    if i == 0:
+        told = f"{told}, and no shot is before the first; leave it out"
+    elif found is None:
         near = nearest(str(value), names)
         meant = f"did you mean {near[0]}? " if near else ""
-        reason = f"and the film has {len(names)} shots; {meant}{earlier}"
-        told = f"{told}, {reason}"
+        told = f"{told}, and the film has {len(names)} shots; {meant}{earlier}"
     elif found == i:
         told = f"{told}, which is this very shot; {earlier}"
     else:

@@ -175,8 +175,8 @@ class _Film:
             else:
                 self._shot(piece.text, piece.line)
             self.paragraph_at = piece.line
-        elif piece.notes:
-            self.paragraph_at += self.paragraph_at == piece.line - 1
+        elif piece.notes and self.paragraph_at == piece.line - 1 and self.paragraph_at:
+            self.paragraph_at = piece.line
 
     def _shot(self, action: str, line: int) -> None:
         at = f"shots[{len(self.shots)}]"

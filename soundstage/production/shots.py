@@ -20,6 +20,7 @@ from soundstage.production.names import index_of, shot_ids, shot_seed
 from soundstage.production.script import FilmPlace, Script, Shot
 from soundstage.production.stills import still
 from soundstage.production.wording import hears_clip, prompt_of, seen_in, words_said
+from soundstage.prompts.rules_sound import WORDS_PER_S
 from soundstage.prompts.vocabulary import Vocabulary
 from soundstage.request.defaults import Defaults
 from soundstage.request.inputs import Audio, Guide, Lora, Reference, Source
@@ -29,7 +30,6 @@ from soundstage.request.request import Request
 Use = Literal["continues", "same_place_as", "match_audio_of"]
 USES: tuple[Use, ...] = get_args(Use)
 LEAD_FRAMES = 25  # of the shot before, which a continuing one is made after: about a second
-WORDS_PER_S = 2.5  # of quoted speech
 SPEECH_MARGIN_S = 0.5
 
 

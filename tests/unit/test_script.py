@@ -455,7 +455,7 @@ def test_a_check_finds_what_could_be_better(tmp_path: Path) -> None:
     cast = {"Ada": replace(ada, voice_clip=None), "Bo": CastMember("a cube")}
     found = check_film(Script("T", shots, cast=cast), ss.load("nano"))
     rules = [{finding.rule for finding in shot.findings} for shot in found.shots]
-    assert {"line-length", "described", "vocabulary"} <= rules[0]
+    assert {"speech-length", "described", "vocabulary"} <= rules[0]
     assert "own-id" in rules[1]
 
 

@@ -62,6 +62,7 @@ _HOMES = {
     "Request": "soundstage.request.request",
     "RequestError": "soundstage.errors",
     "Review": "soundstage.review.record",
+    "Script": "soundstage.production.script",
     "ServerError": "soundstage.errors",
     "SoundstageError": "soundstage.errors",
     "SoundPolicy": "soundstage.review.policy",
@@ -125,6 +126,7 @@ __all__ = [
     "Request",
     "RequestError",
     "Review",
+    "Script",
     "ServerError",
     "SoundPolicy",
     "SoundstageError",
@@ -180,6 +182,7 @@ if TYPE_CHECKING:
     from soundstage.media.hdr import Hdr
     from soundstage.planning.plan import Plan
     from soundstage.production.reading import read_script
+    from soundstage.production.script import Script
     from soundstage.production.shots import shot_requests
     from soundstage.prompts.compose import compose as compose_prompt
     from soundstage.prompts.lint import lint as lint_prompt

@@ -122,9 +122,8 @@ def _told(shot: CheckedShot) -> Iterator[str]:
 
 
 def _totals(found: ScriptCheck) -> str:
-    frames = sum(shot.frames for shot in found.shots)
     memory = max(found.host_bytes, found.device_bytes) / GB
-    length = f"{found.seconds:.2f} s of film ({frames} frames)"
+    length = f"{found.seconds:.2f} s of film ({found.frames} frames)"
     return f"{length}, about {rounded_time(found.time_s)} of computing, at most {memory:.1f} GB"
 
 

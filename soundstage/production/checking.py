@@ -14,6 +14,7 @@ import numpy as np
 
 from soundstage.errors import ConfigError, RequestError
 from soundstage.media.in_memory import InMemory
+from soundstage.production.cutting import ShotLength, cut_refusals, film_frames
 from soundstage.production.names import alike
 from soundstage.production.script import Script
 from soundstage.production.shots import ShotRequest, shot_requests
@@ -83,16 +84,16 @@ class CheckedShot:
 
 @dataclass(frozen=True)
 class ScriptCheck:
-    """A whole script as it would be made."""
+    """A whole script as it would be made. frames: those of the film, in which dissolving shots overlap."""
 
     script: Script
     shots: tuple[CheckedShot, ...]
+    frames: int
 
     @property
     def seconds(self) -> float:
-        """Return the length of the film, in which the two shots of a dissolve overlap."""
-        overlaps = sum(s.made.shot.transition_s for s in self.shots if s.made.shot.transition == "dissolve")
-        return max(0.0, sum(shot.seconds for shot in self.shots) - overlaps)
+        """Return the length of the film."""
+        return self.frames / self.shots[0].plan.fps
 
     @property
     def time_s(self) -> float:
@@ -112,7 +113,7 @@ class ScriptCheck:
         return {
             "title": self.script.title,
             "seconds": self.seconds,
-            "frames": sum(shot.frames for shot in self.shots),
+            "frames": self.frames,
             "time_s": self.time_s,
             "device_bytes": self.device_bytes,
             "host_bytes": self.host_bytes,
@@ -127,17 +128,23 @@ def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptC
     """
     requests = shot_requests(script, stage.model, draft=draft)
     plans, refused = _plans(requests, stage)
+    lengths = [
+        ShotLength(made, plans[made.id][0].num_shown - made.lead_frames, plans[made.id][0].fps)
+        for made in requests
+        if made.id in plans
+    ]
+    refused += [] if refused else cut_refusals(lengths)
     if refused:
         raise ConfigError("; ".join(refused), sentences=refused)
     vocabulary = Vocabulary.of_folder(stage.model.folder)
     found = []
-    for made, (plan, choice) in zip(requests, plans.values(), strict=True):
+    for length, (plan, choice) in zip(lengths, plans.values(), strict=True):
+        made = length.made
         findings = [*_of_script(script, made), *_of_prompt(made, plan, vocabulary)]
         if vocabulary is not None:  # its prompts do not say the words
             findings += _of_lines(made, plan)
-        frames = plan.num_shown - made.lead_frames
-        found.append(CheckedShot(made, plan, choice, frames, tuple(findings)))
-    return ScriptCheck(script, tuple(found))
+        found.append(CheckedShot(made, plan, choice, length.frames, tuple(findings)))
+    return ScriptCheck(script, tuple(found), film_frames(lengths))
 
 
 def _plans(

@@ -16,6 +16,7 @@ from soundstage.production.script import FilmMix, Script, Shot
 from soundstage.request.recipes import recipe_named
 from soundstage.request.request import Request
 
+_ALONE = "and there is no shot to be heard over; leave it out"
 REFERENCES = ("continues", "same_place_as", "match_audio_of")
 
 
@@ -104,6 +105,13 @@ def _shots(script: Script) -> Iterator[ScriptFault]:
             yield ScriptFault(
                 f"{at}.transition", "transition is dissolve, and no shot is before it; use fade"
             )
+        if i == 0 and shot.sound_lead_s:
+            yield ScriptFault(f"{at}.sound_lead_s", f"sound_lead_s is {shot.sound_lead_s:g}, {_ALONE}")
+        if i and shot.sound_lead_s and script.shots[i - 1].sound_lag_s:
+            why = f"sound_lead_s is given, and sound_lag_s of shot {i} too, for one cut; keep one"
+            yield ScriptFault(f"{at}.sound_lead_s", why)
+        if i == len(names) - 1 and shot.sound_lag_s:
+            yield ScriptFault(f"{at}.sound_lag_s", f"sound_lag_s is {shot.sound_lag_s:g}, {_ALONE}")
         if shot.recipe is not None:
             yield from _recipe(shot.recipe, f"{at}.recipe", "recipe")
         yield from _request(shot.request, f"{at}.request")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,9 @@ def test_missing_files_are_told_and_others_found_beside_the_script(tmp_path: Pat
         ("title: T\ncast: [Ada]\nshots: x\n", "cast is ['Ada']; give names"),
         ("title: T\nshots: [[1]]\n", "is [1]; give words, or fields"),
         ("title: T\nshots:\n  - {action: x, transition: dissolve}\n", "no shot is before it"),
+        ("title: T\nshots: {action: x, sound_lead_s: 1}\n", "no shot to be heard over"),
+        ("title: T\nshots: {action: x, sound_lag_s: 1}\n", "no shot to be heard over"),
+        ("title: T\nshots: [{action: x, sound_lag_s: 1}, {action: y, sound_lead_s: 1}]\n", "keep one"),
         ("title: T\nshots:\n  - {action: x, id: a}\n  - {action: x, id: A}\n", "which shot 1 has"),
         ("title: T\nshots:\n  - {action: x, lines: [Ada]}\n", "names no speaker"),
     ],
@@ -441,7 +445,7 @@ def test_a_film_is_checked_without_making_it(tmp_path: Path) -> None:
     stage = ss.load("nano")
     found = check_film(read_script(new_script(tmp_path / "film.yaml")), stage)
     assert [shot.frames for shot in found.shots] == [49, 49, 24, 49]
-    assert found.seconds == pytest.approx(171 / 24 - 0.5)
+    assert (found.frames, found.seconds) == (159, pytest.approx(159 / 24))  # 12 are in the dissolve twice
     assert 0 < found.shots[0].choice.price.seconds < found.time_s
     assert not [finding for shot in found.shots for finding in shot.findings]
     assert json.loads(json.dumps(found.to_dict()))["shots"][2]["lead_frames"] == 25
@@ -464,6 +468,50 @@ def test_a_shot_that_cannot_be_made_is_told_with_its_number() -> None:
     with pytest.raises(ConfigError) as caught:
         check_film(Script("T", shots), ss.load("nano"))
     assert [sentence.partition(":")[0] for sentence in caught.value.sentences] == ["shot 2 (y)", "shot 3 (z)"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"sound_lead_s": 1.0, "sound_lag_s": 1.1}, "take all of its 49 frames"),
+        ({"transition": "dissolve", "transition_s": 1.5}, "has 49 frames in the film, and the transitions"),
+        ({"transition": "fade", "transition_s": 6.0}, "take 72 and 24 of them"),
+    ],
+)
+def test_a_cut_that_does_not_fit_is_told_before_anything_is_made(fields: dict[str, Any], reason: str) -> None:
+    shots = (Shot("x"), Shot("y", **fields), Shot("z", transition="fade", transition_s=2.0))
+    with pytest.raises(ConfigError, match=reason):
+        check_film(Script("T", shots), ss.load("nano"))
+
+
+def test_lengths_are_those_of_the_editing(tmp_path: Path) -> None:
+    from soundstage.clip import Clip
+    from soundstage.editing.grid import grid_of
+    from soundstage.editing.timeline import Cut, Timeline, Transition
+
+    shots = (
+        Shot("a", transition="fade", transition_s=0.3),
+        Shot("b", transition="dissolve", sound_lead_s=0.2, sound_lag_s=0.1),
+        Shot("c", transition="fade", transition_s=0.4),
+    )
+    found = check_film(Script("T", shots), ss.load("nano"))
+    path = tmp_path / "clip.mkv"
+    frames = np.zeros((49, 32, 32, 3), np.uint8)
+    Clip(frames=frames, waveform=np.zeros((2, 98_000), np.float32), fps=24.0).save(path)
+    cuts = tuple(
+        Cut(
+            source=path,
+            start_s=shot.sound_lead_s,
+            end_s=49 / 24 - shot.sound_lag_s,
+            transition=Transition(shot.transition, 0.0 if shot.transition == "cut" else shot.transition_s),
+            sound_lead_s=shot.sound_lead_s,
+            sound_lag_s=shot.sound_lag_s,
+        )
+        for shot in shots
+    )
+    grid = grid_of(Timeline(cuts=cuts))
+    assert [shot.frames for shot in found.shots] == [placed.num_frames for placed in grid.placed]
+    assert found.frames == grid.num_frames
 
 
 def test_new_scripts_are_read_and_kept(tmp_path: Path) -> None:

@@ -68,8 +68,13 @@ def index_of(reference: ShotName, place: int, names: Sequence[str]) -> int | Non
 
 
 def _slug(shot: Shot) -> str:
-
-    text = unicodedata.normalize("NFKD", shot.action).encode("ascii", "ignore").decode().lower()
+    text = (
+        unicodedata.normalize("NFKD", shot.action.replace("\u2019", "'"))
+        .encode("ascii", "ignore")
+        .decode()
+        .lower()
+    )
+    text = re.sub(r"'s\b", "", text)  # of "Ada's hand"
     words = [word for word in re.findall(r"[a-z0-9]+", text) if word not in _SMALL][:NUM_WORDS]
     slug = "-".join(words)[:MAX_LETTERS].strip("-")
     return slug if slug[:1].isalpha() else f"shot-{slug or _hash(shot)}"

@@ -107,11 +107,14 @@ class SpokenLine:
 
     def sentence(self) -> str:
         """Return who speaks, how, and the words."""
+        return f"{self.told('says')}: {self.words}"
+
+    def told(self, verb: str) -> str:
+        """Return who speaks and how. verb: such as "says", where the manner is no verb itself: "whispers"."""
         manner = manner_of(self.how)
-        verb, how = ("", manner) if _is_verb(manner) else ("says ", manner)
-        language = f" in {self.language.strip()}" if self.language.strip() else ""
-        told = " ".join(f"{self.who.strip()} {verb}{how}".split())
-        return f"{told[:1].upper()}{told[1:]}{language}: {self.words}"
+        language = f"in {self.language.strip()}" if self.language.strip() else ""
+        told = " ".join(f"{self.who} {'' if _is_verb(manner) else verb} {manner} {language}".split())
+        return f"{told[:1].upper()}{told[1:]}"
 
 
 def manner_of(how: str) -> str:

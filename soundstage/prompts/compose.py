@@ -24,7 +24,6 @@ from soundstage.prompts.beats import (
     HandoffWords,
     LineWords,
     dialogue,
-    manner_of,
     sentence,
     small,
 )
@@ -204,11 +203,7 @@ class Composition:
         if speakers and not _SPEAKS.search(seen):
             spoken = f"{' and '.join(map(small, speakers))} {'speak' if len(speakers) > 1 else 'speaks'}"
             seen = f"{seen} {sentence(spoken)}"
-        voices = []
-        for line in self.dialogue:
-            how = " ".join([manner_of(line.how), *([f"in {line.language}"] if line.language else [])]).strip()
-            if how:
-                voices.append(sentence(f"{line.who.strip()} speaks {how}"))
+        voices = [sentence(line.told("speaks")) for line in self.dialogue if line.how or line.language]
         heard = _paragraph([*dict.fromkeys(voices), *map(sentence, self.cues), sentence(self.sounds)])
         said = " ".join(line.words.strip('"') for line in self.dialogue)
         return channels(seen, _unmarked(said), heard)

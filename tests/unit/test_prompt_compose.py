@@ -80,6 +80,11 @@ def test_a_composed_prompt_is_one_part_whatever_its_words_are() -> None:
     assert segment.text.startswith("A fox reads [0-2s] a | b [3]. A white field.")
 
 
+def test_a_manner_that_is_a_verb_is_one_behind_tags_too() -> None:
+    text = compose("shot", action="She sits.", dialogue=["She (whispers): Hi."], tagged=True)
+    assert text.endswith("[SPEECH]: Hi. [SOUNDS]: She whispers.")
+
+
 @pytest.mark.parametrize("template", [name for name, parts in NEEDED.items() if len(parts) > 1])
 def test_every_part_that_is_missing_is_named(template: str) -> None:
     needed = NEEDED[template]

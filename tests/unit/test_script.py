@@ -275,6 +275,10 @@ def test_shots_that_begin_alike_have_ids_of_their_own() -> None:
     assert names[0] == "ball-rolls"
     assert len(set(names)) == 3
     assert alike(shots) == [(0, 1), (0, 2)]
+    assert shot_ids([Shot("Ada's hand closes."), Shot("Ada\u2019s eyes open.")]) == (
+        "ada-hand-closes",
+        "ada-eyes-open",
+    )
     assert shot_ids([Shot("\u65e5\u672c"), Shot("3 balls")])[1] == "shot-3-balls"
 
 

@@ -300,9 +300,14 @@ def _known_part(part: str) -> str:
     "--frames", type=int, default=49, show_default=True, metavar="COUNT", help="Length in frames, 8k + 1."
 )
 @click.option("--held-out", is_flag=True, help="Choose among the scenes that training never shows.")
-@parameters.output("Write to this .mp4 file. [default: world-SEED.mp4]")
-def sample(seed: int, size: str, frames: int, held_out: bool, output: Path | None) -> None:
-    """Write a clip of the world itself, with sound.
+@click.option(
+    "--layer",
+    metavar="NAME",
+    help="Show depth (near is white) or silhouettes of the subjects in place of the picture, without sound.",
+)
+@parameters.output("Write to this file, such as ball.mp4. [default: world-SEED.mp4, world-SEED-LAYER.mp4]")
+def sample(seed: int, size: str, frames: int, held_out: bool, layer: str | None, output: Path | None) -> None:
+    """Write a clip of the world itself, with sound, or a layer of it.
 
     Prints its caption and its path.
 
@@ -310,7 +315,8 @@ def sample(seed: int, size: str, frames: int, held_out: bool, output: Path | Non
     """
     from soundstage.nano.world.sample import sample as sampled
 
-    clip = sampled(seed, size, frames, held_out=held_out)
-    path = clip.save(output or Path(f"world-{seed}.mp4"), overwrite=False)
+    clip = sampled(seed, size, frames, held_out=held_out, layer=layer)
+    name = f"world-{seed}.mp4" if layer is None else f"world-{seed}-{layer}.mp4"
+    path = clip.save(output or Path(name), overwrite=False)
     print(clip.provenance["caption"])
     print(path)

@@ -34,6 +34,7 @@ TRACKS = {
     "length": Setting(
         0, "frames that a path lasts; 0 is as long as the film, 121 where none is known", 0, 100_000
     ),
+    "width": Setting(1.0, "how many times as thick as published trails are drawn", 0.1, 50),
     "count": Setting(16, "paths that are tracked where none are given", 1, MAX_PATHS),
 }
 
@@ -47,7 +48,7 @@ def tracks(frames: Iterator[Pixels], fps: float, given: Mapping[str, Any]) -> It
     past: deque[Sequence[Point | None]] = deque(maxlen=AGES + 1)
     for size, points in seen:
         past.append(points)
-        yield trails(list(past), size)
+        yield trails(list(past), size, given["width"])
 
 
 def check_points(given: Mapping[str, Any]) -> None:
@@ -64,14 +65,17 @@ def check_file(given: Mapping[str, Any]) -> None:
         read_paths(given["paths"])
 
 
-def trails(past: Sequence[Sequence[Point | None]], size: tuple[int, int]) -> Pixels:
-    """Return a frame of trails, (H, W, 3). past: points of the last frames in pixels, newest last."""
+def trails(past: Sequence[Sequence[Point | None]], size: tuple[int, int], width: float = 1.0) -> Pixels:
+    """Return a frame of trails, (H, W, 3). past: points of the last frames in pixels, newest last.
+
+    width: how many times as thick as published.
+    """
     cv2 = opencv()
     share = CANVAS / min(size)
     canvas = np.zeros((round(size[1] * share), round(size[0] * share), 3), np.uint8)
     for points, age in zip(past, range(len(past) - 1, -1, -1), strict=True):
         newness = 1 - age / AGES
-        radius, colour = int(RADIUS + GROWTH * newness), ramp(newness)
+        radius, colour = int(width * (RADIUS + GROWTH * newness)), ramp(newness)
         for point in points:
             if point is not None:
                 centre = (round(round(point[0]) * share), round(round(point[1]) * share))

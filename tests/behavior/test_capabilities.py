@@ -33,6 +33,7 @@ from soundstage.nano.evaluation.capabilities.case import (
     shown_of,
 )
 from soundstage.nano.evaluation.capabilities.compare import between, bicubic, psnr, step_ratio
+from soundstage.nano.evaluation.capabilities.followed import FOLLOWED
 from soundstage.nano.evaluation.capabilities.given import recolored
 from soundstage.nano.evaluation.capabilities.timing import take_cases
 from soundstage.nano.evaluation.measure import Outcome
@@ -124,6 +125,11 @@ def unchanged(case: Case, shown: Sequence[Shown]) -> Sequence[Shown]:
 
 def gray(picture: np.ndarray) -> np.ndarray:
     return np.full_like(picture, 128)
+
+
+def not_followed(case: Case, shown: Sequence[Shown]) -> Sequence[Shown]:
+    """Every clip is of the other scene, whatever the reference."""
+    return [shown[1]] * len(shown)
 
 
 def coded_only(case: Case, shown: Sequence[Shown]) -> Sequence[Shown]:
@@ -220,6 +226,12 @@ WRONG: list[tuple[str, str, Wrong]] = [
     ("dub", "voice kept", swapped),
     ("voice", "voice by its name", swapped),
     ("voice", "other voices stay", swapped),
+    *(
+        (section.name, row.name, not_followed)
+        for section in FOLLOWED
+        for row in section.rows
+        if row.target is not None
+    ),
 ]
 
 
@@ -282,6 +294,22 @@ def test_what_was_not_measured_is_said_and_never_passes(stand_in: StageMaker) ->
     )
     assert report.not_measured in report.to_markdown()
     assert json.loads(report.to_json())["passed"] is None
+
+
+def test_what_follows_references_needs_a_lora(stand_in: StageMaker) -> None:
+    report = evaluate_section(SECTIONS["edges"], stand_in)
+    assert report.not_measured == "edges: not measured; there is no LoRA (--lora FILE)"
+    with_one = StageMaker(stand_in.stage, stand_in.parts, {"loras": ("edges.safetensors",)})
+    assert with_one.missing(SECTIONS["edges"].needs) == []
+
+
+def test_a_case_of_a_reference_asks_with_it_without_it_and_with_anothers() -> None:
+    (case,) = SECTIONS["depth"].cases(1, 4)
+    right, none, wrong = (ask.references for ask in case.asks if isinstance(ask, Request))
+    assert not none
+    assert len({ask.prompt for ask in case.asks if isinstance(ask, Request)}) == 1
+    assert np.array_equal(right[0].video.frames, case.facts["pair"].reference)
+    assert not np.array_equal(wrong[0].video.frames, case.facts["pair"].reference)
 
 
 def test_a_row_without_samples_is_no_pass() -> None:

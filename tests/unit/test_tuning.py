@@ -37,7 +37,7 @@ from soundstage.training.tuning.config import TrainConfig, read_config, recipe_n
 from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.divergence import DivergenceWatch
 from soundstage.training.tuning.hosted import config_fields, read_hosted
-from soundstage.training.tuning.kept import audio_stream, made_of_video, video_stream
+from soundstage.training.tuning.kept import audio_stream, draw_given, made_of_video, video_stream
 from soundstage.training.tuning.modes import MODE_NAMES
 from soundstage.training.tuning.objective import streams_of
 from soundstage.training.tuning.price import TuningWork, choose_place
@@ -136,6 +136,13 @@ def test_noise_levels_rise_with_the_number_of_tokens_and_lie_between_0_and_1() -
     assert float((drawn[4096] != without).mean()) == pytest.approx(0.1, abs=0.01)
     uniform = drawn_sigmas(np.random.default_rng(0), 20_000, 4096, replace(levels, kind="uniform"))
     assert float(uniform.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_shift_of_the_configs_own_is_not_stretched() -> None:
+    levels = replace(read_config({"data": "a", "output": "b"}).sigma, shift=2.3, uniform_share=0)
+    drawn = drawn_sigmas(np.random.default_rng(0), 20_000, 96, levels)
+    assert np.median(drawn) == pytest.approx(1 / (1 + math.exp(-2.3)), abs=0.005)
+    assert 0 < drawn.min() < drawn.max() < 1
 
 
 def test_batches_follow_from_their_number_and_an_epoch_has_every_sample(
@@ -267,6 +274,29 @@ def test_a_reference_before_the_clip_stands_one_frame_before_it(data: EncodedDat
     assert stream.positions[0, 0, -1].tolist() == pytest.approx([-1 / 24, 0.0])
 
 
+def test_a_reference_can_be_mixed_with_its_clip(
+    data: EncodedDataset, tiny_folder: Path, tmp_path: Path
+) -> None:
+    info, sample = data.samples[0], data.load(data.samples[0])
+    assert sample.video is not None
+    black = replace(sample, reference=torch.zeros_like(sample.video))
+    given = read_config({"data": "a", "output": "b", "mode": "reference"}).video
+    stream = video_stream(black, info, replace(given, first_frame=0.0, reference_blend=0.25))
+    assert stream is not None
+    own = stream.clean.shape[1] // 2
+    assert torch.allclose(stream.clean[:, own:], 0.25 * stream.clean[:, :own])
+    config = read_config({"data": "a", "output": "b", "video": {"reference_blend": 0.5}})
+    drawn = [draw_given(np.random.default_rng(i), config).video.reference_blend for i in range(200)]
+    assert 0.35 < np.mean([share == 0 for share in drawn]) < 0.65
+    assert max(drawn) > 0.9
+    half = write_encoded(tmp_path / "half", tiny_folder, reference_downscale=2)
+    fields = {"mode": "reference", "video": {"reference_blend": 0.5}}
+    with pytest.raises(
+        RequestError, match=r"video\.reference_blend is 0\.5, and 4 references, such as that of"
+    ):
+        TuningRun(config_of(tiny_folder, half, tmp_path / "run", **fields))
+
+
 # --- the loss -----------------------------------------------------------------------------------------
 
 
@@ -319,6 +349,18 @@ def test_every_mode_learns_with_the_layers_that_change_what_it_makes(
     changed = {"audio" if is_sound else "video" for is_sound in of_sound}
     states = {"video": config.video.stream, "audio": config.audio.stream}
     assert changed == {name for name, state in states.items() if state == "made"}
+
+
+def test_sound_without_a_weight_is_heard_and_none_of_its_layers_is_trained(
+    trained: Any, contexts: Any
+) -> None:
+    made = trained(mode="t2v", audio={"weight": 0}, lora={"rank": 2, "targets": ["video", "audio", "ff"]})
+    batch = batch_of(made, contexts)
+    assert not [layer.key for layer in made.factors.layers if "audio" in layer.key]
+    assert not streams_of(batch)["audio"].frozen
+    losses = made._objective()(batch)
+    assert torch.equal(losses["loss"], losses["video"])
+    assert losses["audio"] > 0
 
 
 def test_recomputing_blocks_and_adding_up_batches_change_no_gradient(trained: Any, contexts: Any) -> None:
@@ -401,7 +443,9 @@ def test_a_folder_of_another_training_is_refused_and_says_what_differs(
 def test_a_lora_says_what_it_is_and_holds_no_layer_of_what_was_not_made(
     tiny_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
-    config = config_of(tiny_folder, folder, tmp_path / "run", mode="reference", trigger="zorb", steps=2)
+    config = config_of(
+        tiny_folder, folder, tmp_path / "run", mode="reference", trigger="zorb", curve="logc3", steps=2
+    )
     path = train(config)
     with safe_open(path, "pt") as file:
         names, metadata = list(file.keys()), file.metadata()
@@ -412,6 +456,7 @@ def test_a_lora_says_what_it_is_and_holds_no_layer_of_what_was_not_made(
     assert metadata["reference_downscale_factor"] == "1"
     assert json.loads(metadata["training_summary"])["step"] == 2
     assert read_lora(path).references.in_context
+    assert read_lora(path).references.hdr == "logc3"
 
 
 def test_data_that_a_mode_cannot_use_is_refused_before_anything_is_loaded(

@@ -23,7 +23,7 @@ def render(scene: Scene, motion: Motion | None = None, window: range | None = No
     still: Array | None = None
     for row, f in enumerate(window):
         if still is None or scene.camera != "static":
-            x, y, pixel = _grid(scene, motion.camera[f])
+            x, y, pixel = grid(scene, motion.camera[f])
             still = _background(scene, x, y)
         image = still.copy()
         for track in motion.tracks:
@@ -37,7 +37,7 @@ def render(scene: Scene, motion: Motion | None = None, window: range | None = No
     return frames
 
 
-def _grid(scene: Scene, camera: Array) -> tuple[Array, Array, float]:
+def grid(scene: Scene, camera: Array) -> tuple[Array, Array, float]:
     """Return world x (W,) and y (H,) of pixel centres, and the size of a pixel."""
     unit = min(scene.shape.width, scene.shape.height)
     pixel = 1.0 / (unit * float(camera[2]))
@@ -91,12 +91,21 @@ def _blob(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> Arr
     return np.clip(1.6 - 1.6 * d, 0, 1)
 
 
+def lamp(scene: Scene, x: Array, y: Array) -> Array:
+    """Return what the sun by day, or the moon by night, covers (H, W), from 0 to 1; elsewhere nothing."""
+    top = -scene.half_height
+    if scene.background == "day":
+        return _blob(x, y, 0.62 * scene.half_width, top + 0.2, 0.12, 0.12)
+    if scene.background == "night":
+        return _blob(x, y, -0.6 * scene.half_width, top + 0.2, 0.1, 0.1)
+    return np.zeros((len(y), len(x)), np.float32)
+
+
 def _day(scene: Scene, x: Array, y: Array) -> Array:
     zones = (_rgb(0.36, 0.62, 0.92), _rgb(0.74, 0.88, 0.98), _rgb(0.48, 0.72, 0.36), _rgb(0.34, 0.58, 0.26))
     image = _two_zones(scene, x, y, zones)
     top = -scene.half_height
-    sun = _blob(x, y, 0.62 * scene.half_width, top + 0.2, 0.12, 0.12)
-    image = _mix(image, _rgb(1.0, 0.95, 0.7), sun)
+    image = _mix(image, _rgb(1.0, 0.95, 0.7), lamp(scene, x, y))
     for cx, cy, size in ((-0.45, 0.22, 0.2), (0.1, 0.14, 0.14), (-0.95, 0.34, 0.16), (1.1, 0.4, 0.18)):
         cloud = _blob(x, y, cx, top + cy, size, 0.4 * size)
         image = _mix(image, _rgb(0.97, 0.98, 1.0), 0.85 * cloud)
@@ -126,8 +135,7 @@ def _night(scene: Scene, x: Array, y: Array) -> Array:
             continue
         d2 = (x[cols] - sx)[None, :] ** 2 + (y[rows] - sy)[:, None] ** 2
         image[rows, cols] += bright * np.exp(-d2 / (0.5 * radius) ** 2 / 2)[..., None]
-    moon = _blob(x, y, -0.6 * scene.half_width, -scene.half_height + 0.2, 0.1, 0.1)
-    return _mix(image, _rgb(0.94, 0.93, 0.82), moon)
+    return _mix(image, _rgb(0.94, 0.93, 0.82), lamp(scene, x, y))
 
 
 def _fog(scene: Scene, x: Array, y: Array) -> Array:
@@ -215,21 +223,37 @@ def _paint(image: Array, x: Array, y: Array, pixel: float, track: Track, f: int)
         rows, cols = _box(x, y, cx, cy, 2 * radius, 2 * radius)
         halo = _blob(x[cols], y[rows], cx, cy, 2 * radius, 2 * radius)
         image[rows, cols] = _mix(image[rows, cols], _rgb(1.0, 0.98, 0.85), 0.55 * glow * halo)
-    reach = 1.12 * radius + 2 * pixel
-    rows, cols = _box(x, y, cx, cy, reach, reach)
-    if rows.start == rows.stop or cols.start == cols.stop:
+    found = outline(x, y, pixel, track, f)
+    if found is None:
         return
+    window, cover, _, shade = found
+    color = np.array(COLORS[track.color], dtype=np.float32) / 255
+    body = color * np.minimum(shade, 1)[..., None] + np.maximum(shade - 1, 0)[..., None]
+    if glow:
+        body = body + 0.75 * glow * (_rgb(1.0, 1.0, 0.94) - body)
+    image[window] = _mix(image[window], body, cover)
+
+
+def outline(
+    x: Array, y: Array, pixel: float, track: Track, f: int
+) -> tuple[tuple[slice, slice], Array, Array, Array] | None:
+    """Return rows and columns around a subject and what it covers there; None out of the picture.
+
+    x (W,), y (H,) and pixel come from `grid`. What follows is (h, w): cover from 0 to 1, the distance to the
+    outline in radii, negative inside, and the shade of the surface.
+    """
+    cx, cy = (float(v) for v in track.position[f])
+    radius = float(track.radius[f])
+    reach = 1.12 * radius + 2 * pixel
+    rows, cols = window = _box(x, y, cx, cy, reach, reach)
+    if rows.start == rows.stop or cols.start == cols.stop:
+        return None
     dx = (x[cols] - cx)[None, :] / radius
     dy = (y[rows] - cy)[:, None] / radius
     c, s = np.cos(track.angle[f]), np.sin(track.angle[f])
     u, v = dx * c + dy * s, dy * c - dx * s  # the subject's own axes
     distance, shade = _SHAPES[track.shape](dx, dy, u, v)
-    color = np.array(COLORS[track.color], dtype=np.float32) / 255
-    body = color * np.minimum(shade, 1)[..., None] + np.maximum(shade - 1, 0)[..., None]
-    if glow:
-        body = body + 0.75 * glow * (_rgb(1.0, 1.0, 0.94) - body)
-    cover = np.clip(0.5 - distance * radius / pixel, 0, 1)
-    image[rows, cols] = _mix(image[rows, cols], body, cover)
+    return window, np.clip(0.5 - distance * radius / pixel, 0, 1), distance, shade
 
 
 def _paint_string(

@@ -45,7 +45,8 @@ def check_mode(config: TrainConfig, data: EncodedIndex) -> None:
     """Raise RequestError or DatasetError where a mode and a dataset do not go together."""
     if not made_streams(config):
         raise RequestError(
-            "neither video.stream nor audio.stream is 'made', so nothing would be learned; make one",
+            "neither video.stream nor audio.stream is 'made' and has a weight, so nothing would be learned; "
+            "make one",
             field="video",
         )
     if config.kind == "lora":
@@ -66,7 +67,20 @@ def check_mode(config: TrainConfig, data: EncodedIndex) -> None:
                 f"{len(data.samples)} in {data.folder} have none, such as '{lacking[0]}'; add them and run "
                 "`soundstage dataset encode` again, or choose another mode"
             )
+    _check_blend(config, data)
     _check_lengths(config, data)
+
+
+def _check_blend(config: TrainConfig, data: EncodedIndex) -> None:
+    """Raise RequestError where references that are to be mixed with their clips have another size."""
+    others = [i for i in data.samples if i.reference_downscale != 1 or i.reference_temporal != 1]
+    if config.video.reference_blend and others:
+        raise RequestError(
+            f"video.reference_blend is {config.video.reference_blend:g}, and {len(others)} references, such "
+            f"as that of '{others[0].id}', are smaller or shorter than their clips; leave it out, or make "
+            "the references at downscale 1 and temporal 1",
+            field="video",
+        )
 
 
 def _check_lengths(config: TrainConfig, data: EncodedIndex) -> None:

@@ -18,6 +18,7 @@ from pydantic import Field
 from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.fields.record import Share, record, unit
 from soundstage.fields.yaml_record import line_of
+from soundstage.media.light import CurveName
 from soundstage.training.tuning.modes import MODES, Mode
 from soundstage.types import Exchange
 
@@ -79,8 +80,11 @@ class VideoTraining:
     """How often a batch sees its reference clips, as in-context LoRAs do."""
     reference_place: Literal["over", "before"] = "over"
     """Where a reference stands: over the clip, or as a still one frame before it (frame -1)."""
+    reference_blend: Share = 0.0
+    """How often a drawn share of the clip itself is mixed into its reference. A model that copies references
+    then learns to read those that are unlike the picture, instead of learning to overlook them."""
     weight: Weight = 1.0
-    """Weight of the picture's loss."""
+    """Weight of the picture's loss. With 0 no layer of the picture is trained."""
 
 
 @record
@@ -100,7 +104,8 @@ class AudioTraining:
     reference_place: Literal["over", "before"] = "before"
     """Where a reference stands: over the clip's own time, or before it, as a voice to speak with."""
     weight: Weight = 1.0
-    """Weight of the sound's loss."""
+    """Weight of the sound's loss. With 0 the sound is there, as at inference, and none of its layers is
+    trained."""
 
 
 @record
@@ -184,6 +189,9 @@ class NoiseLevels:
     """shifted: a logit-normal that more tokens move up, as the model was trained; uniform: all alike."""
     uniform_share: Share = 0.1
     """How many of the shifted ones are drawn uniformly."""
+    shift: Annotated[float, Field(ge=-5, le=10)] | None = None
+    """Centre of the normal number, not stretched: 2.3 for clips of few tokens, whose outlines are decided
+    above 0.9. Left out, it grows with the tokens, and levels are stretched to the whole range."""
     audio: Literal["independent", "shared"] = "independent"
     """Whether the sound has a level of its own, or the picture's."""
 
@@ -270,6 +278,9 @@ class TrainConfig:
     """Decay of averaged weights (EMA), which are those that are written; 0 writes the last ones."""
     blank_captions: Share = 0.0
     """How often a sample is learned under an empty prompt, for guidance."""
+    curve: CurveName | None = None
+    """The curve of the clips, where they are codes of light beyond white; the file's metadata names it."""
+
     trigger: str | None = None
     """The trigger words of the captions, which the file's metadata names."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0

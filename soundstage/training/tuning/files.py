@@ -64,13 +64,11 @@ class LoraWriter:
 
     def references(self) -> LoraReferences:
         """Return what the LoRA needs of references at inference."""
-        exchange = self.config.exchange
+        told: dict[str, Any] = {"hdr": self.config.curve, "exchange": self.config.exchange}
         if not self.config.video.reference:
-            return LoraReferences(exchange=exchange)
+            return LoraReferences(**told)
         info = next(info for info in self.data.samples if "reference" in info.has)
-        return LoraReferences(
-            info.reference_downscale, info.reference_temporal, in_context=True, exchange=exchange
-        )
+        return LoraReferences(info.reference_downscale, info.reference_temporal, in_context=True, **told)
 
     def metadata(self, summary: Mapping[str, Any]) -> dict[str, str]:
         """Return the metadata of a file, as strings."""

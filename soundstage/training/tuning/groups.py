@@ -6,7 +6,7 @@
     text      attention of both to the prompt alone
     ff        feed-forwards of both
 
-Of these, the layers that change a stream which is made: a LoRA for the picture holds no layer of the sound.
+Of these, the layers that change a stream which is learned: a LoRA for the picture has no layer of the sound.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 
 from soundstage.errors import RequestError
-from soundstage.training.tuning.config import TargetGroup, TrainConfig
+from soundstage.training.tuning.config import AudioTraining, TargetGroup, TrainConfig, VideoTraining
 from soundstage.types import Modality
 
 # A module of a block -> its groups, the most particular first, and the stream that it changes.
@@ -32,9 +32,10 @@ MODULES: Mapping[str, tuple[tuple[TargetGroup, ...], Modality]] = {
 
 
 def made_streams(config: TrainConfig) -> tuple[Modality, ...]:
-    """Return the streams that a config makes."""
-    both: tuple[tuple[Modality, str], ...] = (("video", config.video.stream), ("audio", config.audio.stream))
-    return tuple(name for name, state in both if state == "made")
+    """Return the streams that a config learns to make: those whose loss has a weight."""
+    both: tuple[tuple[Modality, VideoTraining | AudioTraining], ...]
+    both = (("video", config.video), ("audio", config.audio))
+    return tuple(name for name, part in both if part.stream == "made" and part.weight)
 
 
 def trained_group(name: str, config: TrainConfig) -> TargetGroup | None:

@@ -32,7 +32,10 @@ from soundstage.types import SPACE_SCALE, Exchange
 
 @dataclass(frozen=True)
 class DrawnConditions:
-    """Say which conditions a sample has: those of the config that were drawn, at chance 1."""
+    """Say which conditions a sample has: those of the config that were drawn, at chance 1.
+
+    reference_blend is then the share of the clip in its reference.
+    """
 
     video: VideoTraining
     audio: AudioTraining
@@ -48,6 +51,7 @@ def draw_given(rng: np.random.Generator, config: TrainConfig) -> DrawnConditions
         suffix=_part(rng, video.suffix),
         crop=video.crop if video.crop is not None and _drawn(rng, video.crop.chance) else None,
         mask=_drawn(rng, video.mask),
+        reference_blend=_share(rng, video.reference_blend),
     )
     drawn_audio = replace(
         audio,
@@ -68,6 +72,11 @@ def draw_references(rng: np.random.Generator, config: TrainConfig) -> DrawnCondi
 
 def _drawn(rng: np.random.Generator, chance: float) -> float:
     return float(rng.random() < chance)
+
+
+def _share(rng: np.random.Generator, chance: float) -> float:
+    """Draw a share from 0 to 1 at a chance, else 0. Draws nothing for a chance of 0."""
+    return float((rng.random() < chance) * rng.random()) if chance else 0.0
 
 
 def _part(rng: np.random.Generator, part: GivenPart | None) -> GivenPart | None:
@@ -91,7 +100,10 @@ def video_stream(
         return tokens.stream(frozen=True)
     tokens.keep(tokens.start, made_of_video(grid, given, sample.video_mask).reshape(1, -1, 1))
     if given.reference and sample.reference is not None:
-        _add_reference(tokens, sample.reference.float()[None], info, given, exchange)
+        beside = sample.reference.float()[None]
+        if given.reference_blend:
+            beside = torch.lerp(beside, latents, given.reference_blend)
+        _add_reference(tokens, beside, info, given, exchange)
     return tokens.stream()
 
 

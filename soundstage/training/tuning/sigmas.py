@@ -1,7 +1,8 @@
 """Draw the noise levels of a batch, as the model itself was trained.
 
 A normal number around a shift that grows with the tokens of the target goes through a sigmoid; the result is
-stretched to 0 ... 1, and what falls below a small level is reflected. Some levels are uniform instead.
+stretched to 0 ... 1, and what falls below a small level is reflected. Some levels are uniform instead. With a
+shift of the config's own nothing is stretched, which would undo a large one.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ def drawn_sigmas(
     normal = rng.standard_normal(count)
     if levels.kind == "uniform":
         return uniform
-    shift = shift_of(num_tokens)
+    shift = shift_of(num_tokens) if levels.shift is None else levels.shift
+    drawn = 1 / (1 + np.exp(-(normal + shift)))
+    if levels.shift is not None:
+        return np.where(is_uniform, uniform, drawn)
     low, high = _sigmoid(shift + LOW_QUANTILE), _sigmoid(shift + HIGH_QUANTILE)
-    stretched = (1 / (1 + np.exp(-(normal + shift))) - low) / (high - low)
+    stretched = (drawn - low) / (high - low)
     reflected = np.where(stretched < LEAST, 2 * LEAST - stretched, stretched)
     return np.where(is_uniform, uniform, reflected.clip(0.0, 1.0))
 

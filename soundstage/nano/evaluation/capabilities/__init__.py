@@ -2,6 +2,7 @@
 
 case.py      the mechanism: cases and their asks, makers, a section's report
 compare.py   comparisons of pictures and sounds
+followed.py  what in-context LoRAs follow: edges, depth, tracks, inpaint, outpaint, ungrade
 given.py     image, reference, retake, extend
 heard.py     audio to video, video to audio, sound asked against
 named.py     a character by its name
@@ -11,6 +12,7 @@ making.py    fast, upscale, smooth
 """
 
 from soundstage.nano.evaluation.capabilities.case import Section
+from soundstage.nano.evaluation.capabilities.followed import FOLLOWED
 from soundstage.nano.evaluation.capabilities.given import EXTEND, IMAGE, REFERENCE, RETAKE
 from soundstage.nano.evaluation.capabilities.heard import AGAINST_SOUND, SILENT, TRACK
 from soundstage.nano.evaluation.capabilities.making import FAST, SMOOTH, UPSCALE
@@ -35,5 +37,6 @@ SECTIONS: dict[str, Section] = {
         SMOOTH,
         CHARACTER,
         *SPOKEN_SECTIONS,
+        *FOLLOWED,
     )
 }

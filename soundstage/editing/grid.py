@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from soundstage.editing.timeline import BLACK, MAX_SIDE, Cut, Timeline
 from soundstage.errors import MediaError
@@ -295,14 +294,3 @@ def _check_reach(grid: FilmGrid, one: PlacedShot, index: int, sound_s: float) ->
     if (index == 0 and cut.sound_lead_s) or (not following and cut.sound_lag_s):
         field = "sound_lead_s" if index == 0 and cut.sound_lead_s else "sound_lag_s"
         raise MediaError(f"{name}.{field} is given, and there is no shot to be heard over; leave it out")
-
-
-def source_of(path: Path, field: str) -> Info:
-    """Return what a file of sound holds. Raises MediaError, naming the field, for one without sound."""
-    try:
-        info = probe(str(path))
-    except MediaError as error:
-        raise MediaError(f"{field}: {error}") from error
-    if info.sound_s is None:
-        raise MediaError(f"{field} is {path}, which holds no sound; give a file that does")
-    return info

@@ -135,11 +135,16 @@ def layer(
     left = round(anchor[0] * width - (drawn.width / 2 if align == "center" else 0))
     top = round(anchor[1] * height - drawn.height / 2)
     left, top = (
-        min(max(at, round(MARGIN * side)), side - own - round(MARGIN * side)) if own < WIDEST * side else 0
-        for at, own, side in ((left, drawn.width, width), (top, drawn.height, height))
+        _within(at, own, side) for at, own, side in ((left, drawn.width, width), (top, drawn.height, height))
     )
     pixels = np.asarray(drawn, np.float32)
     return TextLayer(left, top, pixels[..., :3], pixels[..., 3:] / np.float32(255))
+
+
+def _within(at: int, own: int, side: int) -> int:
+    """Return where something begins on a side that it shall be well within."""
+    margin = min(round(MARGIN * side), (side - own) // 2)
+    return min(max(at, margin), side - own - margin)
 
 
 def _drawn(lines: list[str], style: Style, font: Any, size: int, align: str) -> Image.Image:

@@ -1,7 +1,8 @@
 """Set the level of a mix: a gain, and a limiter of true peaks that looks ahead.
 
-Levels between the samples are found at four times the rate. The gain falls straight in dB before a peak and
-rises more slowly after it, in steps of 16 samples; what is below the limit is multiplied by the gain alone.
+Levels between the samples are found at eight times the rate. The gain falls straight in dB before a peak and
+rises more slowly after it, in steps of a third of a millisecond. What is below the limit is multiplied by the
+gain alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from soundstage.media.arrays import Waveform
 
-STEP = 16  # samples
+STEPS = (16, 15, 1)  # samples of a step: the first that a second holds a whole number of
+OVERSAMPLING = 8  # a meter looks at 4 points or a few more, not always at the same ones
 TAPS = 24  # samples around a point between samples
 ATTACK_S, RELEASE_S = 0.005, 0.15  # for 12 dB
 PER_DB = 12.0
@@ -40,9 +42,10 @@ def limited(blocks: Iterable[Waveform], gain_db: float, peak_dbtp: float, rate: 
 class _Limiter:
     def __init__(self, limit_db: float, rate: int) -> None:
         self._limit_db = limit_db
-        self._attack = PER_DB / (ATTACK_S * rate / STEP)  # dB per step
-        self._release = PER_DB / (RELEASE_S * rate / STEP)
-        self._ahead = round(2 * ATTACK_S * rate / STEP) * STEP  # samples
+        self._step = step = next(step for step in STEPS if rate % step == 0)
+        self._attack = PER_DB / (ATTACK_S * rate / step)  # dB per step
+        self._release = PER_DB / (RELEASE_S * rate / step)
+        self._ahead = round(2 * ATTACK_S * rate / step) * step  # samples
         self._past = np.zeros((2, TAPS), np.float32)
         self._held = 0.0  # dB at the last point
 
@@ -57,16 +60,16 @@ class _Limiter:
         self._past = np.concatenate([self._past, block], axis=1)[:, -TAPS:]
         if peaks.max(initial=0) <= 10 ** (self._limit_db / 20) and not self._held:
             return block
-        reduction = self._reduction(peaks, count)
-        at = np.arange(count) / STEP
+        reduction = self._reduction(peaks)
+        at = np.arange(count) / self._step
         db = np.interp(at, np.arange(len(reduction)), reduction)
-        self._held = float(np.interp(count / STEP, np.arange(len(reduction)), reduction))
+        self._held = float(np.interp(count / self._step, np.arange(len(reduction)), reduction))
         made: Waveform = (block * (10 ** (-db / 20))).astype(np.float32)
         return made
 
-    def _reduction(self, peaks: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+    def _reduction(self, peaks: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the reduction in dB at the edges of steps, from the block's first sample on."""
-        filled = np.pad(peaks, (0, -len(peaks) % STEP)).reshape(-1, STEP).max(axis=1)
+        filled = np.pad(peaks, (0, -len(peaks) % self._step)).reshape(-1, self._step).max(axis=1)
         over = np.maximum(20 * np.log10(np.maximum(filled, 1e-9)) - self._limit_db, 0)
         needed = np.concatenate([over[:1], np.maximum(over[:-1], over[1:]), over[-1:]])
         steps = np.arange(len(needed))
@@ -85,7 +88,7 @@ def _true_peaks(block: Waveform) -> NDArray[np.float32]:
     peaks: NDArray[np.float32] = np.abs(inner).max(axis=0)
     if peaks.max(initial=0) < 0.25:  # what lies between samples is at most 12 dB above them
         return peaks
-    for phase in (0.25, 0.5, 0.75):
+    for phase in np.arange(1, OVERSAMPLING) / OVERSAMPLING:
         kernel = _kernel(phase)
         for channel in block:
             between = np.abs(np.convolve(channel, kernel, mode="valid"))  # from sample TAPS/2 - 1 on

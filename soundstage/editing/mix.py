@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from soundstage.editing.ducking import Ducking, activity, captioned
-from soundstage.editing.grid import CUT_FADE_S, FilmGrid, PlacedShot, source_of
+from soundstage.editing.grid import CUT_FADE_S, FilmGrid, PlacedShot
 from soundstage.editing.room_tone import RoomToneSource
-from soundstage.editing.sound import GainCurve, LoopedSound, SoundPart, SourceSound, envelope, rising
+from soundstage.editing.sound import (
+    GainCurve,
+    LoopedSound,
+    SoundPart,
+    SourceSound,
+    envelope,
+    rising,
+    source_of,
+)
 from soundstage.editing.timeline import Music, VoiceOver
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Waveform

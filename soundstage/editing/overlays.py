@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soundstage.editing.grid import FilmGrid
-from soundstage.editing.lettering import TextLayer, Style, layer
+from soundstage.editing.lettering import Style, TextLayer, layer
 from soundstage.editing.picture import Overlay
 from soundstage.editing.subtitles import Cue, cues
 from soundstage.editing.timeline import Title, TitlePlace

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from soundstage.editing.grid import FilmGrid, PlacedShot, source_of
-from soundstage.editing.sound import GainCurve, LoopedSound, SourceSound
+from soundstage.editing.grid import FilmGrid, PlacedShot
+from soundstage.editing.sound import GainCurve, LoopedSound, SourceSound, source_of
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Waveform
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from soundstage.errors import MediaError
 from soundstage.media.arrays import Waveform
 from soundstage.media.load import load_sound
-from soundstage.media.probe import probe
+from soundstage.media.probe import Info, probe
 
 BLOCK_S = 10.0  # decoded at once
 WARM_UP_S = 0.05  # before the first sample of a resampled source
@@ -109,6 +110,17 @@ class SoundPart:
         gains = self.envelope(begin, end - begin)
         block[:, begin - first : end - first] += self._source.read(end - begin) * gains
         return begin - first, gains
+
+
+def source_of(path: Path, field: str) -> Info:
+    """Return what a file of sound holds. Raises MediaError, naming the field, for one without sound."""
+    try:
+        info = probe(str(path))
+    except MediaError as error:
+        raise MediaError(f"{field}: {error}") from error
+    if info.sound_s is None:
+        raise MediaError(f"{field} is {path}, which holds no sound; give a file that does")
+    return info
 
 
 def rising(share: NDArray[np.float64]) -> GainCurve:

@@ -9,9 +9,11 @@ import pytest
 from soundstage.clip import Clip
 from soundstage.editing import Caption, Cut, Music, RoomTone, Timeline, Transition, VoiceOver
 from soundstage.editing.grid import CUT_FADE_S, grid_of
+from soundstage.editing.limiter import limited
 from soundstage.editing.mix import STEMS, Mixer, sum_of
 from soundstage.editing.room_tone import RoomToneSource
 from soundstage.errors import MediaError
+from soundstage.media.loudness import Loudness
 from tests.editing_clips import RATE, assembled, film, noise, tone
 
 FADE = round(CUT_FADE_S / 2 * RATE)
@@ -205,6 +207,22 @@ def test_peaks_stay_below_the_limit_and_the_loudness_is_kept(tmp_path: Path) -> 
     assert told.level.after.true_peak_dbtp <= -1.0  # type: ignore[operator]
     assert np.abs(clip.waveform).max() <= 10 ** (-1 / 20)
     assert told.level.after.integrated_lufs == pytest.approx(-16, abs=0.5)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
+def test_the_limiter_holds_true_peaks_without_a_step_in_its_gain(rate: int) -> None:
+    at_s = np.arange(2 * rate) / rate
+    hum = 0.5 * np.sin(2 * np.pi * 60 * at_s) * (1 + np.sin(2 * np.pi * 0.7 * at_s))
+    wave = (hum + 0.2 * np.random.default_rng(1).standard_normal(2 * rate)).astype(np.float32)
+    sound = np.stack([wave, wave / 2])
+    blocks = [sound[:, i : i + rate] for i in range(0, 2 * rate, rate)]
+    made = np.concatenate(list(limited(blocks, 6.0, -1.0, rate)), axis=1)
+    peak = Loudness.of([made], rate).true_peak_dbtp
+    assert peak is not None
+    assert -1.5 < peak <= -1.0
+    loud = np.flatnonzero(np.abs(wave) > 0.05)
+    gains_db = 20 * np.log10(made[0, loud] / wave[loud])
+    assert (np.abs(np.diff(gains_db)) / np.diff(loud)).max() < 0.06  # dB a sample: 12 dB in 5 ms
 
 
 def test_silence_is_left_as_it_is(tmp_path: Path) -> None:

@@ -111,7 +111,13 @@ class ShotRequest:
         start_s = (info.num_frames - self.lead_frames) / info.fps
         new_s = self.request.duration_s or (self.request.num_frames or 1) / info.fps
         source = Source(video=clip, start_s=start_s, extend_after_s=new_s, feather_s=0.0)
-        fields = {"source": source, "duration_s": None, "num_frames": None, "size": None, "fps": None}
+        fields: dict[str, Any] = {
+            "source": source,
+            "duration_s": None,
+            "num_frames": None,
+            "size": None,
+            "fps": None,
+        }
         space = recipe_named(self.request.recipe).passes[-1].space
         if space < 1:  # a draft, whose result is smaller than what is asked for
             fields["size"] = (round(info.width / space), round(info.height / space))

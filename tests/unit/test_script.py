@@ -177,7 +177,7 @@ shots: x
     for name in ("song.wav", "voice.wav"):
         (tmp_path / name).write_bytes(b"")
     mix = read_script(written(tmp_path, text)).mix
-    assert [one.path for one in (*mix.music, *mix.voice_over)] == [
+    assert [mix.music[0].path, mix.voice_over[0].path] == [
         tmp_path / "song.wav",
         tmp_path / "voice.wav",
     ]
@@ -449,7 +449,8 @@ def test_a_film_is_checked_without_making_it(tmp_path: Path) -> None:
     stage = ss.load("nano")
     found = check_film(read_script(new_script(tmp_path / "film.yaml")), stage)
     assert [shot.frames for shot in found.shots] == [49, 49, 24, 49]
-    assert (found.frames, found.seconds) == (159, pytest.approx(159 / 24))  # 12 are in the dissolve twice
+    assert found.frames == 159  # 12 are in the dissolve twice
+    assert found.seconds == pytest.approx(159 / 24)
     assert 0 < found.shots[0].choice.price.seconds < found.time_s
     assert not [finding for shot in found.shots for finding in shot.findings]
     assert json.loads(json.dumps(found.to_dict()))["shots"][2]["lead_frames"] == 25

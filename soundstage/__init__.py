@@ -76,10 +76,13 @@ _HOMES = {
     "import_workflow": "soundstage.compat.comfy.workflow",
     "lint_prompt": "soundstage.prompts.lint:lint",
     "load": "soundstage.engine",
+    "pick_take": "soundstage.production.producing",
     "prepare_control": "soundstage.steering",
+    "produce": "soundstage.production.producing",
     "read_script": "soundstage.production.reading",
     "review_clip": "soundstage.review.reviewing",
     "shot_requests": "soundstage.production.shots",
+    "verify_film": "soundstage.production.manifest",
 }
 
 __all__ = [
@@ -141,10 +144,13 @@ __all__ = [
     "import_workflow",
     "lint_prompt",
     "load",
+    "pick_take",
     "prepare_control",
+    "produce",
     "read_script",
     "review_clip",
     "shot_requests",
+    "verify_film",
 ]
 
 if TYPE_CHECKING:
@@ -181,6 +187,8 @@ if TYPE_CHECKING:
     )
     from soundstage.media.hdr import Hdr
     from soundstage.planning.plan import Plan
+    from soundstage.production.manifest import verify_film
+    from soundstage.production.producing import pick_take, produce
     from soundstage.production.reading import read_script
     from soundstage.production.script import Script
     from soundstage.production.shots import shot_requests

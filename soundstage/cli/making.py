@@ -330,9 +330,10 @@ def _rendered(
     work: CommandPlans, index: int, screen: Screen, values: Values, path: Path, kept: Unfinished
 ) -> soundstage.Done:
     """Run a plan, show its progress, and return its last event. path: the file of the clip."""
-    from soundstage.cli.preview import preview_every, previewing
+    from soundstage.cli.preview import previewing
     from soundstage.cli.unfinished import told_of, where
     from soundstage.rendering.bars import ProgressBars
+    from soundstage.rendering.progress import preview_every
 
     planned, choice = work.plans[index], work.choices[index]
     if "torch" not in sys.modules:

@@ -31,16 +31,10 @@ if TYPE_CHECKING:
     from soundstage.planning.plan import Plan
     from soundstage.rendering.screen import Screen
 
-TIMES = 8  # a run shows about so many previews: one takes as long as a step or two of a small model
 COLORFUL = ("256", "truecolor")  # rich's names of what a terminal shows
 MAX_COLUMNS, MAX_ROWS, MIN_ROWS = 72, 20, 4
 ROWS_BELOW = 6  # of the terminal, for the bars and a line above them
 HALF = "\N{UPPER HALF BLOCK}"
-
-
-def preview_every(plan: Plan) -> int:
-    """Return after how many steps a preview is worth its time."""
-    return max(1, round(max(pass_.num_steps for pass_ in plan.passes) / TIMES))
 
 
 @contextmanager

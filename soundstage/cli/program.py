@@ -39,6 +39,8 @@ COMMAND_GROUPS = {
     "mcp": "soundstage.cli.mcp",
     "models": "soundstage.cli.models",
     "nano": "soundstage.cli.nano",
+    "pick": "soundstage.cli.pick",
+    "produce": "soundstage.cli.produce",
     "prompt": "soundstage.cli.prompt",
     "remote": "soundstage.cli.remote",
     "review": "soundstage.cli.review",
@@ -47,6 +49,7 @@ COMMAND_GROUPS = {
     "show": "soundstage.cli.show",
     "studio": "soundstage.cli.studio",
     "train": "soundstage.cli.train",
+    "verify": "soundstage.cli.verify",
     "worker": "soundstage.cli.worker",
 }
 

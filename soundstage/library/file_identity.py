@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from soundstage.files import file_stamp
 from soundstage.weights.header import MAX_HEADER_BYTES
@@ -47,6 +47,26 @@ def file_identity(path: Path) -> str:
     if stat.st_size <= MAX_HASHED_BYTES:
         return file_digest(path)
     return f"{file_digest(path)}, {_once('samples', path, _samples)}, {path.resolve()}, {stat.st_mtime_ns}"
+
+
+def named_by_content(value: Any, paths: Iterable[str]) -> Any:
+    """Return a JSON value in which these files are named by what they hold, so that they may be moved."""
+    return _replaced(value, {path: _content(path) for path in paths})
+
+
+def _content(path: str) -> str:
+    """Return a name for what a file holds. A file that is missing is refused later, when it is read."""
+    file = Path(path)
+    return f"content {file_identity(file)}" if file.is_file() else f"no file {path}"
+
+
+def _replaced(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a JSON value in which every string that is a key of names is exchanged."""
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _once(kind: str, path: Path, find: Callable[[Path], str]) -> str:

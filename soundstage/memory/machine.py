@@ -99,6 +99,17 @@ def pick_device(name: str) -> str:
     return checked_device(name)
 
 
+def all_devices() -> list[str]:
+    """Return the names of all GPUs where there are several, else the device that "auto" is."""
+    first = pick_device("auto")
+    if first != "cuda":
+        return [first]
+    import torch
+
+    count = torch.cuda.device_count()
+    return [first] if count < 2 else [f"cuda:{number}" for number in range(count)]
+
+
 def checked_device(name: Any) -> str:
     """Return the name of a device: a name, or a device of PyTorch. "auto" stays as it is.
 

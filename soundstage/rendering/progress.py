@@ -13,6 +13,7 @@ from soundstage.rendering.events import Done, Event, Phase, Step
 
 # Share of a run's work when all steps are done, and when the picture is decoded too.
 DENOISED, DECODED = 0.9, 0.98
+NUM_PREVIEWS = 8  # about so many of a run: one takes as long as a step or two of a small model
 # Names of phases, besides those of the windows of a take.
 PHASES = frozenset({"load", "resume", "encode", "denoise", "upsample", "decode video", "decode audio"})
 
@@ -81,6 +82,11 @@ class ProgressCount:
     def _reach(self, fraction: float) -> None:
         """Raise the fraction. A window that is lost and made again does not lower it."""
         self._now = replace(self._now, fraction=max(self._now.fraction, fraction))
+
+
+def preview_every(plan: Plan) -> int:
+    """Return after how many steps a preview is worth its time."""
+    return max(1, round(max(pass_.num_steps for pass_ in plan.passes) / NUM_PREVIEWS))
 
 
 def check_report(progress: Report) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from soundstage import __version__
-from soundstage.library.file_identity import file_digest, file_identity
+from soundstage.library.file_identity import file_digest, named_by_content
 from soundstage.library.model_files import ModelSet
 from soundstage.planning.plan import Plan, plan_metadata
 from soundstage.rendering.loras import Attached
@@ -86,8 +86,7 @@ def take_metadata(plan: Plan, model: ModelSet, place: Placed) -> dict[str, Any]:
     metadata = clip_metadata(plan, model, place)
     if metadata["request"]["take"] is not None:
         metadata["request"]["take"] = {**metadata["request"]["take"], "folder": None}
-    contents = {path: _content(path) for path in plan.request.files.values()}
-    found: dict[str, Any] = _replaced(metadata, contents)
+    found: dict[str, Any] = named_by_content(metadata, plan.request.files.values())
     return found
 
 
@@ -95,21 +94,6 @@ def lora_paths(plan: Plan) -> list[str]:
     """Return the files of all LoRAs of a plan, each once."""
     clips = (plan, *plan.clips)
     return list(dict.fromkeys(use.path for clip in clips for pass_ in clip.passes for use in pass_.loras))
-
-
-def _content(path: str) -> str:
-    """Return a name for what a file holds. A file that is missing is refused later, when it is read."""
-    file = Path(path)
-    return f"content {file_identity(file)}" if file.is_file() else f"no file {path}"
-
-
-def _replaced(value: Any, names: Mapping[str, str]) -> Any:
-    """Return a JSON value in which every string that is a key of names is exchanged."""
-    if isinstance(value, Mapping):
-        return {key: _replaced(item, names) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replaced(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _lora_metadata(lora: Attached) -> dict[str, Any]:

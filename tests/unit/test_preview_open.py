@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.segment import Segments
 
 import soundstage as ss
-from soundstage.cli.preview import HALF, MovingPicture, half_blocks, preview_every, previewing
+from soundstage.cli.preview import HALF, MovingPicture, half_blocks, previewing
 from soundstage.cli.program import app
 from soundstage.clip import Clip, read_provenance
 from soundstage.errors import MediaError
 from soundstage.planning.plan import Plan
+from soundstage.rendering.progress import preview_every
 from soundstage.rendering.screen import Screen
 from tests.tiny_model import TinyParts, write_tiny_model
 

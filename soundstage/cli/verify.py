@@ -1,0 +1,42 @@
+"""`soundstage verify`: whether the files of a produced film are as they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from soundstage.cli.parameters import FILE, SETTINGS, as_json
+from soundstage.cli.printing import json_text
+
+DIFFERS = 1  # exit code
+
+
+@click.command("verify", context_settings=SETTINGS)
+@click.argument(
+    "path",
+    type=FILE,
+    metavar="FOLDER|FILE",
+    help="The folder of a produced film, or a file that Soundstage wrote.",
+)
+@as_json
+def app(path: Path, as_json: bool) -> None:
+    """Check the files of a film against its manifest.
+
+    Of one file, also those that it was made from. The exit code is 0 if all are as they were, 1 if one is
+    not, and 2 if there is nothing to check.
+
+    Example: soundstage verify film.produced
+    """
+    from soundstage.production.manifest import verify_film
+
+    found = verify_film(path)
+    bad = [one for one in found if one.why is not None]
+    if as_json:
+        print(json_text([{"path": str(one.path), "problem": one.why} for one in found], indent=2))
+    else:
+        for one in bad:
+            print(f"{one.path} {one.why}")
+        print(f"{len(found) - len(bad)} of {len(found)} files are as they were written")
+    if bad:
+        raise click.exceptions.Exit(DIFFERS)

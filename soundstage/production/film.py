@@ -1,0 +1,173 @@
+"""The shots of a script as the production makes them, and the film's timeline from their clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from soundstage.editing.grid import grid_of
+from soundstage.editing.timeline import Caption, Cut, Timeline, Transition
+from soundstage.errors import RequestError, listed
+from soundstage.library.model_files import ModelSet
+from soundstage.production.names import index_of
+from soundstage.production.script import Script
+from soundstage.production.shots import ShotRequest, shot_requests
+from soundstage.production.takes import FilmShot, ShotTake
+from soundstage.request.inputs import Source
+from soundstage.request.request import Request
+from soundstage.review.record import Asked
+
+TITLE_WORDS = 8
+CAPTION_MARGIN_S = 0.1  # at the ends of a shot, in which no caption is shown
+UPSCALE = "upscale"
+
+
+def film_shots(
+    script: Script, model: ModelSet, *, draft: bool = False
+) -> tuple[list[ShotRequest], list[FilmShot]]:
+    """Return the requests of a script's shots, and the shots to be made.
+
+    draft: by the draft recipe. Raises RequestError with all faults of the script.
+    """
+    made = list(shot_requests(script, model, draft=draft))
+    unheard = shot_requests(_unheard(script), model, draft=draft)
+    shots = [
+        FilmShot(
+            one.id,
+            one.number,
+            _title(one),
+            one.seed,
+            _filling(one, model, draft=draft),
+            one.depends_on,
+            silent.request.prompt,
+            _asked(one, script, model),
+        )
+        for one, silent in zip(made, unheard, strict=True)
+    ]
+    return made, shots
+
+
+def enlarged(take: ShotTake) -> FilmShot:
+    """Return the shot whose take is a picked one made twice as large."""
+
+    def fill(clips: Mapping[str, Path], folder: Path) -> Request:
+        source = Source(video=str(clips[take.shot.id]), modalities=frozenset({"video"}))
+        return Request(prompt=take.request.prompt, source=source, recipe=UPSCALE)
+
+    return replace(take.shot, seed=take.seed, fill=fill, needs=(take.shot.id,), picture_prompt=None)
+
+
+def named_shots(words: Iterable[str | int], made: Sequence[ShotRequest]) -> list[str]:
+    """Return the ids of shots by their numbers or ids. Raises RequestError for one that is not there."""
+    names = [one.id for one in made]
+    found = []
+    for word in words:
+        index = index_of(word, len(names), names)
+        if index is None:
+            raise RequestError(
+                f"only is '{word}', which is no shot; the film has shots 1 to {len(names)}: "
+                f"{listed(str(word), names)}",
+                field="only",
+            )
+        found.append(names[index])
+    return list(dict.fromkeys(found))
+
+
+# --- requests
+
+
+def _unheard(script: Script) -> Script:
+    """Return a script without what is only heard: its prompts decide the pictures."""
+    places = {name: replace(place, sounds="") for name, place in script.places.items()}
+    shots = tuple(replace(shot, sounds="", sound=None) for shot in script.shots)
+    return replace(script, sound=None, places=places, shots=shots)
+
+
+def _filling(
+    made: ShotRequest, model: ModelSet, *, draft: bool
+) -> Callable[[Mapping[str, Path], Path], Request]:
+    def fill(clips: Mapping[str, Path], folder: Path) -> Request:
+        request = made.filled({name: str(path) for name, path in clips.items()}, folder)
+        if not draft or made.lead_frames == 0:
+            return request
+        # A draft may be smaller than what is asked for, and so is the clip that it goes on from.
+        fields = {name: getattr(request, name) for name in request.model_fields_set}
+        return Request(**{**fields, "size": made.request.size or model.defaults.size})
+
+    return fill
+
+
+def _asked(made: ShotRequest, script: Script, model: ModelSet) -> Asked:
+    """Return what a take is checked for. The loudness of the film is set by its mix, and checked there."""
+    policy = made.shot.sound or script.sound
+    fps = script.format.fps or model.defaults.fps
+    asked = Asked(seams_s=(made.lead_frames / fps,) if made.lead_frames else ())
+    return asked if policy is None else replace(policy.asked(asked), loudness_lufs=None)
+
+
+def _title(made: ShotRequest) -> str:
+    words = made.shot.action.split()
+    return " ".join(words[:TITLE_WORDS]) + ("..." if len(words) > TITLE_WORDS else "")
+
+
+# --- the timeline
+
+
+def timeline_of(
+    script: Script, made: Sequence[ShotRequest], clips: Mapping[str, Path], *, burn_captions: bool = False
+) -> Timeline:
+    """Return the timeline of a film. clips: those of all its shots, by id."""
+    model_fps = script.format.fps
+    cuts = tuple(_cut(one, made, clips, model_fps) for one in made)
+    plain = Timeline(cuts=cuts)
+    captions = tuple(_captions(plain, made))
+    return replace(plain, captions=captions, burn_captions=burn_captions and bool(captions))
+
+
+def _cut(
+    made: ShotRequest, all_made: Sequence[ShotRequest], clips: Mapping[str, Path], fps: float | None
+) -> Cut:
+    from soundstage.media.probe import probe
+
+    shot, source = made.shot, clips[made.id]
+    info = probe(str(source))
+    rate = info.fps or fps or 24.0
+    length_s = info.num_frames / rate
+    lead_s = made.lead_frames / rate
+    end_s = length_s - shot.sound_lag_s if shot.sound_lag_s else None
+    kind = shot.transition
+    same = made.needed("same_place_as")
+    return Cut(
+        source=source,
+        start_s=lead_s + shot.sound_lead_s,
+        end_s=end_s,
+        transition=Transition(kind, 0.0 if kind == "cut" else shot.transition_s),
+        sound_lead_s=shot.sound_lead_s,
+        sound_lag_s=shot.sound_lag_s,
+        match_to=None if same is None else next(one.number for one in all_made if one.id == same),
+        caption=_title(made),
+    )
+
+
+def _captions(timeline: Timeline, made: Sequence[ShotRequest]) -> Iterable[Caption]:
+    """Yield the lines of each shot, spread over it by the letters of their words."""
+    grid = grid_of(timeline)
+    for placed, one in zip(grid.placed, made, strict=True):
+        lines = one.shot.lines
+        begin = float(placed.first / grid.fps) + CAPTION_MARGIN_S
+        length = float(placed.num_frames / grid.fps) - 2 * CAPTION_MARGIN_S
+        letters = sum(len(line.says) for line in lines)
+        for line in lines:
+            seconds = length * len(line.says) / letters
+            yield Caption(round(begin, 3), round(begin + seconds, 3), line.says, line.who)
+            begin += seconds
+
+
+def timeline_facts(timeline: Timeline) -> dict[str, Any]:
+    """Return a timeline as JSON-ready values."""
+    from pydantic import TypeAdapter
+
+    facts: dict[str, Any] = TypeAdapter(Timeline).dump_python(timeline, mode="json")
+    return facts

@@ -33,7 +33,8 @@ MOST_DEATHS = 3  # of a worker's process in a row, without a take that was made
 class Crew(Protocol):
     """Workers that carry out orders."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def free(self) -> list[str]: ...
 

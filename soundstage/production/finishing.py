@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.editing.assembly import assemble
+from soundstage.editing.exporting import export
 from soundstage.editing.timeline import Timeline
+from soundstage.errors import MissingExtraError
 from soundstage.production.folder import FilmFolder, plain_name
 from soundstage.production.graph import mark_of
 from soundstage.production.journal import Entry, Journal
 from soundstage.production.runner import EventReport, Picked
 
 STEMS = {False: "film", True: "film-draft"}  # of the names of a film's files; a draft has its own
+CAPTIONS = (".srt", ".vtt")
+EXPORTS = (*CAPTIONS, ".otio", ".fcpxml", ".edl", "-storyboard.png", "-contact.html")
 
 
 class Finishing:
@@ -38,6 +42,9 @@ class Finishing:
 
         entry = self._step(film, {"timeline": facts, "loudness_lufs": loudness_lufs}, cut)
         found = {film: entry.files[film]["sha256"]}
+        for ending in EXPORTS:
+            if timeline.captions or ending not in CAPTIONS:
+                found |= self._exported(timeline, facts, f"{self._stem}{ending}", film, found[film])
         return found, dict(entry.facts.get("film", {}))
 
     def takes_sheet(self, picked: Picked) -> None:
@@ -64,6 +71,22 @@ class Finishing:
             rows.append(comparison_row(label, clip.frames, clip.waveform, clip.fps))
         save_picture(path, page_of(rows))
         return {}
+
+    def _exported(
+        self, timeline: Timeline, facts: Mapping[str, Any], name: str, film: str, sha256: str
+    ) -> dict[str, str]:
+        """Write one export; one whose library is not installed is left out, which is told."""
+
+        def write(path: Path) -> dict[str, Any]:
+            export(timeline, path, film=self._folder.path(film))
+            return {}
+
+        try:
+            entry = self._step(name, {"timeline": facts, "film": sha256}, write)
+        except MissingExtraError as error:
+            self._report({"event": "notice", "text": f"{name} is not written: {error}"})
+            return {}
+        return {name: entry.files[name]["sha256"]}
 
     def _step(self, name: str, what: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> Entry:
         """Return the journal's entry of a file, which is made if it is not there as it should be."""

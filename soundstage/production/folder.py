@@ -125,7 +125,7 @@ class FilmFolder:
         if stat.st_mtime_ns == known.get("mtime_ns"):
             return True
         with suppress(MediaError):
-            return self.measured(name)["sha256"] == known.get("sha256")
+            return bool(self.measured(name)["sha256"] == known.get("sha256"))
         return False
 
     def earlier(self, name: str, mark: str) -> str:

@@ -50,7 +50,7 @@ class Produced:
 
 @dataclass
 class _Asked:
-    """What `produce` was asked for."""
+    """The wishes of one call of `produce`."""
 
     wishes: Wishes
     draft: bool

@@ -37,8 +37,8 @@ class Picked:
 
 @dataclass
 class Wishes:
-    """What of a film is made. only: ids of shots, None for all. takes: of each shot. retries: with other
-    seeds, while a take has faults."""
+    """The part of a film that is made. only: ids of shots, None for all. takes: how many of each shot.
+    retries: takes with other seeds, while there are faults."""
 
     only: Collection[str] | None = None
     takes: int = 1
@@ -57,7 +57,7 @@ class _Working:
 
 @dataclass
 class _Results:
-    """What is known by now, by the name of the step; `picked` by the shot's id."""
+    """Results so far, by the name of the step; `picked` by the shot's id."""
 
     done: set[str] = field(default_factory=set)
     entries: dict[str, Entry] = field(default_factory=dict)

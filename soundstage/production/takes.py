@@ -57,8 +57,8 @@ class FilmShot:
 class ShotTake:
     """A take with its inputs known.
 
-    step: its name in the graph. mark: of all that decides it. picture: of what decides its picture; None
-    where it cannot be told from its sound. clip: name of its file in the film's folder.
+    step: its name in the graph. mark: that of all that decides it. picture: that of what decides its
+    picture; None where it cannot be told from its sound. clip: name of its file in the film's folder.
     """
 
     step: str
@@ -152,7 +152,8 @@ class Takes:
     def base_of(self, take: ShotTake) -> str | None:
         """Return the name of the clip whose picture a finished take has; None for its own."""
         told = read_provenance(self._folder.path(take.clip)).get(PRODUCTION, {})
-        return told.get("base")
+        base: str | None = told.get("base")
+        return base
 
     def facts_of_file(self, take: ShotTake) -> dict[str, Any]:
         """Return what a clip's own metadata says of it."""

@@ -82,14 +82,14 @@ def produce(
 ) -> Produced:
     """Make the film of a script, or what of it is missing or was changed, and return where it is.
 
-    only: numbers or ids of the shots to make; the film is cut when the others are there. takes: of each
-    shot, with seeds counted up from the shot's own. draft: by the script's draft recipe, to another film.
-    final: make the picked takes twice as large. retries: other seeds to try while a take has faults.
-    output: the folder; FILM.produced beside the script. engine: makes all takes; else devices: "auto" is
-    every GPU, or the names of them, one worker each. model, options: those of `ss.load`; left out, the
-    script's model. review: check every take. checkpoint_every_s: seconds between two states of a take.
-    previews: refresh the thumbnail of a take while it is made. progress: True shows a table on stderr; a
-    function gets each event, JSON-ready.
+    only: numbers or ids of the shots to make; the film is cut when the others are there. takes: how many
+    of each shot, with seeds counted up from the shot's own. draft: by the script's draft recipe, to
+    another film. final: make the picked takes twice as large. retries: other seeds to try while a take has
+    faults. output: the folder; FILM.produced beside the script. engine: makes all takes; else devices:
+    "auto" is every GPU, or the names of them, one worker each. model, options: those of `ss.load`; left
+    out, the script's model. review: check every take. checkpoint_every_s: seconds between two states of a
+    take. previews: refresh the thumbnail of a take while it is made. progress: True shows a table on
+    stderr; a function gets each event, JSON-ready.
 
     Raises ConfigError and RequestError for a script or wish that does not fit, before any work, MediaError
     for files that cannot be written, SoundstageError for a shot that cannot be made, when all others are.

@@ -61,6 +61,9 @@ def _full(made: Made) -> str:
 
 
 def _short(made: Made) -> str:
+    if "timeline" in made.facts and "request" not in made.facts:  # a film that was cut
+        rows = [*_cut_rows(_mapping(made.facts, "timeline")), *_file_rows(made)]
+        return "\n".join([str(made.path), *lines_of(rows)])
     rows = [*asked_rows(made.facts), *_made_rows(made.facts), *_file_rows(made)]
     return "\n".join(
         [str(made.path), *lines_of(rows), f"again: soundstage rerun {shlex.quote(str(made.path))}"]
@@ -97,6 +100,16 @@ def asked_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     inputs = _inputs(asked)
     if inputs:
         yield "inputs", ", ".join(inputs)
+
+
+def _cut_rows(timeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows on what a film was cut from."""
+    cuts = [cut for cut in timeline.get("cuts") or () if isinstance(cut, Mapping)]
+    yield "cuts", f"{len(cuts)} of {', '.join(dict.fromkeys(str(cut.get('source')) for cut in cuts))}"
+    for name, key in (("music", "music"), ("voices", "voice_over")):
+        pieces = [str(one.get("path")) for one in timeline.get(key) or () if isinstance(one, Mapping)]
+        if pieces:
+            yield name, ", ".join(pieces)
 
 
 def _made_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -116,6 +116,14 @@ def test_a_film_that_is_there_is_replaced_only_by_force(folder: Path) -> None:
     assert probe("film.mp4").num_frames == 36
 
 
+def test_show_says_what_a_film_was_cut_from() -> None:
+    assert assemble("film.yaml", "-o", "film.mp4").exit_code == 0
+    shown = CliRunner().invoke(app, ["show", "film.mp4"])
+    assert shown.exit_code == 0, shown.output
+    assert "cuts      2 of clips/a.mkv, clips/b.mkv" in shown.stdout
+    assert "rerun" not in shown.stdout
+
+
 def test_captions_can_be_burnt_in(folder: Path) -> None:
     assert assemble("film.yaml", "-o", "plain.mkv", "--codec", "ffv1").exit_code == 0
     assert assemble("film.yaml", "-o", "burnt.mkv", "--codec", "ffv1", "--burn-captions").exit_code == 0

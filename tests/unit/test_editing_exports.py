@@ -1,6 +1,7 @@
 """What is written beside a film: timelines that editing programs read, stems, a storyboard, a page."""
 
 import dataclasses
+import sys
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ from soundstage.clip import Clip
 from soundstage.editing import Caption, Cut, Music, Timeline, Title, Transition, VoiceOver, export
 from soundstage.editing.grid import grid_of
 from soundstage.editing.mix import STEMS, Mixer, sum_of
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, MissingExtraError
 from soundstage.media.load import load_sound
 from tests.editing_clips import RATE, film, noise, tone
 
@@ -197,6 +198,15 @@ def test_exports_that_cannot_be_written_are_refused(
 ) -> None:
     with pytest.raises(MediaError, match=told):
         export(line, f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("module", ["opentimelineio", "otio_cmx3600_adapter"])
+def test_a_missing_extra_is_one_sentence(
+    line: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r"needs the 'film' extra: pip install 'soundstage\[film\]'"):
+        export(line, tmp_path / "film.edl")
 
 
 def test_subtitles_need_captions(line: Timeline, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from soundstage.memory.policy import policy_named
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.placement import Choice, choose_placement
 from soundstage.planning.plan import Plan
+from soundstage.planning.seeds import seeded, with_seed
 from soundstage.rendering.events import Event, Notice
 from soundstage.rendering.handle import Handle, RunQueue, clip_of
 from soundstage.rendering.progress import Report, check_report, reporting
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from soundstage.rendering.prepare import Latents
     from soundstage.rendering.run import Renderer
     from soundstage.rendering.windows import Handover
+    from soundstage.review.policy import SoundPolicy
+    from soundstage.review.record import Asked
+    from soundstage.review.retry import Wishes
 
 MOST_GB = 1e9  # what is more is no limit; whole numbers have no end
 
@@ -161,12 +165,28 @@ class Engine:
             kept=None if built is None else (built.storage, built.residency),
         )
 
-    def generate(self, prompt: str | Request, *, progress: Report = None, **fields: Any) -> Clip:
+    def generate(
+        self,
+        prompt: str | Request,
+        *,
+        progress: Report = None,
+        sound: SoundPolicy | None = None,
+        retries: int = 0,
+        asked: Asked | None = None,
+        **fields: Any,
+    ) -> Clip:
         """Make a clip from a prompt and other fields of a Request, or from a Request.
 
         progress: True shows bars on stderr, lines where it is no terminal; a function gets a Progress at each
         event. Other threads wait until the clip is done, in the order in which they came.
+        sound: a policy, whose words and NAG are added to the request; that is a warning. retries: how often
+        it is made again with another seed while a check of the result fails; the best is returned, and
+        "review" of its provenance says why. asked: what the checks expect; None is what the request says.
         """
+        if sound is not None or retries or asked is not None:
+            from soundstage.review.retry import Wishes
+
+            return self._reviewed(prompt, fields, progress, Wishes(sound, retries, asked))
         plan = self._checked(prompt, fields, progress)
 
         def warn(event: Event) -> None:
@@ -175,6 +195,17 @@ class Engine:
 
         with reporting(progress, plan) as report:
             return clip_of(self._turns, self.run(plan), warn, report)
+
+    def _reviewed(
+        self, prompt: str | Request, fields: dict[str, Any], progress: Report, wishes: Wishes
+    ) -> Clip:
+        """Return the best take of a request. Its takes differ in their seeds alone."""
+        request = prompt if isinstance(prompt, Request) else Request(prompt=prompt, **fields)
+        if wishes.sound is not None:
+            for notice in wishes.sound.notices(request):
+                warnings.warn(notice, stacklevel=3)
+        request = seeded(wishes.request(request))
+        return wishes.best(lambda seed: self.generate(with_seed(request, seed), progress=progress), request)
 
     def submit(
         self, prompt: str | Request, *, progress: Report = None, preview_every: int = 0, **fields: Any

@@ -15,6 +15,7 @@ from soundstage.cli.defaults import without_unused
 from soundstage.cli.options import Values
 from soundstage.cli.printing import json_text, rounded_time
 from soundstage.cli.rerun import Again
+from soundstage.cli.reviewing import with_policy
 from soundstage.cli.run_times import RunTimes
 from soundstage.cli.telling import spoken_within
 from soundstage.errors import RequestError
@@ -64,9 +65,9 @@ def without_misfits(
 
 
 def _plans(prompts: Sequence[str], values: Values, again: Again | None) -> CommandPlans:
-    asked = asked_for(prompts, values, None if again is None else again.fields)
+    asked, told = with_policy(asked_for(prompts, values, None if again is None else again.fields), values)
     stage = _engine(values)
-    notes = [note for note in dict.fromkeys(a.note for a in asked) if note]
+    notes = [note for note in dict.fromkeys(a.note for a in asked) if note] + told
     work = CommandPlans(stage, [], [], notes + ([] if again is None else again.notes(stage)))
     for wish in asked:
         with about(wish.where, wish.fields):

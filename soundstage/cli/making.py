@@ -22,12 +22,14 @@ from soundstage.cli.parameters import FILE, as_json
 from soundstage.cli.printing import json_text, print_rows
 from soundstage.cli.rerun import Again, read_again, rerun_options
 from soundstage.cli.results import Results, Saved, all_results, check_formats, check_results
+from soundstage.cli.reviewing import Remaking, review_options, reviewed
 from soundstage.cli.run_times import RunTimes
 from soundstage.errors import RequestError
 from soundstage.request.words import file_fields, guide_fields
 
 if TYPE_CHECKING:
-    from soundstage.cli.unfinished import Unfinished
+    from soundstage.engine import Engine
+    from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
     from soundstage.rendering.screen import Screen
 
@@ -59,6 +61,7 @@ video_argument = click.argument("video", help="The clip to start from.")
 )
 @prompts_option
 @many_options
+@review_options
 @with_options()
 def generate(prompt: tuple[str, ...], **values: Any) -> None:
     """Make a clip with sound, or several, and print their paths.
@@ -297,7 +300,9 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
                     with Screen(quiet=values["quiet"]) as screen:
                         announce(planned, choice, times, screen)
                         _tell_changes(planned, screen, told)
-                        done = _rendered(work, index, screen, values, result.path, kept)
+                        folder = kept.checkpoint(index)
+                        done = _rendered(stage, planned, choice, screen, values, result.path, folder)
+                        done = reviewed(done, planned, _again(work, index, screen, values, result), values)
                         saved = _saved(done, result, times, screen, measured=not kept.resumed)
                     kept.saved(index, saved.path)
                     facts = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
@@ -326,8 +331,27 @@ def _planned_work(
     return work, values
 
 
+def _again(work: CommandPlans, index: int, screen: Screen, values: Values, result: Results) -> Remaking:
+    """Return the ways to make a clip again with another seed."""
+    from soundstage.planning.seeds import with_seed
+
+    planned, choice = work.plans[index], work.choices[index]
+
+    def make(seed: int) -> soundstage.Done:
+        other = work.stage.plan(with_seed(planned.request, seed))
+        return _rendered(work.stage, other, choice, screen, values, result.path, None)
+
+    return Remaking(make, result.save, result.path, screen.say)
+
+
 def _rendered(
-    work: CommandPlans, index: int, screen: Screen, values: Values, path: Path, kept: Unfinished
+    stage: Engine,
+    planned: Plan,
+    choice: Choice,
+    screen: Screen,
+    values: Values,
+    path: Path,
+    checkpoint: Path | None,
 ) -> soundstage.Done:
     """Run a plan, show its progress, and return its last event. path: the file of the clip."""
     from soundstage.cli.preview import previewing
@@ -335,16 +359,15 @@ def _rendered(
     from soundstage.rendering.bars import ProgressBars
     from soundstage.rendering.progress import preview_every
 
-    planned, choice = work.plans[index], work.choices[index]
     if "torch" not in sys.modules:
         screen.begin(LOADING)
     preview = path if values.get("preview") else None
     every = 0 if preview is None else preview_every(planned)
-    run = work.stage.run(
+    run = stage.run(
         planned,
         choice=choice,
         preview_every=every,
-        checkpoint=kept.checkpoint(index),
+        checkpoint=checkpoint,
         every_s=values["checkpoint_every"],
     )
     with (

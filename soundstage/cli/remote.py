@@ -45,6 +45,9 @@ LEFT_OUT = frozenset(
         "codec",
         "resume",
         "checkpoint_every",
+        "asked",
+        "retries",
+        "keep_takes",
     ]
 )
 id_argument = click.argument("id", help="The id of a job, such as job_...")

@@ -14,6 +14,7 @@ from soundstage.cli.printing import json_text, rounded_time
 from soundstage.cli.remote import cancelled_elsewhere, client_of
 from soundstage.cli.rerun import Again
 from soundstage.cli.results import Results, Saved, all_results, check_results
+from soundstage.cli.reviewing import with_policy
 from soundstage.types import Modality
 
 if TYPE_CHECKING:
@@ -74,12 +75,12 @@ class Remote:
     def _plans(
         self, client: Client, prompts: Sequence[str], values: Values, again: Again | None
     ) -> tuple[list[RemotePlan], list[str]]:
-        asked = asked_for(prompts, values, None if again is None else again.fields)
+        asked, told = with_policy(asked_for(prompts, values, None if again is None else again.fields), values)
         plans = []
         for wish in asked:
             with about(wish.where, wish.fields):
                 plans.append(RemotePlan(wish.request, client.plan(wish.request, model=values.get("model"))))
-        return plans, [note for note in dict.fromkeys(wish.note for wish in asked) if note]
+        return plans, [note for note in dict.fromkeys(wish.note for wish in asked) if note] + told
 
     def _queued(self, client: Client, planned: RemotePlan, result: Results | None) -> RemoteHandle:
         numbered = result is None or "%" in result.path.name

@@ -86,7 +86,8 @@ def _grainy(frames: Frames) -> Frames:
 
 def _gained(frames: Frames, last: tuple[float, float, float]) -> Frames:
     gains = 1 + np.linspace(0, 1, len(frames))[:, None, None, None] * (np.array(last) - 1)
-    return np.clip(frames * gains, 0, 255).astype(np.uint8)
+    gained: Frames = np.clip(frames * gains, 0, 255).astype(np.uint8)
+    return gained
 
 
 def _shifted(sound: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:

@@ -303,7 +303,8 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
                         folder = kept.checkpoint(index)
                         done = _rendered(stage, planned, choice, screen, values, result.path, folder)
                         done = reviewed(done, planned, _again(work, index, screen, values, result), values)
-                        saved = _saved(done, result, times, screen, measured=not kept.resumed)
+                        measured = not kept.resumed and not values.get("retries")
+                        saved = _saved(done, result, times, screen, measured=measured)
                     kept.saved(index, saved.path)
                     facts = {"seconds": done.seconds, **done.clip.provenance, **tally.facts}
                     made.append(saved)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from soundstage.media.arrays import Waveform
-from soundstage.review.hearing import Heard, Numbers, hear
+from soundstage.review.hearing import Numbers, SoundTraits, hear
 from soundstage.review.record import Asked, Fault
 
 WINDOW_S, HOP_S, LEAST_S = 4.0, 2.0, 1.0
 SILENT_POWER = 1e-6  # -60 dBFS
 THERE = 0.5  # score from which on something is heard
 KINDS = ("speech", "music", "tone")
-# Limits of the measures of `Heard`. Where all of a row are met, the score is THERE.
+# Limits of the measures of `SoundTraits`. Where all of a row are met, the score is THERE.
 SPEECH = {"syllables": 0.39, "depth": 0.5, "voiced": 0.3, "formants": 2.7}
 DEEPEST = 2.0  # of speech; single blows go deeper
 MUSIC = {"steady": 0.25, "notes": 0.6, "variety": 0.9}
@@ -76,7 +76,7 @@ class Ear:
         self.facts.windows.append((start_s, start_s + len(sound) / self._rate, scores))
 
 
-def scored(heard: Heard) -> dict[str, float]:
+def scored(heard: SoundTraits) -> dict[str, float]:
     """Return the score of each kind: how far the least of its measures reaches, THERE at its limit."""
     speech = min(_reach(heard, SPEECH), THERE * DEEPEST / max(heard.depth, THERE * DEEPEST))
     alone = _reach(heard, MUSIC) if speech < THERE else 0.0  # voices have short notes too
@@ -87,7 +87,7 @@ def scored(heard: Heard) -> dict[str, float]:
     }
 
 
-def _reach(heard: Heard, limits: dict[str, float]) -> float:
+def _reach(heard: SoundTraits, limits: dict[str, float]) -> float:
     least = min(getattr(heard, name) / limit for name, limit in limits.items())
     return min(1.0, max(0.0, THERE * float(least)))
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+from soundstage.review.picture import Numbers
 
 HOP_S, WINDOW_S = 0.01, 0.064  # of the spectra
 TOP_HZ = 5000.0
@@ -37,7 +37,7 @@ PITCH_RATE_HZ = 12_000  # of the samples in which a pitch is looked for
 
 
 @dataclass(frozen=True)
-class Heard:
+class SoundTraits:
     """All from 0 to 1 unless said.
 
     syllables: share of the modulation of the middle bands that is as fast as syllables. depth: how deep it
@@ -72,12 +72,12 @@ class _Partials:
     held: float
 
 
-def hear(sound: Numbers, rate_hz: int) -> Heard:
+def hear(sound: Numbers, rate_hz: int) -> SoundTraits:
     """Return the measures of a mono sound (n,) of one second or more."""
     power, hz = spectra(sound, rate_hz)
     voiced, formants = _voice(sound, rate_hz, power, hz)
     syllables, depth = _modulation(power, hz)
-    return Heard(syllables, depth, voiced, formants, **asdict(_partials(power, hz)))
+    return SoundTraits(syllables, depth, voiced, formants, **asdict(_partials(power, hz)))
 
 
 def spectra(sound: Numbers, rate_hz: int) -> tuple[Numbers, Numbers]:

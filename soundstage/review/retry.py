@@ -91,7 +91,7 @@ class BestTake:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is wished of a clip's result. asked: None is what the clip's own request says."""
+    """Wishes about a clip's result. asked: None is what the clip's own request says."""
 
     sound: SoundPolicy | None = None
     retries: int = 0

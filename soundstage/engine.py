@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from soundstage.rendering.windows import Handover
     from soundstage.review.policy import SoundPolicy
     from soundstage.review.record import Asked
-    from soundstage.review.retry import Wishes
+    from soundstage.review.retry import ResultWishes
 
 MOST_GB = 1e9  # what is more is no limit; whole numbers have no end
 
@@ -184,9 +184,9 @@ class Engine:
         "review" of its provenance says why. asked: what the checks expect; None is what the request says.
         """
         if sound is not None or retries or asked is not None:
-            from soundstage.review.retry import Wishes
+            from soundstage.review.retry import ResultWishes
 
-            return self._reviewed(prompt, fields, progress, Wishes(sound, retries, asked))
+            return self._reviewed(prompt, fields, progress, ResultWishes(sound, retries, asked))
         plan = self._checked(prompt, fields, progress)
 
         def warn(event: Event) -> None:
@@ -197,7 +197,7 @@ class Engine:
             return clip_of(self._turns, self.run(plan), warn, report)
 
     def _reviewed(
-        self, prompt: str | Request, fields: dict[str, Any], progress: Report, wishes: Wishes
+        self, prompt: str | Request, fields: dict[str, Any], progress: Report, wishes: ResultWishes
     ) -> Clip:
         """Return the best take of a request. Its takes differ in their seeds alone."""
         request = prompt if isinstance(prompt, Request) else Request(prompt=prompt, **fields)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from soundstage.clip import Clip
     from soundstage.planning.plan import Plan
     from soundstage.rendering.events import Done
-    from soundstage.review.retry import ReviewedTake, Wishes
+    from soundstage.review.retry import ResultWishes, ReviewedTake
 
 
 def review_options(command: Any) -> Any:
@@ -65,14 +65,14 @@ def with_policy(asked: Sequence[AskedClip], values: Values) -> tuple[list[AskedC
     return made, [f"notice: {notice}" for notice in dict.fromkeys(told)]
 
 
-def wishes_of(values: Values) -> Wishes:
+def wishes_of(values: Values) -> ResultWishes:
     """Return what a command's options wish of its result. Raises RequestError for words that do not fit."""
     from soundstage.review.policy import SoundPolicy
     from soundstage.review.record import Asked
-    from soundstage.review.retry import Wishes
+    from soundstage.review.retry import ResultWishes
 
     sound, asked = values.get("sound"), values.get("asked")
-    return Wishes(
+    return ResultWishes(
         SoundPolicy.from_text(sound) if sound else None,
         values.get("retries") or 0,
         Asked.from_text(asked) if asked else None,

@@ -90,8 +90,8 @@ class BestTake:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """Wishes about a clip's result. asked: None is what the clip's own request says."""
+class ResultWishes:
+    """ResultWishes about a clip's result. asked: None is what the clip's own request says."""
 
     sound: SoundPolicy | None = None
     retries: int = 0

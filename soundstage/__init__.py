@@ -73,6 +73,7 @@ _HOMES = {
     "WeightsError": "soundstage.errors",
     "compose_prompt": "soundstage.prompts.compose:compose",
     "convert": "soundstage.conversion",
+    "enhance_prompt": "soundstage.enhancing.enhance:enhance",
     "import_workflow": "soundstage.compat.comfy.workflow",
     "lint_prompt": "soundstage.prompts.lint:lint",
     "load": "soundstage.engine",
@@ -141,6 +142,7 @@ __all__ = [
     "__version__",
     "compose_prompt",
     "convert",
+    "enhance_prompt",
     "import_workflow",
     "lint_prompt",
     "load",
@@ -174,6 +176,7 @@ if TYPE_CHECKING:
     from soundstage.continuous import Continuous, Pacer
     from soundstage.conversion import convert
     from soundstage.engine import Engine, load
+    from soundstage.enhancing.enhance import enhance as enhance_prompt
     from soundstage.errors import (
         ConfigError,
         DatasetError,

@@ -88,6 +88,7 @@ def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = No
     shared = request_fields(values) if shared is None else shared
     seeds, drawn = _seeds(values), functools.cache(values.get("draw_seed", _drawn_seed))
     found: list[AskedClip] = []
+    reword = values.get("reword")  # what takes the place of a request's prompt
     for where, fields in wishes(prompts, values):
         named = () if fields.keys() == {"prompt"} else fields.keys()
         with about(where, named):
@@ -97,6 +98,8 @@ def asked_for(prompts: Sequence[str], values: Values, shared: Values | None = No
                 if error.field == "source":  # a file that is not there is told first
                     check_files({**shared, **fields})
                 raise
+            if reword is not None:
+                fields = {**fields, "prompt": reword(request)}
             first, note = (0, "") if seeds else _first_seed(request, drawn)
             varied = seeds or range(first, first + (values.get("takes") or 1))
             if len(found) + len(varied) > MAX_CLIPS:

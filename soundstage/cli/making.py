@@ -14,6 +14,7 @@ import soundstage
 from soundstage.cli.announcing import LOADING, announce
 from soundstage.cli.batch import Tally, in_short, many_options, prompts_option
 from soundstage.cli.command_plans import CommandPlans, as_typed, planned_clips, print_plans, without_misfits
+from soundstage.cli.enhancing import rewording
 from soundstage.cli.hints import UPSCALE_PROMPT, tell_hints
 from soundstage.cli.official import OfficialFlags
 from soundstage.cli.opening import open_made
@@ -269,14 +270,15 @@ def _make(prompts: Sequence[str], values: Values, again: Again | None = None, **
 
     elsewhere = _elsewhere()
     if elsewhere is not None:
-        elsewhere.make(prompts, values | fixed, again)
+        elsewhere.make(prompts, values | fixed | {"reword": rewording(values)}, again)
         return
     from soundstage.rendering.screen import Screen
 
     times = RunTimes()
     say = _sayer(quiet=values["quiet"])
     with unfinished(values, say) as kept:
-        work, values = _planned_work(prompts, values | fixed | {"draw_seed": kept.draw_seed}, say, again)
+        given = {"draw_seed": kept.draw_seed, "reword": rewording(values)}
+        work, values = _planned_work(prompts, values | fixed | given, say, again)
         if values["plan"]:
             return
         stage, plans, choices, notes = work

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 Values = dict[str, Any]  # of the table's options, by name
+WAYS = ("auto", "gemma", "endpoint", "rules")  # in which prompts are enhanced
 
 
 @dataclass(frozen=True)
@@ -392,6 +393,20 @@ OUTPUTS: tuple[Option, ...] = (
         "--quiet",
         "-q",
         default=False,
+    ),
+    _option(
+        "enhance",
+        click.Choice(WAYS),
+        "Enhance prompts first, as `soundstage prompt enhance` does: by the text encoder (gemma), a server "
+        "(endpoint), rules, or what is there (auto). What changed is shown; at a terminal it can be refused.",
+        form="BY",
+    ),
+    _option("enhance_url", str, "Enhance by this OpenAI-compatible server.", form="URL"),
+    _option(
+        "enhance_with",
+        str,
+        "Enhance by this model of the server; without a server by this folder or file of Gemma 3.",
+        form="NAME|PATH",
     ),
     _option("no_hints", bool, "Print no hints about the words of prompts.", default=False),
     _option("plan", bool, "Print what would be made, and stop.", default=False),

@@ -13,7 +13,8 @@ import click
 from soundstage.cli import process
 from soundstage.cli.batch import prompts_option, wishes
 from soundstage.cli.completion import models
-from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
+from soundstage.cli.options import WAYS
+from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json, device
 from soundstage.cli.printing import json_text
 
 if TYPE_CHECKING:
@@ -137,11 +138,13 @@ def vocabulary_for(model: str | None, prompt: str) -> Vocabulary | None:
 
     Without a model a prompt is nano's if nano knows all its words.
     """
-    from soundstage.library.model_files import SHIPPED_MODELS, find_model
+    from soundstage.cli.enhancing import found_model
+    from soundstage.library.model_files import SHIPPED_MODELS
     from soundstage.prompts.vocabulary import Vocabulary
 
     if model is not None:
-        return Vocabulary.of_folder(find_model(model).folder)
+        found = found_model(model)
+        return None if found is None else Vocabulary.of_folder(found.folder)
     words = Vocabulary.of_folder(SHIPPED_MODELS["nano"])
     return words if words is not None and not words.unknown(prompt) else None
 
@@ -162,6 +165,60 @@ def _print_findings(where: str, findings: Sequence[Finding], negative: str, stre
             print(f"{indent}    better without it", file=stream)
     if negative:
         print(f'{indent}moved out: --negative-prompt "{negative}"', file=stream)
+
+
+# --- enhance ------------------------------------------------------------------------------------------
+
+
+@app.command()
+@click.argument("prompt", nargs=-1, help="A prompt; several are enhanced each. - reads standard input.")
+@prompts_option
+@click.option(
+    "--by",
+    type=click.Choice(WAYS),
+    default="auto",
+    show_default=True,
+    help="gemma: the model's own text encoder, or --with. endpoint: the model of --url. rules: no model. "
+    "auto: the first of endpoint, gemma and rules that is there.",
+)
+@click.option("--url", metavar="URL", help="Ask this OpenAI-compatible server, such as http://host:8000/v1.")
+@click.option(
+    "--with",
+    "writer",
+    metavar="NAME|PATH",
+    help="The server's model; without --url, a folder or file of Gemma 3 in place of the text encoder.",
+)
+@click.option(
+    "--image", metavar="PATH", help="Picture of the first frame; only what changes after it is told."
+)
+@click.option("--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Length of the clip.")
+@click.option("--silent", is_flag=True, help="The clip has no sound, so none is added.")
+@_model
+@device
+@click.option("--yes", "-y", is_flag=True, help="Take the result without asking.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show what changed; implies --yes.")
+@as_json
+def enhance(prompt: tuple[str, ...], yes: bool, quiet: bool, as_json: bool, **values: Any) -> None:
+    """Print a better prompt, after showing what changed on standard error.
+
+    It passes `lint`: an answer of a model that does not is asked for once more, then corrected by rules. At
+    a terminal it can be refused, which prints the prompt as it was. With --json each prompt is an object in a
+    line.
+
+    Example: soundstage prompt enhance "The scene opens with a sad man." --by rules --model ltx-2.3-distilled
+    """
+    from soundstage.cli.enhancing import accepted, enhancer_of, found_model, run
+
+    image = values["image"]
+    asked = list(_asked_prompts(prompt, {**values, "kind": "image" if image else None}))
+    model = found_model(values["model"] or "nano")
+    enhancer = enhancer_of(values["by"], values["url"], values["writer"], model, values["device"])
+    for one in asked:
+        result = run(enhancer, one.text, image, quiet=quiet, **one.judged)
+        if as_json:
+            print(json_text({"prompt": one.text, "where": one.where, **result.to_dict()}))
+            continue
+        print(accepted(result, ask=not yes and not quiet, quiet=quiet))
 
 
 # --- compose ------------------------------------------------------------------------------------------

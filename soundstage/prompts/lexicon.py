@@ -130,30 +130,25 @@ TRAIT = any_of(
     trustworthy respected influential powerful important mysterious adventurous optimistic pessimistic
     sophisticated educated greedy lazy noble patient thoughtful introverted extroverted friendly"""
 )
-EMOTIONS: dict[str, str] = {
+# Names of feelings, with what a body does that has them: a verb, and what follows it.
+EMOTIONS: dict[str, tuple[str, str]] = {
     "sad unhappy sorrowful melancholy heartbroken depressed miserable upset devastated grieving gloomy": (
-        "a single tear on the cheek, shoulders that drop"
+        *("lower", "the head as a tear runs down the cheek"),
     ),
     "nervous anxious worried tense uneasy restless stressed": (
-        "fingers that tighten on a railing, a quick look over the shoulder"
+        *("glance", "over one shoulder, fingers tightening"),
     ),
     "happy joyful glad cheerful delighted elated ecstatic overjoyed content pleased thrilled joyous": (
-        "a smile that spreads, eyes that crease at the corners"
+        *("smile", "slowly, eyes creasing at the corners"),
     ),
-    "angry furious mad enraged annoyed irritated frustrated outraged": (
-        "a jaw that sets, a hand that slams the table"
-    ),
-    "confident proud determined triumphant fearless self-assured": (
-        "a straight back, gestures that are controlled and deliberate"
-    ),
-    "afraid scared frightened terrified fearful horrified panicked": (
-        "eyes that widen, a step back, breath that catches"
-    ),
-    "surprised shocked astonished amazed stunned startled": "eyebrows that lift, a hand that stops mid-air",
-    "tired exhausted weary sleepy": "eyelids that droop, a hand that rubs the neck",
+    "angry furious mad enraged annoyed irritated frustrated outraged": ("clench", "the jaw and both fists"),
+    "confident proud determined triumphant fearless self-assured": ("straighten", "the back, chin lifted"),
+    "afraid scared frightened terrified fearful horrified panicked": ("step", "back, eyes wide"),
+    "surprised shocked astonished amazed stunned startled": ("stop", "mid-step, eyebrows lifted"),
+    "tired exhausted weary sleepy": ("rub", "the neck, eyelids drooping"),
     "lonely bored jealous ashamed embarrassed guilty confused curious hopeful desperate disappointed "
     "excited relieved grateful nostalgic suspicious conflicted overwhelmed lovesick": (
-        "what the face, hands and shoulders do"
+        *("tilt", "the head and look away"),
     ),
 }
 EMOTION = any_of(" ".join(EMOTIONS))

@@ -111,6 +111,15 @@ def _reading(
     return Reading(prompt, kind, seconds, sounds, vocabulary is not None)
 
 
+def _with_article(before: str, after: str) -> str:
+    """Return a text whose last word, a or an, fits the word that comes next now."""
+    article = re.search(r"\b(an?)\s+$", before, re.IGNORECASE)
+    if article is None or not after.strip():
+        return before
+    fitting = "an" if re.match(r"\s*[aeiou](?!ne\b|ni)", after, re.IGNORECASE) else "a"
+    return f"{before[: article.start()]}{fitting.capitalize() if article[1][0] == 'A' else fitting} "
+
+
 def _apart(findings: Sequence[Finding]) -> list[Finding]:
     """Return findings that do not overlap; of those that do, the longest."""
     chosen: list[Finding] = []
@@ -127,6 +136,7 @@ def _replaced(text: str, finding: Finding) -> str:
     if rewrite:
         joint = f"{before}{rewrite}{after}"
         return re.sub(r"[^\S\n]{2,}", " ", joint)
+    before = _with_article(before, after)
     after = after.lstrip(" ,;") if not before.strip() or before.rstrip()[-1] in ".!?|]" else after
     if not before.strip() or before.rstrip()[-1:] in tuple(".!?|]"):
         after = after[:1].upper() + after[1:]

@@ -20,7 +20,12 @@ OPENING = re.compile(
 
 def without_boilerplate(text: str) -> str:
     """Return a caption or prompt without openings that say nothing, its first letter large."""
-    before, text = "", " ".join(text.strip().strip('"*').split())
+    return without_opening(" ".join(text.strip().strip('"*').split()))
+
+
+def without_opening(text: str) -> str:
+    """Return a text without such openings, the rest letter by letter but for a capital at the beginning."""
+    before = ""
     while before != text:
         before = text
         rest = OPENING.sub("", text, count=1)

@@ -87,6 +87,7 @@ def leading_punctuation(reading: Reading) -> Iterator[Finding]:
     "warning",
     "No opening that says nothing of the picture.",
     '"The scene opens with a fox" -> "A fox"',
+    small=True,
 )
 def opening(reading: Reading) -> Iterator[Finding]:
     """Find "The scene opens with" and the like, at the beginning of a part."""

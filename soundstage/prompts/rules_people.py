@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from soundstage.prompts.findings import Finding, found, matches, rule
-from soundstage.prompts.lexicon import ANCHOR, ANIMAL, EMOTION, EMOTIONS, FEELING_NOUN, PERSON, TRAIT
+from soundstage.prompts.lexicon import ANCHOR, ANIMAL, EMOTION, EMOTIONS, FEELING_NOUN, PERSON, PRONOUN, TRAIT
 from soundstage.prompts.reading import Reading
+from soundstage.prompts.verbs import present_of, third_person
 
 _PEOPLE = f"(?:{PERSON.pattern}|{ANIMAL.pattern})"
 _ADJECTIVES = r"(?:[,\s]+(?:and\s+)?(?!(?:and|who|with|in|of|to|the|a)\b)[\w'-]+){0,3}?"
@@ -54,7 +55,10 @@ def observable_character(reading: Reading) -> Iterator[Finding]:
             f"'{match[name]}' cannot be seen; tell age, build, clothes or position instead, as in 'a man in "
             "his sixties in a worn coat'"
         )
-        yield found(reading, "observable-character", "warning", *match.span(name), why)
+        span, rewrite = match.span(name), None
+        if name == "trait":  # before the person; what is said of them is a whole clause
+            span, rewrite = _attribute(reading, *span), ""
+        yield found(reading, "observable-character", "warning", *span, why, rewrite)
 
 
 @rule(
@@ -73,16 +77,46 @@ def shown_emotion(reading: Reading) -> Iterator[Finding]:
             if place in told:
                 continue
             told.add(place)
-            why = f"'{feeling}' is a feeling; show it, as in '{_shown_as(feeling)}'"
-            yield found(reading, "shown-emotion", "warning", *match.span(), why)
+            verb, rest = _shown_as(feeling)
+            why = f"'{feeling}' is a feeling; show it, as in '{third_person(verb)} {rest}'"
+            span, rewrite = match.span(), None
+            if pattern is _FEELING_PERSON:  # the person stays, without the feeling
+                span, rewrite = _attribute(reading, *match.span("feeling")), ""
+            elif pattern is _FEELS and _is_of_person(reading, match.start()):
+                many = match[0].split()[0].lower() in (
+                    "are",
+                    "look",
+                    "feel",
+                    "seem",
+                    "appear",
+                    "become",
+                    "get",
+                )
+                rewrite = f"{present_of(verb, many=many)} {rest}"
+            yield found(reading, "shown-emotion", "warning", *span, why, rewrite)
 
 
-def _shown_as(feeling: str) -> str:
-    """Return what a body does that has a feeling."""
+def _shown_as(feeling: str) -> tuple[str, str]:
+    """Return what a body does that has a feeling: a verb, and what follows it."""
     for names, shown in EMOTIONS.items():
         if feeling.lower() in names.split():
             return shown
-    return "what the face, hands and shoulders do"
+    return "turn", "away, shoulders dropping"
+
+
+def _is_of_person(reading: Reading, place: int) -> bool:
+    """Return whether the words before a verb end with a person, who alone can do what shows a feeling."""
+    before = " ".join(reading.prose[max(0, place - 60) : place].split()[-3:])
+    return (
+        bool(PERSON.search(before) or ANIMAL.search(before) or PRONOUN.search(before))
+        and " who" not in f" {before}"
+    )
+
+
+def _attribute(reading: Reading, start: int, end: int) -> tuple[int, int]:
+    """Return the span of an adjective with the "and" or comma that joins it to the next."""
+    joint = re.match(r"\s*,?\s*and\s+|\s*,\s*", reading.prose[end:])
+    return start, end + (joint.end() if joint is not None else 0)
 
 
 # --- several subjects ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from soundstage.prompts.beats import small
 from soundstage.prompts.findings import Finding, found, matches, missing, rule
 from soundstage.prompts.lexicon import (
     ATMOSPHERE,
@@ -227,7 +228,20 @@ def connectors(reading: Reading) -> Iterator[Finding]:
         first, second = deeds[0], deeds[1]
         both = f"'{first.text}' and '{second.text}'"
         why = f"{both} have no word for their order; join them by 'then', 'as' or 'while'"
-        yield found(reading, "connectors", "warning", second.start, second.end, why)
+        start, end = _place_of_then(reading, first, second)
+        rewrite = f"then {reading.prompt[start:end]}"
+        if start != second.start:
+            rewrite = f"Then {small(reading.prompt[start:end])}"
+        yield found(reading, "connectors", "warning", start, end, why, rewrite)
+
+
+def _place_of_then(reading: Reading, first: PromptWord, second: PromptWord) -> tuple[int, int]:
+    """Return the word that "then" goes before: the second verb, or the first word of its own sentence."""
+    sentence = next(s for s in reading.sentences if s.start <= second.start < s.end)
+    if first.start >= sentence.start:
+        return second.start, second.end
+    word = reading.words_in(sentence)[0]
+    return word.start, word.end
 
 
 def _is_joined(reading: Reading, deed: PromptWord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from soundstage.prompts.findings import Finding, found, matches, missing, rule
+from soundstage.prompts.findings import Finding, Severity, found, matches, missing, rule
 from soundstage.prompts.lexicon import BEAT, PERSON, PRONOUN, SOUND, SPEECH_VERB, VAGUE_SOUND, VOICE
 from soundstage.prompts.reading import Reading, TextSpan
 
@@ -129,7 +129,7 @@ def speech_length(reading: Reading) -> Iterator[Finding]:
             f"{count} words of speech take {needed_s:.0f} s, and the clip lasts {reading.seconds:.3g} s; say "
             f"at most {int(reading.seconds * WORDS_PER_S)} words, or make it longer"
         )
-        severity = "warning" if haste else "info"
+        severity: Severity = "warning" if haste else "info"
         yield found(reading, "speech-length", severity, *reading.speech[0], why)
 
 

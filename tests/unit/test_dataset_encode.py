@@ -295,8 +295,8 @@ def test_captions_come_from_a_server_and_a_stopped_run_goes_on(
     (tmp_path / "dataset.yaml").write_text(
         "sources: .\nbuckets: 64x64x9\ncaptions: {frames: 2, retries: 1}\n"
     )
-    monkeypatch.setattr("soundstage.dataset.captioning.FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr("soundstage.dataset.captioning.LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr("soundstage.writing.served.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("soundstage.writing.served.LONGEST_PAUSE_S", 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     _Answering.statuses[:] = [503, 200, 500, 500]
     stopped = _caption(tmp_path, "--url", address, "--model", "eye")

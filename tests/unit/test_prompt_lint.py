@@ -197,7 +197,7 @@ def test_bad_input_is_told() -> None:
     ("text", "better", "negative"),
     [
         ("The scene opens with a fox that is running.", "A fox that runs.", ""),
-        ("- A fox runs\n- it stops", "A fox runs. It stops.", ""),
+        ("- A fox runs\n- it stops", "A fox runs. Then it stops.", ""),
         ("... a fox", "A fox", ""),
         ("A street with no people. A dog barks. No music.", "A street. A dog barks.", "people, music"),
         ("Without clouds, the sky glows.", "The sky glows.", "clouds"),

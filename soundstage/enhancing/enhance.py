@@ -244,7 +244,8 @@ def enhance(
     """Return a better prompt, with what changed and what the rules still find.
 
     by: auto, gemma, endpoint or rules. image: the first picture of the clip. model: the one that it is for,
-    whose text encoder writes. seconds: length of the clip. sounds: it has sound. settings: other fields of Enhancing, such as url.
+    whose text encoder writes. seconds: length of the clip. sounds: it has sound. settings: other
+    fields of Enhancing, such as url.
     """
     from soundstage.library.model_files import find_model
     from soundstage.prompts.vocabulary import Vocabulary

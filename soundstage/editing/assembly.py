@@ -89,6 +89,8 @@ class Assembly:
         grid, told = self.grid, [*self.grid.notices, *_after_the_end(self.grid)]
         resized = self.output.resized(grid.width, grid.height)
         told += [] if resized is None else [f"the film {resized}"]
+        if grid.has_sound and not self.output.format.holds_sound:
+            told.append(f"the sound is left out: {self.output.path.suffix.lower()} holds none")
         with stored_mix(grid.rate) as mix:
             level = self._level(mix, show) if grid.has_sound and self.output.format.holds_sound else None
             sound = None if level is None else mix.levelled()

@@ -194,8 +194,9 @@ def _check_transitions(cut: Cut, index: int, count: int, needed: tuple[int, int]
     if sum(needed) <= count:
         return
     raise MediaError(
-        f"cuts[{index}] ({cut.source}) has {count} frames, and the transitions at its beginning and end need "
-        f"{needed[0]} and {needed[1]} of them; make them shorter, or the shot longer"
+        f"cuts[{index}] ({cut.source}) has {count} frames, and the transitions at its beginning and end "
+        f"(fade_out_s at the last) need {needed[0]} and {needed[1]} of them; make them shorter, or the shot "
+        "longer"
     )
 
 

@@ -124,6 +124,12 @@ def test_show_says_what_a_film_was_cut_from() -> None:
     assert "rerun" not in shown.stdout
 
 
+def test_sound_that_the_format_does_not_hold_is_told() -> None:
+    result = assemble("film.yaml", "-o", "film.gif")
+    assert result.exit_code == 0, result.output
+    assert "notice: the sound is left out: .gif holds none" in result.stderr
+
+
 def test_captions_can_be_burnt_in(folder: Path) -> None:
     assert assemble("film.yaml", "-o", "plain.mkv", "--codec", "ffv1").exit_code == 0
     assert assemble("film.yaml", "-o", "burnt.mkv", "--codec", "ffv1", "--burn-captions").exit_code == 0

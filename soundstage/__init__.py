@@ -67,6 +67,7 @@ _HOMES = {
     "SoundstageError": "soundstage.errors",
     "SoundPolicy": "soundstage.review.policy",
     "Source": "soundstage.request.inputs",
+    "Speaker": "soundstage.request.inputs",
     "Span": "soundstage.request.inputs",
     "Step": "soundstage.rendering.events",
     "Take": "soundstage.request.take",
@@ -136,6 +137,7 @@ __all__ = [
     "SoundstageError",
     "Source",
     "Span",
+    "Speaker",
     "Step",
     "Take",
     "WeightsError",
@@ -201,7 +203,17 @@ if TYPE_CHECKING:
     from soundstage.rendering.events import Done, LoraAttached, Notice, Phase, Preview, Step
     from soundstage.rendering.handle import Handle
     from soundstage.rendering.progress import Progress
-    from soundstage.request.inputs import Audio, Canvas, Control, Guide, Lora, Reference, Source, Span
+    from soundstage.request.inputs import (
+        Audio,
+        Canvas,
+        Control,
+        Guide,
+        Lora,
+        Reference,
+        Source,
+        Span,
+        Speaker,
+    )
     from soundstage.request.recipe import Pass, Recipe
     from soundstage.request.request import Request
     from soundstage.request.take import Take

@@ -16,7 +16,8 @@ from soundstage.errors import SHOWN_LETTERS, ConfigError
 
 PREFIX = "SOUNDSTAGE_"  # of variables
 # Options that begin with a path; of the last ones only what looks like a path is one.
-_PATHS = ("image", "last_image", "reference", "video", "mask", "audio", "lora", "output", "prompts", "log")
+_INPUTS = ("image", "last_image", "reference", "video", "mask", "audio", "speaker", "lora")
+_PATHS = (*_INPUTS, "output", "prompts", "log")
 _NAMES_OR_PATHS = ("model", "recipe")
 _PATH_ENDINGS = (".yaml", ".yml", ".safetensors", ".gguf")
 

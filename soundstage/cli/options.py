@@ -230,6 +230,7 @@ INPUT_GROUP: tuple[Option, ...] = (
     _option("audio_mode", str, form="MODE", field="audio.mode"),
     _option("audio_start", float, form="SECONDS", field="audio.start_s"),
     _option("identity_guidance", float, field="audio.guidance"),
+    _option("speaker", str, "{speakers}", form="PATH", many=True, reads=("speakers", "speakers.file")),
     _option(
         "lora",
         str,

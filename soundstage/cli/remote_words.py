@@ -31,6 +31,7 @@ TOLD = frozenset(
         "references",
         "source",
         "audio",
+        "speakers",
         "modalities",
     ]
 )

@@ -42,6 +42,8 @@ def request_fields(values: Values, kept: Values | None = None) -> Values:
         fields["controls"] = [control_fields(text, "--control") for text in given["control"]]
     if "lora" in given:
         fields["loras"] = [lora_fields(text, "--lora") for text in given["lora"]]
+    if given.get("speaker"):
+        fields["speakers"] = [{"file": path} for path in given["speaker"]]
     if "only" in given:
         fields["modalities"] = {_choice("--only", given["only"], "video", "audio")}
     for key, example in (("sigmas", "1,0.7,0.4,0"), ("lengths", "2,1")):
@@ -97,6 +99,7 @@ _FILES = {
     "controls": ("file", "mask", "image"),
     "source": ("video", "audio", "mask"),
     "audio": ("file",),
+    "speakers": ("file",),
 }
 
 

@@ -25,6 +25,7 @@ LISTS = (
     "guides",
     "references",
     "controls",
+    "speakers",
     "loras",
 )  # a change replaces them; other records are changed part by part
 # The options that give the files of a field.
@@ -34,6 +35,7 @@ FILE_OPTIONS = {
     "controls": ("control",),
     "source": ("video", "mask"),
     "audio": ("audio",),
+    "speakers": ("speaker",),
     "loras": ("lora",),
     "recipe": ("recipe",),
 }

@@ -26,7 +26,8 @@ FLAGS = frozenset(
 # Fields that name files, whose names may hold bytes that are not UTF-8, as Python spells them.
 PATHS = frozenset(
     {"image", "video", "audio", "mask", "file", "path", "folder", "recipe", "model", "paths"}
-    | {"guides", "references", "controls", "source", "loras", "data", "output", "prior_data", "font"}
+    | {"guides", "references", "controls", "source", "speakers", "loras", "data", "output", "prior_data"}
+    | {"font"}
 )
 
 

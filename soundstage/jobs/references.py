@@ -23,6 +23,7 @@ LISTS = {
     "guides": ("image",),
     "references": ("video", "mask"),
     "controls": ("file", "mask", "image"),
+    "speakers": ("file",),
     "loras": ("path",),
 }
 RECORDS = {"source": ("video", "audio", "mask"), "audio": ("file",)}

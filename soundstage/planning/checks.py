@@ -85,7 +85,7 @@ def _ignored(resolved: ResolvedRequest, first: Pass) -> list[tuple[str, bool, st
     ]
     rules += [
         (name, not resolved.has_audio, only_picture)
-        for name in ("audio", "audio_guidance", "audio_negative_prompt", "audio_scales")
+        for name in ("audio", "speakers", "audio_guidance", "audio_negative_prompt", "audio_scales")
     ]
     rules.append(("thin", request.thin > 1 and resolved.source is not None, "a source keeps its own frames"))
     if resolved.driving:

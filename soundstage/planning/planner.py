@@ -30,6 +30,7 @@ from soundstage.planning.seeds import seeded
 from soundstage.planning.sizes import film_size, tell_cuts
 from soundstage.request.recipe import DISTILLED_LORA, Pass, Recipe
 from soundstage.request.request import Request
+from soundstage.request.speakers import speakers_named, with_voice
 from soundstage.sampling import schedules
 from soundstage.sampling.sampler_info import SAMPLER_INFO, sampler_key
 from soundstage.sampling.scales import NEUTRAL, Guidance, every, passes_needed, with_words
@@ -42,8 +43,14 @@ def make_plan(request: Request, model: ModelSet, recipe: Recipe | None = None) -
     recipe: the request's, where it was found already; None finds it by its name. Raises RequestError with
     every problem, one after the other, "; " between them.
     """
-    request = seeded(request)
+    named = speakers_named(request.prompt) if request.speakers else ()
+    request = with_voice(seeded(request))
     resolved = ResolvedRequest(request, model, recipe)
+    if len(named) > 1:
+        resolved.notice(
+            f"the prompt names {len(named)} speakers, and a clip has one voice, that of speaker {named[0]}; "
+            "give each a window of a long take"
+        )
     check_options(resolved)
     check_needs(resolved)
     size = film_size(resolved)

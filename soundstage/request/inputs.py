@@ -39,6 +39,7 @@ MAX_SECONDS = 86_400.0  # a day; no clip is longer, and sums and products of tim
 MAX_FRAMES = 10_000_000
 MAX_SIDE = 8192  # pixels
 MAX_STEPS = 1000
+MAX_SPEAKERS = 16
 MAX_SPANS, MAX_GUIDES, MAX_REFERENCES, MAX_CONTROLS, MAX_LORAS = 100, 256, 16, 16, 64
 BOTH: frozenset[Modality] = frozenset({"video", "audio"})
 
@@ -376,6 +377,18 @@ class Audio:
 
 
 @record
+class Speaker:
+    """A voice that prompts call by its number."""
+
+    file: Media
+    """A sample of the voice, about 5 seconds of speech, or a clip that has one."""
+    start_s: Seconds = 0.0
+    """Where in the sound to start."""
+    guidance: Annotated[float, Field(ge=0, le=20)] = 3.0
+    """Guidance scale towards the voice; 0 is off."""
+
+
+@record
 class Lora:
     """A LoRA of the transformer."""
 
@@ -434,6 +447,7 @@ AnyReference = Annotated[Reference, plain(Reference, _reference, FILE_WORDS)]
 AnyControl = Annotated[Control, plain(Control, _control, CONTROL_WORDS)]
 AnySource = Annotated[Source, plain(Source, lambda value: {"video": value})]
 AnyAudio = Annotated[Audio, plain(Audio, lambda value: {"file": value}, "PATH")]
+AnySpeaker = Annotated[Speaker, plain(Speaker, lambda value: {"file": value}, "PATH")]
 AnyHdr = Annotated[Hdr, plain(Hdr, lambda value: {"format": value}, "FORMAT")]
 AnyLora = Annotated[Lora, plain(Lora, _lora, LORA_WORDS)]
 GuideList = Annotated[
@@ -443,6 +457,9 @@ ReferenceList = Annotated[
     tuple[AnyReference, ...],
     Field(max_length=MAX_REFERENCES),
     one_or_more(Reference, MAX_REFERENCES, FILE_WORDS),
+]
+SpeakerList = Annotated[
+    tuple[AnySpeaker, ...], Field(max_length=MAX_SPEAKERS), one_or_more(Speaker, MAX_SPEAKERS, "PATH")
 ]
 ControlList = Annotated[
     tuple[AnyControl, ...],

@@ -48,6 +48,7 @@ from soundstage.request.inputs import (
     Reference,
     ReferenceList,
     Side,
+    SpeakerList,
     Steps,
 )
 from soundstage.request.take import Take
@@ -152,6 +153,9 @@ class Request(BaseModel):
     """A clip to start from, and what of it is regenerated."""
     audio: AnyAudio | None = None
     """A sound that the result follows."""
+    speakers: SpeakerList = ()
+    """Voices that the prompt calls by [SPEAKER 1], [SPEAKER 2] and so on, in place of audio in mode identity.
+    Each window of a long take has the voice of the speaker that it names first."""
     loras: LoraList = ()
     """LoRAs of the transformer."""
     lengths: tuple[float, ...] | None = None
@@ -228,6 +232,8 @@ class Request(BaseModel):
             )
         if self.steps is not None and self.sigmas is not None:
             raise ValueError("both steps and sigmas are given; keep one")
+        if self.speakers and self.audio is not None:
+            raise ValueError("both speakers and audio are given; keep one")
         if self.schedule is not None and self.sigmas is not None:
             raise ValueError("both schedule and sigmas are given; keep one")
         return self
@@ -254,7 +260,7 @@ class Request(BaseModel):
         """Yield the place and the value of each file or array."""
         held = [
             (f"{name}[{i}]", item)
-            for name in ("guides", "references", "controls", "loras")
+            for name in ("guides", "references", "controls", "speakers", "loras")
             for i, item in enumerate(getattr(self, name))
         ]
         for where, item in (*held, ("source", self.source), ("audio", self.audio)):

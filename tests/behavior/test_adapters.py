@@ -1,0 +1,88 @@
+"""The LoRAs of examples/ for voices, dubs and a character do what docs/identity.md says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+import soundstage as ss
+from soundstage.dataset.encoding import encoder_parts
+from soundstage.lora.metadata import read_references
+from soundstage.nano.evaluation.capabilities import SECTIONS
+from soundstage.nano.evaluation.capabilities.case import Case, Shown, StageMaker, evaluate_section
+from soundstage.nano.evaluation.voices import syllable_starts, voice_heard
+from soundstage.request.request import Request
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = ("identity", "dub", "voice", "character")
+ON_TIME_S = 2 / 24 + 1e-3
+
+
+def maker(name: str) -> StageMaker:
+    stage = ss.load("nano")
+    loras = [ss.Lora(str(EXAMPLES / f"{name}-nano.safetensors"))]
+    return StageMaker(stage, encoder_parts(stage), {"steps": 8, "loras": loras})
+
+
+def shown(name: str, number: int, way: int = 0) -> tuple[Case, Shown]:
+    """Return a case of a section, and the clip of one of its ways."""
+    case = SECTIONS[name].cases(number + 1, 0)[number]
+    ask = case.asks[way]
+    assert isinstance(ask, Request)
+    return case, maker(name).clip(ask)
+
+
+def test_new_speech_begins_with_the_syllables_of_the_given_clip_in_its_voice() -> None:
+    case, clip = shown("dub", 1)
+    assert clip.waveform is not None
+    starts = syllable_starts(clip.waveform)
+    assert len(starts) == len(case.facts["starts"])
+    assert all(abs(at - given) <= ON_TIME_S for at, given in zip(starts, case.facts["starts"], strict=True))
+    heard = voice_heard(clip.waveform)
+    assert heard is not None
+    assert heard.pitch_hz == case.facts["voice"].pitch_hz
+
+
+def test_a_sample_decides_the_pitch_of_the_voice() -> None:
+    case, clip = shown("identity", 2)
+    assert clip.waveform is not None
+    heard = voice_heard(clip.waveform)
+    assert heard is not None
+    assert heard.pitch_hz == case.facts["voice"].pitch_hz == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "row", "least"), [
+    ("identity", "pitch kept", 1.0),
+    ("dub", "on time", 0.8),
+    ("voice", "voice by its name", 0.75),
+    ("character", "stripe by the name", 0.25),
+])  # fmt: skip
+def test_held_out_cases_reach_most_of_what_the_page_says(name: str, row: str, least: float) -> None:
+    report = evaluate_section(SECTIONS[name], maker(name), 4, 0)
+    assert report.rate(row) >= least
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_are_small_and_hold_layers_of_one_stream_alone(name: str) -> None:
+    path = EXAMPLES / f"{name}-nano.safetensors"
+    assert path.stat().st_size < 1e6
+    with safe_open(path, framework="np") as file:
+        keys: Any = file.keys()
+        layers = {key.partition("transformer_blocks.")[2].split(".")[1] for key in keys}
+    of_sound = {layer for layer in layers if layer.startswith("audio_attn")}
+    expected = {
+        "identity": layers == of_sound,
+        "voice": layers == of_sound,
+        "character": not of_sound,
+        "dub": layers - of_sound == {"audio_to_video_attn", "video_to_audio_attn"},
+    }
+    assert expected[name]
+
+
+def test_a_dub_keeps_its_references_out_of_the_exchange_of_the_streams() -> None:
+    references = read_references(EXAMPLES / "dub-nano.safetensors")
+    assert (references.exchange, references.in_context) == ("clip", True)

@@ -106,7 +106,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     stage = ss.load("nano")
     for name in names or PICTURES:
         page = PICTURES[name](stage)
-        Image.fromarray(page).quantize(64).save(folder / f"{name}.png", optimize=True)
+        Image.fromarray(page).quantize(256, kmeans=1).save(folder / f"{name}.png", optimize=True)
         print(folder / f"{name}.png")
 
 

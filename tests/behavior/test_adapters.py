@@ -24,7 +24,7 @@ ON_TIME_S = 2 / 24 + 1e-3
 def maker(name: str) -> StageMaker:
     stage = ss.load("nano")
     loras = [ss.Lora(str(EXAMPLES / f"{name}-nano.safetensors"))]
-    return StageMaker(stage, encoder_parts(stage), {"steps": 8, "loras": loras})
+    return StageMaker(stage, encoder_parts(stage), {"steps": 6, "loras": loras})
 
 
 def shown(name: str, number: int, way: int = 0) -> tuple[Case, Shown]:
@@ -36,7 +36,7 @@ def shown(name: str, number: int, way: int = 0) -> tuple[Case, Shown]:
 
 
 def test_new_speech_begins_with_the_syllables_of_the_given_clip_in_its_voice() -> None:
-    case, clip = shown("dub", 1)
+    case, clip = shown("dub", 2)
     assert clip.waveform is not None
     starts = syllable_starts(clip.waveform)
     assert len(starts) == len(case.facts["starts"])
@@ -46,6 +46,7 @@ def test_new_speech_begins_with_the_syllables_of_the_given_clip_in_its_voice() -
     assert heard.pitch_hz == case.facts["voice"].pitch_hz
 
 
+@pytest.mark.slow
 def test_a_sample_decides_the_pitch_of_the_voice() -> None:
     case, clip = shown("identity", 2)
     assert clip.waveform is not None
@@ -58,7 +59,7 @@ def test_a_sample_decides_the_pitch_of_the_voice() -> None:
 @pytest.mark.parametrize(("name", "row", "least"), [
     ("identity", "pitch kept", 1.0),
     ("dub", "on time", 0.8),
-    ("voice", "voice by its name", 0.75),
+    ("voice", "other voices stay", 0.75),
     ("character", "stripe by the name", 0.25),
 ])  # fmt: skip
 def test_held_out_cases_reach_most_of_what_the_page_says(name: str, row: str, least: float) -> None:

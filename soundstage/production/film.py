@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from soundstage.conditioning.seams import SEAM_FRAMES
 from soundstage.editing.grid import grid_of
 from soundstage.editing.timeline import Caption, Cut, Timeline, Transition
 from soundstage.errors import RequestError, listed
@@ -39,7 +40,7 @@ def film_shots(
             one.number,
             _title(one),
             one.seed,
-            _filling(one, model, draft=draft),
+            _filling(one),
             one.depends_on,
             silent.request.prompt,
             _asked(one, script, model),
@@ -85,16 +86,9 @@ def _unheard(script: Script) -> Script:
     return replace(script, sound=None, places=places, shots=shots)
 
 
-def _filling(
-    made: ShotRequest, model: ModelSet, *, draft: bool
-) -> Callable[[Mapping[str, Path], Path], Request]:
+def _filling(made: ShotRequest) -> Callable[[Mapping[str, Path], Path], Request]:
     def fill(clips: Mapping[str, Path], folder: Path) -> Request:
-        request = made.filled({name: str(path) for name, path in clips.items()}, folder)
-        if not draft or made.lead_frames == 0:
-            return request
-        # A draft may be smaller than what is asked for, and so is the clip that it goes on from.
-        fields = {name: getattr(request, name) for name in request.model_fields_set}
-        return Request(**{**fields, "size": made.request.size or model.defaults.size})
+        return made.filled({name: str(path) for name, path in clips.items()}, folder)
 
     return fill
 
@@ -121,9 +115,18 @@ def timeline_of(
     """Return the timeline of a film. clips: those of all its shots, by id."""
     model_fps = script.format.fps
     cuts = tuple(_cut(one, made, clips, model_fps) for one in made)
-    plain = Timeline(cuts=cuts)
+    mix = script.mix
+    plain = Timeline(
+        cuts=cuts,
+        titles=mix.titles,
+        music=mix.music,
+        voice_over=mix.voice_over,
+        room_tone=mix.room_tone,
+        fade_out_s=mix.fade_out_s,
+    )
     captions = tuple(_captions(plain, made))
-    return replace(plain, captions=captions, burn_captions=burn_captions and bool(captions))
+    burnt = (burn_captions or mix.burn_captions) and bool(captions)
+    return replace(plain, captions=captions, burn_captions=burnt)
 
 
 def _cut(
@@ -134,21 +137,41 @@ def _cut(
     shot, source = made.shot, clips[made.id]
     info = probe(str(source))
     rate = info.fps or fps or 24.0
-    length_s = info.num_frames / rate
-    lead_s = made.lead_frames / rate
-    end_s = length_s - shot.sound_lag_s if shot.sound_lag_s else None
+    begin, end = _kept(made, all_made, info.num_frames)
+    end_s = end / rate - shot.sound_lag_s if shot.sound_lag_s or end < info.num_frames else None
     kind = shot.transition
-    same = made.needed("same_place_as")
+    names = [one.id for one in all_made]
+    same = None if shot.same_place_as is None else index_of(shot.same_place_as, made.number - 1, names)
     return Cut(
         source=source,
-        start_s=lead_s + shot.sound_lead_s,
+        start_s=begin / rate + shot.sound_lead_s,
         end_s=end_s,
         transition=Transition(kind, 0.0 if kind == "cut" else shot.transition_s),
         sound_lead_s=shot.sound_lead_s,
         sound_lag_s=shot.sound_lag_s,
-        match_to=None if same is None else next(one.number for one in all_made if one.id == same),
+        match_to=None if same is None else same + 1,
         caption=_title(made),
     )
+
+
+def _kept(made: ShotRequest, all_made: Sequence[ShotRequest], num_frames: int) -> tuple[int, int]:
+    """Return the frames [begin, end) of a shot's clip that are in the film.
+
+    A shot that goes on from the one before it begins with the frames in which the made picture fades in, and
+    these replace the last ones of that shot.
+    """
+    following = all_made[made.number : made.number + 1]
+    begin = made.lead_frames - (SEAM_FRAMES if _goes_on(made, all_made) else 0)
+    end = num_frames - (SEAM_FRAMES if following and _goes_on(following[0], all_made) else 0)
+    return begin, end
+
+
+def _goes_on(made: ShotRequest, all_made: Sequence[ShotRequest]) -> bool:
+    """Return whether a shot continues the one right before it in the film, by a plain cut."""
+    if made.number == 1 or made.shot.transition != "cut" or made.shot.sound_lead_s:
+        return False
+    before = all_made[made.number - 2]
+    return made.needed("continues") == before.id and not before.shot.sound_lag_s
 
 
 def _captions(timeline: Timeline, made: Sequence[ShotRequest]) -> Iterable[Caption]:

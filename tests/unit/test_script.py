@@ -13,12 +13,13 @@ from click.testing import CliRunner, Result
 
 import soundstage as ss
 from soundstage.cli.program import app
+from soundstage.editing.timeline import Music
 from soundstage.errors import ConfigError, MediaError, RequestError
 from soundstage.media.in_memory import InMemory
 from soundstage.production.checking import check_film
 from soundstage.production.names import alike, shot_ids
 from soundstage.production.reading import read_script
-from soundstage.production.script import CastMember, Script, ScriptLine, Shot, line_fields
+from soundstage.production.script import CastMember, FilmMix, Script, ScriptLine, Shot, line_fields
 from soundstage.production.shots import LEAD_FRAMES, shot_requests
 from soundstage.production.starting import new_script
 from soundstage.production.wording import CastNames, definite, seen_in, short_of, voice_words
@@ -517,6 +518,27 @@ def test_lengths_are_those_of_the_editing(tmp_path: Path) -> None:
     grid = grid_of(Timeline(cuts=cuts))
     assert [shot.frames for shot in found.shots] == [placed.num_frames for placed in grid.placed]
     assert found.frames == grid.num_frames
+
+
+def test_the_timeline_has_the_mix_and_goes_on_where_a_shot_continues(tmp_path: Path) -> None:
+    from soundstage.clip import Clip
+    from soundstage.production.film import timeline_of
+
+    shots = (
+        Shot("a", id="a", lines=(ScriptLine("Ada", "Hi"),)),
+        Shot("b", id="b", continues="a"),
+        Shot("c", id="c", continues="a", same_place_as=2, same_place_strength=0),
+    )
+    (tmp_path / "song.wav").write_bytes(b"")
+    mix = FilmMix(music=(Music(tmp_path / "song.wav"),), fade_out_s=0.5, burn_captions=True)
+    made = shot_requests(Script("T", shots, cast={"Ada": CastMember("a ball")}, mix=mix))
+    path = tmp_path / "clip.mkv"
+    Clip(np.zeros((49, 32, 32, 3), np.uint8), np.zeros((2, 98_000), np.float32), 24.0).save(path)
+    timeline = timeline_of(Script("T", shots, mix=mix), made, dict.fromkeys("abc", path))
+    assert [round((cut.end_s or 49 / 24) * 24) for cut in timeline.cuts] == [46, 49, 49]
+    assert [round(cut.start_s * 24) for cut in timeline.cuts] == [0, 22, 25]
+    assert [cut.match_to for cut in timeline.cuts] == [None, None, 2]
+    assert (timeline.music, timeline.fade_out_s, timeline.burn_captions) == (mix.music, 0.5, True)
 
 
 def test_new_scripts_are_read_and_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import soundstage as ss
 from soundstage.control.kinds import KINDS
+from soundstage.nano.evaluation.capabilities import SECTIONS
 from soundstage.nano.evaluation.report import held_out_scenes
 from soundstage.nano.world.captions import caption
 from soundstage.nano.world.render import render
@@ -138,10 +139,35 @@ def control(stage: ss.Engine) -> Page:
     return np.concatenate([stack(rows[:half]), stack(rows[half:])], axis=1)
 
 
+FOLLOWED = {  # sections of `nano evaluate`, and the LoRA of examples/ that follows
+    "inpaint": "fill",
+    "outpaint": "fill",
+    "ungrade": "ungrade",
+    "hdr": "hdr",
+}
+
+
+def followed(stage: ss.Engine) -> Page:
+    """Each in-context LoRA: a reference, what is made beside it, and the same words and noise without."""
+    rows = []
+    for kind, name in FOLLOWED.items():
+        lora = Path(__file__).parent / f"{name}-nano.safetensors"
+        case = SECTIONS[kind].cases(1, seed=2)[0]
+        pages = [case.facts["pair"].reference]
+        for ask in case.asks[:2]:
+            assert isinstance(ask, ss.Request)
+            fields: dict[str, Any] = {field: getattr(ask, field) for field in ask.model_fields_set}
+            pages.append(frames_of(stage.generate(**fields, loras=[lora])))
+        cells = [row(page, np.full(len(page), page is pages[0]), columns=2) for page in pages]
+        rows.append(titled(f"{kind}: {case.prompt}", np.concatenate(cells, axis=1)))
+    return stack(rows)
+
+
 PICTURES: dict[str, Callable[[ss.Engine], Page]] = {
     "six": six,
     "shaping": shaping,
     "control": control,
+    "followed": followed,
     "guidance": guidance,
     "recipes": recipes,
     "timed-prompts": timed,

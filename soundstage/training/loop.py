@@ -189,6 +189,8 @@ class Trainer:
         self.averaged = state["averaged"]
         self.step, self.samples = state["step"], state["samples"]
         self.start, self.seconds, self.complete = state["start"], state["seconds"], state["complete"]
+        if self.schedule.steps is not None:  # there may be more of them now, or fewer
+            self.complete = self.step >= self.schedule.steps
         self.notes = state.get("notes", {})
         self._rows.go_on(state.get("rows"))
         cut_rows(self.folder / "loss.csv", self.step)

@@ -437,7 +437,10 @@ def test_a_folder_of_another_training_is_refused_and_says_what_differs(
     train(config)
     with pytest.raises(RequestError, match=r"another training.*seed"):
         train(config, seed=1)
-    assert train(config, steps=2).name == "lora.safetensors"
+    longer = train(config, steps=2)
+    assert longer.name == "lora.safetensors"
+    with safe_open(longer, "pt") as file:
+        assert json.loads(file.metadata()["training_summary"])["step"] == 2
 
 
 def test_a_lora_says_what_it_is_and_holds_no_layer_of_what_was_not_made(

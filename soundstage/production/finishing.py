@@ -16,6 +16,7 @@ from soundstage.production.journal import Entry, Journal
 from soundstage.production.runner import EventReport, Picked
 
 STEMS = {False: "film", True: "film-draft"}  # of the names of a film's files; a draft has its own
+WORTH_TELLING = 0.05  # share of a work
 CAPTIONS = (".srt", ".vtt")
 EXPORTS = (*CAPTIONS, ".otio", ".fcpxml", ".edl", "-storyboard.png", "-contact.html")
 
@@ -49,7 +50,7 @@ class Finishing:
 
     def takes_sheet(self, picked: Picked) -> None:
         """Write a picture that compares the takes of a shot, where it has several."""
-        if len(picked.candidates) < 2:
+        if len({take.seed for take, _, _ in picked.candidates}) < 2:
             return
         shot = picked.take.shot.id
         clips = [entry.files[take.clip]["sha256"] for take, entry, _ in picked.candidates]
@@ -104,8 +105,13 @@ class Finishing:
     def _working(self, name: str) -> Callable[[float], None]:
         """Say that a work begins, and return what tells how far it is."""
 
+        told = -1.0
+
         def show(share: float) -> None:
-            self._report({"event": "work", "name": name, "fraction": round(share, 3)})
+            nonlocal told
+            if share - told >= WORTH_TELLING or share == 1.0:
+                told = share
+                self._report({"event": "work", "name": name, "fraction": round(share, 3)})
 
         show(0.0)
         return show

@@ -30,6 +30,7 @@ from soundstage.production.journal import Journal
 
 ENDING = ".produced"
 MANIFEST, PICKS, FILM = "manifest.json", "picks.json", "film.mp4"
+DRAFT_MANIFEST = "manifest-draft.json"
 STATE, SHOTS, EARLIER, CHECKPOINTS = "state", "shots", "earlier", "checkpoints"
 JOURNAL, LOCK = "journal.jsonl", "lock"
 MARK_LETTERS = 8  # of a mark, in the name of an earlier take
@@ -55,9 +56,9 @@ class FilmFolder:
     def film(self) -> Path:
         return self.root / FILM
 
-    @property
-    def manifest(self) -> Path:
-        return self.root / MANIFEST
+    def manifest(self, *, draft: bool = False) -> Path:
+        """Return where the manifest of the film, or of its draft, is kept."""
+        return self.root / (DRAFT_MANIFEST if draft else MANIFEST)
 
     @contextmanager
     def opened(self) -> Iterator[Journal]:

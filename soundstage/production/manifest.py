@@ -16,7 +16,7 @@ from soundstage import __version__
 from soundstage.clip import read_provenance
 from soundstage.errors import MediaError
 from soundstage.library.file_identity import file_digest
-from soundstage.production.folder import MANIFEST, FilmFolder, sha256_of, write_json
+from soundstage.production.folder import DRAFT_MANIFEST, MANIFEST, FilmFolder, sha256_of, write_json
 from soundstage.production.journal import Entry
 from soundstage.production.runner import Picked
 from soundstage.production.takes import ShotTake
@@ -111,16 +111,16 @@ def verify_film(path: str | Path) -> list[Checked]:
     return found
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a film. Raises MediaError where there is none, or one that cannot be read."""
-    path = folder / MANIFEST
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
+    """Return the manifest of a film, or of its draft. Raises MediaError for none and for a damaged one."""
+    path = folder / name
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(found["files"], dict)
         assert all(isinstance(take["clip"], str) for shot in found["shots"] for take in shot["takes"])
     except FileNotFoundError:
         raise MediaError(
-            f"{folder} has no {MANIFEST}; give the folder of a produced film, such as film.produced"
+            f"{folder} has no {name}; give the folder of a produced film, such as film.produced"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise MediaError(f"{path} is no manifest of a film ({error}); produce the film again") from error
@@ -134,16 +134,25 @@ def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _of_folder(folder: Path) -> Iterator[Checked]:
-    for name, digest in _hashes(read_manifest(folder)).items():
+    for name, digest in _all_hashes(folder).items():
         yield _checked(folder / name, digest, sha256_of)
+
+
+def _all_hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes in the manifests of a film and of its draft. Raises MediaError for none."""
+    names = [name for name in (DRAFT_MANIFEST, MANIFEST) if (folder / name).exists()]
+    found: dict[str, str] = {}
+    for name in names or [MANIFEST]:
+        found |= _hashes(read_manifest(folder, name))
+    return found
 
 
 def _of_film(path: Path) -> Iterator[Checked]:
     """Yield what the manifest of its film says of a file."""
     whole = path.absolute()
     for folder in list(whole.parents)[:PARENTS]:
-        if (folder / MANIFEST).is_file():
-            digest = _hashes(read_manifest(folder)).get(whole.relative_to(folder).as_posix())
+        if (folder / MANIFEST).is_file() or (folder / DRAFT_MANIFEST).is_file():
+            digest = _all_hashes(folder).get(whole.relative_to(folder).as_posix())
             if digest is not None:
                 yield _checked(path, digest, sha256_of)
             return

@@ -161,7 +161,9 @@ class _Film:
         self._keep_manifest(picked, files, facts, missing)
         paths = tuple(self.folder.path(name) for name in files)
         film = paths[0] if paths else None
-        return Produced(self.folder.root, film, clips, missing, paths, self.folder.manifest)
+        return Produced(
+            self.folder.root, film, clips, missing, paths, self.folder.manifest(draft=asked.draft)
+        )
 
     def _production(
         self,
@@ -228,7 +230,7 @@ class _Film:
             "film": dict(facts),
             "missing": list(missing),
         }
-        write_json(self.folder.manifest, manifest_of(film, picked, files))
+        write_json(self.folder.manifest(draft=self.asked.draft), manifest_of(film, picked, files))
 
 
 def pick_take(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -76,7 +77,8 @@ class Film:
             if not command.lines.readline():
                 break
         threading.Event().wait(later_s)
-        os.kill(command.process, number)
+        with contextlib.suppress(ProcessLookupError):  # it was done before
+            os.kill(command.process, number)
         return command.end()
 
     def latents(self) -> dict[str, Any]:

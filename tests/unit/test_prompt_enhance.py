@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 import soundstage as ss
+from soundstage.cli.enhancing import accepted
 from soundstage.cli.program import app
 from soundstage.enhancing import systems
 from soundstage.enhancing.changes import word_changes
-from soundstage.enhancing.enhance import Enhancer, Enhancing, cleaned, faults_of
+from soundstage.enhancing.enhance import Enhanced, Enhancer, Enhancing, cleaned, faults_of
 from soundstage.errors import RequestError, ServerError
 from soundstage.prompts.lint import lint, warnings_of
 from tests.tiny_model import write_text_encoder
@@ -284,3 +286,19 @@ def test_generate_enhances_with_the_same_words() -> None:
     refused = run("generate", "A ball.", "--enhance", "endpoint", "--plan")
     assert refused.exit_code == 2
     assert "no url is given" in refused.stderr
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "used"), [("n\n", BAD), ("y\n", "better"), ("\n", "better")])
+def test_at_a_terminal_it_can_be_refused(monkeypatch: pytest.MonkeyPatch, typed: str, used: str) -> None:
+    screen = _Terminal()
+    monkeypatch.setattr("sys.stdin", _Terminal(typed))
+    monkeypatch.setattr("sys.stderr", screen)
+    result = Enhanced("better", BAD, "rules")
+    assert accepted(result, ask=True, quiet=False) == used
+    assert "use it?" in screen.getvalue()
+    assert accepted(result, ask=False, quiet=True) == "better"

@@ -2,6 +2,7 @@
 
     python -m benchmarks.review picture --count 12    # clips of nano's world, each spoilt in every way
     python -m benchmarks.review sound --count 12      # speech, music, tones and noises, alone and mixed
+    python -m benchmarks.review policy --count 6      # nano's sound with and without a sound policy
 
 The clips are written as MP4 and read again, so that the codecs' own errors are in. Prints Markdown.
 """
@@ -21,11 +22,14 @@ from PIL import Image
 
 from benchmarks.review_sounds import labelled_sounds
 from soundstage.clip import Clip
+from soundstage.engine import load
 from soundstage.nano.world.motion import simulate
 from soundstage.nano.world.render import render
 from soundstage.nano.world.scene import Scene, draw_scene
 from soundstage.nano.world.sound import synthesize
+from soundstage.request.request import Request
 from soundstage.review.contents import KINDS, THERE, Ear
+from soundstage.review.policy import SoundPolicy
 from soundstage.review.record import Asked
 from soundstage.review.reviewing import review_clip
 from soundstage.types import OUTPUT_RATE_HZ as RATE
@@ -219,15 +223,52 @@ def sound_table(count: int, seed: int, seconds: float) -> None:
         print(f"| {kind} | {' | '.join(told)} |")
 
 
+SHOWN = (
+    "A red ball rolls to the right on a wooden floor. The camera is static.",
+    "A blue cube rests on the ground at night. The camera is static.",
+    "A green star swings on a string in thick fog.",
+)
+SPOKEN = ("warm", "deep", "bright")
+POLICIES = (
+    ("says nothing of sound", False, SoundPolicy()),
+    ("says nothing of sound", False, SoundPolicy(speech="only")),
+    ("says nothing of sound", False, SoundPolicy(ambience="rain")),
+    ("has a voice speak", True, SoundPolicy()),
+    ("has a voice speak", True, SoundPolicy(speech="none")),
+)
+
+
+def policy_table(count: int) -> None:
+    """Print what nano's sound holds with and without a policy."""
+    stage = load("nano")
+    print("| the prompt | policy | clips | speech heard | tone heard | silent |\n|---|---|---|---|---|---|")
+    for told, speaks, policy in POLICIES:
+        found = collections.Counter[str]()
+        for number in range(count):
+            prompt = SHOWN[number % 3]
+            prompt += f" [SPEECH]: A {SPOKEN[number % 3]} voice speaks." if speaks else ""
+            request = Request(
+                prompt=prompt, seed=100 + number, modalities={"audio"}, duration_s=2.05, steps=12
+            )
+            measures = review_clip(stage.generate(policy.applied(request))).measures["sound"]
+            found.update(kind for kind in KINDS if measures[kind] >= THERE)
+            found["silent"] += measures["silent_share"] == 1
+        words = ", ".join(f"{k}={v}" for k, v in policy.to_dict().items()) or "none"
+        row = (count, found["speech"], found["tone"], found["silent"])
+        print(f"| {told} | {words} | {' | '.join(map(str, row))} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("picture", "sound"))
+    parser.add_argument("what", choices=("picture", "sound", "policy"))
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=4.0)
     words = parser.parse_args()
     if words.what == "picture":
         picture_table(words.count, words.seed)
+    elif words.what == "policy":
+        policy_table(words.count)
     else:
         sound_table(words.count, words.seed, words.seconds)
 

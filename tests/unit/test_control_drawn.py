@@ -72,6 +72,9 @@ def test_trails_stand_where_the_paths_are_with_blue_heads() -> None:
     assert tuple(last[800, 900]) == (0, 0, 255)
     assert first[300, 200, 2] == 255
     assert not first[300, 260].any()
+    thick = trails(past[-51:], (1920, 1080), width=3)
+    assert thick[300, 1380 + 22].any()  # three times the radius
+    assert not thick[300, 1380 + 27].any()
 
 
 def test_paths_are_scaled_to_the_clip_and_last_as_long_as_it(tmp_path: Path) -> None:

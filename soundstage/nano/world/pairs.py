@@ -73,8 +73,9 @@ def inpaint(scene: Scene) -> ControlPair:
         for f, cover in enumerate(covers(scene)[:, 0] > 0.5):
             made[f][_box_around(cover)] = True
     else:
-        sides = [int(side * rng.uniform(0.3, 0.7)) for side in made.shape[1:]]
-        first = [int(rng.integers(whole - side)) for whole, side in zip(made.shape[1:], sides, strict=True)]
+        whole: list[int] = list(made.shape[1:])
+        sides = [int(side * rng.uniform(0.3, 0.7)) for side in whole]
+        first = [int(rng.integers(side - own)) for side, own in zip(whole, sides, strict=True)]
         made[:, first[0] : first[0] + sides[0], first[1] : first[1] + sides[1]] = True
     with TemporaryDirectory() as folder:
         mask = Path(folder) / "mask.mkv"

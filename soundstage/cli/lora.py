@@ -201,13 +201,13 @@ def extract(
     RankLimit(options["rank"], options["energy"])
     check_groups(groups)
     _check(options, dtype, output, force)
-    both = weights_of(base), weights_of(tuned)
+    before, after = weights_of(base), weights_of(tuned)
     with loading_pytorch():
         from soundstage.lora.extract import extract
 
     if groups:
         options["groups"] = groups
-    _make(lambda how: extract(*both, output, **options, **how), dtype or "bf16", force, as_json)
+    _make(lambda how: extract(before, after, output, **options, **how), dtype or "bf16", force, as_json)
 
 
 # --- convert, strip ---------------------------------------------------------------------------------

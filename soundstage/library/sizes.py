@@ -19,9 +19,9 @@ from soundstage.library.model_files import ModelSet
 from soundstage.text.source import gemma_tensors
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PartTensors, find_parts
-from soundstage.weights.storage import Storage, candidates, check_storage, eight_bit
+from soundstage.weights.storage import FORMAT_BYTES, Storage, candidates, check_storage, eight_bit
 
-Weights = Literal["bfloat16", "float32", "fp8"]
+Weights = Literal["bfloat16", "float32", "fp8", "nf4"]
 
 TRANSFORMER = "transformer"
 
@@ -72,8 +72,9 @@ class ModelSizes:
 
         def held(part: str, key: str) -> int:
             entry = parts[part][key].entry
-            if part == TRANSFORMER and eight_bit(storage, key, entry.dtype) is not None:
-                return entry.num_params
+            small = eight_bit(storage, key, entry.dtype) if part == TRANSFORMER else None
+            if small is not None:
+                return int(entry.num_params * FORMAT_BYTES[small.format])
             wide = part in ("audio_vae", "vocoder") or "scale_shift_table" in key
             return entry.num_params * (4 if wide else item_bytes)
 
@@ -107,13 +108,16 @@ class ModelSizes:
     def published(cls, weights: Weights = "bfloat16", item_bytes: int = 2) -> ModelSizes:
         """Return the sizes of LTX-2.3 22B and Gemma 3 12B.
 
-        weights: how the transformer's blocks and the text encoder are held. item_bytes: beside fp8, bytes of
-        one number of activations and other weights; the sound's are always float32.
+        weights: how the transformer's blocks and the text encoder are held; nf4: the blocks, and the text
+        encoder in 8 bits. item_bytes: beside fp8 and nf4, bytes of one number of activations and other
+        weights; the sound's are always float32.
         """
-        large = {"float32": 4, "bfloat16": 2, "fp8": 1}[weights]
-        item_bytes = item_bytes if weights == "fp8" else large
+        large = {"float32": 4, "bfloat16": 2, "fp8": 1, "nf4": 1}[weights]
+        item_bytes = item_bytes if large == 1 else large
+        in_block = FORMAT_BYTES["nf4"] if weights == "nf4" else large
         gemma = PUBLISHED_PARAMS["text_encoder"]
-        blocks = NUM_BLOCKS * (BLOCK_MATRICES * large + (BLOCK_PARAMS - BLOCK_MATRICES) * item_bytes)
+        matrices = int(BLOCK_MATRICES * in_block)
+        blocks = NUM_BLOCKS * (matrices + (BLOCK_PARAMS - BLOCK_MATRICES) * item_bytes)
         others = PUBLISHED_PARAMS[TRANSFORMER] - NUM_BLOCKS * BLOCK_PARAMS
         return cls(
             name=f"LTX-2.3 22B, {weights}",
@@ -126,13 +130,13 @@ class ModelSizes:
                 },
                 "text_encoder": gemma * large + GEMMA_EMBEDDING * (item_bytes - large),
             },
-            blocks=(BLOCK_MATRICES * large,) * NUM_BLOCKS,
+            blocks=(matrices,) * NUM_BLOCKS,
             width=4096,
             audio_width=2048,
             item_bytes=item_bytes,
             text_features=3840 * 49,
             text_layers=((gemma - GEMMA_EMBEDDING) // 48 * large,) * 48,
-            storage="fp8" if weights == "fp8" else "full",
+            storage=weights if weights in ("fp8", "nf4") else "full",
         )
 
 

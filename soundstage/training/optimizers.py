@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from soundstage.errors import MissingExtraError
 from soundstage.training.muon import Muon
+from soundstage.weights.four_bit import bitsandbytes_for
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Decline = Literal["constant", "linear", "cosine"]
@@ -85,16 +86,13 @@ def optimizer_class(name: OptimizerName) -> Any:
     """Return the class of an optimizer by name. Raises MissingExtraError where its package is missing."""
     if name == "adamw":
         return torch.optim.AdamW
+    if name == "adamw8bit":
+        return bitsandbytes_for(f"the optimizer {name}").optim.AdamW8bit
     try:
-        if name == "prodigy":
-            from prodigyopt import Prodigy
-
-            return Prodigy
-        import bitsandbytes
-
-        return vars(bitsandbytes.optim)["AdamW8bit"]
+        from prodigyopt import Prodigy
     except ImportError as error:
         raise MissingExtraError("train", f"the optimizer {name}") from error
+    return Prodigy
 
 
 def set_peak_rates(optimizers: Sequence[Optimizer], schedule: Schedule) -> None:

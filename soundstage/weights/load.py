@@ -38,6 +38,7 @@ from soundstage.model.video_vae import VideoVae
 from soundstage.model.vocoder import Vocoder
 from soundstage.weights.configs import part_config, upsampler_config
 from soundstage.weights.dtypes import check_dtypes
+from soundstage.weights.four_bit import FourBitLinear
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, PartTensors, StoredTensor, listing
 from soundstage.weights.quantize import QuantizedLinear, from_stored, put, quantize_rows
@@ -194,6 +195,8 @@ def assign(
 def _read_eight_bit(
     files: TensorReader, stored: StoredTensor, how: EightBit, bias: torch.Tensor | None, device: torch.device
 ) -> QuantizedLinear:
+    if how.format == "nf4":
+        return FourBitLinear(files.value(stored, torch.float32, device), bias)
     if not how.kept:
         weight = quantize_rows(files.value(stored, torch.float32, device), how.format)
         return QuantizedLinear(weight, bias, native=how.native)

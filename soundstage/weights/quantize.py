@@ -23,11 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.weights.read import VALUES_AT_ONCE
@@ -196,6 +197,8 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), in x's dtype."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _FrozenProduct.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
         if not self._is_native(x):
             return self.product(x, self._weight(x), self.bias)
         rows = x.reshape(-1, self.in_features)
@@ -204,15 +207,13 @@ class QuantizedLinear(nn.Module):
 
     def gelu(self, x: Tensor) -> Tensor:
         """GELU (tanh form) of the layer's result, rounded where a layer of full weights rounds."""
-        if not self._is_native(x):
+        if not self._is_native(x) and not (torch.is_grad_enabled() and x.requires_grad):
             return self.product_gelu(x, self._weight(x), self.bias)
         return F.gelu(self(x), approximate="tanh")
 
     def _weight(self, x: Tensor) -> Tensor:
-        """Return the weight in x's dtype; one of its own where a backward pass will need it."""
-        keeps = torch.is_grad_enabled() and x.requires_grad
-        rounding = PLAIN_ROUNDING if keeps else self.rounding
-        return rounding.weight(self.quantized, x.dtype)
+        """Return the weight in x's dtype, for use at once."""
+        return self.rounding.weight(self.quantized, x.dtype)
 
     def _is_native(self, x: Tensor) -> bool:
         """Return whether this product is one of 8-bit numbers."""
@@ -244,6 +245,23 @@ class QuantizedLinear(nn.Module):
         padded = F.pad(x8, (0, 0, 0, missing)) if missing > 0 else x8
         sums = torch._int_mm(padded, self.weight.T)[: len(x8)]
         return self.rounding.rescaled(sums, x_scale, self.weight_scale, self.bias, x.dtype)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """Multiply by a frozen weight, which is widened again for the gradient of x.
+
+    PyTorch's own product would keep the wide weight until then, and so do all layers at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.product(x, layer._weight(x), layer.bias)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad @ ctx.layer._weight(grad), None
 
 
 def _fits_fp8_product(weight: Tensor) -> bool:

@@ -5,6 +5,7 @@
     stored                8-bit where the file is, else as "full"      cast on use: the numbers of "full"
     fp8, fp8-cast         e4m3, rounded at load if the file is not     fp8: 8-bit where the device has it
     int8, int8-dynamic    int8, rounded at load if the file is not     int8-dynamic: 8-bit
+    nf4                   4 bits, rounded at load; in training alone   cast on use
 
 What a file already holds in the format asked for is not rounded again. Loads no torch: prices count by
 the rule that loading follows.
@@ -19,10 +20,13 @@ from typing import Literal, NamedTuple, get_args
 from soundstage.errors import RequestError, listed
 from soundstage.weights.layouts import PartTensors
 
-Format = Literal["fp8", "int8"]
+Format = Literal["fp8", "int8", "nf4"]
 Scheme = Literal["fp8", "fp8-cast", "int8", "int8-dynamic"]
-Storage = Literal["full", "stored", Scheme]
-STORAGES: tuple[Storage, ...] = get_args(Storage)
+Storage = Literal["full", "stored", Scheme, "nf4"]
+# Those that a clip can be made with.
+STORAGES: tuple[Storage, ...] = tuple(word for word in get_args(Storage) if word != "nf4")
+# Bytes of one weight, scales included where they are many.
+FORMAT_BYTES: Mapping[Format, float] = {"fp8": 1.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
 # The layers that are ever 8-bit. Source: docs/model/checkpoints.md, "8-bit weights".
 TARGET = re.compile(
     r"(^|.*\.)transformer_blocks\.\d+\."
@@ -35,7 +39,10 @@ SMALLEST: Scheme = "int8"
 
 
 class EightBit(NamedTuple):
-    """The 8-bit form of one layer. native: products are 8-bit too. kept: values as the file has them."""
+    """The form of one layer in 8 or 4 bits.
+
+    native: products are in 8 bits too. kept: values as the file has them.
+    """
 
     format: Format
     native: bool
@@ -54,6 +61,13 @@ def storage_named(name: str) -> Storage | None:
     return storage
 
 
+def bytes_of(storage: Storage, item_bytes: int) -> float:
+    """Return the bytes of one number of a block's matrices. item_bytes: those in the run's dtype."""
+    if storage == "full":
+        return item_bytes
+    return FORMAT_BYTES["nf4" if storage == "nf4" else "fp8"]
+
+
 def eight_bit(storage: Storage, key: str, dtype: str) -> EightBit | None:
     """Return how a linear layer's weight is held in 8 bits; None for one that is not.
 
@@ -64,6 +78,8 @@ def eight_bit(storage: Storage, key: str, dtype: str) -> EightBit | None:
         return None
     if storage == "stored":
         return None if stored is None else EightBit(stored, native=False, kept=True)
+    if storage == "nf4":
+        return EightBit("nf4", native=False, kept=False) if TARGET.match(name) else None
     format: Format = "fp8" if storage.startswith("fp8") else "int8"
     native = storage in ("fp8", "int8-dynamic")
     if stored == format:

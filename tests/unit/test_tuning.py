@@ -611,17 +611,17 @@ def test_a_validation_clip_is_the_clip_of_inference_with_the_saved_file(
 
     monkeypatch.setattr(ss.Clip, "save", keep)
     monkeypatch.setattr("soundstage.training.tuning.session.ModelParts", QuickSound)
-    request = {"prompt": "A red ball.", "steps": 2, "seed": 3}
+    request = {"prompt": "A red ball.", "steps": 1, "seed": 3}
     config = config_of(
         tiny_folder, folder, tmp_path / "run",
-        optimizer={"rate": 0.05}, validation={"every": 2, "requests": [request]},
+        optimizer={"rate": 0.05}, validation={"every": 4, "requests": [request]},
     )  # fmt: skip
     losses = losses_of(config)
-    assert sorted(clips) == [f"step-{step:06}-1.mp4" for step in (0, 2, 4)]
+    assert sorted(clips) == [f"step-{step:06}-1.mp4" for step in (0, 4)]
     stage = ss.Engine(
         find_model(tiny_folder), parts=QuickSound(find_model(tiny_folder), torch.device("cpu"), torch.float32)
     )
-    for step in (0, 2, 4):
+    for step in (0, 4):
         lora = [] if step == 0 else [str(tmp_path / "run" / f"lora-{step:06}.safetensors")]
         wanted = stage.generate(ss.Request(**request, loras=lora))
         found = clips[f"step-{step:06}-1.mp4"]
@@ -661,9 +661,6 @@ def test_a_request_of_a_hosted_trainer_is_a_training_here(tmp_path: Path) -> Non
     assert config.validation.requests[0]["prompt"] == "zorb a ball"
     path.write_text(json.dumps({**request, "rnak": 4}))
     with pytest.raises(ConfigError, match="'rnak' is not a field of HostedTraining; the fields are rank,"):
-        read_hosted(path)
-    path.write_text(json.dumps({**request, "training_data_url": "https://a.b/clips.zip"}))
-    with pytest.raises(RequestError, match="download it and give the path"):
         read_hosted(path)
 
 

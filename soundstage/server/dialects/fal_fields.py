@@ -77,6 +77,11 @@ def route_of(app: str) -> Route:
 
     Raises NotFound for one that is not LTX-2.3's, or is not done here.
     """
+    if "trainer" in app:
+        raise NotFound(
+            f"{app[:100]!r} trains, and this server makes clips only; on the machine itself, "
+            "`soundstage train start REQUEST.json --like fal` takes the same request"
+        )
     parts = app.strip("/").split("/")
     name, words = (parts[1] if len(parts) > 1 else ""), parts[2:]
     mode = next((MODE_WORDS[word] for word in words if word in MODE_WORDS), None)

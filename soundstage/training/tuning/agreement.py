@@ -113,6 +113,16 @@ def check_kind(config: TrainConfig) -> None:
             "kind is 'full', which trains the weights themselves in float32; leave out weights and residency",
             field="kind",
         )
+    if config.weights == "nf4" and config.residency in ("stream", "disk"):
+        raise RequestError(
+            f"weights is 'nf4', whose blocks all stay where they are computed, and residency is "
+            f"'{config.residency}'; leave it out, or give fp8 or int8",
+            field="weights",
+        )
+    if config.weights == "nf4" and config.lora.over and config.lora.over_as == "merged":
+        raise RequestError(
+            "weights is 'nf4', into which no LoRA is merged; give lora.over_as: branch", field="weights"
+        )
     wanted = config.regularisers
     if config.kind == "full" and (wanted.blank or wanted.prior or config.lora.over):
         raise RequestError(

@@ -289,8 +289,8 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:1."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format of the frozen weights and of the computation."""
-    weights: Literal["auto", "full", "stored", "fp8", "int8"] = "auto"
-    """How the frozen weights of the blocks are held; auto is as the file has them."""
+    weights: Literal["auto", "full", "stored", "fp8", "int8", "nf4"] = "auto"
+    """How the frozen weights of the blocks are held; auto is as the file has them, nf4 is 4 bits."""
     residency: Literal["auto", "resident", "stream", "disk"] = "auto"
     """Where the blocks are while they are not used; auto is the fastest that fits."""
     memory_gb: Annotated[float, Field(gt=0, le=1e6), unit("GB")] | None = None

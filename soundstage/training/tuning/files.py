@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,11 +101,20 @@ class LoraWriter:
 
 
 def write_model(model: ModelSet, folder: Path, values: Mapping[str, Tensor]) -> Path:
-    """Write a model folder with the transformer's weights replaced by these, all else as it was."""
+    """Write a model folder with the transformer's weights replaced by these, all else as it was.
+
+    It gets its name when it is whole; one that is there is replaced.
+    """
 
     def edit(part: Part, key: str, tensor: Tensor) -> Tensor:
         trained = values.get(key) if part == "transformer" else None
         return tensor if trained is None else trained.detach().cpu().to(tensor.dtype)
 
-    convert([*model.weights_files, model.text_path], folder, layout="bundle", edit=edit)
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    convert([*model.weights_files, model.text_path], unfinished, layout="bundle", edit=edit)
+    bundle = {"name": model.name, "defaults": model.defaults.to_dict()}
+    (unfinished / "bundle.json").write_text(json.dumps(bundle, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.replace(folder)
     return folder

@@ -1,14 +1,15 @@
 """Requests of hosted trainers, read as a dataset and a training here: `soundstage train --like fal`.
 
-The zip that a request names is unpacked and scanned by dataset/starting.py, which knows its layouts. A field
-that is not known is refused with the nearest one; addresses are not fetched.
+The zip that a request names, which is fetched if it has an address, is unpacked and scanned by
+dataset/starting.py, which knows its layouts. A field that is not known is refused with the nearest one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,11 @@ from soundstage.dataset.starting import begin
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.fields.record import Share, from_file, record, unit
+from soundstage.jobs.errors import TooLarge
 from soundstage.training.tuning.modes import Mode
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+MOST_BYTES, MOST_S = 64 * 2**30, 6 * 3600.0  # of a zip that is fetched
 
 
 @record
@@ -41,7 +46,7 @@ class HostedTraining:
     """A request of fal's trainers of LTX-2.3."""
 
     training_data_url: str
-    """The zip of clips and captions: a path here."""
+    """The zip of clips and captions: a path here, or an address (http or https) from which it is fetched."""
     mode: Mode = "t2v"
     """What is trained, as the name of fal's endpoint ends: t2v, i2v, a2v, v2a, av2av, inpaint, ..."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 32
@@ -83,12 +88,7 @@ def read_hosted(path: Path, mode: str | None = None) -> HostedTraining:
     if isinstance(found, Mapping):
         found = {_plain(str(name)): _word(value) for name, value in found.items()}
         found |= {} if mode is None else {"mode": mode}
-    asked = from_file(HostedTraining, found, str(path))
-    if re.match(r"[a-z]+://", asked.training_data_url):
-        raise RequestError(
-            f"training_data_url is {asked.training_data_url}; download it and give the path", field="config"
-        )
-    return asked
+    return from_file(HostedTraining, found, str(path))
 
 
 def _plain(name: str) -> str:
@@ -103,10 +103,37 @@ def _word(value: Any) -> Any:
 def unpacked_data(asked: HostedTraining, folder: Path) -> Dataset:
     """Unpack a request's data into a folder, unless that is done, and return the dataset."""
     if not (folder / CONFIG).exists():
-        begin(Path(asked.training_data_url), folder)
+        with _zip_of(asked.training_data_url, folder) as source:
+            begin(source, folder)
         path = folder / CONFIG
         path.write_text(_fitted(path.read_text(), asked))
     return open_dataset(folder)
+
+
+@contextmanager
+def _zip_of(place: str, folder: Path) -> Iterator[Path]:
+    """Yield the path of a zip; one with an address is fetched, and removed when it is unpacked."""
+    if not ADDRESS.match(place):
+        yield Path(place)
+        return
+    from soundstage.intake.fetch import fetch
+    from soundstage.intake.rules import FetchRule
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    host = re.sub(r"^(https?://[^/?#]*).*$", r"\1", place)
+    rule = FetchRule.parse(f"private:{host}")  # whoever starts a training may fetch from any network
+    try:
+        fetched = fetch(place, folder.parent, rule=rule, max_bytes=MOST_BYTES, timeout_s=MOST_S)
+    except (RequestError, TooLarge) as error:
+        raise RequestError(
+            f"training_data_url is {place}, and it cannot be fetched: {error}; or give the path of a zip",
+            field="config",
+        ) from error
+    path = folder.parent / "fetched.zip"
+    try:
+        yield fetched.replace(path)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def encoded_data(dataset: Dataset, engine: Engine, report: Callable[[float], None] = lambda _: None) -> None:
@@ -124,11 +151,11 @@ def _fitted(text: str, asked: HostedTraining) -> str:
     fields = {
         "buckets": list(dict.fromkeys(longest)),
         "fps": asked.frame_rate,
-        "trigger": asked.trigger_phrase,
+        **({"trigger": asked.trigger_phrase} if asked.trigger_phrase else {}),
         "sound": "none" if asked.with_audio == "false" else "auto",
     }
     for name, value in fields.items():
-        text = re.sub(rf"^{name}: .*$", lambda _: f"{name}: {json.dumps(value)}", text, flags=re.M)  # noqa: B023
+        text = re.sub(rf"^(# )?{name}: .*$", lambda _: f"{name}: {json.dumps(value)}", text, flags=re.M)  # noqa: B023
     return text
 
 

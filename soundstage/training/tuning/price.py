@@ -18,6 +18,7 @@ from soundstage.memory.policy import POLICIES, Policy, Residency, spread_evenly
 from soundstage.planning.cost import CUDA_CONTEXT_BYTES, FRAGMENTATION
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.types import VideoShape
+from soundstage.weights.storage import bytes_of
 
 GB = 1e9
 UNITS_KEPT = 36.0  # by a block whose gradients are to come
@@ -93,10 +94,11 @@ def tuning_bytes(
     text = work.batch * work.text * (sizes.width + sizes.audio_width) * item
     inside = UNITS_KEPT * unit + TEXT_UNITS * text
     kept = blocks * UNITS_BETWEEN * unit + inside if again else blocks * inside
-    largest = max(sizes.blocks, default=0) / 28 * 4  # about the widest matrix of a block
+    # About the numbers of the widest matrix of a block; one that is small is widened for its product.
+    largest = max(sizes.blocks, default=0) / bytes_of(sizes.storage, item) / 28 * 4
     trained = work.trained * (KEPT_BYTES + OPTIMIZER_BYTES[config.optimizer.name])
     held = 0.0 if config.kind == "full" else _held(sizes, residency, kind)
-    return held + trained + kept + UNITS_BACKWARD * unit + MATRICES * largest
+    return held + trained + kept + UNITS_BACKWARD * unit + MATRICES * largest * item
 
 
 def _held(sizes: ModelSizes, residency: Residency, kind: str) -> float:
@@ -127,6 +129,8 @@ def places(
     agains = {"auto": (False, True), "blocks": (True,), "none": (False,)}[config.checkpointing]
     for sizes in held:
         for residency in _residencies(config, len(sizes.blocks)):
+            if residency.streams_blocks and sizes.storage == "nf4":
+                continue
             for again in agains:
                 if residency.streams_blocks and not again:
                     continue  # a streamed block is always computed again

@@ -57,11 +57,12 @@ from soundstage.training.tuning.regularisers import SteadyFrames
 from soundstage.training.tuning.samples import BLANK, SampleOrder
 from soundstage.training.tuning.targets import adapted
 from soundstage.weights.configs import model_config
+from soundstage.weights.four_bit import bitsandbytes_for
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import builder, open_part
 from soundstage.weights.quantize import Quantized, QuantizedLinear
-from soundstage.weights.storage import storage_named
+from soundstage.weights.storage import Storage
 
 NAME = "trained"
 CORE = "core"  # the LoRA's factors or the transformer, among what is trained
@@ -99,6 +100,8 @@ class TuningRun:
         self.data = open_encoded(self.config.data)
         if self.config.optimizer.name in ("adamw8bit", "prodigy"):
             optimizer_class(self.config.optimizer.name)  # type: ignore[arg-type]
+        if self.config.weights == "nf4":
+            bitsandbytes_for("weights: nf4")
         if self.config.logs == "tensorboard":
             check_tensorboard()
         self.device = torch.device(pick_device(self.config.device))
@@ -147,7 +150,8 @@ class TuningRun:
         else:
             shapes = adapted(module, config).values()
             trained = sum(shape.rank * (shape.num_in + shape.num_out) for shape in shapes)
-        storage = "full" if config.kind == "full" else storage_named(config.weights)
+        storage: Storage | None = None if config.weights == "auto" else config.weights
+        storage = "full" if config.kind == "full" else storage
         held = model_sizes(self.model, item, storage)
         limit = math.inf if config.memory_gb is None else config.memory_gb * 1e9
         machine = this_machine(str(self.device)).limited(limit)

@@ -144,9 +144,7 @@ def test_four_bits_take_little_and_are_priced_as_they_are(
 # --- optimizers, whole models, logs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["adamw8bit", "muon", pytest.param("prodigy", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["adamw8bit", "muon", pytest.param("prodigy", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_with_the_state_of_its_optimizer(
     name: str, tiny_folder: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -30,8 +30,9 @@ class Question:
 class Writer(Protocol):
     """Answers questions."""
 
-    sees: bool
-    """Whether it sees pictures."""
+    @property
+    def sees(self) -> bool:
+        """Return whether it sees pictures."""
 
     def write(self, question: Question) -> str:
         """Return the answer, which has words.

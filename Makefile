@@ -13,12 +13,17 @@ GUISED := tests/unit/test_guises.py
 GUARD := -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true \
 	--reruns 1 --only-rerun "from pytest-timeout" -rR
 
-.PHONY: demo test test-full check fix docs nano clean
+.PHONY: demo film test test-full check fix docs nano clean
 
 demo: $(RUNTIME)  ## make a clip with sound, and its contact sheet, in outputs/
 	mkdir -p outputs
 	$(BIN)/soundstage generate "A red ball drops onto a wooden floor, bouncing three times. The camera is static. A thud sounds with each bounce." \
 		--seed 7 --output outputs/demo.mp4 --contact-sheet --force
+
+film: $(RUNTIME)  ## a film of a minute in outputs/film: what was made and not changed is kept
+	$(BIN)/python -m pip install --quiet --compile -e ".[film]"
+	mkdir -p outputs
+	$(BIN)/soundstage produce examples/film/two-friends.yaml --output outputs/film
 
 test: $(STAMP)  ## under 15 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(GUARD)

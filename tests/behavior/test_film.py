@@ -1,4 +1,4 @@
-"""The film of examples/film: made, cut, mixed and captioned; one shot is changed, and nothing else is made again."""
+"""The film of examples/film is made; when one shot is changed, nothing else is made again."""
 
 from __future__ import annotations
 

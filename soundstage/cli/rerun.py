@@ -97,6 +97,8 @@ def read_again(file: Path, values: Values) -> Again:
         _check_inputs(made, Request(**fields), typed)
     several = {name: typed.get(name) for name in ("seeds", "takes")}
     own = {} if "model" in typed else _own_model(made, typed)
+    if "prompt" not in typed:  # hints are about words that can still be chosen
+        own["no_hints"] = True
     return Again(made, fields, {**values, **several, **own}, own_model="model" not in typed)
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from soundstage.media.arrays import Waveform
-from soundstage.review.hearing import Numbers, SoundTraits, hear
+from soundstage.review.hearing import SoundTraits, hear
+from soundstage.review.picture import Numbers
 from soundstage.review.record import Asked, Fault
 
 WINDOW_S, HOP_S, LEAST_S = 4.0, 2.0, 1.0

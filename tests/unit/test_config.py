@@ -518,10 +518,13 @@ def test_a_default_of_another_format_is_left_out() -> None:
     project("quality = 50\ncodec = 'h265'\n")
     found = call("t2a", PROMPT, "--plan", "-o", "a.wav")
     assert found.exit_code == 0
-    assert "left out, quality in soundstage.toml line 1: --quality is 50, and .wav has one" in found.stderr
+    assert (
+        "left out, quality in soundstage.toml line 1: --quality is 50, and .wav with pcm has one"
+        in found.stderr
+    )
     assert "left out, codec in soundstage.toml line 2: --codec is 'h265', and .wav takes" in found.stderr
     assert refusal("t2a", PROMPT, "--plan", "-o", "a.wav", "--quality", 50, "--no-codec").endswith(
-        "--quality is 50, and .wav has one quality only; leave it out"
+        "--quality is 50, and .wav with pcm has one quality only; leave it out"
     )
     project("codec = 'h266'\n")
     assert refusal("t2a", PROMPT, "--plan").startswith("codec in soundstage.toml line 1 is 'h266', and .wav")

@@ -94,7 +94,9 @@ def test_another_number_format_is_refused_and_nothing_is_lost_without_resume(
     assert fresh.exit_code == 0
     assert "hint: an unfinished run of this command is kept" in fresh.stderr
     assert len(unfinished(renders)) == 1
-    assert "goes on after step 1 of 4" in run("-o", "a.mp4", "--dtype", "float32", "--force", "--resume").stderr
+    assert (
+        "goes on after step 1 of 4" in run("-o", "a.mp4", "--dtype", "float32", "--force", "--resume").stderr
+    )
 
 
 def test_clips_of_several_that_are_made_are_not_made_again(

@@ -11,7 +11,7 @@ GUISED := tests/unit/test_guises.py
 # What is stuck in native code, where pyproject's limit does not reach, ends its process with its stacks. A test
 # that hung is tried once more, which the summary tells: one machine had such a hang, whose cause is not known.
 GUARD := -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true \
-	--reruns 1 --only-rerun "from pytest-timeout" -rR
+	--reruns 1 --only-rerun "from pytest-timeout" -rfER
 
 .PHONY: demo film test test-full check fix docs nano clean
 

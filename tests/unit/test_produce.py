@@ -51,7 +51,7 @@ class Film:
         commands: Commands | None,
         *,
         steps: int = 4,
-        size: str = "32x32",
+        size: str = "64x64",  # x264 writes smaller pictures in one of two ways, now and then
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.script = folder / "film.yaml"

@@ -60,7 +60,7 @@ def _own(words: str, count: str = "1") -> OfficialFlag:
     return OfficialFlag("own", "", words, count)
 
 
-_ENHANCER = "prompts are enhanced by --enhance gemma here, by the model's own text encoder; leave it out"
+_ENHANCER = "here --enhance gemma does it, by the model's own text encoder; leave it out"
 _LATER = "this belongs to models after LTX-2.3; leave it out"
 _LIVE = "this belongs to the streaming model; leave it out, and see --take for long clips"
 _SPEED = "fast paths are chosen here by the machine; `soundstage doctor` shows them"

@@ -440,4 +440,6 @@ def test_one_section_is_one_report(tmp_path: Path) -> None:
 def test_an_unknown_section_is_refused_with_those_there_are() -> None:
     result = call("--section", "retakes")
     assert result.exit_code == 2
-    assert "--section is 'retakes'; the sections are retake, prompts, image, reference," in result.stderr
+    assert (
+        "--section is 'retakes'; the sections are retake, tracks, prompts, image, reference," in result.stderr
+    )

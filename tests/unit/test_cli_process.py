@@ -142,7 +142,7 @@ def test_an_interrupt_at_any_later_time_leaves_nothing(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     words = ["generate", "A red ball bounces.", "--model", str(model), "--steps", "200", "-o", "a.mp4"]
-    words += ["--seed", "1"]
+    words += ["--seed", "1", "--no-hints"]
     for delay_s in (0.2, 2.0):
         process = started([*TINY, *words], work)
         assert process.stderr is not None

@@ -36,7 +36,19 @@ def call(*words: object) -> Result:
 
 
 def planned(tiny: Path, *words: object) -> Result:
-    return call("plan", PROMPT, "--seed", 1, "--model", tiny, "--size", "64x64", "--frames", 9, *words)
+    return call(
+        "plan",
+        f"{PROMPT} The camera is static.",
+        "--seed",
+        1,
+        "--model",
+        tiny,
+        "--size",
+        "64x64",
+        "--frames",
+        9,
+        *words,
+    )
 
 
 def test_a_clip_tells_its_memory_parts_fast_paths_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

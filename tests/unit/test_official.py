@@ -169,7 +169,7 @@ def test_a_whole_official_command_is_planned(tmp_path: Path) -> None:
     assert "notice: --max-batch-size changes nothing" in shown.stderr
     refused = CliRunner().invoke(app, ["generate", "--prompt", "A ball.", "--enhance-prompt"])
     assert refused.exit_code == 2
-    assert "--enhance-prompt: prompts are enhanced by --enhance gemma here" in refused.stderr
+    assert "--enhance-prompt: here --enhance gemma does it" in refused.stderr
 
 
 def test_every_program_has_a_command_that_is_there() -> None:

@@ -118,7 +118,7 @@ def test_commands_say_the_seed_once_and_name_files_by_it(call: Any) -> None:
     assert seeds == [seeds[0], seeds[0] + 1] * 2
     assert told.stderr.count("was drawn") == 1
     assert f"seed {seeds[0]} was drawn\n" in told.stderr
-    planned = call("plan", "A red ball.")
+    planned = call("plan", "A red ball in a static shot.")
     seed = planned.stderr.removeprefix("seed ").removesuffix(" was drawn\n")
     assert f", seed {seed}\n" in planned.stdout
 
@@ -139,6 +139,6 @@ def test_a_command_that_is_refused_says_no_seed(call: Any) -> None:
 def test_the_command_goes_on_with_the_seed_of_a_takes_folder(call: Any, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "take.json").write_text('{"request": {"seed": 77}}')
-    planned = call("plan", "A red ball.", "--take", "folder=work")
+    planned = call("plan", "A red ball in a static shot.", "--take", "folder=work")
     assert planned.stderr == "seed 77 is that of the take in the folder\n"
     assert ", seed 77\n" in planned.stdout

@@ -104,7 +104,12 @@ def test_a_verb_names_its_own_arguments(
         (["show", "none.mp4"], "MediaError", None, "there is no file none.mp4"),
         (["models", "inspect", "none.safetensors"], "WeightsError", None, "none.safetensors"),
         (["doctor", "--weights", "fp9"], "RequestError", "--weights", "--weights is 'fp9'; give one of fp8"),
-        (["nano", "evaluate", "--section", "retakes"], "RequestError", "--section", "are retake, prompts"),
+        (
+            ["nano", "evaluate", "--section", "retakes"],
+            "RequestError",
+            "--section",
+            "are retake, tracks, prompts",
+        ),
         (["nano", "evaluate", "--lora", "no.safetensors"], "RequestError", "--lora", "no file no.sa"),
         (["nano", "evaluate", "--text", "--steps", "3"], "RequestError", "--steps", "leave --steps out"),
         (["genrate", "x"], "UsageError", None, "has no command 'genrate'; the commands are generate,"),

@@ -296,14 +296,21 @@ def test_what_does_not_fit_takes_the_plain_way(unfit: str) -> None:
     assert kernels.calls == {}
 
 
-def test_a_weight_that_gradients_need_is_not_in_the_shared_buffer() -> None:
-    layer = QuantizedLinear(Quantized(noise(8, 16).to(torch.int8), noise(8, 1).abs()), None, native=False)
+def test_weights_that_gradients_need_share_a_buffer_and_are_widened_again() -> None:
+    weights = [Quantized(noise(16, 16).to(torch.int8), noise(16, 1).abs()) for _ in range(2)]
+
+    def gradient(kernels: Counting | None) -> Tensor:
+        layers = [QuantizedLinear(weight, None, native=False) for weight in weights]
+        if kernels is not None:
+            cuda.set_rounding(layers, FusedRounding(kernels, device_type=DEVICE.type))
+        x = torch.linspace(-1, 1, 32).reshape(2, 16).to(DEVICE).requires_grad_()
+        layers[1](layers[0](x)).square().sum().backward()
+        assert x.grad is not None
+        return x.grad
+
     kernels = Counting()
-    cuda.set_rounding([layer], FusedRounding(kernels, device_type=DEVICE.type))
-    x = noise(2, 16).requires_grad_()
-    layer(x).sum().backward()
-    assert kernels.calls == {}
-    assert x.grad is not None
+    torch.testing.assert_close(gradient(kernels), gradient(None), rtol=1e-5, atol=1e-5)
+    assert kernels.calls == {"dequantize": 4}
 
 
 # --- for devices that are not here -----------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from soundstage.editing.assembly import Assembled, assemble, planned_assembly
+from soundstage.editing.assembly import Assembled, assemble, planned_assembly, planned_refusals
 from soundstage.editing.exporting import export
 from soundstage.editing.timeline import (
     Caption,
@@ -29,5 +29,6 @@ __all__ = [
     "assemble",
     "export",
     "planned_assembly",
+    "planned_refusals",
     "read_timeline",
 ]

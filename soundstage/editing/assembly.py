@@ -17,12 +17,13 @@ from soundstage.editing.matching import changes_of
 from soundstage.editing.mix import Mixer
 from soundstage.editing.overlays import overlay_of
 from soundstage.editing.picture import Change, Overlay, film_frames
-from soundstage.editing.room_tone import RoomToneSource
+from soundstage.editing.room_tone import RoomToneSource, room_tone_shots
 from soundstage.editing.timeline import Timeline, as_json, read_timeline
 from soundstage.errors import MediaError
 from soundstage.files import check_writable, whole_file
 from soundstage.media import formats
 from soundstage.media.clip_pieces import ClipPieces
+from soundstage.media.probe import Info
 
 LOUDNESS_LUFS = -16.0  # of films on the web
 PEAK_DBTP = -1.0
@@ -201,6 +202,29 @@ def planned_assembly(
     tone = None if line.room_tone is None else RoomToneSource(grid)
     Mixer(grid, tone)  # looks for the files of all sounds
     return Assembly(grid, found, loudness_lufs, peak_dbtp, tone, changes_of(grid), overlay_of(grid), kept)
+
+
+def planned_refusals(timeline: Timeline, infos: Sequence[Info | None]) -> list[str]:
+    """Return what an assembly of sources that are not made yet would be refused for; nothing where it fits.
+
+    infos: what the source of each cut will be. Each of the kinds cuts, sounds, titles is told by its first.
+    """
+    try:
+        grid = grid_of(timeline, infos)
+    except MediaError as error:
+        return [str(error)]
+    told = []
+    checks: tuple[Callable[[FilmGrid], object], ...] = (
+        room_tone_shots,
+        lambda grid: Mixer(grid, None),
+        overlay_of,
+    )
+    for check in checks:
+        try:
+            check(grid)
+        except MediaError as error:
+            told.append(str(error))
+    return told
 
 
 def _check_no_source(timeline: Timeline, output: Path) -> None:

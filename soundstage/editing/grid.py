@@ -96,9 +96,13 @@ class FilmGrid:
         return round(seconds * float(self.fps))
 
 
-def grid_of(timeline: Timeline) -> FilmGrid:
-    """Return the film on its grid. Raises MediaError for sources and times that do not fit."""
-    infos = [None if cut.source == BLACK else _info(cut, i) for i, cut in enumerate(timeline.cuts)]
+def grid_of(timeline: Timeline, infos: Sequence[Info | None] | None = None) -> FilmGrid:
+    """Return the film on its grid. Raises MediaError for sources and times that do not fit.
+
+    infos: what the sources of the cuts are, where they are not made yet; None looks at them.
+    """
+    if infos is None:
+        infos = [None if cut.source == BLACK else _info(cut, i) for i, cut in enumerate(timeline.cuts)]
     width, height = _size(timeline, infos)
     fps = frame_rate(timeline.fps or next((i.fps for i in infos if i is not None and i.fps), PLAIN_FPS))
     grid = FilmGrid(timeline, width, height, fps, timeline.sample_rate_hz, (), _notices(timeline, infos))
@@ -153,6 +157,8 @@ def _in_picture(grid: FilmGrid, infos: Sequence[Info | None]) -> Iterator[Placed
         leaves, fall = _transition(grid, following[0], index + 1) if following else (0, 0)
         fall = fall // 2 if following else grid.frames_in(grid.timeline.fade_out_s)
         rise = rise - rise // 2 if index else rise
+        if not following:
+            _check_fade_out(grid, index, count - overlap - rise, fall)
         _check_transitions(cut, index, count, (overlap + rise, leaves + fall))
         yield PlacedShot(cut, index + 1, info, end - overlap, count, overlap, rise, fall)
         end += count - overlap
@@ -195,9 +201,18 @@ def _check_transitions(cut: Cut, index: int, count: int, needed: tuple[int, int]
         return
     raise MediaError(
         f"cuts[{index}] ({cut.source}) has {count} frames, and the transitions at its beginning and end "
-        f"(fade_out_s at the last) need {needed[0]} and {needed[1]} of them; make them shorter, or the shot "
-        "longer"
+        f"need {needed[0]} and {needed[1]} of them; make them shorter, or the shot longer"
     )
+
+
+def _check_fade_out(grid: FilmGrid, index: int, left: int, fall: int) -> None:
+    """Raise MediaError for a fade at the end that begins before the last shot is fully seen."""
+    if fall > left >= 0:
+        raise MediaError(
+            f"fade_out_s is {grid.timeline.fade_out_s:g}, and the last shot, cuts[{index}], is seen for "
+            f"{float(left / grid.fps):.4g} s without its transition; give a time up to that, or make the "
+            "shot longer"
+        )
 
 
 # --- Sound ------------------------------------------------------------------------------------------

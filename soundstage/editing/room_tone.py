@@ -50,21 +50,42 @@ class RoomToneSource:
 def _stretch(grid: FilmGrid) -> QuietStretch:
     asked = grid.timeline.room_tone
     assert asked is not None
+    placed = room_tone_shots(grid)
     if asked.path is not None:
         info = source_of(asked.path, "room_tone.path")
         return QuietStretch(asked.path, 0.0, info.sound_s or 0.0, 0.0)
+    found = [stretch for p in placed for stretch in _quiet(grid, p)]
+    if not found:
+        raise _silent()
+    return min(found, key=lambda stretch: stretch.level_dbfs)
+
+
+def room_tone_shots(grid: FilmGrid) -> list[PlacedShot]:
+    """Return the shots that room tone may be taken from; none where it comes from a file.
+
+    Raises MediaError for a file or cut that is not there or has no sound, without a look at the shots' own.
+    """
+    asked = grid.timeline.room_tone
+    if asked is None:
+        return []
+    if asked.path is not None:
+        source_of(asked.path, "room_tone.path")
+        return []
     if asked.cut is not None and asked.cut > len(grid.placed):
         raise MediaError(
             f"room_tone.cut is {asked.cut}, and the film has {len(grid.placed)} cuts; give one of them"
         )
     placed = [p for p in grid.placed if asked.cut in (None, p.number) and p.sound is not None]
-    found = [stretch for p in placed for stretch in _quiet(grid, p)]
-    if not found:
-        raise MediaError(
-            "room_tone is to be taken from the shots, and they hold no sound that is not digital silence; "
-            "give room_tone.path"
-        )
-    return min(found, key=lambda stretch: stretch.level_dbfs)
+    if not placed:
+        raise _silent()
+    return placed
+
+
+def _silent() -> MediaError:
+    return MediaError(
+        "room_tone is to be taken from the shots, and they hold no sound that is not digital silence; "
+        "give room_tone.path"
+    )
 
 
 def _quiet(grid: FilmGrid, placed: PlacedShot) -> Iterator[QuietStretch]:

@@ -6,15 +6,20 @@ from another is planned with a blank in place of that clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soundstage.errors import ConfigError, RequestError
+from soundstage.editing import planned_refusals
+from soundstage.errors import ConfigError, MediaError, RequestError
 from soundstage.media.in_memory import InMemory
+from soundstage.media.probe import Info
 from soundstage.production.cutting import ShotLength, cut_refusals, film_frames
+from soundstage.production.film import timeline_of
 from soundstage.production.names import alike
 from soundstage.production.script import Script
 from soundstage.production.shots import ShotRequest, shot_requests
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from soundstage.engine import Engine
     from soundstage.planning.placement import Choice
     from soundstage.planning.plan import Plan
+    from soundstage.request.request import Request
 
 SOUND_RATE_HZ = 48_000
 
@@ -127,18 +133,18 @@ def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptC
     draft: as for a quick look. Raises ConfigError, whose `sentences` name each shot that cannot be made.
     """
     requests = shot_requests(script, stage.model, draft=draft)
-    plans, refused = _plans(requests, stage)
-    lengths = [
-        ShotLength(made, plans[made.id][0].num_shown - made.lead_frames, plans[made.id][0].fps)
-        for made in requests
-        if made.id in plans
-    ]
-    refused += [] if refused else cut_refusals(lengths)
-    if refused:
-        raise ConfigError("; ".join(refused), sentences=refused)
+    choices = []
+
+    def planned(request: Request) -> Plan:
+        plan = stage.plan(request)
+        choices.append(stage.choose(plan))
+        return plan
+
+    plans = checked_plans(script, requests, planned)
+    lengths = _lengths(requests, plans)
     vocabulary = Vocabulary.of_folder(stage.model.folder)
     found = []
-    for length, (plan, choice) in zip(lengths, plans.values(), strict=True):
+    for length, plan, choice in zip(lengths, plans.values(), choices, strict=True):
         made = length.made
         findings = [*_of_script(script, made), *_of_prompt(made, plan, vocabulary)]
         if vocabulary is not None:  # its prompts do not say the words
@@ -147,20 +153,77 @@ def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptC
     return ScriptCheck(script, tuple(found), film_frames(lengths))
 
 
+def checked_plans(
+    script: Script,
+    requests: Sequence[ShotRequest],
+    planned: Callable[[Request], Plan],
+    *,
+    burn_captions: bool = False,
+) -> dict[str, Plan]:
+    """Return the plan of each shot by its id. planned: returns that of a request.
+
+    Raises ConfigError, with a sentence for each shot that cannot be made, is too short for its cuts, and for
+    each part of the mix that does not fit the film.
+    """
+    plans, refused = _plans(requests, planned)
+    refused = refused or cut_refusals(_lengths(requests, plans))
+    refused = refused or _mix_refusals(script, requests, plans, burn_captions)
+    if refused:
+        raise ConfigError("; ".join(refused), sentences=refused)
+    return plans
+
+
+def _lengths(requests: Sequence[ShotRequest], plans: Mapping[str, Plan]) -> list[ShotLength]:
+    return [
+        ShotLength(made, plans[made.id].num_shown - made.lead_frames, plans[made.id].fps) for made in requests
+    ]
+
+
+def _mix_refusals(
+    script: Script, requests: Sequence[ShotRequest], plans: Mapping[str, Plan], burn_captions: bool
+) -> list[str]:
+    """Return what the editing would refuse of the film when its shots are there, in words of the script."""
+    infos = [_clip_info(plans[made.id]) for made in requests]
+    clips = {made.id: Path(made.id) for made in requests}
+    try:
+        timeline = timeline_of(script, requests, clips, burn_captions=burn_captions, infos=infos)
+        told = planned_refusals(timeline, infos)
+    except MediaError as error:
+        told = [str(error)]
+    return [_in_script(sentence, requests) for sentence in told]
+
+
+def _clip_info(plan: Plan) -> Info:
+    """Return what the clip of a plan will be."""
+    width, height = plan.shown_size or (plan.width, plan.height)
+    sound_s = plan.num_shown / plan.fps if "audio" in plan.modalities else None
+    return Info(width, height, plan.num_shown, plan.fps, sound_s)
+
+
+def _in_script(sentence: str, requests: Sequence[ShotRequest]) -> str:
+    """Return a sentence of the editing with the fields of the script in place of those of a timeline."""
+
+    def shot(found: re.Match[str]) -> str:
+        return f"shot {int(found[1]) + 1} ({requests[int(found[1])].id})"
+
+    sentence = re.sub(r"^cuts\[(\d+)\]\.", lambda found: f"{shot(found)}: ", sentence)
+    sentence = re.sub(r"\bcuts\[(\d+)\]( \(.*?\))?", shot, sentence)
+    return re.sub(r"^(titles|music|voice_over|room_tone|fade_out_s)\b", r"mix.\1", sentence)
+
+
 def _plans(
-    requests: tuple[ShotRequest, ...], stage: Engine
-) -> tuple[dict[str, tuple[Plan, Choice]], list[str]]:
+    requests: Sequence[ShotRequest], planned: Callable[[Request], Plan]
+) -> tuple[dict[str, Plan], list[str]]:
     """Return the plan of each shot by its id, and a sentence for each that cannot be made."""
-    plans: dict[str, tuple[Plan, Choice]] = {}
+    plans: dict[str, Plan] = {}
     refused = []
     for made in requests:
         if any(name not in plans for name in made.depends_on):
             continue  # that one's refusal is enough
         try:
             most = max((made.lead_frames, *(need.lead_frames + 1 for need in made.needs)))
-            blanks = {name: _blank(plans[name][0], most) for name in made.depends_on}
-            plan = stage.plan(made.filled(blanks))
-            plans[made.id] = plan, stage.choose(plan)
+            blanks = {name: _blank(plans[name], most) for name in made.depends_on}
+            plans[made.id] = planned(made.filled(blanks))
         except RequestError as error:
             refused.append(f"shot {made.number} ({made.id}): {error}")
     return plans, refused

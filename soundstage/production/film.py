@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.conditioning.seams import SEAM_FRAMES
-from soundstage.editing.grid import grid_of
+from soundstage.editing.grid import FilmGrid, grid_of
 from soundstage.editing.timeline import Caption, Cut, Timeline, Transition
 from soundstage.errors import RequestError, listed
 from soundstage.library.model_files import ModelSet
+from soundstage.media.probe import Info, probe
 from soundstage.production.names import index_of
 from soundstage.production.script import Script
 from soundstage.production.shots import ShotRequest, shot_requests
@@ -110,11 +111,23 @@ def _title(made: ShotRequest) -> str:
 
 
 def timeline_of(
-    script: Script, made: Sequence[ShotRequest], clips: Mapping[str, Path], *, burn_captions: bool = False
+    script: Script,
+    made: Sequence[ShotRequest],
+    clips: Mapping[str, Path],
+    *,
+    burn_captions: bool = False,
+    infos: Sequence[Info] | None = None,
 ) -> Timeline:
-    """Return the timeline of a film. clips: those of all its shots, by id."""
+    """Return the timeline of a film. clips: those of all its shots, by id.
+
+    infos: what the clip of each shot will be, where they are not made yet; None looks at them. Raises
+    MediaError for clips that are too short for their place.
+    """
+    found = [probe(str(clips[one.id])) for one in made] if infos is None else infos
     model_fps = script.format.fps
-    cuts = tuple(_cut(one, made, clips, model_fps) for one in made)
+    cuts = tuple(
+        _cut(one, made, clips[one.id], info, model_fps) for one, info in zip(made, found, strict=True)
+    )
     mix = script.mix
     plain = Timeline(
         cuts=cuts,
@@ -124,24 +137,20 @@ def timeline_of(
         room_tone=mix.room_tone,
         fade_out_s=mix.fade_out_s,
     )
-    captions = tuple(_captions(plain, made))
+    captions = tuple(_captions(grid_of(plain, found), made))
     burnt = (burn_captions or mix.burn_captions) and bool(captions)
     return replace(plain, captions=captions, burn_captions=burnt)
 
 
 def _cut(
-    made: ShotRequest, all_made: Sequence[ShotRequest], clips: Mapping[str, Path], fps: float | None
+    made: ShotRequest, all_made: Sequence[ShotRequest], source: Path, info: Info, fps: float | None
 ) -> Cut:
-    from soundstage.media.probe import probe
-
-    shot, source = made.shot, clips[made.id]
-    info = probe(str(source))
+    shot = made.shot
     rate = info.fps or fps or 24.0
     begin, end = _kept(made, all_made, info.num_frames)
     end_s = end / rate - shot.sound_lag_s if shot.sound_lag_s or end < info.num_frames else None
     kind = shot.transition
-    names = [one.id for one in all_made]
-    same = None if shot.same_place_as is None else index_of(shot.same_place_as, made.number - 1, names)
+    same = _first_there(made, all_made)
     return Cut(
         source=source,
         start_s=begin / rate + shot.sound_lead_s,
@@ -149,9 +158,21 @@ def _cut(
         transition=Transition(kind, 0.0 if kind == "cut" else shot.transition_s),
         sound_lead_s=shot.sound_lead_s,
         sound_lag_s=shot.sound_lag_s,
-        match_to=None if same is None else same + 1,
+        match_to=same,
         caption=_title(made),
     )
+
+
+def _first_there(made: ShotRequest, all_made: Sequence[ShotRequest]) -> int | None:
+    """Return the number of the first shot in the place of this one, whose colours it gets; None without."""
+    names = [one.id for one in all_made]
+    place = made.number - 1
+    while (same := all_made[place].shot.same_place_as) is not None:
+        earlier = index_of(same, place, names)
+        if earlier is None or earlier >= place:
+            break
+        place = earlier
+    return None if place == made.number - 1 else place + 1
 
 
 def _kept(made: ShotRequest, all_made: Sequence[ShotRequest], num_frames: int) -> tuple[int, int]:
@@ -174,9 +195,8 @@ def _goes_on(made: ShotRequest, all_made: Sequence[ShotRequest]) -> bool:
     return made.needed("continues") == before.id and not before.shot.sound_lag_s
 
 
-def _captions(timeline: Timeline, made: Sequence[ShotRequest]) -> Iterable[Caption]:
+def _captions(grid: FilmGrid, made: Sequence[ShotRequest]) -> Iterable[Caption]:
     """Yield the lines of each shot, spread over it by the letters of their words."""
-    grid = grid_of(timeline)
     for placed, one in zip(grid.placed, made, strict=True):
         lines = one.shot.lines
         begin = float(placed.first / grid.fps) + CAPTION_MARGIN_S

@@ -18,6 +18,7 @@ from soundstage.library.file_identity import file_digest, named_by_content
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.planning.long_take import plan_request
 from soundstage.production.board import telling
+from soundstage.production.checking import checked_plans
 from soundstage.production.film import enlarged, film_shots, named_shots, timeline_facts, timeline_of
 from soundstage.production.finishing import Finishing
 from soundstage.production.folder import FilmFolder, write_json
@@ -100,7 +101,7 @@ def produce(
     words = model if model is not None else read.format.model
     found = engine.model if engine is not None else find_model(words)
     made, shots = film_shots(read, found, draft=draft)
-    _check_plans(made, found)
+    checked_plans(read, made, lambda request: plan_request(request, found), burn_captions=burn_captions)
     chosen = None if only is None else named_shots(only, made)
     asked = _Asked(
         Wishes(chosen, takes, retries),
@@ -279,18 +280,6 @@ def _check(takes: int, retries: int, *, draft: bool, final: bool) -> None:
             )
     if draft and final:
         raise RequestError("both draft and final are asked for; make the draft first, then the final film")
-
-
-def _check_plans(made: Sequence[ShotRequest], model: ModelSet) -> None:
-    """Raise RequestError with what keeps any shot from being made, as far as it is known before the work."""
-    problems = []
-    for one in made:
-        try:
-            plan_request(one.request, model)
-        except RequestError as error:
-            problems.append(f"shot {one.number} ({one.id}): {error}")
-    if problems:
-        raise RequestError("; ".join(problems))
 
 
 def _crew(

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 import soundstage as ss
 from soundstage.cli.program import app
+from soundstage.clip import Clip
 from soundstage.editing.timeline import Music
 from soundstage.errors import ConfigError, MediaError, RequestError
 from soundstage.media.in_memory import InMemory
@@ -490,8 +491,56 @@ def test_a_cut_that_does_not_fit_is_told_before_anything_is_made(fields: dict[st
         check_film(Script("T", shots), ss.load("nano"))
 
 
+def test_a_mix_that_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no sound")
+    Clip(None, np.zeros((2, 4800), np.float32), 24.0).save(tmp_path / "song.wav")
+    text = """title: T
+shots: A red ball rolls.
+mix:
+"""
+    for mix, told in (
+        (
+            "fade_out_s: 5",
+            "mix.fade_out_s is 5, and the last shot, shot 1 (red-ball-rolls), is seen for 2.042 s",
+        ),
+        (
+            "titles: [{text: A, start_s: 9, seconds: 1}]",
+            "mix.titles[0].start_s is 9, and the film lasts 2.042 s;",
+        ),
+        (
+            "titles: [{text: A, start_s: 0, seconds: 1, color: rde}]",
+            "mix.titles[0].color is 'rde'; give a CSS",
+        ),
+        (
+            "music: [{path: song.wav, start_s: 9}]",
+            "mix.music[0].start_s is 9, and the film lasts 2.042 s; give",
+        ),
+        ("music: [{path: notes.txt}]", "mix.music[0].path: "),
+        ("room_tone: {cut: 2}", "mix.room_tone.cut is 2, and the film has 1 cuts"),
+    ):
+        path = written(tmp_path, f"{text}  {mix}\n")
+        with pytest.raises(ConfigError) as caught:
+            check_film(read_script(path), ss.load("nano"))
+        (sentence,) = caught.value.sentences
+        assert sentence.startswith(told)
+        with pytest.raises(ConfigError) as caught:
+            ss.produce(path, devices="cpu")
+        assert caught.value.sentences == (sentence,)
+    assert not (tmp_path / "film.produced").exists()
+
+
+def test_a_film_is_produced_only_where_its_cuts_fit(tmp_path: Path) -> None:
+    text = """title: T
+shots:
+  - {id: a, action: x}
+  - {id: b, action: y, transition: dissolve, transition_s: 3}
+"""
+    with pytest.raises(ConfigError, match=r"shot 2 \(b\): it has 49 frames in the film"):
+        ss.produce(written(tmp_path, text), devices="cpu")
+    assert not (tmp_path / "film.produced").exists()
+
+
 def test_lengths_are_those_of_the_editing(tmp_path: Path) -> None:
-    from soundstage.clip import Clip
     from soundstage.editing.grid import grid_of
     from soundstage.editing.timeline import Cut, Timeline, Transition
 
@@ -521,7 +570,6 @@ def test_lengths_are_those_of_the_editing(tmp_path: Path) -> None:
 
 
 def test_the_timeline_has_the_mix_and_goes_on_where_a_shot_continues(tmp_path: Path) -> None:
-    from soundstage.clip import Clip
     from soundstage.production.film import timeline_of
 
     shots = (
@@ -539,6 +587,10 @@ def test_the_timeline_has_the_mix_and_goes_on_where_a_shot_continues(tmp_path: P
     assert [round(cut.start_s * 24) for cut in timeline.cuts] == [0, 22, 25]
     assert [cut.match_to for cut in timeline.cuts] == [None, None, 2]
     assert (timeline.music, timeline.fade_out_s, timeline.burn_captions) == (mix.music, 0.5, True)
+    rooms = (Shot("a"), Shot("b", same_place_as=1), Shot("c", same_place_as=2))
+    made = shot_requests(Script("T", rooms))
+    timeline = timeline_of(Script("T", rooms), made, dict.fromkeys([one.id for one in made], path))
+    assert [cut.match_to for cut in timeline.cuts] == [None, 1, 1]
 
 
 def test_new_scripts_are_read_and_kept(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def named_commands() -> list[Example]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write what examples name: pictures, clips with and without sound, a sound, a timeline, a LoRA."""
+    """Write what examples name: pictures, clips with and without sound, sounds, a timeline, LoRAs."""
     frames = np.full((49, 64, 64, 3), 90, np.uint8)
     frames[:, 20:40, 20:40] = (220, 40, 40)
     time_s = np.arange(98_000) / 48_000
@@ -144,13 +144,18 @@ def write_inputs(folder: Path) -> None:
     for name in ("ball.png", "left.png", "right.png", "door.png", "end.png"):
         Image.fromarray(frames[0]).save(folder / name)
     (folder / "outputs").mkdir()
-    for name in ("ball.mp4", "outputs/demo.mp4", "talk.mp4", "phone.mp4"):
+    for name in ("ball.mp4", "outputs/demo.mp4", "talk.mp4", "take.mp4", "phone.mp4"):
         Clip(frames, wave, 24.0, {"request": {"prompt": "A red ball."}}).save(folder / name)
-    Clip(frames, None, 24.0, {}).save(folder / "silent.mp4")
-    Clip(None, wave, 24.0, {}).save(folder / "beat.wav")
+    for name in ("silent.mp4", "graded.mkv"):
+        Clip(frames, None, 24.0, {}).save(folder / name)
+    for name in ("beat.wav", "voice.wav", "anna.wav", "ben.wav"):
+        Clip(None, wave, 24.0, {}).save(folder / name)
     (folder / "cuts.yaml").write_text("cuts: [{source: ball.mp4}, {source: talk.mp4, end_s: 1}]\n")
     for name in ("style.safetensors", "dub.safetensors"):
         (folder / name).symlink_to(SHIPPED_MODELS["nano"] / "distilled_lora.safetensors")
+    (folder / "examples").mkdir()
+    for path in (ROOT / "examples").glob("*.safetensors"):
+        (folder / "examples" / path.name).symlink_to(path)
 
 
 def write_models(folder: Path) -> None:

@@ -96,10 +96,10 @@ def _of_block(block: Example) -> Iterator[Example]:
             shown += line + "\n"
             continue
         if command:
-            yield Example(block.page, at, "command", command, shown)
+            yield Example(block.page, at, "command", command, shown or None)
         at, command, shown = number, without_remark(line.removeprefix("$ ")), ""
     if command:
-        yield Example(block.page, at, "command", command, shown)
+        yield Example(block.page, at, "command", command, shown or None)
 
 
 def without_remark(line: str) -> str:

@@ -115,7 +115,7 @@ def _told(shot: CheckedShot) -> Iterator[str]:
     for finding in shot.findings:
         rewrite = "" if finding.rewrite is None else f"; write: {finding.rewrite}"
         yield from _wrapped("   ", f"{finding.severity}: {finding.rule}: {finding.why}{rewrite}")
-    for notice in shot.plan.notices:
+    for notice in shot.notices:
         if made.lead_frames and notice.endswith(KEPT):  # that frames of the shot before are kept
             continue
         yield from _wrapped("   ", f"notice: {notice}")

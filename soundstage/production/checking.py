@@ -65,6 +65,11 @@ class CheckedShot:
     def seconds(self) -> float:
         return self.frames / self.plan.fps
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Return what is told of the shot and its plan."""
+        return (*self.made.notices, *self.plan.notices)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the shot as JSON-ready values."""
         price = self.choice.price
@@ -83,7 +88,7 @@ class CheckedShot:
             "time_s": price.seconds,
             "device_bytes": price.device_bytes,
             "host_bytes": price.host_bytes,
-            "notices": list(self.plan.notices),
+            "notices": list(self.notices),
             "findings": [asdict(finding) for finding in self.findings],
         }
 

@@ -117,6 +117,8 @@ def produce(
         named = str(words) if isinstance(words, str | Path) else [str(word) for word in words]
         crew, asked_of_engine = _crew(engine, devices, named, options)
         report({"event": "film", **_film_facts(read, shots, folder, crew)})
+        for text in dict.fromkeys(text for one in made for text in one.notices):
+            report({"event": "notice", "text": text})
         journal.add("run", facts={"takes": takes, "draft": draft, "final": final, "only": chosen})
         return _Film(read, path, made, shots, found, folder, journal, asked, asked_of_engine, report).made(
             crew

@@ -31,6 +31,7 @@ Use = Literal["continues", "same_place_as", "match_audio_of"]
 USES: tuple[Use, ...] = get_args(Use)
 LEAD_FRAMES = 25  # of the shot before, which a continuing one is made after: about a second
 SPEECH_MARGIN_S = 0.5
+LEVEL_FIELDS = ("steps", "schedule", "sigmas")  # of a request, which say its noise levels
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class ShotRequest:
 
     number: its place in the film, from 1. request: without the inputs that come from other shots, see
     `filled`. lead_frames: frames at the beginning of its clip that are the end of the shot it continues, and
-    are left out of the film. place: where it is, its own or that of the shot it refers to.
+    are left out of the film. place: where it is, its own or that of the shot it refers to. notices: what of
+    the script is left out of the request.
     """
 
     shot: Shot
@@ -61,6 +63,7 @@ class ShotRequest:
     needs: tuple[ShotNeed, ...] = ()
     lead_frames: int = 0
     place: FilmPlace | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -152,7 +155,12 @@ class _Shots:
             before = others.get("continues")
             request = self._request(shot, self.names[i], place, before)
             needs = self._needs(shot, request, others)
-            found.append(ShotRequest(shot, i + 1, self.names[i], request, needs, self._lead(before), place))
+            lead, left = self._lead(before), self._left_out(shot)
+            told = (
+                f"a draft leaves out {' and '.join(left)} of the script: its recipe has its own noise levels"
+            )
+            notices = (told,) if left else ()
+            found.append(ShotRequest(shot, i + 1, self.names[i], request, needs, lead, place, notices))
         return tuple(found)
 
     def _needs(self, shot: Shot, request: Request, others: Mapping[Use, ShotRequest]) -> tuple[ShotNeed, ...]:
@@ -228,13 +236,26 @@ class _Shots:
             "loras": self._loras(shot),
         }
         own = {} if shot.seconds is None else {"duration_s": shot.seconds}
-        request = Request(**_over(asked, script.format.request, own, shot.request))
+        left = self._left_out(shot)
+        layers = [
+            {name: value for name, value in fields.items() if name not in left}
+            for fields in (script.format.request, shot.request)
+        ]
+        request = Request(**_over(asked, layers[0], own, layers[1]))
         policy = shot.sound or script.sound
         return (
             request
             if policy is None
             else policy.applied(request, negative_prompt=self.defaults.negative_prompt)
         )
+
+    def _left_out(self, shot: Shot) -> list[str]:
+        """Return the fields of noise levels in the script that a draft with its own does without."""
+        given = {**self.script.format.request, **shot.request}
+        recipe = given.get("recipe") or self.script.format.draft_recipe
+        if not self.draft or recipe_named(recipe).passes[0].sigmas is None:
+            return []
+        return [name for name in LEVEL_FIELDS if given.get(name) is not None]
 
     def _loras(self, shot: Shot) -> list[Lora]:
         """Return the LoRAs of a shot, each once; where one is named twice, the nearer to the shot counts."""

@@ -444,6 +444,19 @@ def test_a_continued_draft_keeps_the_size_and_shows_new_faces(tmp_path: Path) ->
     assert shot_requests(script)[1].filled({"rolls": clip(9)}).size is None
 
 
+def test_a_draft_with_levels_of_its_own_leaves_out_steps_and_says_so(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "title: T\nformat: {request: {steps: 8, guidance: 1}}\nshots: [A red ball rolls.]\n"
+    )
+    script = read_script(path)
+    (draft,), (full,) = shot_requests(script, draft=True), shot_requests(script)
+    assert (draft.request.steps, full.request.steps, full.notices) == (None, 8, ())
+    assert draft.request.guidance == 1
+    told = "a draft leaves out steps of the script: its recipe has its own noise levels"
+    assert draft.notices == (told,)
+    assert told in check_film(script, ss.load("nano"), draft=True).to_dict()["shots"][0]["notices"]
+
+
 # --- check and new ------------------------------------------------------------------------------------
 
 

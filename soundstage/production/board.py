@@ -108,6 +108,9 @@ class Board:
             self._say_of(event["shot"], f"goes on with {event['resumed']}")
         if event.get("changed"):
             self._say_of(event["shot"], f"was changed: {', '.join(event['changed'])}")
+        if event.get("damaged"):
+            again = " and is made again" if state == "queued" else ""
+            self._say_of(event["shot"], f"has a take that is not as it was written{again}")
         if event.get("faults"):
             self._say_of(event["shot"], f"with seed {row.seed}: {'; '.join(event['faults'])}")
         if state is not None:

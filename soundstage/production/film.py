@@ -74,6 +74,12 @@ def named_shots(words: Iterable[str | int], made: Sequence[ShotRequest]) -> list
                 field="only",
             )
         found.append(names[index])
+    if not found:
+        raise RequestError(
+            f"only is empty; leave it out for the whole film, or give numbers or ids of shots: "
+            f"{listed('', names)}",
+            field="only",
+        )
     return list(dict.fromkeys(found))
 
 

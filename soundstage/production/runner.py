@@ -169,7 +169,9 @@ class Production:
         self._results.takes[step.name] = take
         entry = self._takes.found(take)
         if entry is None:
-            self._tell(take, "left out" if self._closing else "queued", changed=self._takes.changed(take))
+            facts = {"damaged": True} if self._takes.is_damaged(take) else {}
+            state = "left out" if self._closing else "queued"
+            self._tell(take, state, changed=self._takes.changed(take), **facts)
             return False
         self._finished(take, entry)
         forget_checkpoint(self._folder.checkpoint(take.mark))

@@ -12,11 +12,12 @@ reading.py reads files, faults.py finds what does not fit together, shots.py mak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from soundstage.editing.timeline import Music, RoomTone, Title, VoiceOver
 from soundstage.errors import nearest, shown
@@ -47,6 +48,16 @@ def fields_of_request(value: Any) -> Any:
                 near = nearest(name, Request.model_fields)
                 meant = f"did you mean {near[0]}?" if near else "`soundstage generate --help` lists them"
                 raise ValueError(f"request has {shown(name)}, which is not a field of a request; {meant}")
+    return value
+
+
+def shot_id(value: str) -> str:
+    """Return the id of a shot. Raises ValueError for one that cannot name files."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,59}", value):
+        raise ValueError(
+            f"id is {shown(value)}; give one that begins with a letter and has letters, digits, - and _, "
+            "at most 60"
+        )
     return value
 
 
@@ -185,7 +196,7 @@ class Shot:
 
     action: Text
     """What is seen and happens, in the present tense. Names of the cast stand for their descriptions."""
-    id: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,59}$")] | None = None
+    id: Annotated[str, AfterValidator(shot_id)] | None = None
     """A name of its own, which files and seeds go by: letters, digits, - and _. Left out, the first words of
     the action."""
     heading: str = ""

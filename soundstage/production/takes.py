@@ -142,12 +142,17 @@ class Takes:
     def changed(self, take: ShotTake) -> list[str]:
         """Return what of a take's request differs from that of the take before, if there is one."""
         before = self._journal.latest(take.step)
-        if before is None:
+        if before is None or before.mark == take.mark:
             return []
         asked = before.facts.get("asked") or before.facts.get("request", {})
         found = changes(asked, take.request.to_dict())
         found += ["model"] if before.facts.get("files") != self._weights["files"] else []
         return found or ["the content of a file"]
+
+    def is_damaged(self, take: ShotTake) -> bool:
+        """Return whether a take that is not found was made with this very request before."""
+        before = self._journal.latest(take.step)
+        return before is not None and before.mark == take.mark
 
     def base_of(self, take: ShotTake) -> str | None:
         """Return the name of the clip whose picture a finished take has; None for its own."""

@@ -14,6 +14,7 @@ import soundstage as ss
 from soundstage.engine import Engine
 from soundstage.errors import SoundstageError
 from soundstage.library.model_files import find_model
+from soundstage.production.board import Board, BoardRow
 from soundstage.production.crew import OwnCrew
 from soundstage.production.folder import FilmFolder
 from soundstage.production.journal import FINISHED, Journal
@@ -166,7 +167,7 @@ def test_a_shot_that_fails_keeps_none_from_being_made_but_those_that_need_it(fil
 
 
 def test_a_clip_that_was_written_before_a_kill_is_believed_and_one_that_was_changed_is_not(
-    film: Film, tiny: Engine
+    film: Film, tiny: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with film.folder.opened() as journal:
         takes = Takes(film.folder, journal, tiny.model, {}, previews=False)
@@ -180,6 +181,14 @@ def test_a_clip_that_was_written_before_a_kill_is_believed_and_one_that_was_chan
     clip.write_bytes(clip.read_bytes()[:1000])
     film.produce(SHOTS[:1])
     assert film.made == ["take s1/100"]
+    (queued,) = (e for e in film.events if e.get("state") == "queued")
+    assert (queued["damaged"], queued["changed"]) == (True, [])
+    said: list[str] = []
+    board = Board(quiet=True)
+    board.rows = {"s1": BoardRow(1, "a")}
+    monkeypatch.setattr(board, "_say_of", lambda shot, text: said.append(f"{shot} {text}"))
+    board.heed(queued)
+    assert said == ["s1 has a take that is not as it was written and is made again"]
 
 
 def test_a_full_disk_ends_the_work_with_its_own_sentence(film: Film, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -542,6 +542,21 @@ mix:
     assert not (tmp_path / "film.produced").exists()
 
 
+@pytest.mark.parametrize("only", ["", " , "])
+def test_a_film_of_no_shots_is_refused(tmp_path: Path, only: str) -> None:
+    path = written(tmp_path, "title: T\nshots: A red ball rolls.\n")
+    result = CliRunner().invoke(app, ["produce", str(path), "--only", only, "--devices", "cpu"])
+    assert result.exit_code == 2
+    assert "only is empty; leave it out for the whole film, or give" in result.output
+    assert not (tmp_path / "film.produced").exists()
+
+
+@pytest.mark.parametrize("name", ["1a", "a b", "a" * 61, "", "a\n"])
+def test_the_id_of_a_shot_is_told_in_words(name: str) -> None:
+    with pytest.raises(RequestError, match="; give one that begins with a letter and has letters, digits, -"):
+        Shot("A red ball rolls.", id=name)
+
+
 def test_a_film_is_produced_only_where_its_cuts_fit(tmp_path: Path) -> None:
     text = """title: T
 shots:

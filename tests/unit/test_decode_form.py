@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from soundstage.library.model_files import find_model
@@ -16,6 +17,7 @@ from tests.tiny_model import write_tiny_model
 LATENTS = torch.randn(1, 128, 9, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_clip_is_decoded_as_the_residency_says(tmp_path: Path) -> None:
     model = find_model(write_tiny_model(tmp_path / "tiny"))
     parts = ModelParts(model, torch.device("cpu"), torch.float32)

@@ -345,6 +345,7 @@ print("compiled")
 """
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_for_devices_that_are_not_here() -> None:
     """For the A100 and the H100, with the assembler that Triton brings along."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}

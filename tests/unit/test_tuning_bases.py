@@ -144,7 +144,9 @@ def test_four_bits_take_little_and_are_priced_as_they_are(
 # --- optimizers, whole models, logs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["adamw8bit", "muon", pytest.param("prodigy", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw8bit", "prodigy"))]
+)
 def test_a_stopped_run_goes_on_with_the_state_of_its_optimizer(
     name: str, tiny_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_stopped_run_goes_on_with_the_state_of_its_optimizer(
     assert len(set(whole)) == 4
 
 
+@pytest.mark.slow
 def test_a_small_model_is_trained_as_a_whole_goes_on_and_is_a_model_again(
     tiny_folder: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -197,7 +197,7 @@ def adapter_facts(path: Path, library: Library | None = None, sha256: str | None
         "prompt": None if known is None else known.prompt,
         "hdr": references.hdr,
         "layers": len(names.pairs),
-        "kind": "DoRA" if any(pair.magnitude for pair in names.pairs.values()) else "LoRA",
+        "kind": " and ".join(names.kinds),
     }
 
 

@@ -5,9 +5,10 @@
     adapters.set({"style": 0.8})                                   # between passes or steps, at no cost
     adapters.weigh("style", video=tokens)                          # strength per video token (1, N, 1)
 
-Each adapted layer gives y + strength * scale * tokens * (x down^T) up^T (of DoRA see dora.py) by a forward
-hook on the layer: modules, keys and weights stay as they are, also where blocks are streamed or weights are
-8-bit. A layer without an active adapter has no hook, so strength 0 is the model without it, bit for bit.
+Each adapted layer gives y + strength * scale * tokens * (x down^T) up^T (of DoRA see dora.py, of other forms
+forms.py) by a forward hook on the layer: modules, keys and weights stay as they are, also where blocks are
+streamed or weights are 8-bit. A layer without an active adapter has no hook, so strength 0 is the model
+without it, bit for bit.
 
 Source: docs/model/checkpoints.md, "LoRA files"; docs/model/memory.md, "LoRA under low precision".
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.lora.dora import gain_of, wide_weight
 from soundstage.lora.files import LoraFile
+from soundstage.lora.forms import Change
 from soundstage.lora.layers import Layer, LowRank, group_of, rows_of
 from soundstage.lora.report import AdapterReport
 from soundstage.types import GROUPS, Group, Modality
@@ -40,17 +42,17 @@ class _Adapter:
     gains: those of DoRA, by layer, see dora.py; where they are trained, none: each forward finds them anew.
     """
 
-    pairs: dict[Layer, LowRank]
+    pairs: dict[Layer, Change]
     gains: dict[Layer, Tensor] = field(default_factory=dict)
     strength: float = 0.0
     groups: dict[Group, float] = field(default_factory=dict)
     tokens: dict[Modality, Tensor] = field(default_factory=dict)
 
-    def on(self, layer: Layer, device: torch.device) -> LowRank:
+    def on(self, layer: Layer, device: torch.device) -> Change:
         """Return a layer's factors on a device, moved there once."""
         pair = self.pairs[layer]
-        if pair.down.device != device:
-            pair = self.pairs[layer] = replace(pair, down=pair.down.to(device), up=pair.up.to(device))
+        if pair.factors[0].device != device:
+            pair = self.pairs[layer] = pair.to(device)
         return pair
 
     def at(self, layer: Layer, strength: float | None = None) -> float:
@@ -187,26 +189,26 @@ class Adapters:
             return None
         return module if isinstance(module, nn.Linear | QuantizedLinear) else None
 
-    def _ready(self, pair: LowRank, module: nn.Linear | QuantizedLinear) -> LowRank:
+    def _ready(self, pair: Change, module: nn.Linear | QuantizedLinear) -> Change:
         """Return factors in the dtype they multiply in; the same tensors where nothing is to be changed.
 
         Those in training keep their dtype and are cast at use.
         """
         place = module.weight if module.bias is None else module.bias
-        device = place.device if place.device.type != "meta" else pair.down.device
-        dtype = pair.down.dtype if pair.down.requires_grad else self.dtype or place.dtype
-        return replace(pair, down=pair.down.to(device, dtype), up=pair.up.to(device, dtype))
+        factor = pair.factors[0]
+        device = place.device if place.device.type != "meta" else factor.device
+        return pair.to(device, factor.dtype if factor.requires_grad else self.dtype or place.dtype)
 
     def _gains(
         self,
-        pairs: Mapping[Layer, LowRank],
+        pairs: Mapping[Layer, Change],
         targets: Mapping[Layer, nn.Linear | QuantizedLinear],
         source: str,
     ) -> dict[Layer, Tensor]:
         """Return the gains of the layers with DoRA. Raises WeightsError for a weight that is nowhere."""
         gains = {}
         for layer, pair in pairs.items():
-            if pair.magnitude is None:
+            if not isinstance(pair, LowRank) or pair.magnitude is None:
                 continue
             weight = wide_weight(layer, targets[layer], self._stored)
             if weight is None:
@@ -221,9 +223,10 @@ class Adapters:
         """Return a DoRA's gain; in training that of the factors as they are now."""
         if layer in adapter.gains:
             return adapter.gains[layer]
-        weight = wide_weight(layer, module, self._stored)
+        weight, pair = wide_weight(layer, module, self._stored), adapter.pairs[layer]
         assert weight is not None
-        return gain_of(weight, adapter.pairs[layer])
+        assert isinstance(pair, LowRank)
+        return gain_of(weight, pair)
 
     def _known(self, name: str) -> _Adapter:
         if name not in self._adapters:
@@ -268,10 +271,8 @@ class Adapters:
                 if strength == 0:
                     continue
                 pair = adapter.on(layer, inputs[0].device)
-                down, up = _at_use(pair, inputs[0].dtype)
-                inner = product(inputs[0].to(down.dtype), down)
-                tokens = _tokens(name, adapter, layer, inner, piece)
-                change = product(inner if tokens is None else inner * tokens, up).to(output.dtype)
+                tokens = _tokens(name, adapter, layer, inputs[0], piece)
+                change = pair.apply(inputs[0], product, tokens).to(output.dtype)
                 if pair.magnitude is None:
                     output = torch.add(output, change, alpha=strength * pair.scale)
                 else:
@@ -287,15 +288,8 @@ class Adapters:
         return self.modules[layer.part].get_submodule(owner) if is_inside else None
 
 
-def _at_use(pair: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the factors to multiply with: those in training, kept wider, in the activations' dtype."""
-    if pair.down.requires_grad or pair.up.requires_grad:
-        return pair.down.to(dtype), pair.up.to(dtype)
-    return pair.down, pair.up
-
-
 def _dora(
-    pair: LowRank, gain: Tensor, module: Any, own: Tensor, change: Tensor, tokens: Tensor | None
+    pair: Change, gain: Tensor, module: Any, own: Tensor, change: Tensor, tokens: Tensor | None
 ) -> Tensor:
     """Return what a DoRA adds to a layer's own result (..., out). change: up (down x), with token weights."""
     alone = own if module.bias is None else own - module.bias
@@ -304,24 +298,24 @@ def _dora(
     return alone * (gain - 1).to(own.dtype) + change * (gain * pair.scale).to(own.dtype)
 
 
-def _tokens(name: str, adapter: _Adapter, layer: Layer, inner: Tensor, piece: slice | None) -> Tensor | None:
-    """Return the token weights for inner (B, n, rank), in its dtype: (B or 1, n or 1, 1), or None for 1.
+def _tokens(name: str, adapter: _Adapter, layer: Layer, x: Tensor, piece: slice | None) -> Tensor | None:
+    """Return the token weights for x (B, n, in), in its dtype: (B or 1, n or 1, 1), or None for 1.
 
-    piece: the tokens that inner holds, None for all.
+    piece: the tokens that x holds, None for all.
     """
     rows = rows_of(layer)
     given = None if rows is None else adapter.tokens.get(rows.modality)
     if rows is None or given is None:
         return None
-    if given.device != inner.device:
-        given = adapter.tokens[rows.modality] = given.to(inner.device)
+    if given.device != x.device:
+        given = adapter.tokens[rows.modality] = given.to(x.device)
     if not rows.per_token:
-        return given.mean(dim=1, keepdim=True).to(inner.dtype)
+        return given.mean(dim=1, keepdim=True).to(x.dtype)
     if piece is not None and given.shape[1] > 1:
         given = given[:, piece]
-    if given.shape[1] not in (1, inner.shape[1]) or given.shape[0] not in (1, inner.shape[0]):
+    if given.shape[1] not in (1, x.shape[1]) or given.shape[0] not in (1, x.shape[0]):
         raise ValueError(
             f"adapter '{name}' has {rows.modality} weights of shape {list(given.shape)}, but '{layer.key}' "
-            f"got {list(inner.shape[:2])} tokens; weigh it for all tokens of the forward"
+            f"got {list(x.shape[:2])} tokens; weigh it for all tokens of the forward"
         )
-    return given.to(inner.dtype)
+    return given.to(x.dtype)

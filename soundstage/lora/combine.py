@@ -68,9 +68,10 @@ def merge(
         for lora in shapes:
             check_known(lora, how.get("drop_unknown", False))
             _check_plain(lora)
+            lora.pairs()
         references = _references(shapes)
         largest = _largest(ingredients, shapes)
-        dtypes = {pair.down.dtype for lora in shapes for pair in lora.layers.values()}
+        dtypes = {pair.factors[0].dtype for lora in shapes for pair in lora.layers.values()}
         kept = dtype or (dtypes.pop() if len(dtypes) == 1 else torch.float32)
         fits: list[LayerFit] = []
 
@@ -106,6 +107,7 @@ def merge(
 def _scaled(lora: LoraFile, layer: Layer, strength: float) -> LowRank:
     lora.check_values([layer], training=True)
     pair = lora.layers[layer]
+    assert isinstance(pair, LowRank)  # as all layers of the file are
     return replace(pair, scale=pair.scale * strength)
 
 
@@ -146,7 +148,7 @@ def _largest(ingredients: Sequence[Ingredient], shapes: Sequence[LoraFile]) -> d
     """Return the layers of the merged LoRA on the meta device, each of the sum of the ranks."""
     found: dict[Layer, LowRank] = {}
     for item, lora in zip(ingredients, shapes, strict=True):
-        for layer, pair in lora.layers.items():
+        for layer, pair in lora.pairs().items():
             if item.at(layer) == 0:
                 continue
             if layer in found:

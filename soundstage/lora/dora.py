@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from soundstage.lora.forms import Change
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.weights.layouts import Part, PartTensors
 from soundstage.weights.quantize import QuantizedLinear
@@ -46,10 +47,10 @@ def gain_of(weight: Tensor, pair: LowRank) -> Tensor:
     return magnitude / row_norms(weight, pair).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
-def change_of(weight: Tensor, pair: LowRank, strength: float = 1.0) -> Tensor:
+def change_of(weight: Tensor, pair: Change, strength: float = 1.0) -> Tensor:
     """Return by how much a pair changes a weight, (out, in) float32. weight: as it was before any change."""
     delta = pair.delta()
-    if pair.magnitude is not None:
+    if isinstance(pair, LowRank) and pair.magnitude is not None:
         wide, gain = weight.float(), gain_of(weight, pair)[:, None]
         delta = delta.mul_(gain).add_(wide * (gain - 1))
     return delta.mul_(strength)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from soundstage.errors import WeightsError
 from soundstage.lora.asked import FileNames, OnShare, RankLimit, check_groups, check_target
-from soundstage.lora.factoring import LayerFit, LoraMade, factored, in_dtype
+from soundstage.lora.factoring import LayerFit, LoraMade, empty_pair, factored, in_dtype
 from soundstage.lora.files import find_layer
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.spellings import published_prefix
@@ -94,7 +94,11 @@ def extract(
         num_bytes = write_pairs(
             target,
             pairs(files),
-            {item.layer: _of_rank(item, rank) for item in wanted if item.layer is not None},
+            {
+                item.layer: empty_pair(item.base.entry.shape, rank)
+                for item in wanted
+                if item.layer is not None
+            },
             names=names,
             dtype=dtype,
             metadata=_metadata(base, tuned),
@@ -160,12 +164,6 @@ def _difference(files: TensorReader, item: _Two) -> Tensor:
     wide = files.value(item.tuned, torch.float32, CPU)
     dtype = item.base.entry.dtype
     return wide.sub_(files.value(item.base, TORCH_DTYPES[dtype] if dtype in PLAIN else torch.float32, CPU))
-
-
-def _of_rank(item: _Two, rank: int) -> LowRank:
-    rows, columns = item.base.entry.shape
-    rank = min(rank, rows, columns)
-    return LowRank(torch.empty(rank, columns, device="meta"), torch.empty(rows, rank, device="meta"))
 
 
 def _metadata(base: Sequence[str | Path], tuned: Sequence[str | Path]) -> dict[str, str]:

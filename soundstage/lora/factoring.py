@@ -5,7 +5,7 @@ A pair is never multiplied out: its singular values are those of the product of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from soundstage.lora.asked import RankLimit
+from soundstage.lora.forms import Change, Difference, Hadamard, Kronecker
 from soundstage.lora.layers import Layer, LowRank
 
 # A matrix with a side of so many times the wanted rank is factored exactly; beyond it, from random products.
@@ -79,15 +80,26 @@ class LoraMade:
         }
 
 
-def singular_values(pair: LowRank) -> Tensor:
-    """Return the singular values of a low-rank change, falling, float32."""
-    _, middle, _ = _triangles(pair)
+def singular_values(change: Change) -> Tensor:
+    """Return the singular values of a change, falling, float32."""
+    if isinstance(change, Kronecker):
+        return change.singular()[1]
+    if isinstance(change, Difference):
+        whole: Tensor = torch.linalg.svdvals(change.delta())
+        return whole
+    _, middle, _ = _triangles(_pair(change))
     values: Tensor = torch.linalg.svdvals(middle)
     return values
 
 
-def truncated(pair: LowRank, limit: RankLimit) -> LowRank:
-    """Return a pair at no more than the limit's rank, in float32; the pair itself where nothing is cut."""
+def truncated(change: Change, limit: RankLimit) -> LowRank:
+    """Return a change as a pair within the limit, in float32; a pair itself where nothing is cut."""
+    if isinstance(change, Kronecker):
+        left, values, right = change.singular()
+        return _of_singular(left, values, right, limit.of(values, float(values.double().square().sum())))
+    if isinstance(change, Difference):
+        return factored(change.delta(), limit.rank or change.rank, limit)
+    pair = _pair(change)
     q_up, middle, q_down = _triangles(pair)
     left, values, right = torch.linalg.svd(middle)
     kept = limit.of(values, float(values.double().square().sum()))
@@ -108,8 +120,7 @@ def factored(matrix: Tensor, rank: int, limit: RankLimit) -> LowRank:
             left, values, across = torch.svd_lowrank(matrix, q=rank + OVERSAMPLING, niter=ROUNDS)
         right = across.T
     kept = min(rank, limit.of(values, float(torch.linalg.vector_norm(matrix, dtype=torch.float64) ** 2)))
-    root = values[:kept].sqrt()
-    return LowRank(root[:, None] * right[:kept], left[:, :kept] * root)
+    return _of_singular(left, values, right, kept)
 
 
 def in_dtype(pair: LowRank, dtype: torch.dtype) -> LowRank:
@@ -118,9 +129,15 @@ def in_dtype(pair: LowRank, dtype: torch.dtype) -> LowRank:
     return replace(pair, down=pair.down.to(dtype), up=up.to(dtype), scale=1.0)
 
 
-def fit_of(layer: Layer, wanted: Iterable[LowRank], made: LowRank) -> LayerFit:
+def empty_pair(shape: tuple[int, ...], rank: int) -> LowRank:
+    """Return a pair without values, on the meta device, for a weight of this shape (out, in)."""
+    rows, columns = shape
+    rank = min(rank, rows, columns)
+    return LowRank(torch.empty(rank, columns, device="meta"), torch.empty(rows, rank, device="meta"))
+
+
+def fit_of(layer: Layer, wanted: Sequence[LowRank], made: LowRank) -> LayerFit:
     """Return how near a pair is to the sum of others, without multiplying any of them out."""
-    wanted = list(wanted)
     norm = joined(wanted).norm()
     if len(wanted) == 1 and made.down is wanted[0].down and made.up is wanted[0].up:
         return LayerFit(".".join(layer), made.rank, norm, 0.0)
@@ -128,11 +145,30 @@ def fit_of(layer: Layer, wanted: Iterable[LowRank], made: LowRank) -> LayerFit:
     return LayerFit(".".join(layer), made.rank, norm, error)
 
 
+def fit_of_change(layer: Layer, wanted: Change, made: LowRank) -> LayerFit:
+    """Return how near a pair is to one change; a change that is no pair is multiplied out."""
+    if isinstance(wanted, LowRank):
+        return fit_of(layer, [wanted], made)
+    whole = wanted.delta()
+    error = float(torch.linalg.vector_norm(whole - made.delta(), dtype=torch.float64))
+    return LayerFit(".".join(layer), made.rank, wanted.norm(), error)
+
+
 def joined(pairs: Iterable[LowRank]) -> LowRank:
     """Return one pair that changes a weight as all of them do together: their ranks add up. float64."""
     pairs = list(pairs)
     down = torch.cat([pair.down.double() for pair in pairs])
     return LowRank(down, torch.cat([pair.up.double() * pair.scale for pair in pairs], dim=1))
+
+
+def _pair(change: LowRank | Hadamard) -> LowRank:
+    return change.pair() if isinstance(change, Hadamard) else change
+
+
+def _of_singular(left: Tensor, values: Tensor, right: Tensor, kept: int) -> LowRank:
+    """Return the pair of the first singular values, each shared out between both factors."""
+    root = values[:kept].sqrt()
+    return LowRank(root[:, None] * right[:kept], left[:, :kept] * root)
 
 
 def _triangles(pair: LowRank) -> tuple[Tensor, Tensor, Tensor]:

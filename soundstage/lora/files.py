@@ -1,7 +1,8 @@
 """LoRA files: every spelling in which they are published -> one `LoraFile`, with our names of the layers.
 
 A LoRA changes a layer's weight W (out, in) by strength * scale * up @ down, with `down` (rank, in), `up`
-(out, rank) and scale = alpha / rank. The file's spelling differs in three places, freely combined:
+(out, rank) and scale = alpha / rank; other forms of a change are in forms.py. The file's spelling differs in
+three places, freely combined:
 
     prefix    diffusion_model., model.diffusion_model., transformer., base_model.model., connectors.,
               lora_unet_, lycoris_ (dots are underscores after these two), none; _orig_mod. anywhere
@@ -30,6 +31,8 @@ from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
 from soundstage.lora.asked import FileNames
+from soundstage.lora.form_names import FormNames
+from soundstage.lora.forms import Change, change_of_form
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import (
     PEFT_SETTINGS,
@@ -67,7 +70,7 @@ NAME_PREFIXES = (
 class LoraFile:
     """A LoRA as read from a file, or made in training."""
 
-    layers: Mapping[Layer, LowRank]  # what it changes
+    layers: Mapping[Layer, Change]  # what it changes
     source: str = "a LoRA in memory"
     unknown: tuple[str, ...] = ()  # names of modules in the file that LTX-2.3 does not have
     companions: Mapping[str, Tensor] = field(default_factory=dict)  # tensors beside the pairs
@@ -80,6 +83,16 @@ class LoraFile:
         """Return the smallest and the largest rank."""
         ranks = [pair.rank for pair in self.layers.values()]
         return min(ranks), max(ranks)
+
+    def pairs(self) -> dict[Layer, LowRank]:
+        """Return the changes, all of which are low-rank pairs. Raises WeightsError where one is not."""
+        found = {layer: change for layer, change in self.layers.items() if isinstance(change, LowRank)}
+        if others := sorted(".".join(layer) for layer in self.layers.keys() - found.keys()):
+            raise WeightsError(
+                f"{self.source} holds no low-rank pair for {listing(others)} but another form of change; "
+                f"`soundstage lora resize {self.source} --rank 64 -o FILE` makes a plain LoRA of it"
+            )
+        return found
 
     def check_matches(self, found: Collection[Layer]) -> None:
         """Raise WeightsError if none of the LoRA's layers was found in a model."""
@@ -95,7 +108,7 @@ class LoraFile:
         pair = self.layers[layer]
         if pair.shape == shape:
             return
-        if (pair.up.shape[1], pair.down.shape[0]) == shape:
+        if isinstance(pair, LowRank) and (pair.up.shape[1], pair.down.shape[0]) == shape:
             raise WeightsError(
                 f"{self.source}: the pair of '{layer.key}' is stored transposed, {list(pair.down.shape)} and "
                 f"{list(pair.up.shape)} where [rank, {shape[1]}] and [{shape[0]}, rank] are needed; "
@@ -111,7 +124,7 @@ class LoraFile:
         broken, changes = [], training
         for layer in layers:
             pair = self.layers[layer]
-            factors = (pair.down, pair.up) if pair.magnitude is None else (pair.magnitude,)
+            factors = pair.factors if pair.magnitude is None else (pair.magnitude,)
             largest = [factor.detach().abs().amax().item() for factor in factors]
             if not all(map(math.isfinite, largest)):
                 broken.append(layer.key)
@@ -131,7 +144,7 @@ def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
     """Read a LoRA in any published spelling; factors in 8 bits are widened to bfloat16, which holds them.
 
     values: False leaves the factors on the meta device, where names, ranks and scales are enough.
-    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (LoKr, LoHa, ...)
+    Raises WeightsError for a file that is no safetensors, is no LoRA, is of another kind (OFT, IA3, ...)
     or of another model, or holds a pair that is incomplete or misshapen; each names the file and the key.
     """
     with open_lora(path, values=values) as lora:
@@ -144,7 +157,7 @@ def open_lora(path: str | Path, *, values: bool = True) -> Iterator[LoraFile]:
     file = read_header(path)
     names = read_names(file)
     alpha_of = _Alphas(file, names)
-    places: dict[Layer, tuple[PairNames, float]] = {}
+    places: dict[Layer, tuple[PairNames | FormNames, float]] = {}
     unknown: list[str] = []
     spelled: dict[Layer, str] = {}
     for module, pair in names.pairs.items():
@@ -179,10 +192,11 @@ def write_lora(
     names: see spellings.py. dtype: the factors' dtype. The metadata tells the references. Written under a
     temporary name, then renamed.
     """
+    pairs = lora.pairs()
     write_pairs(
         Path(path),
-        lora.layers.items(),
-        lora.layers,
+        pairs.items(),
+        pairs,
         names=names,
         dtype=dtype,
         metadata={**lora.metadata, **metadata_of(lora.references)},
@@ -239,16 +253,22 @@ def _spellings() -> dict[str, Layer]:
 # --- tensors ----------------------------------------------------------------------------------------
 
 
-class _StoredPairs(Mapping[Layer, LowRank]):
+class _StoredPairs(Mapping[Layer, Change]):
     """The pairs of an open file, read when they are asked for; without `files` on the meta device."""
 
     def __init__(
-        self, file: WeightsFile, places: Mapping[Layer, tuple[PairNames, float]], files: TensorReader | None
+        self,
+        file: WeightsFile,
+        places: Mapping[Layer, tuple[PairNames | FormNames, float]],
+        files: TensorReader | None,
     ) -> None:
         self._file, self._places, self._files = file, places, files
 
-    def __getitem__(self, layer: Layer) -> LowRank:
+    def __getitem__(self, layer: Layer) -> Change:
         pair, scale = self._places[layer]
+        if isinstance(pair, FormNames):
+            sides = [[_factor(self._files, self._file, name) for name in side] for side in pair.sides]
+            return change_of_form(pair.form, sides, scale)
         down, up = (_factor(self._files, self._file, name) for name in (pair.down, pair.up))
         magnitude = None if pair.magnitude is None else self._magnitude(pair.magnitude)
         return LowRank(down, up, scale, magnitude)
@@ -288,38 +308,52 @@ class _Alphas:
             raise WeightsError(
                 f"{file.path} says that it is DoRA (use_dora) and holds no magnitudes; get a complete file"
             )
-        self.patterns = self._patterns()
+        self.patterns = self._patterns("alpha_pattern")
         with TensorReader() as files:
             self.stored = {
                 module: files.raw(file.path, name, file.tensors[name]).double().item()
                 for module, name in names.alphas.items()
             }
 
-    def scale(self, module: str, pair: PairNames) -> float:
+    def scale(self, module: str, pair: PairNames | FormNames) -> float:
+        rank = pair.rank if isinstance(pair, PairNames) else pair.divisor or self._asked_rank(module)
+        if rank is None:
+            return 1.0
         if module in self.stored:
-            return self._finite(self.stored[module], f"{module}.alpha") / pair.rank
+            return self._finite(self.stored[module], f"{module}.alpha") / rank
         name = next((key for key, pattern in self.patterns.items() if pattern.search(module)), None)
         if name is not None:
             alpha = self._finite(self.settings["alpha_pattern"][name], f"alpha_pattern['{name}']")
-        elif self.settings.get("lora_alpha") is not None:
-            alpha = self._finite(self.settings["lora_alpha"], "lora_alpha")
         else:
-            return 1.0
-        return alpha / (math.sqrt(pair.rank) if self.settings.get("use_rslora") else pair.rank)
+            setting = next(
+                (key for key in ("lora_alpha", "alpha") if self.settings.get(key) is not None), None
+            )
+            if setting is None:
+                return 1.0
+            alpha = self._finite(self.settings[setting], setting)
+        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+
+    def _asked_rank(self, module: str) -> int | None:
+        """Return the rank that PEFT was asked for, which no whole side of a LoKr tells; None without PEFT."""
+        found = self.settings.get("r")
+        for key, pattern in self._patterns("rank_pattern").items():
+            if pattern.search(module):
+                found = self.settings["rank_pattern"][key]
+        return found if isinstance(found, int) and found > 0 else None
 
     def _finite(self, alpha: Any, name: str) -> float:
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
             raise WeightsError(f"{self.path}: '{name}' is not one finite number but {alpha}; get a good copy")
         return float(alpha)
 
-    def _patterns(self) -> dict[str, re.Pattern[str]]:
-        """Return PEFT's alphas by module: the keys are regular expressions."""
-        stored = self.settings.get("alpha_pattern") or {}
+    def _patterns(self, setting: str) -> dict[str, re.Pattern[str]]:
+        """Return PEFT's alphas or ranks by module: the keys are regular expressions."""
+        stored = self.settings.get(setting) or {}
         try:
             return {key: re.compile(rf"(^|\.){key}$") for key in dict(stored)}
         except (TypeError, ValueError, re.error) as error:
             raise WeightsError(
-                f"{self.path} stores an alpha_pattern that is not PEFT's ({error}); get a good copy"
+                f"{self.path} stores a {setting} that is not PEFT's ({error}); get a good copy"
             ) from error
 
 

@@ -7,13 +7,18 @@ Every layer belongs to a group, which has a multiplier of its own: `video` and `
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from soundstage.types import Group, Modality
 from soundstage.weights.layouts import Part
+
+# A layer's own product: x (..., in) and a matrix (out, in) -> (..., out).
+Multiply = Callable[[Tensor, Tensor], Tensor]
 
 
 class Layer(NamedTuple):
@@ -36,6 +41,11 @@ class LowRank:
     magnitude: Tensor | None = None  # (out,)
 
     @property
+    def factors(self) -> tuple[Tensor, ...]:
+        """Return the tensors whose product the change is."""
+        return self.down, self.up
+
+    @property
     def rank(self) -> int:
         return self.down.shape[0]
 
@@ -43,6 +53,22 @@ class LowRank:
     def shape(self) -> tuple[int, int]:
         """Return the shape of the weight it changes, (out, in)."""
         return self.up.shape[0], self.down.shape[1]
+
+    def apply(self, x: Tensor, multiply: Multiply, tokens: Tensor | None = None) -> Tensor:
+        """Return the change of a layer's result for x (..., in), without scale and magnitudes: (..., out).
+
+        tokens: a weight for each row, (..., 1), None for 1. Factors in training, kept wider, are multiplied
+        in the dtype of x.
+        """
+        down, up = self.down, self.up
+        if down.requires_grad or up.requires_grad:
+            down, up = down.to(x.dtype), up.to(x.dtype)
+        inner = multiply(x.to(down.dtype), down)
+        return multiply(inner if tokens is None else inner * tokens.to(inner.dtype), up)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """Return the same change on a device, in a dtype; magnitudes stay where they are."""
+        return replace(self, down=moved(self.down, device, dtype), up=moved(self.up, device, dtype))
 
     def delta(self, strength: float = 1.0) -> Tensor:
         """Return the low-rank change of the weight, (out, in) float32; of DoRA before the magnitudes."""
@@ -53,6 +79,11 @@ class LowRank:
         up, down = self.up.double(), self.down.double()
         square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
         return abs(self.scale) * math.sqrt(square.item())
+
+
+def moved(factor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    """Return a tensor on a device, in a dtype, None for its own; itself where nothing is to be changed."""
+    return factor.to(device, dtype or factor.dtype)
 
 
 class Rows(NamedTuple):

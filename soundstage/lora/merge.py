@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,7 +14,8 @@ from torch import Tensor
 from soundstage.errors import WeightsError
 from soundstage.lora.dora import change_of
 from soundstage.lora.files import LoraFile
-from soundstage.lora.layers import Layer, LowRank, group_of
+from soundstage.lora.forms import Change
+from soundstage.lora.layers import Layer, group_of
 from soundstage.types import Group
 from soundstage.weights.layouts import Part, listing
 from soundstage.weights.quantize import Quantized, quantize_weight, rounded
@@ -23,11 +23,11 @@ from soundstage.weights.quantize import Quantized, quantize_weight, rounded
 
 def merged(
     weight: Tensor | Quantized,
-    changes: Sequence[tuple[LowRank, float]],
+    changes: Sequence[tuple[Change, float]],
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor | Quantized:
-    """Return a weight with low-rank changes, each at its strength, added in float32.
+    """Return a weight with changes, each at its strength, added in float32.
 
     weight: (out, in) in any float dtype, e4m3 by plain cast included, or quantized. The result has the same
     format; a quantized one gets new scales. generator: draws the random rounding to 8 bits, without which
@@ -43,12 +43,11 @@ def merged(
     return wide.to(weight.dtype)
 
 
-def _plus(wide: Tensor, changes: Sequence[tuple[LowRank, float]]) -> Tensor:
+def _plus(wide: Tensor, changes: Sequence[tuple[Change, float]]) -> Tensor:
     """Return a weight plus its changes, each as it is on the weight alone: a DoRA's depends on the weight."""
     alone = wide if all(pair.magnitude is None for pair, _ in changes) else wide.clone()
     for pair, strength in changes:
-        here = replace(pair, down=pair.down.to(wide.device), up=pair.up.to(wide.device))
-        wide += change_of(alone, here, strength)
+        wide += change_of(alone, pair.to(wide.device), strength)
     return wide
 
 
@@ -102,7 +101,7 @@ class Merge:
             results.append((len(met), tuple(sorted(left))))
         return results
 
-    def _of(self, part: Part, key: str, shape: tuple[int, ...]) -> list[tuple[LowRank, float]]:
+    def _of(self, part: Part, key: str, shape: tuple[int, ...]) -> list[tuple[Change, float]]:
         layer = Layer(part, key.removesuffix(".weight"))
         if layer.key == key:  # a bias or a table
             return []

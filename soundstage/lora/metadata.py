@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from soundstage.errors import WeightsError
+from soundstage.lora.form_names import FACTORS, PART, FormNames, form_of, listed_parts, matrix_sides
 from soundstage.types import Exchange
-from soundstage.weights.entry import TensorEntry, WeightsFile
+from soundstage.weights.entry import WeightsFile
 from soundstage.weights.foreign import is_first_ltx, other_model, quantizer_of
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import listing
@@ -25,15 +26,16 @@ PAIR = re.compile(r"^(?P<module>.+?)[._]lora[._](?P<side>A|B|down|up)(\.\w+?)?(\
 ALPHA = re.compile(r"^(?P<module>.+)\.alpha$")
 MAGNITUDE = re.compile(r"^(?P<module>.+)\.(dora_scale|lora_magnitude_vector)(\.\w+?)?(\.weight)?$")
 IS_DOWN = {"A": True, "down": True, "B": False, "up": False}
-FACTORS = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64")  # dtypes a factor may be stored in
 
 # Other ways to change a weight, by the names of their tensors.
 OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\.lokr_"), "LoKr"),
-    (re.compile(r"\.hada_"), "LoHa"),
-    (re.compile(r"\.oft_|\.oft_blocks"), "OFT"),
+    (re.compile(r"\.(lokr_t|hada_t)"), "LoKr or LoHa of convolutions"),
+    (re.compile(r"\.oft_|\.oft_blocks|\.boft_"), "OFT"),
+    (re.compile(r"\.ia3_l$|\.on_input$"), "IA3"),
+    (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
+    (re.compile(r"\.vera_lambda_"), "VeRA"),
     (re.compile(r"\.lora_B\.(\w+\.)?bias$|\.diff_b$"), "changes of biases"),
-    (re.compile(r"\.diff$|\.set_weight$"), "whole weights instead of low-rank pairs"),
+    (re.compile(r"\.set_weight$"), "whole weights instead of changes"),
 )
 # Tensors that some adapters have for their own conditioning: kept apart, applied by no layer.
 COMPANIONS = re.compile(r"slot_?emb|(^|[._])emb(eddings?)?$", re.IGNORECASE)
@@ -65,26 +67,42 @@ class PairNames:
 
 @dataclass(frozen=True)
 class LoraNames:
-    """Names of a LoRA file's tensors. pairs, alphas: by module, as the file spells it."""
+    """Names of a LoRA file's tensors. pairs, alphas: by module, as the file spells it.
 
-    pairs: Mapping[str, PairNames]
+    pairs: low-rank pairs, and changes of other forms.
+    """
+
+    pairs: Mapping[str, PairNames | FormNames]
     alphas: Mapping[str, str]
     companions: tuple[str, ...]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return what the changes are: LoRA, DoRA, LoKr, LoHa, difference."""
+        found = {
+            pair.form if isinstance(pair, FormNames) else "DoRA" if pair.magnitude else "LoRA"
+            for pair in self.pairs.values()
+        }
+        return tuple(sorted(found))
 
 
 def read_names(file: WeightsFile) -> LoraNames:
     """Sort the tensors of a LoRA file into pairs, alphas and companions.
 
     Raises WeightsError, naming the file and the tensor, for a file that is no LoRA, is one of another kind
-    (LoKr, LoHa, ...) or of another model, and for a pair that is incomplete, misshapen or no matrices of
+    (OFT, IA3, ...) or of another model, and for a pair that is incomplete, misshapen or no matrices of
     floating-point numbers.
     """
     refusal = lora_refusal(file)
     if refusal is not None:
         raise WeightsError(refusal)
-    sides, alphas, magnitudes, companions = _sorted_out(file)
-    pairs = {module: _pair(file, module, names, magnitudes.get(module)) for module, names in sides.items()}
-    return LoraNames(pairs, alphas, tuple(companions))
+    found = _sorted_out(file)
+    pairs: dict[str, PairNames | FormNames] = {
+        module: _pair(file, module, names, found.magnitudes.get(module))
+        for module, names in found.sides.items()
+    }
+    pairs |= {module: form_of(file, module, parts) for module, parts in found.parts.items()}
+    return LoraNames(pairs, found.alphas, tuple(found.companions))
 
 
 def lora_refusal(file: WeightsFile) -> str | None:
@@ -95,9 +113,9 @@ def lora_refusal(file: WeightsFile) -> str | None:
                 return f"{file.path} holds {kind} ('{name}'), which is not applied here; get a plain LoRA"
     if (quantizer := quantizer_of(file)) is not None:
         return f"{file.path} is quantized with {quantizer[0]} ('{quantizer[1]}'); get the LoRA in BF16"
-    if not any(PAIR.match(name) for name in file.tensors):
+    if not any(PAIR.match(name) or PART.match(name) for name in file.tensors):
         return (
-            f"{file.path} is not a LoRA: none of its {len(file.tensors)} tensors is one of a low-rank pair "
+            f"{file.path} is not a LoRA: none of its {len(file.tensors)} tensors changes a layer "
             f"({listing(file.tensors)}); pass a LoRA file"
         )
     if file.metadata.get("model_version", "").startswith("2.5"):
@@ -111,32 +129,54 @@ def lora_refusal(file: WeightsFile) -> str | None:
     return None
 
 
-def _sorted_out(
-    file: WeightsFile,
-) -> tuple[dict[str, dict[bool, str]], dict[str, str], dict[str, str], list[str]]:
-    """Return names of the sides of pairs (True: down), alphas and magnitudes by module, and companions."""
-    sides: dict[str, dict[bool, str]] = {}
-    alphas: dict[str, str] = {}
-    magnitudes: dict[str, str] = {}
-    companions, strays = [], []
+@dataclass(frozen=True)
+class _Sorted:
+    """Names of a file's tensors by module. sides: those of pairs (True: down); parts: of other forms."""
+
+    sides: dict[str, dict[bool, str]] = field(default_factory=dict)
+    parts: dict[str, dict[str, str]] = field(default_factory=dict)
+    alphas: dict[str, str] = field(default_factory=dict)
+    magnitudes: dict[str, str] = field(default_factory=dict)
+    companions: list[str] = field(default_factory=list)
+
+
+def _sorted_out(file: WeightsFile) -> _Sorted:
+    """Sort tensors by their names. Raises WeightsError for one that is there twice, or belongs to nothing."""
+    found, strays = _Sorted(), list[str]()
     for name in file.tensors:
         if match := PAIR.match(name):
-            found = sides.setdefault(match["module"], {})
-            if IS_DOWN[match["side"]] in found:
-                raise WeightsError(
-                    f"{file.path} holds '{name}' under two names; get a file with one spelling"
-                )
-            found[IS_DOWN[match["side"]]] = name
+            _put(file, found.sides, match["module"], IS_DOWN[match["side"]], name)
+        elif match := PART.match(name):
+            _put(file, found.parts, match["module"], match["part"], name)
         elif match := ALPHA.match(name):
-            alphas[match["module"]] = name
+            found.alphas[match["module"]] = name
         elif match := MAGNITUDE.match(name):
-            magnitudes[match["module"]] = name
+            found.magnitudes[match["module"]] = name
         elif COMPANIONS.search(name):
-            companions.append(name)
+            found.companions.append(name)
         else:
             strays.append(name)
-    _check_rest(file, sides, {"an alpha": alphas, "magnitudes": magnitudes}, strays)
-    return sides, alphas, magnitudes, companions
+    for module, parts in found.parts.items():
+        told = f"{file.path} changes '{module}' by {listed_parts(parts)}"
+        if module in found.sides:
+            raise WeightsError(f"{told} and by a pair; get a file with one of them")
+        if module in found.magnitudes:
+            raise WeightsError(f"{told} with magnitudes (DoRA), which is not applied here; get one without")
+    _check_rest(
+        file, [*found.sides, *found.parts], {"an alpha": found.alphas, "magnitudes": found.magnitudes}, strays
+    )
+    return found
+
+
+Key = TypeVar("Key")
+
+
+def _put(file: WeightsFile, modules: dict[str, dict[Key, str]], module: str, key: Key, name: str) -> None:
+    """Note a tensor of a module. Raises WeightsError where there is one already."""
+    found = modules.setdefault(module, {})
+    if key in found:
+        raise WeightsError(f"{file.path} holds '{name}' under two names; get a file with one spelling")
+    found[key] = name
 
 
 def _check_rest(
@@ -166,7 +206,7 @@ def _pair(file: WeightsFile, module: str, names: Mapping[bool, str], magnitude: 
     if len(names) == 1:
         there, absent = ("lora_A", "lora_B") if True in names else ("lora_B", "lora_A")
         raise WeightsError(f"{file.path}: '{module}' has {there} but no {absent}; get a complete file")
-    down, up = (_matrix(file, module, file.tensors[names[is_down]]) for is_down in (True, False))
+    down, up = (matrix_sides(file, module, file.tensors[names[is_down]]) for is_down in (True, False))
     if down[0] == up[1] and down[0] > 0:
         _check_magnitude(file, magnitude, up[0], down[1])
         return PairNames(names[True], names[False], down[0], magnitude)
@@ -196,21 +236,6 @@ def _check_magnitude(file: WeightsFile, name: str | None, num_rows: int, num_col
     raise WeightsError(
         f"{file.path}: '{name}' is {dtype} {list(shape)} where the magnitudes of {num_rows} rows are needed; "
         "get a good copy"
-    )
-
-
-def _matrix(file: WeightsFile, module: str, entry: TensorEntry) -> tuple[int, int]:
-    """Return the two sides of a factor, also where it is written as a convolution of one pixel."""
-    if entry.dtype not in FACTORS:
-        raise WeightsError(
-            f"{file.path}: '{module}' is stored as {entry.dtype}, which holds no low-rank factors; "
-            "get the BF16 or F32 file"
-        )
-    if len(entry.shape) >= 2 and all(side == 1 for side in entry.shape[2:]):
-        return entry.shape[0], entry.shape[1]
-    raise WeightsError(
-        f"{file.path}: '{module}' is stored with the shape {list(entry.shape)}; all layers that a LoRA can "
-        "change in LTX-2.3 are linear, with two axes"
     )
 
 

@@ -20,8 +20,9 @@ import torch
 
 from soundstage.errors import RequestError, WeightsError
 from soundstage.lora.asked import FileNames, RankLimit, WriteOptions, check_strip, check_target
-from soundstage.lora.factoring import LayerFit, LoraMade, fit_of, in_dtype, truncated
+from soundstage.lora.factoring import LayerFit, LoraMade, empty_pair, fit_of_change, in_dtype, truncated
 from soundstage.lora.files import LoraFile, open_lora
+from soundstage.lora.forms import Change
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import TOKEN_ORDER_NAME, metadata_of
 from soundstage.lora.write import write_pairs
@@ -66,7 +67,7 @@ def strip(
             f"{source} has layers of {listing(there)} only, so nothing would be left", field="groups"
         )
 
-    def edit(layer: Layer, pair: LowRank) -> LowRank | None:
+    def edit(layer: Layer, pair: Change) -> Change | None:
         return None if group_of(layer) in groups else pair
 
     return _rewritten(source, target, edit, keep_slots=not slots, **how)
@@ -83,12 +84,12 @@ def resize(
     """Write a LoRA at a smaller rank, by singular values in float32; what is off is reported.
 
     rank: at most so much in each layer. energy: the least share that is kept of the sum of squares of each
-    layer's change, whatever rank that takes. Layers that are small enough are written as they are. Of DoRA
-    the pairs are cut and the magnitudes kept.
+    layer's change, whatever rank that takes. Layers that are small enough are written as they are. LoKr, LoHa
+    and whole differences become pairs. Of DoRA the pairs are cut and the magnitudes kept.
     """
     limit = RankLimit(rank, energy)
     limit.check_given()
-    return _rewritten(source, target, lambda layer, pair: truncated(pair, limit), **how)
+    return _rewritten(source, target, lambda layer, pair: truncated(pair, limit), limit=limit, **how)
 
 
 def check_known(lora: LoraFile, drop_unknown: bool) -> None:
@@ -104,18 +105,23 @@ def check_known(lora: LoraFile, drop_unknown: bool) -> None:
 def _rewritten(
     source: str | Path,
     target: str | Path,
-    edit: Callable[[Layer, LowRank], LowRank | None],
+    edit: Callable[[Layer, Change], Change | None],
     *,
     keep_slots: bool = True,
+    limit: RankLimit | None = None,
     **how: Unpack[WriteOptions],
 ) -> LoraMade:
-    """Write what an edit makes of each layer, None for nothing."""
+    """Write what an edit makes of each layer, None for nothing.
+
+    limit: the edit makes pairs within it of changes of any form; None where it makes none.
+    """
     target, fits = Path(target), list[LayerFit]()
     names, dtype, on_progress = how.get("names", "comfyui"), how.get("dtype"), how.get("on_progress")
     overwrite = how.get("overwrite", False)
     check_target(target, overwrite)
     with open_lora(source) as lora, open_lora(source, values=False) as shapes:
         check_known(lora, how.get("drop_unknown", False))
+        largest = shapes.pairs() if limit is None else _largest(shapes, limit)
 
         def pairs() -> Iterator[tuple[Layer, LowRank]]:
             for number, layer in enumerate(lora.layers):
@@ -123,8 +129,9 @@ def _rewritten(
                 lora.check_values([layer], training=True)
                 made = edit(layer, pair)
                 if made is not None:
-                    stored = _stored(made, dtype or pair.down.dtype, names)
-                    fits.append(fit_of(layer, [pair], stored))
+                    assert isinstance(made, LowRank)
+                    stored = _stored(made, dtype or pair.factors[0].dtype, names)
+                    fits.append(fit_of_change(layer, pair, stored))
                     yield layer, stored
                 if on_progress is not None:
                     on_progress((number + 1) / len(lora.layers))
@@ -135,7 +142,7 @@ def _rewritten(
         num_bytes = write_pairs(
             target,
             pairs(),
-            shapes.layers,
+            largest,
             names=names,
             dtype=dtype,
             metadata=metadata,
@@ -143,6 +150,16 @@ def _rewritten(
             overwrite=overwrite,
         )
     return LoraMade(target, num_bytes, tuple(fits))
+
+
+def _largest(shapes: LoraFile, limit: RankLimit) -> dict[Layer, LowRank]:
+    """Return pairs on the meta device, of the largest rank that may be left of each change."""
+    return {
+        layer: change
+        if isinstance(change, LowRank)
+        else empty_pair(change.shape, min(change.rank, limit.rank or change.rank))
+        for layer, change in shapes.layers.items()
+    }
 
 
 def _stored(pair: LowRank, dtype: torch.dtype, names: FileNames) -> LowRank:

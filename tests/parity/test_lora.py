@@ -64,6 +64,42 @@ def test_an_adapter_of_peft(tmp_path: Path, rslora: bool) -> None:
     assert_differ(velocities(ours), before)
 
 
+@pytest.mark.parametrize("form", ["LoHa", "LoKr", "LoKr of whole matrices", "LoKr of factors"])
+def test_other_forms_of_peft(tmp_path: Path, form: str) -> None:
+    """Ranks and alphas that differ by layer; a LoKr's two sides whole, in factors, or one of each."""
+    import peft
+
+    pattern = {
+        "r": 4,
+        "alpha": 6,
+        "target_modules": TARGETS,
+        "rank_pattern": {r"transformer_blocks\.0\.attn1\.to_q": 2},
+        "alpha_pattern": {r"transformer_blocks\.1\.ff\.net\.2": 2},
+    }
+    if form == "LoHa":
+        config: peft.PeftConfig = peft.LoHaConfig(**pattern)
+    elif form == "LoKr of whole matrices":
+        config = peft.LoKrConfig(**{**pattern, "r": 64, "rank_pattern": {}}, decompose_factor=4)
+    else:
+        config = peft.LoKrConfig(**pattern, decompose_both=form == "LoKr of factors")
+    theirs = peft.get_peft_model(transformer(), config).eval()
+    torch.manual_seed(7)
+    for name, parameter in theirs.named_parameters():
+        if "hada_" in name or "lokr_" in name:
+            nn.init.normal_(parameter, std=0.2)
+    theirs.save_pretrained(str(tmp_path))
+    wanted = velocities(theirs)  # type: ignore[arg-type]
+
+    ours = transformer()
+    before = velocities(ours)
+    adapters = Adapters(ours)
+    report = adapters.add("a", read_lora(tmp_path / "adapter_model.safetensors"))
+    assert report.unmatched == ()
+    adapters.set({"a": 1.0})
+    assert_near(velocities(ours), wanted, 1e-5)
+    assert_differ(velocities(ours), before)
+
+
 def test_a_dora_of_peft_and_its_gradients(tmp_path: Path) -> None:
     """Magnitudes that are not the rows' norms; the norm takes no gradient, as in PEFT."""
     from peft import LoraConfig, get_peft_model

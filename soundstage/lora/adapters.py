@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from soundstage.errors import RequestError, WeightsError, listed
 from soundstage.lora.dora import gain_of, wide_weight
 from soundstage.lora.files import LoraFile
-from soundstage.lora.forms import Change
+from soundstage.lora.forms import LayerChange
 from soundstage.lora.layers import Layer, LowRank, group_of, rows_of
 from soundstage.lora.report import AdapterReport
 from soundstage.types import GROUPS, Group, Modality
@@ -42,13 +42,13 @@ class _Adapter:
     gains: those of DoRA, by layer, see dora.py; where they are trained, none: each forward finds them anew.
     """
 
-    pairs: dict[Layer, Change]
+    pairs: dict[Layer, LayerChange]
     gains: dict[Layer, Tensor] = field(default_factory=dict)
     strength: float = 0.0
     groups: dict[Group, float] = field(default_factory=dict)
     tokens: dict[Modality, Tensor] = field(default_factory=dict)
 
-    def on(self, layer: Layer, device: torch.device) -> Change:
+    def on(self, layer: Layer, device: torch.device) -> LayerChange:
         """Return a layer's factors on a device, moved there once."""
         pair = self.pairs[layer]
         if pair.factors[0].device != device:
@@ -189,7 +189,7 @@ class Adapters:
             return None
         return module if isinstance(module, nn.Linear | QuantizedLinear) else None
 
-    def _ready(self, pair: Change, module: nn.Linear | QuantizedLinear) -> Change:
+    def _ready(self, pair: LayerChange, module: nn.Linear | QuantizedLinear) -> LayerChange:
         """Return factors in the dtype they multiply in; the same tensors where nothing is to be changed.
 
         Those in training keep their dtype and are cast at use.
@@ -201,7 +201,7 @@ class Adapters:
 
     def _gains(
         self,
-        pairs: Mapping[Layer, Change],
+        pairs: Mapping[Layer, LayerChange],
         targets: Mapping[Layer, nn.Linear | QuantizedLinear],
         source: str,
     ) -> dict[Layer, Tensor]:
@@ -289,7 +289,7 @@ class Adapters:
 
 
 def _dora(
-    pair: Change, gain: Tensor, module: Any, own: Tensor, change: Tensor, tokens: Tensor | None
+    pair: LayerChange, gain: Tensor, module: Any, own: Tensor, change: Tensor, tokens: Tensor | None
 ) -> Tensor:
     """Return what a DoRA adds to a layer's own result (..., out). change: up (down x), with token weights."""
     alone = own if module.bias is None else own - module.bias

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from soundstage.lora.forms import Change
+from soundstage.lora.forms import LayerChange
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.weights.layouts import Part, PartTensors
 from soundstage.weights.quantize import QuantizedLinear
@@ -47,7 +47,7 @@ def gain_of(weight: Tensor, pair: LowRank) -> Tensor:
     return magnitude / row_norms(weight, pair).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
-def change_of(weight: Tensor, pair: Change, strength: float = 1.0) -> Tensor:
+def change_of(weight: Tensor, pair: LayerChange, strength: float = 1.0) -> Tensor:
     """Return by how much a pair changes a weight, (out, in) float32. weight: as it was before any change."""
     delta = pair.delta()
     if isinstance(pair, LowRank) and pair.magnitude is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from soundstage.lora.asked import RankLimit
-from soundstage.lora.forms import Change, Difference, Hadamard, Kronecker
+from soundstage.lora.forms import Difference, Hadamard, Kronecker, LayerChange
 from soundstage.lora.layers import Layer, LowRank
 
 # A matrix with a side of so many times the wanted rank is factored exactly; beyond it, from random products.
@@ -80,7 +80,7 @@ class LoraMade:
         }
 
 
-def singular_values(change: Change) -> Tensor:
+def singular_values(change: LayerChange) -> Tensor:
     """Return the singular values of a change, falling, float32."""
     if isinstance(change, Kronecker):
         return change.singular()[1]
@@ -92,7 +92,7 @@ def singular_values(change: Change) -> Tensor:
     return values
 
 
-def truncated(change: Change, limit: RankLimit) -> LowRank:
+def truncated(change: LayerChange, limit: RankLimit) -> LowRank:
     """Return a change as a pair within the limit, in float32; a pair itself where nothing is cut."""
     if isinstance(change, Kronecker):
         left, values, right = change.singular()
@@ -145,7 +145,7 @@ def fit_of(layer: Layer, wanted: Sequence[LowRank], made: LowRank) -> LayerFit:
     return LayerFit(".".join(layer), made.rank, norm, error)
 
 
-def fit_of_change(layer: Layer, wanted: Change, made: LowRank) -> LayerFit:
+def fit_of_change(layer: Layer, wanted: LayerChange, made: LowRank) -> LayerFit:
     """Return how near a pair is to one change; a change that is no pair is multiplied out."""
     if isinstance(wanted, LowRank):
         return fit_of(layer, [wanted], made)

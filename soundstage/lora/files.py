@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from soundstage.errors import WeightsError
 from soundstage.lora.asked import FileNames
 from soundstage.lora.form_names import FormNames
-from soundstage.lora.forms import Change, change_of_form
+from soundstage.lora.forms import LayerChange, change_of_form
 from soundstage.lora.layers import Layer, LowRank
 from soundstage.lora.metadata import (
     PEFT_SETTINGS,
@@ -70,7 +70,7 @@ NAME_PREFIXES = (
 class LoraFile:
     """A LoRA as read from a file, or made in training."""
 
-    layers: Mapping[Layer, Change]  # what it changes
+    layers: Mapping[Layer, LayerChange]  # what it changes
     source: str = "a LoRA in memory"
     unknown: tuple[str, ...] = ()  # names of modules in the file that LTX-2.3 does not have
     companions: Mapping[str, Tensor] = field(default_factory=dict)  # tensors beside the pairs
@@ -253,7 +253,7 @@ def _spellings() -> dict[str, Layer]:
 # --- tensors ----------------------------------------------------------------------------------------
 
 
-class _StoredPairs(Mapping[Layer, Change]):
+class _StoredPairs(Mapping[Layer, LayerChange]):
     """The pairs of an open file, read when they are asked for; without `files` on the meta device."""
 
     def __init__(
@@ -264,7 +264,7 @@ class _StoredPairs(Mapping[Layer, Change]):
     ) -> None:
         self._file, self._places, self._files = file, places, files
 
-    def __getitem__(self, layer: Layer) -> Change:
+    def __getitem__(self, layer: Layer) -> LayerChange:
         pair, scale = self._places[layer]
         if isinstance(pair, FormNames):
             sides = [[_factor(self._files, self._file, name) for name in side] for side in pair.sides]

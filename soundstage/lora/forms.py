@@ -188,10 +188,10 @@ class Difference:
         return replace(self, matrix=moved(self.matrix, device, dtype))
 
 
-Change = LowRank | Kronecker | Hadamard | Difference
+LayerChange = LowRank | Kronecker | Hadamard | Difference
 
 
-def change_of_form(form: Form, sides: Sequence[Sequence[Tensor]], scale: float) -> Change:
+def change_of_form(form: Form, sides: Sequence[Sequence[Tensor]], scale: float) -> LayerChange:
     """Return a change of a form other than a pair. sides: its matrices, each whole or as two factors."""
     if form == "LoKr":
         return Kronecker(tuple(sides[0]), tuple(sides[1]), scale)

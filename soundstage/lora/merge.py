@@ -14,7 +14,7 @@ from torch import Tensor
 from soundstage.errors import WeightsError
 from soundstage.lora.dora import change_of
 from soundstage.lora.files import LoraFile
-from soundstage.lora.forms import Change
+from soundstage.lora.forms import LayerChange
 from soundstage.lora.layers import Layer, group_of
 from soundstage.types import Group
 from soundstage.weights.layouts import Part, listing
@@ -23,7 +23,7 @@ from soundstage.weights.quantize import Quantized, quantize_weight, rounded
 
 def merged(
     weight: Tensor | Quantized,
-    changes: Sequence[tuple[Change, float]],
+    changes: Sequence[tuple[LayerChange, float]],
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor | Quantized:
@@ -43,7 +43,7 @@ def merged(
     return wide.to(weight.dtype)
 
 
-def _plus(wide: Tensor, changes: Sequence[tuple[Change, float]]) -> Tensor:
+def _plus(wide: Tensor, changes: Sequence[tuple[LayerChange, float]]) -> Tensor:
     """Return a weight plus its changes, each as it is on the weight alone: a DoRA's depends on the weight."""
     alone = wide if all(pair.magnitude is None for pair, _ in changes) else wide.clone()
     for pair, strength in changes:
@@ -101,7 +101,7 @@ class Merge:
             results.append((len(met), tuple(sorted(left))))
         return results
 
-    def _of(self, part: Part, key: str, shape: tuple[int, ...]) -> list[tuple[Change, float]]:
+    def _of(self, part: Part, key: str, shape: tuple[int, ...]) -> list[tuple[LayerChange, float]]:
         layer = Layer(part, key.removesuffix(".weight"))
         if layer.key == key:  # a bias or a table
             return []

@@ -131,7 +131,10 @@ def lora_refusal(file: WeightsFile) -> str | None:
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Names of a file's tensors by module. sides: those of pairs (True: down); parts: of other forms."""
+    """Names of a file's tensors by module.
+
+    sides: the two of each pair, True for down. parts: by `PART`'s names, of other forms.
+    """
 
     sides: dict[str, dict[bool, str]] = field(default_factory=dict)
     parts: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from soundstage.lora.dora import change_of, wide_weight
 from soundstage.lora.files import LoraFile
-from soundstage.lora.forms import Change
+from soundstage.lora.forms import LayerChange
 from soundstage.lora.layers import Layer, group_of
 from soundstage.lora.metadata import LoraReferences
 from soundstage.types import GROUPS, Group
@@ -165,7 +165,7 @@ def _changes(
     return changes
 
 
-def _squares(pair: Change, weight: Tensor | None) -> tuple[float, float] | None:
+def _squares(pair: LayerChange, weight: Tensor | None) -> tuple[float, float] | None:
     """Return the squared norms of a change and of its weight; None for a weight that is not known."""
     if weight is None:
         return None

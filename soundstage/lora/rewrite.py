@@ -22,7 +22,7 @@ from soundstage.errors import RequestError, WeightsError
 from soundstage.lora.asked import FileNames, RankLimit, WriteOptions, check_strip, check_target
 from soundstage.lora.factoring import LayerFit, LoraMade, empty_pair, fit_of_change, in_dtype, truncated
 from soundstage.lora.files import LoraFile, open_lora
-from soundstage.lora.forms import Change
+from soundstage.lora.forms import LayerChange
 from soundstage.lora.layers import Layer, LowRank, group_of
 from soundstage.lora.metadata import TOKEN_ORDER_NAME, metadata_of
 from soundstage.lora.write import write_pairs
@@ -67,7 +67,7 @@ def strip(
             f"{source} has layers of {listing(there)} only, so nothing would be left", field="groups"
         )
 
-    def edit(layer: Layer, pair: Change) -> Change | None:
+    def edit(layer: Layer, pair: LayerChange) -> LayerChange | None:
         return None if group_of(layer) in groups else pair
 
     return _rewritten(source, target, edit, keep_slots=not slots, **how)
@@ -105,7 +105,7 @@ def check_known(lora: LoraFile, drop_unknown: bool) -> None:
 def _rewritten(
     source: str | Path,
     target: str | Path,
-    edit: Callable[[Layer, Change], Change | None],
+    edit: Callable[[Layer, LayerChange], LayerChange | None],
     *,
     keep_slots: bool = True,
     limit: RankLimit | None = None,

@@ -91,6 +91,12 @@ from soundstage.errors import MissingExtraError
     help="Take no clip that is longer. [default: any length that the model makes]",
 )
 @click.option(
+    "--max-train-steps",
+    type=click.IntRange(0, 1_000_000),
+    metavar="N",
+    help="Take no training of more steps; 0 takes none at all. [default: any number]",
+)
+@click.option(
     "--quota",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",

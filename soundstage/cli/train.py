@@ -129,19 +129,20 @@ def _hosted(path: Path, changes: dict[str, Any]) -> TrainConfig:
     """Return the training that a hosted trainer's request asks for, its data encoded."""
     import soundstage
     from soundstage.training.tuning.config import read_config, with_changes
-    from soundstage.training.tuning.hosted import config_fields, encoded_data, read_hosted, unpacked_data
+    from soundstage.training.tuning.hosted import config_fields, read_hosted, unpacked_data
+    from soundstage.training.tuning.zips import encoded
 
     if "output" not in changes:
         raise RequestError("output is missing; give a folder for the run by --output", field="output")
     asked = read_hosted(path, changes.pop("mode", None))
     folder = Path(changes.get("data") or Path(str(changes["output"])) / "data")
-    config = read_config(with_changes(config_fields(asked, folder), {**changes, "data": str(folder)}))
+    config = read_config(with_changes(config_fields(asked), {**changes, "data": str(folder)}))
     engine = soundstage.load(config.model)
     data = unpacked_data(asked, folder)
     with loading_pytorch():
         import soundstage.dataset.encoding
     with at_work("encode") as show:
-        encoded_data(data, engine, show)
+        encoded(data, engine, show)
     return config
 
 

@@ -11,6 +11,8 @@ import stat
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from soundstage.dataset.findings import ShowShare
@@ -32,22 +34,34 @@ def unpack(path: Path, folder: Path, report: ShowShare = lambda _: None) -> list
     """
     if folder.exists():
         raise DatasetError(f"{folder} is there already; name another folder by --output")
+    with _opened(path) as archive:
+        entries = _checked(path, archive)
+        total = sum(entry.file_size for entry in entries)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if total > free:
+            raise DatasetError(
+                f"{path} unpacks to {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {folder.parent}"
+            )
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".soundstage-") as work:
+            made = Path(work) / "data"
+            _extract(archive, entries, made, report)
+            made.rename(folder)
+        return _left_out(archive)
+
+
+def check_archive(path: Path) -> None:
+    """Raise what `unpack` does of an archive's list of entries, without unpacking it."""
+    with _opened(path) as archive:
+        _checked(path, archive)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip; what goes wrong within the block is a DatasetError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _checked(path, archive)
-            total = sum(entry.file_size for entry in entries)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder.parent).free
-            if total > free:
-                raise DatasetError(
-                    f"{path} unpacks to {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at "
-                    f"{folder.parent}"
-                )
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".soundstage-") as work:
-                made = Path(work) / "data"
-                _extract(archive, entries, made, report)
-                made.rename(folder)
-            return _left_out(archive)
+            yield archive
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise DatasetError(f"{path} is no zip file that can be read ({error}); make it again") from error
     except OSError as error:

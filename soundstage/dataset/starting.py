@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from soundstage.dataset.archives import unpack
 from soundstage.dataset.buckets import proposed
@@ -50,13 +52,16 @@ def begin(
     most_pixels: int = 768 * 448,
     layout: ZipLayout = "auto",
     overwrite: bool = False,
+    fields: Mapping[str, Any] | None = None,
+    num_frames: int | None = None,
     report: ShowShare = lambda _: None,
 ) -> Begun:
     """Write dataset.yaml for a folder, a table or a zip, and return it with its first scan.
 
     folder: where the dataset is to be; left out, the folder itself, that of the table, or one beside the zip
     by its name. most_pixels: the area of a frame at most. layout: "hosted" takes white in
-    masks for what is made anew, as hosted trainers do; "auto" does so for a zip.
+    masks for what is made anew, as hosted trainers do; "auto" does so for a zip. fields, num_frames: see
+    `proposed_config`.
 
     Raises DatasetError for a source that is not there or holds nothing, and for a file that is there already.
     """
@@ -72,14 +77,45 @@ def begin(
     if path.exists() and not overwrite:
         raise DatasetError(f"{path} is there already; edit it, or replace it by --force")
     target.mkdir(parents=True, exist_ok=True)
-    white: Literal["made", "given"] = "made" if hosted else "given"
-    first = Dataset(target.absolute(), DatasetConfig(sources=(sources,), buckets=("32x32x9",)))
-    found = scan(first, report)
-    config = _fitting(found, sources, most_pixels, white)
+    config, found = proposed_config(
+        target,
+        sources,
+        most_pixels=most_pixels,
+        white="made" if hosted else "given",
+        fields=fields or {},
+        num_frames=num_frames,
+        report=report,
+    )
     with whole_file(path) as part:
         part.write_text(_yaml(config, found))
     dataset = open_dataset(path)
     return Begun(path, dataset, scan(dataset), tuple(left_out))
+
+
+def proposed_config(
+    folder: Path,
+    sources: str = ".",
+    *,
+    most_pixels: int = 768 * 448,
+    white: Literal["made", "given"] = "made",
+    fields: Mapping[str, Any],
+    num_frames: int | None = None,
+    report: ShowShare = lambda _: None,
+) -> tuple[DatasetConfig, Scan]:
+    """Return a config that fits the clips of a folder, and the scan that it was made from. Writes nothing.
+
+    fields: fields of the config that are asked for. num_frames: the length of clips, in place of their own;
+    buckets among the fields count before it. Raises RequestError for fields that do not fit.
+    """
+    first = Dataset(folder.absolute(), DatasetConfig(sources=(sources,), buckets=("32x32x9",)))
+    found = scan(first, report)
+    config = _fitting(found, sources, most_pixels, white)
+    asked: dict[str, Any] = dict(fields)
+    if num_frames is not None and "buckets" not in asked:
+        sizes = [re.sub(r"x\d+$", f"x{num_frames}", bucket) for bucket in config.buckets]
+        asked["buckets"] = list(dict.fromkeys(sizes))
+    made = {name: getattr(config, name) for name in ("sources", "buckets", "fps", "mask_white")}
+    return DatasetConfig(**{**made, **asked}), found
 
 
 def _place(source: Path, folder: Path | None) -> tuple[Path, str]:
@@ -116,11 +152,12 @@ def _yaml(config: DatasetConfig, found: Scan) -> str:
     counts = Counter("picture" if i.image else "clip" if i.video else "sound" for i in found.items)
     told = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in sorted(counts.items()))
     lines = [f"# A dataset of {told or 'nothing yet'}. `soundstage dataset scan` says what becomes of them."]
+    plain = DatasetConfig()
     for name in DatasetConfig.__dataclass_fields__:
         value = getattr(config, name)
         asked = field_help(DatasetConfig, name)
         lines += ["", *(f"# {line}" for line in _wrapped(f"{asked.meaning} {asked.takes}".strip()))]
-        if name in EXAMPLES:
+        if name in EXAMPLES and value == getattr(plain, name):
             lines.append(f"# {name}: {EXAMPLES[name]}")
         else:
             shown = list(value) if isinstance(value, tuple) else value

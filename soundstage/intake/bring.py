@@ -18,6 +18,7 @@ from soundstage.intake.limits import STANDARD, IntakeLimits
 from soundstage.intake.rules import OFF, FetchRule
 from soundstage.jobs.errors import TooLarge
 from soundstage.jobs.references import Brought
+from soundstage.jobs.views import AssetKind
 
 DATA_URI = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
 BASE64 = ";base64"
@@ -35,16 +36,16 @@ class Intake:
         self.guard = Guard(seconds=self.limits.look_s, memory_bytes=self.limits.look_bytes)
 
     def look(self, path: Path, kind: str) -> Inspected:
-        """Return what a file is, as `inspect` does. kind: input, mask, lora or latents."""
+        """Return what a file is, as `inspect` does. kind: input, mask, lora, latents or data."""
         return Inspected(**self.guard.call(inspect_json, str(path), kind, asdict(self.limits)))
 
-    def __call__(self, reference: str, where: str, folder: Path) -> Brought:
-        """Bring a picture, video or sound into a folder. Where it fails, nothing is left there.
+    def __call__(self, reference: str, where: str, folder: Path, kind: AssetKind = "input") -> Brought:
+        """Bring a picture, video or sound into a folder, or a zip. Where it fails, nothing is left there.
 
-        where: the place of the request, which messages name.
+        where: the place of the request, which messages name. kind: what it should be; data is a zip.
         """
         try:
-            return self._brought(reference, folder)
+            return self._brought(reference, folder, "data" if kind == "data" else "input")
         except SoundstageError as error:
             error.args = (f"{where}: {error}",)
             if isinstance(error, RequestError):
@@ -55,11 +56,11 @@ class Intake:
         """End the processes that look into files."""
         self.guard.close()
 
-    def _brought(self, reference: str, folder: Path) -> Brought:
+    def _brought(self, reference: str, folder: Path, kind: AssetKind) -> Brought:
         is_data = reference[:5].lower() == "data:"
         path = self._decoded(reference, folder) if is_data else self._fetched(reference, folder)
         try:
-            found = self.look(path, "input")
+            found = self.look(path, kind)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

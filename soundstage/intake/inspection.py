@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from soundstage.errors import MediaError, SoundstageError, WeightsError
+from soundstage.errors import DatasetError, MediaError, SoundstageError, WeightsError
 from soundstage.intake.limits import STANDARD, IntakeLimits
 from soundstage.jobs.errors import TooLarge
 
-WEIGHTS_TYPE = "application/vnd.safetensors"
+WEIGHTS_TYPE, ZIP_TYPE = "application/vnd.safetensors", "application/zip"
 HOW_TO_CONVERT = (
     "it is no .safetensors file; convert it on a machine of your own by torch.load(..., weights_only=True) "
     "and safetensors.torch.save_file"
@@ -53,19 +53,33 @@ class Inspected:
 
 
 def inspect(path: Path, kind: str, limits: IntakeLimits = STANDARD) -> Inspected:
-    """Return what a file is. kind: input, mask, lora or latents.
+    """Return what a file is. kind: input, mask, lora, latents or data, which is a zip to train on.
 
-    Raises MediaError for what is no picture, video or sound, WeightsError for what is no LoRA or no latents,
-    and TooLarge.
+    Raises MediaError for what is no picture, video, sound or zip, WeightsError for what is no LoRA or no
+    latents, and TooLarge.
     Messages call it "the file".
     """
     try:
         if kind in ("lora", "latents"):
             return _tensors(path, kind, limits)
+        if kind == "data":
+            return _archive(path, limits)
         return _media(path, limits)
     except SoundstageError as error:
         error.args = (str(error).replace(str(path), "the file"), *error.args[1:])
         raise
+
+
+def _archive(path: Path, limits: IntakeLimits) -> Inspected:
+    """Check the list of a zip's entries; nothing is unpacked here."""
+    from soundstage.dataset.archives import check_archive
+
+    _check_bytes(path, limits.data_bytes, "a zip to train on")
+    try:
+        check_archive(path)
+    except DatasetError as error:
+        raise MediaError(str(error)) from error
+    return Inspected(ZIP_TYPE)
 
 
 # --- tensors -----------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ class IntakeLimits:
     """Largest file of sound alone."""
     lora_bytes: int = 4096 * MIB
     """Largest LoRA."""
+    data_bytes: int = 65_536 * MIB
+    """Largest zip to train on."""
     header_bytes: int = 16 * MIB
     """Largest header of a LoRA."""
     picture_pixels: int = 2**27

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +101,46 @@ class Admission:
             worked_out_s=None if choice is None else choice.price.seconds,
             shape=shape_of(plan),
             affinity=" ".join([name, *sorted(loras)]),
+        )
+
+    def admit_training(
+        self,
+        fields: Mapping[str, Any],
+        model: str | None,
+        looked: Mapping[str, Any],
+        paths: Mapping[str, Path],
+        machines: Sequence[Mapping[str, Any]] = (),
+        check: Callable[[Plan], None] = lambda plan: None,
+    ) -> Admitted:
+        """Check a training beside its model and data, and price it. fields: as `checked_training` gives them.
+
+        looked: what `zips.looked_into` has found in its zip. check: is called with the plans of its
+        clips. Raises RequestError for what cannot be made, and
+        for what fits no worker, with what would.
+        """
+        from soundstage.dataset.identity import model_identity  # NumPy and more, which clips do not need
+        from soundstage.dataset.index import EncodedIndex, SampleInfo
+        from soundstage.jobs import training
+        from soundstage.training.tuning.agreement import check_with
+        from soundstage.training.tuning.price import training_seconds
+
+        name, engine = self.engine(model)
+        samples = tuple(SampleInfo(**sample) for sample in looked["samples"])
+        data = EncodedIndex(Path("data"), model_identity(engine.model), samples)
+        with ToldByReference(paths), training.told_of_training():
+            config = training.config_of(training.with_local_paths(fields, paths), name)
+            check_with(config, engine.model, data, check)
+            work = training.training_work(config, engine.model, data)
+            known = [_machine(fields) for fields in machines] or [this_machine("cpu")]
+            place, machine = training.training_place(config, engine.model, work, known)
+        seconds = training_seconds(work, place, machine, config)
+        return Admitted(
+            fields=fields,
+            model=name,
+            plan=training.training_view(config, name, data, looked["notes"], seconds, place.num_bytes),
+            seed=config.seed,
+            price_s=seconds,
+            shape=training.shape_of_training(config, work, len(samples)),
         )
 
 

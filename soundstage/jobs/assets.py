@@ -29,7 +29,7 @@ ENDINGS = {
     "video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "video/x-matroska": ".mkv",
     "image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif",
     "audio/wav": ".wav", "audio/mpeg": ".mp3", "audio/mp4": ".m4a", "audio/ogg": ".ogg",
-    "audio/flac": ".flac",
+    "audio/flac": ".flac", "application/zip": ".zip",
 }  # fmt: skip
 WEIGHTS_ENDING, WEIGHTS_KINDS = ".safetensors", ("lora", "latents")
 INFO_FIELDS = ("width", "height", "fps", "num_frames", "duration_s", "sample_rate", "has_sound")

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Row
 from soundstage.jobs.errors import Conflict
 from soundstage.jobs.states import FINAL, WORKING
 from soundstage.jobs.submitting import Submitting
-from soundstage.jobs.tables import assets, events, jobs, uses
+from soundstage.jobs.tables import assets, events, jobs, loras, uses
 from soundstage.jobs.views import Job, JobRequest, Owner
 
 
@@ -100,6 +100,7 @@ class Changing(Submitting):
         if (row.error or {}).get("code") == "out_of_memory":
             raise Conflict(f"the job {job_id} ran out of memory; ask for a smaller size or a shorter clip")
         request = row.request if row.seed is None else {**row.request, "seed": row.seed}
+        request = request if row.kind == "generate" else {}
         asked = JobRequest(**{**row.asked, "request": request})
         return self.create(owner, asked, idempotency_key=idempotency_key, via=row.via, parent_id=job_id)
 
@@ -108,8 +109,11 @@ class Changing(Submitting):
     def erase(self, db: Connection, row: Row[Any]) -> Sequence[str]:
         """Delete a job's content within a transaction, and return its files, which are removed after it.
 
-        A trace of the job stays for a while, so that it is known as deleted.
+        A trace of the job stays for a while, so that it is known as deleted. A LoRA that it has trained and
+        that has a name stays, as one that was uploaded does.
         """
+        named = sa.and_(assets.c.job_id == row.id, assets.c.id.in_(sa.select(loras.c.asset_id)))
+        db.execute(sa.update(assets).where(named).values(job_id=None))
         files = db.execute(sa.select(assets.c.file).where(assets.c.job_id == row.id)).scalars().all()
         made = sa.select(assets.c.id).where(assets.c.job_id == row.id)
         db.execute(sa.delete(uses).where(sa.or_(uses.c.job_id == row.id, uses.c.asset_id.in_(made))))

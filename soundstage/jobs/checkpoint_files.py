@@ -10,10 +10,13 @@ from pathlib import Path
 
 from soundstage.errors import RequestError
 
-# Files that a run keeps: in the folder itself, and in one below it, which has the windows of a long take.
-KEPT = re.compile(r"([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.(json|safetensors)")
+# Files that a run keeps: in the folder itself, and in one below it, which has the windows of a long take, or
+# the run of a training. Its data, and what is worked out from them, are made again elsewhere.
+KEPT = re.compile(
+    r"([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.(json|safetensors)|run/(state\.pt|loss\.csv|validation/[a-z0-9-]+\.(mp4|wav))"
+)
 MAX_FILES = 10_000
-WITHOUT_STATE = ("checkpoint.json", "lock")  # files that say nothing of how far it is
+WITHOUT_STATE = ("checkpoint.json", "lock", "loss.csv", "loss.png")  # files that say nothing of how far it is
 
 
 def newest_state(folder: Path) -> float | None:

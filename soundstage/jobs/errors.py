@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from soundstage.errors import (
     ConfigError,
+    DatasetError,
     MediaError,
     MissingExtraError,
     NotFiniteError,
@@ -92,6 +93,7 @@ class LeaseLost(Conflict):
 CODES: tuple[tuple[type[SoundstageError], str], ...] = (
     (NotFiniteError, "not_finite"),
     (MediaError, "unreadable_media"),
+    (DatasetError, "unusable_data"),
     (RequestError, "invalid_request"),
     (ConfigError, "invalid_config"),
     (WeightsError, "unusable_weights"),

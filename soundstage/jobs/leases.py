@@ -96,6 +96,7 @@ class Leases(Ending, AssetFiles):
                 if row.state == "succeeded":
                     return self.view(db, row)
             placed = [self.placed(kind, file) for kind, file in made.files.items()]
+            placed += [self.placed("validation", file) for file in made.validation]
             with self.store.writing() as db:
                 row = self._held(db, lease_id)
                 if row.cancel_asked:
@@ -113,7 +114,8 @@ class Leases(Ending, AssetFiles):
         except BaseException as error:
             self.remove_files([p.fields["file"] for p in placed])
             if isinstance(error, LeaseLost | _Cancelled):
-                self.remove_files([f"tmp/{Path(file.file).name}" for file in made.files.values()])
+                left = [*made.files.values(), *made.validation]
+                self.remove_files([f"tmp/{Path(file.file).name}" for file in left])
             if not isinstance(error, _Cancelled):
                 raise
             return self.fail(lease_id, "cancelled", "")
@@ -237,7 +239,7 @@ class Leases(Ending, AssetFiles):
         )
         fits = jobs.c.state == "queued"
         if worker.models:
-            other = jobs.c.kind != "generate"
+            other = jobs.c.kind.in_(("convert", "pull"))
             fits = sa.and_(fits, sa.or_(other, jobs.c.model.in_(worker.models)))
         following = (
             sa.select(jobs.c.id)

@@ -47,3 +47,5 @@ class Limits:
     """How long an idempotency key is remembered."""
     max_duration_s: float | None = None
     """Longest clip that is taken."""
+    max_train_steps: int | None = None
+    """Most steps of a training; 0 takes no training."""

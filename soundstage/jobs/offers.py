@@ -56,7 +56,7 @@ class Offers(AssetFiles):
         return [_lora_view(row, self.limits, self.data / row.file) for row in rows]
 
     def add_lora(self, owner: Owner, name: str, asset_id: str) -> dict[str, Any]:
-        """Register an uploaded LoRA under a name that requests may use as "lora:NAME".
+        """Register a LoRA, uploaded or trained here, under a name that requests may use as "lora:NAME".
 
         Its header is read first: only .safetensors files with layers of the transformer are taken.
         """

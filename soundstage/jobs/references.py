@@ -19,6 +19,7 @@ from soundstage.request.request import Request
 
 ASSET, LORA, FILE = "asset:", "lora:", "file:"
 REMOTE = ("https:", "http:", "data:")
+DATA = "data"  # the key of a training's zip
 LISTS = {
     "guides": ("image",),
     "references": ("video", "mask"),
@@ -27,7 +28,9 @@ LISTS = {
     "loras": ("path",),
 }
 RECORDS = {"source": ("video", "audio", "mask"), "audio": ("file",)}
+TRAINING = "training."
 RIGHT = 'give "asset:ID" of an uploaded file, an https address, or a data: URI'
+RIGHT_DATA = 'give "asset:ID" of a zip that was uploaded with the purpose data, or an https address'
 RIGHT_LORA = 'give "lora:NAME" of a registered LoRA, or "asset:ID" of an uploaded one'
 
 
@@ -41,8 +44,9 @@ class Brought:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Brings what an address or data: URI refers to. Gets the reference, its field, and the folder for the file.
-Bring = Callable[[str, str, Path], Brought]
+# Brings what an address or data: URI refers to. Gets the reference, its field, the folder for the file, and
+# the kind of asset that is wanted.
+Bring = Callable[[str, str, Path, AssetKind], Brought]
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,9 @@ class ReferencePlace:
 
     @property
     def field(self) -> str:
-        """Return the field of the request."""
-        return re.split(r"[\[.]", self.where, maxsplit=1)[0]
+        """Return the field of the request, or of a training's config with what is before it."""
+        own = self.where.removeprefix(TRAINING)
+        return self.where[: len(self.where) - len(own)] + re.split(r"[\[.]", own, maxsplit=1)[0]
 
     @property
     def text(self) -> str:
@@ -119,12 +124,14 @@ def places(fields: Mapping[str, Any]) -> Iterator[ReferencePlace]:
 
 def kind_of(place: ReferencePlace) -> AssetKind:
     """Return the kind of asset that a place takes."""
+    if place.key == DATA:
+        return "data"
     return "lora" if place.is_lora else "mask" if place.key == "mask" else "input"
 
 
 def unknown(place: ReferencePlace) -> RequestError:
     """Return the error for a word that is no reference."""
-    right = RIGHT_LORA if place.is_lora else RIGHT
+    right = RIGHT_LORA if place.is_lora else RIGHT_DATA if place.key == DATA else RIGHT
     return RequestError(f"{place.where} is {shown(place.text)}; {right}", field=place.field)
 
 

@@ -28,7 +28,7 @@ SAME = (
 )  # fmt: skip
 OTHERS = ("priority", "progress", "warnings", "worker", "claimed_at", "price_s")
 SHOWN = tuple(jobs.c[name] for name in (*SAME, *OTHERS))
-RESULT_KINDS = ("clip", "poster", "sheet", "latents")
+RESULT_KINDS = ("clip", "poster", "sheet", "latents", "lora", "config", "losses", "report")
 DELIVERY_FIELDS = tuple(name for name in Delivery.model_fields if name != "object")
 
 
@@ -63,6 +63,7 @@ def _job_fields(
     """Return the fields of a job, which are checked for all jobs of a page at once."""
     known = dict(zip(names, row, strict=True))  # far quicker than row._asdict()
     fields = {name: known[name] for name in SAME}
+    files = tuple(files)
     held = {file.kind: file for file in files}
     path = f"/v1/jobs/{fields['id']}"
     fields["priority"] = PRIORITIES[known["priority"]]
@@ -72,6 +73,9 @@ def _job_fields(
     fields["preview"] = held.get("preview")
     if fields["state"] == "succeeded":
         fields["result"] = {kind: held[kind] for kind in RESULT_KINDS if kind in held}  # type: ignore[index]
+        clips = [file for file in files if file.kind == "validation"]
+        if clips:
+            fields["result"]["validation"] = sorted(clips, key=lambda file: file.name or "")
     fields["links"] = {
         "self": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "content": f"{path}/content",
     }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from soundstage.errors import RequestError, WeightsError, shown
+from soundstage.errors import DatasetError, MediaError, RequestError, WeightsError, shown
 from soundstage.jobs import ids, references
-from soundstage.jobs.admission import Admission, Admitted, admit_convert, admit_pull
+from soundstage.jobs.admission import Admission, Admitted, ToldByReference, admit_convert, admit_pull
 from soundstage.jobs.assets import AssetFiles, page
 from soundstage.jobs.ending import Ending
 from soundstage.jobs.errors import Conflict, Draining, Gone, NotFound, TooMany
@@ -37,10 +37,16 @@ from soundstage.jobs.tables import (
 )
 from soundstage.jobs.views import Asset, Job, JobEvent, JobRequest, Owner, Page, PlanView
 from soundstage.planning.given import GivenStart, latent_shapes, start_in
+from soundstage.planning.plan import Plan
 
 MAX_LIST = 1000
 MAX_KEY = 255
 QUEUE_RETRY_S = 30.0
+
+
+def call_here(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in this process."""
+    return function(*args)
 
 
 class Submitting(Ending, AssetFiles):
@@ -52,6 +58,7 @@ class Submitting(Ending, AssetFiles):
     check_address: Callable[[str, str], object] | None = (
         None  # refuses an address that is not called, by field
     )
+    guarded: Callable[..., Any] = staticmethod(call_here)  # calls what looks into files of strangers
 
     def plan(self, owner: Owner, asked: JobRequest) -> PlanView:
         """Return what would be made, and what it takes. Raises RequestError for what cannot be made."""
@@ -173,17 +180,14 @@ class Submitting(Ending, AssetFiles):
         """Return a job as it is admitted, and the inputs it refers to."""
         if asked.webhook_url is not None and self.check_address is not None:
             self.check_address(asked.webhook_url, "webhook_url")
+        if asked.kind != "train" and (asked.data or asked.training or asked.dataset):
+            name = "data" if asked.data else "training" if asked.training else "dataset"
+            raise RequestError(f"{name} is for jobs of kind train, not {asked.kind}", field=name)
         if asked.kind != "generate":
             return self._admitted_other(owner, asked)
         fields = references.checked_fields(asked.request)
-        paths, used = self._resolved(owner, fields)
-        with self.store.reading() as db:
-            machines = (
-                db.execute(sa.select(workers.c.machine).order_by(workers.c.seen_at.desc()).limit(50))
-                .scalars()
-                .all()
-            )
-        known = [machine for machine in machines if machine]
+        paths, used = self._resolved(owner, references.places(fields))
+        known = self._machines()
         start = None
         if asked.latents is not None:
             asset, start = self._start(owner, asked)
@@ -194,6 +198,12 @@ class Submitting(Ending, AssetFiles):
         assert admitted.plan is not None
         self._check_length(admitted.plan)
         return self._with_measured(admitted, admitted.plan), used
+
+    def _machines(self) -> Sequence[Mapping[str, Any]]:
+        """Return the machines of the workers that were seen, the last one first."""
+        query = sa.select(workers.c.machine).order_by(workers.c.seen_at.desc()).limit(50)
+        with self.store.reading() as db:
+            return [machine for machine in db.execute(query).scalars() if machine]
 
     def _start(self, owner: Owner, asked: JobRequest) -> tuple[Asset, GivenStart]:
         """Return the latents that a job starts from, by their header."""
@@ -216,6 +226,8 @@ class Submitting(Ending, AssetFiles):
             raise RequestError(f"latents are for jobs of kind generate, not {asked.kind}", field="latents")
         if asked.kind == "pull":
             return admit_pull(asked.model), ()
+        if asked.kind == "train":
+            return self._admitted_training(owner, asked)
         if asked.asset is None:
             raise RequestError("asset is missing; give the ID of the clip to convert", field="asset")
         try:
@@ -226,7 +238,58 @@ class Submitting(Ending, AssetFiles):
             ) from None
         return admit_convert(f"{references.ASSET}{asset.id}", path, asked.format), [asset]
 
-    def _check_length(self, plan: PlanView) -> None:
+    def _admitted_training(self, owner: Owner, asked: JobRequest) -> tuple[Admitted, Sequence[Asset]]:
+        """Return a training, its zip unpacked and looked into."""
+        from soundstage.jobs.training import checked_training, training_places
+
+        if asked.asset is not None or asked.format is not None:
+            name = "asset" if asked.asset is not None else "format"
+            raise RequestError(f"{name} is not for jobs of kind train; leave it out", field=name)
+        fields = checked_training(asked)
+        self.admission.engine(asked.model)
+        self._check_steps(fields)
+        paths, used = self._resolved(owner, training_places(fields))
+        zipped = next(asset for asset in used if f"{references.ASSET}{asset.id}" == fields["data"])
+        if zipped.kind != "data":
+            raise RequestError(
+                f"data is {fields['data']}, a file of type {zipped.media_type}; upload a zip of clips with the "
+                "purpose data",
+                field="data",
+            )
+        looked = self._looked_into(fields, paths)
+        admitted = self.admission.admit_training(
+            fields, asked.model, looked, paths, self._machines(), self._check_length
+        )
+        assert admitted.plan is not None
+        return self._with_measured(admitted, admitted.plan), used
+
+    def _looked_into(self, fields: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:
+        """Return what a training's zip holds: it is unpacked aside, looked into under guard, and removed."""
+        from soundstage.dataset.archives import unpack
+        from soundstage.training.tuning.zips import looked_into
+
+        folder = self.tmp / ids.new_id("tmp")
+        try:
+            with ToldByReference({**paths, "the zip": folder}):
+                try:
+                    unpack(paths[fields["data"]], folder)
+                    found: dict[str, Any] = self.guarded(looked_into, str(folder), fields["dataset"])
+                    return found
+                except (DatasetError, MediaError) as error:
+                    raise RequestError(f"data: {error}".replace(f"{folder}/", ""), field="data") from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _check_steps(self, fields: Mapping[str, Any]) -> None:
+        from soundstage.jobs.training import config_of, refused
+
+        config, most = config_of(fields, "nano"), self.limits.max_train_steps
+        if most == 0:
+            raise RequestError("kind is 'train', and this server trains nothing", field="kind")
+        if most is not None and config.steps > most:
+            raise refused("steps", f"is {config.steps}; this server trains up to {most} steps")
+
+    def _check_length(self, plan: PlanView | Plan) -> None:
         most, found = self.limits.max_duration_s, plan.duration_s
         if most is not None and found > most:
             raise RequestError(
@@ -248,11 +311,13 @@ class Submitting(Ending, AssetFiles):
         told = plan.model_copy(update={"seconds": round(seconds, 3)})
         return replace(admitted, plan=told, price_s=seconds)
 
-    def _resolved(self, owner: Owner, fields: Mapping[str, Any]) -> tuple[dict[str, Path], Sequence[Asset]]:
+    def _resolved(
+        self, owner: Owner, places: Iterable[references.ReferencePlace]
+    ) -> tuple[dict[str, Path], Sequence[Asset]]:
         """Bring in what addresses refer to, and return the paths of all references, and the assets."""
         paths: dict[str, Path] = {}
         used: dict[str, Asset] = {}
-        for place in references.places(fields):
+        for place in places:
             if place.text.startswith(references.REMOTE):
                 place.put(self._bring(owner, place))
             if place.text.startswith(references.FILE) and self.inputs is not None:
@@ -266,7 +331,8 @@ class Submitting(Ending, AssetFiles):
         if self.bring is None or place.is_lora:
             raise references.unknown(place)
         self.require(owner, "submit")
-        return self._kept(owner, place, self.bring(place.text, place.where, self.tmp))
+        kind = references.kind_of(place)
+        return self._kept(owner, place, self.bring(place.text, place.where, self.tmp, kind))
 
     def _kept(self, owner: Owner, place: references.ReferencePlace, brought: references.Brought) -> str:
         """Keep a file as the owner's asset, and return its reference."""
@@ -320,7 +386,7 @@ class Submitting(Ending, AssetFiles):
             )
         if row is None:
             raise RequestError(
-                f"{place.where} is {place.text!r}, and no LoRA of that name is registered", field="loras"
+                f"{place.where} is {place.text!r}, and no LoRA of that name is registered", field=place.field
             )
         return asset_view(row, self.limits), self._path(row.file)
 

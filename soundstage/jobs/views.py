@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from soundstage.jobs.states import JobState, Priority
 
 T = TypeVar("T")
-JobKind = Literal["generate", "convert", "pull"]
-AssetKind = Literal["input", "clip", "poster", "preview", "sheet", "latents", "lora", "mask"]
+JobKind = Literal["generate", "convert", "pull", "train"]
+AssetKind = Literal[
+    "input", "clip", "poster", "preview", "sheet", "latents", "lora", "mask", "data", "config", "losses",
+    "report", "validation",
+]  # fmt: skip
 EventType = Literal["state", "progress", "preview", "log", "warning", "result"]
 Scope = Literal["read", "submit", "admin", "worker"]
 MAX_LABEL, MAX_WEBHOOK = 200, 2000
@@ -27,7 +30,7 @@ class JobRequest(View):
 
     kind: JobKind = "generate"
     """What is done: generate makes a clip, convert writes a finished clip in another format, pull downloads
-    a model."""
+    a model, train makes a LoRA."""
     request: dict[str, Any] = {}
     """The fields of a request. A file is a reference: "asset:ID", an https address, a data: URI, or for a
     LoRA "lora:NAME"."""
@@ -54,10 +57,20 @@ class JobRequest(View):
     """With latents: the share of the steps that changes them; 0 decodes them as they are."""
     asset: str | None = None
     """For convert: the clip to convert, by the ID of its asset."""
+    data: Annotated[str, Field(max_length=4000)] | None = None
+    """For train: the zip of clips and captions, "asset:ID" of an upload with the purpose data, or an https
+    address."""
+    training: dict[str, Any] = {}
+    """For train: fields of a training's config, such as mode, steps, lora and optimizer, and recipe, the name
+    of one that they stand on."""
+    dataset: dict[str, Any] = {}
+    """For train: how samples are made of the clips, as dataset.yaml says it: buckets, fps, sound, trigger and
+    others; num_frames is their length, where buckets does not say it."""
 
 
 class JobProgress(View):
-    """The progress of a job. fraction: from 0 to 1; it never falls within an attempt."""
+    """The progress of a job. fraction: from 0 to 1; it never falls within an attempt. losses: of a
+    training, those of the step."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -69,6 +82,7 @@ class JobProgress(View):
     window: int = 1
     num_windows: int = 1
     remaining_s: float | None = None
+    losses: dict[str, float] | None = None
 
 
 class Asset(View):
@@ -127,12 +141,23 @@ class JobFault(View):
 
 
 class Result(View):
-    """The files of a job that succeeded."""
+    """The files of a job that succeeded. Of a training: the LoRA, the config that made it, the table of its
+    losses, its page, and the clips on the way, by their names."""
 
     clip: Asset | None = None
     poster: Asset | None = None
     sheet: Asset | None = None
     latents: Asset | None = None
+    lora: Asset | None = None
+    config: Asset | None = None
+    losses: Asset | None = None
+    report: Asset | None = None
+    validation: list[Asset] = []
+
+    @property
+    def main(self) -> Asset | None:
+        """Return the file that the job was for."""
+        return self.clip or self.lora
 
 
 class Links(View):
@@ -306,9 +331,11 @@ class Order(View):
 
 
 class MadeFiles(View):
-    """The files of a finished job, in data/tmp: asset kind to file name, with what each holds."""
+    """The files of a finished job, in data/tmp: asset kind to file name, with what each holds. validation:
+    those of the clips on the way of a training."""
 
     files: dict[AssetKind, MadeFile] = {}
+    validation: list[MadeFile] = []
     seconds: dict[str, float] = {}
     warnings: list[str] = []
     device_seconds: float = 0.0

@@ -39,6 +39,7 @@ from soundstage.rendering.turns import Run
 from soundstage.request.request import Request
 
 if TYPE_CHECKING:
+    from soundstage.media.arrays import Pixels
     from soundstage.rendering.prepare import Latents
 
 log = logging.getLogger("soundstage.worker")
@@ -187,7 +188,7 @@ class JobWork:
 
     def _rendered(self, engine: Renders, plan: Plan) -> Done:
         folder = self._insisted(lambda: self._transport.checkpoint(self._lease))
-        count, pace = ProgressCount(plan), _Pace()
+        count, pace = ProgressCount(plan), WorkPace()
         with closing(self._events(engine, plan, folder)) as events:
             for event in events:
                 progress = count.see(event)
@@ -258,7 +259,7 @@ class JobWork:
         if now - self._kept_s < min(self._checkpoint_s, 1.0) or not folder.is_dir():
             return
         self._kept_s = now
-        stamp = newest_state(folder)
+        stamp = self._state_at(folder)
         if stamp is not None and stamp > self._stamp:
             try:
                 self._transport.keep_checkpoint(self._lease)
@@ -267,6 +268,10 @@ class JobWork:
                 return
             self._stamp = stamp
             self._reporter.tell(checkpointed=True)
+
+    def _state_at(self, folder: Path) -> float | None:
+        """Return when the state of the work was written last; None where there is none."""
+        return newest_state(folder)
 
     # --- files -----------------------------------------------------------------------------------------
 
@@ -312,7 +317,9 @@ class JobWork:
         }  # fmt: skip
         return self._file(path, MEDIA_TYPES[ARCHIVE], told)
 
-    def _checked(self, path: Path, ending: str, clip: Clip | None = None) -> MadeFile:
+    def _checked(
+        self, path: Path, ending: str, clip: Clip | None = None, name: str | None = None
+    ) -> MadeFile:
         """Hand in a file that was written, once it is seen to hold what it should. clip: what was written."""
         self._reporter.tell(state="checking")
         info = probe(str(path))
@@ -326,7 +333,7 @@ class JobWork:
             "has_sound": info.sound_s is not None,
             "sample_rate": None if info.sound_s is None or clip is None else clip.sample_rate_hz,
         }  # fmt: skip
-        return self._file(path, MEDIA_TYPES.get(ending, "application/octet-stream"), told)
+        return self._file(path, MEDIA_TYPES.get(ending, "application/octet-stream"), told, name)
 
     def _poster(self, clip: Clip) -> MadeFile:
         from PIL import Image
@@ -338,12 +345,16 @@ class JobWork:
         return self._file(path, "image/jpeg", {"width": frame.shape[1], "height": frame.shape[0]})
 
     def _preview(self, event: Preview, plan: Plan) -> tuple[Path, MadeFile]:
-        """Write a preview as a moving picture of a few frames."""
+        """Write a preview of a plan's clip."""
+        return self._moving(event.frames, plan.duration_s)
+
+    def _moving(self, frames: Pixels, duration_s: float) -> tuple[Path, MadeFile]:
+        """Write frames as a moving picture of a few of them."""
         from PIL import Image
 
-        stride = max(1, math.ceil(len(event.frames) / PREVIEW_FRAMES))
-        first, *others = [Image.fromarray(frame) for frame in event.frames[::stride]]
-        pause_ms = round(1000 * plan.duration_s / (1 + len(others)))
+        stride = max(1, math.ceil(len(frames) / PREVIEW_FRAMES))
+        first, *others = [Image.fromarray(frame) for frame in frames[::stride]]
+        pause_ms = round(1000 * duration_s / (1 + len(others)))
         path = self._new(".webp")
         first.save(
             path, "WEBP", quality=PREVIEW_QUALITY, save_all=True, append_images=others,
@@ -376,9 +387,12 @@ class JobWork:
                 path.unlink(missing_ok=True)
             raise
 
-    def _file(self, path: Path, media_type: str, info: Mapping[str, Any] | None = None) -> MadeFile:
-        name = self._insisted(lambda: self._transport.hand_in(self._lease, path))
-        return MadeFile(file=name, media_type=media_type, info=dict(info or {}))
+    def _file(
+        self, path: Path, media_type: str, info: Mapping[str, Any] | None = None, name: str | None = None
+    ) -> MadeFile:
+        """Hand in a file. name: the one that a client is told."""
+        handed = self._insisted(lambda: self._transport.hand_in(self._lease, path))
+        return MadeFile(file=handed, media_type=media_type, info=dict(info or {}), name=name)
 
     def _told_by_reference(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         names = {str(path): reference for reference, path in self._paths.items()}
@@ -386,7 +400,7 @@ class JobWork:
         return found
 
 
-class _Pace:
+class WorkPace:
     """Reckons the seconds that are left from the share of the work that is done."""
 
     def __init__(self) -> None:

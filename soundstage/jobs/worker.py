@@ -19,6 +19,7 @@ from soundstage.engine import load as load_engine
 from soundstage.errors import SoundstageError
 from soundstage.jobs.errors import LeaseLost, code_of
 from soundstage.jobs.reporting import Reporter
+from soundstage.jobs.training_work import TrainingWork
 from soundstage.jobs.transport import ServerAway, Transport, patiently
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, WorkerInfo
 from soundstage.jobs.work import CHECKPOINT_S, JobWork, Renders, Stopped
@@ -83,7 +84,8 @@ class JobWorker:
         """Make one job, and hand in what came of it."""
         log.info("job %s: attempt %d", lease.job.id, lease.job.attempt)
         with Reporter(self._transport, lease) as reporter:
-            work = JobWork(self._transport, lease, reporter, lambda: self.stopping, self._checkpoint_s)
+            kind = TrainingWork if lease.job.kind == "train" else JobWork
+            work = kind(self._transport, lease, reporter, lambda: self.stopping, self._checkpoint_s)
             ended = self._made(work, lease)
         self._info.loaded = lease.affinity
         if isinstance(ended, MadeFiles):
@@ -112,6 +114,9 @@ class JobWorker:
             return work.converted()
         if lease.job.kind == "pull":
             return work.pulled()
+        if isinstance(work, TrainingWork):
+            self._engine = None  # its memory is the training's
+            return work.trained(self._device)
         return work.made(self._engine_of(lease))
 
     def _fault(self, error: Exception) -> tuple[JobFault, bool]:

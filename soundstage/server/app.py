@@ -62,6 +62,7 @@ def create_app(
     app.state.ending = threading.Event()  # set when streams of events should end
     app.state.intake = jobs.bring = Intake(settings.fetch, settings.intake)
     jobs.check_address = settings.webhooks.check
+    jobs.guarded = app.state.intake.guard.call
     app.state.previews = Previews(jobs.data / "previews", app.state.intake.guard)
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, _pass_on)

@@ -176,6 +176,7 @@ def limits_of(values: Mapping[str, Any]) -> Limits:
         "max_queued": values["max_queued"],
         "max_queued_per_owner": values["max_queued"],
         "max_duration_s": values["max_duration"],
+        "max_train_steps": values["max_train_steps"],
         "quota_s": values["quota"],
         "keep_results_s": None if values["keep_days"] is None else values["keep_days"] * DAY_S,
         "keep_bytes": None if values["keep_gb"] is None else int(values["keep_gb"] * GB),

@@ -22,6 +22,7 @@ from soundstage.errors import MissingExtraError, SoundstageError
 from soundstage.jobs import errors as jobs_errors
 
 MAX_FINDINGS = 12  # of one answer
+BESIDE = ("kind", "data", "dataset", "training")  # fields of a job that are not within its request
 DEFECT = "the server met a fault of its own; it is logged under this id: "
 
 
@@ -125,7 +126,7 @@ def _of_soundstage(error: Exception, status: int, code: str) -> HttpFailure:
         headers["Retry-After"] = str(max(1, round(retry_s)))
     detail: tuple[dict[str, Any], ...] = ()
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        loc = ["body", *(["request", *_places(name)] if name else [])]
+        loc = ["body", *_body_places(name or "")]
         detail = ({"loc": loc, "msg": message, "type": code},)
     return HttpFailure(status, code, message, name, getattr(error, "advice", None), detail, headers)
 
@@ -185,6 +186,13 @@ def _where_it_belongs(loc: Any) -> str:
 def _name(loc: Any) -> str:
     """Return "request.steps" for ("body", "request", "steps")."""
     return ".".join(str(part) for part in loc[1:])
+
+
+def _body_places(name: str) -> list[str | int]:
+    """Return where a field is in the body of a job: within its request, or beside it."""
+    places = _places(name)
+    is_beside = bool(places) and places[0] in BESIDE
+    return places if is_beside or not places else ["request", *places]
 
 
 def _places(name: str) -> list[str | int]:

@@ -16,7 +16,7 @@ from soundstage.jobs.views import Asset, AssetKind, Owner
 from soundstage.server import transfers
 from soundstage.server.multipart import FileForm
 
-PURPOSES: tuple[AssetKind, ...] = ("input", "lora", "mask", "latents")
+PURPOSES: tuple[AssetKind, ...] = ("input", "lora", "mask", "latents", "data")
 _BINARY = {"type": "string", "format": "binary"}
 DESCRIBED: dict[str, Any] = {
     "requestBody": {

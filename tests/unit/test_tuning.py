@@ -655,7 +655,7 @@ def test_a_request_of_a_hosted_trainer_is_a_training_here(tmp_path: Path) -> Non
     }  # fmt: skip
     path.write_text(json.dumps({"input": request}))
     asked = read_hosted(path, "i2v")
-    config = read_config({**config_fields(asked, tmp_path / "data"), "output": "b"})
+    config = read_config({**config_fields(asked), "data": "a", "output": "b"})
     assert (config.mode, config.lora.rank, config.steps, config.trigger) == ("i2v", 16, 300, "zorb")
     assert (config.video.first_frame, config.audio.stream, config.optimizer.rate) == (0.2, "absent", 2e-4)
     assert config.validation.requests[0]["prompt"] == "zorb a ball"

@@ -83,7 +83,9 @@ async def upload(
     name: Annotated[
         str | None, Query(max_length=255, description="The file's name, for a bare body.")
     ] = None,
-    purpose: Annotated[str | None, Query(description="What it is for: input, lora, mask or latents.")] = None,
+    purpose: Annotated[
+        str | None, Query(description="What it is for: input, lora, mask, latents or data.")
+    ] = None,
 ) -> Response:
     """Store a file that a request may refer to as asset:ID.
 

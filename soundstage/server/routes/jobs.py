@@ -106,12 +106,22 @@ def retry(id: Id, owner: Submitter, jobs: JobsOf, key: IdempotencyKey = None) ->
 
 def clip_of(job: Job) -> Asset:
     """Return the clip of a job. Raises Conflict before the end, Gone where none was made."""
-    if job.result is not None and job.result.clip is not None:
-        return job.result.clip
+    return _made(job, None if job.result is None else job.result.clip, "clip")
+
+
+def main_file(job: Job) -> Asset:
+    """Return what a job was for: its clip, or the LoRA of a training. Raises as `clip_of` does."""
+    main = None if job.result is None else job.result.main
+    return _made(job, main, "LoRA" if job.kind == "train" else "clip")
+
+
+def _made(job: Job, file: Asset | None, what: str) -> Asset:
+    if file is not None:
+        return file
     if job.state in FINAL:
         why = job.error.message if job.error is not None else f"it is {job.state}"
-        raise Gone(f"{job.id} has no clip: {why}")
-    raise Conflict(f"{job.id} is {job.state}; its clip is there when it has succeeded")
+        raise Gone(f"{job.id} has no {what}: {why}")
+    raise Conflict(f"{job.id} is {job.state}; its {what} is there when it has succeeded")
 
 
 @router.get(
@@ -121,12 +131,12 @@ def clip_of(job: Job) -> Asset:
     responses=failures(404, 409, 410, 416),
 )
 def job_content(id: Id, request: Request, jobs: JobsOf, ticket: TicketWord = None) -> Response:
-    """Return the file of a job's clip, or a range of it."""
+    """Return the file of a job's clip, or of its LoRA, or a range of it."""
     if ticket is not None:
-        found = by_ticket(jobs, clip_of(jobs.get(LOCAL, id)).id, ticket)
+        found = by_ticket(jobs, main_file(jobs.get(LOCAL, id)).id, ticket)
     else:
         owner = allow(request.state.owner, "read")
-        found = by_key(jobs, request, clip_of(jobs.get(owner, id)).id)
+        found = by_key(jobs, request, main_file(jobs.get(owner, id)).id)
     return content.answer(request, found.path, found.asset)
 
 

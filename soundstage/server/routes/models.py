@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Path
+from fastapi import Path, Query
 from starlette.responses import JSONResponse, Response
 
 from soundstage.jobs.views import Job, JobRequest
@@ -69,6 +69,12 @@ def recipes(owner: Reader) -> Response:
 
 
 @router.get("/schema", operation_id="get_schema", responses=failures())
-def schema(owner: Reader) -> JSONResponse:
+def schema(
+    owner: Reader,
+    of: Annotated[
+        Literal["request", "training"], Query(description="Of a clip's request, or of a training.")
+    ] = "request",
+) -> JSONResponse:
     """Return the JSON schema of a request, with the meaning, unit, range and words of each field."""
-    return JSONResponse(description.request_schema())
+    found = description.request_schema() if of == "request" else description.training_schema()
+    return JSONResponse(found)

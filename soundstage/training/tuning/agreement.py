@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from soundstage.dataset.identity import model_identity
 from soundstage.dataset.index import EncodedIndex, open_index
@@ -11,11 +11,13 @@ from soundstage.errors import DatasetError, RequestError
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.lora.metadata import read_names
 from soundstage.memory.machine import checked_device
+from soundstage.planning.plan import Plan
 from soundstage.request.request import Request
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.groups import check_targets, made_streams
 from soundstage.weights.header import read_header
 
+CheckPlan = Callable[[Plan], None]
 NEEDED: Mapping[str, str] = {
     "video": "a picture",
     "audio": "sound",
@@ -28,17 +30,28 @@ NEEDED: Mapping[str, str] = {
 
 def check_agreement(config: TrainConfig) -> ModelSet:
     """Raise what is wrong with a config, its data or its model, by headers alone; return the model."""
-    check_kind(config)
     checked_device(config.device)
+    check_kind(config)
     model = find_model(config.model)
     model.check()
-    check_mode(config, open_index(config.data, model_identity(model)))
+    check_with(config, model, open_index(config.data, model_identity(model)))
+    return model
+
+
+def check_with(
+    config: TrainConfig, model: ModelSet, data: EncodedIndex, check: CheckPlan = lambda plan: None
+) -> None:
+    """Raise what is wrong with a config beside its model and data, which need not be encoded yet.
+
+    check: is called with the plan of each validation clip, to refuse it.
+    """
+    check_kind(config)
+    check_mode(config, data)
     if config.regularisers.prior_data is not None:
         open_index(config.regularisers.prior_data, model_identity(model))
     for lora in config.lora.over:
         read_names(read_header(lora.path))
-    check_requests(config, model)
-    return model
+    check_requests(config, model, check)
 
 
 def check_mode(config: TrainConfig, data: EncodedIndex) -> None:
@@ -136,11 +149,11 @@ def check_kind(config: TrainConfig) -> None:
         )
 
 
-def check_requests(config: TrainConfig, model: ModelSet) -> None:
+def check_requests(config: TrainConfig, model: ModelSet, check: CheckPlan = lambda plan: None) -> None:
     """Raise RequestError for a validation clip that could not be made."""
     engine = Engine(model)
     for number, fields in enumerate(config.validation.requests):
         try:
-            engine.plan(Request(**{str(name): value for name, value in fields.items()}))
+            check(engine.plan(Request(**{str(name): value for name, value in fields.items()})))
         except RequestError as error:
             raise RequestError(f"validation.requests[{number}]: {error}", field="validation") from error

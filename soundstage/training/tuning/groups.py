@@ -15,7 +15,14 @@ import re
 from collections.abc import Mapping
 
 from soundstage.errors import RequestError
-from soundstage.training.tuning.config import AudioTraining, TargetGroup, TrainConfig, VideoTraining
+from soundstage.training.tuning.config import (
+    AudioTraining,
+    GroupRank,
+    LoraTraining,
+    TargetGroup,
+    TrainConfig,
+    VideoTraining,
+)
 from soundstage.types import Modality
 
 # A module of a block -> its groups, the most particular first, and the stream that it changes.
@@ -48,6 +55,11 @@ def trained_group(name: str, config: TrainConfig) -> TargetGroup | None:
     asked = [group for group in groups if group in config.lora.targets]
     special = [group for group in groups if group in config.lora.groups and asked]
     return next(iter((*special, *asked)), None)
+
+
+def rank_of(lora: LoraTraining, group: TargetGroup) -> GroupRank:
+    """Return the rank and alpha of a group of layers."""
+    return lora.groups.get(group, GroupRank(rank=lora.rank, alpha=lora.alpha))
 
 
 def check_targets(config: TrainConfig) -> None:

@@ -1,14 +1,14 @@
 """Requests of hosted trainers, read as a dataset and a training here: `soundstage train --like fal`.
 
-The zip that a request names, which is fetched if it has an address, is unpacked and scanned by
-dataset/starting.py, which knows its layouts. A field that is not known is refused with the nearest one.
+The zip that a request names, which is fetched if it has an address, is unpacked by zips.py. A field that is
+not known is refused with the nearest one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
@@ -16,14 +16,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from soundstage.dataset.config import CONFIG, Dataset, open_dataset
-from soundstage.dataset.scanning import scan
-from soundstage.dataset.starting import begin
-from soundstage.engine import Engine
+from soundstage.dataset.config import Dataset, open_dataset
 from soundstage.errors import RequestError
 from soundstage.fields.record import Share, from_file, record, unit
 from soundstage.jobs.errors import TooLarge
 from soundstage.training.tuning.modes import Mode
+from soundstage.training.tuning.zips import is_unpacked, unpacked
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MOST_BYTES, MOST_S = 64 * 2**30, 6 * 3600.0  # of a zip that is fetched
@@ -102,12 +100,10 @@ def _word(value: Any) -> Any:
 
 def unpacked_data(asked: HostedTraining, folder: Path) -> Dataset:
     """Unpack a request's data into a folder, unless that is done, and return the dataset."""
-    if not (folder / CONFIG).exists():
-        with _zip_of(asked.training_data_url, folder) as source:
-            begin(source, folder)
-        path = folder / CONFIG
-        path.write_text(_fitted(path.read_text(), asked))
-    return open_dataset(folder)
+    if is_unpacked(folder):
+        return open_dataset(folder)
+    with _zip_of(asked.training_data_url, folder) as source:
+        return unpacked(source, folder, dataset_fields(asked))
 
 
 @contextmanager
@@ -136,33 +132,19 @@ def _zip_of(place: str, folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def encoded_data(dataset: Dataset, engine: Engine, report: Callable[[float], None] = lambda _: None) -> None:
-    """Encode a dataset; what is done already stays."""
-    from soundstage.dataset.encoding import encode
-
-    encode(dataset, scan(dataset), engine, report=report)
-
-
-def _fitted(text: str, asked: HostedTraining) -> str:
-    """Return a dataset.yaml with the length, rate and trigger words of a request."""
-    old = re.search(r"^buckets: (\[.*\])$", text, re.M)
-    sizes = json.loads(old[1]) if old else ["768x448x89"]
-    longest = [re.sub(r"x\d+$", f"x{asked.number_of_frames}", size) for size in sizes]
-    fields = {
-        "buckets": list(dict.fromkeys(longest)),
+def dataset_fields(asked: HostedTraining) -> dict[str, Any]:
+    """Return the fields of the data that a request asks for, as `zips.unpacked` takes them."""
+    return {
+        "num_frames": asked.number_of_frames,
         "fps": asked.frame_rate,
         **({"trigger": asked.trigger_phrase} if asked.trigger_phrase else {}),
         "sound": "none" if asked.with_audio == "false" else "auto",
     }
-    for name, value in fields.items():
-        text = re.sub(rf"^(# )?{name}: .*$", lambda _: f"{name}: {json.dumps(value)}", text, flags=re.M)  # noqa: B023
-    return text
 
 
-def config_fields(asked: HostedTraining, data: Path) -> dict[str, Any]:
-    """Return the fields of a training config that a request asks for."""
+def config_fields(asked: HostedTraining) -> dict[str, Any]:
+    """Return the fields of a training config that a request asks for, without those of its data."""
     found: dict[str, Any] = {
-        "data": str(data),
         "mode": asked.mode,
         "steps": asked.number_of_steps,
         "lora": {"rank": asked.rank},

@@ -15,10 +15,12 @@ from soundstage.errors import RequestError
 from soundstage.library.sizes import TRANSFORMER, ModelSizes
 from soundstage.memory.machine import Machine
 from soundstage.memory.policy import POLICIES, Policy, Residency, spread_evenly
-from soundstage.planning.cost import CUDA_CONTEXT_BYTES, FRAGMENTATION
+from soundstage.planning.cost import CUDA_CONTEXT_BYTES, FRAGMENTATION, Work, forward_flops
 from soundstage.training.tuning.config import TrainConfig
+from soundstage.training.tuning.groups import rank_of, trained_group
 from soundstage.types import VideoShape
-from soundstage.weights.storage import bytes_of
+from soundstage.weights.layouts import PartTensors
+from soundstage.weights.storage import TARGET, bytes_of
 
 GB = 1e9
 UNITS_KEPT = 36.0  # by a block whose gradients are to come
@@ -29,6 +31,7 @@ TEXT_UNITS = 4.0  # of a block, per token of the prompt
 KEPT_BYTES = 12.0
 OPTIMIZER_BYTES = {"adamw": 8.0, "adamw8bit": 2.0, "prodigy": 16.0, "muon": 4.0}
 MATRICES = 3.0  # of a block's largest, in scratch
+BACKWARD_FORWARDS = 2.0  # the way back, in forwards; a block that is computed again is one more
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,26 @@ class TuningPlace:
         }[self.residency.policy]
         again = "blocks are computed again" if self.again else "activations are kept"
         return f"about {self.num_bytes / GB:.1f} GB: weights {self.sizes.storage}, {where}, {again}"
+
+
+def trained_numbers(transformer: PartTensors, config: TrainConfig) -> int:
+    """Return how many numbers the LoRA of a config has, by the headers of a transformer."""
+    found = 0
+    for key, stored in transformer.items():
+        name, _, kind = key.rpartition(".")
+        group = trained_group(name, config) if kind == "weight" and TARGET.match(name) else None
+        if group is not None:
+            rows, columns = stored.entry.shape
+            found += min(rank_of(config.lora, group).rank, rows, columns) * (rows + columns)
+    return found
+
+
+def training_seconds(work: TuningWork, place: TuningPlace, machine: Machine, config: TrainConfig) -> float:
+    """Return the seconds that the products of all steps take at a machine's rate."""
+    one = Work(work.video, work.audio, work.text, 1, 1)
+    forwards = 1 + BACKWARD_FORWARDS + (1 if place.again else 0)
+    samples = config.steps * config.batch * config.accumulate
+    return samples * forwards * forward_flops(one, place.sizes) / machine.flops_per_s
 
 
 def _video_tokens(info: SampleInfo, config: TrainConfig) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,6 +91,7 @@ class TuningRun:
     """A training that was checked and can begin. Raises errors that say what is wrong before it does."""
 
     config: TrainConfig
+    told: Callable[[float], None] = lambda share: None  # called with the share of the captions that are read
     model: ModelSet = field(init=False)
     data: EncodedDataset = field(init=False)
     place: TuningPlace = field(init=False)
@@ -129,7 +130,7 @@ class TuningRun:
         """Return the samples of all steps, and the context of an empty prompt."""
         folder = self.folder / "contexts"
         contexts = CaptionContexts(folder, parts)
-        contexts.prepare(self.data)
+        contexts.prepare(self.data, self.told)
         prior = None
         named = self.config.regularisers.prior_data
         if named is not None:

@@ -6,8 +6,8 @@ from torch import nn
 
 from soundstage.lora.layers import Layer
 from soundstage.training.factors import FactorShape
-from soundstage.training.tuning.config import GroupRank, LoraTraining, TargetGroup, TrainConfig
-from soundstage.training.tuning.groups import check_targets, trained_group
+from soundstage.training.tuning.config import TrainConfig
+from soundstage.training.tuning.groups import check_targets, rank_of, trained_group
 from soundstage.weights.quantize import QuantizedLinear
 from soundstage.weights.storage import TARGET
 
@@ -24,7 +24,7 @@ def adapted(transformer: nn.Module, config: TrainConfig) -> dict[Layer, FactorSh
             continue
         group = trained_group(name, config)
         if group is not None:
-            own = _rank(config.lora, group)
+            own = rank_of(config.lora, group)
             rank = min(own.rank, module.in_features, module.out_features)
             alpha = own.alpha if own.alpha is not None else own.rank
             # A layer that is smaller than the rank keeps the scale of the others.
@@ -32,7 +32,3 @@ def adapted(transformer: nn.Module, config: TrainConfig) -> dict[Layer, FactorSh
                 rank, alpha * rank / own.rank, module.in_features, module.out_features
             )
     return found
-
-
-def _rank(lora: LoraTraining, group: TargetGroup) -> GroupRank:
-    return lora.groups.get(group, GroupRank(rank=lora.rank, alpha=lora.alpha))

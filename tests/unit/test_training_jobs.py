@@ -1,0 +1,289 @@
+"""Jobs of kind train: what is refused before they wait, and a LoRA that is trained and used by one server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soundstage.jobs.limits import Limits
+from soundstage.jobs.service import Jobs
+from soundstage.jobs.states import FINAL
+from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, WorkerInfo
+from soundstage.jobs.worker import JobWorker
+from tests.dataset_clips import clip, picture
+from tests.in_process import InProcess
+from tests.serving import Server, serving
+
+TRAINING: dict[str, Any] = {"mode": "silent", "steps": 3, "seed": 4, "lora": {"rank": 2}, "save_every": 1}
+DATASET: dict[str, Any] = {"num_frames": 9, "trigger": "zorb"}
+SMALL: dict[str, Any] = {"num_frames": 9, "size": [64, 64], "steps": 2, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three clips of nine frames, with captions."""
+    folder = tmp_path_factory.mktemp("clips")
+    for shade in (40, 90, 140):
+        clip(folder / f"{shade}.mp4", shade=shade, frames=9, tone_hz=None, caption=f"A square on {shade}.")
+    return folder
+
+
+def zipped(path: Path, folder: Path, **more: str) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+        for name, content in more.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return zipped(tmp_path_factory.mktemp("zip") / "data.zip", clips)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without a worker."""
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def asset(server: Server, data: Path) -> str:
+    return str(upload(server, data).json()["id"])
+
+
+def upload(server: Server, path: Path, purpose: str = "data") -> Any:
+    with path.open("rb") as file:
+        return server.client.post(
+            "/v1/uploads", files={"file": (path.name, file)}, params={"purpose": purpose}
+        )
+
+
+def asked(server: Server, **job: Any) -> Any:
+    return server.client.post("/v1/jobs", json={"kind": "train", **job})
+
+
+@pytest.mark.parametrize(
+    ("training", "field", "words"),
+    [
+        ({"stepz": 3}, "training", "'stepz', which does not exist; the fields are steps"),
+        ({"steps": 0}, "training.steps", "steps is 0; give a whole number of steps from 1"),
+        ({"lora": {"rnk": 3}}, "training.lora", "lora.rnk is not a field; the fields of lora are rank"),
+        ({"optimizer.rate": -1}, "training.optimizer", "rate is -1"),
+        ({"output": "/etc"}, "training.output", "the server keeps the run"),
+        ({"device": "cuda"}, "training.device", "workers have their devices"),
+        ({"kind": "full"}, "training.kind", "a server trains LoRAs"),
+        ({"recipe": "../style"}, "training.recipe", "give one of style"),
+        ({"mode": "inpaint"}, "data", "mode 'inpaint' needs a mask for every sample"),
+        ({"lora": {"over": ["/etc/passwd"]}}, "training.lora", 'give "lora:NAME" of a registered LoRA'),
+        ({"lora": {"over": [{"path": "lora:none"}]}}, "training.lora", "no LoRA of that name is registered"),
+        ({"lora": {"over": "x"}}, "training.lora.over", "no list of LoRAs"),
+        (
+            {"regularisers": {"prior": 1, "prior_data": "/x"}},
+            "training.regularisers.prior_data",
+            "takes none",
+        ),
+        ({"validation": {"requests": "x"}}, "training.validation.requests", "no list of requests"),
+        (
+            {"validation": {"every": 1, "requests": [{"prompt": "a", "steps": 0}]}},
+            "training.validation.requests[0]",
+            "steps is 0",
+        ),
+        (
+            {"validation": {"every": 1, "requests": [{"prompt": "a", "guides": ["/etc/x.png"]}]}},
+            "training.validation",
+            "guides[0].image is '/etc/x.png'; give \"asset:ID\"",
+        ),
+    ],
+)
+def test_a_training_that_cannot_be_made_is_refused_before_it_waits(
+    server: Server, asset: str, training: dict[str, Any], field: str, words: str
+) -> None:
+    answer = asked(server, data=f"asset:{asset}", training={**TRAINING, **training}, dataset=DATASET)
+    told = answer.json()
+    assert answer.status_code == 422, told
+    assert told["error"]["field"] == field
+    assert words in told["error"]["message"]
+    assert told["detail"][0]["loc"][:2] == ["body", field.split(".")[0]]
+    assert str(server.jobs.data) not in answer.text
+    assert not list(server.jobs.tmp.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("job", "field", "words"),
+    [
+        ({"data": None}, "data", "data is missing"),
+        ({"data": "asset:as_none"}, "data", "there is no such file"),
+        ({"data": "/etc/passwd"}, "data", "of a zip that was uploaded"),
+        ({"data": "http://127.0.0.1/x.zip"}, "data", "https"),
+        ({"model": "big"}, "model", "this server has nano"),
+        ({"request": {"prompt": "a"}}, "request", "for jobs of kind generate"),
+        ({"kind": "generate", "request": {"prompt": "a"}}, "data", "for jobs of kind train, not generate"),
+        ({"format": "mp4"}, "format", "leave it out"),
+        ({"dataset": {"num_frames": 49}}, "data", "2 are the fewest to learn from: 140.mp4"),
+        ({"dataset": {"num_frames": 10}}, "dataset", "give 8k + 1 frames"),
+        ({"dataset": {"captions": {"url": "http://x"}}}, "dataset", "which a zip's sender cannot set"),
+        ({"dataset": {"sources": ["/etc"]}}, "dataset", "which a zip's sender cannot set"),
+        ({"dataset": {"fps": 0}}, "dataset", "fps is 0"),
+        ({"dataset": {"buckets": ["9x9x9"]}}, "dataset", "buckets has 9x9x9, which is off the grid"),
+    ],
+)
+def test_a_job_of_wrong_words_is_refused(
+    server: Server, asset: str, job: dict[str, Any], field: str, words: str
+) -> None:
+    given = {"data": f"asset:{asset}", "training": TRAINING, "dataset": DATASET, **job}
+    answer = asked(server, **{name: value for name, value in given.items() if value is not None})
+    assert answer.status_code == 422, answer.json()
+    assert (answer.json()["error"]["field"], words in answer.json()["error"]["message"]) == (field, True), (
+        answer.text
+    )
+
+
+def test_a_zip_is_looked_into_when_it_is_sent(server: Server, clips: Path, tmp_path: Path) -> None:
+    for name in ("../out.txt", "/etc/out.txt"):
+        answer = upload(server, zipped(tmp_path / "out.zip", clips, **{name: "x"}))
+        assert (answer.status_code, "leads out of the folder" in answer.text) == (422, True), answer.text
+        assert str(server.jobs.data) not in answer.text
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.mp4", bytes(30 * 2**20))
+    assert "would grow" in upload(server, tmp_path / "bomb.zip").text
+    assert "no zip file" in upload(server, clips / "40.mp4").text
+    assert upload(server, clips / "40.mp4", purpose="input").status_code == 201
+    assert not list(server.jobs.tmp.iterdir())
+
+
+def test_clips_that_are_mixed_with_pictures_or_too_few_are_refused(server: Server, tmp_path: Path) -> None:
+    clip(tmp_path / "mixed" / "a.mp4", frames=9, tone_hz=None)
+    picture(tmp_path / "mixed" / "b.png")
+    clip(tmp_path / "one" / "a.mp4", frames=9, tone_hz=None)
+    (tmp_path / "broken").mkdir()
+    for name in "ab":
+        (tmp_path / "broken" / f"{name}.mp4").write_bytes(b"no clip")
+    wanted = {"mixed": "1 clips and 1 pictures", "one": "gives 1 samples", "broken": "a.mp4"}
+    for name, words in wanted.items():
+        sent = upload(server, zipped(tmp_path / f"{name}.zip", tmp_path / name)).json()
+        answer = asked(server, data=sent["id"], training=TRAINING, dataset=DATASET)
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "data")
+        assert words in answer.text
+        assert str(server.jobs.data) not in answer.text
+    other = upload(server, tmp_path / "one" / "a.mp4", purpose="input").json()
+    answer = asked(server, data=other["id"], training=TRAINING)
+    assert "upload a zip of clips with the purpose data" in answer.text
+
+
+def test_a_training_is_planned_priced_and_described(server: Server, asset: str) -> None:
+    job = {"kind": "train", "data": asset, "training": {**TRAINING, "recipe": "style"}, "dataset": DATASET}
+    plan = server.client.post("/v1/plan", json=job).json()
+    assert plan["summary"] == "a LoRA of mode silent, rank 2: 3 steps on 3 samples of 64x64x9 at most"
+    assert plan["passes"] == [{"name": "train", "size": [64, 64], "steps": 3}]
+    assert plan["notes"] == ["the zip gives 3 samples; 10 or more are usual"]
+    assert plan["seconds"] > 0
+    assert plan["memory_gb"] > 0
+    schema = server.client.get("/v1/schema", params={"of": "training"}).json()["properties"]
+    assert {"recipe", "steps", "lora"} < schema["training"]["properties"].keys()
+    assert "output" not in schema["training"]["properties"]
+    assert "sources" not in schema["dataset"]["properties"]
+    fields = server.client.get("/openapi.json").json()["components"]["schemas"]["JobRequest"]["properties"]
+    assert "optimizer" in fields["training"]["properties"]
+
+
+def test_limits_hold_for_trainings(tmp_path: Path, data: Path) -> None:
+    for limits, words in (
+        (Limits(max_train_steps=0), "this server trains nothing"),
+        (Limits(max_train_steps=2), "this server trains up to 2 steps"),
+        (Limits(max_duration_s=0.3), "makes clips of up to 0.3 s"),
+        (Limits(quota_s=1e-6), "are used or spoken for"),
+    ):
+        jobs = Jobs.open(tmp_path / words[-3:], limits=limits)
+        training = {**TRAINING, "validation": {"every": 3, "requests": [{"prompt": "a", **SMALL}]}}
+        request = JobRequest(kind="train", data=f"asset:{kept(jobs, data).id}", training=training)
+        with pytest.raises(Exception, match=words):
+            jobs.create(LOCAL, request)
+        jobs.close()
+
+
+def kept(jobs: Jobs, path: Path) -> Asset:
+    copy = jobs.tmp / path.name
+    copy.write_bytes(path.read_bytes())
+    return jobs.add_asset(LOCAL, path=copy, kind="data", name=path.name, media_type="application/zip")
+
+
+# --- at work ------------------------------------------------------------------------------------------
+
+
+def work(jobs: Jobs) -> None:
+    """Make one job."""
+    info = WorkerInfo(id="w", name="here")
+    lease = jobs.claim(info)
+    assert lease is not None
+    JobWorker(InProcess(jobs), info, device="cpu", wait_s=0.05).work_on(lease)
+
+
+def losses(jobs: Jobs, job: Job) -> list[tuple[str, str]]:
+    assert job.state == "succeeded", job.error
+    assert job.result is not None
+    assert job.result.losses is not None
+    text = jobs.asset_path(LOCAL, job.result.losses.id).read_text()
+    return [(row["step"], row["loss"]) for row in csv.DictReader(io.StringIO(text))]
+
+
+def test_a_lora_is_trained_stopped_between_steps_and_used_by_the_same_server(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One test, as encoding takes seconds: cancelled in the midst, then whole, used, named, and deleted."""
+    jobs = Jobs.open(tmp_path / "d", limits=Limits(renew_s=0.05))
+    request = JobRequest(
+        kind="train",
+        data=f"asset:{kept(jobs, data).id}",
+        training={**TRAINING, "steps": 100_000},
+        dataset=DATASET,
+    )
+    stopped = jobs.create(LOCAL, request)
+    thread = threading.Thread(target=work, args=(jobs,), daemon=True)
+    thread.start()
+    while jobs.get(LOCAL, stopped.id).progress.step < 1:
+        assert jobs.get(LOCAL, stopped.id).state not in FINAL, jobs.get(LOCAL, stopped.id).error
+        jobs.news.wait(jobs.news.version, 0.1)
+    jobs.cancel(LOCAL, stopped.id)
+    thread.join(60)
+    assert jobs.get(LOCAL, stopped.id).state == "cancelled"
+    assert not jobs.checkpoint_folder(stopped.id).exists()
+
+    validation = {"every": 3, "requests": [{"prompt": "zorb", **SMALL}]}
+    request = request.model_copy(update={"training": {**TRAINING, "validation": validation}})
+    job = jobs.create(LOCAL, request)
+    work(jobs)
+    job = jobs.get(LOCAL, job.id)
+    assert [step for step, _ in losses(jobs, job)] == ["1", "2", "3"]
+    assert job.result is not None
+    assert job.result.lora is not None
+    assert [found.name for found in job.result.validation] == ["step-000000-1.mp4", "step-000003-1.mp4"]
+    assert job.preview is not None
+    told = {(event.type, event.message) for event in jobs.events(LOCAL, job.id, 0)}
+    assert ("log", "step 3: lora.safetensors") in told
+    last = [event.progress for event in jobs.events(LOCAL, job.id, 0) if event.progress is not None][-1]
+    assert (last.phase, last.step, last.num_steps, sorted(last.losses or ())) == (
+        "training", 3, 3, ["loss", "video"],
+    )  # fmt: skip
+    for found in (job.result.lora, job.result.config, job.result.report):
+        assert found is not None
+        assert str(jobs.data).encode() not in jobs.asset_path(LOCAL, found.id).read_bytes()
+    lora = job.result.lora.id
+    jobs.add_lora(LOCAL, "zorb", lora)
+    jobs.delete(LOCAL, job.id)
+    made = jobs.create(
+        LOCAL, JobRequest(request={"prompt": "zorb", **SMALL, "loras": [f"asset:{lora}", "lora:zorb"]})
+    )
+    work(jobs)
+    assert jobs.get(LOCAL, made.id).state == "succeeded", jobs.get(LOCAL, made.id).error
+    assert not list(jobs.tmp.iterdir())
+    jobs.close()

@@ -252,8 +252,8 @@ class Submitting(Ending, AssetFiles):
         zipped = next(asset for asset in used if f"{references.ASSET}{asset.id}" == fields["data"])
         if zipped.kind != "data":
             raise RequestError(
-                f"data is {fields['data']}, a file of type {zipped.media_type}; upload a zip of clips with the "
-                "purpose data",
+                f"data is {fields['data']}, a file of type {zipped.media_type}; upload a zip of clips "
+                "with the purpose data",
                 field="data",
             )
         looked = self._looked_into(fields, paths)

@@ -1,8 +1,8 @@
 """Jobs of kind train: the fields that a stranger may set, checked, planned and priced. Loads no torch.
 
-A training is asked for by `data` (a zip), `dataset` (how samples are made of its clips) and `training` (fields
-of a training's config, and a recipe they stand on). What is a server's own to say, or names its files, is
-refused. `config_of` makes the config from the same fields where a job is admitted and where it is made.
+A training is asked for by `data` (a zip), `dataset` (how samples are made of its clips) and `training`
+(fields of a training's config, and a recipe they stand on). What is a server's own to say, or names its
+files, is refused. `config_of` makes the config from the same fields where a job is admitted and where it is made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The work on a job of kind train: its zip unpacked and encoded, and a LoRA trained as `soundstage train` does.
+"""The work on a job of kind train: its zip is unpacked and encoded, a LoRA trained as by `soundstage train`.
 
 The job's checkpoint folder holds both: `data`, the dataset, and `run`, the folder of the run with its state.
 A worker that takes the job up again finds what is encoded and goes on from the state, with the same losses.
@@ -74,7 +74,7 @@ class TrainingWork(JobWork):
 
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:
-        """Hold the folder. Raises Stopped where the worker that lost this job still does: it is tried later."""
+        """Hold the folder. Raises Stopped where the worker that lost this job still does, to try later."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / LOCK, timeout=0):

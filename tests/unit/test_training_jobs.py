@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import pytest
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL
+from soundstage.jobs.training import checked_training
 from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, WorkerInfo
 from soundstage.jobs.worker import JobWorker
+from soundstage.server.dialects import fal_fields
 from tests.dataset_clips import clip, picture
 from tests.in_process import InProcess
 from tests.serving import Server, serving
@@ -287,3 +290,73 @@ def test_a_lora_is_trained_stopped_between_steps_and_used_by_the_same_server(
     assert jobs.get(LOCAL, made.id).state == "succeeded", jobs.get(LOCAL, made.id).error
     assert not list(jobs.tmp.iterdir())
     jobs.close()
+
+
+# --- fal's trainers -----------------------------------------------------------------------------------
+
+V2 = "fal-ai/ltx23-trainer-v2"
+
+
+@pytest.mark.parametrize(
+    ("app", "given", "training", "dataset"),
+    [
+        (f"{V2}/t2v", {"rank": 16, "steps": 300}, {"mode": "t2v", "steps": 300, "lora": {"rank": 16}}, {}),
+        (f"{V2}/i2v", {"first_frame_conditioning_p": 0.3}, {"video": {"first_frame": 0.3}}, {}),
+        (f"{V2}/a2v", {"trigger_phrase": "zorb"}, {"video": {"first_frame": 1.0}}, {"trigger": "zorb"}),
+        (f"{V2}/t2v", {"with_audio": True}, {"mode": "t2v"}, {"sound": "all"}),
+        (f"{V2}/t2v", {"with_audio": False}, {"audio": {"stream": "absent"}}, {"sound": "none"}),
+        (f"{V2}/extend-prefix", {"number_of_frames": 97}, {"mode": "extend"}, {"num_frames": 97}),
+        (f"{V2}/extend-suffix", {"frame_rate": 25}, {"mode": "suffix"}, {"fps": 25.0}),
+        (f"{V2}/interpolate", {}, {"video": {"first_frame": 1.0, "suffix": {"latents": 1}}}, {}),
+        (f"{V2}/ic-lora/v2v-masked", {}, {"mode": "reference", "video": {"mask": 1.0}}, {}),
+        (
+            f"{V2}/audio-extend-prefix",
+            {"audio_duration_seconds": 4, "conditioning_seconds": 1},
+            {"mode": "audio-extend", "audio": {"prefix": {"latents": 25}}},
+            {"audio_buckets": [4.0]},
+        ),
+        ("fal-ai/ltx23-video-trainer", {}, {"mode": "i2v", "steps": 2000}, {"num_frames": 89}),
+        ("fal-ai/ltx23-v2v-trainer", {}, {"mode": "reference", "video": {"first_frame": 0.1}}, {}),
+    ],
+)
+def test_fals_trainers_are_trainings_here(
+    server: Server, app: str, given: dict[str, Any], training: dict[str, Any], dataset: dict[str, Any]
+) -> None:
+    draft, _ = fal_fields.read(app, {"training_data_url": "asset:as_a", **given}, server.jobs, None, (64, 64))
+    job = draft.asked(priority="normal")
+    assert (job.kind, job.data) == ("train", "asset:as_a")
+    assert draft.warnings == []
+    assert {name: job.training[name] for name in training} == training
+    assert {name: job.dataset[name] for name in dataset} == dataset
+    checked_training(job)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "words"),
+    [
+        ({"training_data_url": None}, "training_data_url", "is missing"),
+        ({"training_data_url": "/etc/passwd"}, "training_data_url", "an https address"),
+        ({"training_data_url": "http://10.0.0.1/x.zip"}, "training_data_url", "https"),
+        ({"rank": 0}, "rank", "give a whole number from 1 to 1024"),
+        ({"number_of_frames": 88}, "number_of_frames", "8k \\+ 1 frames"),
+        ({"validation": [{}]}, "validation", "has no prompt"),
+        ({"number_of_frames": 89}, "training_data_url", "2 are the fewest"),
+        ({"mode": "inpaint"}, "training_data_url", "needs a mask"),
+    ],
+)
+def test_a_request_of_a_trainer_that_cannot_be_made_is_refused_in_fals_form(
+    server: Server, asset: str, given: dict[str, Any], field: str, words: str
+) -> None:
+    asked = {"training_data_url": f"asset:{asset}", "number_of_frames": 9, "number_of_steps": 3, **given}
+    app = f"{V2}/{asked.pop('mode', 'i2v')}"
+    answer = server.client.post(f"/fal/{app}", json=asked)
+    assert answer.status_code == 422, answer.text
+    [found] = answer.json()["detail"]
+    assert found["loc"] == ["body", field]
+    assert re.search(words, found["msg"])
+
+
+def test_other_trainers_are_not_there(server: Server) -> None:
+    for app in ("fal-ai/flux-lora-fast-training/trainer", f"{V2}/outpaint", f"{V2}", "fal-ai/ltx2-trainer"):
+        answer = server.client.post(f"/fal/{app}", json={})
+        assert (answer.status_code, "ltx23-trainer-v2/t2v" in answer.text) == (404, True)

@@ -184,13 +184,13 @@ class Draft:
         """Return the job. webhook: as it was given; whether the address is allowed is for the jobs to say."""
         if webhook is not None and (not isinstance(webhook, str) or len(webhook) > MAX_WEBHOOK):
             raise bad("webhook_url", webhook, "an address that this server may call, such as https://...")
-        return JobRequest(
-            request=self.request, webhook_url=webhook, label=label, priority=priority, **self.job
-        )
+        fields = {"request": self.request, **self.job}
+        return JobRequest(webhook_url=webhook, label=label, priority=priority, **fields)
 
     def told(self, error: RequestError) -> RequestError:
         """Return an error of the request under the service's name of the field, if it has one."""
-        name = (error.field or "").partition("[")[0].partition(".")[0]
+        whole = error.field or ""
+        name = whole if whole in self._origins else whole.partition("[")[0].partition(".")[0]
         if name in self._origins:
             error.field = self._origins[name]
         return error

@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from soundstage.jobs.errors import NotFound, TooLarge
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL, WAITING, Priority
-from soundstage.jobs.views import Delivery, Job, JobEvent, Owner
+from soundstage.jobs.views import Delivery, Job, JobEvent, JobProgress, Owner
 from soundstage.server.access import JobsOf, Reader, Submitter, key_of
 from soundstage.server.answers import Id
 from soundstage.server.dialect import Dialect
-from soundstage.server.dialects import calls, fal_fields, fal_signing, filing
+from soundstage.server.dialects import calls, fal_fields, fal_signing, fal_training, filing
 from soundstage.server.dialects.forms import body_of
 from soundstage.server.dialects.shapes import own_size
 from soundstage.server.failures import BadCall, HttpFailure
@@ -83,6 +83,8 @@ def fault_of(job: Job) -> dict[str, Any]:
 
 def output_of(job: Job, jobs: Jobs, base: str) -> dict[str, Any]:
     """Return the output of a job that succeeded."""
+    if job.kind == "train":
+        return fal_training.output_of(job, jobs, base)
     clip = calls.clip_of(job)
     _, _, inline = asked_at(job)
     url = calls.address(jobs, clip, base)
@@ -109,12 +111,19 @@ def logs_of(jobs: Jobs, owner: Owner, id: str) -> list[dict[str, Any]]:
 def _log(event: JobEvent) -> dict[str, Any] | None:
     message = event.message or event.state
     if event.type == "progress" and event.progress is not None:
-        message = f"{event.progress.phase} {event.progress.fraction:.0%}"
+        message = _progress_words(event.progress)
     if message is None:
         return None
     level = "WARNING" if event.type == "warning" else (event.level or "info").upper()
     at = datetime.fromtimestamp(event.at, UTC).isoformat()
     return {"message": message, "level": level, "source": "worker", "timestamp": at}
+
+
+def _progress_words(now: JobProgress) -> str:
+    """Return a progress in words; of a training, its step and losses too."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in (now.losses or {}).items())
+    step = f", step {now.step} of {now.num_steps}: {losses}" if losses else ""
+    return f"{now.phase} {now.fraction:.0%}{step}"
 
 
 # --- uploads ----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from fastapi import Request
 from soundstage.errors import RequestError
 from soundstage.jobs.errors import NotFound
 from soundstage.jobs.service import Jobs
-from soundstage.server.dialects import calls
+from soundstage.server.dialects import calls, fal_training
 from soundstage.server.dialects.draft import Draft, bad, record_of
 from soundstage.server.dialects.shapes import of_ratio, set_shape
 
@@ -77,11 +77,6 @@ def route_of(app: str) -> Route:
 
     Raises NotFound for one that is not LTX-2.3's, or is not done here.
     """
-    if "trainer" in app:
-        raise NotFound(
-            f"{app[:100]!r} trains, and this server makes clips only; on the machine itself, "
-            "`soundstage train start REQUEST.json --like fal` takes the same request"
-        )
     parts = app.strip("/").split("/")
     name, words = (parts[1] if len(parts) > 1 else ""), parts[2:]
     mode = next((MODE_WORDS[word] for word in words if word in MODE_WORDS), None)
@@ -100,6 +95,8 @@ def read(
     app: str, given: Mapping[str, Any], jobs: Jobs, request: Request | None, own_size: tuple[int, int]
 ) -> tuple[Draft, bool]:
     """Return the draft of a call, and whether its answer should hold the clip itself (sync_mode)."""
+    if fal_training.is_trainer(app):
+        return fal_training.read(app, given, jobs, request), False
     route = route_of(app)
     draft = Draft(given)
     ask = Given(draft, route, jobs, request, own_size)

@@ -10,11 +10,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from soundstage.jobs.service import Jobs
-from soundstage.jobs.views import Asset, Owner
+from soundstage.jobs.views import Asset, AssetKind, Owner
 from soundstage.server import transfers, uploads
 from soundstage.server.dialects import slots
 
-WEIGHTS = (".safetensors",)
+PURPOSES: dict[str, AssetKind] = {".safetensors": "lora", ".zip": "data"}  # of files by their endings
 
 
 def announce(jobs: Jobs, owner: Owner, name: object) -> str:
@@ -31,9 +31,9 @@ async def take(slot: str, request: Request, jobs: Jobs) -> Response:
 
 
 async def receive(request: Request, jobs: Jobs, owner: Owner, name: str | None) -> Asset:
-    """Store a bare body. A name that ends as weights do makes it a LoRA."""
+    """Store a bare body. A name that ends as weights do makes it a LoRA, one of a zip data to train on."""
     path = jobs.tmp / f"upload-{secrets.token_hex(16)}"
-    kind = "lora" if PurePosixPath(name or "").suffix.lower() in WEIGHTS else "input"
+    kind = PURPOSES.get(PurePosixPath(name or "").suffix.lower(), "input")
     try:
         await transfers.write(path, request.stream())
         return await run_in_threadpool(uploads.add, jobs, request.app.state.intake, owner, path, name, kind)

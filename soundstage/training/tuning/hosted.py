@@ -37,6 +37,8 @@ class HostedClip:
     """A picture to start from."""
     reference_video_url: str | None = None
     """A clip to follow."""
+    audio_url: str | None = None
+    """A sound to go with."""
 
 
 @record
@@ -65,6 +67,12 @@ class HostedTraining:
     """Whether sound is trained. Left out, where every clip has it."""
     validation: tuple[HostedClip, ...] = field(default=())
     """Clips to make."""
+    validation_negative_prompt: str = ""
+    """What they do not show."""
+    validation_frame_rate: Annotated[float, Field(ge=1, le=120), unit("frames per second")] | None = None
+    """Their rate."""
+    generate_audio_in_validation: Any = None
+    """false: they are silent."""
     validation_number_of_frames: Annotated[int, Field(ge=1, le=1000), unit("frames")] | None = None
     """Their length."""
     split_input_into_scenes: Any = None
@@ -138,7 +146,7 @@ def dataset_fields(asked: HostedTraining) -> dict[str, Any]:
         "num_frames": asked.number_of_frames,
         "fps": asked.frame_rate,
         **({"trigger": asked.trigger_phrase} if asked.trigger_phrase else {}),
-        "sound": "none" if asked.with_audio == "false" else "auto",
+        "sound": {"false": "none", "true": "all"}.get(str(asked.with_audio), "auto"),
     }
 
 
@@ -167,6 +175,14 @@ def _request(clip: HostedClip, asked: HostedTraining) -> dict[str, Any]:
     found: dict[str, Any] = {"prompt": f"{asked.trigger_phrase} {clip.prompt}".strip()}
     if asked.validation_number_of_frames is not None:
         found["num_frames"] = asked.validation_number_of_frames
+    if asked.validation_frame_rate is not None:
+        found["fps"] = asked.validation_frame_rate
+    if asked.validation_negative_prompt:
+        found["negative_prompt"] = asked.validation_negative_prompt
+    if asked.generate_audio_in_validation == "false":
+        found["modalities"] = ["video"]
+    if clip.audio_url is not None:
+        found["audio"] = {"file": clip.audio_url}
     if clip.image_url is not None:
         found["guides"] = [{"image": clip.image_url}]
     if clip.reference_video_url is not None:

@@ -81,7 +81,7 @@ class RemoteGroup(Ordered):
 
 @click.group("remote", cls=RemoteGroup, no_args_is_help=True, context_settings=SETTINGS)
 def app() -> None:
-    """Make clips on a server, and see to its jobs.
+    """Make clips and train LoRAs on a server, and see to its jobs.
 
     Example: soundstage remote generate "A red ball bounces." --server http://127.0.0.1:8765 -o ball.mp4
     """
@@ -120,6 +120,56 @@ def client_of(values: dict[str, Any]) -> Client:
     from soundstage.client.client import Client
 
     return Client(values.get("server"), values.get("key"))
+
+
+@app.command("train")
+@click.argument(
+    "config",
+    metavar="CONFIG",
+    help="The name of a recipe, a .yaml file, the config.json of a training, or a hosted trainer's request.",
+)
+@click.option("--data", metavar="FOLDER", help="The clips and their captions: a folder, a zip, or asset:ID.")
+@click.option("--model", metavar="NAME", help="Train this model of the server's.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="COUNT", help="Train so many steps.")
+@click.option(
+    "--set",
+    "fields",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set another field, such as optimizer.rate=2e-4 or dataset.num_frames=49. Repeatable.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Write the LoRA to this .safetensors file, or all files into this folder. [default: the job's id]",
+)
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--label", metavar="WORD", help="Give the job this label.")
+@click.option(
+    "--detach", is_flag=True, help="Queue the training, print the job's id, and do not wait for it."
+)
+def train(
+    config: str,
+    fields: tuple[str, ...],
+    output: Path | None,
+    force: bool,
+    detach: bool,
+    server: str | None,
+    key: str | None,
+    **given: Any,
+) -> None:
+    """Train a LoRA on a server, write it to a file, and print the path.
+
+    The clips are sent as a zip, once. Ctrl-C cancels the job; with --detach it goes on.
+
+    Example: soundstage remote train style --data my-data --set dataset.num_frames=49 -o style.safetensors
+    """
+    from soundstage.cli.remote_training import trained
+
+    with client_of({"server": server, "key": key}) as client:
+        for line in trained(client, config, fields, given, output, force=force, detach=detach):
+            print(line)
 
 
 @app.command("jobs")
@@ -214,7 +264,7 @@ def resume(id: tuple[str, ...], **where: Any) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def get(id: str, output: Path | None, force: bool, **where: Any) -> None:
-    """Wait for the clip of a job, write it to a file, and print the path.
+    """Wait for the clip or LoRA of a job, write it to a file, and print the path.
 
     Ctrl-C stops the waiting; the job goes on.
 
@@ -225,7 +275,7 @@ def get(id: str, output: Path | None, force: bool, **where: Any) -> None:
     with client_of(where) as client:
         handle = client.job(id)
         path = output or Path(f"{id}{handle.suffix}")
-        _check_new(path, force)
+        check_new(path, force)
         try:
             if not handle.done():
                 with RemoteBars(handle.job) as bars:
@@ -247,7 +297,7 @@ def cancelled_elsewhere() -> Iterator[None]:
         raise ServerError(f"{error}; nothing was made") from None
 
 
-def _check_new(path: Path, force: bool) -> None:
+def check_new(path: Path, force: bool) -> None:
     """Refuse a name that is taken or cannot be written, before a job is waited for."""
     try:
         check_writable(path, (path.suffix.lower(),), overwrite=force)

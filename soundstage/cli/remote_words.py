@@ -11,7 +11,7 @@ from soundstage.cli.show import asked_rows
 from soundstage.library.catalog import gigabytes
 
 if TYPE_CHECKING:
-    from soundstage.jobs.views import Job, JobEvent
+    from soundstage.jobs.views import Job, JobEvent, JobProgress
 
 RowsOf = Mapping[str, Callable[[Mapping[str, Any]], str]]
 PROMPT_LETTERS = 50
@@ -42,13 +42,23 @@ def event_text(event: JobEvent) -> str:
     if event.progress is not None:
         now = event.progress
         step = f" {now.step}/{now.num_steps}" if now.num_steps else ""
-        return f"{now.fraction:.0%} {now.phase}{step}"
+        return f"{now.fraction:.0%} {now.phase}{step}{_losses(now)}"
     if event.error is not None:
         return f"{event.state}: {event.error.message}"
     return event.message or event.state or event.type
 
 
+def _losses(now: JobProgress) -> str:
+    """Return the losses of a training's step, with what stands before them."""
+    told = " ".join(f"{name} {value:.4f}" for name, value in (now.losses or {}).items())
+    return f": {told}" if told else ""
+
+
 def line_of(job: Job) -> str:
+    """Return a job in one line."""
+    if job.kind == "train":
+        summary = "" if job.plan is None else job.plan.summary
+        return f"{job.id}  {job.state:11} {job.progress.fraction:4.0%}  {summary}"
     what = "" if job.plan is None else f"{job.plan.size[0]}x{job.plan.size[1]}, {job.plan.duration_s:.3g} s"
     prompt = " ".join(str(job.request.get("prompt", "")).split())
     short = prompt if len(prompt) <= PROMPT_LETTERS else f"{prompt[:PROMPT_LETTERS]}..."
@@ -60,6 +70,8 @@ def rows_of(job: Job) -> Iterator[tuple[str, Any]]:
     yield "state", _state(job)
     if job.kind == "generate":
         yield from asked_rows(_facts(job))
+    if job.kind == "train" and job.plan is not None:
+        yield "trains", job.plan.summary
     for name, value in job.request.items():
         if name not in TOLD and value is not None:
             yield name, value if isinstance(value, str) else json_text(value)
@@ -71,8 +83,13 @@ def rows_of(job: Job) -> Iterator[tuple[str, Any]]:
         yield "notice", warning
     if job.error is not None:
         yield "error", job.error.message
-    if job.result is not None and job.result.clip is not None:
-        yield "file", f"{job.result.clip.media_type}, {job.result.clip.bytes:,} bytes"
+    if job.progress.losses:
+        yield "losses", _losses(job.progress).removeprefix(": ")
+    main = None if job.result is None else job.result.main
+    if main is not None:
+        yield "file", f"{main.media_type}, {main.bytes:,} bytes"
+    if main is not None and job.kind == "train":
+        yield "use it", f"--lora asset:{main.id}"
 
 
 def _state(job: Job) -> str:

@@ -71,7 +71,7 @@ def start(
     Example: soundstage train start style --data my-data --output runs/style
     """
     changes = {name: value for name, value in given.items() if value is not None}
-    changes |= _fields(fields)
+    changes |= fields_of_words(fields)
     asked = _asked(config, changes) if like is None else _hosted(Path(config), changes)
     from soundstage.training.tuning.agreement import check_agreement
 
@@ -156,7 +156,7 @@ def _asked(config: str, changes: dict[str, Any]) -> TrainConfig:
     return read_config(config, changes)
 
 
-def _fields(words: Sequence[str]) -> dict[str, Any]:
+def fields_of_words(words: Sequence[str]) -> dict[str, Any]:
     """Return fields from words such as "lora.rank=8". Raises RequestError for another form."""
     import yaml
 

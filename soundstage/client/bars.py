@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from soundstage.jobs.views import Job, JobEvent, JobProgress
 from soundstage.rendering.bars import PassBars
 from soundstage.rendering.events import Detail
 from soundstage.rendering.progress import names_phase
 from soundstage.rendering.screen import Screen
 
+LOSSES_S = 30.0  # between two lines of losses on a pipe
 WAITING = ("queued", "interrupted", "paused")  # states in which nothing is made
 
 
@@ -18,6 +21,8 @@ class RemoteBars(PassBars):
         passes = [] if job.plan is None else job.plan.passes
         super().__init__({item.name: item.steps for item in passes}, display)
         self._begun = ""
+        self._trains = job.kind == "train"
+        self._told_s = 0.0
         self._detail = Detail()
 
     def show(self, event: JobEvent) -> None:
@@ -33,7 +38,7 @@ class RemoteBars(PassBars):
         """Print a message. One that names a phase begins it: progress may pass over short ones."""
         phase, _, part = text.partition(": ")
         if kind != "info" or not names_phase(phase):
-            self._display.say(f"{kind}: {text}")
+            self._display.say(text if self._trains and kind == "info" else f"{kind}: {text}")
         elif phase == "resume":
             self._display.say(f"goes on with {part}")
         else:
@@ -42,7 +47,7 @@ class RemoteBars(PassBars):
     def _begin(self, phase: str) -> None:
         if phase != self._begun:
             self._begun, self._detail = phase, Detail()
-            self._display.begin(phase, self._detail, row=phase != "denoise")
+            self._display.begin(phase, self._detail, row=phase not in ("denoise", "training"))
 
     def _progress(self, now: JobProgress) -> None:
         self._begin(now.phase)
@@ -50,4 +55,15 @@ class RemoteBars(PassBars):
         task = self._tasks.get(now.pass_ or "")
         if task is not None:
             self._bars.start_task(task)
+            if now.losses:
+                self._losses(now.pass_ or "", now)
             self._stepped(now.pass_ or "", now.step, now.num_steps)
+
+    def _losses(self, name: str, now: JobProgress) -> None:
+        """Tell the losses of a training: beside its bar, or now and then on a pipe."""
+        told = " ".join(f"{loss} {value:.4f}" for loss, value in (now.losses or {}).items())
+        if self._display.is_live:
+            self._bars.update(self._tasks[name], description=f"{name}, {told}")
+        elif time.monotonic() - self._told_s >= LOSSES_S or now.step == now.num_steps:
+            self._told_s = time.monotonic()
+            self._display.say(f"step {now.step} of {now.num_steps}: {told}")

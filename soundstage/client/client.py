@@ -13,7 +13,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from soundstage.client.handles import AsyncRemoteHandle, RemoteHandle, progress_of
@@ -24,8 +24,12 @@ from soundstage.jobs.views import Asset, Job, JobEvent, Page, PlanView
 from soundstage.rendering.progress import Report, check_report
 from soundstage.request.request import Request
 
+if TYPE_CHECKING:
+    from soundstage.client.training import Source
+
 KEY_VARIABLE, SERVER_VARIABLE = "SOUNDSTAGE_KEY", "SOUNDSTAGE_SERVER"
 PATIENCE_S = 120.0
+Purpose = Literal["input", "mask", "lora", "data"]
 PREFIX = "/v1"
 
 
@@ -68,6 +72,18 @@ class Client:
         """Queue a clip on the server, from what `generate` takes, and return its handle at once."""
         return self._handle(self._line.carry_out(self._talk.submit(prompt, words)))
 
+    def train(self, data: str | Path | None, config: Source | None = None, **words: Any) -> RemoteHandle:
+        """Queue a training on the server, and return its handle at once: `handle.save("style.safetensors")`.
+
+        data: a folder or zip of clips with captions; what the server has, "asset:ID"; or an https address.
+        config: a recipe, a .yaml file, a config.json, a hosted trainer's request, or fields. words: fields
+        above it, such as steps and lora; dataset, which says how samples are made of the clips; and model,
+        priority, label and webhook_url of the job.
+        """
+        from soundstage.client.training import outgoing_training
+
+        return self._handle(self._line.carry_out(self._talk.train(outgoing_training(data, config, words))))
+
     def plan(self, prompt: str | Request, **words: Any) -> PlanView:
         """Return what the server would make, and what that takes."""
         return self._line.carry_out(self._talk.plan(prompt, words))
@@ -96,7 +112,7 @@ class Client:
         """Yield the events of all jobs, from now on or after an event, without end."""
         return self._line.events(self._talk.follow(None, after))
 
-    def upload(self, path: str | Path, purpose: Literal["input", "mask", "lora"] = "input") -> Asset:
+    def upload(self, path: str | Path, purpose: Purpose = "input") -> Asset:
         """Send a file, unless the server has it; "asset:ID" then stands for it in a request."""
         return self._line.carry_out(self._talk.upload(Path(path), purpose))
 
@@ -151,6 +167,15 @@ class AsyncClient:
         """Queue a clip on the server, and return its handle at once."""
         return self._handle(await self._line.carry_out(self._talk.submit(prompt, words)))
 
+    async def train(
+        self, data: str | Path | None, config: Source | None = None, **words: Any
+    ) -> AsyncRemoteHandle:
+        """Queue a training on the server, and return its handle at once."""
+        from soundstage.client.training import outgoing_training
+
+        asked = outgoing_training(data, config, words)
+        return self._handle(await self._line.carry_out(self._talk.train(asked)))
+
     async def plan(self, prompt: str | Request, **words: Any) -> PlanView:
         """Return what the server would make, and what that takes."""
         return await self._line.carry_out(self._talk.plan(prompt, words))
@@ -179,7 +204,7 @@ class AsyncClient:
         """Yield the events of all jobs, from now on or after an event, without end."""
         return self._line.events(self._talk.follow(None, after))
 
-    async def upload(self, path: str | Path, purpose: Literal["input", "mask", "lora"] = "input") -> Asset:
+    async def upload(self, path: str | Path, purpose: Purpose = "input") -> Asset:
         """Send a file, unless the server has it."""
         return await self._line.carry_out(self._talk.upload(Path(path), purpose))
 

@@ -26,6 +26,7 @@ class KnownJob:
     def __init__(self, talk: ServerTalk, job: Job) -> None:
         self._talk, self.job = talk, job
         self.progress = progress_of(job.progress)
+        self.losses: dict[str, float] = dict(job.progress.losses or {})  # of a training's last step heard of
 
     @property
     def id(self) -> str:
@@ -38,13 +39,14 @@ class KnownJob:
 
     @property
     def suffix(self) -> str:
-        """Return the ending of the clip's file, as far as it is known."""
-        clip = None if self.job.result is None else self.job.result.clip
-        return suffix_of(self.job) if clip is None else suffix_of(self.job, clip)
+        """Return the ending of the clip's or LoRA's file, as far as it is known."""
+        main = None if self.job.result is None else self.job.result.main
+        return suffix_of(self.job) if main is None else suffix_of(self.job, main)
 
     def _hear(self, event: JobEvent) -> None:
         if event.progress is not None:
             self.progress = progress_of(event.progress)
+            self.losses = dict(event.progress.losses or self.losses)
 
     def _know(self, job: Job | None) -> Job:
         assert job is not None
@@ -66,6 +68,10 @@ class KnownJob:
     def _saved(self, path: str | Path, overwrite: bool) -> Talk[Path]:
         job = yield from self._to_end(None)
         return (yield from self._talk.save(job, Path(path), overwrite=overwrite))
+
+    def _saved_all(self, folder: str | Path, overwrite: bool) -> Talk[list[Path]]:
+        job = yield from self._to_end(None)
+        return (yield from self._talk.save_all(job, Path(folder), overwrite=overwrite))
 
     def _refreshed(self) -> Talk[Job]:
         return self._know((yield from self._talk.job(self.id)))
@@ -133,8 +139,12 @@ class RemoteHandle(KnownJob):
             raise
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Wait for the clip and write its file, without opening it. Raises what `result` does."""
+        """Wait for the clip or LoRA and write its file, without opening it. Raises what `result` does."""
         return self._line.carry_out(self._saved(path, overwrite), self._hear)
+
+    def save_all(self, folder: str | Path, *, overwrite: bool = True) -> list[Path]:
+        """Wait for a training, write its LoRA, config, losses, page and clips into a folder; return paths."""
+        return self._line.carry_out(self._saved_all(folder, overwrite), self._hear)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return what kept the clip from being made; None where nothing did."""
@@ -206,8 +216,12 @@ class AsyncRemoteHandle(KnownJob):
             raise
 
     async def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Wait for the clip and write its file, without opening it."""
+        """Wait for the clip or LoRA and write its file, without opening it."""
         return await self._line.carry_out(self._saved(path, overwrite), self._hear)
+
+    async def save_all(self, folder: str | Path, *, overwrite: bool = True) -> list[Path]:
+        """Wait for a training, and write all its files into a folder."""
+        return await self._line.carry_out(self._saved_all(folder, overwrite), self._hear)
 
     def __await__(self) -> Generator[Any, None, Clip]:
         return self.result().__await__()

@@ -16,7 +16,7 @@ from soundstage.jobs.views import JobRequest
 from soundstage.media.in_memory import InMemory
 from soundstage.request.request import Request
 
-JOB_WORDS = frozenset(JobRequest.model_fields) - {"kind", "request", "asset"}
+JOB_WORDS = frozenset(JobRequest.model_fields) - {"kind", "request", "asset", "data", "training", "dataset"}
 KNOWN = (ASSET, LORA, FILE, *REMOTE)  # beginnings of what a server looks up or fetches itself
 PIECE = 2**20
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,11 +37,14 @@ from soundstage.jobs.views import Asset, Job, JobRequest, Page, PlanView
 from soundstage.media.in_memory import InMemory
 from soundstage.request.request import Request
 
+if TYPE_CHECKING:
+    from soundstage.client.training import OutgoingTraining
+
 V = TypeVar("V", bound=BaseModel)
 FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S = 0.25, 1.6, 10.0
 SILENCE_S = 45.0  # of a stream; a server pings every 15 s
 MOST_LISTED = 100
-SENT_KINDS = ("input", "mask", "lora", "latents")  # of files that a client has sent itself
+SENT_KINDS = ("input", "mask", "lora", "latents", "data")  # of files that a client has sent itself
 
 
 class Pauses:
@@ -130,6 +133,20 @@ class ServerTalk:
         asked = yield from self._asked(prompt, words)
         return (yield from self.create(asked))
 
+    def train(self, asked: OutgoingTraining) -> Talk[Job]:
+        """Queue a training, its clips and other files sent."""
+        from soundstage.client.training import zip_of
+
+        for upload in asked.uploads:
+            assert isinstance(upload.given, Path)
+            upload.place.put(ASSET + (yield from self.upload(upload.given, upload.purpose)).id)
+        if asked.data is not None:
+            data = asked.data
+            with tempfile.TemporaryDirectory(prefix="soundstage-") as folder:
+                path: Path = yield SlowWork(lambda: zip_of(data, Path(folder)))
+                asked.asked["data"] = ASSET + (yield from self.upload(path, "data")).id
+        return (yield from self.create(asked.asked))
+
     def create(self, asked: Mapping[str, Any]) -> Talk[Job]:
         """Queue a job from the JSON of one."""
         key = {"Idempotency-Key": secrets.token_hex(16)}
@@ -214,15 +231,32 @@ class ServerTalk:
         return clip
 
     def save(self, job: Job, path: Path, *, overwrite: bool = True) -> Talk[Path]:
-        """Write the clip of a job to a file. Raises MediaError for another ending than its own."""
+        """Write the clip or LoRA of a job to a file. Raises MediaError for another ending than its own."""
         check_job(job)
-        asset = _clip_of(job)
+        asset = _main_of(job)
         suffix = suffix_of(job, asset)
         if path.suffix.lower() != suffix:
+            what = "LoRA" if job.kind == "train" else "clip"
             raise MediaError(
-                f"output is {path}, and the clip of {job.id} is a {suffix} file; end the name so"
+                f"output is {path}, and the {what} of {job.id} is a {suffix} file; end the name so"
             )
         return (yield from self.download(asset.url, path, asset.sha256, overwrite=overwrite))
+
+    def save_all(self, job: Job, folder: Path, *, overwrite: bool = True) -> Talk[list[Path]]:
+        """Write all files of a training into a folder, under their names, and return their paths."""
+        check_job(job)
+        _main_of(job)
+        assert job.result is not None
+        result = job.result
+        files = [result.lora, result.config, result.losses, result.report, *result.validation]
+        found = []
+        for asset in files:
+            if asset is not None:
+                name = Path(asset.name or asset.id).name
+                path = folder / ("validation" if asset.kind == "validation" else "") / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                found.append((yield from self.download(asset.url, path, asset.sha256, overwrite=overwrite)))
+        return found
 
     def download(self, url: str, path: Path, sha256: str | None, *, overwrite: bool = True) -> Talk[Path]:
         """Write a file of the server's to a path, whole or not at all; go on where a connection broke."""
@@ -338,7 +372,15 @@ def _clip_of(job: Job) -> Asset:
     return job.result.clip
 
 
+def _main_of(job: Job) -> Asset:
+    if job.result is None or job.result.main is None:
+        raise ServerError(f"{job.id} has made no file; it was a job of the kind {job.kind}")
+    return job.result.main
+
+
 def suffix_of(job: Job, asset: Asset | None = None) -> str:
-    """Return the ending of a clip's file. asset: that file, where it is there."""
+    """Return the ending of a clip's or LoRA's file. asset: that file, where it is there."""
+    if job.kind == "train":
+        return ".safetensors"
     name = Path((asset and asset.name) or "").suffix.lower()
     return name or f".{job.format or 'mp4'}"

@@ -84,7 +84,8 @@ def _job_fields(
 
 def _progress(row: Row[Any]) -> Mapping[str, Any]:
     if row.state == "succeeded":
-        return {"fraction": 1.0, "phase": "done", "remaining_s": 0.0}
+        losses = (row.progress or {}).get("losses")
+        return {"fraction": 1.0, "phase": "done", "remaining_s": 0.0, "losses": losses}
     if row.state in FINAL:
         return {**(row.progress or {}), "remaining_s": None}
     return row.progress or {}

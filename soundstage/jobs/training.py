@@ -2,7 +2,7 @@
 
 A training is asked for by `data` (a zip), `dataset` (how samples are made of its clips) and `training`
 (fields of a training's config, and a recipe they stand on). What is a server's own to say, or names its
-files, is refused. `config_of` makes the config from the same fields where a job is admitted and where it is made.
+files, is refused. `config_of` makes the config from the same fields where a job is admitted and made.
 """
 
 from __future__ import annotations
@@ -186,18 +186,18 @@ def config_of(
     }  # fmt: skip
     named = {} if not trigger else {"trigger": trigger}
     try:
-        return read_config({**base, **named}, {**dict(_spread(training)), **own})
+        return read_config({**base, **named}, {**dict(spread(training)), **own})
     except (RequestError, ConfigError) as error:
         name = getattr(error, "field", None)
         where = "training" if name is None else f"training.{name}"
         raise RequestError(f"training: {error}", field=where) from None
 
 
-def _spread(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def spread(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield fields by names with dots, so that those of a recipe which are not named stay."""
     for name, value in fields.items():
         if isinstance(value, Mapping) and value:
-            yield from _spread(value, f"{above}{name}.")
+            yield from spread(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
 

@@ -99,7 +99,7 @@ class TrainingWork(JobWork):
 
     def _tell_phase(self, phase: str, fraction: float, state: Any = None) -> None:
         told = JobProgress(fraction=round(fraction, 4), phase=phase)
-        self._reporter.tell(state=state, progress=told, log=None if state is None else phase)
+        self._reporter.tell(state=state, progress=told)
         self._check_stop()
 
     # --- the run

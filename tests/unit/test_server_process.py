@@ -1,12 +1,15 @@
-"""A server and its worker as processes of their own: made clips, a drain, a worker that is killed."""
+"""A server and its worker as processes of their own: clips, a training, a drain, a worker that is killed."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.dataset_clips import clip
 from tests.quick_engine import STEP_VARIABLE
 from tests.serving import ROOT
 
@@ -78,3 +82,50 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_is_made(tmp_path: Path)
         job = until(client, id, "succeeded")
         assert job["attempt"] == 2
         assert len([w for w in client.get("/v1/workers").json()["data"] if w["state"] != "gone"]) == 1
+
+
+def train(client: httpx.Client, folder: Path) -> str:
+    """Queue a training of forty steps on two clips."""
+    for shade in (40, 90):
+        clip(folder / f"{shade}.mp4", shade=shade, frames=9, tone_hz=None, caption=f"A square on {shade}.")
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        for file in sorted(folder.glob("*.*4")):
+            archive.write(file, file.name)
+    sent = {"file": ("data.zip", (folder / "data.zip").read_bytes())}
+    data = client.post("/v1/uploads", files=sent, params={"purpose": "data"}).json()["id"]
+    training = {"mode": "silent", "steps": 40, "seed": 4, "lora": {"rank": 2}, "save_every": 2}
+    job = {"kind": "train", "data": data, "training": training, "dataset": {"num_frames": 9}}
+    return str(client.post("/v1/jobs", json=job).raise_for_status().json()["id"])
+
+
+def trained(client: httpx.Client, id: str) -> list[tuple[str, str]]:
+    """Wait for a training, and return the losses of its steps."""
+    job = until(client, id, "succeeded")
+    text = client.get(job["result"]["losses"]["url"]).text
+    return [(row["step"], row["loss"]) for row in csv.DictReader(io.StringIO(text))]
+
+
+def until_step(client: httpx.Client, id: str, step: int) -> None:
+    while client.get(f"/v1/jobs/{id}").json()["progress"]["step"] < step:
+        time.sleep(0.05)
+
+
+def test_a_training_whose_worker_is_killed_or_drained_goes_on_with_the_same_losses(tmp_path: Path) -> None:
+    with served(tmp_path / "data", step_s=0.01) as (process, client):
+        wanted = trained(client, train(client, tmp_path))
+        assert [step for step, _ in wanted] == [str(step) for step in range(1, 41)]
+        id = train(client, tmp_path)
+        until_step(client, id, 4)
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        for child in found.stdout.split():  # the worker is among them
+            told = Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"worker" in told:
+                os.kill(int(child), signal.SIGKILL)
+        until(client, id, "queued", "loading")
+        until_step(client, id, 10)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    with served(tmp_path / "data", step_s=0.01) as (process, client):
+        assert trained(client, id) == wanted
+        assert client.get(f"/v1/jobs/{id}").json()["attempt"] == 3
+        assert client.get(f"/v1/jobs/{id}/events").text.count("going on from step") == 2

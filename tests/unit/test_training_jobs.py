@@ -11,19 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fal_client
+import httpx
 import pytest
 
+import soundstage as ss
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL
 from soundstage.jobs.training import checked_training
 from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, WorkerInfo
 from soundstage.jobs.worker import JobWorker
+from soundstage.lora.files import read_lora
 from soundstage.server.dialects import fal_fields
 from tests.dataset_clips import clip, picture
 from tests.in_process import InProcess
 from tests.serving import Server, serving
 
+V2 = "fal-ai/ltx23-trainer-v2"
 TRAINING: dict[str, Any] = {"mode": "silent", "steps": 3, "seed": 4, "lora": {"rank": 2}, "save_every": 1}
 DATASET: dict[str, Any] = {"num_frames": 9, "trigger": "zorb"}
 SMALL: dict[str, Any] = {"num_frames": 9, "size": [64, 64], "steps": 2, "seed": 1}
@@ -220,6 +225,15 @@ def kept(jobs: Jobs, path: Path) -> Asset:
     return jobs.add_asset(LOCAL, path=copy, kind="data", name=path.name, media_type="application/zip")
 
 
+def fal_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> fal_client.SyncClient:
+    """Return fal's client pointed at a server as docs/dialects.md says."""
+    monkeypatch.setenv("FAL_KEY", "none")
+    monkeypatch.setattr("fal_client.client.QUEUE_URL_FORMAT", f"{server.url}/fal/")
+    monkeypatch.setattr("fal_client.client.REST_URL", f"{server.url}/fal")
+    monkeypatch.setattr("fal_client.client.CDN_URL", f"{server.url}/fal")
+    return fal_client.SyncClient(key="none")
+
+
 # --- at work ------------------------------------------------------------------------------------------
 
 
@@ -239,62 +253,105 @@ def losses(jobs: Jobs, job: Job) -> list[tuple[str, str]]:
     return [(row["step"], row["loss"]) for row in csv.DictReader(io.StringIO(text))]
 
 
-def test_a_lora_is_trained_stopped_between_steps_and_used_by_the_same_server(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One test, as encoding takes seconds: cancelled in the midst, then whole, used, named, and deleted."""
+def test_a_training_is_cancelled_between_two_steps(tmp_path: Path, data: Path) -> None:
     jobs = Jobs.open(tmp_path / "d", limits=Limits(renew_s=0.05))
-    request = JobRequest(
-        kind="train",
-        data=f"asset:{kept(jobs, data).id}",
-        training={**TRAINING, "steps": 100_000},
-        dataset=DATASET,
+    training = {**TRAINING, "steps": 100_000}
+    job = jobs.create(
+        LOCAL,
+        JobRequest(kind="train", data=f"asset:{kept(jobs, data).id}", training=training, dataset=DATASET),
     )
-    stopped = jobs.create(LOCAL, request)
     thread = threading.Thread(target=work, args=(jobs,), daemon=True)
     thread.start()
-    while jobs.get(LOCAL, stopped.id).progress.step < 1:
-        assert jobs.get(LOCAL, stopped.id).state not in FINAL, jobs.get(LOCAL, stopped.id).error
+    while jobs.get(LOCAL, job.id).progress.step < 1:
+        assert jobs.get(LOCAL, job.id).state not in FINAL, jobs.get(LOCAL, job.id).error
         jobs.news.wait(jobs.news.version, 0.1)
-    jobs.cancel(LOCAL, stopped.id)
+    jobs.cancel(LOCAL, job.id)
     thread.join(60)
-    assert jobs.get(LOCAL, stopped.id).state == "cancelled"
-    assert not jobs.checkpoint_folder(stopped.id).exists()
-
-    validation = {"every": 3, "requests": [{"prompt": "zorb", **SMALL}]}
-    request = request.model_copy(update={"training": {**TRAINING, "validation": validation}})
-    job = jobs.create(LOCAL, request)
-    work(jobs)
-    job = jobs.get(LOCAL, job.id)
-    assert [step for step, _ in losses(jobs, job)] == ["1", "2", "3"]
-    assert job.result is not None
-    assert job.result.lora is not None
-    assert [found.name for found in job.result.validation] == ["step-000000-1.mp4", "step-000003-1.mp4"]
-    assert job.preview is not None
-    told = {(event.type, event.message) for event in jobs.events(LOCAL, job.id, 0)}
-    assert ("log", "step 3: lora.safetensors") in told
-    last = [event.progress for event in jobs.events(LOCAL, job.id, 0) if event.progress is not None][-1]
-    assert (last.phase, last.step, last.num_steps, sorted(last.losses or ())) == (
-        "training", 3, 3, ["loss", "video"],
-    )  # fmt: skip
-    for found in (job.result.lora, job.result.config, job.result.report):
-        assert found is not None
-        assert str(jobs.data).encode() not in jobs.asset_path(LOCAL, found.id).read_bytes()
-    lora = job.result.lora.id
-    jobs.add_lora(LOCAL, "zorb", lora)
-    jobs.delete(LOCAL, job.id)
-    made = jobs.create(
-        LOCAL, JobRequest(request={"prompt": "zorb", **SMALL, "loras": [f"asset:{lora}", "lora:zorb"]})
-    )
-    work(jobs)
-    assert jobs.get(LOCAL, made.id).state == "succeeded", jobs.get(LOCAL, made.id).error
+    assert jobs.get(LOCAL, job.id).state == "cancelled"
+    assert not jobs.checkpoint_folder(job.id).exists()
     assert not list(jobs.tmp.iterdir())
     jobs.close()
 
 
-# --- fal's trainers -----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a worker whose engine is the true one."""
+    with serving(tmp_path_factory.mktemp("trainer")) as running:
+        info = WorkerInfo(id="w", name="here")
+        worker = JobWorker(InProcess(running.jobs), info, device="cpu", wait_s=1.0)
+        thread = threading.Thread(target=worker.run, daemon=True)
+        thread.start()
+        yield running
+        worker.drain()
+        running.jobs.news.tell()
+        thread.join(60)
 
-V2 = "fal-ai/ltx23-trainer-v2"
+
+def test_a_client_trains_a_lora_from_a_folder_and_makes_a_clip_with_it(
+    trainer: Server, clips: Path, tmp_path: Path
+) -> None:
+    jobs = trainer.jobs
+    with ss.Client(trainer.url) as client:
+        validation = {"every": 3, "requests": [{"prompt": "zorb", **SMALL}]}
+        handle = client.train(clips, TRAINING, validation=validation, dataset=DATASET, label="zorb")
+        progress = [event.progress for event in handle if event.progress is not None]
+        assert [now.phase for now in progress if now.step == 0][-1] in ("preparing", "encoding")
+        last = progress[-1]
+        assert (last.phase, last.step, last.num_steps) == ("training", 3, 3)
+        assert sorted(handle.losses) == ["loss", "video"]
+        names = {path.name for path in handle.save_all(tmp_path / "run")}
+        validated = {"step-000000-1.mp4", "step-000003-1.mp4"}
+        assert names == {"lora.safetensors", "config.json", "loss.csv", "report.html"} | validated
+        assert (tmp_path / "run" / "validation" / "step-000003-1.mp4").is_file()
+        told = {event.message for event in handle}
+        assert {"reading 3 captions", "step 3: lora.safetensors"} < told
+        job = handle.refresh()
+        assert [step for step, _ in losses(jobs, job)] == ["1", "2", "3"]
+        assert job.preview is not None
+        assert job.result is not None
+        assert job.result.lora is not None
+        lora = f"asset:{job.result.lora.id}"
+        for path in (tmp_path / "run").glob("*.*"):
+            assert str(jobs.data).encode() not in path.read_bytes(), path
+        content = trainer.client.get(f"/v1/jobs/{job.id}/content")
+        assert content.content == (tmp_path / "run" / "lora.safetensors").read_bytes()
+        clip = client.generate("zorb", **SMALL, loras=[lora])
+        assert clip.provenance["request"]["loras"][0]["path"] == lora
+
+        trainer.client.post("/v1/loras", json={"name": "zorb", "asset": job.result.lora.id})
+        trainer.client.delete(f"/v1/jobs/{job.id}")
+        assert client.plan("zorb", **SMALL, loras=["lora:zorb"]).model == "nano"  # a LoRA with a name stays
+        again = client.train(None, tmp_path / "run" / "config.json")
+        assert again.job.plan is not None
+        assert again.job.plan.summary.startswith("a LoRA of mode silent, rank 2: 3 steps on 3 samples")
+        assert again.cancel()
+
+
+def test_fals_own_client_trains_on_an_upload(
+    trainer: Server, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = fal_of(trainer, monkeypatch)
+    asked = {"training_data_url": client.upload_file(str(data)), "number_of_steps": 2, "rank": 2}
+    asked |= {"number_of_frames": 9, "trigger_phrase": "zorb", "with_audio": False}
+    heard: list[Any] = []
+    result = client.subscribe(f"{V2}/i2v", arguments=asked, with_logs=True, on_queue_update=heard.append)
+    assert result["lora_file"]["file_name"] == "lora.safetensors"
+    assert httpx.get(result["config_file"]["url"]).json()["training"]["steps"] == 2
+    path = tmp_path / "lora.safetensors"
+    path.write_bytes(httpx.get(result["lora_file"]["url"]).content)
+    assert read_lora(path).metadata["trigger_phrase"] == "zorb"
+    logs = [log["message"] for update in heard for log in getattr(update, "logs", None) or ()]
+    assert any(message.startswith("training") for message in logs)
+    made = client.submit(
+        "fal-ai/ltx-2.3-22b/text-to-video",
+        arguments={"prompt": "zorb", "num_frames": 9, "loras": [{"path": result["lora_file"]["url"]}]},
+    )
+    asset = trainer.jobs.get(LOCAL, made.request_id).request["loras"][0]["path"]
+    assert trainer.jobs.asset(LOCAL, asset.removeprefix("asset:")).kind == "lora"
+    made.cancel()
+
+
+# --- fal's trainers -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,9 @@ def _numbers(draft: Draft) -> dict[str, Any]:
         "learning_rate": draft.number("learning_rate", about="training.optimizer", least=1e-9, most=1),
         "number_of_frames": draft.whole("number_of_frames", about="dataset", least=1, most=1000),
         "frame_rate": draft.number("frame_rate", least=1, most=120),
-        "first_frame_conditioning_p": draft.number("first_frame_conditioning_p", about="training.video", most=1),
+        "first_frame_conditioning_p": draft.number(
+            "first_frame_conditioning_p", about="training.video", most=1
+        ),
     }
     steps = draft.whole("steps", about="training.steps", least=1, **most)
     found["number_of_steps"] = found["number_of_steps"] or steps
@@ -191,7 +193,8 @@ def output_of(job: Job, jobs: Jobs, base: str) -> dict[str, Any]:
     shown = [clip for clip in result.validation if _step(clip.name) == _step(last)]
     found = {
         "lora_file": file(result.lora), "config_file": file(result.config),
-        "losses_file": file(result.losses), "report_file": file(result.report), "video": file(next(iter(shown), None)),
+        "losses_file": file(result.losses), "report_file": file(result.report),
+        "video": file(next(iter(shown), None)),
         "validation": [file(clip) for clip in shown], "debug_dataset": None,
     }  # fmt: skip
     return {**found, "warnings": job.warnings, "notes": [] if job.plan is None else job.plan.notes}

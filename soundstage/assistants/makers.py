@@ -160,6 +160,11 @@ class RemoteJob:
         job = await self._handle.refresh()
         told: Told = {"id": job.id, "state": job.state, "fraction": round(job.progress.fraction, 3)}
         told |= {"phase": job.progress.phase, "seed": job.seed, "position": job.position, "eta_s": job.eta_s}
+        if job.kind == "train":
+            told |= {"kind": job.kind, "step": job.progress.step, "losses": job.progress.losses}
+            told["trains"] = None if job.plan is None else job.plan.summary
+            lora = None if job.result is None else job.result.lora
+            told["lora"] = None if lora is None else f"asset:{lora.id}"
         return told if job.error is None else {**told, "error": job.error.message}
 
     async def cancel(self) -> Told:

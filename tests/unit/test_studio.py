@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from playwright.sync_api import Browser, Response, expect
 
+import soundstage as ss
 from soundstage.cli import studio as command
-from soundstage.studio.pages import STATIC, static_files
-from tests.serving import Server
+from soundstage.jobs.views import AssetKind, JobProgress, MadeFile, MadeFiles, WorkerInfo, WorkReport
+from soundstage.studio.pages import STATIC, router, static_files
+from tests.dataset_clips import clip
+from tests.serving import Server, serving
 from tests.visit import DARK, LIGHT, PAGES, PHONE, Visit, chromium, needs_browser, plays, studio
 
 
@@ -170,3 +174,38 @@ def test_try_again_pressed_twice_is_one_job_until_that_has_ended(server: Server,
         visit.go(f"clip/{one}")
         expect(visit.page.get_by_role("link", name="Download")).to_be_visible()
     visit.close()
+
+
+@needs_browser
+def test_a_training_is_shown_with_its_losses_and_its_files(tmp_path: Path, browser: Browser) -> None:
+    for shade in (40, 90):
+        clip(tmp_path / "in" / f"{shade}.mp4", shade=shade, frames=9, tone_hz=None)
+    with serving(tmp_path / "data", pages=router) as server, ss.Client(server.url) as client:
+        handle = client.train(
+            tmp_path / "in", mode="silent", steps=3, dataset={"num_frames": 9}, label="zorb"
+        )
+        jobs = server.jobs
+        lease = jobs.claim(WorkerInfo(id="w", name="here"))
+        assert lease is not None
+        now = JobProgress(
+            fraction=0.4, phase="training", pass_="train", step=1, num_steps=3, losses={"loss": 0.83884}
+        )
+        jobs.renew(lease.id, WorkReport(state="running", progress=now))
+        visit = Visit(browser, server.url)
+        page = visit.go("queue")
+        expect(page.get_by_role("link", name="Training of a LoRA: zorb")).to_be_visible()
+        expect(page.get_by_text("Training · step 1 of 3 · loss 0.8388")).to_be_visible()
+        expect(page.get_by_text("3 steps on 2 samples of 64x64x9 at most")).to_be_visible()
+        files: dict[AssetKind, MadeFile] = {}
+        for kind in ("lora", "config", "losses", "report"):
+            (jobs.tmp / kind).write_text(kind)
+            files[kind] = MadeFile(file=kind, media_type="text/plain", name=f"{kind}.txt")
+        jobs.finish(lease.id, MadeFiles(files=files))
+        expect(page.get_by_role("heading", name="Trained LoRAs")).to_be_visible()
+        expect(page.get_by_text("Last losses: loss 0.8388")).to_be_visible()
+        expect(page.locator("a[download]")).to_have_text(["LoRA", "Losses", "Report", "Config"])
+        visit.go(f"clip/{handle.id}")
+        expect(page.locator("a[download]").first).to_have_attribute("download", re.compile(r"\.safetensors$"))
+        visit.go("gallery")
+        expect(page.get_by_text("No clips yet.")).to_be_visible()
+        visit.close()

@@ -46,11 +46,16 @@ export function progressWords(job) {
   const words = [phaseWord(phase)];
   if (windows > 1) words.push(`window ${window} of ${windows}`);
   if (steps) words.push(`step ${step} of ${steps}`);
+  if (job.progress.losses) words.push(lossWords(job.progress.losses));
   if (job.eta_s) words.push(`${seconds(job.eta_s)} left`);
   return words.join(" · ");
 }
 
+/** Return the losses of a training's step in words. */
+export const lossWords = (losses) => Object.entries(losses).map(([name, value]) => `${name} ${value.toFixed(4)}`).join(", ");
+
 const PHASES = {
+  preparing: "Reading the clips", encoding: "Encoding the clips", training: "Training",
   load: "Loading weights", encode: "Reading the prompt and inputs", denoise: "Making picture and sound",
   "decode audio": "Turning the result into sound", decode: "Turning the result into frames", upsample: "Making it larger", save: "Writing the file", queued: "Starting", resume: "Going on where it was",
 };

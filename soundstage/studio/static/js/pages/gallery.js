@@ -5,7 +5,7 @@ import { newestFirst, refreshJob, useStore } from "../store.js";
 import { Icon } from "../ui/controls.js";
 import { LiveThumbnail } from "../ui/media.js";
 import { ago, bytes, clock, stateWord } from "../words.js";
-import { Actions, clipOf, JobPicture, jobFacts, Outcome, Progress, promptOf } from "./job.js";
+import { Actions, clipOf, JobPicture, jobFacts, Outcome, Progress, promptOf, Trained } from "./job.js";
 import { More, useParts } from "./parts.js";
 
 export function Gallery() {
@@ -73,7 +73,7 @@ export function Clip({ id }) {
     <div class="clip-side">
       <h1 class="clip-title">${promptOf(job)}</h1>
       <p class="help">${stateWord(job.state)} · ${jobFacts(job)}</p>
-      <${Progress} job=${job} /><${Outcome} job=${job} /><${Actions} job=${job} />
+      <${Progress} job=${job} /><${Outcome} job=${job} /><${Trained} job=${job} /><${Actions} job=${job} />
       <${Settings} job=${job} />
       ${clip && html`<p class="help">${clip.media_type} · ${bytes(clip.bytes)} · ${ago(job.created_at)} · ${job.id}</p>`}
     </div>

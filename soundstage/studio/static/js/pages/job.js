@@ -5,20 +5,23 @@ import { html, useState } from "../lib.js";
 import { cancelJob, deleteJob, FINAL, notice, putJob, retryJob, tell } from "../store.js";
 import { Confirm, Icon } from "../ui/controls.js";
 import { AssetPicture, Player, useMedia } from "../ui/media.js";
-import { number, progressWords, seconds, share, stateWord } from "../words.js";
+import { lossWords, number, progressWords, seconds, share, stateWord } from "../words.js";
 import { reuse, tellOfForm } from "./make.js";
 
 const SETTLED_MS = 150; // until the form is drawn
 
 export const isOver = (job) => FINAL.has(job.state);
 export const clipOf = (job) => job.result?.clip ?? null;
-export const promptOf = (job) => job.request?.prompt || (job.kind === "pull" ? `Download of ${job.model}` : job.kind);
+const NAMES = { pull: (job) => `Download of ${job.model}`, train: (job) => `Training of a LoRA${job.label ? `: ${job.label}` : ""}` };
+export const promptOf = (job) => job.request?.prompt || (NAMES[job.kind]?.(job) ?? job.kind);
+/** The clip that a job shows: its own, or the last one that a training has made on the way. */
+const shownOf = (job) => clipOf(job) ?? job.result?.validation?.at(-1) ?? null;
 
 /** The clip of a job, or its preview while it is made. */
 export function JobPicture({ job, autoplay = false }) {
-  const clip = clipOf(job);
+  const clip = shownOf(job);
   if (clip) return html`<${Player} asset=${clip} autoplay=${autoplay} label=${promptOf(job)} key=${clip.id} />`;
-  const [width, height] = job.plan?.size ?? [3, 2];
+  const [width, height] = job.plan?.size?.[0] ? job.plan.size : [3, 2];
   return html`<div class="preview" style=${{ aspectRatio: `${width} / ${height}` }}>
     ${job.preview ? html`<${Preview} asset=${job.preview} />` : html`<span class="preview-word">${isOver(job) ? "" : stateWord(job.state)}</span>`}
   </div>`;
@@ -61,13 +64,28 @@ export function Outcome({ job }) {
 export function jobFacts(job) {
   const clip = clipOf(job);
   const words = [];
-  if (clip?.width) words.push(`${clip.width}×${clip.height}`);
+  if (job.kind === "train") words.push(job.plan?.summary ?? "");
+  else if (clip?.width) words.push(`${clip.width}×${clip.height}`);
   else if (job.plan?.size) words.push(`${job.plan.size[0]}×${job.plan.size[1]}`);
   const length = clip?.duration_s ?? job.plan?.duration_s;
-  if (length) words.push(`${number(length)} s`);
+  if (length && job.kind !== "train") words.push(`${number(length)} s`);
   if (job.seed !== null && job.seed !== undefined) words.push(`seed ${job.seed}`);
   if (job.finished_at && job.started_at && job.state === "succeeded") words.push(`made in ${seconds(job.finished_at - job.started_at)}`);
   return words.join(" · ");
+}
+
+/** The files of a training that has succeeded, and its last losses. */
+export function Trained({ job }) {
+  const { lora, config, losses, report } = job.result ?? {};
+  if (!lora) return null;
+  const stem = fileName(job).replace(/\.\w+$/, "");
+  return html`<div class="trained">
+    ${job.progress?.losses && html`<p class="help">Last losses: ${lossWords(job.progress.losses)}</p>`}
+    <p class="help">In a request: <code>asset:${lora.id}</code></p>
+    <div class="actions"><${Download} asset=${lora} name=${`${stem}.safetensors`} word="LoRA" />
+      <${Download} asset=${losses} name=${`${stem}.csv`} word="Losses" /><${Download} asset=${report} name=${`${stem}.html`} word="Report" />
+      <${Download} asset=${config} name=${`${stem}.json`} word="Config" /></div>
+  </div>`;
 }
 
 /** Go on from a finished clip in the form. */
@@ -100,7 +118,7 @@ export function Actions({ job, compare = null }) {
     ${(job.state === "failed" || job.state === "cancelled") && html`<button type="button" class="button" onClick=${run(async () => { await retryJob(job.id); notice("It is in the queue again."); })}>Try again</button>`}
     ${clip && html`<${Download} asset=${clip} name=${fileName(job)} />`}
     ${isOver(job) && html`<button type="button" class="icon" aria-label="Delete" title="Delete" onClick=${() => setAsking(true)}><${Icon} name="trash" /></button>`}
-    ${asking && html`<${Confirm} title="Delete this clip?" verb="Delete" onClose=${() => setAsking(false)}
+    ${asking && html`<${Confirm} title=${job.kind === "train" ? "Delete this training?" : "Delete this clip?"} verb="Delete" onClose=${() => setAsking(false)}
       text="Its file and its settings are removed from the server. This cannot be undone."
       onYes=${run(async () => { await deleteJob(job.id); notice("Deleted."); if (location.hash.startsWith("#/clip/")) location.hash = "#/gallery"; })} />`}
   </div>`;
@@ -111,7 +129,7 @@ function fileName(job) {
   return `${words || "clip"}-${job.seed ?? job.id.slice(-6)}.${job.format || "mp4"}`;
 }
 
-function Download({ asset, name }) {
+function Download({ asset, name, word = "Download" }) {
   const [address, renew] = useMedia(asset.id);
-  return html`<a class="button" href=${address || undefined} download=${name} onFocus=${renew}><${Icon} name="download" />Download</a>`;
+  return html`<a class="button" href=${address || undefined} download=${name} onFocus=${renew}><${Icon} name="download" />${word}</a>`;
 }

@@ -1,10 +1,10 @@
-// The page Queue: what is made now, what waits, and what ended without a clip.
+// The page Queue: what is made now, what waits, LoRAs that were trained, and what ended without a clip.
 
 import { html, useState } from "../lib.js";
 import { newestFirst, useStore } from "../store.js";
 import { AssetPicture } from "../ui/media.js";
 import { ago, stateWord } from "../words.js";
-import { Actions, isOver, jobFacts, Outcome, previewPart, Progress, promptOf } from "./job.js";
+import { Actions, isOver, jobFacts, Outcome, previewPart, Progress, promptOf, Trained } from "./job.js";
 import { More, useParts } from "./parts.js";
 
 const ENDED = 10;
@@ -24,12 +24,14 @@ function useOpen() {
 export function Queue() {
   const [open, list] = useOpen();
   const ended = useStore((state) => newestFirst([...state.jobs.values()].filter((job) => ["failed", "cancelled"].includes(job.state))));
+  const trained = useStore((state) => newestFirst([...state.jobs.values()].filter((job) => job.kind === "train" && job.state === "succeeded")));
   const [shown, setShown] = useState(ENDED);
   return html`<section class="page narrow">
     <h1>Queue</h1>
     ${open.length === 0 && html`<div class="empty"><p>Nothing waits.</p><a class="button primary" href="#/make">Make a clip</a></div>`}
     <ol class="job-list">${open.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>
     <${More} list=${list} />
+    ${trained.length > 0 && html`<h2>Trained LoRAs</h2><ol class="job-list">${trained.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>`}
     ${ended.length > 0 && html`<h2>Ended without a clip</h2><ol class="job-list">${ended.slice(0, shown).map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>`}
     ${ended.length > shown && html`<div class="row center"><button type="button" class="button" onClick=${() => setShown(shown + ENDED)}>Show more of these</button></div>`}
   </section>`;
@@ -41,7 +43,7 @@ function Row({ job }) {
     <div class="job-words">
       <h3><a href=${`#/clip/${job.id}`}>${promptOf(job)}</a></h3>
       <p class="help">${stateWord(job.state)} · ${jobFacts(job)} · ${ago(job.created_at)}${job.attempt > 1 ? ` · attempt ${job.attempt}` : ""}</p>
-      <${Progress} job=${job} /><${Outcome} job=${job} /><${Actions} job=${job} />
+      <${Progress} job=${job} /><${Outcome} job=${job} /><${Trained} job=${job} /><${Actions} job=${job} />
     </div>
   </li>`;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,15 @@ def clip(
     if caption is not None:
         path.with_suffix(".txt").write_text(caption)
     return path
+
+
+def clips_of_pages(folder: Path) -> None:
+    """Write what pages train on: a folder of clips, and a zip of them."""
+    for shade in (40, 90):
+        clip(folder / "clips" / f"{shade}.mp4", shade=shade, frames=25, caption=f"A square on {shade}.")
+    with zipfile.ZipFile(folder / "clips.zip", "w") as archive:
+        for file in sorted((folder / "clips").iterdir()):
+            archive.write(file, file.name)
 
 
 def picture(path: Path, size: tuple[int, int] = (64, 64), shade: int = 90) -> Path:

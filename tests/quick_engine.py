@@ -23,8 +23,12 @@ import numpy as np
 from soundstage.clip import Clip
 from soundstage.engine import load
 from soundstage.errors import RequestError
+from soundstage.intake.inspection import WEIGHTS_TYPE
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
+from soundstage.jobs.training_work import TrainingWork
+from soundstage.jobs.views import JobProgress, MadeFiles
+from soundstage.library.model_files import SHIPPED_MODELS
 from soundstage.media.hdr import light_of
 from soundstage.planning.placement import Choice
 from soundstage.planning.plan import Plan
@@ -86,6 +90,21 @@ class QuickEngine:
                     yield Preview(pass_.name, step, _frames(plan)[:9, ::4, ::4])
         yield Phase("decode video")
         yield Done(_clip(plan), None, None, {"load": 0.001, "denoise": pause * seen, "encode": 0.001})
+
+
+def quick_trained(self: TrainingWork, device: str) -> MadeFiles:
+    """Hand in nano's distilled LoRA as that of a training, in place of TrainingWork.trained."""
+    losses = {"loss": 0.5}
+    for step in (1, 2):
+        self._reporter.tell(
+            state="running",
+            progress=JobProgress(
+                fraction=step / 2, phase="training", pass_="train", step=step, num_steps=2, losses=losses
+            ),
+        )
+    path = SHIPPED_MODELS["nano"] / "distilled_lora.safetensors"
+    lora = self._copied(path, WEIGHTS_TYPE, "lora.safetensors")
+    return MadeFiles(files={"lora": lora, "config": self._config_file()}, seconds={"train": 0.1})
 
 
 def _clip(plan: Plan) -> Clip:

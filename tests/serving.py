@@ -3,7 +3,8 @@
     with serving(tmp_path, work=True) as server:
         httpx.get(f"{server.url}/v1/jobs")
 
-work: jobs are made by a worker of this process, with the engine of quick_engine.py.
+work: jobs are made by a worker of this process, with the engine of quick_engine.py, which trains
+nothing either.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from soundstage.server.dialects import DIALECTS
 from soundstage.server.serving import Serving, address_of, listen
 from soundstage.server.settings import ServerSettings
 from tests.in_process import InProcess
-from tests.quick_engine import QuickEngine
+from tests.quick_engine import QuickEngine, quick_trained
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,7 +82,10 @@ def working(jobs: Jobs) -> Iterator[None]:
     """Make jobs by a worker of this process, with the quick engine, while the block lasts."""
     worker = JobWorker(InProcess(jobs), WorkerInfo(id="w", name="worker of a test"), device="cpu", wait_s=1.0)
     thread = threading.Thread(target=worker.run, daemon=True)
-    with patch.object(worker_module, "load_engine", QuickEngine):
+    with (
+        patch.object(worker_module, "load_engine", QuickEngine),
+        patch.object(worker_module.TrainingWork, "trained", quick_trained),
+    ):
         thread.start()
         try:
             yield

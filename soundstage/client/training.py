@@ -17,7 +17,7 @@ from typing import Any
 from soundstage.client.sending import KNOWN, Upload, outgoing
 from soundstage.errors import RequestError, shown
 from soundstage.jobs.references import ASSET, LORA, REMOTE
-from soundstage.jobs.training import OWN, RECIPE, spread, training_places
+from soundstage.jobs.training import OWN, RECIPE, spread, training_places, with_over
 from soundstage.jobs.views import JobRequest
 from soundstage.training.tuning.config import config_path, fields_of, recipe_names, with_changes
 
@@ -56,6 +56,7 @@ def outgoing_training(
         "kind": "train", **job, "data": str(place), "training": training,
         "dataset": {**below.get("dataset", {}), **dataset},
     }  # fmt: skip
+    training.update(with_over(training))
     uploads = _written_out(training)
     for reference in training_places(asked):
         if reference.key != "data" and (upload := _upload(reference)) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from soundstage.dataset.buckets import Bucket, choose_bucket, choose_length
 from soundstage.dataset.config import Dataset
@@ -20,6 +21,8 @@ from soundstage.dataset.sources import gather
 from soundstage.errors import MediaError
 from soundstage.media.probe import Info, probe
 from soundstage.planning.grid import frames_at
+
+START = "_start"  # the end of the name of a reference, in the layouts of hosted trainers
 
 
 @dataclass
@@ -98,6 +101,7 @@ def _with_voices(found: Scan) -> list[DataItem]:
 def _looked_into(dataset: Dataset, item: DataItem, found: Scan) -> Iterator[DataItem]:
     """Yield the samples of an item: several where it is cut into scenes or taken bucket by bucket."""
     try:
+        item = _with_own_sound(dataset, item)
         info = probe(str(dataset.path(item.main)))
         for name, path in item.files.items():
             if path != item.main:
@@ -113,6 +117,19 @@ def _looked_into(dataset: Dataset, item: DataItem, found: Scan) -> Iterator[Data
     is_still = info.num_frames == 1
     for part in _parts(dataset, _as(item, "image" if is_still else "video"), info, found):
         yield from _sized(dataset, part, info, found)
+
+
+def _with_own_sound(dataset: Dataset, item: DataItem) -> DataItem:
+    """Return an item with the sound of its reference as the reference of its own sound.
+
+    A hosted trainer's `7_start.mp4` is both. Raises MediaError for one that cannot be read.
+    """
+    start = item.reference
+    if start is None or item.reference_audio is not None or not Path(start).stem.endswith(START):
+        return item
+    if dataset.config.sound == "none" or probe(str(dataset.path(start))).sound_s is None:
+        return item
+    return replace(item, reference_audio=start)
 
 
 def _check_companion(name: str, path: str) -> None:

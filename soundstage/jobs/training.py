@@ -67,11 +67,12 @@ def checked_training(asked: JobRequest) -> dict[str, Any]:
         raise RequestError('data is missing; give "asset:ID" of an uploaded zip of clips', field="data")
     data = f"{references.ASSET}{asked.data}" if asked.data.startswith("as_") else asked.data
     zips.check_fields(asked.dataset)
-    training = dict(asked.training)
-    _check_own(training)
+    _check_own(asked.training)
+    training = with_changes({}, asked.training)
     fields = {"data": data, "dataset": dict(asked.dataset), "training": training}
     training.update(_with_lists(training))
     config = config_of(fields, "nano")
+    _check_files(config, training)
     if config.kind != "lora":
         raise refused("kind", f"is '{config.kind}'; a server trains LoRAs, so give lora or leave it out")
     if config.regularisers.prior_data is not None or config.regularisers.prior:
@@ -117,23 +118,34 @@ def _check_own(training: Mapping[str, Any]) -> None:
 
 def _with_lists(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that hold records with files, written out: validation clips, and LoRAs below."""
-    spread = with_changes({}, training)
     found: dict[str, Any] = {}
-    requests = _in(spread, "validation").get("requests") or ()
+    requests = _in(training, "validation").get("requests") or ()
     if not isinstance(requests, list | tuple) or not all(isinstance(one, Mapping) for one in requests):
         raise refused("validation.requests", "is no list of requests; give fields such as prompt for each")
     if requests:
         found["validation"] = {
-            **_in(spread, "validation"),
+            **_in(training, "validation"),
             "requests": [_checked_request(number, fields) for number, fields in enumerate(requests)],
         }
-    over = _in(spread, "lora").get("over") or ()
+    return found | with_over(training)
+
+
+def with_over(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field lora with the LoRAs below as records, where it has some. Raises RequestError."""
+    inner = _in(training, "lora")
+    over = inner.get("over") or ()
     if not isinstance(over, list | tuple) or not all(isinstance(one, Mapping | str) for one in over):
         raise refused("lora.over", 'is no list of LoRAs; give {"path": "lora:NAME"} for each')
-    if over:
-        records = [{"path": one} if isinstance(one, str) else dict(one) for one in over]
-        found["lora"] = {**_in(spread, "lora"), "over": records}
-    return found
+    records = [{"path": one} if isinstance(one, str) else dict(one) for one in over]
+    return {"lora": {**inner, "over": records}} if records else {}
+
+
+def _check_files(config: TrainConfig, training: Mapping[str, Any]) -> None:
+    """Raise RequestError where a config has files that are not among those of the fields' own places."""
+    over = [record.get("path") for record in _in(training, "lora").get("over") or ()]
+    requests = _in(training, "validation").get("requests") or ()
+    if [lora.path for lora in config.lora.over] != over or list(config.validation.requests) != list(requests):
+        raise refused("lora.over and training.validation.requests", "are given in two ways; give each once")
 
 
 def _in(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from soundstage.client.sending import written
 from soundstage.client.talk import ServerTalk
 from soundstage.jobs.views import Asset
 from soundstage.media.in_memory import in_memory
+from tests.dataset_clips import clips_of_pages
 from tests.examples import ROOT
 from tests.serving import Server, serving
 
@@ -105,12 +106,15 @@ def test_files_arrays_and_pictures_are_sent_once_and_named_by_reference(
 def test_the_code_of_the_page_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 64)).save("door.png")
+    clips_of_pages(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(), re.DOTALL)
     page = (
         "\n".join(blocks).replace("http://127.0.0.1:8765", server.url).replace("duration_s=2", "num_frames=9")
     )
     exec(page.replace('key="ss_..."', "key=None"), {})
-    assert {path.name for path in tmp_path.iterdir()} == {"door.png", "ball.mp4", "cube.mp4"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "door.png", "ball.mp4", "cube.mp4", "clips", "clips.zip", "style.safetensors",
+    }  # fmt: skip
 
 
 def client_assets(server: Server) -> list[Any]:

@@ -34,6 +34,7 @@ from soundstage.server.dialect import letters_of
 from soundstage.server.dialects import DIALECTS
 from soundstage.server.settings import ServerSettings
 from soundstage.server.webhooks import Sender, secret_of
+from tests.dataset_clips import clips_of_pages
 from tests.examples import examples
 from tests.serving import Server, serving
 
@@ -441,18 +442,20 @@ def test_the_examples_of_the_page_work(
 ) -> None:
     """Python in this process, and curl where it is installed, with the server's own address in both."""
     monkeypatch.chdir(tmp_path)
+    clips_of_pages(tmp_path)
+    names: dict[str, Any] = {}
     ran = 0
     for example in examples():
         if example.page != "docs/dialects.md" or example.kind not in ("python", "command"):
             continue
         text = re.sub(r"(http://)?(127\.0\.0\.1|localhost):8765", server.url, example.text)
         if example.kind == "python":
-            exec(compile(text, example.page, "exec"), {})
+            exec(compile(text, example.page, "exec"), names)
         elif shutil.which("curl"):
             done = subprocess.run(["bash", "-c", text], capture_output=True, check=True, timeout=60)
             assert b"error" not in done.stdout
         ran += 1
-    assert ran == 4
+    assert ran == 5
     assert (tmp_path / "ball.mp4").read_bytes()[4:8] == b"ftyp"
 
 

@@ -16,6 +16,7 @@ import soundstage as ss
 from soundstage.cli.program import app
 from soundstage.client.bars import RemoteBars
 from soundstage.jobs.views import JobEvent
+from tests.dataset_clips import clips_of_pages
 from tests.examples import ROOT
 from tests.serving import Server, serving
 
@@ -188,9 +189,62 @@ def test_the_server_may_stand_in_a_config_file(
 
 def test_the_commands_of_the_page_run(remote: Any) -> None:
     Image.new("RGB", (64, 64)).save("door.png")
+    clips_of_pages(Path())
     page = (ROOT / "docs" / "client.md").read_text()
     commands = [line for line in page.splitlines() if line.startswith("soundstage remote")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         words = shlex.split(command)[2:]
         succeeded(remote(*words))
+
+
+def test_a_training_is_queued_watched_told_and_fetched(remote: Any, server: Server) -> None:
+    clips_of_pages(Path())
+    words = ("--data", "clips", "--set", "dataset.num_frames=9", "--set", "lora.rank=4", "--label", "zorb")
+    told = remote("train", "style", *words, "-o", "zorb.safetensors")
+    assert succeeded(told) == "zorb.safetensors\n"
+    assert "step 2 of 2: loss 0.5000" in told.stderr
+    again = remote("train", "style", *words, "-o", "zorb.safetensors")
+    assert "add --force" in again.stderr
+    id = succeeded(remote("train", "style", *words, "--detach")).strip()
+    assert succeeded(remote("get", id)) == f"{id}.safetensors\n"
+    listed = succeeded(remote("jobs", "--label", "zorb"))
+    assert f"{id}  succeeded   100%  a LoRA of mode t2v, rank 4" in listed
+    shown = succeeded(remote("show", id))
+    for part in ("2 samples of 64x64x9", "--lora asset:as_", "loss 0.5000", '"recipe": "style"'):
+        assert part in shown
+    assert "100% training 2/2: loss 0.5000" in succeeded(remote("watch", id))
+    files = remote("train", "style", "--data", "clips.zip", "--steps", "2", "-o", "run")
+    assert succeeded(files).splitlines() == ["run/lora.safetensors", "run/config.json"]
+    succeeded(remote("train", "run/config.json", "-o", "again.safetensors"))
+    request = {"training_data_url": "clips.zip", "rank": 8, "number_of_frames": 25, "number_of_steps": 2}
+    Path("request.json").write_text(json.dumps(request))
+    succeeded(remote("train", "request.json", "-o", "fal.safetensors"))
+    Path("own.yaml").write_text("data: my-data\noutput: runs/a\nmode: silent\nlora: {rank: 3}\n")
+    over = "lora.over=[again.safetensors]"
+    succeeded(remote("train", "own.yaml", "--data", "clips", "--set", over, "-o", "own.safetensors"))
+    with ss.Client(server.url) as client:
+        training = client.jobs(limit=1).data[0].request["training"]
+    assert training.keys() == {"mode", "lora"}
+    assert training["lora"]["over"][0]["path"].startswith("asset:as_")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("style",), "data is missing"),
+        (("style", "--data", "nowhere"), "there is no such folder or zip"),
+        (("style", "--data", "empty"), "holds no clip, picture or sound"),
+        (("stile", "--data", "clips"), "one of the recipes style"),
+        (("style", "--data", "clips", "--set", "stepz=3"), "'stepz', which does not exist; the fields"),
+        (("style", "--data", "clips", "--set", "lora.over=[nowhere.safetensors]"), "there is no such file"),
+        (("style", "--data", "clips", "-o", "clips.zip"), "end it in .safetensors"),
+    ],
+)
+def test_a_training_that_cannot_be_asked_for_is_told_in_one_sentence(
+    remote: Any, words: tuple[str, ...], told: str
+) -> None:
+    clips_of_pages(Path())
+    Path("empty").mkdir()
+    found = remote("train", *words)
+    assert (found.exit_code, told in found.stderr) == (2, True), found.stderr

@@ -17,6 +17,7 @@ from soundstage.cli.program import app
 from soundstage.jobs.transport import ServerAway, patiently
 from soundstage.jobs.worker import JobWorker
 from soundstage.server.command import greeting, limits_of, worker_devices
+from tests.dataset_clips import clips_of_pages
 from tests.examples import ROOT, of_page
 from tests.serving import serving
 
@@ -69,9 +70,11 @@ def test_each_device_has_its_workers() -> None:
 
 def test_limits_of_the_jobs_are_options() -> None:
     given = {"max_queued": 5, "max_duration": None, "quota": 60.0, "keep_days": 2.0, "keep_gb": None}
+    given |= {"max_train_steps": 0}
     limits = limits_of(given)
     assert (limits.max_queued, limits.quota_s, limits.keep_results_s) == (5, 60.0, 2 * 86_400)
     assert limits.keep_bytes is None
+    assert limits.max_train_steps == 0
 
 
 def test_the_help_of_all_commands_loads_no_server() -> None:
@@ -86,6 +89,7 @@ def test_the_help_of_all_commands_loads_no_server() -> None:
 def test_the_page_runs_against_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 64), (90, 0, 0)).save("ball.png")
+    clips_of_pages(tmp_path)
     names: dict[str, Any] = {}
     with serving(tmp_path / "data", work=True) as server:
         here = server.url.removeprefix("http://")

@@ -94,6 +94,7 @@ def asked(server: Server, **job: Any) -> Any:
         ({"mode": "inpaint"}, "data", "mode 'inpaint' needs a mask for every sample"),
         ({"lora": {"over": ["/etc/passwd"]}}, "training.lora", 'give "lora:NAME" of a registered LoRA'),
         ({"lora": {"over": [{"path": "lora:none"}]}}, "training.lora", "no LoRA of that name is registered"),
+        ({"lora": {"rank": 2}, "lora.over": ["/etc/passwd"]}, "training.lora", 'give "lora:NAME"'),
         ({"lora": {"over": "x"}}, "training.lora.over", "no list of LoRAs"),
         (
             {"regularisers": {"prior": 1, "prior_data": "/x"}},

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from soundstage.errors import MissingExtraError, SoundstageError
+from soundstage.errors import MissingExtraError
 from soundstage.jobs import checkpoint_files
 from soundstage.jobs.errors import Forbidden, Gone, LeaseLost
-from soundstage.jobs.transport import ServerAway, file_below
+from soundstage.jobs.transport import ReportRefused, ServerAway, file_below
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, Order, WorkerInfo, WorkReport
 
 try:
@@ -23,10 +23,6 @@ PIECE_BYTES = 2**20
 ARCHIVE = "checkpoint.tar"
 REFUSED, LOST, GONE = (401, 403), (404, 409), 410
 AWAY = 429  # and 5xx
-
-
-class ReportRefused(SoundstageError):
-    """The server took a call for wrong. The worker and the server are of different versions."""
 
 
 class OverHttp:

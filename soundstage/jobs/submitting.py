@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from soundstage.errors import DatasetError, MediaError, RequestError, WeightsError, shown
+from soundstage.errors import RequestError, WeightsError, shown
 from soundstage.jobs import ids, references
 from soundstage.jobs.admission import Admission, Admitted, ToldByReference, admit_convert, admit_pull
 from soundstage.jobs.assets import AssetFiles, page
@@ -240,15 +240,14 @@ class Submitting(Ending, AssetFiles):
 
     def _admitted_training(self, owner: Owner, asked: JobRequest) -> tuple[Admitted, Sequence[Asset]]:
         """Return a training, its zip unpacked and looked into."""
-        from soundstage.jobs.training import checked_training, training_places
+        from soundstage.jobs import training
 
         if asked.asset is not None or asked.format is not None:
             name = "asset" if asked.asset is not None else "format"
             raise RequestError(f"{name} is not for jobs of kind train; leave it out", field=name)
-        fields = checked_training(asked)
+        fields = training.checked_training(asked, self.limits.max_train_steps)
         self.admission.engine(asked.model)
-        self._check_steps(fields)
-        paths, used = self._resolved(owner, training_places(fields))
+        paths, used = self._resolved(owner, training.training_places(fields))
         zipped = next(asset for asset in used if f"{references.ASSET}{asset.id}" == fields["data"])
         if zipped.kind != "data":
             raise RequestError(
@@ -256,38 +255,13 @@ class Submitting(Ending, AssetFiles):
                 "with the purpose data",
                 field="data",
             )
-        looked = self._looked_into(fields, paths)
+        with ToldByReference(paths):
+            looked = training.looked_into(fields, paths, self.tmp, self.guarded)
         admitted = self.admission.admit_training(
             fields, asked.model, looked, paths, self._machines(), self._check_length
         )
         assert admitted.plan is not None
         return self._with_measured(admitted, admitted.plan), used
-
-    def _looked_into(self, fields: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:
-        """Return what a training's zip holds: it is unpacked aside, looked into under guard, and removed."""
-        from soundstage.dataset.archives import unpack
-        from soundstage.training.tuning.zips import looked_into
-
-        folder = self.tmp / ids.new_id("tmp")
-        try:
-            with ToldByReference({**paths, "the zip": folder}):
-                try:
-                    unpack(paths[fields["data"]], folder)
-                    found: dict[str, Any] = self.guarded(looked_into, str(folder), fields["dataset"])
-                    return found
-                except (DatasetError, MediaError) as error:
-                    raise RequestError(f"data: {error}".replace(f"{folder}/", ""), field="data") from None
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _check_steps(self, fields: Mapping[str, Any]) -> None:
-        from soundstage.jobs.training import config_of, refused
-
-        config, most = config_of(fields, "nano"), self.limits.max_train_steps
-        if most == 0:
-            raise RequestError("kind is 'train', and this server trains nothing", field="kind")
-        if most is not None and config.steps > most:
-            raise refused("steps", f"is {config.steps}; this server trains up to {most} steps")
 
     def _check_length(self, plan: PlanView | Plan) -> None:
         most, found = self.limits.max_duration_s, plan.duration_s

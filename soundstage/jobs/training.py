@@ -8,16 +8,18 @@ files, is refused. `config_of` makes the config from the same fields where a job
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from soundstage.errors import ConfigError, DatasetError, RequestError, listed, shown
+from soundstage.dataset.archives import unpack
+from soundstage.errors import ConfigError, DatasetError, MediaError, RequestError, listed, shown
 from soundstage.fields.describe import field_names
 from soundstage.jobs import references
-from soundstage.jobs.ids import hash_of
+from soundstage.jobs.ids import hash_of, new_id
 from soundstage.jobs.views import JobRequest, PassView, PlanView
 from soundstage.library.model_files import ModelSet
 from soundstage.library.sizes import model_sizes
@@ -58,10 +60,11 @@ PASS = "train"
 GB = 1e9
 
 
-def checked_training(asked: JobRequest) -> dict[str, Any]:
+def checked_training(asked: JobRequest, most: int | None = None) -> dict[str, Any]:
     """Return what a job's training is asked for by: data, dataset and training, checked, with references.
 
-    Raises RequestError for a field that is unknown, that a server takes from nobody, or that does not fit.
+    most: steps that the server takes; 0 is no training. Raises RequestError for a field that is unknown,
+    that a server takes from nobody, or that does not fit.
     """
     if not asked.data:
         raise RequestError('data is missing; give "asset:ID" of an uploaded zip of clips', field="data")
@@ -73,6 +76,10 @@ def checked_training(asked: JobRequest) -> dict[str, Any]:
     training.update(_with_lists(training))
     config = config_of(fields, "nano")
     _check_files(config, training)
+    if most == 0:
+        raise RequestError("kind is 'train', and this server trains nothing", field="kind")
+    if most is not None and config.steps > most:
+        raise refused("steps", f"is {config.steps}; this server trains up to {most} steps")
     if config.kind != "lora":
         raise refused("kind", f"is '{config.kind}'; a server trains LoRAs, so give lora or leave it out")
     if config.regularisers.prior_data is not None or config.regularisers.prior:
@@ -212,6 +219,25 @@ def spread(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
             yield from spread(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
+
+
+def looked_into(
+    fields: Mapping[str, Any], paths: Mapping[str, Path], tmp: Path, guarded: Callable[..., Any]
+) -> dict[str, Any]:
+    """Return what a training's zip holds: it is unpacked aside, looked into under guard, and removed.
+
+    guarded: calls what reads files of strangers. Raises RequestError for what is no data to train on.
+    """
+    folder = tmp / new_id("tmp")
+    try:
+        unpack(paths[fields["data"]], folder)
+        found: dict[str, Any] = guarded(zips.looked_into, str(folder), fields["dataset"])
+        return found
+    except (DatasetError, MediaError) as error:
+        told = str(error).replace(f"{folder}/", "").replace(str(folder), "the zip")
+        raise RequestError(f"data: {told}", field="data") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- what it takes ------------------------------------------------------------------------------------

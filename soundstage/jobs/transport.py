@@ -21,6 +21,10 @@ class ServerAway(SoundstageError):
     """The server does not answer now; the same call may succeed later."""
 
 
+class ReportRefused(SoundstageError):
+    """The server took a call for wrong: it is of another version, or what was sent is too large for it."""
+
+
 class Transport(Protocol):
     """Calls of a worker. Those about a lease raise LeaseLost once the job is no longer the worker's.
 

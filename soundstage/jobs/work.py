@@ -24,7 +24,7 @@ from soundstage.jobs.checkpoint_files import newest_state
 from soundstage.jobs.references import ASSET, places
 from soundstage.jobs.reporting import Reporter
 from soundstage.jobs.states import JobState
-from soundstage.jobs.transport import ServerAway, Transport, patiently
+from soundstage.jobs.transport import ReportRefused, ServerAway, Transport, patiently
 from soundstage.jobs.views import AssetKind, JobProgress, Lease, MadeFile, MadeFiles
 from soundstage.library import pull as pulling
 from soundstage.library.catalog import find
@@ -46,6 +46,7 @@ log = logging.getLogger("soundstage.worker")
 T = TypeVar("T")
 PREVIEW_FRAMES, PREVIEW_QUALITY, POSTER_QUALITY = 24, 60, 85
 CHECKPOINT_S = 30.0
+PAUSE_SHARE = 9.0  # pauses between two sent checkpoints, over what sending one takes
 BUSY_S = 1.0  # before a job is given back whose checkpoint another process still holds
 MEDIA_TYPES = {
     "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska",
@@ -253,7 +254,8 @@ class JobWork:
     def _look_at_checkpoint(self, folder: Path) -> None:
         """Tell of a new checkpoint, and send it to a server that cannot see it, not too often.
 
-        One that the server does not take now goes with the next: the work does not wait for it.
+        One that the server does not take now goes with the next: the work does not wait for it. Sending takes
+        a tenth of the time at most.
         """
         now = time.monotonic()
         if now - self._kept_s < min(self._checkpoint_s, 1.0) or not folder.is_dir():
@@ -266,6 +268,11 @@ class JobWork:
             except ServerAway as error:
                 log.info("%s; the checkpoint is sent later", error)
                 return
+            except ReportRefused as error:
+                self._stamp = stamp
+                self._reporter.tell(log=f"this checkpoint is not kept: {error}")
+                return
+            self._kept_s = time.monotonic() + PAUSE_SHARE * (time.monotonic() - now)
             self._stamp = stamp
             self._reporter.tell(checkpointed=True)
 

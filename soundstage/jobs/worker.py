@@ -20,7 +20,7 @@ from soundstage.errors import SoundstageError
 from soundstage.jobs.errors import LeaseLost, code_of
 from soundstage.jobs.reporting import Reporter
 from soundstage.jobs.training_work import TrainingWork
-from soundstage.jobs.transport import ServerAway, Transport, patiently
+from soundstage.jobs.transport import ReportRefused, ServerAway, Transport, patiently
 from soundstage.jobs.views import JobFault, Lease, MadeFiles, WorkerInfo
 from soundstage.jobs.work import CHECKPOINT_S, JobWork, Renders, Stopped
 
@@ -137,7 +137,10 @@ class JobWorker:
         elif reporter.cancelled:
             self._transport.fail(lease, JobFault(code="cancelled", message="cancelled"), retry=False)
         elif not reporter.lost and not reporter.refused:
-            self._transport.keep_checkpoint(lease)
+            try:
+                self._transport.keep_checkpoint(lease)
+            except ReportRefused as error:
+                log.warning("the checkpoint of %s is not kept: %s", lease.job.id, error)
             self._transport.release(lease)
 
     def _insist(self, call: Callable[[], Any]) -> None:

@@ -16,11 +16,13 @@ import httpx
 import pytest
 
 import soundstage as ss
+from soundstage.jobs import checkpoint_files
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.states import FINAL
 from soundstage.jobs.training import checked_training
-from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, WorkerInfo
+from soundstage.jobs.transport import ReportRefused
+from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, Lease, WorkerInfo
 from soundstage.jobs.worker import JobWorker
 from soundstage.lora.files import read_lora
 from soundstage.server.dialects import fal_fields
@@ -252,6 +254,39 @@ def losses(jobs: Jobs, job: Job) -> list[tuple[str, str]]:
     assert job.result.losses is not None
     text = jobs.asset_path(LOCAL, job.result.losses.id).read_text()
     return [(row["step"], row["loss"]) for row in csv.DictReader(io.StringIO(text))]
+
+
+def test_a_checkpoint_for_a_worker_elsewhere_has_the_run_and_not_its_data(tmp_path: Path) -> None:
+    sent = ("run/state.pt", "run/loss.csv", "run/training.json", "run/lora-000250.safetensors")
+    sent += ("run/validation/step-000250-1.mp4",)
+    for name in (*sent, "data/a.mp4", "data/encoded/a.safetensors", "run/contexts/a.safetensors", "lock"):
+        (tmp_path / "job" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "job" / name).write_text(name)
+    checkpoint_files.pack(tmp_path / "job", tmp_path / "job.tar")
+    checkpoint_files.unpack(tmp_path / "job.tar", tmp_path / "other")
+    other = tmp_path / "other"
+    files = {path.relative_to(other).as_posix() for path in other.rglob("*") if path.is_file()}
+    assert files == set(sent)
+
+
+class TooLargeThere(InProcess):
+    """A server that takes no checkpoint."""
+
+    def keep_checkpoint(self, lease: Lease) -> None:
+        raise ReportRefused("the server refused a report (413): the body is too large")
+
+
+def test_a_checkpoint_that_is_refused_costs_the_training_nothing(tmp_path: Path) -> None:
+    jobs = Jobs.open(tmp_path / "d")
+    info = WorkerInfo(id="w", name="here")
+    job = jobs.create(LOCAL, JobRequest(request={"prompt": "a", **SMALL}))
+    lease = jobs.claim(info)
+    assert lease is not None
+    worker = JobWorker(TooLargeThere(jobs), info, device="cpu", wait_s=0.05, checkpoint_s=0)
+    worker.drain()
+    worker.work_on(lease)
+    assert jobs.get(LOCAL, job.id).state == "queued"  # given back, without one
+    jobs.close()
 
 
 def test_a_training_is_cancelled_between_two_steps(tmp_path: Path, data: Path) -> None:

@@ -23,8 +23,8 @@ import numpy as np
 from soundstage.clip import Clip
 from soundstage.engine import load
 from soundstage.errors import RequestError
-from soundstage.intake.inspection import WEIGHTS_TYPE
 from soundstage.jobs.limits import Limits
+from soundstage.jobs.media_types import WEIGHTS_TYPE
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.training_work import TrainingWork
 from soundstage.jobs.views import JobProgress, MadeFiles

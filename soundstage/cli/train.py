@@ -128,8 +128,9 @@ def report(run: Path, output: Path | None) -> None:
 def _hosted(path: Path, changes: dict[str, Any]) -> TrainConfig:
     """Return the training that a hosted trainer's request asks for, its data encoded."""
     import soundstage
+    from soundstage.intake.hosted import unpacked_data
     from soundstage.training.tuning.config import read_config, with_changes
-    from soundstage.training.tuning.hosted import config_fields, read_hosted, unpacked_data
+    from soundstage.training.tuning.hosted import config_fields, read_hosted
     from soundstage.training.tuning.zips import encoded
 
     if "output" not in changes:

@@ -25,7 +25,7 @@ from soundstage.rendering.progress import Report, check_report
 from soundstage.request.request import Request
 
 if TYPE_CHECKING:
-    from soundstage.client.training import Source
+    from soundstage.client.training import ConfigSource
 
 KEY_VARIABLE, SERVER_VARIABLE = "SOUNDSTAGE_KEY", "SOUNDSTAGE_SERVER"
 PATIENCE_S = 120.0
@@ -72,7 +72,9 @@ class Client:
         """Queue a clip on the server, from what `generate` takes, and return its handle at once."""
         return self._handle(self._line.carry_out(self._talk.submit(prompt, words)))
 
-    def train(self, data: str | Path | None, config: Source | None = None, **words: Any) -> RemoteHandle:
+    def train(
+        self, data: str | Path | None, config: ConfigSource | None = None, **words: Any
+    ) -> RemoteHandle:
         """Queue a training on the server, and return its handle at once: `handle.save("style.safetensors")`.
 
         data: a folder or zip of clips with captions; what the server has, "asset:ID"; or an https address.
@@ -168,7 +170,7 @@ class AsyncClient:
         return self._handle(await self._line.carry_out(self._talk.submit(prompt, words)))
 
     async def train(
-        self, data: str | Path | None, config: Source | None = None, **words: Any
+        self, data: str | Path | None, config: ConfigSource | None = None, **words: Any
     ) -> AsyncRemoteHandle:
         """Queue a training on the server, and return its handle at once."""
         from soundstage.client.training import outgoing_training

@@ -23,7 +23,7 @@ from soundstage.training.tuning.config import config_path, fields_of, recipe_nam
 
 JOB_WORDS = ("model", "priority", "label", "webhook_url")
 DATED = (1980, 1, 1, 0, 0, 0)  # of all entries, so that the same clips make the same zip, which is sent once
-Source = str | Path | Mapping[str, Any]
+ConfigSource = str | Path | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OutgoingTraining:
 
 
 def outgoing_training(
-    data: str | Path | None, config: Source | None, words: Mapping[str, Any]
+    data: str | Path | None, config: ConfigSource | None, words: Mapping[str, Any]
 ) -> OutgoingTraining:
     """Return a training to send. data: a folder or zip, or a reference; None is what the config names.
 
@@ -72,7 +72,7 @@ def outgoing_training(
     return OutgoingTraining(asked, local, uploads)
 
 
-def _read(config: Source) -> dict[str, Any]:
+def _read(config: ConfigSource) -> dict[str, Any]:
     """Return what a config has, as parts of a job: data, model, dataset and training."""
     if isinstance(config, Mapping):
         return _parts(dict(config))

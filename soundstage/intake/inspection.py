@@ -12,8 +12,8 @@ from typing import Any
 from soundstage.errors import DatasetError, MediaError, SoundstageError, WeightsError
 from soundstage.intake.limits import STANDARD, IntakeLimits
 from soundstage.jobs.errors import TooLarge
+from soundstage.jobs.media_types import WEIGHTS_TYPE, ZIP_TYPE
 
-WEIGHTS_TYPE, ZIP_TYPE = "application/vnd.safetensors", "application/zip"
 HOW_TO_CONVERT = (
     "it is no .safetensors file; convert it on a machine of your own by torch.load(..., weights_only=True) "
     "and safetensors.torch.save_file"

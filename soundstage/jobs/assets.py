@@ -18,6 +18,7 @@ from soundstage.errors import RequestError
 from soundstage.jobs import ids
 from soundstage.jobs.core import Core
 from soundstage.jobs.errors import Conflict, Gone
+from soundstage.jobs.media_types import ZIP_TYPE
 from soundstage.jobs.rows import asset_view
 from soundstage.jobs.states import FINAL
 from soundstage.jobs.store import RowValues, one
@@ -29,7 +30,7 @@ ENDINGS = {
     "video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "video/x-matroska": ".mkv",
     "image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif",
     "audio/wav": ".wav", "audio/mpeg": ".mp3", "audio/mp4": ".m4a", "audio/ogg": ".ogg",
-    "audio/flac": ".flac", "application/zip": ".zip",
+    "audio/flac": ".flac", ZIP_TYPE: ".zip",
 }  # fmt: skip
 WEIGHTS_ENDING, WEIGHTS_KINDS = ".safetensors", ("lora", "latents")
 INFO_FIELDS = ("width", "height", "fps", "num_frames", "duration_s", "sample_rate", "has_sound")

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from soundstage.engine import load
 from soundstage.errors import RequestError
-from soundstage.intake.inspection import WEIGHTS_TYPE
+from soundstage.jobs.media_types import WEIGHTS_TYPE
 from soundstage.jobs.training import (
     DATA_FOLDER,
     PASS,

@@ -69,8 +69,8 @@ class JobRequest(View):
 
 
 class JobProgress(View):
-    """The progress of a job. fraction: from 0 to 1; it never falls within an attempt. losses: of a
-    training, those of the step."""
+    """The progress of a job. fraction: from 0 to 1; it never falls within an attempt. losses: those of a
+    training's step."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 

@@ -23,13 +23,14 @@ from torch import nn
 from soundstage.cli.program import app
 from soundstage.dataset.index import open_index
 from soundstage.errors import RequestError
+from soundstage.intake.hosted import unpacked_data
 from soundstage.library.model_files import TRANSFORMER, find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory.machine import Machine
 from soundstage.rendering.parts import ModelParts
 from soundstage.training.loop import StepDone
 from soundstage.training.tuning.config import TrainConfig, read_config
-from soundstage.training.tuning.hosted import read_hosted, unpacked_data
+from soundstage.training.tuning.hosted import read_hosted
 from soundstage.training.tuning.price import TuningWork, choose_place
 from soundstage.training.tuning.session import TuningRun
 from soundstage.weights.four_bit import FourBitLinear

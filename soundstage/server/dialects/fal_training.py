@@ -20,10 +20,11 @@ from soundstage.server.dialects import calls
 from soundstage.server.dialects.draft import Draft, bad, list_of, record_of
 from soundstage.training.tuning.config import with_changes
 from soundstage.training.tuning.hosted import HostedClip, HostedTraining, config_fields, dataset_fields
+from soundstage.training.tuning.modes import Mode
 
 FAMILY, ADAPTERS = "ltx23-trainer-v2", "ic-lora/"
 # Endpoints of the family, with the mode and what it sets besides.
-ENDPOINTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+ENDPOINTS: Mapping[str, tuple[Mode, Mapping[str, Any]]] = {
     "t2v": ("t2v", {}),
     "i2v": ("i2v", {}),
     "a2v": ("a2v", {"video": {"first_frame": 1.0}}),
@@ -43,11 +44,12 @@ ENDPOINTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "interpolate": ("silent", {"video": {"first_frame": 1.0, "suffix": {"latents": 1}}}),
 }
 # The trainers of before, each an app of its own.
-OLDER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+OLDER: Mapping[str, tuple[Mode, Mapping[str, Any]]] = {
     "ltx23-video-trainer": ("i2v", {}),
     "ltx23-v2v-trainer": ("reference", {"video": {"first_frame": 0.1}}),
 }
 LATENTS_PER_S = 25  # of sound
+MAX_STEPS = 100_000
 SCENES = "clips are used as they are, so cut them before"
 SIZES = "clips are made at the sizes that fit them"
 
@@ -57,7 +59,7 @@ def is_trainer(app: str) -> bool:
     return "trainer" in app
 
 
-def trainer_of(app: str) -> tuple[str, Mapping[str, Any]]:
+def trainer_of(app: str) -> tuple[Mode, Mapping[str, Any]]:
     """Return the mode of an address such as "fal-ai/ltx23-trainer-v2/t2v", and what it sets besides.
 
     Raises NotFound for one that is no trainer of LTX-2.3, or is not done here.
@@ -97,10 +99,9 @@ def read(app: str, given: Mapping[str, Any], jobs: Jobs, request: Request | None
 
 def _numbers(draft: Draft) -> dict[str, Any]:
     """Read the fields that are words and numbers, under their names here."""
-    most = {"most": 100_000}
-    found = {
+    found: dict[str, Any] = {
         "rank": draft.whole("rank", about="training.lora", least=1, most=1024),
-        "number_of_steps": draft.whole("number_of_steps", about="training.steps", least=1, **most),
+        "number_of_steps": draft.whole("number_of_steps", about="training.steps", least=1, most=MAX_STEPS),
         "learning_rate": draft.number("learning_rate", about="training.optimizer", least=1e-9, most=1),
         "number_of_frames": draft.whole("number_of_frames", about="dataset", least=1, most=1000),
         "frame_rate": draft.number("frame_rate", least=1, most=120),
@@ -108,7 +109,7 @@ def _numbers(draft: Draft) -> dict[str, Any]:
             "first_frame_conditioning_p", about="training.video", most=1
         ),
     }
-    steps = draft.whole("steps", about="training.steps", least=1, **most)
+    steps = draft.whole("steps", about="training.steps", least=1, most=MAX_STEPS)
     found["number_of_steps"] = found["number_of_steps"] or steps
     trigger, word = draft.text("trigger_phrase", most=1000), draft.text("trigger_word", most=1000)
     found["trigger_phrase"] = trigger or word

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from soundstage.clip import Clip
 from soundstage.errors import RequestError, shown
 from soundstage.jobs.references import ASSET, FILE, LORA, REMOTE, ReferencePlace, apart, kind_of, places
@@ -31,6 +33,16 @@ class Upload:
     @property
     def purpose(self) -> str:
         return kind_of(self.place)
+
+
+def check_words(asked: Mapping[str, Any]) -> None:
+    """Raise RequestError for words of a job that no server takes."""
+    try:
+        JobRequest.model_validate(asked)
+    except ValidationError as error:
+        found = error.errors()[0]
+        name = ".".join(map(str, found["loc"]))
+        raise RequestError(f"{name} is {found['input']!r}: {found['msg']}", field=name) from None
 
 
 def latents_file(given: Any) -> Path:

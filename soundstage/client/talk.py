@@ -27,13 +27,21 @@ from soundstage.client.effects import (
 from soundstage.client.event_stream import EventReader
 from soundstage.client.received import ReceivedClip, new_folder
 from soundstage.client.refusals import AWAY, check_answer, check_job, unreachable
-from soundstage.client.sending import Upload, digest_of, latents_file, outgoing, split_words, written
+from soundstage.client.sending import (
+    Upload,
+    check_words,
+    digest_of,
+    latents_file,
+    outgoing,
+    split_words,
+    written,
+)
 from soundstage.clip import Clip
 from soundstage.errors import MediaError, RequestError, ServerError
 from soundstage.files import whole_file
 from soundstage.jobs.references import ASSET
 from soundstage.jobs.states import FINAL
-from soundstage.jobs.views import Asset, Job, JobRequest, Page, PlanView
+from soundstage.jobs.views import Asset, Job, Page, PlanView
 from soundstage.media.in_memory import InMemory
 from soundstage.request.request import Request
 
@@ -321,7 +329,7 @@ class ServerTalk:
             job["latents"] = latents_file(job["latents"])
         fields, uploads = outgoing(prompt, given)
         asked = {**job, "request": fields}
-        _checked({key: str(value) if isinstance(value, Path) else value for key, value in asked.items()})
+        check_words({key: str(value) if isinstance(value, Path) else value for key, value in asked.items()})
         if isinstance(latents := job.get("latents"), Path):
             asked["latents"] = ASSET + (yield from self.upload(latents, "latents")).id
         with tempfile.TemporaryDirectory(prefix="soundstage-") as folder:
@@ -347,16 +355,6 @@ class ServerTalk:
             fps = planned.fps
         path: Path = yield SlowWork(lambda: written(given, folder, fps or 1.0))
         return path
-
-
-def _checked(asked: Mapping[str, Any]) -> None:
-    """Raise RequestError for words of a job that no server takes."""
-    try:
-        JobRequest.model_validate(asked)
-    except ValidationError as error:
-        found = error.errors()[0]
-        name = ".".join(map(str, found["loc"]))
-        raise RequestError(f"{name} is {found['input']!r}: {found['msg']}", field=name) from None
 
 
 def _id(id: str) -> str:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soundstage.client.sending import KNOWN, Upload, outgoing
+from soundstage.client.sending import KNOWN, Upload, check_words, outgoing
 from soundstage.errors import RequestError, shown
 from soundstage.jobs.references import ASSET, LORA, REMOTE
 from soundstage.jobs.training import OWN, RECIPE, spread, training_places, with_over
-from soundstage.jobs.views import JobRequest
 from soundstage.training.tuning.config import config_path, fields_of, recipe_names, with_changes
 
 JOB_WORDS = ("model", "priority", "label", "webhook_url")
@@ -68,7 +67,7 @@ def outgoing_training(
             '"asset:ID" of an upload',
             field="data",
         )
-    JobRequest.model_validate({**asked, "data": "asset:as_"})
+    check_words({**asked, "data": ASSET})
     return OutgoingTraining(asked, local, uploads)
 
 

@@ -287,6 +287,7 @@ def test_a_zip_of_a_hosted_trainer_is_read(tmp_path: Path) -> None:
         "Two, with its own sound.",
     )
     assert items["3_end.mp4"].reference == "3_start.mp4"
+    assert items["3_end.mp4"].reference_audio == "3_start.mp4"  # which has sound
     assert any("2_start.png is left out" in finding.message for finding in begun.found.findings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import re
@@ -16,6 +17,8 @@ import httpx
 import pytest
 
 import soundstage as ss
+from soundstage.assistants.makers import RemoteJob
+from soundstage.errors import RequestError
 from soundstage.jobs import checkpoint_files
 from soundstage.jobs.limits import Limits
 from soundstage.jobs.service import Jobs
@@ -385,6 +388,21 @@ def test_fals_own_client_trains_on_an_upload(
     asset = trainer.jobs.get(LOCAL, made.request_id).request["loras"][0]["path"]
     assert trainer.jobs.asset(LOCAL, asset.removeprefix("asset:")).kind == "lora"
     made.cancel()
+
+
+def test_an_assistant_and_a_client_that_waits_are_told_of_a_training(server: Server, asset: str) -> None:
+    async def told() -> dict[str, Any]:
+        async with ss.AsyncClient(server.url) as client:
+            with pytest.raises(RequestError, match="priority is 'soon'"):
+                await client.train(f"asset:{asset}", TRAINING, priority="soon")
+            handle = await client.train(f"asset:{asset}", TRAINING, dataset=DATASET)
+            found = await RemoteJob(handle).status()
+            assert await handle.cancel()
+            return dict(found)
+
+    found = asyncio.run(told())
+    assert (found["kind"], found["state"], found["lora"]) == ("train", "queued", None)
+    assert "3 steps on 3 samples" in found["trains"]
 
 
 # --- fal's trainers -----------------------------------------------------------------------------------

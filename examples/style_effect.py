@@ -1,7 +1,8 @@
 """What a style LoRA does: python examples/style_effect.py LORA PICTURE.png [COUNT]
 
-Makes held-out prompts without the LoRA and with it, from the same noise. Prints for both the share of pixels
-that are nearly white, the mean colour, and the share of sounds that are as asked; draws both side by side.
+Makes held-out prompts without the LoRA, with it, and with it but without the trigger, from the same noise.
+Prints for each the share of pixels that are nearly white, the mean colour, and the share of sounds that are
+as asked; draws all side by side.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ def prompts(count: int = COUNT) -> list[Scene]:
     return held_out_scenes(count, SEED, FRAMES)
 
 
-def made(stage: ss.Engine, scenes: Sequence[Scene], loras: Sequence[str] = ()) -> list[ss.Clip]:
+def made(
+    stage: ss.Engine, scenes: Sequence[Scene], loras: Sequence[str] = (), words: str = WORDS
+) -> list[ss.Clip]:
     """A clip for each scene; the k-th has the noise of seed k."""
     clips = []
     for seed, scene in enumerate(scenes):
         size = (scene.shape.width, scene.shape.height)
-        prompt = f"{WORDS} {caption(scene, full=True)}"
+        prompt = f"{words} {caption(scene, full=True)}".strip()
         clips.append(
             stage.generate(prompt, seed=seed, size=size, num_frames=FRAMES, steps=STEPS, loras=loras)
         )
@@ -63,22 +66,26 @@ def told(name: str, scenes: Sequence[Scene], clips: Sequence[ss.Clip]) -> str:
     )
 
 
-def page(before: Sequence[ss.Clip], after: Sequence[ss.Clip]) -> Image.Image:
-    """Two frames of each clip, before and after in a row; clips of one size alone."""
+def page(ways: Sequence[Sequence[ss.Clip]]) -> Image.Image:
+    """Two frames of each clip, its ways in a row; clips of one size alone."""
     rows = []
-    for pair in zip(before, after, strict=True):
-        cells = [frames_of(clip)[at] for clip in pair for at in (0, -1)]
-        if cells[0].shape == frames_of(before[0])[0].shape:
+    for same in zip(*ways, strict=True):
+        cells = [frames_of(clip)[at] for clip in same for at in (0, -1)]
+        if cells[0].shape == frames_of(ways[0][0])[0].shape:
             rows.append(np.concatenate([np.pad(cell, ((0, 4), (0, 4), (0, 0))) for cell in cells], axis=1))
     return Image.fromarray(np.concatenate(rows))
 
 
 def main(lora: str, picture: Path, count: int = COUNT) -> None:
     stage, scenes = ss.load("nano"), prompts(count)
-    before, after = made(stage, scenes), made(stage, scenes, [lora])
-    print(told("without", scenes, before))
-    print(told("with", scenes, after))
-    page(before, after).quantize(256, kmeans=1).save(picture, optimize=True)
+    ways = {
+        "without": made(stage, scenes),
+        "with": made(stage, scenes, [lora]),
+        "with, without the trigger": made(stage, scenes, [lora], words=""),
+    }
+    for name, clips in ways.items():
+        print(told(name, scenes, clips))
+    page(list(ways.values())).quantize(256, kmeans=1).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

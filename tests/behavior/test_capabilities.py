@@ -142,7 +142,7 @@ def swapped(case: Case, shown: Sequence[Shown]) -> Sequence[Shown]:
 
 
 def ask_ignored(case: Case, shown: Sequence[Shown]) -> Sequence[Shown]:
-    return [shown[0], shown[0]]
+    return [shown[0] for _ in shown]
 
 
 def silenced(case: Case, shown: Sequence[Shown]) -> Sequence[Shown]:
@@ -225,6 +225,7 @@ WRONG: list[tuple[str, str, Wrong]] = [
     ("dub", "no more", LATE),
     ("dub", "voice kept", swapped),
     ("voice", "voice by its name", swapped),
+    ("voice", "the same without the name", ask_ignored),
     ("voice", "other voices stay", swapped),
     *(
         (section.name, row.name, not_followed)

@@ -28,8 +28,11 @@ from soundstage.lora.adapters import Adapters
 from soundstage.model.config import TransformerConfig
 from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
+from soundstage.speed import cuda, onednn
+from soundstage.speed.learning import let_learn
 from soundstage.training.batches import Batch
 from soundstage.training.factors import Factors
+from soundstage.training.recompute import Recomputation
 from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import read_config
 from soundstage.training.tuning.objective import VelocityObjective
@@ -152,7 +155,15 @@ def own_step(model: Transformer, batch: Batch, again: bool) -> Step:
     adapters = Adapters(model)
     adapters.add("trained", factors.lora(), training=True)
     adapters.set({"trained": 1.0})
-    objective = VelocityObjective(model, config, blocks=BlockRun(again=again))
+    place = batch["video.clean"].device
+    if place.type == "cuda":
+        cuda.speed_up(model, place, model.dtype)
+    else:
+        onednn.apply(model, model.dtype)
+    cheap = Recomputation()
+    cheap.put_on(model)
+    let_learn(model)
+    objective = VelocityObjective(model, config, blocks=BlockRun(again=again, cheap=cheap))
     return descending(factors, lambda: objective(batch)["loss"], fused=True)
 
 

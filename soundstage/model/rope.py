@@ -76,3 +76,9 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     partners = torch.cat([second, first], dim=-1)
     return torch.addcmul(x * rotation.cos, partners, rotation.sin)
+
+
+def rotated_back(grad: Tensor, rotation: Rotation) -> Tensor:
+    """Return the gradients of x from those of `rotate`, (B, N, H, 2r)."""
+    first, second = (grad * rotation.sin).chunk(2, dim=-1)
+    return torch.addcmul(torch.cat([second, first], dim=-1), grad, rotation.cos)

@@ -8,8 +8,10 @@
     rows       norms, modulation and rotation in groups of rows that stay in the core's cache; see rows.py.
     winograd   3x3x3 convolutions in float32 with fewer products; see winograd.py.
 
+
 Each is tried once on a machine, see trials.py, and left out if it is not faster there. Training is not
-changed: the plain way is taken where gradients or autocast are on, or a tensor is not on the CPU.
+changed (for it see learning.py): the plain way is taken where gradients or autocast are on, or a tensor is
+not on the CPU.
 SOUNDSTAGE_FAST_PATHS=off leaves all of them out.
 
 Measured on one core, PyTorch 2.13, 1536 tokens of width 1024, in milliseconds, plain and fast
@@ -151,14 +153,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x (..., in) times weight (out, in), plus bias (out,): (..., out)."""
     if not _fits(x, weight, bias):
         return F.linear(x, weight, bias)
-    return _product(x.contiguous(), weight, bias)
+    return product(x.contiguous(), weight, bias)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return GELU (tanh form) of `linear`."""
     if not _fits(x, weight, bias):
         return F.gelu(F.linear(x, weight, bias), approximate="tanh")
-    return _product(x.contiguous(), weight, bias, "gelu", "tanh")
+    return product(x.contiguous(), weight, bias, "gelu", "tanh")
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -172,21 +174,27 @@ def linear_sigmoid_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -
     return gelu_by_rows(product) if is_plain(x, weight, bias) else F.gelu(product, approximate="tanh")
 
 
-def _product(
+def product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = "none", form: str = ""
 ) -> Tensor:
     """Multiply by oneDNN. All contiguous: for others it takes a reference kernel, a hundred times slower."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], form)  # type: ignore[no-any-return]
 
 
-class OneDnnLinear(nn.Linear):
-    """Multiply by `linear`, as nn.Linear does. gelu: GELU (tanh form) of the layer's result."""
+class ProductLinear(nn.Linear):
+    """Multiply as nn.Linear does, by a product that is exchanged from outside."""
 
-    product = staticmethod(linear)
-    product_gelu = staticmethod(linear_gelu)
+    product: Product = staticmethod(F.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(x, self.weight, self.bias)
+
+
+class OneDnnLinear(ProductLinear):
+    """Multiply by `linear`. gelu: GELU (tanh form) of the layer's result."""
+
+    product = staticmethod(linear)
+    product_gelu = staticmethod(linear_gelu)
 
     def gelu(self, x: Tensor) -> Tensor:
         return self.product_gelu(x, self.weight, self.bias)
@@ -228,11 +236,11 @@ def attention_by_head(queries: Tensor, keys: Tensor, values: Tensor, bias: Tenso
             k = keys[sample, head].float().contiguous()
             for start in range(0, length, rows):
                 chosen = slice(start, start + rows)
-                logits = _product(q[chosen], k)
+                logits = product(q[chosen], k)
                 if bias is not None:
                     logits += bias[sample, head, chosen]
                 weights = torch.softmax(logits, dim=-1).to(values.dtype)
-                out[sample, head, chosen] = _product(weights, columns[head])
+                out[sample, head, chosen] = product(weights, columns[head])
     return out
 
 
@@ -248,7 +256,7 @@ TrialPair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # the plain way a
 
 def _passing(dtype: torch.dtype) -> frozenset[str]:
     """Return the ways that are faster here; of the two for products, the faster one."""
-    probe = Probe.open(_machine())
+    probe = Probe.open(machine())
 
     def takes(name: str, make: Callable[[], TrialPair]) -> bool:
         pair = cache(make)  # tensors are made if the trial is, and once
@@ -272,7 +280,7 @@ def _passing(dtype: torch.dtype) -> frozenset[str]:
     return frozenset(found)
 
 
-def _machine() -> str:
+def machine() -> str:
     """Return all that decides which kernels are used: processor, library and limiting variables."""
     held = [f"{name}={os.environ[name]}" for name in HELD_BACK if name in os.environ]
     capability = torch.backends.cpu.get_cpu_capability()
@@ -292,22 +300,22 @@ def _processor() -> str:
     return f"{name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
-def _noise(dtype: torch.dtype, *shape: int) -> Tensor:
+def noise(dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
 def _products(dtype: torch.dtype, usual: Product, gelu: Product) -> TrialPair:
     """Return a feed-forward with the usual GELU and with another."""
     inner = 4 * WIDTH
-    x, weight = _noise(dtype, TOKENS, WIDTH), _noise(dtype, inner, WIDTH) * WIDTH**-0.5
-    back, bias = _noise(dtype, WIDTH, inner), _noise(dtype, inner)
+    x, weight = noise(dtype, TOKENS, WIDTH), noise(dtype, inner, WIDTH) * WIDTH**-0.5
+    back, bias = noise(dtype, WIDTH, inner), noise(dtype, inner)
 
     outer = F.linear if usual is plain_gelu else linear
     return lambda: outer(usual(x, weight, bias), back), lambda: linear(gelu(x, weight, bias), back)
 
 
 def _attentions(dtype: torch.dtype) -> TrialPair:
-    q, k, v = (_noise(dtype, 1, ATTENTION_TOKENS, HEADS, HEAD_DIM + i)[..., :HEAD_DIM] for i in range(3))
+    q, k, v = (noise(dtype, 1, ATTENTION_TOKENS, HEADS, HEAD_DIM + i)[..., :HEAD_DIM] for i in range(3))
     q, k, v = (t.contiguous().transpose(1, 2) for t in (q, k, v))
     return lambda: F.scaled_dot_product_attention(q, k, v), lambda: attention_by_head(q, k, v, None)
 
@@ -315,7 +323,7 @@ def _attentions(dtype: torch.dtype) -> TrialPair:
 def _convolutions() -> TrialPair:
     """Return a convolution of the decoder's middle, plain and by Winograd."""
     x, weight = (
-        _noise(torch.float32, *shape) for shape in ((1, CHANNELS, 5, 32, 32), (CHANNELS, CHANNELS, 3, 3, 3))
+        noise(torch.float32, *shape) for shape in ((1, CHANNELS, 5, 32, 32), (CHANNELS, CHANNELS, 3, 3, 3))
     )
     padded = F.pad(x, (1, 1, 1, 1))[0]
     return (
@@ -327,9 +335,9 @@ def _convolutions() -> TrialPair:
 def _norms(dtype: torch.dtype) -> TrialPair:
     """Return a modulated norm and rotated heads, plain and by rows."""
     shape = 1, ATTENTION_TOKENS, HEADS, ROW_WIDTH // HEADS
-    x, rows = _noise(dtype, *shape).flatten(2), Modulation(_noise(dtype, 1, 1, 2, ROW_WIDTH))
+    x, rows = noise(dtype, *shape).flatten(2), Modulation(noise(dtype, 1, 1, 2, ROW_WIDTH))
     turns, norm = (
-        Rotation(_noise(dtype, *shape), -_noise(dtype, *shape)),
+        Rotation(noise(dtype, *shape), -noise(dtype, *shape)),
         nn.RMSNorm(ROW_WIDTH, eps=EPS).to(dtype),
     )
 

@@ -13,6 +13,7 @@ from soundstage.conditioning.positions import audio_positions, video_positions
 from soundstage.lora.adapters import Adapters
 from soundstage.training.batches import Batch
 from soundstage.training.factors import Factors
+from soundstage.training.recompute import Recomputation
 from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import read_config
 from soundstage.training.tuning.objective import VelocityObjective
@@ -122,7 +123,9 @@ def test_loss_and_gradients_of_the_factors_are_those_of_peft(again: bool) -> Non
     adapters = Adapters(model)
     adapters.add("trained", factors.lora(), training=True)
     adapters.set({"trained": 1.0})
-    loss = VelocityObjective(model, config, blocks=BlockRun(again=again))(batch)["loss"]
+    cheap = Recomputation()
+    cheap.put_on(model)
+    loss = VelocityObjective(model, config, blocks=BlockRun(again=again, cheap=cheap))(batch)["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
     wanted, gradients = theirs(batch, factors, alpha=6)
     assert float(loss.detach()) == pytest.approx(float(wanted), rel=1e-5)

@@ -37,12 +37,14 @@ from soundstage.model.transformer import Transformer
 from soundstage.rendering.parts import DTYPES, ModelParts
 from soundstage.request.inputs import Lora
 from soundstage.request.request import Request
+from soundstage.speed.learning import let_learn
 from soundstage.text.encoder import PromptContext
 from soundstage.training.batches import Batch
 from soundstage.training.factors import Factors
 from soundstage.training.loop import StepDone, Trainer
 from soundstage.training.optimizers import Schedule, optimizer_class
 from soundstage.training.precision import training_precision
+from soundstage.training.recompute import Recomputation
 from soundstage.training.steps import GradientSteps
 from soundstage.training.tuning.agreement import check_agreement
 from soundstage.training.tuning.blocks import BlockRun
@@ -197,6 +199,10 @@ class TrainedWeights:
             self.factors = Factors(shapes, norms)
         else:
             self.transformer.requires_grad_(True)
+        self.cheap = Recomputation()
+        if self.factors is not None:
+            self.cheap.put_on(self.transformer)
+        let_learn(self.transformer)
         self.steady = _steadiness(config, self.transformer)
         core = self.transformer if self.factors is None else self.factors
         self.module = nn.ModuleDict(
@@ -250,7 +256,7 @@ class TrainedWeights:
         objective = VelocityObjective(
             self.transformer,
             self.config,
-            blocks=BlockRun(again=self.again, streamer=streamer, watched=watched),
+            blocks=BlockRun(again=self.again, streamer=streamer, watched=watched, cheap=self.cheap),
             steady=self.steady,
             switch=self.put_on,
             blank=self.blank,

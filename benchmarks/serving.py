@@ -287,7 +287,7 @@ def page(sizes: Sizes) -> Iterator[Figure]:
     """Open the studio in a fresh browser, until its prompt can be typed in."""
     from playwright.sync_api import sync_playwright
 
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = chromium()
     with server(workers=0) as running, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         times = []
@@ -302,6 +302,12 @@ def page(sizes: Sizes) -> Iterator[Figure]:
         browser.close()
     note = "median of fresh contexts of one browser"
     yield Figure("page opened until its prompt is typed", statistics.median(times), "s", 2, note)
+
+
+def chromium() -> str | None:
+    """Return the path of a browser for the page, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 # --- memory --------------------------------------------------------------------------------------------
@@ -349,6 +355,8 @@ def main(words: Sequence[str] | None = None) -> list[Figure]:
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args(words)
+    if "page" in args.only and chromium() is None:
+        parser.error("page needs a Chromium; install one, or name the other measurements by --only")
     print(f"{'figure':<44}{'measured':>10} {'':<6}{'limit':>8}")
     found = []
     for figure in measured(args.only, QUICK if args.quick else Sizes()):

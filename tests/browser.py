@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.limits import ended
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
@@ -100,5 +102,5 @@ def played(page: str, profile: Path) -> dict[str, Any]:
             return told.get(timeout=PATIENCE_S)
         finally:
             process.terminate()
-            process.wait()
+            ended(process)
             server.shutdown()

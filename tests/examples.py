@@ -14,8 +14,12 @@ Commands may also stand in indented lines and, named only, within backticks.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,6 +141,14 @@ def named_commands() -> list[Example]:
 
 def write_inputs(folder: Path) -> None:
     """Write what examples name: pictures, clips with and without sound, sounds, a timeline, LoRAs."""
+    shutil.copytree(_inputs(), folder, symlinks=True, dirs_exist_ok=True)
+
+
+@functools.cache
+def _inputs() -> Path:
+    """Make the files once for all tests of a process: encoding the clips takes most of a second."""
+    folder = Path(tempfile.mkdtemp(prefix="soundstage-examples-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     frames = np.full((49, 64, 64, 3), 90, np.uint8)
     frames[:, 20:40, 20:40] = (220, 40, 40)
     time_s = np.arange(98_000) / 48_000
@@ -156,6 +168,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "examples").mkdir()
     for path in (ROOT / "examples").glob("*.safetensors"):
         (folder / "examples" / path.name).symlink_to(path)
+    return folder
 
 
 def write_models(folder: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import LONG_S
+
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 USERS = ("postgres", "nobody")  # it refuses to run as root
 UTF8 = ("-E", "UTF8", "--locale=C.UTF-8")
@@ -96,5 +98,5 @@ def _user() -> str | None:
 def _run(user: str | None, program: str, *words: object) -> None:
     command = [str(FOLDERS[0] / program), *map(str, words)]
     command = command if user is None else ["runuser", "-u", user, "--", *command]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/tmp")
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/tmp", timeout=LONG_S)
     assert done.returncode == 0, done.stderr + done.stdout

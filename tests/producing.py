@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tests.limits import ended
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -67,7 +69,7 @@ class Commands:
     def close(self) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.wait()
+        ended(self._server)
 
 
 def serve() -> None:

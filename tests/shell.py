@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from soundstage.cli.program import app
+from tests.limits import LONG_S
 
 ROOT = Path(__file__).parents[1]
 UNQUOTED = r"(?=(?:[^\"']|\"[^\"]*\"|'[^']*')*$)"
@@ -56,7 +57,9 @@ def _run(stage: str, given: str, *, may_fail: bool) -> str:
         assert may_fail or result.exit_code == 0, result.output
         return result.output
     if program in TEXT_PROGRAMS:
-        done = subprocess.run(["bash", "-c", stage], input=given, capture_output=True, text=True)
+        done = subprocess.run(
+            ["bash", "-c", stage], input=given, capture_output=True, text=True, timeout=LONG_S
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
     check_names(stage)

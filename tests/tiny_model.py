@@ -67,9 +67,9 @@ def write_tiny_model(folder: Path) -> Path:
             connector_num_layers=1,
             connector_num_registers=TEXT_TOKENS // 2,
         ),
-        "vae": video_vae_header(encoder_base_channels=16, decoder_base_channels=16),
-        "audio_vae": audio_vae_header(base_channels=32),
-        "vocoder": vocoder_header(base_channels=128, bwe_channels=64),
+        "vae": _shallow_video(video_vae_header(encoder_base_channels=8, decoder_base_channels=8)),
+        "audio_vae": audio_vae_header(base_channels=16),
+        "vocoder": _shallow_sound(vocoder_header(base_channels=64, bwe_channels=32)),
     }
     folder.mkdir(parents=True)
     projection = TextProjectionConfig.from_header(config, TEXT_WIDTH * (TEXT_LAYERS + 1))
@@ -99,6 +99,22 @@ def write_tiny_model(folder: Path) -> Path:
     write_empty_text_encoder(folder / TEXT)
     (folder / "bundle.json").write_text(json.dumps({"name": "tiny", "defaults": DEFAULTS}))
     return folder
+
+
+def _shallow_video(header: dict[str, Any]) -> dict[str, Any]:
+    """Leave one layer of each group of equal ones: most of a tiny clip's time would go there."""
+    for name in ("encoder_blocks", "decoder_blocks"):
+        header[name] = [
+            [kind, {**more, "num_layers": 1} if kind == "res_x" else more] for kind, more in header[name]
+        ]
+    return header
+
+
+def _shallow_sound(header: dict[str, Any]) -> dict[str, Any]:
+    """Leave one block of each stage, with one pair of convolutions instead of nine."""
+    for generator in header.values():
+        generator |= {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]]}
+    return header
 
 
 def write_empty_text_encoder(folder: Path) -> None:

@@ -94,8 +94,8 @@ class Reporter:
             began = time.monotonic()
             if self._send():
                 pause_s = FIRST_PAUSE_S
-                self._ended.wait(max(0.0, began + QUICKEST_S - time.monotonic()))
-                self._news.wait(self._lease.renew_s)
+                if not self._ended.wait(max(0.0, began + QUICKEST_S - time.monotonic())):
+                    self._news.wait(self._lease.renew_s)
             else:
                 self._ended.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -154,7 +154,7 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None], errors: list[BaseE
     while (job := jobs.get()) is not None:
         try:
             job()
-        except Exception as error:
+        except BaseException as error:  # an end here would set no event after it
             errors.append(error)
 
 

@@ -150,7 +150,7 @@ class _Worker:
         """Start the process again with its order, and return what is told; too many deaths fail the order."""
         assert self.order is not None
         assert self._process is not None
-        code, self.deaths = self._process.wait(), self.deaths + 1
+        code, self.deaths = _ended(self._process), self.deaths + 1
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if self.deaths >= MOST_DEATHS:
             step, self.order, self.deaths = self.order.step, None, 0
@@ -165,20 +165,21 @@ class _Worker:
                 self._process.stdin.close()
 
     def wait(self) -> None:
-        if self._process is None:
-            return
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            _ended(self._process)
 
     def _start(self) -> None:
         self.number += 1
         # Ctrl-C goes to this process alone, which lets the others end in order.
         apart: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
         self._process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", **apart
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",  # in the words of a library; a message has none to replace
+            **apart,
         )
         self._say(self._told)
         reader = threading.Thread(
@@ -191,6 +192,15 @@ class _Worker:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(data) + "\n")
         self._process.stdin.flush()
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """Return the exit code of a process that ends; one that takes too long is killed."""
+    try:
+        return process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _read(name: str, number: int, process: subprocess.Popen[str], messages: SimpleQueue[Any]) -> None:

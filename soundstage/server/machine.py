@@ -55,7 +55,10 @@ class MachineReports:
         if kept is not None:
             return kept
         assert coming is not None
-        return coming.result()
+        try:
+            return coming.result(2 * LONGEST_S)
+        except TimeoutError:  # such as where no thread could be started
+            raise Unavailable("the machine cannot be examined now; try again in a minute") from None
 
     def _make(self, device: str, coming: Future[KeptReport]) -> None:
         try:

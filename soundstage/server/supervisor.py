@@ -20,6 +20,7 @@ PARENT, IDENTIFIER = "SOUNDSTAGE_PARENT", "SOUNDSTAGE_WORKER_ID"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 SILENT_LOOKS = 4
 STEADY_S = 60.0  # a worker that lived so long begins with the first pause again
+TELL_S = 10.0  # to tell the server's store that a worker has ended; its leases run out in any case
 DRAIN_S = 120.0  # to save what a worker has made of its clip
 
 
@@ -107,7 +108,7 @@ class _Watch:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.kill()
-        self._thread.join()
+        self._thread.join(TELL_S)
 
     def look(self, silent: Collection[str]) -> None:
         """Kill the process if it is silent now, and was at the looks before."""

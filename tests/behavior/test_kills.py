@@ -24,6 +24,7 @@ from soundstage.clip import Clip
 from soundstage.jobs.service import Jobs
 from soundstage.jobs.views import LOCAL
 from soundstage.server.serving import listen
+from tests.limits import ended
 from tests.quick_engine import LEASE_VARIABLE, STEP_VARIABLE
 from tests.serving import ROOT
 
@@ -64,7 +65,7 @@ class Havoc:
     def kill(self, number: int) -> None:
         """Kill a process with no warning, and start it again."""
         self.processes[number].send_signal(signal.SIGKILL)
-        self.processes[number].wait()
+        ended(self.processes[number])
         self.processes[number] = self.start(number)
 
     def submit_on(self) -> None:
@@ -145,7 +146,7 @@ def test_kills_at_random_moments_lose_no_job_and_make_no_half_file(tmp_path: Pat
         havoc.ended.set()
         for process in havoc.processes:
             process.kill()
-            process.wait()
+            ended(process)
     assert havoc.problems == []
     assert havoc.submitted
     check_store(havoc)

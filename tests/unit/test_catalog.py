@@ -7,6 +7,7 @@ import pytest
 
 from soundstage.errors import RequestError
 from soundstage.library.catalog import FILES, LICENCE_PAGES, MODELS, by_file_name, find, gigabytes
+from tests.limits import LONG_S
 
 
 def test_names_and_places_are_unique() -> None:
@@ -63,5 +64,7 @@ def test_sizes_read_as_people_say_them() -> None:
 
 def test_the_catalogue_loads_no_torch() -> None:
     code = "import sys, soundstage.library.catalog; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert done.stdout.strip() == "False"

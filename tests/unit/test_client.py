@@ -24,6 +24,7 @@ from soundstage.jobs.views import Asset
 from soundstage.media.in_memory import in_memory
 from tests.dataset_clips import clips_of_pages
 from tests.examples import ROOT
+from tests.limits import LONG_S
 from tests.serving import Server, serving
 
 PROMPT = "A red ball bounces."
@@ -201,7 +202,7 @@ def test_a_job_that_nobody_makes_can_be_waited_for_and_cancelled(tmp_path: Path)
         assert handle.resume().state == "queued"
         assert handle.cancel()
         with pytest.raises(CancelledError):
-            handle.result()
+            handle.result(LONG_S)
         assert handle.cancelled()
 
 
@@ -264,7 +265,7 @@ def test_nothing_is_lost_where_connections_break(
 ) -> None:
     monkeypatch.setattr("soundstage.client.talk.FIRST_PAUSE_S", 0.001)
     true = client.submit(PROMPT, **SMALL)
-    true.result()
+    true.result(LONG_S)
     job = true.refresh().model_dump(mode="json")
     data = bytes(range(35))
     job["result"]["clip"]["sha256"] = hashlib.sha256(data).hexdigest()

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from soundstage.cli.completion import SHELLS, VARIABLE
 from soundstage.cli.program import app
+from tests.limits import LONG_S
 
 ROOT = Path(__file__).parents[2]
 ASK = """
@@ -97,6 +98,7 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
             env=env,
             capture_output=True,
             text=True,
+            timeout=LONG_S,
         )
         assert done.stdout.split() == expected, done.stderr
 
@@ -110,7 +112,9 @@ def test_no_torch_is_loaded_for_a_word() -> None:
     )
     for words in (("generate", "--model", ""), ("generate", "--weights", ""), ("generate", "--size", "")):
         env = {**os.environ, "PYTHONPATH": str(ROOT), **asking(*words)}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=LONG_S
+        )
         assert done.stderr.strip() == "False"
 
 

@@ -44,6 +44,7 @@ from soundstage.weights.configs import published_config
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import builder
+from tests.limits import LONG_S
 from tests.live_bytes import LiveBytes
 
 ROOT = Path(__file__).parents[2]
@@ -245,7 +246,7 @@ def run_child(
 ) -> dict[str, int]:
     arguments = json.dumps([str(path), policy, resident, grid, audio, 1])
     command = [sys.executable, "-c", CHILD, arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=LONG_S)
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
@@ -395,7 +396,9 @@ def test_what_is_said_to_fit_has_room_for_guides_and_references() -> None:
 
 def test_pricing_loads_no_torch() -> None:
     code = "import sys, soundstage.memory.policy; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert done.stdout.strip() == "False"
 
 

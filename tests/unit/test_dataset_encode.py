@@ -29,6 +29,7 @@ from soundstage.engine import Engine
 from soundstage.errors import DatasetError, RequestError
 from soundstage.rendering.encoded_inputs import sound_latents
 from tests.dataset_clips import clip, picture, tone
+from tests.limits import joined
 from tests.tiny_model import write_text_encoder, write_tiny_model
 
 CONFIG = "sources: .\nbuckets: 64x64x9\ntrigger: blue\naudio_buckets: 1\n"
@@ -278,7 +279,7 @@ def address() -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
-    thread.join()
+    joined(thread)
     server.server_close()
 
 

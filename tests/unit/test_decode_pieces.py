@@ -18,6 +18,7 @@ from soundstage.model.config import VideoVaeConfig
 from soundstage.model.pieces import decode_pieces, encode_pieces
 from soundstage.model.published import video_vae_header
 from soundstage.model.video_vae import VideoVae
+from tests.limits import LONG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,7 +163,13 @@ def test_peak_memory_of_decoding_does_not_grow_with_length() -> None:
     # Freed blocks go back to the system at once, so that the peak is of what was alive.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}
     done = subprocess.run(
-        [sys.executable, "-c", PEAKS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PEAKS],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG_S,
     )
     short, middle, long, whole = map(float, done.stdout.split())
     assert short <= middle <= long, done.stdout

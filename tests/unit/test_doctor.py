@@ -106,7 +106,9 @@ def test_a_larger_card_streams_less() -> None:
 
 
 def test_what_does_not_fit_says_what_does() -> None:
-    needs = [need for need in on_card(2) if not need.needs_input]
+    *_, smallest = pricing.published("bfloat16", "cuda")
+    machine = Machine("a card", "cuda", 64e9, 2e9, flops_per_s=1e14)
+    needs = [need for need in pricing.needs_of(machine, (smallest,)) if not need.needs_input]
     assert all(need.policy is None for need in needs)
     assert "cannot make on this machine: it needs at least" in needs[0].sentence
 

@@ -8,6 +8,7 @@ shares its name with an attribute used by a file which imports the function's mo
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -87,6 +88,7 @@ def declared_imports() -> set[str]:
     return {IMPORT_NAMES.get(name[0], name[0].replace("-", "_")) for name in names if name}
 
 
+@functools.cache
 def imported() -> set[str]:
     """Return the first names of all modules that the package imports and that are not Python's own."""
     found = set()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from soundstage.rendering.encoding_cache import EncodingCache, Tensors, content_key, encodings_folder
+from tests.limits import joined
 
 
 def encoding(seed: int) -> Tensors:
@@ -165,7 +166,7 @@ def test_many_writers_and_readers_share_a_small_folder(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join()
+        joined(worker)
     assert problems == []
     assert not list(tmp_path.glob("*.part"))
 

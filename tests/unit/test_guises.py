@@ -29,7 +29,7 @@ import torch
 import soundstage as ss
 
 stage = ss.load("nano", device="cpu", dtype=sys.argv[1])
-clip = stage.generate("A red ball rolls to the right.", num_frames=9, steps=1, seed=5)
+clip = stage.generate("A red ball rolls to the right.", num_frames=9, size=(64, 64), steps=1, seed=5)
 assert clip.provenance["dtype"] == sys.argv[2] or sys.argv[2] == "any", clip.provenance["dtype"]
 assert clip.frames.shape[0] == 9 and clip.frames.std() > 1
 assert np.isfinite(clip.waveform).all()

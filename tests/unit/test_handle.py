@@ -8,9 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,10 @@ from soundstage.engine import Engine
 from soundstage.errors import RequestError
 from soundstage.rendering.handle import _KEPT
 from soundstage.rendering.progress import ProgressCount
+from tests.limits import LONG_S, joined, until
 
 PROMPT = "A red ball bounces."
 SMALL: dict[str, Any] = {"num_frames": 9, "steps": 2, "size": (64, 64)}
-LONG_S = 300.0  # a limit that only a fault reaches
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +52,6 @@ def at_work(stage: Engine) -> tuple[ss.Handle, Gate]:
     handle = stage.submit(PROMPT, progress=gate, **SMALL)
     assert gate.reached.wait(LONG_S)
     return handle, gate
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def sha(clip: ss.Clip) -> Any:
@@ -136,7 +126,7 @@ def test_handles_make_in_their_order_what_generate_makes(stage: Engine) -> None:
     assert order == [0, 1, 2]
     assert all(handle.done() and not handle.cancelled() for handle in handles)
     assert handles[0].cancel() is False  # it is made
-    assert handles[0].result().frames is not None
+    assert handles[0].result(LONG_S).frames is not None
 
 
 def test_a_handle_is_one_of_concurrent_futures(stage: Engine) -> None:
@@ -204,7 +194,7 @@ def test_any_thread_cancels_a_clip_that_is_made(stage: Engine, at_work: tuple[ss
     answers: list[bool] = []
     caller = threading.Thread(target=lambda: answers.append(handle.cancel()))
     caller.start()
-    caller.join(LONG_S)
+    joined(caller)
     assert answers == [True]
     assert not handle.done()  # it stops at its next event
     gate.opened.set()
@@ -294,7 +284,7 @@ def test_a_handle_that_calls_somebody_back_needs_no_holder(stage: Engine) -> Non
     stage.submit(PROMPT, **SMALL).add_done_callback(called.append)
     gc.collect()
     until(lambda: called)
-    assert called[0].result().frames is not None
+    assert called[0].result(LONG_S).frames is not None
     until(lambda: not _KEPT)
 
 
@@ -307,8 +297,7 @@ def test_the_thread_ends_with_the_engine() -> None:
     del own
     assert handle.result(LONG_S).frames is not None  # a handle keeps the engine until it is done
     until(lambda: gc.collect() >= 0 and kept() is None)
-    thread.join(LONG_S)
-    assert not thread.is_alive()
+    joined(thread)
 
 
 def test_an_interrupt_while_waiting_cancels_the_clip(stage: Engine) -> None:

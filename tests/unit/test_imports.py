@@ -12,6 +12,7 @@ import pytest
 
 from soundstage.memory.machine import has_gpu_driver
 from tests.house import LEVEL, PACKAGE, PAGE, ROOT, room_of, with_rooms
+from tests.limits import LONG_S
 
 # From a request to its plan nothing imports torch, not even within a function; converting weights does.
 WITHOUT_TORCH = {"errors", "types", "fields", "files", "prompts", "request", "library", "planning"}
@@ -91,7 +92,9 @@ def imports_torch(path: Path) -> bool:
 )
 def test_planning_and_its_command_load_no_torch(statements: str) -> None:
     code = f"import sys; {statements}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -118,7 +121,9 @@ def test_the_package_never_imports_its_test_references() -> None:
 )
 def test_light_modules_load_nothing_heavy(statement: str) -> None:
     code = f"import sys; {statement}; print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -176,5 +181,6 @@ def test_bad_values_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
+        timeout=LONG_S,
     )
     assert made.stdout.splitlines() == [f"2 False {line}" for line in REFUSED]

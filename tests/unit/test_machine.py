@@ -20,6 +20,7 @@ from soundstage.library.model_files import find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory import machine as this
 from soundstage.memory.machine import AskedFormat, asked_format, bfloat16_units, choose_format
+from tests.limits import LONG_S
 from tests.tiny_model import write_tiny_model
 
 runner = CliRunner()
@@ -98,6 +99,7 @@ def test_pytorch_obeys_its_variable_as_it_is_read_here(word: str) -> None:
         capture_output=True,
         text=True,
         check=True,
+        timeout=LONG_S,
     )
     assert (done.stdout.strip() in ("DEFAULT", "AVX2")) >= (word in this.WITHOUT_AVX512)
 
@@ -108,7 +110,9 @@ from soundstage.memory.machine import this_machine
 before = this_machine("cpu").process_bytes
 import soundstage.rendering.parts
 print(this_machine("cpu").process_bytes / before)"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert 0.8 < float(done.stdout) < 1.6 or not Path("/proc/self/statm").exists()
 
 

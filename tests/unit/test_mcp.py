@@ -21,6 +21,7 @@ from soundstage.assistants.makers import LocalMaker, RemoteMaker
 from soundstage.assistants.tools import mcp_server
 from soundstage.clip import Clip
 from tests.examples import ROOT
+from tests.limits import LONG_S, ended
 from tests.serving import serving
 
 PROMPT = "A red ball bounces."
@@ -118,12 +119,12 @@ def test_an_assistant_makes_a_clip_over_http(tmp_path: Path) -> None:
                 stranger = {"origin": "https://example.com", "accept": "application/json, text/event-stream"}
                 assert httpx.post(url, headers=stranger, json={}).status_code == 403
                 port = url.split(":")[2].partition("/")[0]
-                taken = subprocess.run([*words[:-3], port], stderr=subprocess.PIPE, text=True)
+                taken = subprocess.run([*words[:-3], port], stderr=subprocess.PIPE, text=True, timeout=LONG_S)
                 assert taken.returncode == 2
                 assert f"cannot listen on 127.0.0.1 port {port}" in taken.stderr
             finally:
                 process.send_signal(signal.SIGINT)
-            assert process.wait() in (0, 130)
+            assert ended(process) in (0, 130)
 
 
 def test_a_clip_takes_no_name_of_an_earlier_session(tmp_path: Path) -> None:

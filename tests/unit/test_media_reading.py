@@ -21,6 +21,7 @@ from soundstage.media.container import Decoder, read_metadata, signed_duration
 from soundstage.media.load import frames_shown, load_sound
 from soundstage.media.probe import probe
 from soundstage.media.tracks import tracks
+from tests.limits import LONG_S
 from tests.media_files import (
     RATE_HZ,
     SIZE,
@@ -343,6 +344,7 @@ def test_frames_that_repeat_the_one_before_are_no_damage(tmp_path: Path) -> None
     subprocess.run(
         ["ffmpeg", "-v", "error", *inputs, *sound, "-c:v", "libtheora", "-c:a", "libvorbis", str(path)],
         check=True,
+        timeout=LONG_S,
     )
     info = probe(str(path))
     assert info.sound_s == pytest.approx(1.4583, abs=0.05)

@@ -30,6 +30,7 @@ from soundstage.weights.entry import TensorEntry
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import PARTS, StoredTensor, find_parts
 from soundstage.weights.load import builder, load_part
+from tests.limits import LONG_S
 from tests.tiny_model import write_tiny_model
 
 NANO = SHIPPED_MODELS["nano"]
@@ -290,7 +291,11 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """nano's 75 MB pass through: the process may grow by its largest tensor a few times over, no more."""
     arguments = [str(NANO), str(tmp_path / "nano.safetensors"), "official", "fp8"]
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG_S,
     )
     assert int(done.stdout) * 1024 < 40_000_000  # Linux counts in kibibytes
     with safe_open(tmp_path / "nano.safetensors", framework="pt") as file:

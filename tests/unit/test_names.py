@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ def types_of(tree: ast.Module) -> Iterator[str]:
             yield from (target.id for target in node.targets if isinstance(target, ast.Name))
 
 
+@functools.cache
 def shared_names() -> dict[str, list[str]]:
     """Return the names that more than one file defines, with the files."""
     files = defaultdict(list)

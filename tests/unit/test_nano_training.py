@@ -36,6 +36,7 @@ from soundstage.nano.world.scene import draw_scene
 from soundstage.training.loop import Trainer
 from soundstage.training.workers import Workers
 from soundstage.types import VideoShape
+from tests.limits import SLOW_S
 
 CPU = torch.device("cpu")
 
@@ -205,7 +206,7 @@ def test_flat_convolutions_are_three_dimensional_ones() -> None:
     vae = video_vae.build().double()
     upsampler = upsamplers.build("x2").double()
     for frames in (1, 9):
-        pixels = torch.randn(2, 3, frames, 32, 64, dtype=torch.float64)
+        pixels = torch.randn(2, 3, frames, 32, 32, dtype=torch.float64)
         made = []
         for flat in (False, True):
             modules = copy.deepcopy((vae, upsampler))
@@ -304,14 +305,14 @@ def test_every_part_trains_in_a_minute_at_tiny_size(tmp_path: Path) -> None:
     environment = os.environ | {"SOUNDSTAGE_TRAINING": str(tmp_path / "training")}
     command = [sys.executable, "-m", "soundstage", "nano", "train", "all", "--tiny", "--device", "cpu"]
     command += ["--minutes", "1", "--workers", "2", "--output", str(tmp_path / "model")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SLOW_S)
     assert done.returncode == 0, done.stderr
     states = tmp_path / "training" / "nano-training"
     assert all(f"{states / part}: complete" in done.stdout for part in PARTS)
     paces = re.findall(r"^(\S+) \d+ 100% .* s/step, \d+% waiting for data, \d+ samples$", done.stderr, re.M)
     assert paces == list(PARTS)
     assert all((tmp_path / "model" / name).exists() for name in (*FILES, *OPTIONAL))
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SLOW_S)
     assert again.returncode == 0, again.stderr
     assert " 0% " not in again.stderr  # all are complete, so none is trained again
     stage = ss.load(str(tmp_path / "model"), device="cpu")

@@ -18,6 +18,7 @@ from soundstage.model.transformer import Transformer
 from soundstage.speed import onednn, rows
 from soundstage.speed.rows import RowArithmetic
 from soundstage.weights.quantize import QuantizedLinear, quantize
+from tests.limits import joined
 from tests.tiny_transformer import modalities, transformer
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 6e-3}
@@ -242,7 +243,7 @@ def test_a_thread_that_comes_while_another_computes_on_one_gets_all_back() -> No
         with onednn.one_thread(cpu):
             thread = threading.Thread(target=other)
             thread.start()
-            thread.join()
+            joined(thread)
         assert [*seen, torch.get_num_threads()] == [1, 2, 2]
     finally:
         torch.set_num_threads(before)

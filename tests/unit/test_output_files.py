@@ -18,6 +18,7 @@ from soundstage.errors import MediaError
 from soundstage.files import NameTakenError, Reserved, check_writable, reserved_name, whole_file
 from soundstage.media.container import read_metadata
 from soundstage.request.request import Request
+from tests.limits import LONG_S, ended
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names, devices and locks as Linux has them")
 MP4 = (".mp4",)
@@ -205,7 +206,7 @@ def test_many_processes_get_many_names(tmp_path: Path) -> None:
     ]
     lines = [process.stdout.readline().split() for process in running if process.stdout]
     for process in running:
-        process.communicate("")
+        process.communicate("", timeout=LONG_S)
     assert len({name for line in lines for name in line}) == 60
 
 
@@ -242,7 +243,7 @@ def test_temporary_files_of_killed_processes_are_swept_and_others_kept(tmp_path:
         part.write_text("whole")
     assert not dead.exists()
     assert alive.exists()
-    writers[1].communicate("")
+    writers[1].communicate("", timeout=LONG_S)
     assert names(tmp_path) == [".soundstage-00000000-1-00000000.part", "1.mp4", "c.mp4"]
 
 
@@ -255,7 +256,7 @@ def test_without_locks_a_file_of_a_living_process_is_kept(
 
     monkeypatch.setattr(files.fcntl, "flock", no_locks)
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    ended(gone)
     kept_name, swept = (
         tmp_path / f".soundstage-{files.MACHINE}-{n}-00000000.part" for n in (os.getppid(), gone.pid)
     )
@@ -304,7 +305,9 @@ def test_a_file_that_cannot_grow_is_one_sentence_and_leaves_nothing(tmp_path: Pa
         "try: Clip(frames, None, 24.0).save('a.mp4')\n"
         "except MediaError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=LONG_S
+    )
     assert "cannot write a.mp4" in done.stdout, done.stderr
     assert "File too large" in done.stdout
     assert names(tmp_path) == []

@@ -16,6 +16,7 @@ from soundstage.model.mel import log_mel, resample
 from soundstage.model.precision import _settings, exact_products
 from soundstage.model.published import audio_vae_header, vocoder_header
 from soundstage.model.vocoder import Vocoder
+from tests.limits import LONG_S, joined
 
 backends: Any = torch.backends
 
@@ -91,17 +92,17 @@ def test_threads_do_not_restore_each_others() -> None:
     def stay() -> None:
         with exact_products():
             entered.set()
-            leave.wait(10)
+            leave.wait(LONG_S)
             seen.append(now())
 
     thread = threading.Thread(target=stay)
     thread.start()
-    entered.wait(10)
+    assert entered.wait(LONG_S)
     with exact_products():
         pass
     assert set(now()) == {"ieee"}  # the other is still at work
     leave.set()
-    thread.join()
+    joined(thread)
     assert set(seen[0]) == {"ieee"}
     assert now() == before
 

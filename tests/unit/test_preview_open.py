@@ -23,11 +23,11 @@ from soundstage.errors import MediaError
 from soundstage.planning.plan import Plan
 from soundstage.rendering.progress import preview_every
 from soundstage.rendering.screen import Screen
+from tests.limits import LONG_S
 from tests.tiny_model import TinyParts, write_tiny_model
 
 BALL = "A red ball bounces."
 FAST = ("--steps", 2, "--guidance", 1, "--frames", 9, "--seed", 1)
-LONG_S = 60.0  # a limit that only a fault reaches
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from soundstage.enhancing.changes import word_changes
 from soundstage.enhancing.enhance import Enhanced, Enhancer, Enhancing, cleaned, faults_of
 from soundstage.errors import RequestError, ServerError
 from soundstage.prompts.lint import lint, warnings_of
+from tests.limits import joined
 from tests.tiny_model import write_text_encoder
 
 IDEA = "A fox."
@@ -60,7 +61,7 @@ def url() -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
-    thread.join()
+    joined(thread)
     server.server_close()
 
 

@@ -18,6 +18,7 @@ from soundstage.cli.main import app
 from soundstage.rendering.bars import ProgressBars
 from soundstage.rendering.events import Event, Step
 from soundstage.rendering.own_folders import OwnFolders
+from tests.limits import LONG_S
 
 CLIP = ("--frames", "9", "--size", "64x64", "--steps", "4", "--only", "video")
 
@@ -139,7 +140,7 @@ def killed_when(renders: Path, pattern: str, *words: str) -> None:
 
 def made(*words: str) -> tuple[dict[str, Any], str]:
     """Run a command, and return what it printed in JSON and what it told."""
-    done = subprocess.run(command(*words, "--json"), capture_output=True, text=True)
+    done = subprocess.run(command(*words, "--json"), capture_output=True, text=True, timeout=LONG_S)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
 

@@ -22,9 +22,9 @@ from soundstage.rendering import screen
 from soundstage.rendering.bars import ProgressBars
 from soundstage.rendering.events import Detail, Phase, Step
 from soundstage.rendering.screen import Screen
+from tests.limits import LONG_S
 
 ROOT = Path(__file__).parents[2]
-LONG_S = 60.0  # a limit that only a fault reaches
 # Prints with each line whether torch is loaded by then, and stops at the second.
 WATCHED = """
 import sys
@@ -63,7 +63,12 @@ def plan(stage: ss.Engine) -> Plan:
 def test_the_first_line_comes_before_torch_is_imported(words: tuple[str, ...], tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *words], cwd=tmp_path, env=env, capture_output=True, text=True
+        [sys.executable, "-c", WATCHED, *words],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
     )
     first, *_ = (line for line in done.stderr.splitlines() if not line.startswith("clip "))
     what = "2.04 s of sound" if words[0] == "t2a" else r"49 frames of 192x128 (2.04 s) with sound"

@@ -23,6 +23,7 @@ from soundstage.server import connections, logs, rates, safety, supervisor, webh
 from soundstage.server.command import check_exposed
 from soundstage.server.settings import ServerSettings, digest
 from soundstage.server.supervisor import Supervisor
+from tests.limits import LONG_S, until
 from tests.serving import Server, serving
 
 ASKED = {"request": {"prompt": "A red ball of secret words.", "num_frames": 9, "size": [64, 64], "steps": 2}}
@@ -255,7 +256,9 @@ def test_a_worker_that_ends_is_started_again_until_the_server_ends(
     watched = Supervisor(["cpu"], lambda device: [sys.executable, "-S", "-c", code], {}, ended.append)
     watched.start()
     notes: set[str | None] = set()
+    end = time.monotonic() + LONG_S
     while not count.exists() or len(count.read_text()) < 3:
+        assert time.monotonic() < end
         notes |= {worker.note for worker in watched.waiting()}
         time.sleep(0.001)
     watched.stop()
@@ -272,13 +275,11 @@ def test_a_worker_that_hangs_is_replaced_after_several_looks(tmp_path: Path) -> 
     watched = Supervisor(["cpu"], lambda device: command, {}, ended.append)
     watched.start()
     watch = watched._watches[0]
-    while watch._process is None:
-        time.sleep(0.01)
+    until(lambda: watch._process is not None)
     for look in range(supervisor.SILENT_LOOKS):
         assert watch._process.poll() is None, look
         watched.replace_silent([watch._id])
-    while not ended:
-        time.sleep(0.01)
+    until(lambda: ended)
     watched.kill()
 
 

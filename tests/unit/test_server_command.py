@@ -19,6 +19,7 @@ from soundstage.jobs.worker import JobWorker
 from soundstage.server.command import greeting, limits_of, worker_devices
 from tests.dataset_clips import clips_of_pages
 from tests.examples import ROOT, of_page
+from tests.limits import LONG_S
 from tests.serving import serving
 
 PAGE = ROOT / "docs" / "server.md"
@@ -82,7 +83,9 @@ def test_the_help_of_all_commands_loads_no_server() -> None:
         "program.call(['serve', '--help'], signals.Interrupts()); "
         "print([m for m in ('fastapi', 'sqlalchemy', 'pydantic', 'torch') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -98,7 +101,9 @@ def test_the_page_runs_against_a_server(tmp_path: Path, monkeypatch: pytest.Monk
             if example.kind == "python":
                 exec(compile(text, f"{PAGE}:{example.line}", "exec"), names)
             elif text.startswith("curl"):
-                done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True)
+                done = subprocess.run(
+                    ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=LONG_S
+                )
                 assert '"state":"queued"' in done.stdout
     assert Path("ball.mp4").read_bytes()[4:8] == b"ftyp"
 

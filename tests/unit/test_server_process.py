@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.dataset_clips import clip
+from tests.limits import LONG_S, ended
 from tests.quick_engine import STEP_VARIABLE
 from tests.serving import ROOT
 
@@ -40,11 +41,13 @@ def served(data: Path, step_s: float) -> Iterator[tuple[subprocess.Popen[str], h
             yield process, client
     finally:
         process.kill()
-        process.wait()
+        ended(process)
 
 
 def until(client: httpx.Client, id: str, *states: str) -> dict[str, Any]:
+    end = time.monotonic() + LONG_S
     while True:
+        assert time.monotonic() < end
         job: dict[str, Any] = client.get(f"/v1/jobs/{id}").json()
         if job["state"] in states:
             return job
@@ -77,7 +80,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_is_made(tmp_path: Path)
     with served(tmp_path, step_s=0.2) as (process, client):
         id = create(client)
         until(client, id, "running")
-        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True, timeout=LONG_S
+        )
         os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
         job = until(client, id, "succeeded")
         assert job["attempt"] == 2

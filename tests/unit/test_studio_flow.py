@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, FilePayload, expect
 
 from soundstage.server.settings import ServerSettings, digest
 from soundstage.studio.pages import router
+from tests.limits import ended
 from tests.serving import Server, serving
 from tests.visit import PAGES, PATIENCE_MS, PHONE, Visit, chromium, needs_browser, plays, studio
 
@@ -289,7 +290,7 @@ def test_the_page_recovers_when_the_server_is_killed_and_started_again(
         visit.make.click()
         expect(page.locator(".progress-line")).to_contain_text("step")
         first.send_signal(signal.SIGKILL)
-        first.wait()
+        ended(first)
         expect(page.locator(".banner")).to_be_visible(timeout=PATIENCE_MS)
         first = started(port, tmp_path)
         expect(page.locator(".banner")).to_have_count(0, timeout=PATIENCE_MS)
@@ -298,7 +299,7 @@ def test_the_page_recovers_when_the_server_is_killed_and_started_again(
         visit.close()
     finally:
         first.terminate()
-        first.wait()
+        ended(first)
 
 
 def started(port: int, data: Path) -> subprocess.Popen[bytes]:

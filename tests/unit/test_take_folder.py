@@ -32,6 +32,7 @@ from soundstage.rendering.window_store import MANIFEST, WindowStore
 from soundstage.request.inputs import Audio, Lora
 from soundstage.request.request import Request
 from soundstage.request.take import Take
+from tests.limits import joined
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_tiny_model
 
 FACTS = {"request": {"seed": 5, "prompt": "a"}, "device": "cpu"}
@@ -221,7 +222,7 @@ def test_two_runs_at_once_share_a_folder(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        joined(thread)
     assert not wrong
     assert not stores[0].notices + stores[1].notices
 
@@ -498,7 +499,7 @@ def test_two_engines_at_once_in_one_folder_make_the_same_film(whole: Done, tmp_p
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(300)
+        joined(thread)
     assert same(made[0], whole)
     assert same(made[1], whole)
     assert len(list((tmp_path / "take").iterdir())) == 4

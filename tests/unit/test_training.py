@@ -29,6 +29,7 @@ from soundstage.training.optimizers import Schedule
 from soundstage.training.steps import GradientSteps, LossFn
 from soundstage.training.terminal import train_in_terminal
 from soundstage.training.workers import Workers
+from tests.limits import LONG_S
 
 SCHEDULE = Schedule(minutes=1, steps=8, rate=1e-2, warmup=2, log_every=2, save_every_s=1e9)
 
@@ -321,7 +322,9 @@ def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "killed"
     script.write_text(KILLED)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, timeout=LONG_S
+    )
     assert done.returncode == -signal.SIGKILL
     worker = int(done.stdout)
     for _ in range(200):

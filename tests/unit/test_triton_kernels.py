@@ -28,6 +28,7 @@ from tests.tiny_transformer import modalities, random_lora, transformer
 pytest.importorskip("triton", reason="Triton is not installed")
 from soundstage.speed import cuda, triton_kernels
 from soundstage.speed.cuda import Fused, FusedRounding
+from tests.limits import SLOW_S
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 4e-2}
@@ -350,7 +351,12 @@ def test_the_kernels_compile_for_devices_that_are_not_here() -> None:
     """For the A100 and the H100, with the assembler that Triton brings along."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", COMPILE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SLOW_S,
     )
     if "No module named 'triton.backends.nvidia'" in done.stderr:
         pytest.skip("this Triton is without its CUDA compiler")

@@ -37,6 +37,7 @@ from soundstage.weights.four_bit import FourBitLinear
 from soundstage.weights.quantize import QuantizedLinear, quantized_linear
 from tests.dataset_clips import clip
 from tests.encoded_data import write_encoded
+from tests.limits import joined
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +208,7 @@ def served(folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
-            thread.join()
+            joined(thread)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from soundstage.rendering import parts as parts_file
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done, Phase, Step
 from soundstage.rendering.turns import FairLock
+from tests.limits import LONG_S, joined
 from tests.tiny_model import HEADS, VIDEO_HEAD, QuickSound, write_text_encoder, write_tiny_model
 
 WIDTH = HEADS * VIDEO_HEAD
@@ -191,7 +192,7 @@ def test_a_run_is_closed_by_another_thread_while_it_works(folder: Path) -> None:
     class Waiting(Quick):
         def encode(self, prompts: Any) -> Any:
             at_work.set()
-            assert go_on.wait(20)
+            assert go_on.wait(LONG_S)
             return super().encode(prompts)
 
     stage = stage_of(folder, Waiting)
@@ -199,17 +200,15 @@ def test_a_run_is_closed_by_another_thread_while_it_works(folder: Path) -> None:
     seen: list[Any] = []
     worker = threading.Thread(target=lambda: seen.extend(run))
     worker.start()
-    assert at_work.wait(20)
+    assert at_work.wait(LONG_S)
     closer = threading.Thread(target=run.close)
     closer.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LONG_S
     while not run._lock._waiting and time.monotonic() < deadline:  # type: ignore[attr-defined]
         time.sleep(0.001)
     go_on.set()
-    closer.join(20)
-    worker.join(20)
-    assert not closer.is_alive()
-    assert not worker.is_alive()
+    joined(closer)
+    joined(worker)
     assert not any(isinstance(event, Done) for event in seen)
     assert list(run) == []
     stage.generate("a red ball", steps=1)
@@ -363,7 +362,7 @@ def test_a_run_whose_parts_another_has_closed_goes_on_with_its_own(
     assert before is not None
     assert before.residency.policy == "resident"
     second_plan = shared.plan(requests(loras)[0])
-    room[0] = shared.choose(second_plan).price.host_bytes * 0.95
+    room[0] = shared.choose(second_plan).price.host_bytes * 0.985
     second = shared.run(second_plan)
     while not isinstance(next(second), Step):
         pass
@@ -482,7 +481,7 @@ def test_the_lock_goes_to_those_who_wait_in_their_order() -> None:
             while len(lock._waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
-        thread.join(10)
+        joined(thread)
     assert order == list(range(5))
     with lock:
         pass
@@ -528,7 +527,7 @@ def test_runs_of_two_threads_take_turns_event_by_event(stage: Engine) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        joined(thread)
     assert order.count(0) == order.count(1) == 10
     assert 0 in order[:10]
     assert 1 in order[:10]

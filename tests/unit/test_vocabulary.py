@@ -18,6 +18,7 @@ from soundstage.nano.world.scene import draw_scene
 from soundstage.nano.world.vocabulary import vocabulary
 from soundstage.prompts.vocabulary import FILE, Vocabulary
 from soundstage.types import VideoShape
+from tests.limits import LONG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,5 +92,7 @@ def test_the_command_line_hints_once_on_stderr() -> None:
 
 def test_a_vocabulary_loads_no_torch() -> None:
     code = "import sys, soundstage.prompts.vocabulary; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=LONG_S
+    )
     assert done.stdout == "False\n"

@@ -29,6 +29,7 @@ from soundstage.weights.load import builder, load_part
 from soundstage.weights.quantize import QuantizedLinear, quantize_weight
 from soundstage.weights.read import TensorReader, WideE4m3
 from soundstage.weights.storage import candidates, check_storage
+from tests.limits import LONG_S
 
 HEADER = transformer_header(
     num_layers=1, num_heads=2, head_dim=16, audio_num_heads=2, audio_head_dim=16, channels=32,
@@ -412,7 +413,11 @@ def test_a_load_takes_the_memory_of_the_weights_and_of_a_tensor(tmp_path: Path) 
         {"config": json.dumps(config)},
     )
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path), "float32"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, str(path), "float32"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG_S,
     )
     grown, weights, largest = (int(word) for word in done.stdout.split())
     assert weights > 150_000_000

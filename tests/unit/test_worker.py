@@ -23,6 +23,7 @@ from soundstage.jobs.views import LOCAL, Job, JobRequest, Lease, Order, WorkerIn
 from soundstage.jobs.worker import JobWorker
 from soundstage.library import pull as pulling
 from tests.in_process import InProcess
+from tests.limits import joined, until
 from tests.quick_engine import QuickEngine
 
 REQUEST = {"prompt": "A red ball bounces.", "num_frames": 9, "size": [64, 64], "steps": 4, "seed": 5}
@@ -112,7 +113,7 @@ def test_a_job_under_work_is_cancelled_between_two_steps(jobs: Jobs, monkeypatch
     thread.start()
     until(lambda: jobs.get(LOCAL, job.id).state == "running")
     assert jobs.cancel(LOCAL, job.id).state == "running"
-    thread.join()
+    joined(thread)
     assert jobs.get(LOCAL, job.id).state == "cancelled"
 
 
@@ -145,7 +146,7 @@ def test_a_drained_worker_gives_its_job_back_and_the_next_goes_on(
     thread.start()
     until(lambda: jobs.get(LOCAL, job.id).progress.step > 1)
     first.drain()
-    thread.join()
+    joined(thread)
     waiting = jobs.get(LOCAL, job.id)
     assert (waiting.state, waiting.attempt) == ("queued", 1)
     monkeypatch.setenv("QUICK_STEP_S", "0")
@@ -166,7 +167,7 @@ def test_a_worker_whose_lease_was_given_away_hands_nothing_in(
     until(lambda: jobs.get(LOCAL, job.id).state == "running")
     jobs.worker_died("w")
     assert jobs.get(LOCAL, job.id).state == "queued"
-    thread.join()
+    joined(thread)
     assert jobs.get(LOCAL, job.id).state == "queued"
     monkeypatch.setenv("QUICK_STEP_S", "0")
     work(jobs)
@@ -207,16 +208,8 @@ def test_a_worker_runs_all_jobs_that_wait(jobs: Jobs) -> None:
     thread.start()
     until(lambda: all(jobs.get(LOCAL, job_id).state in FINAL for job_id in made))
     worker.drain()
-    thread.join()
+    joined(thread)
     assert {jobs.get(LOCAL, job_id).state for job_id in made} == {"succeeded"}
-
-
-def until(holds: object, seconds: float = 60.0) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_finished_clip_is_converted_by_a_job_of_its_own(jobs: Jobs) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -92,6 +93,8 @@ def run(words: list[str], pipe: str) -> None:
     """Run a command, with its standard output in a pipe, and end the process."""
     from soundstage.cli.main import run as run_program
 
+    # A shell's background job, which the tests may be, passes on that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     printed = os.open(pipe, os.O_WRONLY)
     os.dup2(printed, 1)
     os.dup2(printed, 2)

@@ -107,11 +107,11 @@ class Feed(Generic[T]):
 
 def _begin() -> None:
     """Set up a process: one thread, behind the training in the queue, ended by or with it, not by Ctrl-C."""
-    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # first: whatever hangs ends with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(5)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
 
 
 def _end_with_parent() -> None:

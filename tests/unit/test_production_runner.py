@@ -130,7 +130,9 @@ def test_takes_are_counted_up_picked_and_remembered(film: Film) -> None:
     assert film.made == ["take s3/300"]
     assert picked["s1"].take.seed == 101
     assert [one[0].seed for one in picked["s1"].candidates] == [100, 101]
-    assert picked["s3"].take.request.source.video.endswith("take-101.mp4")
+    source = picked["s3"].take.request.source
+    assert source is not None
+    assert str(source.video).endswith("take-101.mp4")
 
 
 def test_takes_with_faults_are_made_again_with_other_seeds_and_the_best_is_used(film: Film) -> None:

@@ -84,11 +84,13 @@ def test_frames_come_as_soon_as_no_later_latent_can_change_them(vae: VideoVae) -
 
 
 def reached(run: Callable[[Tensor], Tensor], x: Tensor, dim: int, at: int) -> tuple[int, int]:
-    """Return the first and last point of a result along an axis that change with the input at one place."""
+    """Return the first and last point of a result along an axis that depend on the input at one place.
+
+    They are no numbers where the input is none; last bits of the others may follow the memory they lie in.
+    """
     other = x.clone()
-    other.select(dim, at).add_(1)
-    change = (run(other) - run(x)).abs().movedim(dim, 0).flatten(1).amax(dim=1)
-    places = change.nonzero().flatten().tolist()
+    other.select(dim, at).fill_(torch.nan)
+    places = run(other).isnan().movedim(dim, 0).flatten(1).any(dim=1).nonzero().flatten().tolist()
     return places[0], places[-1]
 
 
@@ -105,7 +107,7 @@ def test_results_depend_on_no_more_than_the_reach(vae: VideoVae) -> None:
     left, right = reached(vae.encode, noise(1, 3, 1, 32, 32 * 45), 4, 32 * 22)
     assert first == 20
     assert 20 + 20 < last <= 20 + 27
-    assert (left, right) == (22 - 15, 22 + 13)
+    assert (left, right) == (22 - 15, 22 + 14)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (17,), (9, 8), (1,) * 17, (4, 3, 10)])

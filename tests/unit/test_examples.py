@@ -153,7 +153,7 @@ def smaller(request: ss.Request) -> ss.Request:
         if "[" in request.prompt or any(isinstance(guide.at, float) for guide in request.guides):
             frames = round(24 * min(request.duration_s or 2, 4)) // 8 * 8 + 1
         if request.num_frames is not None:
-            frames = min(request.num_frames, 25 if request.audio is not None else 49)
+            frames = min(request.num_frames, 49)
         change = {"duration_s": None, "num_frames": frames}
         if "video" in request.modalities:
             change["size"] = (64, 64)

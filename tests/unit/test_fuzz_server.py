@@ -235,11 +235,12 @@ class Caller:
 
 
 def hung(server: Server) -> list[str]:
-    """Wait until all jobs have ended, and return those of which none has for a minute."""
+    """Wait until all jobs but paused ones have ended; return those of which none has for a minute."""
     left: list[str] = []
     since = time.monotonic()
     while True:
-        jobs = [job for job in server.jobs.list(LOCAL, limit=1000).data if job.state not in FINAL]
+        resting = (*FINAL, "paused")
+        jobs = [job for job in server.jobs.list(LOCAL, limit=1000).data if job.state not in resting]
         told = [f"{job.id} {job.state} {job.progress.phase} {job.request}" for job in jobs]
         if told != left:
             left, since = told, time.monotonic()

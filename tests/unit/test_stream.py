@@ -33,6 +33,7 @@ from soundstage.weights.layouts import find_parts
 from soundstage.weights.load import load_part
 from soundstage.weights.quantize import quantize, targets
 from soundstage.weights.storage import TARGET
+from tests.limits import joined
 from tests.streamed import load_streamed
 
 CPU = torch.device("cpu")
@@ -87,12 +88,14 @@ def streamed(model: Transformer, resident: int, slots: int = 2) -> StreamedBlock
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    def left() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "soundstage-blocks"]
+
     yield
-    gc.collect()
-    for thread in threading.enumerate():
-        if thread.name == "soundstage-blocks":
-            thread.join(timeout=5)
-            assert not thread.is_alive()
+    if left():
+        gc.collect()
+    for thread in left():
+        joined(thread)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from soundstage.clip import Clip
-from tests.limits import LONG_S, ended
+from tests.limits import SLOW_S, ended
 from tests.serving import ROOT
 
 pytestmark = pytest.mark.slow
@@ -74,7 +74,7 @@ def created(client: httpx.Client, request: dict[str, Any], **more: Any) -> str:
 
 
 def until(client: httpx.Client, id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    end = time.monotonic() + LONG_S
+    end = time.monotonic() + SLOW_S
     while True:
         assert time.monotonic() < end
         job: dict[str, Any] = client.get(f"/v1/jobs/{id}").json()

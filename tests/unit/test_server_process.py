@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.dataset_clips import clip
-from tests.limits import LONG_S, ended
+from tests.limits import SLOW_S, ended
 from tests.quick_engine import STEP_VARIABLE
 from tests.serving import ROOT
 
@@ -45,7 +45,7 @@ def served(data: Path, step_s: float) -> Iterator[tuple[subprocess.Popen[str], h
 
 
 def until(client: httpx.Client, id: str, *states: str) -> dict[str, Any]:
-    end = time.monotonic() + LONG_S
+    end = time.monotonic() + SLOW_S
     while True:
         assert time.monotonic() < end
         job: dict[str, Any] = client.get(f"/v1/jobs/{id}").json()
@@ -53,6 +53,14 @@ def until(client: httpx.Client, id: str, *states: str) -> dict[str, Any]:
             return job
         assert job["state"] not in ENDED, job
         time.sleep(0.05)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Return the processes that one has started."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True, timeout=SLOW_S
+    )
+    return [int(word) for word in found.stdout.split()]
 
 
 def create(client: httpx.Client) -> str:
@@ -80,10 +88,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_is_made(tmp_path: Path)
     with served(tmp_path, step_s=0.2) as (process, client):
         id = create(client)
         until(client, id, "running")
-        found = subprocess.run(
-            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True, timeout=LONG_S
-        )
-        os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+        os.kill(children(process)[0], signal.SIGKILL)
         job = until(client, id, "succeeded")
         assert job["attempt"] == 2
         assert len([w for w in client.get("/v1/workers").json()["data"] if w["state"] != "gone"]) == 1
@@ -121,11 +126,10 @@ def test_a_training_whose_worker_is_killed_or_drained_goes_on_with_the_same_loss
         assert [step for step, _ in wanted] == [str(step) for step in range(1, 41)]
         id = train(client, tmp_path)
         until_step(client, id, 4)
-        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-        for child in found.stdout.split():  # the worker is among them
+        for child in children(process):  # the worker is among them
             told = Path(f"/proc/{child}/cmdline").read_bytes()
             if b"worker" in told:
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
         until(client, id, "queued", "loading")
         until_step(client, id, 10)
         process.send_signal(signal.SIGTERM)

@@ -25,8 +25,9 @@ film: $(RUNTIME)  ## a film of a minute in outputs/film: what was made and not c
 	mkdir -p outputs
 	$(BIN)/soundstage produce examples/film/two-friends.yaml --output outputs/film
 
+# Each process takes tests that stand together: modules make their clips and models once.
 test: $(STAMP)  ## under 15 minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(GUARD)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(GUARD)
 	OMP_NUM_THREADS=1 $(AVX2) $(BIN)/python -m pytest $(GUISED) -k "same_bits or plain"
 
 test-full: $(STAMP)  ## everything, the slow checks included

@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -218,6 +219,16 @@ def _place(part: Path, target: Path) -> None:
             os.replace(part, target)
     except FileExistsError:
         raise NameTakenError(f"output is {target}, which another program made meanwhile") from None
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file's content a second name, which must be free: a hard link, or a copy where none can be."""
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        raise
+    except OSError:  # another disk, or a file system without hard links
+        shutil.copy2(source, target)
 
 
 @contextmanager

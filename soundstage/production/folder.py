@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from soundstage.errors import MediaError, RequestError
-from soundstage.files import check_writable, whole_file
+from soundstage.files import check_writable, link_or_copy, whole_file
 from soundstage.production.journal import Journal
 
 ENDING = ".produced"
@@ -157,10 +155,7 @@ class FilmFolder:
             raise MediaError(f"{target.parent} cannot be made ({error.strerror or error})") from error
         with whole_file(target) as part:
             part.unlink()
-            try:
-                os.link(source, part)
-            except OSError:  # a file system without hard links
-                shutil.copy2(source, part)
+            link_or_copy(source, part)
 
     # --- picks
 

@@ -20,11 +20,12 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import nn
 
+import soundstage as ss
 from soundstage.cli.program import app
 from soundstage.dataset.index import open_index
 from soundstage.errors import RequestError
 from soundstage.intake.hosted import unpacked_data
-from soundstage.library.model_files import TRANSFORMER, find_model
+from soundstage.library.model_files import EXTRAS, TRANSFORMER, find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory.machine import Machine
 from soundstage.rendering.parts import ModelParts
@@ -177,6 +178,35 @@ def test_a_small_model_is_trained_as_a_whole_goes_on_and_is_a_model_again(
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert "model.diffusion_model.transformer_blocks.0.attn1.to_q.weight" in changed
     assert not [name for name in changed if "connector" in name or "aggregate" in name]
+
+
+@pytest.mark.parametrize("text", ["folder", "single file"])
+def test_a_trained_model_has_the_files_that_recipes_of_its_base_need(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linked, or copied where no link can be; each is found again in its role."""
+    from soundstage.training.tuning.files import write_model
+
+    model = find_model("nano")
+    if text == "single file":
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+        (tmp_path / "gemma").mkdir()
+        for source, name in (("model.safetensors", "gemma_3.safetensors"), ("tokenizer.json",) * 2):
+            shutil.copyfile(model.text_path / source, tmp_path / "gemma" / name)
+        model = replace(model, text=tmp_path / "gemma" / "gemma_3.safetensors")
+    write_model(model, tmp_path / "model", {})
+    made = find_model(tmp_path / "model")
+    assert made.defaults == model.defaults
+    assert made.text_path.parent == tmp_path / "model"
+    for role in EXTRAS:
+        made.check_extra(role)
+        base, copy = model.extra(role).path, made.extra(role).path
+        assert copy.parent == made.folder
+        assert copy.read_bytes() == base.read_bytes()
+    assert (made.folder / "vocabulary.json").is_file()
+    stage = ss.load(tmp_path / "model")
+    for recipe in ("pro", "hq", "smooth", "three-stage"):
+        stage.plan(ss.Request(prompt="A red ball bounces.", recipe=recipe))  # refused where a file lacks
 
 
 def test_tensorboard_reads_the_losses(tiny_folder: Path, folder: Path, tmp_path: Path) -> None:

@@ -14,14 +14,18 @@ from torch import Tensor
 
 from soundstage import __version__
 from soundstage.dataset.encoded import EncodedDataset
+from soundstage.files import link_or_copy
 from soundstage.library.convert import convert
-from soundstage.library.model_files import ModelSet
+from soundstage.library.model_files import AUDIO_VAE, EXTRAS, TRANSFORMER, VIDEO_VAE, ModelSet
 from soundstage.lora.files import LoraFile, write_lora
 from soundstage.lora.metadata import LoraReferences
+from soundstage.prompts.vocabulary import FILE as VOCABULARY
 from soundstage.rendering.claims import Claim
+from soundstage.text.source import tokenizer_file
 from soundstage.training.factors import Factors
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import fingerprint_of
+from soundstage.weights.header import shards
 from soundstage.weights.layouts import Part
 
 FORMAT = 1
@@ -103,7 +107,9 @@ class LoraWriter:
 def write_model(model: ModelSet, folder: Path, values: Mapping[str, Tensor]) -> Path:
     """Write a model folder with the transformer's weights replaced by these, all else as it was.
 
-    It gets its name when it is whole; one that is there is replaced.
+    What recipes need beside the weights (upsamplers, distilled LoRA, preview VAE) is linked, or copied to
+    another disk, so that the folder makes what its base makes. It gets its name when it is whole; one that is
+    there is replaced.
     """
 
     def edit(part: Part, key: str, tensor: Tensor) -> Tensor:
@@ -113,8 +119,24 @@ def write_model(model: ModelSet, folder: Path, values: Mapping[str, Tensor]) -> 
     unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     convert([*model.weights_files, model.text_path], unfinished, layout="bundle", edit=edit)
-    bundle = {"name": model.name, "defaults": model.defaults.to_dict()}
+    _take_along(model, unfinished)
+    bundle: dict[str, Any] = {"name": model.name, "defaults": model.defaults.to_dict()}
+    if model.text_path.is_file():  # then no folder text/ was written
+        bundle["files"] = [TRANSFORMER, VIDEO_VAE, AUDIO_VAE, model.text_path.name]
     (unfinished / "bundle.json").write_text(json.dumps(bundle, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)
     return folder
+
+
+def _take_along(model: ModelSet, folder: Path) -> None:
+    """Put the files beside a model's weights into a bundle, under the names that it has for them."""
+    files = {name: model.extra(role) for role, (name, _) in EXTRAS.items()}
+    found = {name: file.path for name, file in files.items() if file.num_bytes is not None}
+    beside = [model.folder / VOCABULARY]
+    if model.text_path.is_file():
+        beside += [*shards(model.text_path), tokenizer_file(model.text_path.parent)]
+    found |= {path.name: path for path in beside if path.is_file()}
+    for name, path in found.items():
+        (folder / name).unlink(missing_ok=True)
+        link_or_copy(path, folder / name)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from soundstage.lora.effect import LoraEffect
     from soundstage.lora.factoring import LoraMade
 
+OUTPUT_HELP = "The .safetensors file to write; in the names peft another name is a folder for PEFT."
 NAMES_HELP = "Names of the tensors: comfyui, kijai, diffusers or peft."
 MOST = 5  # layers that are shown as those that change most
 
@@ -42,7 +43,13 @@ def _writes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the commands that write a LoRA."""
     for option in reversed(
         (
-            click.option("--output", "-o", type=FILE, required=True, help="The .safetensors file to write."),
+            click.option(
+                "--output",
+                "-o",
+                type=FILE,
+                required=True,
+                help=OUTPUT_HELP,
+            ),
             click.option("--force", is_flag=True, help="Overwrite the file if it is there."),
             click.option("--dtype", help="Number format of the factors: bf16, f16 or f32. [default: theirs]"),
             as_json,
@@ -268,7 +275,7 @@ def _check(
     """Refuse what could not be read or written, before PyTorch is loaded."""
     options["names"] = names_called(options["names"])
     check_format(dtype)
-    check_target(output, force)
+    check_target(output, force, options["names"])
     check_sources(*sources)
 
 

@@ -16,6 +16,7 @@ from soundstage.library.adapters import KnownAdapter, adapter_facts, adapter_nam
 from soundstage.library.catalog import gigabytes
 from soundstage.library.installed import Library
 from soundstage.library.pull import sha256_of
+from soundstage.lora.folders import lora_file
 from soundstage.weights.header import read_header
 
 
@@ -101,6 +102,7 @@ def identify(file: Path, as_json: bool) -> None:
 
     Example: soundstage loras identify style.safetensors
     """
+    file = lora_file(file)
     header, library = read_header(file), Library.open()
     with at_work(f"read {file.name}", quiet=as_json):
         sha256 = sha256_of(file)

@@ -21,6 +21,7 @@ import yaml
 from soundstage.errors import RequestError, listed
 from soundstage.library.catalog import CatalogFile, by_file_name, find
 from soundstage.library.installed import Library
+from soundstage.lora.folders import lora_file
 from soundstage.lora.metadata import TRIGGER_NAMES, lora_references, read_names
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import is_there, read_header
@@ -215,7 +216,7 @@ def lora_path(name: str, library: Library) -> Path:
     Raises RequestError for a published one that is not on this machine, and for a name of nothing.
     """
     if is_there(Path(name)) or name.endswith(SUFFIX) or "/" in name:
-        return Path(name)
+        return lora_file(name)
     adapter = _by_name(name)
     if adapter is not None:
         here = library.find()

@@ -462,7 +462,8 @@ FILES: tuple[CatalogFile, ...] = (
     _ic_lora("Decompression", "*", 0, "removes the marks of compression"),
     _ic_lora("Colorization", "*", 0, "colours a grey film"),
     _ic_lora("Day-To-Night", "*", 0, "turns day into night"),
-    _ic_lora("Cross-Eyed", "*", 0, "stereo pairs"),
+    _ic_lora("Relight", "*", 0, "turns the sunlight of an outdoor film"),
+    _ic_lora("Cross-Eyed", "*", 0, "crosses the eyes of a portrait"),
     _ic_lora("Instant-Shave", "*", 0, "takes a beard away"),
     _ic_lora("Water-Simulation", "*", 0, "adds water"),
     *(

@@ -39,10 +39,13 @@ from soundstage.library.convert_plan import (
     plan_conversion,
 )
 from soundstage.lora.files import read_lora
+from soundstage.lora.fit import fit_of
+from soundstage.lora.folders import lora_file
 from soundstage.lora.merge import Merge
 from soundstage.weights.configs import completed, model_config
 from soundstage.weights.diffusers_config import CLASSES, write_diffusers_config
 from soundstage.weights.entry import TensorEntry
+from soundstage.weights.header import read_header
 from soundstage.weights.layouts import DIFFUSERS_PARTS, DiffusersComponent, Part
 from soundstage.weights.quantize import quantize_weight, rounded
 from soundstage.weights.read import TORCH_DTYPES, TensorReader
@@ -109,6 +112,10 @@ def convert_merged(
     Returns the files, and for each LoRA how many layers it changed and the names of those that the model does
     not have. Raises WeightsError for a LoRA that changes none; then no file is left.
     """
+    if loras:
+        parts = open_source([source] if isinstance(source, str | Path) else source).parts
+        for path, _ in loras:
+            fit_of(read_header(lora_file(path)), parts)
     merge = Merge([(read_lora(path), strength) for path, strength in loras]) if loras else None
     written = convert(
         source,

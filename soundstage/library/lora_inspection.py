@@ -14,6 +14,7 @@ from soundstage.library.model_files import weights_of
 from soundstage.lora.asked import OnShare
 from soundstage.lora.effect import LoraEffect, measure
 from soundstage.lora.files import open_lora
+from soundstage.lora.folders import lora_file
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import find_parts
 
@@ -73,6 +74,7 @@ def inspect_lora(
 
     Raises WeightsError for a file that is no LoRA of LTX-2.3, or that does not fit the model.
     """
+    path = lora_file(path)
     file, library = read_header(path), Library.open()
     stored = None if model is None else find_parts([read_header(p) for p in weights_of(model)])
     sha256 = file_digest(path) if path.stat().st_size <= MAX_HASHED_BYTES else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 from soundstage.errors import RequestError, listed, shown
 from soundstage.files import check_writable
+from soundstage.lora.folders import check_folder, is_folder, lora_file
 from soundstage.lora.metadata import read_names
 from soundstage.types import GROUPS
 from soundstage.weights.header import read_header
@@ -98,15 +99,18 @@ def check_strip(groups: Collection[str], slots: bool) -> None:
         raise RequestError("nothing is to be left out; give groups, or slots", field="groups")
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool, names: str = "comfyui") -> None:
     """Raise now what would keep a LoRA from being written later. Raises MediaError."""
+    if is_folder(target, names):
+        check_folder(target, overwrite=overwrite)
+        return
     check_writable(target, (".safetensors",), overwrite=overwrite)
 
 
 def check_sources(*paths: str | Path) -> None:
     """Raise WeightsError for a file that is no LoRA, by its header."""
     for path in paths:
-        read_names(read_header(path))
+        read_names(read_header(lora_file(path)))
 
 
 def check_several(strengths: Collection[tuple[str | Path, float]]) -> None:

@@ -60,7 +60,7 @@ def merge(
     """
     target, limit = Path(target), RankLimit(rank, energy)
     dtype, overwrite, on_progress = how.get("dtype"), how.get("overwrite", False), how.get("on_progress")
-    check_target(target, overwrite)
+    check_target(target, overwrite, how.get("names", "comfyui"))
     check_several([(item.path, item.strength) for item in ingredients])
     with ExitStack() as stack:
         shapes = [stack.enter_context(open_lora(item.path, values=False)) for item in ingredients]

@@ -20,7 +20,7 @@ from soundstage.lora.asked import FileNames, OnShare, RankLimit, check_groups, c
 from soundstage.lora.factoring import LayerFit, LoraMade, empty_pair, factored, in_dtype
 from soundstage.lora.files import find_layer
 from soundstage.lora.layers import Layer, LowRank, group_of
-from soundstage.lora.spellings import published_prefix
+from soundstage.lora.module_names import published_prefix
 from soundstage.lora.write import write_pairs
 from soundstage.types import GROUPS, Group
 from soundstage.weights.header import read_header
@@ -62,7 +62,7 @@ def extract(
     for two whose linear layers are the same.
     """
     target, limit = Path(target), RankLimit(rank, energy)
-    check_target(target, overwrite)
+    check_target(target, overwrite, names)
     check_groups(groups)
     two, notices = _pairs_of(base, tuned)
     wanted = [item for item in two if item.layer is None or group_of(item.layer) in groups]

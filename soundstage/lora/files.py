@@ -31,6 +31,8 @@ from torch import Tensor, nn
 
 from soundstage.errors import WeightsError
 from soundstage.lora.asked import FileNames
+from soundstage.lora.fit import changed_twice, no_layer, other_shape
+from soundstage.lora.folders import ADAPTER, SETTINGS, lora_file
 from soundstage.lora.form_names import FormNames
 from soundstage.lora.forms import LayerChange, change_of_form
 from soundstage.lora.layers import Layer, LowRank
@@ -43,27 +45,16 @@ from soundstage.lora.metadata import (
     metadata_of,
     read_names,
 )
-from soundstage.lora.spellings import published_prefix
+from soundstage.lora.module_names import bare_names, spelled, underscored
 from soundstage.lora.write import write_pairs
 from soundstage.model.config import ConnectorConfig, TextProjectionConfig, TransformerConfig
 from soundstage.model.connector import Connector, FeatureExtractor
 from soundstage.model.published import transformer_header
 from soundstage.model.transformer import Transformer
-from soundstage.weights.diffusers_names import to_diffusers
 from soundstage.weights.entry import WeightsFile
 from soundstage.weights.header import read_header
 from soundstage.weights.layouts import Part, listing
 from soundstage.weights.read import TORCH_DTYPES, TensorReader
-
-NAME_PREFIXES = (
-    "base_model.model.",
-    "model.diffusion_model.",
-    "diffusion_model.",
-    "transformer.",
-    "connectors.",
-    "lora_unet_",
-    "lycoris_",
-)
 
 
 @dataclass(frozen=True)
@@ -97,11 +88,7 @@ class LoraFile:
     def check_matches(self, found: Collection[Layer]) -> None:
         """Raise WeightsError if none of the LoRA's layers was found in a model."""
         if not found:
-            names = [*self.unknown, *(key for _, key in self.layers)]
-            raise WeightsError(
-                f"{self.source} matches no layer of this model (it is for {listing(names)}); "
-                "pass a LoRA of LTX-2.3"
-            )
+            raise WeightsError(no_layer(self.source, [*self.unknown, *(key for _, key in self.layers)]))
 
     def check_shape(self, layer: Layer, shape: tuple[int, ...]) -> None:
         """Raise WeightsError if a layer's factors do not fit the model's weight, whose shape is (out, in)."""
@@ -114,10 +101,7 @@ class LoraFile:
                 f"{list(pair.up.shape)} where [rank, {shape[1]}] and [{shape[0]}, rank] are needed; "
                 "write it again with both factors transposed"
             )
-        raise WeightsError(
-            f"{self.source}: '{layer.key}' is for a weight of shape {list(pair.shape)} where the "
-            f"model has {list(shape)}; it was made for another model"
-        )
+        raise WeightsError(other_shape(self.source, layer, pair.shape, shape))
 
     def check_values(self, layers: Iterable[Layer], training: bool) -> None:
         """Refuse numbers that are not finite and, except in training, a LoRA that changes nothing."""
@@ -154,24 +138,21 @@ def read_lora(path: str | Path, *, values: bool = True) -> LoraFile:
 @contextmanager
 def open_lora(path: str | Path, *, values: bool = True) -> Iterator[LoraFile]:
     """Yield a LoRA whose pairs are read when they are asked for, each time anew; see `read_lora`."""
-    file = read_header(path)
+    file = read_header(lora_file(path))
     names = read_names(file)
     alpha_of = _Alphas(file, names)
     places: dict[Layer, tuple[PairNames | FormNames, float]] = {}
     unknown: list[str] = []
-    spelled: dict[Layer, str] = {}
+    names_of: dict[Layer, str] = {}
     for module, pair in names.pairs.items():
         layer = find_layer(module)
         if layer is None:
             unknown.append(module)
             continue
-        if layer in spelled:
-            raise WeightsError(
-                f"{file.path} changes {layer.key} twice, as '{spelled[layer]}' and as '{module}'; "
-                "get a file with one spelling"
-            )
+        if layer in names_of:
+            raise WeightsError(changed_twice(str(file.path), layer, names_of[layer], module))
         places[layer] = pair, alpha_of.scale(module, pair)
-        spelled[layer] = module
+        names_of[layer] = module
     with TensorReader() as files:
         yield LoraFile(
             layers=_StoredPairs(file, places, files if values else None),
@@ -210,21 +191,17 @@ def write_lora(
 
 def find_layer(name: str) -> Layer | None:
     """Return the linear layer that a module's name in a LoRA file means; None if LTX-2.3 has none."""
-    bare = name.replace("_orig_mod.", "")
-    while True:
+    for bare in bare_names(name):
         found = _spellings().get(_spelling(bare))
         if found is not None:
-            number = re.search(r"blocks[._](\d+)[._]", bare)
+            number = re.search(r"blocks_(\d+)_", bare)
             return Layer(found.part, found.key.replace("#", number[1] if number else ""))
-        prefix = next((p for p in NAME_PREFIXES if bare.startswith(p)), None)
-        if prefix is None:
-            return None
-        bare = bare.removeprefix(prefix)
+    return None
 
 
 def _spelling(name: str) -> str:
     """Return what all dialects of one name share: dots as underscores, the block's number as #."""
-    return re.sub(r"blocks_\d+_", "blocks_#_", name.replace(".", "_"), count=1)
+    return re.sub(r"blocks_\d+_", "blocks_#_", underscored(name), count=1)
 
 
 @cache
@@ -244,9 +221,8 @@ def _spellings() -> dict[str, Layer]:
             if not isinstance(child, nn.Linear):
                 continue
             layer = Layer(part, key.replace("blocks.0.", "blocks.#."))
-            diffusers = f"{part}." if part.endswith("_connector") else ""
-            for spelled in (published_prefix(part) + key, diffusers + to_diffusers(part, key)):
-                assert names.setdefault(_spelling(spelled), layer) == layer, spelled
+            for name in spelled(part, key):
+                assert names.setdefault(_spelling(name), layer) == layer, name
     return names
 
 
@@ -363,9 +339,9 @@ def _peft_settings(file: WeightsFile) -> dict[str, Any]:
     diffusers puts the component's name before each setting.
     """
     text = file.metadata.get(PEFT_SETTINGS)
-    beside = file.path.with_name("adapter_config.json")
+    beside = file.path.with_name(SETTINGS)
     try:
-        if text is None and file.path.name == "adapter_model.safetensors" and beside.is_file():
+        if text is None and file.path.name == ADAPTER and beside.is_file():
             text = beside.read_text()
         settings = {} if text is None else json.loads(text)
     except (OSError, ValueError, RecursionError) as error:

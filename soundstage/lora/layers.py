@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from soundstage.types import Group, Modality
 from soundstage.weights.layouts import Part
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 # A layer's own product: x (..., in) and a matrix (out, in) -> (..., out).
-Multiply = Callable[[Tensor, Tensor], Tensor]
+Multiply = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 class Layer(NamedTuple):

@@ -34,9 +34,11 @@ OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\.ia3_l$|\.on_input$"), "IA3"),
     (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
     (re.compile(r"\.vera_lambda_"), "VeRA"),
+    (re.compile(r"\.[qp]_layer\.weight$|\.lambda_layer$"), "T-LoRA"),
     (re.compile(r"\.lora_B\.(\w+\.)?bias$|\.diff_b$"), "changes of biases"),
     (re.compile(r"\.set_weight$"), "whole weights instead of changes"),
 )
+WHOLE_WEIGHT = (".to_q.weight", ".q_proj.weight", ".qkv.weight")  # of models, as the attention's are named
 # Tensors that some adapters have for their own conditioning: kept apart, applied by no layer.
 COMPANIONS = re.compile(r"slot_?emb|(^|[._])emb(eddings?)?$", re.IGNORECASE)
 
@@ -76,6 +78,15 @@ class LoraNames:
     alphas: Mapping[str, str]
     companions: tuple[str, ...]
 
+    def shape(self, file: WeightsFile, module: str) -> tuple[int, int]:
+        """Return the shape of the weight that a module's change is for, (out, in), by the file's header."""
+        pair = self.pairs[module]
+        sides = pair.sides if isinstance(pair, FormNames) else ((pair.up, pair.down),)
+        outer = [(file.tensors[side[0]].shape[0], file.tensors[side[-1]].shape[1]) for side in sides]
+        if isinstance(pair, FormNames) and pair.form == "LoKr":
+            return outer[0][0] * outer[1][0], outer[0][1] * outer[1][1]
+        return outer[0]
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """Return what the changes are: LoRA, DoRA, LoKr, LoHa, difference."""
@@ -114,9 +125,15 @@ def lora_refusal(file: WeightsFile) -> str | None:
     if (quantizer := quantizer_of(file)) is not None:
         return f"{file.path} is quantized with {quantizer[0]} ('{quantizer[1]}'); get the LoRA in BF16"
     if not any(PAIR.match(name) or PART.match(name) for name in file.tensors):
+        if any(name.endswith(WHOLE_WEIGHT) for name in file.tensors):
+            return (
+                f"{file.path} is not a LoRA but a whole model; give it as the model, or make a LoRA of what "
+                f"it changes by `soundstage lora extract BASE {file.path} --rank 64 -o FILE`"
+            )
+        shown = listing(sorted(file.tensors)[:3]) or "it has none"
         return (
-            f"{file.path} is not a LoRA: none of its {len(file.tensors)} tensors changes a layer "
-            f"({listing(file.tensors)}); pass a LoRA file"
+            f"{file.path} is not a LoRA: none of its {len(file.tensors)} tensors changes a layer ({shown}); "
+            "pass a LoRA file"
         )
     if file.metadata.get("model_version", "").startswith("2.5"):
         return f"{file.path} is a LoRA of LTX-2.5; this engine runs LTX-2.3"

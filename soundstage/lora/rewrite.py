@@ -118,7 +118,7 @@ def _rewritten(
     target, fits = Path(target), list[LayerFit]()
     names, dtype, on_progress = how.get("names", "comfyui"), how.get("dtype"), how.get("on_progress")
     overwrite = how.get("overwrite", False)
-    check_target(target, overwrite)
+    check_target(target, overwrite, names)
     with open_lora(source) as lora, open_lora(source, values=False) as shapes:
         check_known(lora, how.get("drop_unknown", False))
         largest = shapes.pairs() if limit is None else _largest(shapes, limit)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from soundstage.lora.asked import FileNames
 from soundstage.lora.layers import Layer, LowRank
+from soundstage.lora.module_names import published_prefix
 from soundstage.weights.diffusers_names import to_diffusers
-from soundstage.weights.layouts import PART_PREFIXES, Part
 
 
 def tensors_of(layer: Layer, pair: LowRank, names: FileNames, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -58,8 +58,3 @@ def module_name(layer: Layer, names: FileNames) -> str:
     if names == "peft":
         return f"base_model.model.{published}"
     return published if part == "text_projection" else f"diffusion_model.{published}"
-
-
-def published_prefix(part: Part) -> str:
-    """Return what stands before a part's own names in a published file; nothing for the transformer."""
-    return next((prefix for prefix, owner in PART_PREFIXES.items() if owner == part), "")

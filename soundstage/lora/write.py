@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from soundstage.files import whole_file
 from soundstage.lora.asked import FileNames
+from soundstage.lora.folders import ADAPTER, SETTINGS, is_folder, new_folder, peft_settings
 from soundstage.lora.layers import Layer, LowRank
-from soundstage.lora.metadata import PEFT_SETTINGS
+from soundstage.lora.metadata import PEFT_SETTINGS, read_names
 from soundstage.lora.spellings import tensors_of
+from soundstage.weights.header import read_header
 from soundstage.weights.write import TensorWriter, entry_of
 
 
@@ -33,7 +36,8 @@ def write_pairs(
     largest: the layers there may be, each of the largest rank that it may have; its values are not read.
     dtype: the format of the factors, None for the one they have. companions: tensors beside the pairs,
     written as they are. PEFT's settings are left out of the metadata, since their alpha is in the factors.
-    Raises MediaError for a name that is taken, unless it may be overwritten.
+    In PEFT's names a path that is no .safetensors is a folder, see folders.py. Raises MediaError for a name
+    that is taken, unless it may be overwritten.
     """
     companions = companions or {}
     told = {key: value for key, value in (metadata or {}).items() if key != PEFT_SETTINGS}
@@ -41,14 +45,28 @@ def write_pairs(
     for layer, pair in largest.items():
         tensors = tensors_of(layer, _on_meta(pair), names, dtype)
         room |= {name: entry_of(tensor) for name, tensor in tensors.items()}
-    with whole_file(path, overwrite=overwrite) as unfinished:
+    folder = path if is_folder(path, names) else None
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(new_folder(folder))
+            path = folder / ADAPTER
+        unfinished = stack.enter_context(whole_file(path, overwrite=overwrite))
         with TensorWriter(unfinished, room, {**told, "format": "pt"}) as writer:
             for name, tensor in companions.items():
                 writer.add(name, tensor)
             for layer, pair in pairs:
                 for name, tensor in tensors_of(layer, pair, names, dtype).items():
                     writer.add(name, tensor)
+        if folder is not None:
+            _write_settings(folder, unfinished)
         return unfinished.stat().st_size
+
+
+def _write_settings(folder: Path, written: Path) -> None:
+    """Write what PEFT reads beside a file of tensors."""
+    text = peft_settings(read_names(read_header(written)))
+    with whole_file(folder / SETTINGS) as unfinished:
+        unfinished.write_text(text)
 
 
 def _on_meta(pair: LowRank) -> LowRank:

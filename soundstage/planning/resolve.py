@@ -9,8 +9,10 @@ from pathlib import Path
 from soundstage.control.kinds import kind_named
 from soundstage.errors import MediaError, RequestError, SoundstageError
 from soundstage.library.adapters import factor_notice, lora_path
+from soundstage.library.file_identity import file_digest
 from soundstage.library.installed import Library
 from soundstage.library.model_files import ModelSet
+from soundstage.lora.fit import fit_of, trained_on_another
 from soundstage.lora.metadata import LoraReferences, read_references, strictest
 from soundstage.media.colour import TONE_MAPPED
 from soundstage.media.in_memory import File
@@ -24,6 +26,8 @@ from soundstage.request.recipe import Recipe
 from soundstage.request.recipes import recipe_named
 from soundstage.request.request import Request
 from soundstage.types import TIME_SCALE
+from soundstage.weights.header import read_header
+from soundstage.weights.layouts import find_parts
 
 
 class ResolvedRequest:
@@ -185,6 +189,7 @@ class ResolvedRequest:
         for i, lora in enumerate(self.request.loras):
             try:
                 references = read_references(lora.path)
+                self._check_fit(lora.path)
             except SoundstageError as error:
                 self.problem("loras", f"loras[{i}]: {error}")
                 continue
@@ -195,6 +200,20 @@ class ResolvedRequest:
                 self.notice(told)
             found.append(references)
         return found
+
+    def _check_fit(self, path: str) -> None:
+        """Note what of a LoRA the model lacks or the clip does not use. Raises WeightsError for a misfit."""
+        file, model = read_header(path), self.model
+        if not all(path.is_file() for path in model.weights_files):
+            return  # which is reported itself
+        fit = fit_of(file, find_parts([read_header(weights) for weights in model.weights_files]))
+        for told in (
+            fit.notice(path, model.name),
+            fit.unused(path, set(self.request.modalities)),
+            trained_on_another(file, model.name, lambda: file_digest(model.weights_files[0])),
+        ):
+            if told is not None:
+                self.notice(told)
 
     def _reference_factors(self) -> tuple[int, int]:
         """Return the (downscale, temporal) the request's LoRAs were trained with; 1 where they do not say."""

@@ -72,6 +72,7 @@ class RunLoras:
         self._newest: dict[str, Attached] = {}  # by path
         self._used: WeakValueDictionary[str, Attached] = WeakValueDictionary()  # by some run, by name
         self._numbers: dict[str, int] = {}  # of readings: one that was given up and read again has another
+        self._unread: dict[str, tuple[LoraFile, str]] = {}  # read by `read`, not on the model yet
         self._count = itertools.count()
 
     def text_identity(self) -> list[str]:
@@ -91,6 +92,20 @@ class RunLoras:
             (self._numbers[run.attached[use.path].name], use.strength, tuple(sorted(use.groups.items())))
             for use in run.loras
         )
+
+    def read(self, paths: Sequence[str]) -> None:
+        """Read the LoRAs of a run that begins, unless they are known, before the model's weights are read.
+
+        Raises WeightsError for a file that is no LoRA, holds numbers that are not finite, or changes nothing.
+        """
+        self._unread.clear()
+        for path in dict.fromkeys(paths):
+            file = Path(path)
+            known = self._newest.get(path)
+            if known is None or not file.is_file() or file_identity(file) != known.identity:
+                content, identity = _read_whole(file)
+                content.check_values(content.layers, training=False)
+                self._unread[path] = content, identity
 
     def attach(self, paths: Sequence[str]) -> list[Attached]:
         """Make LoRAs known to a run that begins; return those whose content was not known before.
@@ -133,7 +148,7 @@ class RunLoras:
         return known
 
     def _read(self, file: Path, path: str) -> Attached:
-        content, identity = _read_whole(file)
+        content, identity = self._unread.pop(path) if path in self._unread else _read_whole(file)
         name = _name(path, identity)
         known = self._used.get(name)  # by a run that began before the file was changed and changed back
         if known is None or name not in self._adapters.weights:

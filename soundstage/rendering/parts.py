@@ -351,6 +351,10 @@ class ModelParts:
         found = self.model.contents
         return [path for path, content in self._contents.items() if found.get(path, content) != content]
 
+    def read_loras(self, paths: Sequence[str]) -> None:
+        """Read a run's LoRAs before its weights, so that an unusable one is refused at once."""
+        self._loras.read(paths)
+
     def attach(self, paths: Sequence[str]) -> list[Attached]:
         """Make LoRAs known to the run; return those whose content was not known before."""
         return self._loras.attach(paths)

@@ -93,6 +93,7 @@ class Renderer:
             parts = self.parts(choice)
             state.begin(parts, self._use)
             parts.renew()
+            parts.read_loras(lora_paths(plan))
             parts.load(plan.modalities, clock.at)
             for lora in parts.attach(lora_paths(plan)):
                 yield LoraAttached(lora.report)

@@ -72,6 +72,11 @@ def lora_fields(text: str, where: str = "loras") -> Fields:
             f"{where} is {shown(text)}; give {LORA_WORDS}, such as style.safetensors:0.8",
             field="loras",
         )
+    _, is_strength, rest = match["path"].rpartition(".safetensors:")
+    if is_strength and "/" not in rest:
+        raise RequestError(
+            f"STRENGTH of {where} is {shown(rest)}; give a number from -10 to 10, such as 0.8", field="loras"
+        )
     span = {} if match["span"] is None else {"span": span_fields(match["span"], "the span")}
     groups = _groups(match["groups"].split(",")[1:], where)
     return {"path": match["path"]} | _strength(match) | span | groups

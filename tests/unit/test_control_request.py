@@ -145,7 +145,7 @@ def test_a_clip_is_made_with_its_control_once_prepared(stage: Engine, clip: str)
 @pytest.mark.parametrize("factor", [1, 4])
 def test_a_lora_decides_the_size_of_a_control(stage: Engine, clip: str, tmp_path: Path, factor: int) -> None:
     layer = "diffusion_model.transformer_blocks.0.attn1.to_q"
-    tensors = {f"{layer}.lora_A.weight": torch.zeros(4, 8), f"{layer}.lora_B.weight": torch.zeros(8, 4)}
+    tensors = {f"{layer}.lora_A.weight": torch.zeros(4, 64), f"{layer}.lora_B.weight": torch.zeros(64, 4)}
     save_file(tensors, tmp_path / "a.safetensors", {"reference_downscale_factor": str(factor)})
     plan = stage.plan(asked(controls=f"canny:{clip}", loras=str(tmp_path / "a.safetensors")))
     assert plan.passes[0].conditions[0].downscale == factor

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import soundstage as ss
 from soundstage.engine import Engine
-from soundstage.errors import ConfigError, WeightsError
+from soundstage.errors import ConfigError, RequestError, WeightsError
 from soundstage.library.model_files import find_model
 from soundstage.planning.plan import LoraUse
 from soundstage.rendering.encoded_prompts import encoded_prompts
@@ -339,5 +339,5 @@ def test_a_lora_of_another_model_is_refused_before_prompts_are_read(
         {f"{BLOCK}.lora_A.weight": torch.ones(4, width), f"{BLOCK}.lora_B.weight": torch.ones(width, 4)}, path
     )
     without_gemma()
-    with pytest.raises(WeightsError, match="it was made for another model"):
+    with pytest.raises(RequestError, match="it was made for another model"):
         made(stage_of(folder), loras=[ss.Lora(str(path))])

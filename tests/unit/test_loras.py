@@ -39,7 +39,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(path: Path, rank: int = 4, **metadata: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{KEY}.lora_A.weight": torch.ones(rank, 64), f"{KEY}.lora_B.weight": torch.ones(64, rank)}
+    tensors = {f"{KEY}.lora_A.weight": torch.ones(rank, 256), f"{KEY}.lora_B.weight": torch.ones(256, rank)}
     save_file(tensors, path, metadata or None)
     return path
 
@@ -168,7 +168,7 @@ def test_a_published_adapter_whose_file_says_another_factor_is_used_as_its_file_
 
 def test_a_lora_with_slots_is_refused_by_the_plan_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "slots.safetensors"
-    tensors = {f"{KEY}.lora_A.weight": torch.ones(4, 64), f"{KEY}.lora_B.weight": torch.ones(64, 4)}
+    tensors = {f"{KEY}.lora_A.weight": torch.ones(4, 256), f"{KEY}.lora_B.weight": torch.ones(256, 4)}
     save_file(tensors, path, {"reference_token_order": "image,video"})
     with pytest.raises(
         RequestError, match=r"loras\[0\]: .* order of tokens .*image,video.* lora strip .* --slots"

@@ -9,13 +9,15 @@ from soundstage.dataset.index import EncodedIndex, open_index
 from soundstage.engine import Engine
 from soundstage.errors import DatasetError, RequestError
 from soundstage.library.model_files import ModelSet, find_model
-from soundstage.lora.metadata import read_names
+from soundstage.lora.fit import fit_of
+from soundstage.lora.folders import lora_file
 from soundstage.memory.machine import checked_device
 from soundstage.planning.plan import Plan
 from soundstage.request.request import Request
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.groups import check_targets, made_streams
 from soundstage.weights.header import read_header
+from soundstage.weights.layouts import find_parts
 
 CheckPlan = Callable[[Plan], None]
 NEEDED: Mapping[str, str] = {
@@ -49,8 +51,10 @@ def check_with(
     check_mode(config, data)
     if config.regularisers.prior_data is not None:
         open_index(config.regularisers.prior_data, model_identity(model))
-    for lora in config.lora.over:
-        read_names(read_header(lora.path))
+    if config.lora.over:
+        parts = find_parts([read_header(path) for path in model.weights_files])
+        for lora in config.lora.over:
+            fit_of(read_header(lora_file(lora.path)), parts)
     check_requests(config, model, check)
 
 

@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.dataset.identity import model_identity
 from soundstage.engine import Engine
+from soundstage.library.file_identity import file_digest
 from soundstage.library.model_files import ModelSet
 from soundstage.library.sizes import model_sizes
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.dora import row_norms, wide_weight
 from soundstage.lora.files import LoraFile, read_lora
+from soundstage.lora.fit import MODEL_DIGEST
 from soundstage.lora.layers import Layer
 from soundstage.lora.merge import Merge
 from soundstage.memory.machine import asked_format, choose_format, kind_of, pick_device, this_machine
@@ -339,7 +341,12 @@ class TrainedWeights:
 
     def summary(self, step: int) -> dict[str, Any]:
         """Return what a file tells of the training so far."""
-        return {"step": step, "samples_seen": self.trainer.samples, "seconds": round(self.trainer.seconds)}
+        return {
+            "step": step,
+            "samples_seen": self.trainer.samples,
+            "seconds": round(self.trainer.seconds),
+            MODEL_DIGEST: file_digest(self.model.weights_files[0]),
+        }
 
 
 def _steadiness(config: TrainConfig, transformer: Transformer) -> SteadyFrames | None:

@@ -64,6 +64,7 @@ def list_(as_json: bool) -> None:
 @click.option("--mask", metavar="PATH", help="Picture or clip that is white where the kind does its work.")
 @click.option("--image", metavar="PATH", help="Picture that the kind shows beside the clip.")
 @click.option("--model", metavar="PATH", help="ONNX model that the kind runs.")
+@click.option("--detector", metavar="PATH", help="ONNX model that finds people for the model of key points.")
 @click.option("--paths", metavar="PATH", help="JSON or YAML file of points to draw paths through.")
 @click.option(
     "--frames",

@@ -179,7 +179,7 @@ INPUT_GROUP: tuple[Option, ...] = (
         "control",
         str,
         "{controls} KIND: {controls.kind} STRENGTH: {controls.strength} NAME=VALUE: {controls.settings} "
-        "mask, image, model and paths name files.",
+        "mask, image, model, detector and paths name files.",
         form="KIND:PATH[:STRENGTH][,NAME=VALUE...]",
         many=True,
         reads=(
@@ -194,6 +194,7 @@ INPUT_GROUP: tuple[Option, ...] = (
             "controls.mask NAME=VALUE",
             "controls.image NAME=VALUE",
             "controls.model NAME=VALUE",
+            "controls.detector NAME=VALUE",
             "controls.paths NAME=VALUE",
             "controls.settings NAME=VALUE",
         ),

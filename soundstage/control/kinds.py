@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
-from soundstage.control import camera, degrade, depth, edges, likeness, onnx, painted, paths, pose, regions
+from soundstage.control import camera, degrade, depth, edges, likeness, painted, paths, pose, regions
 from soundstage.control.frames import opencv
 from soundstage.control.settings import Setting, completed, refused, whole_texts
 from soundstage.errors import listed, shown
@@ -24,7 +24,7 @@ from soundstage.media.probe import Info
 Prepare = Callable[[Iterator[Pixels], float, Mapping[str, Any]], Iterator[Pixels]]
 FrameSize = tuple[int, int]  # width, height in pixels
 UNENDING = 1_000_000  # frames of a still that is shown as long as a film lasts
-FILES = ("mask", "image", "model", "paths")  # beside the clip
+FILES = ("mask", "image", "model", "detector", "paths")  # beside the clip
 
 
 def _as_it_is(frames: Iterator[Pixels], fps: float, given: Mapping[str, Any]) -> Iterator[Pixels]:
@@ -123,7 +123,7 @@ KINDS: dict[str, ControlKind] = {
         depth.DEPTH,
         takes=("model",),
         downscale=2,
-        is_ready=lambda given: onnx.check_model("depth", "depth-classical", given["model"]),
+        is_ready=depth.check_depth,
     ),
     "depth-classical": ControlKind(
         "A guess at depth from height, focus and motion, where there is no model.",
@@ -131,12 +131,13 @@ KINDS: dict[str, ControlKind] = {
         downscale=2,
     ),
     "pose": ControlKind(
-        "Sticks of a person by an ONNX model of key points, for union control.",
+        "Sticks of people by an ONNX model of key points, for union control.",
         pose.pose,
         pose.POSE,
-        takes=("model",),
+        takes=("model", "detector"),
         downscale=2,
-        is_ready=lambda given: onnx.check_model("pose", "pose-classical", given["model"]),
+        fits=pose.check_options,
+        is_ready=pose.check_pose,
     ),
     "pose-classical": ControlKind(
         "The silhouette of what moves and its middle, where there is no model.",

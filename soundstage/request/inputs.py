@@ -235,6 +235,8 @@ class Control:
     """A picture that the kind shows beside the clip, for kinds that take one."""
     model: PathText | None = None
     """The ONNX model that the kind runs, for kinds that take one."""
+    detector: PathText | None = None
+    """The ONNX model that finds people for the other one, for kinds that take one."""
     paths: PathText | None = None
     """A JSON or YAML file of points to draw paths through, for kinds that take one."""
     settings: Mapping[str, Annotated[float, Field(ge=-1e9, le=1e9)] | str] = field(

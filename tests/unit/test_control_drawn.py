@@ -301,7 +301,7 @@ def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SoundstageError, match="which is no ONNX model that can be run"):
         KINDS["depth"].check_ready({"model": str(tmp_path / "m.onnx")})
     grey = mean_model(tmp_path / "g.onnx", [1, 1, 8, 8])
-    with pytest.raises(MediaError, match="give one that takes float pictures"):
+    with pytest.raises(MediaError, match="give one that takes pictures alone"):
         KINDS["pose"].check_ready({"model": str(grey)})
 
 

@@ -87,9 +87,9 @@ def prepare_control(
 
     kind: a name that `soundstage control list` prints. for_training: make the reference of a training pair
     from a finished clip. num_frames: how long a still picture is shown. options: settings of the kind, and
-    its files: mask, image, model, paths. An .mkv or numbered pictures keep every pixel. Raises RequestError
-    for a kind or options that do not fit, MediaError for a file that cannot be read or written; then nothing
-    is left of it.
+    its files: mask, image, model, detector, paths. An .mkv or numbered pictures keep every pixel. Raises
+    RequestError for a kind or options that do not fit, MediaError for a file that cannot be read or written;
+    then nothing is left of it.
     """
     planned = planned_preparation(
         kind, file, output, options, for_training=for_training, num_frames=num_frames
@@ -114,6 +114,8 @@ def planned_preparation(
     given = found.checked(options)
     found.check_ready(given)
     excerpt = _excerpt(found, kind, Path(file), output, num_frames)
+    if found.sound is None:
+        found.placed(excerpt.size, given)
     if found.sound is not None:
         made = formats.output(output, 0, codec=codec, quality=quality)
         return Preparation(found, given, excerpt, made, tuple(excerpt.notices()))

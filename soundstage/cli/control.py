@@ -100,7 +100,12 @@ def prepare(kind: str, file: str, output: str, **values: Any) -> None:
     from soundstage.steering import planned_preparation
 
     files = {name: values[name] for name in FILES if values[name] is not None}
-    options = {**dict(map(_setting, values["settings"])), **files}
+    settings: dict[str, str] = {}
+    for name, value in map(_setting, values["settings"]):
+        if name in settings:
+            raise RequestError(f"--set has {name} twice, {settings[name]} and {value}; keep one")
+        settings[name] = value
+    options = {**settings, **files}
     written = {name: values[name] for name in ("for_training", "num_frames", "codec", "quality")}
     planned = planned_preparation(kind, file, output, options, **written)
     try:

@@ -104,7 +104,8 @@ class Spoken:
         if field in self._options:
             option = self._given(field, number)
             typed = self._typed(option, number)
-            return f"{option.word} of {typed}" if option.word else typed
+            word = field.partition(".")[2] if "=" in option.word else option.word
+            return f"{word} of {typed}" if word else typed
         if (index is not None or root in _OPEN) and root in self._options:
             option = self._given(root, number)
             return f"{field.partition('.')[2]} of {self._typed(option, number)}"

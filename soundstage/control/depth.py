@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from soundstage.control.frames import grey, opencv, rgb, scaled, within
 from soundstage.control.onnx import PictureModel, Shape, check_given, picture_model, values_setting
-from soundstage.control.settings import Setting
+from soundstage.control.settings import Setting, check_unused
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Pixels
 
@@ -51,6 +51,9 @@ def check_depth(given: Mapping[str, Any]) -> None:
     size = (model.shape[-2], model.shape[-1])
     if not any(_is_map(shape, size, model) for _, shape in model.outputs):
         raise _no_depth(model, model.outputs)
+    if None not in size:
+        sees = f"model {model.path} sees pictures of {size[1]}x{size[0]} alone"
+        check_unused(DEPTH, given, "resolution multiple", sees)
 
 
 def depth_classical(frames: Iterator[Pixels], fps: float, given: Mapping[str, Any]) -> Iterator[Pixels]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from soundstage.control.frames import each, grey, opencv, rgb, scaled, within
-from soundstage.control.settings import Setting
+from soundstage.control.settings import Setting, refused
 from soundstage.media.arrays import Pixels
 
 CANNY = {
@@ -16,6 +16,12 @@ CANNY = {
         512, "largest shorter side at which edges are looked for; 0 is the clip's", 0, 4096
     ),
 }
+
+
+def check_thresholds(given: Mapping[str, Any]) -> None:
+    """Raise RequestError for thresholds in the wrong order."""
+    if given["low"] > given["high"]:
+        raise refused(f"low is {given['low']}, above high, {given['high']}; give low at most as large")
 
 
 def detection_size(size: tuple[int, int], given: Mapping[str, Any]) -> tuple[int, int]:

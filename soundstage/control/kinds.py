@@ -35,6 +35,10 @@ def _fits(given: Mapping[str, Any]) -> None:
     """Take any options."""
 
 
+def _anywhere(size: FrameSize, given: Mapping[str, Any]) -> None:
+    """Take a clip of any size."""
+
+
 def _same_size(size: FrameSize, given: Mapping[str, Any]) -> FrameSize:
     return size
 
@@ -47,7 +51,8 @@ class ControlKind:
     the clip that must and may be given, of FILES. downscale: how many times smaller than the result the
     adapters of this kind take it, where they do not say. size: the size of what comes out. made_by: the kind
     that makes the reference of a training pair from a finished clip; empty where it is this one. fits: raises
-    for options that do not go together; is_ready for what is not there to do the work. lasts: whether a still
+    for options that do not go together; placed for a place that is not in a clip of a size; is_ready for what
+    is not there to do the work. lasts: whether a still
     picture is shown as long as the film lasts. sound: makes a sound of the clip's instead of frames.
     """
 
@@ -60,6 +65,7 @@ class ControlKind:
     size: Callable[[FrameSize, Mapping[str, Any]], FrameSize] = _same_size
     made_by: str = ""
     fits: Callable[[Mapping[str, Any]], None] = _fits
+    placed: Callable[[FrameSize, Mapping[str, Any]], None] = _anywhere
     is_ready: Callable[[Mapping[str, Any]], None] = _fits
     lasts: bool = False
     sound: Callable[[Waveform, int, Mapping[str, Any]], Waveform] | None = None
@@ -87,8 +93,10 @@ class ControlKind:
         self.is_ready(self.checked(options))
 
     def made_info(self, info: Info, options: Mapping[str, Any]) -> Info:
-        """Return what the reference of a clip holds."""
-        width, height = self.size((info.width, info.height), self.checked(options))
+        """Return what the reference of a clip holds. Raises for a place that is not in the clip."""
+        given = self.checked(options)
+        self.placed((info.width, info.height), given)
+        width, height = self.size((info.width, info.height), given)
         if self.lasts and info.num_frames == 1:
             info = replace(info, num_frames=UNENDING)
         return replace(info, width=width, height=height)
@@ -116,6 +124,7 @@ KINDS: dict[str, ControlKind] = {
         edges.CANNY,
         downscale=2,
         size=edges.detection_size,
+        fits=edges.check_thresholds,
     ),
     "depth": ControlKind(
         "Depth in grey, near is white, by an ONNX model, for union control.",
@@ -137,6 +146,7 @@ KINDS: dict[str, ControlKind] = {
         takes=("model", "detector"),
         downscale=2,
         fits=pose.check_options,
+        placed=regions.check_place,
         is_ready=pose.check_pose,
     ),
     "pose-classical": ControlKind(
@@ -151,6 +161,7 @@ KINDS: dict[str, ControlKind] = {
         takes=("paths",),
         downscale=2,
         fits=paths.check_points,
+        placed=paths.check_place,
         is_ready=paths.check_file,
         lasts=True,
     ),
@@ -160,6 +171,7 @@ KINDS: dict[str, ControlKind] = {
         painted.INPAINT,
         takes=("mask",),
         fits=regions.check_region,
+        placed=regions.check_place,
     ),
     "official-inpaint": ControlKind(
         "The clip with a region in the green of the official adapter, to be filled.",
@@ -167,6 +179,7 @@ KINDS: dict[str, ControlKind] = {
         painted.GREEN_INPAINT,
         takes=("mask",),
         fits=regions.check_region,
+        placed=regions.check_place,
     ),
     "masked-reference": ControlKind(
         "A painted clip beside a green panel with the object that is to fill it.",
@@ -175,12 +188,14 @@ KINDS: dict[str, ControlKind] = {
         takes=("mask", "image"),
         size=painted.panel_size,
         fits=regions.check_region,
+        placed=regions.check_place,
     ),
     "outpaint": ControlKind(
         "The clip on a larger canvas of one colour, to be filled.",
         painted.outpaint,
         painted.OUTPAINT,
         size=painted.canvas_size,
+        made_by="border",
         fits=painted.check_canvas,
     ),
     "edit": ControlKind("The clip itself, to be edited by the prompt; the LoRA at 1.1 to 1.4."),
@@ -197,6 +212,7 @@ KINDS: dict[str, ControlKind] = {
         likeness.FACE,
         takes=("model",),
         size=likeness.face_size,
+        placed=regions.check_place,
         is_ready=likeness.check_face,
         lasts=True,
     ),
@@ -214,6 +230,13 @@ KINDS: dict[str, ControlKind] = {
     "colourise": ControlKind("The grey clip itself, to be given colours.", made_by="colourless"),
     "day-to-night": ControlKind("The clip by day itself; `night` makes the result of a pair."),
     "detail": ControlKind("The clip itself, to be given fine detail.", made_by="soften"),
+    "border": ControlKind(
+        "The clip with its margins painted over, at its own size: pairs of outpaint.",
+        painted.border,
+        painted.OUTPAINT,
+        fits=painted.check_canvas,
+        placed=painted.check_border,
+    ),
     "cartoon": ControlKind(
         "Flat areas with dark outlines, as drawn: pairs of anime-to-real.", degrade.cartoon, degrade.CARTOON
     ),
@@ -239,6 +262,7 @@ KINDS: dict[str, ControlKind] = {
         needs=("image",),
         takes=("mask",),
         fits=regions.check_region,
+        placed=regions.check_place,
     ),
 }
 

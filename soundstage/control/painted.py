@@ -96,6 +96,24 @@ def check_canvas(given: Mapping[str, Any]) -> None:
         )
 
 
+def border(frames: Iterator[Pixels], fps: float, given: Mapping[str, Any]) -> Iterator[Pixels]:
+    """Yield frames whose margins are painted over: what is left within them on a canvas of their own size."""
+    left, top = given["left"], given["top"]
+
+    def inner(frame: Pixels) -> Pixels:
+        return frame[top : frame.shape[0] - given["bottom"], left : frame.shape[1] - given["right"]]
+
+    return outpaint(map(inner, frames), fps, given)
+
+
+def check_border(size: tuple[int, int], given: Mapping[str, Any]) -> None:
+    """Raise RequestError for margins that leave nothing of a clip of a width and height."""
+    if given["left"] + given["right"] >= size[0] or given["top"] + given["bottom"] >= size[1]:
+        raise refused(
+            f"the margins leave nothing of the clip of {size[0]}x{size[1]} pixels; give smaller ones"
+        )
+
+
 def canvas_size(size: tuple[int, int], given: Mapping[str, Any]) -> tuple[int, int]:
     """Return the size of a clip on its canvas."""
     return size[0] + given["left"] + given["right"], size[1] + given["top"] + given["bottom"]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.control.frames import grey, opencv
-from soundstage.control.settings import Setting, numbers, refused
+from soundstage.control.settings import Setting, check_unused, numbers, refused
 from soundstage.errors import MediaError, shown
 from soundstage.media.arrays import Pixels
 
@@ -57,6 +57,24 @@ def check_points(given: Mapping[str, Any]) -> None:
         raise refused("both points and paths are given; keep one")
     if given["points"]:
         _given_paths(given)
+    if given["points"] or given["paths"] is not None:
+        check_unused(TRACKS, given, "count", "is of paths that are tracked, and paths are given")
+    else:
+        check_unused(TRACKS, given, "length", "is of paths that are given, and they are tracked")
+
+
+def check_place(size: tuple[int, int], given: Mapping[str, Any]) -> None:
+    """Raise RequestError for paths of which nothing lies in a clip of a width and height."""
+    paths = _given_paths(given)
+    if paths is None:
+        return
+    width, height = paths[0] or size
+    spans = [np.array([np.min(path, axis=0), np.max(path, axis=0)]) for path in paths[1]]
+    if all(last[0] < 0 or last[1] < 0 or first[0] >= width or first[1] >= height for first, last in spans):
+        raise refused(
+            f"no path touches the picture of {width}x{height}, whose pixels points are given in; give points "
+            "within it"
+        )
 
 
 def check_file(given: Mapping[str, Any]) -> None:
@@ -181,13 +199,16 @@ def read_paths(file: str) -> tuple[tuple[int, int] | None, list[list[Point]]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise MediaError(f"paths is {file}, of {path.stat().st_size / 1e6:.4g} MB; give at most 10 MB")
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
         data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:100]
         raise MediaError(f"paths is {file}, which cannot be read ({reason}); give JSON or YAML") from None
     size = None
     if isinstance(data, Mapping):
+        odd = next((key for key in data if key not in ("size", "tracks")), None)
+        if odd is not None:
+            raise MediaError(f"{file} has {shown(odd)}; give tracks, and size for the pixels they are in")
         size = _size(data.get("size"), file)
         data = data.get("tracks")
     if isinstance(data, list) and data and _point(data[0]) is not None:
@@ -211,7 +232,7 @@ def _size(value: Any, file: str) -> tuple[int, int] | None:
 
 def _point(value: Any) -> Point | None:
     if isinstance(value, Mapping):
-        value = [value.get("x"), value.get("y")]
+        value = [value.get("x"), value.get("y")] if set(value) == {"x", "y"} else None
     if not isinstance(value, list) or len(value) != 2:
         return None
     plain = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6]

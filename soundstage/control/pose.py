@@ -24,7 +24,8 @@ from soundstage.control.people import (
     kept,
     unknown_form,
 )
-from soundstage.control.settings import Setting, numbers, refused
+from soundstage.control.regions import check_box
+from soundstage.control.settings import Setting, check_unused, numbers, refused
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Pixels
 
@@ -64,8 +65,9 @@ def check_options(given: Mapping[str, Any]) -> None:
     """Raise RequestError for options that do not go together."""
     if given["box"] and given["detector"] is not None:
         raise refused("both box and detector say where people are; keep one")
-    if given["box"] and min(numbers(given["box"], "box")[2:]) <= 0:
-        raise refused(f"box is '{given['box']}'; its width and height should be above 0")
+    if given["detector"] is None:
+        check_unused(POSE, given, "detector_values", "is for a detector, and none is given")
+    check_box(given)
 
 
 def check_pose(given: Mapping[str, Any]) -> None:

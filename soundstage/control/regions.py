@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.control.frames import file_frames, grey, opencv, scaled
-from soundstage.control.settings import Setting, colour, numbers, refused
+from soundstage.control.settings import Setting, check_unused, colour, numbers, refused
+from soundstage.errors import MediaError
 from soundstage.media.arrays import Pixels
 
 Region = NDArray[np.bool_]  # (H, W)
@@ -28,7 +29,11 @@ NUM_POINTS = 60  # that a box is followed by
 def regions(
     frames: Iterator[Pixels], fps: float, given: Mapping[str, Any]
 ) -> Iterator[tuple[Pixels, Region]]:
-    """Yield each frame with its region, grown as asked."""
+    """Yield each frame with its region, grown as asked.
+
+    Raises MediaError at the end of a clip in no frame of which anything is marked.
+    """
+    marked = False
     masks = None if given["mask"] is None else file_frames(given["mask"], fps)
     box = _Box(given["box"], follows=given["follow"] == "yes") if given["box"] else None
     for frame in frames:
@@ -38,7 +43,13 @@ def regions(
             found = box.region(frame)
         else:
             found = _keyed(frame, given["key"], given["tolerance"])
+        marked = marked or bool(found.any())
         yield frame, grown(found, given["grow"])
+    if not marked:
+        name = next(name for name in ("mask", "box", "key") if given[name])
+        raise MediaError(
+            f"{name} is {given[name]}, which marks nothing in any frame of the clip; give another region"
+        )
 
 
 def check_region(given: Mapping[str, Any]) -> None:
@@ -47,8 +58,29 @@ def check_region(given: Mapping[str, Any]) -> None:
     if len(ways) != 1:
         told = f"both {ways[0]} and {ways[1]} are given; keep one" if ways else "give mask, box or key"
         raise refused(f"the control needs one region; {told}")
+    check_box(given)
+    if not given["box"]:
+        check_unused(REGION, given, "follow", f"moves a box, and {ways[0]} is given")
+    if not given["key"]:
+        check_unused(REGION, given, "tolerance", f"is of a key's colour, and {ways[0]} is given")
+
+
+def check_box(given: Mapping[str, Any]) -> None:
+    """Raise RequestError for a box that holds nothing."""
     if given["box"] and min(numbers(given["box"], "box")[2:]) <= 0:
         raise refused(f"box is '{given['box']}'; its width and height should be above 0")
+
+
+def check_place(size: tuple[int, int], given: Mapping[str, Any]) -> None:
+    """Raise RequestError for a box of which nothing lies in a clip of a width and height."""
+    if not given["box"]:
+        return
+    x, y, width, height = numbers(given["box"], "box")
+    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+        raise refused(
+            f"box is '{given['box']}', and the clip has {size[0]}x{size[1]} pixels; give x, y, width and "
+            "height within them"
+        )
 
 
 def grown(region: Region, pixels: int) -> Region:

@@ -97,6 +97,13 @@ def completed(kind: str, known: Mapping[str, Setting], given: Mapping[str, Any])
     }
 
 
+def check_unused(known: Mapping[str, Setting], given: Mapping[str, Any], names: str, why: str) -> None:
+    """Raise RequestError for a setting that is given and would change nothing. names: with spaces between."""
+    for name in names.split():
+        if given[name] != known[name].default:
+            raise refused(f"{name} is {given[name]}, and {why}; leave it out")
+
+
 def numbers(text: str, name: str) -> list[float]:
     """Read numbers with spaces or slashes between them."""
     try:

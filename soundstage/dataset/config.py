@@ -59,7 +59,7 @@ class ReferenceMaking:
     """A kind of `soundstage control`, such as canny, cartoon or blur."""
 
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Settings of the kind."""
+    """Settings of the kind, and its files beside dataset.yaml: mask, image, model, detector, paths."""
 
     downscale: Annotated[int, Field(ge=1, le=8)] = 1
     """How many times smaller references are on each side: 2 for structure, 1 where pixels matter."""
@@ -190,7 +190,10 @@ class DatasetConfig:
             from soundstage.control.kinds import training_kind
 
             try:
-                training_kind(value.kind).checked(value.options)
+                kind = training_kind(value.kind)
+                kind.checked(value.options)
+                if kind.sound is not None:
+                    raise ValueError(f"references is {value.kind}, which makes a sound; give one of pictures")
             except RequestError as error:
                 raise ValueError(f"references is {value.kind}: {error}") from error
         return value

@@ -88,7 +88,7 @@ def _num_frames(item: DataItem) -> int:
 
 def _reference(dataset: Dataset, item: DataItem) -> Iterator[Pixels]:
     from soundstage.conditioning.pixels import fit, to_uint8
-    from soundstage.control.kinds import training_kind
+    from soundstage.control.kinds import FILES, training_kind
     from soundstage.dataset.pixels import Framing, drawing_seed, frames_of
 
     making, config = dataset.config.references, dataset.config
@@ -100,9 +100,10 @@ def _reference(dataset: Dataset, item: DataItem) -> Iterator[Pixels]:
     frames = frames_of(path, item.start_s, count, config.fps, framing)
     sized = (to_uint8(fit(iter([frame]), width, height, framing.fit_crop))[0] for frame in frames)
     kind, options = training_kind(making.kind), dict(making.options)
+    options |= {name: str(dataset.path(options[name])) for name in FILES if options.get(name) is not None}
     if "seed" in kind.settings:  # each clip is drawn anew
         options.setdefault("seed", drawing_seed(item.id))
-    return kind.prepare(sized, config.fps, options)
+    return kind.prepare(sized, config.fps, options, count)
 
 
 def _mask(dataset: Dataset, item: DataItem) -> Iterator[Pixels]:

@@ -89,7 +89,9 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             f"recipe is {shown(request.recipe)}; give the name of one, a server takes no file", field="recipe"
         )
     for i, control in enumerate(request.controls):
-        own = next((name for name in ("model", "detector", "paths") if getattr(control, name) is not None), None)
+        own = next(
+            (name for name in ("model", "detector", "paths") if getattr(control, name) is not None), None
+        )
         if own is not None:
             raise RequestError(
                 f"controls[{i}].{own} is a file of one's own machine; a server takes none: prepare the "

@@ -168,6 +168,11 @@ class ConditioningPlan:
             )
             return None
         covered = min(frames_at(info, fps, self.resolved.made_fps), shape.num_frames)
+        if covered + TIME_SCALE <= shape.num_frames:
+            self.resolved.notice(
+                f"{where} lasts {covered / fps:.3g} s of the film's {shape.num_frames / fps:.3g} s, and the "
+                "rest follows nothing; give a longer one, or a shorter film"
+            )
         # Frame 0, then 1, 1 + temporal, ...: of 16 frames by 2 the ninth is frame 15.
         latents = -(-(covered - 1) // temporal) // TIME_SCALE + 1
         return Condition(

@@ -204,5 +204,6 @@ def _tell_cut(resolved: ResolvedRequest, where: str, used: Size) -> None:
         if share >= TOLD_CUT:
             resolved.notice(
                 f"{where} is {info.width}x{info.height} and the film {used[0]}x{used[1]}: "
-                f"{100 * share:.0f} % of its {side} is cut off; {record}.crop 'pad' shows all of it"
+                f"{100 * share:.0f} % of its {side} is cut off; give 'pad' for {record}.crop to show all "
+                "of it"
             )

@@ -311,7 +311,7 @@ def test_snaps_and_notices_name_what_is_typed(tmp_path: Path) -> None:
     Image.new("RGB", (300, 64)).save(tmp_path / "wide.png")
     told = call("plan", PROMPT, "--image", tmp_path / "wide.png").stdout
     assert "(the shape of --image, at" in told
-    assert "--crop 'pad' shows all of it" in told
+    assert "give 'pad' for --crop to show all of it" in told
     asked = json.loads(call("plan", PROMPT, "--image", tmp_path / "wide.png", "--json").stdout)
     assert "the shape of guides[0].image" in json.dumps(asked)
 

@@ -189,13 +189,14 @@ def test_depth_is_what_the_model_gives_on_one_scale(shape: list[int | str], tmp_
     model = str(mean_model(tmp_path / "d.onnx", shape))
     ramp_frame = np.linspace(0, 250, 128).astype(np.uint8)[None, :, None].repeat(96, 0).repeat(3, 2)
     clip = np.stack([ramp_frame, ramp_frame // 2, ramp_frame // 2])
-    found = made("depth", clip, model=model, resolution=56)
+    own = {} if 28 in shape else {"resolution": 56}
+    found = made("depth", clip, model=model, **own)
     assert found.shape == clip.shape
     across = found[0, 48, 8:-8, 0].astype(int)
     assert (np.diff(across) >= 0).all()
     assert across[-1] > 220
     assert found[1, 48, -10, 0] < across[-1] - 60
-    away = made("depth", clip[:1], model=model, resolution=56, far="bright")[0, 48, :, 0]
+    away = made("depth", clip[:1], model=model, far="bright", **own)[0, 48, :, 0]
     assert away[5] > away[-5]
 
 
@@ -274,6 +275,20 @@ def test_a_still_lasts_as_long_as_its_kind(tmp_path: Path) -> None:
         ("face", {}, "control 'face' needs either box, the face's place, or model"),
         ("blend", {"box": "1 2 3 4"}, "control 'blend' needs image; give image=PATH"),
         ("voice", {}, "holds no sound"),
+        ("inpaint", {"box": "500 1 9 9"}, "box is '500 1 9 9', and the clip has 128x96 pixels; give x, y"),
+        ("face", {"box": "-50 1 9 9"}, "box is '-50 1 9 9', and the clip has 128x96 pixels"),
+        ("inpaint", {"key": "00ff00"}, "key is 00ff00, which marks nothing in any frame of the clip"),
+        ("inpaint", {"key": "00ff00", "follow": "yes"}, "follow is yes, and moves a box, and key is given"),
+        (
+            "inpaint",
+            {"box": "1 2 3 4", "tolerance": 3},
+            "tolerance is 3, and is of a key's colour, and box",
+        ),
+        ("tracks", {"points": "500 1 600 1"}, "no path touches the picture of 128x96"),
+        ("tracks", {"points": "1 2 3 4", "count": 3}, "count is 3, and is of paths that are tracked"),
+        ("tracks", {"length": 9}, "length is 9, and is of paths that are given"),
+        ("canny", {"low": 300}, "low is 300, above high, 200; give low at most as large"),
+        ("border", {"left": 100, "right": 30}, "the margins leave nothing of the clip of 128x96 pixels"),
     ],
 )
 def test_what_cannot_be_prepared_is_said_before(
@@ -287,7 +302,17 @@ def test_what_cannot_be_prepared_is_said_before(
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "a: 1", "[]", "[[[1]]]", "[[{x: a, y: 1}]]", "{size: [1], tracks: [[[1, 2]]]}"]
+    "text",
+    [
+        "{",
+        "a: 1",
+        "[]",
+        "[[[1]]]",
+        "[[{x: a, y: 1}]]",
+        "{size: [1], tracks: [[[1, 2]]]}",
+        "{sise: [64, 48], tracks: [[[1, 2]]]}",
+        "[[{x: 1, y: 2, visible: false}]]",
+    ],
 )
 def test_a_wrong_file_of_paths_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(text)
@@ -314,3 +339,19 @@ def test_a_mask_at_another_rate_is_shown_by_its_times(tmp_path: Path) -> None:
     right = [(frame[:, 64:] == MAGENTA).all() for frame in painted]
     assert left == [True, True, False, False, False, False]
     assert right == [not one for one in left]
+
+
+def test_paths_with_a_mark_of_their_encoding_are_read(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text("\ufeff[[[20, 20], [100, 80]]]", encoding="utf-8")
+    blank = np.zeros((5, 96, 128, 3), np.uint8)
+    drawn = made("tracks", blank, paths=str(tmp_path / "p.json"), length=5)
+    assert np.array_equal(drawn, made("tracks", blank, points="20 20 100 80", length=5))
+
+
+def test_a_pair_of_outpaint_is_the_clip_with_its_margins_painted_over() -> None:
+    frame = textured()[None]
+    painted = made("border", frame, left=16, bottom=8, fill="magenta")[0]
+    assert painted.shape == frame[0].shape
+    assert (painted[:, :16] == MAGENTA).all()
+    assert (painted[-8:] == MAGENTA).all()
+    assert np.array_equal(painted[:-8, 16:], frame[0, :-8, 16:])

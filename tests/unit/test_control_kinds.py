@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # that a kind cannot do without
     "official-inpaint": {"key": "c83c28"},
     "masked-reference": {"box": "8 8 20 20"},
     "outpaint": {"left": 16},
+    "border": {"left": 16, "bottom": 8},
     "face": {"box": "30 30 30 30"},
 }
 PLAIN = [name for name, kind in KINDS.items() if not kind.needs and kind.sound is None]
@@ -83,7 +84,7 @@ def test_edges_of_a_large_clip_are_looked_for_at_512() -> None:
 
 @pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_degradations_change_the_clip_and_keep_its_shape(kind: str, clip: Frames) -> None:
-    changed = made(kind, clip)
+    changed = made(kind, clip, **OPTIONS.get(kind, {}))
     assert changed.shape == clip.shape
     assert np.abs(changed.astype(int) - clip).mean() > 0.3
 

@@ -583,7 +583,7 @@ def test_a_reference_in_strides_keeps_its_tail(count: int, temporal: int, last: 
 def test_adapters_and_what_they_follow_miss_each_other_aloud(model: ModelSet, tmp_path: Path) -> None:
     pose = write_lora(tmp_path / "pose.safetensors", reference_downscale_factor="1")
     style = write_lora(tmp_path / "style.safetensors")
-    reference, voice = [ss.Reference(film(49))], ss.Audio(np.zeros((2, 48_000), np.float32), "identity")
+    reference, voice = [ss.Reference(film(121))], ss.Audio(np.zeros((2, 48_000), np.float32), "identity")
 
     def told(model: ModelSet = model, **fields: Any) -> str:
         return "; ".join(planned(model, size=(192, 128), **fields).notices)
@@ -679,7 +679,7 @@ def test_what_is_cut_off_is_told(model: ModelSet) -> None:
     (told,) = planned(small, guides=[ss.Guide(portrait)], size=(192, 128)).notices
     assert told == (
         "guides[0].image is 128x192 and the film 192x128: 56 % of its height is cut off; "
-        "guides.crop 'pad' shows all of it"
+        "give 'pad' for guides.crop to show all of it"
     )
     for crop in ("pad", "stretch"):
         assert planned(small, guides=[ss.Guide(portrait, crop=crop)], size=(192, 128)).notices == ()

@@ -72,7 +72,7 @@ def inpaint(scene: Scene) -> ControlPair:
     if rng.random() < AROUND_SUBJECT:
         for f, cover in enumerate(covers(scene)[:, 0] > 0.5):
             made[f][_box_around(cover)] = True
-    else:
+    if not made.any():
         whole: list[int] = list(made.shape[1:])
         sides = [int(side * rng.uniform(0.3, 0.7)) for side in whole]
         first = [int(rng.integers(side - own)) for side, own in zip(whole, sides, strict=True)]

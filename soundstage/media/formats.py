@@ -168,7 +168,8 @@ class Output:
     def check(self, num_frames: int, *, overwrite: bool = True) -> None:
         """Raise MediaError now for names that could not be written later. overwrite: False refuses old ones.
 
-        A folder of numbered pictures is made where its own folder is there.
+        A folder of numbered pictures is made where its own folder is there. Pictures of a longer sequence by
+        the same names are refused always: they would be read as the end of this one.
         """
         names = self.names(num_frames)
         folder = self.path.parent
@@ -182,6 +183,24 @@ class Output:
         there = [] if overwrite else [name for name in names if os.path.lexists(name)]
         if there:
             raise NameTakenError(f"output is {there[0]}, which is there already; choose another name")
+        if self.numbered and (later := self._later(num_frames)) is not None:
+            raise MediaError(
+                f"output is {self.path}, and {later} of another sequence would be read as the end of these "
+                f"{num_frames} frames; remove it and those after it, or choose another name"
+            )
+
+    def _later(self, num_frames: int) -> Path | None:
+        """Return the first file by the same names that stands behind so many frames."""
+        place = NUMBER.search(self.path.name)
+        if place is None or not self.path.parent.is_dir():
+            return None
+        names = re.compile(
+            re.escape(self.path.name[: place.start()]) + r"(\d+)" + re.escape(self.path.name[place.end() :])
+        )
+        files = ((names.fullmatch(file.name), file) for file in self.path.parent.iterdir())
+        found = [(int(fit[1]), file) for fit, file in files if fit is not None]
+        last = num_frames - 1 + NUMBERED[self.path.suffix.lower()]
+        return min(((number, file) for number, file in found if number > last), default=(0, None))[1]
 
 
 def output(

@@ -30,6 +30,7 @@ from soundstage.rendering.decode import finished_frames
 from soundstage.rendering.encoded_inputs import EncodedInputs
 from soundstage.rendering.encoding_cache import EncodingCache
 from soundstage.rendering.events import Done
+from soundstage.rendering.parts import ModelParts
 from tests.quick_codecs import QuickCodecs
 from tests.tiny_model import write_tiny_model
 
@@ -199,6 +200,17 @@ def test_a_temporary_folder_without_room_is_named(stage: Engine, monkeypatch: py
         ss.MediaError, match=r"the frames need .* GB in the temporary folder .* \(No space left"
     ):
         done(stage, output="exr")
+
+
+def test_light_is_decoded_in_float32_whatever_the_run_is_made_in() -> None:
+    model, cpu = find_model("nano"), torch.device("cpu")
+    whole, half = (ModelParts(model, cpu, dtype) for dtype in (torch.float32, torch.bfloat16))
+    latents = torch.randn(1, 128, 2, 2, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        wanted = torch.cat(list(whole.decode_precisely(latents.float())), 2)
+        assert torch.equal(torch.cat(list(half.decode_precisely(latents)), 2), wanted)
+        rough = torch.cat(list(half.decode_pieces(latents)), 2).float()
+    assert (rough - wanted).abs().max() > 1e-3
 
 
 # --- what decides, and what is refused -------------------------------------------------------------------

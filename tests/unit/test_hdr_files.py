@@ -351,3 +351,50 @@ def test_a_wish_about_light_that_has_no_effect_is_refused(
         ss.convert(tmp_path / "ball", tmp_path / name, **wanted)
     with pytest.raises(MediaError, match=r"exposure is 1, and .* has no high dynamic range"):
         ss.convert(clip(2).save(tmp_path / "plain.mkv", codec="ffv1"), tmp_path / "b.mp4", exposure=1)
+
+
+def test_a_shorter_sequence_is_not_written_over_a_longer_one(tmp_path: Path) -> None:
+    folder = f"{tmp_path / 'ball'}/"
+    clip(4).save(folder)
+    with pytest.raises(
+        MediaError, match=r"frame_00002\.exr of another sequence would be read as the end of th"
+    ):
+        clip(2).save(folder, overwrite=True)
+    assert len(list((tmp_path / "ball").iterdir())) == 4
+    clip(4).save(folder, overwrite=True)
+
+
+def test_the_header_says_what_other_programs_look_for(tmp_path: Path) -> None:
+    import OpenEXR
+
+    clip(1).save(f"{tmp_path / 'ball'}/")
+    file = OpenEXR.File(str(tmp_path / "ball" / "frame_00000.exr"))
+    header = file.header()
+    assert header["compression"] == OpenEXR.ZIP_COMPRESSION
+    assert header["framesPerSecond"] == Fraction(24)
+    assert header["chromaticities"] == pytest.approx(
+        (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329), abs=1e-6
+    )
+    assert file.channels()["RGB"].pixels.dtype == np.float16
+
+
+def test_prores_is_of_twelve_bits_a_channel_with_codes_within_three_steps_of_ten(tmp_path: Path) -> None:
+    made = clip(format="prores4444")
+    assert made.linear is not None
+    frame, codes = stored(made.save(tmp_path / "a.mov"))
+    assert frame.format.name == "yuv444p12le"
+    away = np.abs(codes - to_logc3(made.linear[0])) * 1023
+    assert away.max() < 4
+    assert away.mean() < 0.6
+    stops = np.log2(from_logc3(codes[made.linear[0] > 1]) / made.linear[0][made.linear[0] > 1])
+    assert np.abs(stops).max() < 0.06
+
+
+def test_hlg_says_its_curve_in_the_file_too(tmp_path: Path) -> None:
+    path = clip(format="hlg").save(tmp_path / "a.mp4")
+    nclx = path.read_bytes().partition(b"colrnclx")[2][:7]
+    assert [int.from_bytes(nclx[i : i + 2]) for i in (0, 2, 4)] == [9, 18, 9]
+    assert nclx[6] >> 7 == 0  # of limited range
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.profile, context.codec_tag) == ("Main 10", "hvc1")

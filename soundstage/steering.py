@@ -141,6 +141,11 @@ def _excerpt(kind: ControlKind, name: str, path: Path, output: str | Path, num_f
         return Excerpt.of_file(path).sound_alone(info, to_end=True)
     if not info.num_frames:
         raise MediaError(f"{path} holds no picture, which control '{name}' is made from; give a clip")
+    if info.exr:
+        raise MediaError(
+            f"{path} is OpenEXR, and adapters follow clips in standard range; give one, such as "
+            "`soundstage convert` makes of it"
+        )
     excerpt = Excerpt.of_file(path)
     if num_frames is not None and (info.num_frames > 1 or num_frames < 1):
         raise MediaError(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.control.frames import grey, opencv, rgb, scaled, within
-from soundstage.control.onnx import PictureModel, Shape, check_given, picture_model, values_setting
+from soundstage.control.onnx import Extents, PictureModel, check_given, picture_model, values_setting
 from soundstage.control.settings import Setting, check_unused
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Pixels
@@ -145,7 +145,7 @@ def _plane(shape: Sequence[Any]) -> tuple[Any, Any]:
     return (shape[-3], shape[-2]) if last else (shape[-2], shape[-1])
 
 
-def _is_map(shape: Shape, size: tuple[int | None, int | None], model: PictureModel) -> bool:
+def _is_map(shape: Extents, size: tuple[int | None, int | None], model: PictureModel) -> bool:
     """Return whether an output of a shape may be one value for each place of a picture of a size."""
     if not 2 <= len(shape) <= 5:
         return False

@@ -33,7 +33,7 @@ VALUES = {  # how the numbers of a picture are given: colours turned round, divi
 }
 REASON = 150  # letters of a library's own words
 Side = int | None  # None is any
-Shape = tuple[Side, ...]
+Extents = tuple[Side, ...]
 
 
 def values_setting(what: str) -> Setting:
@@ -49,7 +49,7 @@ def values_setting(what: str) -> Setting:
 class PictureModel:
     """A model whose one input is pictures: (N, 3, H, W), (N, H, W, 3) or clips (N, T, 3, H, W).
 
-    shape: of the input, as (N, 3, H, W) or (N, T, 3, H, W). outputs: name and shape of each.
+    shape: the input's, as (N, 3, H, W) or (N, T, 3, H, W). outputs: the name and shape of each output.
     """
 
     def __init__(self, path: str, session: Any) -> None:
@@ -57,7 +57,7 @@ class PictureModel:
         inputs = session.get_inputs()
         shape = sides(inputs[0].shape)
         self.channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
-        self.shape: Shape = (shape[0], 3, *shape[1:3]) if self.channels_last else shape
+        self.shape: Extents = (shape[0], 3, *shape[1:3]) if self.channels_last else shape
         dims = len(self.shape)
         right = len(inputs) == 1 and dims in (4, 5) and self.shape[dims - 3] in (3, None)
         if not right or inputs[0].type not in TYPES:
@@ -68,7 +68,7 @@ class PictureModel:
             )
         self._name, self._dtype = inputs[0].name, TYPES[inputs[0].type]
         self.takes_bytes = self._dtype in (np.uint8, np.int32)
-        self.outputs: list[tuple[str, Shape]] = [
+        self.outputs: list[tuple[str, Extents]] = [
             (one.name, sides(one.shape)) for one in session.get_outputs()
         ]
 
@@ -131,7 +131,7 @@ def resized(frame: Pixels, width: int, height: int) -> Pixels:
     return made
 
 
-def sides(shape: Sequence[Any]) -> Shape:
+def sides(shape: Sequence[Any]) -> Extents:
     """Return a shape as ONNX says it with None for each side that is not fixed."""
     return tuple(side if isinstance(side, int) and side > 0 else None for side in shape)
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from soundstage.control.onnx import PictureModel, Shape
+from soundstage.control.onnx import Extents, PictureModel
 from soundstage.errors import MediaError
 
-Numbers = NDArray[np.float32]
-Joints = Numbers  # (K, 3): x, y in pixels, confidence
-Boxes = Numbers  # (n, 5): left, top, right, bottom in pixels, confidence
-Outputs = Sequence[tuple[str, Numbers]]
-Shapes = Sequence[tuple[str, Shape]]
+Floats = NDArray[np.float32]
+Joints = Floats  # (K, 3): x, y in pixels, confidence
+Boxes = Floats  # (n, 5): left, top, right, bottom in pixels, confidence
+Outputs = Sequence[tuple[str, Floats]]
+Shapes = Sequence[tuple[str, Extents]]
 BODY = 17  # key points of COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles
 WHOLE_BODY = 133  # with 6 of the feet, 68 of the face and 21 of each hand
 COUNTS = (BODY, 26, WHOLE_BODY)  # 26: Halpe's, whose first are COCO's
@@ -43,7 +43,7 @@ class Form:
 
     told: str
     fits: Callable[[Shapes], bool]
-    read: Callable[[Outputs, tuple[int, int]], Numbers]
+    read: Callable[[Outputs, tuple[int, int]], Floats]
     values: str
     alone: bool = False
 
@@ -73,9 +73,7 @@ def unknown_form(model: PictureModel, field: str, shapes: Shapes) -> MediaError:
     known = "; ".join(form.told for form in FORMS[field])
     other = next(name for name in FORMS if name != field)
     hint = f"; it would do as {other}" if form_of(other, shapes) else ""
-    return MediaError(
-        f"{field} is {model.path}, which gives {model.described(shapes)}{hint}; known are {known}"
-    )
+    return MediaError(f"{field} {model.path} gives {model.described(shapes)}{hint}; known are {known}")
 
 
 def kept(boxes: Boxes, least: float, most: int) -> NDArray[np.int64]:
@@ -88,7 +86,7 @@ def kept(boxes: Boxes, least: float, most: int) -> NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
-def around(joints: Numbers, least: float) -> Boxes:
+def around(joints: Floats, least: float) -> Boxes:
     """Return the box around the sure points of each person (n, K, 3)."""
     sure = joints[..., 2:] >= least
     places = joints[..., :2]
@@ -99,7 +97,7 @@ def around(joints: Numbers, least: float) -> Boxes:
     return np.where(np.isfinite(boxes), boxes, 0).astype(np.float32)
 
 
-def _shared(a: Numbers, b: Numbers) -> float:
+def _shared(a: Floats, b: Floats) -> float:
     """Return the intersection of two boxes as a share of their union."""
     sides = np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2])
     inside = float(np.prod(np.maximum(0, sides)))
@@ -116,7 +114,7 @@ def _lines_fit(shapes: Shapes) -> bool:
     return len(rows) == 2 and known and (None in rows or rows[0] == rows[1])
 
 
-def _lines(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _lines(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read one line for each axis, (1, K, W) and (1, K, H), each the side's pixels times some number."""
     across, down = (one[0] for _, one in outputs[:2])
     places = [
@@ -130,7 +128,7 @@ def _maps_fit(shapes: Shapes) -> bool:
     return len(shape) == 4 and shape[1] in COUNTS and shape[3] != 3
 
 
-def _maps(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _maps(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read heat maps (1, K, h, w): the highest place, a quarter towards its higher neighbour."""
     maps = outputs[0][1][0]
     count, height, width = maps.shape
@@ -151,7 +149,7 @@ def _listed_fit(shapes: Shapes) -> bool:
     return bool(found and boxes) and found[0][2] in (*COUNTS, None) and found[0][3] in (3, None)
 
 
-def _listed(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _listed(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read boxes (1, n, 5) and key points (1, n, K, 3) of n persons."""
     boxes = next(one[0] for _, one in outputs if one.ndim == 3)
     joints = next(one[0] for name, one in outputs if "keypoint" in name.lower())
@@ -163,7 +161,7 @@ def _columns_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and len(shape) == 3 and shape[1] in [5 + 3 * count for count in COUNTS]
 
 
-def _columns(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _columns(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read a column for each candidate, (1, 5 + 3 K, n): box, its confidence, key points."""
     return _rows_of(outputs[0][1][0].T, 4, 5)
 
@@ -173,18 +171,18 @@ def _chosen_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and len(shape) == 3 and shape[2] in [6 + 3 * count for count in COUNTS]
 
 
-def _chosen(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _chosen(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read a row for each person, (1, n, 6 + 3 K): corners, confidence, class, key points."""
     return _rows_of(outputs[0][1][0], 4, 6)
 
 
-def _rows_of(rows: Numbers, sure: int, first: int) -> Numbers:
+def _rows_of(rows: Floats, sure: int, first: int) -> Floats:
     """Return key points behind a column, of rows that are sure by another. Rows without a person are left."""
     rows = rows[rows[:, sure] > 0.05]
     return _as_sure_as(rows[:, first:].reshape(len(rows), -1, 3), rows[:, sure])
 
 
-def _as_sure_as(joints: Numbers, persons: Numbers) -> Numbers:
+def _as_sure_as(joints: Floats, persons: Floats) -> Floats:
     """Return joints (n, K, 3), none surer than the person is there."""
     made = np.array(joints, np.float32)
     made[..., 2] = np.minimum(made[..., 2], persons[:, None])
@@ -196,7 +194,7 @@ def _shares_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and tuple(shape[1:]) == (1, BODY, 3)
 
 
-def _shares(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _shares(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read y, x as shares of the sides and the confidence of one person, (1, 1, 17, 3)."""
     return _turned(outputs[0][1].reshape(-1, BODY, 3), size)
 
@@ -206,13 +204,13 @@ def _six_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and tuple(shape[1:]) == (6, 56)
 
 
-def _six(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _six(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read up to six persons, (1, 6, 56): y, x and confidence of 17 points, then a box and its confidence."""
     rows = outputs[0][1][0]
     return _as_sure_as(_turned(rows[:, : 3 * BODY].reshape(-1, BODY, 3), size), rows[:, -1])
 
 
-def _turned(found: Numbers, size: tuple[int, int]) -> Numbers:
+def _turned(found: Floats, size: tuple[int, int]) -> Floats:
     return np.stack([found[..., 1] * size[0], found[..., 0] * size[1], found[..., 2]], axis=-1)
 
 
@@ -220,7 +218,7 @@ def _blaze_fit(shapes: Shapes) -> bool:
     return shapes[0][1][1:] in ((33 * BLAZE_VALUES,), (39 * BLAZE_VALUES,))
 
 
-def _blaze(outputs: Outputs, size: tuple[int, int]) -> Numbers:
+def _blaze(outputs: Outputs, size: tuple[int, int]) -> Floats:
     """Read landmarks (1, 195), of which COCO's are kept; how visible they are is a logit."""
     found = outputs[0][1].reshape(-1, BLAZE_VALUES)[list(BLAZE)]
     return np.concatenate([found[:, :2], 1 / (1 + np.exp(-found[:, 3:4]))], axis=1)[None]
@@ -302,7 +300,7 @@ def _labelled(outputs: Outputs, size: tuple[int, int]) -> Boxes:
     return np.asarray(boxes[labels == 0], np.float32)
 
 
-def _cornered(middle: Numbers, sides: Numbers, sure: Numbers) -> Boxes:
+def _cornered(middle: Floats, sides: Floats, sure: Floats) -> Boxes:
     return np.concatenate([middle - sides / 2, middle + sides / 2, sure[:, None]], axis=1).astype(np.float32)
 
 

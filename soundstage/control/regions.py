@@ -48,7 +48,7 @@ def regions(
     if not marked:
         name = next(name for name in ("mask", "box", "key") if given[name])
         raise MediaError(
-            f"{name} is {given[name]}, which marks nothing in any frame of the clip; give another region"
+            f"the {name} {given[name]} marks nothing in any frame of the clip; give another region"
         )
 
 

@@ -129,11 +129,10 @@ def _check_inputs(resolved: ResolvedRequest) -> None:
 
 
 def _check_references(resolved: ResolvedRequest) -> None:
-    for i, _ in enumerate(resolved.request.references):
-        where = f"references[{i}].video"
+    for where, _ in resolved.request.followed:
         if where in resolved.infos and resolved.infos[where].exr:
             resolved.problem(
-                "references",
+                where.partition("[")[0],
                 f"{where} is OpenEXR, and adapters follow clips in standard range; give one, such as "
                 "`soundstage convert` makes of it",
             )

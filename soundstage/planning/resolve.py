@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from soundstage.control.kinds import kind_named
+from soundstage.control.kinds import FILES, kind_named
 from soundstage.errors import MediaError, RequestError, SoundstageError
 from soundstage.library.adapters import factor_notice, lora_path
 from soundstage.library.file_identity import file_digest
@@ -143,7 +143,9 @@ class ResolvedRequest:
             if info is not None:
                 self.infos[where] = kind.made_info(info, control.options)
         except SoundstageError as error:
-            self.problem("controls", f"{where.rpartition('.')[0]}: {error}", error)
+            names, sentence = (*FILES, *kind.settings), str(error)
+            joint = "." if sentence.partition(" ")[0] in names else ": "  # controls[0].model is ...
+            self.problem("controls", f"{where.rpartition('.')[0]}{joint}{sentence}", error)
 
     def _check_whole(self) -> None:
         """Refuse a file that was cut off where all of it would be taken."""

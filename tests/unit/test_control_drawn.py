@@ -277,7 +277,7 @@ def test_a_still_lasts_as_long_as_its_kind(tmp_path: Path) -> None:
         ("voice", {}, "holds no sound"),
         ("inpaint", {"box": "500 1 9 9"}, "box is '500 1 9 9', and the clip has 128x96 pixels; give x, y"),
         ("face", {"box": "-50 1 9 9"}, "box is '-50 1 9 9', and the clip has 128x96 pixels"),
-        ("inpaint", {"key": "00ff00"}, "key is 00ff00, which marks nothing in any frame of the clip"),
+        ("inpaint", {"key": "00ff00"}, "the key 00ff00 marks nothing in any frame of the clip"),
         ("inpaint", {"key": "00ff00", "follow": "yes"}, "follow is yes, and moves a box, and key is given"),
         (
             "inpaint",

@@ -155,8 +155,9 @@ def test_a_lora_decides_the_size_of_a_control(stage: Engine, clip: str, tmp_path
     ("control", "told"),
     [
         (ss.Control("depth", "CLIP"), "control 'depth' needs a model; give model=PATH"),
-        (ss.Control("depth", "CLIP", model="gone.onnx"), "model is gone.onnx, and there is no such file"),
-        (ss.Control("tracks", "CLIP", paths="gone.json"), "paths is gone.json, which cannot be read"),
+        (ss.Control("depth", "CLIP", model="gone.onnx"), "controls[0].model is gone.onnx, and there is no"),
+        (ss.Control("tracks", "CLIP", paths="gone.json"), "controls[0].paths is gone.json, which cannot be"),
+        (ss.Control("inpaint", "CLIP", settings={"box": "900 9 9 9"}), "controls[0].box is '900 9 9 9', and"),
         (ss.Control("inpaint", "CLIP", mask="gone.png"), "controls[0].mask: "),
         (ss.Control("canny", "gone.mp4"), "controls[0].file: "),
     ],
@@ -170,6 +171,19 @@ def test_what_is_missing_is_said_by_the_plan(
         stage.plan(asked(controls=replace(control, file=clip if control.file == "CLIP" else control.file)))
     assert told in str(error.value)
     assert error.value.field == "controls"
+
+
+def test_the_command_line_says_which_model_is_meant(clip: str) -> None:
+    told = CliRunner().invoke(app, ["plan", "a", "--control", f"pose:{clip},model=gone.onnx"]).stderr
+    assert "model of --control is gone.onnx, and there is no such file" in told
+    told = CliRunner().invoke(app, ["plan", "a", "--size", "192x96", "--control", f"canny:{clip}"]).stdout
+    assert "give 'pad' for crop of --control to show all of it" in told
+
+
+def test_a_reference_that_ends_before_the_film_is_told(stage: Engine, clip: str) -> None:
+    notices = " ".join(stage.plan(asked(controls=f"canny:{clip}", num_frames=41)).notices)
+    assert "controls[0].file lasts 0.708 s of the film's 1.71 s, and the rest follows nothing" in notices
+    assert "follows nothing" not in " ".join(stage.plan(asked(controls=f"canny:{clip}")).notices)
 
 
 def test_a_missing_extra_is_said_by_the_plan(

@@ -245,6 +245,7 @@ def test_an_hdr_lora_without_the_output_is_told(stage: Engine, folder: Path) -> 
         ({"guides": "light/frame_00000.exr"}, r"guides\[0\].image is OpenEXR"),
         ({"references": "light"}, r"references\[0\].video is OpenEXR, and adapters follow clips in standard"),
         ({"references": "light", "output": "exr"}, r"references\[0\].video is OpenEXR, and adapters"),
+        ({"controls": "canny:light"}, r"controls\[0\].file is OpenEXR, and adapters follow clips"),
         ({"guides": "plain.mkv", "output": "exr"}, r"guides\[0\].image is in standard range"),
         (
             {"guides": ["light/frame_00000.exr", {"image": "plain.mkv", "at": "last"}], "output": "exr"},
@@ -265,6 +266,11 @@ def test_light_and_standard_range_are_not_mixed(
     monkeypatch.chdir(folder)
     with pytest.raises(RequestError, match=told):
         planned(stage, **fields)
+
+
+def test_a_reference_is_not_prepared_from_light(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ss.MediaError, match="is OpenEXR, and adapters follow clips in standard range"):
+        ss.prepare_control("canny", folder / "light", tmp_path / "a.mkv")
 
 
 def test_a_server_takes_no_files_of_high_dynamic_range() -> None:

@@ -319,3 +319,14 @@ def started(port: int, data: Path) -> subprocess.Popen[bytes]:
         except httpx.TransportError:
             time.sleep(0.1)
     raise AssertionError("the server does not answer")
+
+
+def test_frames_of_light_are_shown_by_their_picture_and_handed_out(server: Server, browser: Browser) -> None:
+    job = made(server, "A red ball.", num_frames=9, size=[64, 64], output={"format": "exr"})
+    visit = Visit(browser, server.url)
+    page = visit.go(f"clip/{job}")
+    expect(page.get_by_text("OpenEXR frames and a preview, in one archive")).to_be_visible()
+    expect(page.get_by_role("link", name="Download")).to_be_visible()
+    expect(page.locator("video")).to_have_count(0)
+    expect(page.get_by_role("button", name="Retake")).to_have_count(0)
+    visit.close()

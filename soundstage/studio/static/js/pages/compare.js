@@ -43,7 +43,7 @@ function Pair({ jobs }) {
   const seek = (to) => { setTime(to); each((player) => { player.currentTime = Math.min(to, player.duration || to); }); };
 
   return html`<div class="pair">${jobs.map((job, index) => html`<article key=${job.id}>
-      <div class="screen"><${Player} asset=${clipOf(job)} element=${players[index]} controls=${false} label=${promptOf(job)} /></div>
+      <div class="screen"><${Player} asset=${clipOf(job)} poster=${job.result.poster} element=${players[index]} controls=${false} label=${promptOf(job)} /></div>
       <h2 class="clip-title">${promptOf(job)}</h2><p class="help">${jobFacts(job)}</p><${Actions} job=${job} /></article>`)}
     </div>
     <div class="pair-bar" role="group" aria-label="Play both">

@@ -4,7 +4,7 @@ import { current, fill, following } from "../draft.js";
 import { html, useState } from "../lib.js";
 import { cancelJob, deleteJob, FINAL, notice, putJob, retryJob, tell } from "../store.js";
 import { Confirm, Icon } from "../ui/controls.js";
-import { AssetPicture, Player, useMedia } from "../ui/media.js";
+import { AssetPicture, isArchive, Player, useMedia } from "../ui/media.js";
 import { lossWords, number, progressWords, seconds, share, stateWord } from "../words.js";
 import { reuse, tellOfForm } from "./make.js";
 
@@ -20,7 +20,7 @@ const shownOf = (job) => clipOf(job) ?? job.result?.validation?.at(-1) ?? null;
 /** The clip of a job, or its preview while it is made. */
 export function JobPicture({ job, autoplay = false }) {
   const clip = shownOf(job);
-  if (clip) return html`<${Player} asset=${clip} autoplay=${autoplay} label=${promptOf(job)} key=${clip.id} />`;
+  if (clip) return html`<${Player} asset=${clip} poster=${job.result?.poster} autoplay=${autoplay} label=${promptOf(job)} key=${clip.id} />`;
   const [width, height] = job.plan?.size?.[0] ? job.plan.size : [3, 2];
   return html`<div class="preview" style=${{ aspectRatio: `${width} / ${height}` }}>
     ${job.preview ? html`<${Preview} asset=${job.preview} />` : html`<span class="preview-word">${isOver(job) ? "" : stateWord(job.state)}</span>`}
@@ -104,7 +104,7 @@ export function goOn(job, how) {
 /** What can be done with a job. */
 export function Actions({ job, compare = null }) {
   const clip = clipOf(job);
-  const film = clip && !clip.media_type.startsWith("audio/");
+  const film = clip && !clip.media_type.startsWith("audio/") && !isArchive(clip);
   const [asking, setAsking] = useState(false);
   const run = (work) => () => work().catch(tell);
   return html`<div class="actions">

@@ -28,12 +28,19 @@ export function AssetPicture({ asset, part = "content", alt = "", ...more }) {
   return html`<img src=${address} alt=${alt} onError=${renew} draggable=${false} ...${more} />`;
 }
 
-/** A clip or sound with the browser's own controls. element: a ref for those that drive it. */
-export function Player({ asset, element, autoplay = false, label = "The clip", ...more }) {
+/** Whether a result is frames of light in an archive, which no browser shows. */
+export const isArchive = (asset) => asset.media_type === "application/zip";
+
+/** A clip or sound with the browser's own controls. element: a ref for those that drive it. poster: shown for an archive. */
+export function Player({ asset, element, poster = null, autoplay = false, label = "The clip", ...more }) {
   const [address, renew] = useMedia(asset.id);
   const own = useRef(null);
   const place = element ?? own;
   useAutoplay(place, address, autoplay);
+  if (isArchive(asset)) {
+    return html`<figure>${poster && html`<${AssetPicture} asset=${poster} alt=${label} />`}
+      <figcaption class="help">OpenEXR frames and a preview, in one archive: download it.</figcaption></figure>`;
+  }
   if (!address) return html`<div class="picture-empty"></div>`;
   const props = {
     ref: place, src: address, controls: true, loop: true, preload: "auto", "aria-label": label, onError: renew, ...more,
@@ -60,7 +67,7 @@ export function LiveThumbnail({ asset, poster = null, label, playing }) {
       : poster ? html`<${AssetPicture} asset=${poster} alt=${label} />`
       : html`<${AssetPicture} asset=${asset} part="thumbnail?width=480" alt=${label} />`}
     ${playing && isFilm && html`<${Playing} asset=${asset} />`}
-    ${playing && !isFilm && !isPicture && html`<${Playing} asset=${asset} sound=${true} />`}
+    ${playing && asset.media_type.startsWith("audio/") && html`<${Playing} asset=${asset} sound=${true} />`}
   </div>`;
 }
 

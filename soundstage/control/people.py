@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from soundstage.control.onnx import Extents, PictureModel
 from soundstage.errors import MediaError
 
-Floats = NDArray[np.float32]
-Joints = Floats  # (K, 3): x, y in pixels, confidence
-Boxes = Floats  # (n, 5): left, top, right, bottom in pixels, confidence
-Outputs = Sequence[tuple[str, Floats]]
+ModelValues = NDArray[np.float32]
+Joints = ModelValues  # (K, 3): x, y in pixels, confidence
+Boxes = ModelValues  # (n, 5): left, top, right, bottom in pixels, confidence
+Outputs = Sequence[tuple[str, ModelValues]]
 Shapes = Sequence[tuple[str, Extents]]
 BODY = 17  # key points of COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles
 WHOLE_BODY = 133  # with 6 of the feet, 68 of the face and 21 of each hand
@@ -33,7 +33,7 @@ MOST_KEPT = 1000  # rows of a model that has chosen already
 
 
 @dataclass(frozen=True)
-class Form:
+class OutputForm:
     """One form of outputs.
 
     fits: whether outputs of these names and shapes are of it. read: returns persons (n, K, 3) or boxes (n, 5)
@@ -43,17 +43,17 @@ class Form:
 
     told: str
     fits: Callable[[Shapes], bool]
-    read: Callable[[Outputs, tuple[int, int]], Floats]
+    read: Callable[[Outputs, tuple[int, int]], ModelValues]
     values: str
     alone: bool = False
 
 
-def form_of(field: str, shapes: Shapes) -> Form | None:
+def form_of(field: str, shapes: Shapes) -> OutputForm | None:
     """Return the form of a model's outputs, None for one that is not known. field: model or detector."""
     return next((form for form in FORMS[field] if form.fits(shapes)), None)
 
 
-def checked_form(model: PictureModel, field: str) -> Form:
+def checked_form(model: PictureModel, field: str) -> OutputForm:
     """Return the form of a model. Raises MediaError for one whose outputs are not those of its place."""
     if model.window is not None:
         raise MediaError(f"{field} is {model.path}, which takes clips; control 'pose' gives single pictures")
@@ -86,7 +86,7 @@ def kept(boxes: Boxes, least: float, most: int) -> NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
-def around(joints: Floats, least: float) -> Boxes:
+def around(joints: ModelValues, least: float) -> Boxes:
     """Return the box around the sure points of each person (n, K, 3)."""
     sure = joints[..., 2:] >= least
     places = joints[..., :2]
@@ -97,7 +97,7 @@ def around(joints: Floats, least: float) -> Boxes:
     return np.where(np.isfinite(boxes), boxes, 0).astype(np.float32)
 
 
-def _shared(a: Floats, b: Floats) -> float:
+def _shared(a: ModelValues, b: ModelValues) -> float:
     """Return the intersection of two boxes as a share of their union."""
     sides = np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2])
     inside = float(np.prod(np.maximum(0, sides)))
@@ -114,7 +114,7 @@ def _lines_fit(shapes: Shapes) -> bool:
     return len(rows) == 2 and known and (None in rows or rows[0] == rows[1])
 
 
-def _lines(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _lines(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read one line for each axis, (1, K, W) and (1, K, H), each the side's pixels times some number."""
     across, down = (one[0] for _, one in outputs[:2])
     places = [
@@ -128,7 +128,7 @@ def _maps_fit(shapes: Shapes) -> bool:
     return len(shape) == 4 and shape[1] in COUNTS and shape[3] != 3
 
 
-def _maps(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _maps(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read heat maps (1, K, h, w): the highest place, a quarter towards its higher neighbour."""
     maps = outputs[0][1][0]
     count, height, width = maps.shape
@@ -149,7 +149,7 @@ def _listed_fit(shapes: Shapes) -> bool:
     return bool(found and boxes) and found[0][2] in (*COUNTS, None) and found[0][3] in (3, None)
 
 
-def _listed(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _listed(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read boxes (1, n, 5) and key points (1, n, K, 3) of n persons."""
     boxes = next(one[0] for _, one in outputs if one.ndim == 3)
     joints = next(one[0] for name, one in outputs if "keypoint" in name.lower())
@@ -161,7 +161,7 @@ def _columns_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and len(shape) == 3 and shape[1] in [5 + 3 * count for count in COUNTS]
 
 
-def _columns(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _columns(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read a column for each candidate, (1, 5 + 3 K, n): box, its confidence, key points."""
     return _rows_of(outputs[0][1][0].T, 4, 5)
 
@@ -171,18 +171,18 @@ def _chosen_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and len(shape) == 3 and shape[2] in [6 + 3 * count for count in COUNTS]
 
 
-def _chosen(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _chosen(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read a row for each person, (1, n, 6 + 3 K): corners, confidence, class, key points."""
     return _rows_of(outputs[0][1][0], 4, 6)
 
 
-def _rows_of(rows: Floats, sure: int, first: int) -> Floats:
+def _rows_of(rows: ModelValues, sure: int, first: int) -> ModelValues:
     """Return key points behind a column, of rows that are sure by another. Rows without a person are left."""
     rows = rows[rows[:, sure] > 0.05]
     return _as_sure_as(rows[:, first:].reshape(len(rows), -1, 3), rows[:, sure])
 
 
-def _as_sure_as(joints: Floats, persons: Floats) -> Floats:
+def _as_sure_as(joints: ModelValues, persons: ModelValues) -> ModelValues:
     """Return joints (n, K, 3), none surer than the person is there."""
     made = np.array(joints, np.float32)
     made[..., 2] = np.minimum(made[..., 2], persons[:, None])
@@ -194,7 +194,7 @@ def _shares_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and tuple(shape[1:]) == (1, BODY, 3)
 
 
-def _shares(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _shares(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read y, x as shares of the sides and the confidence of one person, (1, 1, 17, 3)."""
     return _turned(outputs[0][1].reshape(-1, BODY, 3), size)
 
@@ -204,13 +204,13 @@ def _six_fit(shapes: Shapes) -> bool:
     return len(shapes) == 1 and tuple(shape[1:]) == (6, 56)
 
 
-def _six(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _six(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read up to six persons, (1, 6, 56): y, x and confidence of 17 points, then a box and its confidence."""
     rows = outputs[0][1][0]
     return _as_sure_as(_turned(rows[:, : 3 * BODY].reshape(-1, BODY, 3), size), rows[:, -1])
 
 
-def _turned(found: Floats, size: tuple[int, int]) -> Floats:
+def _turned(found: ModelValues, size: tuple[int, int]) -> ModelValues:
     return np.stack([found[..., 1] * size[0], found[..., 0] * size[1], found[..., 2]], axis=-1)
 
 
@@ -218,27 +218,27 @@ def _blaze_fit(shapes: Shapes) -> bool:
     return shapes[0][1][1:] in ((33 * BLAZE_VALUES,), (39 * BLAZE_VALUES,))
 
 
-def _blaze(outputs: Outputs, size: tuple[int, int]) -> Floats:
+def _blaze(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
     """Read landmarks (1, 195), of which COCO's are kept; how visible they are is a logit."""
     found = outputs[0][1].reshape(-1, BLAZE_VALUES)[list(BLAZE)]
     return np.concatenate([found[:, :2], 1 / (1 + np.exp(-found[:, 3:4]))], axis=1)[None]
 
 
 POSES = (
-    Form("dets (1, n, 5) with keypoints (1, n, K, 3), as RTMO has them", _listed_fit, _listed, "bytes-bgr"),
-    Form(
+    OutputForm("dets (1, n, 5) with keypoints (1, n, K, 3), as RTMO has them", _listed_fit, _listed, "bytes-bgr"),
+    OutputForm(
         "simcc_x (1, K, W) with simcc_y (1, K, H), as RTMPose and DWPose have them",
         _lines_fit,
         _lines,
         "imagenet",
         alone=True,
     ),
-    Form("(1, 1, 17, 3), as MoveNet has it", _shares_fit, _shares, "bytes", alone=True),
-    Form("(1, 6, 56), as MoveNet for several people has it", _six_fit, _six, "bytes"),
-    Form("(1, 56, n), as YOLOv8-pose has it", _columns_fit, _columns, "unit"),
-    Form("(1, n, 57), as YOLO26-pose has it", _chosen_fit, _chosen, "unit"),
-    Form("heat maps (1, K, h, w), as ViTPose has them", _maps_fit, _maps, "imagenet", alone=True),
-    Form("landmarks (1, 195), as MediaPipe has them; K is 17, 26 or 133", _blaze_fit, _blaze, "unit",
+    OutputForm("(1, 1, 17, 3), as MoveNet has it", _shares_fit, _shares, "bytes", alone=True),
+    OutputForm("(1, 6, 56), as MoveNet for several people has it", _six_fit, _six, "bytes"),
+    OutputForm("(1, 56, n), as YOLOv8-pose has it", _columns_fit, _columns, "unit"),
+    OutputForm("(1, n, 57), as YOLO26-pose has it", _chosen_fit, _chosen, "unit"),
+    OutputForm("heat maps (1, K, h, w), as ViTPose has them", _maps_fit, _maps, "imagenet", alone=True),
+    OutputForm("landmarks (1, 195), as MediaPipe has them; K is 17, 26 or 133", _blaze_fit, _blaze, "unit",
          alone=True),
 )  # fmt: skip
 
@@ -300,14 +300,16 @@ def _labelled(outputs: Outputs, size: tuple[int, int]) -> Boxes:
     return np.asarray(boxes[labels == 0], np.float32)
 
 
-def _cornered(middle: Floats, sides: Floats, sure: Floats) -> Boxes:
+def _cornered(middle: ModelValues, sides: ModelValues, sure: ModelValues) -> Boxes:
     return np.concatenate([middle - sides / 2, middle + sides / 2, sure[:, None]], axis=1).astype(np.float32)
 
 
 DETECTORS = (
-    Form("(1, n, 85), as YOLOX has it", _grid_fit, _grid, "bytes-bgr"),
-    Form("(1, 84, n), as YOLOv8 has it", _classes_fit, _classes, "unit"),
-    Form("(1, n, 6), as YOLO26 has it", _boxes_fit, _boxes, "unit"),
-    Form("dets (1, n, 5) with labels (1, n), as YOLOX of mmdeploy", _labelled_fit, _labelled, "bytes-bgr"),
+    OutputForm("(1, n, 85), as YOLOX has it", _grid_fit, _grid, "bytes-bgr"),
+    OutputForm("(1, 84, n), as YOLOv8 has it", _classes_fit, _classes, "unit"),
+    OutputForm("(1, n, 6), as YOLO26 has it", _boxes_fit, _boxes, "unit"),
+    OutputForm(
+        "dets (1, n, 5) with labels (1, n), as YOLOX of mmdeploy", _labelled_fit, _labelled, "bytes-bgr"
+    ),
 )
-FORMS: Mapping[str, tuple[Form, ...]] = {"model": POSES, "detector": DETECTORS}
+FORMS: Mapping[str, tuple[OutputForm, ...]] = {"model": POSES, "detector": DETECTORS}

@@ -15,9 +15,9 @@ from soundstage.control.people import (
     BODY,
     USUAL,
     WHOLE_BODY,
-    Floats,
-    Form,
     Joints,
+    ModelValues,
+    OutputForm,
     around,
     checked_form,
     form_of,
@@ -174,7 +174,7 @@ def _people(
     return [_person(model, frame, place, (width, height), given["values"]) for place in places]
 
 
-def _whole(model: PictureModel, frame: Pixels, values: str, field: str) -> Floats:
+def _whole(model: PictureModel, frame: Pixels, values: str, field: str) -> ModelValues:
     """Return what a model finds in a whole frame, in pixels of it."""
     width, height = model.size(*USUAL)
     share = min(width / frame.shape[1], height / frame.shape[0])
@@ -208,7 +208,7 @@ def _person(
 
 def _run(
     model: PictureModel, picture: Pixels, values: str, field: str
-) -> tuple[Form, list[tuple[str, Floats]]]:
+) -> tuple[OutputForm, list[tuple[str, ModelValues]]]:
     """Return a model's outputs for a picture of its size, and their form."""
     likely = form_of(field, model.outputs)
     usual = "imagenet" if likely is None else likely.values

@@ -225,7 +225,9 @@ def _blaze(outputs: Outputs, size: tuple[int, int]) -> ModelValues:
 
 
 POSES = (
-    OutputForm("dets (1, n, 5) with keypoints (1, n, K, 3), as RTMO has them", _listed_fit, _listed, "bytes-bgr"),
+    OutputForm(
+        "dets (1, n, 5) with keypoints (1, n, K, 3), as RTMO has them", _listed_fit, _listed, "bytes-bgr"
+    ),
     OutputForm(
         "simcc_x (1, K, W) with simcc_y (1, K, H), as RTMPose and DWPose have them",
         _lines_fit,

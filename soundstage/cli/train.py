@@ -128,7 +128,7 @@ def report(run: Path, output: Path | None) -> None:
 def _hosted(path: Path, changes: dict[str, Any]) -> TrainConfig:
     """Return the training that a hosted trainer's request asks for, its data encoded."""
     import soundstage
-    from soundstage.intake.hosted import unpacked_data
+    from soundstage.intake.hosted import unpacked_data, with_media
     from soundstage.training.tuning.config import read_config, with_changes
     from soundstage.training.tuning.hosted import config_fields, read_hosted
     from soundstage.training.tuning.zips import encoded
@@ -137,6 +137,7 @@ def _hosted(path: Path, changes: dict[str, Any]) -> TrainConfig:
         raise RequestError("output is missing; give a folder for the run by --output", field="output")
     asked = read_hosted(path, changes.pop("mode", None))
     folder = Path(changes.get("data") or Path(str(changes["output"])) / "data")
+    asked = with_media(asked, Path(str(changes["output"])) / "given")
     config = read_config(with_changes(config_fields(asked), {**changes, "data": str(folder)}))
     engine = soundstage.load(config.model)
     data = unpacked_data(asked, folder)

@@ -24,14 +24,14 @@ import soundstage as ss
 from soundstage.cli.program import app
 from soundstage.dataset.index import open_index
 from soundstage.errors import RequestError
-from soundstage.intake.hosted import unpacked_data
+from soundstage.intake.hosted import unpacked_data, with_media
 from soundstage.library.model_files import EXTRAS, TRANSFORMER, find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
 from soundstage.memory.machine import Machine
 from soundstage.rendering.parts import ModelParts
 from soundstage.training.loop import StepDone
 from soundstage.training.tuning.config import TrainConfig, read_config
-from soundstage.training.tuning.hosted import read_hosted
+from soundstage.training.tuning.hosted import HostedTraining, read_hosted
 from soundstage.training.tuning.price import TuningWork, choose_place
 from soundstage.training.tuning.session import TuningRun
 from soundstage.weights.four_bit import FourBitLinear
@@ -239,6 +239,32 @@ def served(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             joined(thread)
+
+
+def test_media_of_validation_clips_are_fetched_once_and_looked_into(tmp_path: Path) -> None:
+    clip(tmp_path / "web" / "ball.mp4", frames=9, caption="a red ball")
+    (tmp_path / "web" / "page.html").write_text("<html>no clip</html>")
+    asked = tmp_path / "request.json"
+
+    def read(**media: str) -> HostedTraining:
+        request = {"training_data_url": "a.zip", "validation": [{"prompt": "a"}, {"prompt": "b", **media}]}
+        asked.write_text(json.dumps(request))
+        return read_hosted(asked)
+
+    given = tmp_path / "run" / "given"
+    with served(tmp_path / "web") as address:
+        url = f"{address}/ball.mp4?key=1"
+        found = with_media(read(reference_video_url=url, image_url="door.png"), given)
+        for name, told in (("gone.mp4", "404"), ("page.html", "page.html")):
+            with pytest.raises(RequestError, match=rf"validation\[1\]\.audio_url: .*{told}"):
+                with_media(read(audio_url=f"{address}/{name}"), given)
+    (only,) = given.iterdir()
+    assert found.validation[1].reference_video_url == str(only)
+    assert only.read_bytes() == (tmp_path / "web" / "ball.mp4").read_bytes()
+    assert found.validation[1].image_url == "door.png"
+    assert (
+        with_media(read(reference_video_url=url, image_url="door.png"), given) == found
+    )  # nobody serves now
 
 
 @pytest.mark.slow

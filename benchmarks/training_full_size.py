@@ -81,6 +81,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-gb", type=float, help="of the device; what is free if left out")
+    parser.add_argument("--residency", default="auto", help="auto, resident, stream or disk")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -198,6 +199,7 @@ def fields_of(words: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": str(folder / "model"), "data": str(folder / "data"), "output": str(folder / words.row),
         "lora": {"rank": words.rank}, "steps": words.steps, "save_every": SAVED_EVERY,
+        "residency": words.residency,
         "weights": words.row, "precision": "bfloat16", "device": words.device, "memory_gb": words.memory_gb,
     }  # fmt: skip
 

@@ -9,20 +9,26 @@ Progress and stopping belong to the caller: the trainer yields an event per step
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from soundstage.errors import RequestError
+from soundstage.files import whole_file
 from soundstage.training.batches import Batch
 from soundstage.training.curves import add_row, cut_rows, draw_curves
 from soundstage.training.optimizers import Schedule, make_optimizers, set_peak_rates, set_rates
 from soundstage.training.steps import GradientSteps
+
+STATE = "state.pt"
+# What reading a file that is no state raises, or one whose numbers are of other shapes or names.
+UNREADABLE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,10 @@ class Trainer:
         return state
 
     def save(self) -> None:
-        """Write the state under a temporary name, rename it over the old one, and draw the curves."""
+        """Write the state under a temporary name, rename it over the old one, and draw the curves.
+
+        Raises MediaError where it cannot be written; the old one stays.
+        """
         state: dict[str, Any] = {
             "step": self.step,
             "samples": self.samples,
@@ -171,17 +180,27 @@ class Trainer:
             "notes": self.notes,
             "rows": self._rows.standing(),
         }
-        path = self.folder / "state.pt"
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        with whole_file(self.folder / STATE) as part, part.open("wb") as file:
+            torch.save(state, file)
         draw_curves(self.folder / "loss.csv", self.folder / "loss.png", title=self.name)
 
     def _resume(self) -> None:
-        path = self.folder / "state.pt"
+        path = self.folder / STATE
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            self._go_on(torch.load(path, map_location=self.device, weights_only=True))
+        except UNREADABLE as error:
+            told = str(error).strip().partition("\n")[0][:200]
+            raise RequestError(
+                f"{path} is damaged, or of another version of soundstage ({type(error).__name__}: {told}); "
+                "remove it to begin again at step 0, or give another folder",
+                field="output",
+            ) from error
+        cut_rows(self.folder / "loss.csv", self.step)
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        """Take over a state."""
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -193,7 +212,6 @@ class Trainer:
             self.complete = self.step >= self.schedule.steps
         self.notes = state.get("notes", {})
         self._rows.go_on(state.get("rows"))
-        cut_rows(self.folder / "loss.csv", self.step)
 
 
 class _Rows:

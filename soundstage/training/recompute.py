@@ -89,20 +89,20 @@ class _Known(NamedTuple):
     memory: StorageWeakRef
     version: int
     recipe: Recipe
-    index: int
+    number: int
 
 
 class _Note(NamedTuple):
     """Stands for a tensor that autograd would have saved: a view of one of a recipe's results."""
 
     recipe: Recipe
-    index: int
+    number: int
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
 
     def made(self) -> Tensor:
-        whole = self.recipe.made()[self.index].detach().contiguous()
+        whole = self.recipe.made()[self.number].detach().contiguous()
         return whole.as_strided(self.size, self.stride, self.offset)
 
 
@@ -139,26 +139,36 @@ class Recomputation:
 
         backward: see Recipe.
         """
-        cast = torch.is_autocast_enabled(inputs[0].device.type)
-        if self._known is None or cast or not torch.is_grad_enabled():
+        if self._known is None or not torch.is_grad_enabled() or _is_cast(inputs[0].device):
             return compute(*inputs)
         recipe = Recipe(compute, inputs, backward)
         results: tuple[Tensor, ...] = _Cheap.apply(recipe, *inputs)  # type: ignore[no-untyped-call]
         for index, result in enumerate(results):
             if result.is_contiguous():
-                memory = StorageWeakRef(result.untyped_storage())
+                memory = StorageWeakRef(result.untyped_storage())  # type: ignore[no-untyped-call]
                 self._known[memory.cdata] = _Known(memory, result._version, recipe, index)
         return results
 
     def _pack(self, x: Tensor) -> Tensor | _Note:
         known = None if self._known is None else self._known.get(x.untyped_storage()._cdata)
-        if known is None or known.memory.expired() or x._version != known.version:
+        if known is None or _is_gone(known, x):
             return x
-        return _Note(known.recipe, known.index, x.size(), x.stride(), x.storage_offset())
+        return _Note(known.recipe, known.number, x.size(), x.stride(), int(x.storage_offset()))
 
     @staticmethod
     def _unpack(kept: Tensor | _Note) -> Tensor:
         return kept.made() if isinstance(kept, _Note) else kept
+
+
+def _is_gone(known: _Known, x: Tensor) -> bool:
+    """Return whether a result's memory was freed, so that x has it now, or changed."""
+    expired: bool = known.memory.expired()  # type: ignore[no-untyped-call]
+    return expired or x._version != known.version
+
+
+def _is_cast(device: torch.device) -> bool:
+    """Return whether autocast is on: it would be off when results are made again."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 class InputsKept(Arithmetic):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import shutil
@@ -20,7 +22,7 @@ from safetensors.torch import load_file
 import soundstage as ss
 from soundstage.cli.program import app
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
-from soundstage.errors import ConfigError, DatasetError, RequestError
+from soundstage.errors import ConfigError, DatasetError, MediaError, RequestError
 from soundstage.library.model_files import find_model
 from soundstage.library.sizes import ModelSizes
 from soundstage.lora.adapters import Adapters
@@ -428,6 +430,56 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses_to_the_same_file(
     tables = [(tmp_path / name / "loss.csv").read_text().splitlines() for name in ("whole", "killed")]
     assert [line.split(",")[0] for line in tables[1]] == ["step", *"1234"]
     assert [line.split(",")[5:] for line in tables[0]] == [line.split(",")[5:] for line in tables[1]]
+
+
+def test_a_state_that_is_damaged_or_anothers_is_refused_and_stays(
+    tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_folder, folder, tmp_path / "run", steps=1)
+    train(config)
+    path = tmp_path / "run" / "state.pt"
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    torch.save({**torch.load(path, weights_only=True), "model": {}}, other)
+    for data in (whole[: len(whole) // 2], b"", b"no state", other.getvalue()):
+        path.write_bytes(data)
+        with pytest.raises(RequestError, match=r"state\.pt is damaged, or of another version .* remove it"):
+            train(config, steps=2)
+        assert path.read_bytes() == data
+    path.unlink()
+    assert train(config, steps=2).name == "lora.safetensors"
+
+
+def test_a_disk_that_is_full_leaves_the_state_that_was_there(
+    tiny_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny_folder, folder, tmp_path / "run", steps=1)
+    train(config)
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+
+    def full(state: object, file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MediaError, match=r"cannot write .*state\.pt"):
+        train(config, steps=2)
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob("*part*"))
+
+
+def test_a_folder_in_which_another_training_is_at_work_is_refused(
+    tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_folder, folder, tmp_path / "run", steps=1)
+    events = TuningRun(config).events()
+    next(events)
+    with pytest.raises(RequestError, match=r"in which another training is at work now"):
+        train(config)
+    events.close()
+    assert train(config).name == "lora.safetensors"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match=r"output is .*file.*, which is a file or lies in one"):
+        train(replace(config, output=str(tmp_path / "file" / "run")))
 
 
 def test_a_folder_of_another_training_is_refused_and_says_what_differs(

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from soundstage import __version__
 from soundstage.dataset.encoded import EncodedDataset
+from soundstage.errors import RequestError
 from soundstage.files import link_or_copy
 from soundstage.library.convert import convert
 from soundstage.library.model_files import AUDIO_VAE, EXTRAS, TRANSFORMER, VIDEO_VAE, ModelSet
 from soundstage.lora.files import LoraFile, write_lora
 from soundstage.lora.metadata import LoraReferences
 from soundstage.prompts.vocabulary import FILE as VOCABULARY
-from soundstage.rendering.claims import Claim
+from soundstage.rendering.claims import Claim, refused
 from soundstage.text.source import tokenizer_file
 from soundstage.training.factors import Factors
 from soundstage.training.tuning.config import TrainConfig
@@ -29,7 +32,7 @@ from soundstage.weights.header import shards
 from soundstage.weights.layouts import Part
 
 FORMAT = 1
-MANIFEST = "training.json"
+MANIFEST, LOCK = "training.json", ".lock"
 FINAL = "lora.safetensors"
 CLIPS = "validation"
 STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -48,6 +51,29 @@ def claim_of(config: TrainConfig, data: EncodedDataset) -> Claim:
     decides = json.loads(json.dumps(decides | {"dataset": fingerprint_of(data)}))
     what = "another training"
     return Claim(MANIFEST, FORMAT, "training", what, "output", decides, json.loads(json.dumps(fields)))
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Make a run's folder, and keep other runs out of it for the block.
+
+    Raises RequestError where that cannot be, and where another run is at work there.
+    """
+    with refused(folder, "output"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RequestError(
+                f"output is {folder}, in which another training is at work now; wait for it, stop it, "
+                "or give another folder",
+                field="output",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ that learns nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -65,7 +65,7 @@ class VelocityObjective:
         losses: dict[str, Tensor] = {}
         for name, values in errors.items():
             losses |= told(name, values, batch[f"{name}.sigma"])
-        weights = self._weights({name: float(values.mean().detach()) for name, values in errors.items()})
+        weights = self._weights(errors)
         total = torch.stack([weights[name] * values.mean() for name, values in errors.items()]).sum()
         total = total + self._kept(batch, inputs, losses)
         return {"loss": total / self.config.accumulate, **losses}
@@ -103,10 +103,12 @@ class VelocityObjective:
                 gaps.append(gap.sum() / (made.sum() * gap.shape[2]).clamp(min=1))
         return torch.stack(gaps).sum()
 
-    def _weights(self, losses: dict[Modality, float]) -> dict[Modality, float]:
+    def _weights(self, errors: Mapping[Modality, Tensor]) -> dict[Modality, float]:
+        """Return how much each stream's loss counts. Only a balanced one waits for the losses."""
         config = self.config
         found: dict[Modality, float] = {"video": config.video.weight, "audio": config.audio.weight}
         if config.regularisers.audio_balance == "video":
+            losses = {name: float(values.detach().mean()) for name, values in errors.items()}
             found["audio"] *= balanced_weight(losses, self.notes)
         return found
 

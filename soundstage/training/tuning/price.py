@@ -1,8 +1,9 @@
 """The memory of a training, worked out from headers before any weight is read, and what makes it fit.
 
 Activations are counted in units, copies of all tokens at the model's width, as planning/cost.py counts those
-of inference; what a block keeps for its gradients was measured with saved-tensor hooks, with a LoRA on every
-layer. Weights and their places are those of inference: memory/policy.py.
+of inference. What is held for the gradients was measured by counting the bytes of all tensors, with a LoRA on
+every attention; tests/unit/test_tuning_memory.py holds the estimate to them. Weights and their places are
+those of inference: memory/policy.py.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from soundstage.weights.layouts import PartTensors
 from soundstage.weights.storage import TARGET, bytes_of
 
 GB = 1e9
-UNITS_KEPT = 36.0  # by a block whose gradients are to come
+UNITS_KEPT = 17.5  # by a block whose gradients are to come: see training/recompute.py
 UNITS_BETWEEN = 1.0  # by a block that is computed again
-UNITS_BACKWARD = 14.0  # while one block's gradients are computed
-TEXT_UNITS = 4.0  # of a block, per token of the prompt
+UNITS_BACKWARD = 6.0  # while one block's gradients are computed
+UNITS_ALL_TRAINED = 2.5  # times those kept and those of the way back, where all weights are trained
+TEXT_UNITS = 3.0  # of a block, per token of the prompt
+RANKS_KEPT = 10.0  # numbers of a block per rank of a LoRA and token
 # Bytes of a trained number: its weight, gradient and average in float32, and what the optimizer keeps.
 KEPT_BYTES = 12.0
 OPTIMIZER_BYTES = {"adamw": 8.0, "adamw8bit": 2.0, "prodigy": 16.0, "muon": 4.0}
@@ -112,16 +115,26 @@ def tuning_bytes(
     work: TuningWork, sizes: ModelSizes, residency: Residency, config: TrainConfig, *, again: bool, kind: str
 ) -> float:
     """Return the bytes that a training holds at its peak, on the device or in a CPU's memory."""
-    item, blocks = sizes.item_bytes, max(1, len(sizes.blocks))
-    unit = work.batch * (work.video * sizes.width + work.audio * sizes.audio_width) * item
-    text = work.batch * work.text * (sizes.width + sizes.audio_width) * item
-    inside = UNITS_KEPT * unit + TEXT_UNITS * text
-    kept = blocks * UNITS_BETWEEN * unit + inside if again else blocks * inside
+    item = sizes.item_bytes
     # About the numbers of the widest matrix of a block; one that is small is widened for its product.
     largest = max(sizes.blocks, default=0) / bytes_of(sizes.storage, item) / 28 * 4
     trained = work.trained * (KEPT_BYTES + OPTIMIZER_BYTES[config.optimizer.name])
     held = 0.0 if config.kind == "full" else _held(sizes, residency, kind)
-    return held + trained + kept + UNITS_BACKWARD * unit + MATRICES * largest * item
+    kept = activation_bytes(work, sizes, config, again=again)
+    return held + trained + kept + MATRICES * largest * item
+
+
+def activation_bytes(work: TuningWork, sizes: ModelSizes, config: TrainConfig, *, again: bool) -> float:
+    """Return the bytes of activations, at most, while a batch's gradients are computed."""
+    item, blocks = sizes.item_bytes, max(1, len(sizes.blocks))
+    unit = work.batch * (work.video * sizes.width + work.audio * sizes.audio_width) * item
+    text = work.batch * work.text * (sizes.width + sizes.audio_width) * item
+    inside, back = UNITS_KEPT * unit + TEXT_UNITS * text, UNITS_BACKWARD * unit
+    if config.kind == "full":
+        inside, back = UNITS_ALL_TRAINED * inside, UNITS_ALL_TRAINED * back
+    else:
+        inside += RANKS_KEPT * config.lora.rank * work.batch * (work.video + work.audio) * item
+    return back + (blocks * UNITS_BETWEEN * unit + inside if again else blocks * inside)
 
 
 def _held(sizes: ModelSizes, residency: Residency, kind: str) -> float:
@@ -230,4 +243,5 @@ def _changes(
             words = [words for words, _, _ in steps[: number + 1] if "tokens" not in words]
             words += [steps[number][0]] if "tokens" in steps[number][0] else []
             return f"what fits: {', '.join(words)}"
-    return "no smaller clip or rank fits either"
+    told = "no smaller clip or rank fits either"
+    return f"{told}; weights in fp8 may come from host memory" if config.weights == "nf4" else told

@@ -53,7 +53,7 @@ from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.divergence import DivergenceWatch
-from soundstage.training.tuning.files import CLIPS, FINAL, LoraWriter, claim_of, write_model
+from soundstage.training.tuning.files import CLIPS, FINAL, LoraWriter, claim_of, own_folder, write_model
 from soundstage.training.tuning.logs import check_tensorboard, curves_of
 from soundstage.training.tuning.objective import VelocityObjective
 from soundstage.training.tuning.price import TuningPlace, TuningWork, choose_place
@@ -119,8 +119,11 @@ class TuningRun:
 
     def events(self) -> Generator[TuningEvent, None, None]:
         """Train to the end, and yield an event for each step and file. Closing it saves the state."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        claim_of(self.config, self.data).make(self.folder)
+        with own_folder(self.folder):
+            claim_of(self.config, self.data).make(self.folder)
+            yield from self._events()
+
+    def _events(self) -> Generator[TuningEvent, None, None]:
         parts = self._parts()
         yield RunNotice(f"memory: {self.place}")
         yield RunNotice(f"reading {len(self.data.samples)} captions")

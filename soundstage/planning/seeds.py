@@ -1,4 +1,4 @@
-"""Give a request that has no seed one: that of its take's folder, else one that is drawn."""
+"""Give a request that has no seed one: that of its take's folder, else one that is drawn; seeds of retries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from soundstage.request.request import Request
 from soundstage.request.take import stored_take
 
 DRAWN_BELOW = 2**31
+NUM_SEEDS = 2**63
+RETRY_STEP = 1_000_003  # takes of one command have seeds beside each other, and retries none of theirs
 
 
 def seeded(request: Request) -> Request:
@@ -35,6 +37,21 @@ def seed_of(request: Request) -> int:
     """Return the seed of a request that was given one here."""
     assert request.seed is not None
     return request.seed
+
+
+def take_seed(seed: int, number: int) -> int:
+    """Return the seed of a take that was asked for: the seed itself at 0, then counted up."""
+    return (seed + number) % NUM_SEEDS
+
+
+def retry_seed(seed: int, attempt: int) -> int:
+    """Return the seed of an attempt: the seed itself at 0, then RETRY_STEP further each."""
+    return (seed + RETRY_STEP * attempt) % NUM_SEEDS
+
+
+def seeds_above(seed: int, other: int) -> int:
+    """Return how far another seed lies above a seed, which orders the takes of a shot."""
+    return (other - seed) % NUM_SEEDS
 
 
 def with_seed(request: Request, seed: int) -> Request:

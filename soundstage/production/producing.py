@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from soundstage.errors import RequestError, shown
 from soundstage.library.file_identity import file_digest, named_by_content
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.planning.long_take import plan_request
+from soundstage.planning.seeds import seeds_above
 from soundstage.production.board import telling
 from soundstage.production.checking import checked_plans
 from soundstage.production.film import enlarged, film_shots, named_shots, timeline_facts, timeline_of
@@ -27,6 +29,7 @@ from soundstage.production.manifest import keep_facts, manifest_of
 from soundstage.production.reading import read_script
 from soundstage.production.runner import EventReport, Picked, Production, Wishes
 from soundstage.production.takes import FilmShot, Takes
+from soundstage.review.retry import check_retries
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from soundstage.production.script import Script
     from soundstage.production.shots import ShotRequest
 
+MAX_TAKES = 100
 ENGINE_WORDS = ("dtype", "weights")  # those of `ss.load` that change numbers
 
 
@@ -268,18 +272,18 @@ def known_seeds(journal: Journal, shot: FilmShot) -> list[int]:
     """Return the seeds of a shot's takes and drafts, in their order."""
     begins = tuple(f"{kind} {shot.id}/" for kind in ("take", "draft"))
     found = {int(e.step.rpartition("/")[2]) for e in journal.entries if e.step.startswith(begins) and e.files}
-    return sorted(found, key=lambda seed: (seed - shot.seed) % 2**63)
+    return sorted(found, key=partial(seeds_above, shot.seed))
 
 
 # --- what is asked for
 
 
 def _check(takes: int, retries: int, *, draft: bool, final: bool) -> None:
-    for name, value, least in (("takes", takes, 1), ("retries", retries, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 100:
-            raise RequestError(
-                f"{name} is {shown(value)}; give a whole number from {least} to 100", field=name
-            )
+    if isinstance(takes, bool) or not isinstance(takes, int) or not 1 <= takes <= MAX_TAKES:
+        raise RequestError(
+            f"takes is {shown(takes)}; give a whole number from 1 to {MAX_TAKES}", field="takes"
+        )
+    check_retries(retries)
     if draft and final:
         raise RequestError("both draft and final are asked for; make the draft first, then the final film")
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import MediaError, SoundstageError
+from soundstage.planning.seeds import seeds_above
 from soundstage.production.crew import Crew
 from soundstage.production.folder import FilmFolder
 from soundstage.production.graph import FilmStep, StepGraph, mark_of
 from soundstage.production.journal import Entry, Journal
 from soundstage.production.orders import Message, forget_checkpoint
 from soundstage.production.takes import FilmShot, ShotTake, Takes
+from soundstage.review.retry import another_seed_cures_none
 
 EventReport = Callable[[dict[str, Any]], object]
 Reviewer = Callable[[Path, Any], dict[str, Any]]  # (clip, what was asked) -> the review as JSON
@@ -115,7 +117,7 @@ class Production:
     # --- the graph
 
     def _steps(self, shot: FilmShot) -> list[FilmStep]:
-        count = self._wishes.takes if shot.id in self._asked else 1
+        count = self._num_takes(shot)
         picked = self._picks.get(shot.id)
         seeds = shot.seeds(count) if picked is None or count > 1 else []
         seeds += [] if picked is None or picked in seeds else [picked]
@@ -164,7 +166,7 @@ class Production:
         if step.name in self._results.takes:  # it is known, and waits for a worker
             return False
         shot = self._shots[step.shot or ""]
-        seed = int(step.name.rpartition("/")[2])
+        seed = _seed_of_step(step)
         take = self._takes.take(shot, seed, self._request(shot))
         self._results.takes[step.name] = take
         entry = self._takes.found(take)
@@ -246,7 +248,7 @@ class Production:
         self._results.reviews[take.step] = review
         faults = [fault["why"] for fault in review["faults"]]
         self._tell(take, faults=faults, score=review["score"])
-        self._retry(take.shot, faults)
+        self._retry(take.shot)
 
     def _reviewed(self, take: ShotTake, entry: Entry) -> Mapping[str, Any] | None:
         if self._review is None:
@@ -261,20 +263,39 @@ class Production:
         found = self._review(self._folder.path(take.clip), asked)
         return self._journal.add("done", name, mark, facts=found).facts
 
-    def _retry(self, shot: FilmShot, faults: Sequence[str]) -> None:
-        """Ask for a take with the next seed, where one failed and there are retries left."""
-        seeds = shot.seeds(self._wishes.takes + self._wishes.retries)
-        tried = [seed for seed in seeds if self._takes.step(shot, seed) in self._graph]
-        free = [seed for seed in seeds if seed not in tried]
-        good = any(not review["faults"] for review in self._reviews_of(shot))
-        if not faults or not free or good or shot.id in self._picks:
+    def _retry(self, shot: FilmShot) -> None:
+        """Ask for one more take where all that were asked for have faults and there are retries left.
+
+        Takes that are there already, such as those of an earlier run, are looked at before one is made.
+        """
+        tried = [_seed_of_step(step) for step in self._graph if (step.kind, step.shot) == ("review", shot.id)]
+        reviews = self._reviews_of(shot)
+        good = any(another_seed_cures_none(_checks(review)) for review in reviews)
+        if self._closing or good or len(reviews) < len(tried) or shot.id in self._picks:
+            return
+        most = self._num_takes(shot) + self._wishes.retries
+        there = [take.seed for take, _ in self._there(shot)]
+        free = [seed for seed in (*there, *shot.retry_seeds(most)) if seed not in tried]
+        if len(tried) >= most:
             return
         steps = self._take_steps(shot, free[0])
         for step in steps:
             self._graph.put(step)
         pick = self._graph[f"pick {shot.id}"]
         self._graph.put(FilmStep(pick.name, "pick", shot.id, (*pick.needs, *(step.name for step in steps))))
-        self._report({"event": "retry", "shot": shot.id, "seed": free[0], "why": list(faults)})
+        if free[0] not in there:
+            why = [fault["why"] for fault in reviews[-1]["faults"]]
+            self._report({"event": "retry", "shot": shot.id, "seed": free[0], "why": why})
+
+    def _num_takes(self, shot: FilmShot) -> int:
+        return self._wishes.takes if shot.id in self._asked else 1
+
+    def _there(self, shot: FilmShot) -> list[tuple[ShotTake, Entry]]:
+        """Return all takes of a shot that were ever made, are there, and fit the script as it is now."""
+        request = self._request(shot)
+        takes = [self._takes.take(shot, seed, request) for seed in self._takes.known_seeds(shot)]
+        found = [(take, self._takes.found(take)) for take in takes]
+        return [(take, entry) for take, entry in found if entry is not None]
 
     def _reviews_of(self, shot: FilmShot) -> list[Mapping[str, Any]]:
         reviews = self._results.reviews
@@ -282,21 +303,18 @@ class Production:
 
     def _choose(self, shot: FilmShot) -> None:
         """Pick a take: the one that the filmmaker picked, else the best review, of equals the first."""
-        request = self._request(shot)
         there = [name for name, take in self._results.takes.items() if take.shot is shot]
-        for seed in self._takes.known_seeds(shot):
-            step = self._takes.step(shot, seed)
-            take = self._takes.take(shot, seed, request)
-            if step not in there and (entry := self._takes.found(take)) is not None:
-                there.append(step)
-                self._results.takes[step] = take
+        for take, entry in self._there(shot):
+            if take.step not in there:
+                there.append(take.step)
+                self._results.takes[take.step] = take
                 self._finished(take, entry)
                 review = self._reviewed(take, entry)
                 if review is not None:
-                    self._results.reviews[step] = review
+                    self._results.reviews[take.step] = review
         results = self._results
         found = [(results.takes[name], results.entries[name], results.reviews.get(name)) for name in there]
-        found.sort(key=lambda one: (one[0].seed - shot.seed) % 2**63)
+        found.sort(key=lambda one: seeds_above(shot.seed, one[0].seed))
         chosen = [one for one in found if one[0].seed == self._picks.get(shot.id)]
         best = chosen[0] if chosen else max(found, key=lambda one: one[2]["score"] if one[2] else 0.0)
         results.picked[shot.id] = Picked(*best, tuple(found))
@@ -326,6 +344,16 @@ class Production:
     def _tell(self, take: ShotTake, state: str | None = None, **facts: Any) -> None:
         told = {"event": "shot", "shot": take.shot.id, "number": take.shot.number, "seed": take.seed}
         self._report({**told, **({"state": state} if state else {}), **facts})
+
+
+def _seed_of_step(step: FilmStep) -> int:
+    """Return the seed of a take's step, or of its review."""
+    return int(step.name.rpartition("/")[2])
+
+
+def _checks(review: Mapping[str, Any]) -> list[str]:
+    """Return the checks that failed in a review as the journal has it."""
+    return [fault["check"] for fault in review["faults"]]
 
 
 def _left(working: _Working) -> float | None:

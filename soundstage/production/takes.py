@@ -12,7 +12,7 @@ from soundstage.errors import RequestError
 from soundstage.library.file_identity import named_by_content
 from soundstage.library.model_files import ModelSet
 from soundstage.planning.long_take import plan_request
-from soundstage.planning.seeds import with_seed
+from soundstage.planning.seeds import retry_seed, take_seed, with_seed
 from soundstage.production.folder import FilmFolder
 from soundstage.production.graph import changes, mark_of
 from soundstage.production.journal import Entry, Journal
@@ -21,7 +21,6 @@ from soundstage.request.inputs import Source
 from soundstage.request.recipes import names_file
 from soundstage.request.request import Request
 
-MAX_SEED = 2**63
 # Fields of a request that decide its sound alone.
 SOUND_FIELDS = ("audio_negative_prompt", "audio_guidance", "audio_scales")
 # Fields that give the sound, or tie picture and sound to inputs: such a take is made whole.
@@ -50,7 +49,11 @@ class FilmShot:
 
     def seeds(self, count: int) -> list[int]:
         """Return the seeds of its first takes: counted up from its own."""
-        return [(self.seed + number) % MAX_SEED for number in range(count)]
+        return [take_seed(self.seed, number) for number in range(count)]
+
+    def retry_seeds(self, count: int) -> list[int]:
+        """Return the seeds of takes that are made where others have faults."""
+        return [retry_seed(self.seed, attempt) for attempt in range(1, count + 1)]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ Every take and its seed stand in the provenance of the clip that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from soundstage.clip import Clip
 from soundstage.errors import RequestError, shown
-from soundstage.planning.seeds import seed_of
+from soundstage.planning.seeds import retry_seed, seed_of
 from soundstage.request.request import Request
 from soundstage.review.asking import POLICY, asked_of
 from soundstage.review.policy import SoundPolicy
@@ -22,8 +22,6 @@ from soundstage.review.record import Asked, Review
 from soundstage.review.reviewing import review_clip
 
 MAX_RETRIES = 20
-SEED_STEP = 1_000_003  # takes of one command have seeds beside each other, and retries none of theirs
-NUM_SEEDS = 2**63
 REVIEW = "review"  # key of a clip's provenance
 MIXED = frozenset({"loudness"})  # faults that another seed does not cure, and the mix does
 
@@ -44,7 +42,7 @@ class ReviewedTake:
     @property
     def is_good(self) -> bool:
         """Return whether another seed would cure nothing."""
-        return not set(self.faults) - MIXED
+        return another_seed_cures_none(self.faults)
 
     def summary(self) -> dict[str, Any]:
         """Return its seed, score and faults, JSON-ready."""
@@ -156,14 +154,14 @@ def best_of(
     return BestTake(best_take(takes), tuple(takes))
 
 
+def another_seed_cures_none(checks: Collection[str]) -> bool:
+    """Return whether a take is good: no check failed but those that the mix cures."""
+    return not set(checks) - MIXED
+
+
 def best_take(takes: Sequence[ReviewedTake]) -> ReviewedTake:
     """Return the take with the highest score; of equal ones the first, but one without a fault to cure."""
     return max(takes, key=lambda take: (take.is_good, take.review.score))
-
-
-def retry_seed(seed: int, attempt: int) -> int:
-    """Return the seed of an attempt: the seed itself at 0, then SEED_STEP further each."""
-    return (seed + SEED_STEP * attempt) % NUM_SEEDS
 
 
 def check_retries(retries: object) -> None:

@@ -14,6 +14,7 @@ import soundstage as ss
 from soundstage.engine import Engine
 from soundstage.errors import SoundstageError
 from soundstage.library.model_files import find_model
+from soundstage.planning.seeds import retry_seed
 from soundstage.production.board import Board, BoardRow
 from soundstage.production.crew import OwnCrew
 from soundstage.production.folder import FilmFolder
@@ -135,22 +136,46 @@ def test_takes_are_counted_up_picked_and_remembered(film: Film) -> None:
     assert str(source.video).endswith("take-101.mp4")
 
 
-def test_takes_with_faults_are_made_again_with_other_seeds_and_the_best_is_used(film: Film) -> None:
-    scores = {"take-100.mp4": 0.4, "take-101.mp4": 0.8, "take-102.mp4": 0.6}
+def reviewer(scores: dict[str, float]) -> Callable[[Path, Any], dict[str, Any]]:
+    """Return a reviewer that gives scores by the names of files, and finds nothing in others."""
 
     def review(path: Path, asked: Any) -> dict[str, Any]:
         score = scores.get(path.name, 1.0)
         faults = [] if score == 1.0 else [{"check": "still", "why": "nothing moves"}]
         return {"score": score, "faults": faults, "measures": {}, "notices": []}
 
+    return review
+
+
+def test_takes_with_faults_are_made_again_with_the_seeds_of_retries_and_the_best_is_used(film: Film) -> None:
+    first, second = retry_seed(100, 1), retry_seed(100, 2)
+    review = reviewer({"take-100.mp4": 0.4, f"take-{first}.mp4": 0.8, f"take-{second}.mp4": 0.6})
     picked = film.produce(SHOTS[:2], review, retries=2)
-    assert film.made == ["take s1/100", "take s1/101", "take s1/102", "take s2/200"]
-    assert picked["s1"].take.seed == 101
+    assert film.made == ["take s1/100", f"take s1/{first}", f"take s1/{second}", "take s2/200"]
+    assert picked["s1"].take.seed == first
     assert picked["s1"].review is not None
     assert picked["s1"].review["faults"][0]["why"] == "nothing moves"
-    assert [e["seed"] for e in film.events if e["event"] == "retry"] == [101, 102]
-    assert film.produce(SHOTS[:2], review)["s1"].take.seed == 101
+    assert [e["seed"] for e in film.events if e["event"] == "retry"] == [first, second]
+    assert film.produce(SHOTS[:2], review)["s1"].take.seed == first
     assert film.made == []
+
+
+def test_no_take_is_made_for_a_fault_while_one_that_is_there_or_asked_for_has_none(film: Film) -> None:
+    """Takes made before retries had seeds of their own lie beside the first, and are still looked at."""
+    review = reviewer({"take-100.mp4": 0.4})
+    picked = film.produce(SHOTS[:1], review, takes=2, retries=1)
+    assert film.made == ["take s1/100", "take s1/101"]
+    assert picked["s1"].take.seed == 101
+    picked = film.produce(SHOTS[:1], review, retries=1)
+    assert (picked["s1"].take.seed, film.made) == (101, [])
+    assert not [e for e in film.events if e["event"] == "retry"]
+
+
+def test_a_shot_that_was_not_asked_for_is_in_the_film_with_its_faults(film: Film) -> None:
+    review = reviewer({"take-200.mp4": 0.4})
+    film.produce(SHOTS[:2], review)
+    picked = film.produce(SHOTS[:2], review, only=["s1"], retries=1)
+    assert (set(picked), film.made) == ({"s1", "s2"}, [])
 
 
 def test_a_shot_that_fails_keeps_none_from_being_made_but_those_that_need_it(film: Film) -> None:

@@ -18,7 +18,8 @@ from soundstage.errors import RequestError
 from soundstage.review.contents import KINDS, THERE, Ear
 from soundstage.review.policy import SoundPolicy
 from soundstage.review.record import Asked
-from soundstage.review.retry import SEED_STEP, best_of
+from soundstage.planning.seeds import RETRY_STEP
+from soundstage.review.retry import best_of
 from soundstage.review.reviewing import review_clip
 from soundstage.review.sync import OnsetMeter, synced
 from tests.tiny_model import TinyParts
@@ -100,8 +101,8 @@ def take(seed: int) -> ss.Clip:
 def test_a_clip_is_made_again_until_no_check_fails() -> None:
     told: list[int] = []
     best = best_of(take, 7, retries=3, taken=lambda one: told.append(one.seed))
-    assert told == [7, 7 + SEED_STEP]
-    assert best.kept.seed == 7 + SEED_STEP
+    assert told == [7, 7 + RETRY_STEP]
+    assert best.kept.seed == 7 + RETRY_STEP
     review = best.clip.provenance["review"]
     assert [one["faults"] for one in review["takes"]] == [["silence"], []]
     assert "in which no check failed" in review["why"]
@@ -142,7 +143,7 @@ def test_generate_reviews_and_keeps_all_takes_on_request(tiny: Path) -> None:
     told = json.loads(result.stdout)
     assert told["request"]["prompt"] == "Fog. Rain is heard in the background."
     assert told["sound_policy"] == {"music": "none", "ambience": "rain"}
-    assert [one["seed"] for one in told["review"]["takes"]] == [5, 5 + SEED_STEP]
+    assert [one["seed"] for one in told["review"]["takes"]] == [5, 5 + RETRY_STEP]
     assert "the sound policy adds to the prompt" in result.stderr
     assert "made again with seed" in result.stderr
     assert len(list(Path().glob("*.mp4"))) == 2

@@ -1,4 +1,4 @@
-"""Give a request that has no seed one: that of its take's folder, else one that is drawn; seeds of retries."""
+"""Give a request that has no seed one: its folder's or one that is drawn; seeds of takes and retries."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from benchmarks.review_sounds import MUSIC, NOISE, SPEECH, TONE, Maker, Sound
 from soundstage.cli.program import app
 from soundstage.engine import Engine
 from soundstage.errors import RequestError
+from soundstage.planning.seeds import RETRY_STEP
 from soundstage.review.contents import KINDS, THERE, Ear
 from soundstage.review.policy import SoundPolicy
 from soundstage.review.record import Asked
-from soundstage.planning.seeds import RETRY_STEP
 from soundstage.review.retry import best_of
 from soundstage.review.reviewing import review_clip
 from soundstage.review.sync import OnsetMeter, synced

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from soundstage.editing.carried import left_out
+from soundstage.editing.edl import edl_text
 from soundstage.editing.fcpxml import fcpxml_text
 from soundstage.editing.grid import FilmGrid, grid_of
-from soundstage.editing.interchange import edl_text, otio_text
+from soundstage.editing.interchange import otio_text
 from soundstage.editing.matching import changes_of
 from soundstage.editing.mix import STEMS, Mixer
 from soundstage.editing.room_tone import RoomToneSource
@@ -48,6 +50,11 @@ class Export:
     @property
     def is_stems(self) -> bool:
         return self.path.suffix.lower() not in ENDINGS
+
+    @property
+    def notices(self) -> list[str]:
+        """Return what of the film it leaves out."""
+        return left_out(self.grid, self.path)
 
     def run(self, *, film: Path | None = None, gain_db: float = 0.0, overwrite: bool = True) -> list[Path]:
         """Write it, and return the names of the files.

@@ -1,4 +1,4 @@
-"""A film's timeline through OpenTimelineIO: OTIO, which keeps all, and EDL, which keeps cuts."""
+"""A film's timeline as OTIO, through OpenTimelineIO."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from typing import Any
 
 from soundstage.editing.grid import FilmGrid
 from soundstage.editing.spans import ShotSpan, SoundSpan, shot_spans, sound_spans
-from soundstage.errors import MediaError, MissingExtraError
+from soundstage.errors import MissingExtraError
 
 TAG = "soundstage"  # key of what is ours in the metadata of OTIO
-EDL_RATES = (23.976, 24, 25, 29.97, 30, 47.952, 48, 50, 59.94, 60)
-REEL = "S{:03}"  # name of a source in an EDL; the file's own name stands in a comment
 
 
 def otio_text(grid: FilmGrid, name: str) -> str:
@@ -18,27 +16,6 @@ def otio_text(grid: FilmGrid, name: str) -> str:
     otio = _otio()
     made: str = otio.adapters.write_to_string(_timeline(otio, grid, name), "otio_json")
     return made + "\n"
-
-
-def edl_text(grid: FilmGrid, name: str) -> str:
-    """Return the picture's cuts and dissolves as a CMX 3600 EDL. Raises MissingExtraError.
-
-    Raises MediaError for a frame rate that has no timecode.
-    """
-    otio = _otio()
-    fps = float(grid.fps)
-    if not any(abs(fps - rate) < 0.002 for rate in EDL_RATES):
-        raise MediaError(
-            f"fps is {fps:g}, and an EDL counts in timecode of {', '.join(f'{r:g}' for r in EDL_RATES)}; "
-            "export .otio or .fcpxml"
-        )
-    try:
-        import otio_cmx3600_adapter  # noqa: F401  (found by OpenTimelineIO under its name)
-    except ImportError as error:
-        raise MissingExtraError("film", "an EDL") from error
-    timeline = _timeline(otio, grid, name, for_edl=True)
-    made: str = otio.adapters.write_to_string(timeline, "cmx_3600", rate=fps)
-    return made
 
 
 def _otio() -> Any:
@@ -49,13 +26,11 @@ def _otio() -> Any:
     return opentimelineio
 
 
-def _timeline(otio: Any, grid: FilmGrid, name: str, *, for_edl: bool = False) -> Any:
+def _timeline(otio: Any, grid: FilmGrid, name: str) -> Any:
     spans = shot_spans(grid)
     time = _Times(otio, float(grid.fps))
     made = otio.schema.Timeline(name=name, global_start_time=time.at(0))
-    made.tracks.append(_picture(otio, time, spans, for_edl=for_edl))
-    if for_edl:
-        return made
+    made.tracks.append(_picture(otio, time, spans))
     if any(span.sound_first is not None for span in spans):
         made.tracks.append(_sound(otio, time, spans))
     tracks: dict[str, Any] = {}
@@ -88,31 +63,16 @@ class _Times:
         return self._otio.TimeRange(self.at(first), self.at(count))
 
 
-def _picture(otio: Any, time: _Times, spans: list[ShotSpan], *, for_edl: bool) -> Any:
+def _picture(otio: Any, time: _Times, spans: list[ShotSpan]) -> Any:
     track = otio.schema.Track("Picture", kind="Video")
-    reels: dict[str, str] = {}
     for index, span in enumerate(spans):
-        black = span.placed.info is None
-        if (
-            span.before + span.after
-            and index
-            and not (for_edl and (span.through_black or _by_black(spans, index)))
-        ):
+        if span.before + span.after and index:
             track.append(_transition(otio, time, span))
-        if black:
+        if span.placed.info is None:
             track.append(otio.schema.Gap(name="black", source_range=time.span(0, span.count)))
-            continue
-        clip = _clip(otio, time, span, span.first, span.end)
-        if for_edl:
-            url = clip.media_reference.target_url
-            clip.metadata["cmx_3600"] = {"reel": reels.setdefault(url, REEL.format(len(reels) + 1))}
-        track.append(clip)
+        else:
+            track.append(_clip(otio, time, span, span.first, span.end))
     return track
-
-
-def _by_black(spans: list[ShotSpan], index: int) -> bool:
-    """Return whether a shot or the one before it is black, which an EDL cannot dissolve."""
-    return any(span.placed.info is None for span in spans[index - 1 : index + 1])
 
 
 def _sound(otio: Any, time: _Times, spans: list[ShotSpan]) -> Any:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from soundstage.editing.fonts import FontStack
 from soundstage.errors import MediaError
 from soundstage.media.arrays import Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
 
-USUAL_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc")
 LINE_HEIGHT = 1.25  # of the letters' size
 EDGE = 0.06  # width of the dark edge, of the letters' size
 BOX_PAD = 0.3  # around letters in a box, of the letters' size
@@ -44,33 +43,7 @@ class TextLayer:
         return made
 
 
-def font_of(path: Path | None, size: int) -> Any:
-    """Return a font of this many pixels. Raises MediaError for a file that is none."""
-    from PIL import ImageFont
-
-    if path is not None:
-        try:
-            return ImageFont.truetype(str(path), size)
-        except OSError as error:
-            raise MediaError(f"font is {path}, which is no font that can be read ({error})") from error
-    name = _usual_font()
-    return ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
-
-
-@functools.cache
-def _usual_font() -> str | None:
-    from PIL import ImageFont
-
-    for name in USUAL_FONTS:
-        try:
-            ImageFont.truetype(name, MIN_LETTERS)
-        except OSError:
-            continue
-        return name
-    return None
-
-
-def wrapped(text: str, font: Any, width: float) -> list[str]:
+def wrapped(text: str, font: FontStack, width: float) -> list[str]:
     """Return the lines of a text that are at most so many pixels wide; a longer word is broken."""
     lines: list[str] = []
     for paragraph in text.splitlines() or [""]:
@@ -91,7 +64,7 @@ def wrapped(text: str, font: Any, width: float) -> list[str]:
     return lines
 
 
-def balanced(text: str, font: Any, width: float) -> list[str]:
+def balanced(text: str, font: FontStack, width: float) -> list[str]:
     """Return as few lines as `wrapped` does, of like length."""
     lines = wrapped(text, font, width)
     narrower = width
@@ -126,7 +99,7 @@ def layer(
     width, height = picture
     size = max(MIN_LETTERS, round(style.size * height / LINE_HEIGHT))
     while True:
-        font = font_of(style.font, size)
+        font = FontStack(style.font, size)
         drawn = _drawn(balanced(text, font, WIDEST * width), style, font, size, align)
         if size <= MIN_LETTERS or (drawn.width <= width and drawn.height <= height):
             break
@@ -147,7 +120,7 @@ def _within(at: int, own: int, side: int) -> int:
     return min(max(at, margin), side - own - margin)
 
 
-def _drawn(lines: list[str], style: Style, font: Any, size: int, align: str) -> Image.Image:
+def _drawn(lines: list[str], style: Style, font: FontStack, size: int, align: str) -> Image.Image:
     """Return lines as RGBA, just large enough."""
     from PIL import Image, ImageDraw
 
@@ -166,10 +139,8 @@ def _drawn(lines: list[str], style: Style, font: Any, size: int, align: str) -> 
         at = (left, pad + step * number + step / 2)
         ink = _color(style.color)
         if edge:
-            draw.text(
-                at, line, fill=ink, font=font, anchor="lm", stroke_width=edge, stroke_fill=(0, 0, 0, 255)
-            )
-        draw.text(at, line, fill=ink, font=font, anchor="lm")
+            font.draw(draw, at, line, fill=ink, stroke_width=edge, stroke_fill=(0, 0, 0, 255))
+        font.draw(draw, at, line, fill=ink)
     return page
 
 

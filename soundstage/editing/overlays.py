@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soundstage.editing.fonts import FontStack
 from soundstage.editing.grid import FilmGrid
-from soundstage.editing.lettering import Style, TextLayer, layer
+from soundstage.editing.lettering import MIN_LETTERS, Style, TextLayer, layer
 from soundstage.editing.picture import Overlay
 from soundstage.editing.subtitles import Cue, cues
 from soundstage.editing.timeline import Title, TitlePlace
@@ -58,6 +59,19 @@ def _over(drawn: Sequence[_Drawn]) -> Overlay:
         return frame
 
     return draw
+
+
+def letter_notices(grid: FilmGrid) -> list[str]:
+    """Return what is told of letters that the fonts of titles and burnt captions lack."""
+    line = grid.timeline
+    texts = [(f"titles[{i}].text", title.text, title.font) for i, title in enumerate(line.titles)]
+    if line.burn_captions:
+        texts.append(("the captions", "".join(caption.text for caption in line.captions), None))
+    return [
+        f"{name}: {lacked.told()}"
+        for name, text, font in texts
+        for lacked in FontStack(font, MIN_LETTERS).lacked(text)
+    ]
 
 
 def _title(grid: FilmGrid, title: Title, index: int) -> _Drawn:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soundstage.editing.grid import FilmGrid, PlacedShot
-from soundstage.editing.lettering import font_of, wrapped
+from soundstage.editing.fonts import FontStack
+from soundstage.editing.lettering import wrapped
 from soundstage.editing.picture import Change, fitted, shot_times_s
 from soundstage.media.arrays import Pixels
 from soundstage.media.image import BACKGROUND, INK
@@ -63,7 +64,7 @@ def storyboard(grid: FilmGrid, changes: Mapping[int, Change]) -> Image.Image:
 
     columns = min(COLUMNS, len(grid.placed))
     cell_height = max(1, round(CELL_WIDTH * grid.height / grid.width))
-    font = font_of(None, LETTERS)
+    font = FontStack(None, LETTERS)
     captions = [_caption_lines(caption_of(grid, placed), font) for placed in grid.placed]
     rows = [captions[i : i + columns] for i in range(0, len(captions), columns)]
     heights = [LINE + cell_height + LINE * max(map(len, row)) + GAP for row in rows]
@@ -79,7 +80,7 @@ def storyboard(grid: FilmGrid, changes: Mapping[int, Change]) -> Image.Image:
     return page
 
 
-def _caption_lines(text: str, font: Any) -> list[str]:
+def _caption_lines(text: str, font: FontStack) -> list[str]:
     lines = wrapped(" ".join(text.split()), font, CELL_WIDTH)
     if len(lines) > MAX_LINES:
         last = lines[MAX_LINES - 1]
@@ -90,14 +91,14 @@ def _caption_lines(text: str, font: Any) -> list[str]:
 
 
 def _cell(
-    page: Image.Image, at: tuple[int, int], picture: Image.Image, label: str, lines: list[str], font: Any
+    page: Image.Image, at: tuple[int, int], picture: Image.Image, label: str, lines: list[str], font: FontStack
 ) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(page)
     left, top = at
-    draw.text((left, top + LINE / 2), label, fill=FAINT, font=font, anchor="lm")
+    font.draw(draw, (left, top + LINE / 2), label, fill=FAINT)
     page.paste(picture, (left, top + LINE))
     for number, line in enumerate(lines):
         middle = top + LINE + picture.height + LINE * number + LINE / 2 + 2
-        draw.text((left, middle), line, fill=INK, font=font, anchor="lm")
+        font.draw(draw, (left, middle), line, fill=INK)

@@ -89,7 +89,8 @@ class Title:
     background: str | None = None
     """Colour of a box behind the letters. Left out, they have a dark edge."""
     font: Path | None = None
-    """A TrueType or OpenType file. Left out, DejaVu Sans where it is installed, else Pillow's own font."""
+    """A TrueType or OpenType file. Left out, DejaVu Sans where it is installed, else Pillow's own font. Letters
+    that it lacks are drawn in another font of this machine, which is told."""
     fade_s: Annotated[float, Field(ge=0, le=10), unit("seconds")] = 0.25
     """How long it takes to appear, and to go."""
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from soundstage.clip import Clip
 from soundstage.editing import Caption, Cut, Music, Timeline, Title, Transition, VoiceOver, export
+from soundstage.editing.exporting import planned_export
 from soundstage.editing.grid import grid_of
 from soundstage.editing.mix import STEMS, Mixer, sum_of
 from soundstage.errors import MediaError, MissingExtraError
@@ -96,9 +97,51 @@ def test_an_edl_has_the_cuts_of_the_picture_to_the_frame(line: Timeline, tmp_pat
         ("a b", 6, 0, 30),
         ("b", 12, 30, 30),
         ("a b", 0, 60, 48),
+        ("004", 0, 108, 24),
         ("b", 0, 132, 24),
     ]
-    assert "D 006" in (tmp_path / "film.edl").read_text()
+    assert [c.media_reference.generator_kind for c in read.tracks[0].find_clips() if c.name == "004"] == [
+        "black"
+    ]
+    moves = [(c.in_offset.value, c.out_offset.value) for c in read.tracks[0] if hasattr(c, "in_offset")]
+    assert moves == [(0, 6), (0, 6)]
+
+
+def test_an_edl_has_fades_to_black_and_from_it(line: Timeline, tmp_path: Path) -> None:
+    cuts = (
+        dataclasses.replace(line.cuts[1], transition=Transition("fade", 0.25)),
+        dataclasses.replace(line.cuts[4], transition=Transition("fade", 0.5)),
+        Cut(source="black", end_s=1, transition=Transition("dissolve", 0.25)),
+    )
+    export(dataclasses.replace(line, cuts=cuts, fade_out_s=0.25), tmp_path / "film.edl")
+    text = (tmp_path / "film.edl").read_text()
+    events = [line.split()[:-4] + line.split()[-2:] for line in text.splitlines() if line[:3].isdigit()]
+    assert [" ".join(event) for event in events] == [
+        "001 BL V C 00:00:00:00 00:00:00:00",
+        "001 S001 V D 006 00:00:00:00 00:00:01:06",
+        "002 S001 V C 00:00:01:06 00:00:01:06",
+        "002 BL V D 006 00:00:01:06 00:00:01:12",
+        "003 BL V C 00:00:01:12 00:00:01:12",
+        "003 S001 V D 006 00:00:01:12 00:00:02:06",
+        "004 S001 V C 00:00:02:06 00:00:02:06",
+        "004 BL V D 006 00:00:02:06 00:00:03:06",
+    ]
+
+
+def test_what_a_file_for_editing_programs_leaves_out_is_said(line: Timeline, tmp_path: Path) -> None:
+    def told(name: str, **changes: object) -> list[str]:
+        changed = dataclasses.replace(line, **changes)
+        return planned_export(grid_of(changed), tmp_path / name).notices
+
+    assert told("a.edl") == [
+        "a.edl leaves out the sound of the shots, music, voice-over, titles and captions"
+    ]
+    assert told("a.otio", fade_out_s=0.5) == [
+        "a.otio leaves out fades and ducking of music and the fade at the end"
+    ]
+    assert told("a.fcpxml", music=()) == ["a.fcpxml leaves out titles and captions"]
+    assert told("a.otio", music=()) == []
+    assert told("a.srt") == []
 
 
 def test_an_edl_needs_a_rate_with_timecode(line: Timeline, tmp_path: Path) -> None:
@@ -200,13 +243,12 @@ def test_exports_that_cannot_be_written_are_refused(
         export(line, f"{tmp_path}/{name}")
 
 
-@pytest.mark.parametrize("module", ["opentimelineio", "otio_cmx3600_adapter"])
 def test_a_missing_extra_is_one_sentence(
-    line: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+    line: Timeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "opentimelineio", None)
     with pytest.raises(MissingExtraError, match=r"needs the 'film' extra: pip install 'soundstage\[film\]'"):
-        export(line, tmp_path / "film.edl")
+        export(line, tmp_path / "film.otio")
 
 
 def test_subtitles_need_captions(line: Timeline, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -65,32 +65,26 @@ def app(timeline: str, output: str, **values: Any) -> None:
 
     Example: soundstage assemble cuts.yaml --output film.mp4 --loudness -23
     """
-    import warnings
-
-    from soundstage.editing import assemble
-    from soundstage.editing.timeline import read_timeline
+    from soundstage.editing import planned_assembly
 
     wished = {name: values[name] for name in ("codec", "quality", "report", "exports")}
-    line = read_timeline(timeline)
-    if values["burn_captions"]:
-        line = replace(line, burn_captions=True)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        try:
-            with at_work(f"write {os.path.basename(output)}", quiet=values["quiet"]) as show:
-                made = assemble(
-                    line,
-                    output,
-                    loudness_lufs=_loudness(values["loudness"]),
-                    peak_dbtp=values["peak"],
-                    overwrite=values["force"],
-                    progress=show,
-                    **wished,
-                )
-        except NameTakenError as error:
-            raise NameTakenError(f"{error}, or add --force to replace it") from error
-    for warning in () if values["quiet"] else told:
-        print(f"notice: {warning.message}", file=sys.stderr)
+    try:
+        planned = planned_assembly(
+            timeline,
+            output,
+            loudness_lufs=_loudness(values["loudness"]),
+            peak_dbtp=values["peak"],
+            burn_captions=values["burn_captions"],
+            overwrite=values["force"],
+            **wished,
+        )
+        known = planned.notices
+        _notice(known, quiet=values["quiet"])
+        with at_work(f"write {os.path.basename(output)}", quiet=values["quiet"]) as show:
+            made = planned.run(show)
+    except NameTakenError as error:
+        raise NameTakenError(f"{error}, or add --force to replace it") from error
+    _notice([notice for notice in made.notices if notice not in known], quiet=values["quiet"])
     if values["as_json"]:
         print(json_text(made.facts()))
         return
@@ -98,6 +92,11 @@ def app(timeline: str, output: str, **values: Any) -> None:
         print(made.told(), file=sys.stderr)
     for path in (made.path, *made.exports):
         print(path)
+
+
+def _notice(notices: Sequence[str], *, quiet: bool) -> None:
+    for notice in () if quiet else notices:
+        print(f"notice: {notice}", file=sys.stderr)
 
 
 def _loudness(text: str) -> float | None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from soundstage.editing.assembly import Assembled, assemble, planned_assembly, planned_refusals
+from soundstage.editing.assembly import (
+    Assembled,
+    assemble,
+    planned_assembly,
+    planned_notices,
+    planned_refusals,
+)
 from soundstage.editing.exporting import export
 from soundstage.editing.timeline import (
     Caption,
@@ -29,6 +35,7 @@ __all__ = [
     "assemble",
     "export",
     "planned_assembly",
+    "planned_notices",
     "planned_refusals",
     "read_timeline",
 ]

@@ -6,16 +6,18 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from soundstage.clip import write_clip
-from soundstage.editing.exporting import planned_export
+from soundstage.editing.by_line import faults, gathered, told_by_line
+from soundstage.editing.exporting import Export, planned_export
 from soundstage.editing.grid import FilmGrid, grid_of
 from soundstage.editing.level import MixLevel, StoredMix, stored_mix
 from soundstage.editing.matching import changes_of
 from soundstage.editing.mix import Mixer
-from soundstage.editing.overlays import overlay_of
+from soundstage.editing.overlays import letter_notices, overlay_of
 from soundstage.editing.picture import Change, Overlay, film_frames
 from soundstage.editing.room_tone import RoomToneSource, room_tone_shots
 from soundstage.editing.timeline import Timeline, as_json, read_timeline
@@ -29,6 +31,13 @@ LOUDNESS_LUFS = -16.0  # of films on the web
 PEAK_DBTP = -1.0
 MIX_SHARE = 0.15  # of the work, for progress
 OFF_LU = 0.5  # from which on a missed loudness is told
+
+# Looked at before the work, besides the grid: sounds, titles and room tone that do not fit.
+CHECKS: tuple[Callable[[FilmGrid], object], ...] = (
+    room_tone_shots,
+    lambda grid: Mixer(grid, None),
+    overlay_of,
+)
 
 TellShare = Callable[[float], None]
 
@@ -70,7 +79,7 @@ class Assembled:
 
 @dataclass(frozen=True)
 class Assembly:
-    """A film that is checked and not yet made."""
+    """A film that is checked and not yet made. beside: its exports. report: a file for what is measured."""
 
     grid: FilmGrid
     output: formats.Output
@@ -80,18 +89,37 @@ class Assembly:
     changes: dict[int, Change]
     overlay: Overlay | None
     provenance: Mapping[str, Any]
+    beside: tuple[Export, ...] = ()
+    report: Path | None = None
+    overwrite: bool = True
 
-    def run(self, *, overwrite: bool = True, progress: TellShare | None = None) -> Assembled:
-        """Write the film. progress: called with the share that is done, from 0 to 1.
-
-        Raises MediaError for what cannot be read or written; then nothing is left of it.
-        """
-        show = progress or (lambda _: None)
-        grid, told = self.grid, [*self.grid.notices, *_after_the_end(self.grid)]
+    @property
+    def notices(self) -> list[str]:
+        """Return what is told before the work: what is changed, left out, or drawn in another font."""
+        grid = self.grid
+        told = [*grid.notices, *_after_the_end(grid), *letter_notices(grid)]
         resized = self.output.resized(grid.width, grid.height)
         told += [] if resized is None else [f"the film {resized}"]
         if grid.has_sound and not self.output.format.holds_sound:
             told.append(f"the sound is left out: {self.output.path.suffix.lower()} holds none")
+        return [*told, *(notice for one in self.beside for notice in one.notices)]
+
+    def run(self, progress: TellShare | None = None) -> Assembled:
+        """Write the film and what is wanted beside it. progress: called with the share that is done.
+
+        Raises MediaError for what cannot be read or written; then nothing is left of it.
+        """
+        made = self._film(progress or (lambda _: None))
+        gain_db = 0.0 if made.level is None else made.level.gain_db
+        written = [one.run(film=made.path, gain_db=gain_db, overwrite=self.overwrite) for one in self.beside]
+        made = replace(made, exports=tuple(path for paths in written for path in paths))
+        if self.report is not None:
+            with whole_file(self.report, overwrite=self.overwrite) as part:
+                part.write_text(json.dumps(made.facts(), indent=2) + "\n")
+        return made
+
+    def _film(self, show: TellShare) -> Assembled:
+        grid = self.grid
         with stored_mix(grid.rate) as mix:
             level = self._level(mix, show) if grid.has_sound and self.output.format.holds_sound else None
             sound = None if level is None else mix.levelled()
@@ -101,8 +129,8 @@ class Assembly:
                 frames, grid.num_frames, size, float(grid.fps), sound, grid.rate, grid.duration_s
             )
             pieces = pieces.told(lambda share: show(MIX_SHARE + (1 - MIX_SHARE) * share))
-            write_clip(self.output, pieces, self.provenance, overwrite=overwrite)
-        told += self._missed(level)
+            write_clip(self.output, pieces, self.provenance, overwrite=self.overwrite)
+        told = [*self.notices, *self._missed(level)]
         return Assembled(
             self.output.path, grid.duration_s, grid.num_frames, size, float(grid.fps), level, tuple(told)
         )
@@ -161,22 +189,21 @@ def assemble(
         peak_dbtp=peak_dbtp,
         codec=codec,
         quality=quality,
+        report=report,
+        exports=exports,
         provenance=provenance,
+        overwrite=overwrite,
     )
-    planned.output.check(planned.grid.num_frames, overwrite=overwrite)
-    if report is not None:
-        check_writable(Path(report), (".json",), overwrite=overwrite)
-    beside = [planned_export(planned.grid, path, overwrite=overwrite) for path in exports]
-    made = planned.run(overwrite=overwrite, progress=progress)
-    gain_db = 0.0 if made.level is None else made.level.gain_db
-    written = [one.run(film=made.path, gain_db=gain_db, overwrite=overwrite) for one in beside]
-    made = replace(made, exports=tuple(path for paths in written for path in paths))
-    if report is not None:
-        with whole_file(Path(report), overwrite=overwrite) as part:
-            part.write_text(json.dumps(made.facts(), indent=2) + "\n")
-    for notice in made.notices:
-        warnings.warn(notice, stacklevel=2)
+    known = planned.notices
+    _warn(known)
+    made = planned.run(progress)
+    _warn([notice for notice in made.notices if notice not in known])
     return made
+
+
+def _warn(notices: Sequence[str]) -> None:
+    for notice in notices:
+        warnings.warn(notice, stacklevel=3)
 
 
 def planned_assembly(
@@ -187,21 +214,50 @@ def planned_assembly(
     peak_dbtp: float = PEAK_DBTP,
     codec: str | None = None,
     quality: int | None = None,
+    report: str | Path | None = None,
+    exports: Sequence[str | Path] = (),
     provenance: Mapping[str, Any] | None = None,
+    burn_captions: bool = False,
+    overwrite: bool = True,
 ) -> Assembly:
-    """Return the assembly. Raises for what can be known to be wrong before the work."""
+    """Return the assembly. burn_captions: draw the captions into the picture, whatever the timeline says.
+
+    The others are those of `assemble`. Raises for what can be known to be wrong before the work.
+    Faults of a timeline that is a file are told by line, with its cuts counted from 1.
+    """
     line = timeline if isinstance(timeline, Timeline) else read_timeline(timeline)
+    line = replace(line, burn_captions=line.burn_captions or burn_captions)
     if loudness_lufs is not None and not -70 < loudness_lufs <= 0:
         raise MediaError(f"loudness_lufs is {loudness_lufs:g}; give -70 to 0, such as -16")
     if not -20 <= peak_dbtp <= 0:
         raise MediaError(f"peak_dbtp is {peak_dbtp:g}; give -20 to 0, such as -1")
-    grid = grid_of(line)
+    with told_by_line(timeline):
+        grid = grid_of(line)
+        refused = gathered([partial(check, grid) for check in CHECKS])
+        if refused:
+            raise faults(refused)
     _check_no_source(line, Path(output))
     found = formats.output(output, grid.num_frames, codec=codec, quality=quality)
+    found.check(grid.num_frames, overwrite=overwrite)
     kept = {"timeline": as_json(line)} if provenance is None else provenance
     tone = None if line.room_tone is None else RoomToneSource(grid)
-    Mixer(grid, tone)  # looks for the files of all sounds
-    return Assembly(grid, found, loudness_lufs, peak_dbtp, tone, changes_of(grid), overlay_of(grid), kept)
+    if report is not None:
+        check_writable(Path(report), (".json",), overwrite=overwrite)
+    with told_by_line(timeline):
+        beside = tuple(planned_export(grid, path, overwrite=overwrite) for path in exports)
+    return Assembly(
+        grid,
+        found,
+        loudness_lufs,
+        peak_dbtp,
+        tone,
+        changes_of(grid),
+        overlay_of(grid),
+        kept,
+        beside,
+        None if report is None else Path(report),
+        overwrite,
+    )
 
 
 def planned_refusals(timeline: Timeline, infos: Sequence[Info | None]) -> list[str]:
@@ -213,18 +269,12 @@ def planned_refusals(timeline: Timeline, infos: Sequence[Info | None]) -> list[s
         grid = grid_of(timeline, infos)
     except MediaError as error:
         return [str(error)]
-    told = []
-    checks: tuple[Callable[[FilmGrid], object], ...] = (
-        room_tone_shots,
-        lambda grid: Mixer(grid, None),
-        overlay_of,
-    )
-    for check in checks:
-        try:
-            check(grid)
-        except MediaError as error:
-            told.append(str(error))
-    return told
+    return gathered([partial(check, grid) for check in CHECKS])
+
+
+def planned_notices(timeline: Timeline, infos: Sequence[Info | None]) -> list[str]:
+    """Return what is told of a film before its sources are made. infos: what they will be."""
+    return letter_notices(grid_of(timeline, infos))
 
 
 def _check_no_source(timeline: Timeline, output: Path) -> None:

@@ -3,8 +3,8 @@
 001  S001     V     C        00:00:00:06 00:00:01:12 00:00:00:00 00:00:01:06
 * FROM CLIP NAME:  ball
 
-A dissolve is an event of two lines, which begins where it is seen first. Timecode is non-drop, with the rate's
-nearest whole number of frames in a second.
+A dissolve is an event of two lines, which begins where it is seen first. Timecode is non-drop, at the
+whole number of frames in a second that is nearest to the rate.
 """
 
 from __future__ import annotations

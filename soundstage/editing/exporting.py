@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from soundstage.editing.by_line import told_by_line
 from soundstage.editing.carried import left_out
 from soundstage.editing.edl import edl_text
 from soundstage.editing.fcpxml import fcpxml_text
@@ -95,7 +96,8 @@ def export(
     gain of the stems, such as `Assembled.level.gain_db`. Raises MediaError, ConfigError, MissingExtraError.
     """
     line = timeline if isinstance(timeline, Timeline) else read_timeline(timeline)
-    planned = planned_export(grid_of(line), path, overwrite=overwrite)
+    with told_by_line(timeline):
+        planned = planned_export(grid_of(line), path, overwrite=overwrite)
     return planned.run(film=None if film is None else Path(film), gain_db=gain_db, overwrite=overwrite)
 
 

@@ -41,8 +41,8 @@ class LackedLetters:
         if self.used is not None:
             return f"{lacks}; {self.used} is used for them"
         return (
-            f"{lacks}, as do all fonts that were found here, so boxes are drawn; install a font that has them, "
-            "such as one of Noto"
+            f"{lacks}, as do all fonts that were found here, so boxes are drawn; install a font that has "
+            "them, such as one of Noto"
         )
 
 

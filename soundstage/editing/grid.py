@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from soundstage.editing.by_line import faults
 from soundstage.editing.timeline import BLACK, MAX_SIDE, Cut, Timeline
 from soundstage.errors import MediaError
 from soundstage.media.clip_pieces import frame_rate
@@ -102,7 +103,7 @@ def grid_of(timeline: Timeline, infos: Sequence[Info | None] | None = None) -> F
     infos: what the sources of the cuts are, where they are not made yet; None looks at them.
     """
     if infos is None:
-        infos = [None if cut.source == BLACK else _info(cut, i) for i, cut in enumerate(timeline.cuts)]
+        infos = _infos(timeline)
     width, height = _size(timeline, infos)
     fps = frame_rate(timeline.fps or next((i.fps for i in infos if i is not None and i.fps), PLAIN_FPS))
     grid = FilmGrid(timeline, width, height, fps, timeline.sample_rate_hz, (), _notices(timeline, infos))
@@ -111,11 +112,18 @@ def grid_of(timeline: Timeline, infos: Sequence[Info | None] | None = None) -> F
     return dataclasses.replace(grid, placed=tuple(sounded))
 
 
-def _info(cut: Cut, index: int) -> Info:
-    try:
-        return probe(str(cut.source))
-    except MediaError as error:
-        raise MediaError(f"cuts[{index}].source: {error}") from error
+def _infos(timeline: Timeline) -> list[Info | None]:
+    """Return what the sources of the cuts are. Raises MediaError with a sentence for each that is none."""
+    found: list[Info | None] = []
+    refused = []
+    for index, cut in enumerate(timeline.cuts):
+        try:
+            found.append(None if cut.source == BLACK else probe(str(cut.source)))
+        except MediaError as error:
+            refused.append(f"cuts[{index}].source: {error}")
+    if refused:
+        raise faults(refused)
+    return found
 
 
 def _notices(timeline: Timeline, infos: Sequence[Info | None]) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soundstage.editing.grid import FilmGrid, PlacedShot
 from soundstage.editing.fonts import FontStack
+from soundstage.editing.grid import FilmGrid, PlacedShot
 from soundstage.editing.lettering import wrapped
 from soundstage.editing.picture import Change, fitted, shot_times_s
 from soundstage.media.arrays import Pixels
@@ -91,7 +91,12 @@ def _caption_lines(text: str, font: FontStack) -> list[str]:
 
 
 def _cell(
-    page: Image.Image, at: tuple[int, int], picture: Image.Image, label: str, lines: list[str], font: FontStack
+    page: Image.Image,
+    at: tuple[int, int],
+    picture: Image.Image,
+    label: str,
+    lines: list[str],
+    font: FontStack,
 ) -> None:
     from PIL import ImageDraw
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
 
+from soundstage.editing.by_line import counted
 from soundstage.fields.record import Share, record, unit
 from soundstage.fields.yaml_record import read_record
 from soundstage.types import Crop
@@ -89,8 +90,8 @@ class Title:
     background: str | None = None
     """Colour of a box behind the letters. Left out, they have a dark edge."""
     font: Path | None = None
-    """A TrueType or OpenType file. Left out, DejaVu Sans where it is installed, else Pillow's own font. Letters
-    that it lacks are drawn in another font of this machine, which is told."""
+    """A TrueType or OpenType file. Left out, DejaVu Sans where it is installed, else Pillow's own font.
+    Letters that it lacks are drawn in another font of this machine, which is told."""
     fade_s: Annotated[float, Field(ge=0, le=10), unit("seconds")] = 0.25
     """How long it takes to appear, and to go."""
 
@@ -214,10 +215,10 @@ class Timeline:
 def read_timeline(path: str | Path) -> Timeline:
     """Read a timeline from a YAML file; files that it names are relative to its folder.
 
-    Raises ConfigError, with the line, for one that does not fit.
+    Raises ConfigError whose `sentences` are all faults, each with its line, for one that does not fit.
     """
     path = Path(path)
-    found = read_record(Timeline, path)
+    found = read_record(Timeline, path, counted)
     folder = path.parent
     tone = found.room_tone
     return replace(

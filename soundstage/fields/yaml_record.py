@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,13 +12,20 @@ from soundstage.errors import ConfigError, RequestError, shown
 Made = TypeVar("Made")
 
 
-def read_record(kind: type[Made], path: Path) -> Made:
-    """Read a record from a YAML file. Raises ConfigError, with the line, for one that does not fit."""
+def read_record(kind: type[Made], path: Path, words: Callable[[str], str] = str) -> Made:
+    """Read a record from a YAML file. words: puts a sentence about a field in other words.
+
+    Raises ConfigError whose `sentences` are all faults, each with its line, for one that does not fit.
+    """
     data, lines = read_fields(path)
     try:
         return kind(**data)
     except RequestError as error:
-        raise ConfigError(f"{path}{_line(str(error), lines)}: {error}") from error
+        told = [(line_in(one, lines), words(one)) for one in error.sentences or (str(error),)]
+        sentences = [
+            f"{path}, line {line}: {why}" if line else f"{path}: {why}" for line, why in sorted(told)
+        ]
+        raise ConfigError("; ".join(sentences), sentences=sentences) from error
 
 
 def read_fields(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -28,11 +35,11 @@ def read_fields(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """
     import yaml
 
+    text = read_text(path, "a YAML file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = {} if root is None else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
+    except (RecursionError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not a YAML file that can be read ({error}); correct it") from error
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path} holds {shown(data)}; write fields such as `name: value`")
@@ -42,6 +49,36 @@ def read_fields(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             raise ConfigError(f"{path}, line {line}: {place} was given in line {lines[place]}; keep one")
         lines[place] = line
     return {str(key): value for key, value in data.items()}, lines
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a file that people write. what: what is asked for, such as "a YAML file".
+
+    Raises ConfigError for one that is not there, is a folder, cannot be read or is no text.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{shown(str(path))} is a folder; give {what}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {shown(str(path))}; give {what}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown(str(path))} is no text in UTF-8; give {what}") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{shown(str(path))} cannot be read ({why}); give {what}") from error
+
+
+def line_in(sentence: str, lines: Mapping[str, int]) -> int:
+    """Return the line of the field that a sentence begins with, else of what that is in; 0 for none."""
+    return line_of_place(re.match(r"[\w.\[\]'-]*", sentence)[0].strip("'.;,:"), lines)  # type: ignore[index]
+
+
+def line_of_place(place: str, lines: Mapping[str, int]) -> int:
+    """Return the line of a place such as "shots[2].seconds", else of what that is in; 0 for none."""
+    while place not in lines and place:
+        place = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]+)$", "", place)
+    return lines.get(place, 0)
 
 
 def line_of(message: str, text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from soundstage.errors import ConfigError, RequestError, listed, shown
-from soundstage.fields.yaml_record import read_fields
+from soundstage.fields.yaml_record import line_of_place, read_fields
 from soundstage.production.faults import ScriptFault, faults_of, spoken
 from soundstage.production.files import with_files
 from soundstage.production.script import CastMember, FilmFormat, FilmMix, FilmPlace, Look, Script, Shot
@@ -59,10 +59,7 @@ def _refusal(file: Path, lines: LineNumbers, faults: list[ScriptFault]) -> Confi
 def line_at(lines: LineNumbers, fault: ScriptFault) -> int:
     """Return the line of a fault: of the field it begins with, else of its place or what that is in; or 0."""
     first = fault.why.split(" ")[0].strip("'\":,;")
-    place = f"{fault.place}.{first}"
-    while place not in lines and place:
-        place = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]+)$", "", place)
-    return lines.get(place, 0)
+    return line_of_place(f"{fault.place}.{first}", lines)
 
 
 def _key(text: str) -> str:

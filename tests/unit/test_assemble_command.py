@@ -80,7 +80,7 @@ def test_the_codecs_of_films(name: str, codec: str, found: str, sound: str) -> N
 def test_wrong_words_are_one_sentence_and_nothing_is_left(folder: Path) -> None:
     before = sorted(folder.iterdir())
     for words, told in (
-        (["none.yaml", "-o", "film.mp4"], "none.yaml is not a YAML file that can be read"),
+        (["none.yaml", "-o", "film.mp4"], "there is no file 'none.yaml'"),
         (["film.yaml", "-o", "film.doc"], "output is film.doc"),
         (["film.yaml", "-o", "no/film.mp4"], "there is no folder no"),
         (["film.yaml", "-o", "film.mp4", "--codec", "prores"], "codec is 'prores'"),
@@ -100,12 +100,51 @@ def test_wrong_words_are_one_sentence_and_nothing_is_left(folder: Path) -> None:
 def test_a_field_that_does_not_fit_is_named_with_its_line(folder: Path) -> None:
     (folder / "film.yaml").write_text(LINE.replace("seconds: 0.25", "seconds: long"))
     assert (
-        "film.yaml, line 4: cuts[1].transition.seconds is 'long'"
+        "film.yaml, line 4: cut 2: transition.seconds is 'long'"
         in assemble("film.yaml", "-o", "a.mp4").stderr
     )
     (folder / "film.yaml").write_text(LINE.replace("end_s: 0.75", "end: 0.75"))
     told = assemble("film.yaml", "-o", "a.mp4").stderr
-    assert "film.yaml, line 3: cuts[0].end is not a field" in told
+    assert "film.yaml, line 3: cut 1: end is not a field" in told
+
+
+def test_all_faults_are_told_by_line_with_cuts_counted_from_one_before_anything_is_written(
+    folder: Path,
+) -> None:
+    faulty = LINE.replace("b.mkv, tr", "b.mkv, start_s: 5, tr")
+    for text, told in (
+        (LINE.replace("clips/b", "clips/none"), ["line 4: cut 2: source: there is no file clips/none.mkv"]),
+        (
+            LINE.replace("clips/", "no/"),
+            ["line 3: cut 1: source: there is no", "line 4: cut 2: source: there is no"],
+        ),
+        (LINE.replace("0.75", "7"), ["line 3: cut 1: end_s is 7, and clips/a.mkv lasts 1 s"]),
+        (faulty, ["line 4: cut 2: start_s is 5, and the part ends at 1 s"]),
+        (
+            LINE.replace("0.75", "-1").replace("start_s: 0.2", "start_s: -2"),
+            ["line 3: cut 1: end_s", "line 6: caption 1: start_s"],
+        ),
+        (
+            LINE
+            + "titles: [{text: a, start_s: 9, seconds: 1}]\nmusic:\n  - {path: clips/a.mkv, start_s: 8}\n",
+            ["line 7: title 1: start_s is 9", "line 9: music 1: start_s is 8"],
+        ),
+    ):
+        (folder / "film.yaml").write_text(text)
+        result = assemble("film.yaml", "-o", "a.mp4")
+        lines = result.stderr.splitlines()
+        assert result.exit_code == 2, result.output
+        assert len(lines) == len(told)
+        for line, part in zip(lines, told, strict=True):
+            assert line.startswith(f"soundstage: film.yaml, {part}")
+    assert not (folder / "a.mp4").exists()
+
+
+def test_what_is_left_out_or_changed_is_said_before_the_work(folder: Path) -> None:
+    result = assemble("film.yaml", "-o", "a.mp4", "--export", "a.edl")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "notice: a.edl leaves out the sound of the shots and captions"
+    assert lines[1].startswith("write a.mp4")
 
 
 def test_a_film_that_is_there_is_replaced_only_by_force(folder: Path) -> None:

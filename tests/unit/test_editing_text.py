@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soundstage.editing import Caption, Cut, Timeline, Title
+from soundstage.editing import Caption, Cut, Timeline, Title, fonts
+from soundstage.editing.fonts import FontStack
 from soundstage.editing.grid import grid_of
-from soundstage.editing.lettering import font_of, wrapped
-from soundstage.editing.overlays import overlay_of
+from soundstage.editing.lettering import wrapped
+from soundstage.editing.overlays import letter_notices, overlay_of
 from soundstage.editing.subtitles import GAP_S, MAX_LINE, MAX_S, cues, srt, vtt
 from soundstage.errors import MediaError, RequestError
 from tests.editing_clips import assembled, film
@@ -77,7 +78,7 @@ def test_a_line_that_ends_before_it_begins_is_refused() -> None:
 
 
 def test_lines_are_wrapped_to_the_width_and_a_long_word_is_broken() -> None:
-    font = font_of(None, 16)
+    font = FontStack(None, 16)
     found = wrapped("one two three four five six Donaudampfschifffahrtsgesellschaft\nnew", font, 120)
     assert all(font.getlength(line) <= 120 for line in found)
     assert found[-1] == "new"
@@ -134,3 +135,35 @@ def test_wrong_fonts_colours_and_times_are_refused_before_the_work(tmp_path: Pat
         with pytest.raises(MediaError) as error:
             overlay_of(grid_of(line))
         assert told in str(error.value)
+
+
+def test_letters_that_a_font_lacks_come_from_another_or_are_named_as_boxes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    line = Timeline(
+        cuts=(Cut(source=film(tmp_path / "a.mkv", 0, 24)),),
+        titles=(Title(text="Kino \u041a\u0418", start_s=0, seconds=1),),
+        captions=(Caption(0, 1, "\U0010fffe?"),),
+        burn_captions=True,
+    )
+    monkeypatch.setattr(fonts, "_usual_font", lambda: fonts.OWN_FONT)  # which has no Cyrillic
+    monkeypatch.setattr(fonts, "_fonts_here", lambda: ("none.ttf", "DejaVuSans.ttf"))
+    fonts._other_font.cache_clear()
+    try:
+        other = FontStack(Path("DejaVuSans.ttf"), 16)
+    except MediaError:
+        pytest.skip("needs DejaVu Sans, which is not installed here")
+    assert letter_notices(grid_of(line)) == [
+        "titles[0].text: Aileron lacks \u041a \u0418; DejaVu Sans is used for them"
+    ]
+    mixed = FontStack(None, 16)
+    own = fonts._opened(fonts.OWN_FONT, 16)
+    assert mixed.getlength("ab\u041a") == own.getlength("ab") + other.getlength("\u041a")
+
+    monkeypatch.setattr(fonts, "_fonts_here", lambda: ())
+    fonts._other_font.cache_clear()
+    (told,) = letter_notices(grid_of(line))
+    assert told.startswith(
+        "titles[0].text: Aileron lacks \u041a \u0418, as do all fonts that were found here"
+    )
+    fonts._other_font.cache_clear()

@@ -127,6 +127,11 @@ def shown(value: Any, limit: int = SHOWN_LETTERS) -> str:
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]} ({len(text)} letters)"
 
 
+def num_of(count: int, noun: str) -> str:
+    """Return "1 shot", "2 shots"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def nearest(name: str, known: Iterable[str], count: int = NUM_NEAR) -> list[str]:
     """Return the known names that are near a mistyped one, the nearest first; case does not count."""
     by_key: dict[str, str] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from soundstage.cli.options import Values
+from soundstage.errors import num_of
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
@@ -54,7 +55,7 @@ def _hints(planned: Plan, name: str, vocabulary: Vocabulary | None) -> Iterator[
     for finding in found[:MOST_TOLD]:
         yield f"{finding.rule}: {finding.why}"
     if len(found) > MOST_TOLD:
-        yield f"and {len(found) - MOST_TOLD} more warnings; `soundstage prompt lint` tells all"
+        yield f"and {num_of(len(found) - MOST_TOLD, 'more warning')}; `soundstage prompt lint` tells all"
 
 
 def begins_with_picture(request: Request) -> bool:

@@ -158,4 +158,5 @@ def _tell(made: Produced, *, as_json: bool) -> None:
     else:
         for path in made.shots.values():
             print(path)
-        print(f"the film is not cut yet: {', '.join(made.missing)} is missing", file=sys.stderr)
+        are = "is" if len(made.missing) == 1 else "are"
+        print(f"the film is not cut yet: {', '.join(made.missing)} {are} missing", file=sys.stderr)

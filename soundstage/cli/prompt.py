@@ -16,6 +16,7 @@ from soundstage.cli.completion import models
 from soundstage.cli.options import WAYS
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json, device
 from soundstage.cli.printing import json_text
+from soundstage.errors import num_of
 
 if TYPE_CHECKING:
     from soundstage.prompts.findings import Finding
@@ -110,7 +111,8 @@ def lint(prompt: tuple[str, ...], fix: bool, as_json: bool, **values: Any) -> No
         else:
             _print_findings(one.where, findings, negative, sys.stdout)
     if len(asked) > 1 and not as_json:
-        print(f"{len(asked)} prompts: {counts['warning']} warnings, {counts['info']} infos", file=sys.stderr)
+        summary = f"{num_of(counts['warning'], 'warning')}, {num_of(counts['info'], 'info')}"
+        print(f"{len(asked)} prompts: {summary}", file=sys.stderr)
     if worst:
         raise click.exceptions.Exit(process.FAULT)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ import click
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, rounded_time
 from soundstage.cli.run_times import RunTimes
+from soundstage.errors import num_of
 from soundstage.files import NameTakenError
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
+    from soundstage.planning.plan import Snap
     from soundstage.production.checking import CheckedShot, ScriptCheck
 
 GB = 1e9
@@ -65,22 +67,29 @@ def check(file: Path, draft: bool, as_json: bool) -> None:
     """
     import soundstage
     from soundstage.production.checking import check_film
-    from soundstage.production.reading import read_script
+    from soundstage.production.reading import script_file
 
-    script = read_script(file)
-    stage = soundstage.load(script.format.model)
-    found = check_film(script, stage, draft=draft)
+    read = script_file(file)
+    with read.telling() as script:
+        stage = soundstage.load(script.format.model)
+        found = check_film(script, stage, draft=draft, standing_in=read.standing_in)
     expected = _expected(stage, found)
+    notices = [*read.notices, *found.notices]
     if as_json:
-        print(json_text({**found.to_dict(), "expected_s": expected}, indent=2))
+        print(json_text({**found.to_dict(), "notices": notices, "expected_s": expected}, indent=2))
         return
-    count = "1 shot" if len(found.shots) == 1 else f"{len(found.shots)} shots"
-    print(f"{script.title}: {count}, made by {found.shots[0].plan.model}")
-    for shot in found.shots:
-        print("\n" + "\n".join(_told(shot)))
+    print(f"{script.title}: {num_of(len(found.shots), 'shot')}, made by {found.shots[0].plan.model}")
+    shots = found.shots
+    everywhere = [snap for snap in shots[0].plan.snaps if all(snap in shot.plan.snaps for shot in shots)]
+    for shot in shots:
+        print("\n" + "\n".join(_told(shot, everywhere)))
     print(f"\nin all: {_totals(found)}")
+    for text in (*(f"snapped {snap}" for snap in everywhere), *(f"notice: {one}" for one in notices)):
+        print("\n".join(_wrapped("", text)))
     if expected is not None:
         print(f"time: about {rounded_time(expected)} with loading and writing, as clips here took")
+    else:
+        print("time: loading and writing come to that; how long is known after the first clip here")
 
 
 def _expected(stage: Engine, found: ScriptCheck) -> float | None:
@@ -96,12 +105,12 @@ def _expected(stage: Engine, found: ScriptCheck) -> float | None:
     return total
 
 
-def _told(shot: CheckedShot) -> Iterator[str]:
-    """Yield the lines about a shot."""
+def _told(shot: CheckedShot, told_elsewhere: Sequence[Snap]) -> Iterator[str]:
+    """Yield the lines about a shot. told_elsewhere: what was snapped in all shots alike."""
     price, made = shot.choice.price, shot.made
     memory = max(price.device_bytes, price.host_bytes) / GB
     facts = [
-        f"{shot.seconds:.2f} s ({shot.frames} frames)",
+        f"{shot.seconds:.2f} s ({num_of(shot.frames, 'frame')})",
         f"{shot.plan.width}x{shot.plan.height}",
         f"recipe {shot.plan.recipe}",
         f"seed {made.seed}",
@@ -112,6 +121,9 @@ def _told(shot: CheckedShot) -> Iterator[str]:
     yield f"{made.number}  {made.id}"
     yield from _wrapped("   ", ", ".join(facts))
     yield from _wrapped("   ", shot.plan.request.prompt)
+    for snap in shot.plan.snaps:
+        if snap not in told_elsewhere:
+            yield from _wrapped("   ", f"snapped {snap}")
     for finding in shot.findings:
         rewrite = "" if finding.rewrite is None else f"; write: {finding.rewrite}"
         yield from _wrapped("   ", f"{finding.severity}: {finding.rule}: {finding.why}{rewrite}")
@@ -123,7 +135,7 @@ def _told(shot: CheckedShot) -> Iterator[str]:
 
 def _totals(found: ScriptCheck) -> str:
     memory = max(found.host_bytes, found.device_bytes) / GB
-    length = f"{found.seconds:.2f} s of film ({found.frames} frames)"
+    length = f"{found.seconds:.2f} s of film ({num_of(found.frames, 'frame')})"
     return f"{length}, about {rounded_time(found.time_s)} of computing, at most {memory:.1f} GB"
 
 

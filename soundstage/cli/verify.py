@@ -8,6 +8,7 @@ import click
 
 from soundstage.cli.parameters import FILE, SETTINGS, as_json
 from soundstage.cli.printing import json_text
+from soundstage.errors import num_of
 
 DIFFERS = 1  # exit code
 
@@ -37,6 +38,7 @@ def app(path: Path, as_json: bool) -> None:
     else:
         for one in bad:
             print(f"{one.path} {one.why}")
-        print(f"{len(found) - len(bad)} of {len(found)} files are as they were written")
+        are = "is as it was" if len(found) == 1 else "are as they were"
+        print(f"{len(found) - len(bad)} of {num_of(len(found), 'file')} {are} written")
     if bad:
         raise click.exceptions.Exit(DIFFERS)

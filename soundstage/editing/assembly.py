@@ -13,15 +13,15 @@ from typing import Any
 from soundstage.clip import write_clip
 from soundstage.editing.by_line import faults, gathered, told_by_line
 from soundstage.editing.exporting import Export, planned_export
-from soundstage.editing.grid import FilmGrid, grid_of
+from soundstage.editing.grid import FilmGrid, grid_of, infos_of
 from soundstage.editing.level import MixLevel, StoredMix, stored_mix
 from soundstage.editing.matching import changes_of
-from soundstage.editing.mix import Mixer
-from soundstage.editing.overlays import letter_notices, overlay_of
+from soundstage.editing.mix import Mixer, sound_checks
+from soundstage.editing.overlays import letter_notices, overlay_of, title_checks
 from soundstage.editing.picture import Change, Overlay, film_frames
 from soundstage.editing.room_tone import RoomToneSource, room_tone_shots
 from soundstage.editing.timeline import Timeline, as_json, read_timeline
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, num_of
 from soundstage.files import check_writable, whole_file
 from soundstage.media import formats
 from soundstage.media.clip_pieces import ClipPieces
@@ -31,13 +31,6 @@ LOUDNESS_LUFS = -16.0  # of films on the web
 PEAK_DBTP = -1.0
 MIX_SHARE = 0.15  # of the work, for progress
 OFF_LU = 0.5  # from which on a missed loudness is told
-
-# Looked at before the work, besides the grid: sounds, titles and room tone that do not fit.
-CHECKS: tuple[Callable[[FilmGrid], object], ...] = (
-    room_tone_shots,
-    lambda grid: Mixer(grid, None),
-    overlay_of,
-)
 
 TellShare = Callable[[float], None]
 
@@ -65,7 +58,7 @@ class Assembled:
     def told(self) -> str:
         """Return it in one line, for people."""
         size = f"{self.size[0]}x{self.size[1]}"
-        text = f"{self.num_frames} frames of {size} at {self.fps:g} fps ({self.duration_s:.2f} s)"
+        text = f"{num_of(self.num_frames, 'frame')} of {size} at {self.fps:g} fps ({self.duration_s:.2f} s)"
         if self.level is None:
             return f"{text}, silent"
         before, after = self.level.before.integrated_lufs, self.level.after
@@ -232,10 +225,10 @@ def planned_assembly(
     if not -20 <= peak_dbtp <= 0:
         raise MediaError(f"peak_dbtp is {peak_dbtp:g}; give -20 to 0, such as -1")
     with told_by_line(timeline):
-        grid = grid_of(line)
-        refused = gathered([partial(check, grid) for check in CHECKS])
-        if refused:
+        infos = infos_of(line)
+        if refused := planned_refusals(line, infos):
             raise faults(refused)
+        grid = grid_of(line, infos)
     _check_no_source(line, Path(output))
     found = formats.output(output, grid.num_frames, codec=codec, quality=quality)
     found.check(grid.num_frames, overwrite=overwrite)
@@ -263,13 +256,23 @@ def planned_assembly(
 def planned_refusals(timeline: Timeline, infos: Sequence[Info | None]) -> list[str]:
     """Return what an assembly of sources that are not made yet would be refused for; nothing where it fits.
 
-    infos: what the source of each cut will be. Each of the kinds cuts, sounds, titles is told by its first.
+    infos: what the source of each cut will be. Cuts are told by the first that does not fit.
     """
+    told = []
     try:
         grid = grid_of(timeline, infos)
     except MediaError as error:
-        return [str(error)]
-    return gathered([partial(check, grid) for check in CHECKS])
+        told.append(str(error))
+        try:
+            grid = grid_of(replace(timeline, fade_out_s=0), infos)
+        except MediaError:
+            return told
+    return [*told, *_refusals(grid)]
+
+
+def _refusals(grid: FilmGrid) -> list[str]:
+    """Return a sentence for each sound and title that does not fit a film."""
+    return gathered([partial(room_tone_shots, grid), *sound_checks(grid), *title_checks(grid)])
 
 
 def planned_notices(timeline: Timeline, infos: Sequence[Info | None]) -> list[str]:

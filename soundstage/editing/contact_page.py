@@ -17,6 +17,7 @@ from soundstage.editing.grid import FilmGrid, PlacedShot
 from soundstage.editing.picture import Change
 from soundstage.editing.storyboard import caption_of, label_of, shot_picture
 from soundstage.editing.timeline import BLACK
+from soundstage.errors import num_of
 
 POSTER_WIDTH = 480
 JPEG_QUALITY = 80
@@ -61,7 +62,7 @@ def contact_page(
 
 def _facts(grid: FilmGrid) -> str:
     return (
-        f"{len(grid.placed)} shots, {grid.duration_s:.2f} s, {grid.width} by {grid.height} pixels, "
+        f"{num_of(len(grid.placed), 'shot')}, {grid.duration_s:.2f} s, {grid.width} by {grid.height} pixels, "
         f"{float(grid.fps):g} frames per second"
     )
 

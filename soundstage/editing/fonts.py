@@ -62,7 +62,7 @@ class FontStack:
 
     def getlength(self, text: str) -> float:
         """Return the width of a text in pixels."""
-        return sum(self._font(key).getlength(part) for key, part in self._runs(text))
+        return sum((float(self._font(key).getlength(part)) for key, part in self._runs(text)), 0.0)
 
     def draw(self, canvas: Any, at: tuple[float, float], text: str, **options: Any) -> None:
         """Draw a text. canvas: Pillow's. at: its left end, and its middle from the top. options: Pillow's."""

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from soundstage.editing.by_line import faults
 from soundstage.editing.timeline import BLACK, MAX_SIDE, Cut, Timeline
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, num_of
 from soundstage.media.clip_pieces import frame_rate
 from soundstage.media.probe import Info, probe
 
@@ -103,7 +103,7 @@ def grid_of(timeline: Timeline, infos: Sequence[Info | None] | None = None) -> F
     infos: what the sources of the cuts are, where they are not made yet; None looks at them.
     """
     if infos is None:
-        infos = _infos(timeline)
+        infos = infos_of(timeline)
     width, height = _size(timeline, infos)
     fps = frame_rate(timeline.fps or next((i.fps for i in infos if i is not None and i.fps), PLAIN_FPS))
     grid = FilmGrid(timeline, width, height, fps, timeline.sample_rate_hz, (), _notices(timeline, infos))
@@ -112,7 +112,7 @@ def grid_of(timeline: Timeline, infos: Sequence[Info | None] | None = None) -> F
     return dataclasses.replace(grid, placed=tuple(sounded))
 
 
-def _infos(timeline: Timeline) -> list[Info | None]:
+def infos_of(timeline: Timeline) -> list[Info | None]:
     """Return what the sources of the cuts are. Raises MediaError with a sentence for each that is none."""
     found: list[Info | None] = []
     refused = []
@@ -208,8 +208,8 @@ def _check_transitions(cut: Cut, index: int, count: int, needed: tuple[int, int]
     if sum(needed) <= count:
         return
     raise MediaError(
-        f"cuts[{index}] ({cut.source}) has {count} frames, and the transitions at its beginning and end "
-        f"need {needed[0]} and {needed[1]} of them; make them shorter, or the shot longer"
+        f"cuts[{index}] ({cut.source}) has {num_of(count, 'frame')}, and the transitions at its beginning "
+        f"and end need {needed[0]} and {needed[1]} of them; make them shorter, or the shot longer"
     )
 
 

@@ -6,8 +6,9 @@ said next, so that it is down before the first word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -111,6 +112,13 @@ class Mixer:
         if ducking.under_sound:
             found |= activity(second.shots, rate, -35.0)
         return found.astype(np.float32)
+
+
+def sound_checks(grid: FilmGrid) -> list[Callable[[], object]]:
+    """Return functions that raise MediaError, each for a voice or a piece of music that does not fit."""
+    line = grid.timeline
+    voices = [partial(_voice, grid, voice, i) for i, voice in enumerate(line.voice_over)]
+    return [*voices, *(partial(_music, grid, piece, i) for i, piece in enumerate(line.music))]
 
 
 def sum_of(stems: Stems) -> Waveform:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from soundstage.editing.fonts import FontStack
 from soundstage.editing.grid import FilmGrid
@@ -59,6 +60,11 @@ def _over(drawn: Sequence[_Drawn]) -> Overlay:
         return frame
 
     return draw
+
+
+def title_checks(grid: FilmGrid) -> list[Callable[[], object]]:
+    """Return functions that raise MediaError, each for a title that does not fit."""
+    return [partial(_title, grid, title, index) for index, title in enumerate(grid.timeline.titles)]
 
 
 def letter_notices(grid: FilmGrid) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from soundstage.editing.grid import FilmGrid, PlacedShot
 from soundstage.editing.sound import GainCurve, LoopedSound, SourceSound, source_of
-from soundstage.errors import MediaError
+from soundstage.errors import MediaError, num_of
 from soundstage.media.arrays import Waveform
 
 STRETCH_S = 1.0  # taken from a shot, or half of its sound if that is shorter
@@ -73,7 +73,8 @@ def room_tone_shots(grid: FilmGrid) -> list[PlacedShot]:
         return []
     if asked.cut is not None and asked.cut > len(grid.placed):
         raise MediaError(
-            f"room_tone.cut is {asked.cut}, and the film has {len(grid.placed)} cuts; give one of them"
+            f"room_tone.cut is {asked.cut}, and the film has {num_of(len(grid.placed), 'cut')}; "
+            "give one of them"
         )
     placed = [p for p in grid.placed if asked.cut in (None, p.number) and p.sound is not None]
     if not placed:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soundstage.errors import RequestError, listed, near_first, shown
+from soundstage.errors import RequestError, listed, near_first, nearest, shown
 from soundstage.fields.describe import field_help, field_names
 
 MAX_SENTENCES = 12  # of one message
@@ -26,6 +26,7 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
     """
     known = field_names(owner)
     sentences, fields = [], []
+    told: set[tuple[str, ...]] = set()
     findings = error.errors()
     for item in findings:
         if item["type"] == "too_short" and any(_is_within(other["loc"], item["loc"]) for other in findings):
@@ -36,12 +37,12 @@ def request_error(error: ValidationError, owner: type, what: str | None = None) 
         own_check = item["type"] == "value_error"
         path = _path(loc[:-2] if loc[-1:] == ["[key]"] else loc, indexed=own_check)
         fields.append(str(loc[0]) if loc else "")
-        sentences.append(_sentence(path, item, owner, what or owner.__name__))
+        sentences.append(_sentence(path, item, owner, what or owner.__name__, told))
     unique = _merged(dict.fromkeys(sentences))
     more = [f"and {len(unique) - MAX_SENTENCES} more"] if len(unique) > MAX_SENTENCES else []
-    told = [*unique[:MAX_SENTENCES], *more]
+    shortened = [*unique[:MAX_SENTENCES], *more]
     return RequestError(
-        "; ".join(told), field=(fields[0] or None) if len(unique) == 1 else None, sentences=told
+        "; ".join(shortened), field=(fields[0] or None) if len(unique) == 1 else None, sentences=shortened
     )
 
 
@@ -82,7 +83,8 @@ def _path(loc: Sequence[Any], *, indexed: bool) -> str:
     return text
 
 
-def _sentence(path: str, item: Any, owner: type, what: str) -> str:
+def _sentence(path: str, item: Any, owner: type, what: str, listed_already: set[tuple[str, ...]]) -> str:
+    """Return the sentence of a finding. listed_already: fields that an earlier one lists; those are added."""
     nested = "." in path or "[" in path
     if item["type"] == "value_error":
         message = str(item["ctx"]["error"])
@@ -101,7 +103,7 @@ def _sentence(path: str, item: Any, owner: type, what: str) -> str:
     if item["type"] == "string_too_short" and not item["input"]:
         return f"{path} is empty; give words"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return _unknown(item["loc"], owner, what)
+        return _unknown(item["loc"], owner, what, listed_already)
     verb = "has" if item["loc"][-1:] == ("[key]",) else "is"  # a mapping has keys
     given = item["input"]
     value = f"{given:.15g}" if isinstance(given, float) else shown(given)
@@ -116,14 +118,18 @@ def _help(path: str, owner: type) -> Any:
         return None
 
 
-def _unknown(loc: Sequence[Any], owner: type, what: str) -> str:
+def _unknown(loc: Sequence[Any], owner: type, what: str, listed_already: set[tuple[str, ...]]) -> str:
     """Return the sentence about a name that is no field; it may be any text, with dots too."""
     place, name = _path(loc[:-1], indexed=True), str(loc[-1])
-    fields = listed(name, field_names(owner, _plain(place)))
+    names = tuple(field_names(owner, _plain(place)))
     told = name if name.isidentifier() else shown(name)
-    if place:
-        return f"{place}.{told} is not a field; the fields of {place} are {fields}"
-    return f"'{told.strip(chr(39))}' is not a field of {what}; the fields are {fields}"
+    of = f" of {what}"
+    unknown = f"{place}.{told} is not a field" if place else f"'{told.strip(chr(39))}' is not a field{of}"
+    if names in listed_already:
+        near = nearest(name, names, 1)
+        return f"{unknown}; did you mean {near[0]}?" if near else f"{unknown}; leave it out"
+    listed_already.add(names)
+    return f"{unknown}; the fields {f'of {place} ' if place else ''}are {listed(name, names)}"
 
 
 def _wanted(path: str, item: Any, owner: type) -> str:

@@ -28,21 +28,25 @@ def read_record(kind: type[Made], path: Path, words: Callable[[str], str] = str)
         raise ConfigError("; ".join(sentences), sentences=sentences) from error
 
 
-def read_fields(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def read_fields(path: Path, what: str = "a YAML file") -> tuple[dict[str, Any], dict[str, int]]:
     """Return the fields of a YAML file, and the line of each place, such as "shots[2].seconds".
+
+    what: what is asked for, in messages.
 
     Raises ConfigError for a file that cannot be read, holds no fields, or has a key twice.
     """
     import yaml
 
-    text = read_text(path, "a YAML file")
+    text = read_text(path, what)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = {} if root is None else yaml.safe_load(text)
     except (RecursionError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a YAML file that can be read ({error}); correct it") from error
+        raise ConfigError(
+            f"{path} is not a YAML file that can be read ({error}); correct it, or give {what}"
+        ) from error
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{path} holds {shown(data)}; write fields such as `name: value`")
+        raise ConfigError(f"{path} holds {shown(data)}; give {what}, with fields such as `name: value`")
     lines: dict[str, int] = {}
     for place, line in _places(root, ""):
         if place in lines:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from rich.table import Table
 
-from soundstage.errors import RequestError, shown
+from soundstage.errors import RequestError, num_of, shown
 from soundstage.rendering.events import Detail
 from soundstage.rendering.screen import Screen, clock
 
@@ -77,7 +77,7 @@ class Board:
         if kind == "film":
             self.title, self._workers = event["title"], event["workers"]
             self.rows = {shot["id"]: BoardRow(shot["number"], shot["title"]) for shot in event["shots"]}
-            self._screen.say(f"{self.title}: {len(self.rows)} shots, in {event['folder']}")
+            self._screen.say(f"{self.title}: {num_of(len(self.rows), 'shot')}, in {event['folder']}")
             self._screen.begin("look at what is there", row=False)
         elif kind == "shot":
             self._shot(event)
@@ -160,7 +160,8 @@ class Board:
             return None
         done = sum(row.state == "done" for row in self.rows.values())
         table = Table(
-            title=f"{self.title}: {done} of {len(self.rows)} shots{self._left_words()}", title_justify="left"
+            title=f"{self.title}: {done} of {num_of(len(self.rows), 'shot')}{self._left_words()}",
+            title_justify="left",
         )
         for name in ("", "shot", "state", "progress", "left", "seed", "thumbnail"):
             table.add_column(name, overflow="fold" if name == "thumbnail" else "ellipsis")

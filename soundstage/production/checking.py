@@ -7,14 +7,16 @@ from another is planned with a blank in place of that clip.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soundstage.editing import planned_refusals
+from soundstage.editing import Timeline, planned_notices, planned_refusals
+from soundstage.editing.grid import PLAIN_FPS, PLAIN_SIZE
 from soundstage.errors import ConfigError, MediaError, RequestError
 from soundstage.media.in_memory import InMemory
 from soundstage.media.probe import Info
@@ -88,6 +90,7 @@ class CheckedShot:
             "time_s": price.seconds,
             "device_bytes": price.device_bytes,
             "host_bytes": price.host_bytes,
+            "snapped": [str(snap) for snap in self.plan.snaps],
             "notices": list(self.notices),
             "findings": [asdict(finding) for finding in self.findings],
         }
@@ -95,11 +98,15 @@ class CheckedShot:
 
 @dataclass(frozen=True)
 class ScriptCheck:
-    """A whole script as it would be made. frames: those of the film, in which dissolving shots overlap."""
+    """A whole script as it would be made.
+
+    frames: those of the film, in which dissolving shots overlap. notices: what is told of its cut and mix.
+    """
 
     script: Script
     shots: tuple[CheckedShot, ...]
     frames: int
+    notices: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -128,14 +135,18 @@ class ScriptCheck:
             "time_s": self.time_s,
             "device_bytes": self.device_bytes,
             "host_bytes": self.host_bytes,
+            "notices": list(self.notices),
             "shots": [shot.to_dict() for shot in self.shots],
         }
 
 
-def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptCheck:
+def check_film(
+    script: Script, stage: Engine, *, draft: bool = False, standing_in: Collection[int] = ()
+) -> ScriptCheck:
     """Plan every shot of a script with an engine, and read its prompts.
 
-    draft: as for a quick look. Raises ConfigError, whose `sentences` name each shot that cannot be made.
+    draft: as for a quick look. standing_in: numbers of shots whose refusals say nothing. Raises ConfigError,
+    whose `sentences` name each shot that cannot be made, and each part of the cut and mix that does not fit.
     """
     requests = shot_requests(script, stage.model, draft=draft)
     choices = []
@@ -145,7 +156,7 @@ def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptC
         choices.append(stage.choose(plan))
         return plan
 
-    plans = checked_plans(script, requests, planned)
+    plans = checked_plans(script, requests, planned, standing_in=standing_in)
     lengths = _lengths(requests, plans)
     vocabulary = Vocabulary.of_folder(stage.model.folder)
     found = []
@@ -155,7 +166,8 @@ def check_film(script: Script, stage: Engine, *, draft: bool = False) -> ScriptC
         if vocabulary is not None:  # its prompts do not say the words
             findings += _of_lines(made, plan)
         found.append(CheckedShot(made, plan, choice, length.frames, tuple(findings)))
-    return ScriptCheck(script, tuple(found), film_frames(lengths))
+    notices = () if standing_in else tuple(mix_notices(script, requests, plans))
+    return ScriptCheck(script, tuple(found), film_frames(lengths), notices)
 
 
 def checked_plans(
@@ -164,45 +176,84 @@ def checked_plans(
     planned: Callable[[Request], Plan],
     *,
     burn_captions: bool = False,
+    standing_in: Collection[int] = (),
 ) -> dict[str, Plan]:
     """Return the plan of each shot by its id. planned: returns that of a request.
 
-    Raises ConfigError, with a sentence for each shot that cannot be made, is too short for its cuts, and for
-    each part of the mix that does not fit the film.
+    standing_in: numbers of shots whose refusals say nothing. Raises ConfigError, with a sentence for each
+    shot that cannot be made or is too short for its cuts, and for each part of the mix that does not fit.
     """
-    plans, refused = _plans(requests, planned)
-    refused = refused or cut_refusals(_lengths(requests, plans))
-    refused = refused or _mix_refusals(script, requests, plans, burn_captions)
-    if refused:
-        raise ConfigError("; ".join(refused), sentences=refused)
+    expected, plans, refused = _plans(requests, planned, standing_in)
+    lengths = _lengths(requests, expected)
+    short = cut_refusals(lengths, standing_in)
+    cut = [_plainly_cut(made) for made in requests] if short or standing_in else requests
+    told = [*refused, *short, *_mix_refusals(script, cut, expected, burn_captions)]
+    if told:
+        raise ConfigError("; ".join(told), sentences=told)
     return plans
 
 
-def _lengths(requests: Sequence[ShotRequest], plans: Mapping[str, Plan]) -> list[ShotLength]:
+def _plainly_cut(made: ShotRequest) -> ShotRequest:
+    """Return a shot without its transition, J cut and L cut, so that the mix can be looked at."""
+    return replace(made, shot=replace(made.shot, transition="cut", sound_lead_s=0.0, sound_lag_s=0.0))
+
+
+def _lengths(requests: Sequence[ShotRequest], plans: Mapping[str, Plan | ExpectedClip]) -> list[ShotLength]:
     return [
         ShotLength(made, plans[made.id].num_shown - made.lead_frames, plans[made.id].fps) for made in requests
     ]
 
 
 def _mix_refusals(
-    script: Script, requests: Sequence[ShotRequest], plans: Mapping[str, Plan], burn_captions: bool
+    script: Script,
+    requests: Sequence[ShotRequest],
+    expected: Mapping[str, ExpectedClip],
+    burn_captions: bool,
 ) -> list[str]:
     """Return what the editing would refuse of the film when its shots are there, in words of the script."""
-    infos = [_clip_info(plans[made.id]) for made in requests]
-    clips = {made.id: Path(made.id) for made in requests}
-    try:
-        timeline = timeline_of(script, requests, clips, burn_captions=burn_captions, infos=infos)
-        told = planned_refusals(timeline, infos)
-    except MediaError as error:
-        told = [str(error)]
+    told: list[str] = []
+    shown = replace(script, mix=replace(script.mix, fade_out_s=0.0))  # for a film that is not as long
+    for tried in (script, shown):
+        infos, timeline = _planned_timeline(tried, requests, expected, burn_captions)
+        try:
+            told += planned_refusals(timeline(), infos)
+        except MediaError as error:
+            told.append(str(error))
+            continue
+        break
+    told = list(dict.fromkeys(told))
     return [_in_script(sentence, requests) for sentence in told]
 
 
-def _clip_info(plan: Plan) -> Info:
-    """Return what the clip of a plan will be."""
-    width, height = plan.shown_size or (plan.width, plan.height)
-    sound_s = plan.num_shown / plan.fps if "audio" in plan.modalities else None
-    return Info(width, height, plan.num_shown, plan.fps, sound_s)
+def mix_notices(
+    script: Script,
+    requests: Sequence[ShotRequest],
+    plans: Mapping[str, Plan],
+    *,
+    burn_captions: bool = False,
+) -> list[str]:
+    """Return what is told of a film's cut before its shots are made, such as letters that a font lacks."""
+    expected = {name: _expected(plan) for name, plan in plans.items()}
+    infos, timeline = _planned_timeline(script, requests, expected, burn_captions)
+    return [_in_script(sentence, requests) for sentence in planned_notices(timeline(), infos)]
+
+
+def _planned_timeline(
+    script: Script,
+    requests: Sequence[ShotRequest],
+    expected: Mapping[str, ExpectedClip],
+    burn_captions: bool,
+) -> tuple[list[Info], Callable[[], Timeline]]:
+    """Return what the clips will be, and a function that returns the timeline, which may not fit them."""
+    infos = [_clip_info(expected[made.id]) for made in requests]
+    clips = {made.id: Path(made.id) for made in requests}
+    return infos, partial(timeline_of, script, requests, clips, burn_captions=burn_captions, infos=infos)
+
+
+def _clip_info(clip: ExpectedClip) -> Info:
+    """Return what a clip will be, as it is found in its file."""
+    sound_s = clip.num_shown / clip.fps if clip.has_sound else None
+    return Info(*clip.size, clip.num_shown, clip.fps, sound_s)
 
 
 def _in_script(sentence: str, requests: Sequence[ShotRequest]) -> str:
@@ -216,30 +267,57 @@ def _in_script(sentence: str, requests: Sequence[ShotRequest]) -> str:
     return re.sub(r"^(titles|music|voice_over|room_tone|fade_out_s)\b", r"mix.\1", sentence)
 
 
+@dataclass(frozen=True)
+class ExpectedClip:
+    """What a shot's clip will be; for one that cannot be planned, as it is asked for."""
+
+    num_shown: int
+    fps: float
+    size: tuple[int, int]
+    has_sound: bool = True
+
+
 def _plans(
-    requests: Sequence[ShotRequest], planned: Callable[[Request], Plan]
-) -> tuple[dict[str, Plan], list[str]]:
-    """Return the plan of each shot by its id, and a sentence for each that cannot be made."""
+    requests: Sequence[ShotRequest], planned: Callable[[Request], Plan], standing_in: Collection[int]
+) -> tuple[dict[str, ExpectedClip], dict[str, Plan], list[str]]:
+    """Return what the clip of each shot will be, its plan, and a sentence for each that cannot be made."""
+    expected: dict[str, ExpectedClip] = {}
     plans: dict[str, Plan] = {}
     refused = []
     for made in requests:
-        if any(name not in plans for name in made.depends_on):
-            continue  # that one's refusal is enough
+        most = max((made.lead_frames, *(need.lead_frames + 1 for need in made.needs)))
+        blanks = {name: _blank(expected[name], most) for name in made.depends_on}
         try:
-            most = max((made.lead_frames, *(need.lead_frames + 1 for need in made.needs)))
-            blanks = {name: _blank(plans[name], most) for name in made.depends_on}
-            plans[made.id] = planned(made.filled(blanks))
+            plan = planned(made.filled(blanks))
         except RequestError as error:
-            refused.append(f"shot {made.number} ({made.id}): {error}")
-    return plans, refused
+            expected[made.id] = _asked_clip(made, list(expected.values()))
+            if made.number not in standing_in:
+                refused.append(f"shot {made.number} ({made.id}): {error}")
+            continue
+        plans[made.id] = plan
+        expected[made.id] = _expected(plan)
+    return expected, plans, refused
 
 
-def _blank(plan: Plan, num_frames: int) -> InMemory:
+def _expected(plan: Plan) -> ExpectedClip:
+    size = plan.shown_size or (plan.width, plan.height)
+    return ExpectedClip(plan.num_shown, plan.fps, size, "audio" in plan.modalities)
+
+
+def _asked_clip(made: ShotRequest, others: Sequence[ExpectedClip]) -> ExpectedClip:
+    """Return what a clip would be as it is asked for, with the size and rate of another."""
+    like = others[-1] if others else ExpectedClip(1, PLAIN_FPS, PLAIN_SIZE)
+    fps, asked = made.request.fps or like.fps, made.request
+    frames = asked.num_frames or round((asked.duration_s or 1.0) * fps)
+    return ExpectedClip(max(1, frames) + made.lead_frames, fps, like.size, like.has_sound)
+
+
+def _blank(clip: ExpectedClip, num_frames: int) -> InMemory:
     """Return a black, silent clip in place of one that is not made yet, as long as what is taken of it."""
-    width, height = plan.shown_size or (plan.width, plan.height)
+    width, height = clip.size
     frames = np.zeros((num_frames, height, width, 3), np.uint8)
-    samples = np.zeros((2, round(len(frames) / plan.fps * SOUND_RATE_HZ)), np.float32)
-    return InMemory(frames, samples, plan.fps)
+    samples = np.zeros((2, round(len(frames) / clip.fps * SOUND_RATE_HZ)), np.float32)
+    return InMemory(frames, samples, clip.fps)
 
 
 def _of_script(script: Script, made: ShotRequest) -> Iterator[ScriptFinding]:

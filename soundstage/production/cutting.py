@@ -5,9 +5,10 @@ The rules are those of the editing's grid, which refuses the same when the shots
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from soundstage.errors import num_of
 from soundstage.production.shots import ShotRequest
 
 
@@ -47,20 +48,26 @@ def film_frames(lengths: Sequence[ShotLength]) -> int:
     return sum(one.frames - one.overlap() for one in lengths)
 
 
-def cut_refusals(lengths: Sequence[ShotLength]) -> list[str]:
-    """Return a sentence for each shot that is too short for its transitions, its J cut or its L cut."""
+def cut_refusals(lengths: Sequence[ShotLength], standing_in: Collection[int] = ()) -> list[str]:
+    """Return a sentence for each shot that is too short for its transitions, its J cut or its L cut.
+
+    standing_in: numbers of shots that are left out.
+    """
     told = []
     for i, one in enumerate(lengths):
+        if one.made.number in standing_in:
+            continue
         name = f"shot {one.made.number} ({one.made.id})"
         begin, end = one.overlap() + one.rise(), lengths[i + 1].taken() if i + 1 < len(lengths) else 0
         if one.frames < 1:
             told.append(
-                f"{name}: sound_lead_s and sound_lag_s take all of its {one.clip_frames} frames; make them "
-                "shorter, or the shot longer"
+                f"{name}: sound_lead_s and sound_lag_s take all of its {num_of(one.clip_frames, 'frame')}; "
+                "make them shorter, or the shot longer"
             )
         elif begin + end > one.frames:
             told.append(
-                f"{name}: it has {one.frames} frames in the film, and the transitions at its beginning and "
-                f"end take {begin} and {end} of them; make transition_s shorter, or the shot longer"
+                f"{name}: it has {num_of(one.frames, 'frame')} in the film, and the transitions at its "
+                f"beginning and end take {begin} and {end} of them; make transition_s shorter, or the shot "
+                "longer"
             )
     return told

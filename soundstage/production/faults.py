@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soundstage.errors import RequestError, listed, nearest, shown
+from soundstage.errors import RequestError, listed, nearest, num_of, shown
 from soundstage.production.names import index_of, shot_ids
 from soundstage.production.script import FilmMix, Script, Shot
 from soundstage.request.recipes import recipe_named
@@ -147,7 +147,7 @@ def _reference(shot: Shot, i: int, field: str, names: tuple[str, ...]) -> Iterat
     elif found is None:
         near = nearest(str(value), names)
         meant = f"did you mean {near[0]}? " if near else ""
-        told = f"{told}, and the film has {len(names)} shots; {meant}{earlier}"
+        told = f"{told}, and the film has {num_of(len(names), 'shot')}; {meant}{earlier}"
     elif found == i:
         told = f"{told}, which is this very shot; {earlier}"
     else:

@@ -15,12 +15,15 @@ Other notes, sections, synopses, centred text and page breaks are for people and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from soundstage.errors import ConfigError, MissingExtraError
+from soundstage.errors import MissingExtraError, nearest
+from soundstage.fields.yaml_record import read_text
+from soundstage.production.faults import ScriptFault
 from soundstage.production.script import Shot, manner
 
 EXTRA = "film"
@@ -38,6 +41,8 @@ TITLE_KEYS = {
 FILM_FIELDS = ("format", "look", "cast", "places", "mix")  # of notes, wherever they stand
 EITHER_FIELDS = ("sound", "seed", "title")  # of the film before the first shot
 SHOT_FIELDS = frozenset(Shot.__dataclass_fields__)  # type: ignore[attr-defined]
+KNOWN = SHOT_FIELDS | {*FILM_FIELDS, *EITHER_FIELDS}
+NEAR = 0.8  # of difflib's ratio, from which on a name is taken for a misspelt field; Cost is not cast
 _TAG = re.compile(r"\[\[(\d+)\]\]")
 _CUT_OUT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _TO_BLACK = re.compile(r"(FADE OUT|FADE TO BLACK)\s*[.:]?", re.IGNORECASE)
@@ -54,15 +59,22 @@ class ScreenplayPiece:
     extension: str = ""
 
 
-def read_screenplay(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the fields of a screenplay, and the line of each place, as `read_fields` does for YAML.
+@dataclass(frozen=True)
+class ScreenplayFields:
+    """The fields of a script, the line of each place, and what is wrong with notes, or told of them."""
+
+    data: dict[str, Any]
+    lines: dict[str, int]
+    faults: tuple[ScriptFault, ...]
+    notices: tuple[str, ...]
+
+
+def read_screenplay(path: Path) -> ScreenplayFields:
+    """Return the fields of a screenplay.
 
     Raises ConfigError for a file that cannot be read, MissingExtraError without screenplay-tools.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); give a screenplay in UTF-8") from error
+    text = read_text(path, "a screenplay, a .fountain file")
     title, pieces = _parsed(text)
     film = _Film(path)
     for key, value in title:
@@ -123,6 +135,8 @@ class _Film:
     how: str = ""
     paragraph_at: int = 0  # the last line of the action that goes on; 0 for none
     is_open: bool = False  # whether notes are for the last shot, and not for the next
+    faults: list[ScriptFault] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def title_entry(self, key: str, value: str) -> None:
         place = TITLE_KEYS.get(key.strip().lower())
@@ -152,12 +166,12 @@ class _Film:
         for note in piece.notes:
             self._note(note, piece.line)
 
-    def done(self) -> tuple[dict[str, Any], dict[str, int]]:
-        """Return the fields and the lines. A screenplay without a title is called as its file is."""
+    def done(self) -> ScreenplayFields:
+        """Return the fields. A screenplay without a title is called as its file is."""
         data = {"title": self.path.stem, "cast": {}, **self.fields, "shots": self.shots}
         if isinstance(data["cast"], dict):
             data["cast"] = _with_speakers(dict(data["cast"]), self.shots)
-        return data, self.lines
+        return ScreenplayFields(data, self.lines, tuple(self.faults), tuple(self.notices))
 
     def _scene(self, piece: ScreenplayPiece) -> None:
         if piece.text.upper().startswith("FADE IN"):
@@ -209,7 +223,17 @@ class _Film:
         self.paragraph_at = 0
 
     def _note(self, note: str, line: int) -> None:
-        for name, value in _yaml(note):
+        fields = _yaml(note)
+        meant = _misspelt(fields)
+        for name, field_name in meant.items():
+            place = f"note in line {line}"
+            self.lines[place] = line
+            why = f"the note [[{name}: ...]] is no field; did you mean {field_name}?"
+            self.faults.append(ScriptFault(place, f"{why} A note for people has no colon"))
+        if not fields.keys() & KNOWN and not meant and any(not isinstance(v, str) for v in fields.values()):
+            words = " ".join(note.split())
+            self.notices.append(f"the note [[{words}]] in line {line} is no field of a script")
+        for name, value in fields.items() if fields.keys() & KNOWN else ():
             if name in FILM_FIELDS or (name in EITHER_FIELDS and not self.shots):
                 before = self.fields.get(name)
                 both = isinstance(before, dict) and isinstance(value, dict)
@@ -223,20 +247,29 @@ class _Film:
                 self.coming[name] = (value, line)
 
 
-def _yaml(note: str) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a note; none where it is words for people."""
+def _yaml(note: str) -> dict[str, Any]:
+    """Return the fields of a note; none where it is words for people."""
     import yaml
 
     try:
         data = yaml.safe_load(note)
     except yaml.YAMLError:
-        return
+        return {}
     if not isinstance(data, Mapping):
-        return
-    fields = {str(key).strip().replace(" ", "_"): value for key, value in data.items()}
-    known = SHOT_FIELDS | {*FILM_FIELDS, *EITHER_FIELDS}
-    if known & set(fields):
-        yield from fields.items()
+        return {}
+    return {str(key).strip().replace(" ", "_"): value for key, value in data.items()}
+
+
+def _misspelt(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields that were probably meant by the names of a note that has no field."""
+    if fields.keys() & KNOWN:
+        return {}  # the record tells what it does not know
+    near = {name: nearest(name, KNOWN, 1) for name in fields}
+    return {name: found[0] for name, found in near.items() if found and _alike(name.lower(), found[0])}
+
+
+def _alike(name: str, other: str) -> bool:
+    return SequenceMatcher(None, name, other).ratio() >= NEAR
 
 
 def _number(words: str) -> Any:

@@ -14,25 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soundstage.errors import RequestError, shown
+from soundstage.errors import RequestError, num_of, shown
 from soundstage.library.file_identity import file_digest, named_by_content
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.planning.long_take import plan_request
 from soundstage.planning.seeds import seeds_above
 from soundstage.production.board import telling
-from soundstage.production.checking import checked_plans
+from soundstage.production.checking import checked_plans, mix_notices
 from soundstage.production.film import enlarged, film_shots, named_shots, timeline_facts, timeline_of
 from soundstage.production.finishing import Finishing
 from soundstage.production.folder import FilmFolder, write_json
 from soundstage.production.journal import Journal
 from soundstage.production.manifest import keep_facts, manifest_of
-from soundstage.production.reading import read_script
+from soundstage.production.reading import read_script, script_file
 from soundstage.production.runner import EventReport, Picked, Production, Wishes
 from soundstage.production.takes import FilmShot, Takes
 from soundstage.review.retry import check_retries
 
 if TYPE_CHECKING:
     from soundstage.engine import Engine
+    from soundstage.planning.plan import Plan
     from soundstage.production.crew import Crew
     from soundstage.production.script import Script
     from soundstage.production.shots import ShotRequest
@@ -101,11 +102,13 @@ def produce(
     """
     _check(takes, retries, draft=draft, final=final)
     path = Path(script)
-    read = read_script(path)
-    words = model if model is not None else read.format.model
-    found = engine.model if engine is not None else find_model(words)
-    made, shots = film_shots(read, found, draft=draft)
-    checked_plans(read, made, lambda request: plan_request(request, found), burn_captions=burn_captions)
+    file = script_file(path)
+    with file.telling() as read:
+        words = model if model is not None else read.format.model
+        found = engine.model if engine is not None else find_model(words)
+        made, shots = film_shots(read, found, draft=draft)
+        plan = partial(plan_request, model=found)
+        plans = checked_plans(read, made, plan, burn_captions=burn_captions, standing_in=file.standing_in)
     chosen = None if only is None else named_shots(only, made)
     asked = _Asked(
         Wishes(chosen, takes, retries),
@@ -121,7 +124,8 @@ def produce(
         named = str(words) if isinstance(words, str | Path) else [str(word) for word in words]
         crew, asked_of_engine = _crew(engine, devices, named, options)
         report({"event": "film", **_film_facts(read, shots, folder, crew)})
-        for text in dict.fromkeys(text for one in made for text in one.notices):
+        told = _notices(read, made, plans, burn_captions=burn_captions)
+        for text in (*file.notices, *told):
             report({"event": "notice", "text": text})
         journal.add("run", facts={"takes": takes, "draft": draft, "final": final, "only": chosen})
         return _Film(read, path, made, shots, found, folder, journal, asked, asked_of_engine, report).made(
@@ -258,7 +262,7 @@ def pick_take(
         seeds = known_seeds(journal, shot_made)
         if take is not None and not 1 <= take <= len(seeds):
             raise RequestError(
-                f"take is {take}, and shot {shot_made.number} has {len(seeds)} takes; make more by "
+                f"take is {take}, and shot {shot_made.number} has {num_of(len(seeds), 'take')}; make more by "
                 "`soundstage produce --takes`, or give one of them",
                 field="take",
             )
@@ -329,6 +333,15 @@ def _devices(devices: str | Sequence[str]) -> list[str]:
 def _film_facts(script: Script, shots: Sequence[FilmShot], folder: FilmFolder, crew: Crew) -> dict[str, Any]:
     told = [{"id": shot.id, "number": shot.number, "title": shot.title, "seed": shot.seed} for shot in shots]
     return {"title": script.title, "folder": str(folder.root), "workers": len(crew.names), "shots": told}
+
+
+def _notices(
+    script: Script, made: Sequence[ShotRequest], plans: Mapping[str, Plan], *, burn_captions: bool
+) -> Iterable[str]:
+    """Return what is told before any work, each once."""
+    snaps = [f"snapped {snap}" for one in made for snap in plans[one.id].snaps]
+    told = [text for one in made for text in one.notices]
+    return dict.fromkeys([*snaps, *told, *mix_notices(script, made, plans, burn_captions=burn_captions)])
 
 
 def _reviewer() -> Callable[[Path, Any], dict[str, Any]]:

@@ -1,26 +1,84 @@
 """Read a script from a file: YAML, or a Fountain screenplay. All that is wrong is told at once, by lines.
 
 Keys may be written with spaces, as in `same place as: 1`. Files are found from the script's own folder.
+
+    file = script_file("film.yaml")
+    with file.telling():            # adds what is wrong in the file to what the block finds
+        plan(file.script)           # in which stand-ins are where something does not fit
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from soundstage.errors import ConfigError, RequestError, listed, shown
+from soundstage.errors import ConfigError, RequestError, shown
 from soundstage.fields.yaml_record import line_of_place, read_fields
 from soundstage.production.faults import ScriptFault, faults_of, spoken
-from soundstage.production.files import with_files
-from soundstage.production.script import CastMember, FilmFormat, FilmMix, FilmPlace, Look, Script, Shot
-from soundstage.review.policy import SoundPolicy
+from soundstage.production.reader import ScriptReader, plain_key
+from soundstage.production.script import FilmMix, Look, Script, Shot
 
 SCREENPLAYS = (".fountain", ".spmd")
-FIELDS = ("title", "format", "look", "cast", "places", "sound", "mix", "seed", "shots")
-STAND_IN = "stand-in"
 LineNumbers = Mapping[str, int]  # the line of each place in a file, such as "shots[2].seconds"
+_SHOT = re.compile(r"shot (\d+) \(\S*\):? (\w*)")
+
+
+@dataclass(frozen=True)
+class ScriptFile:
+    """A script as its file has it. script: with stand-ins for what does not fit; None without a shot.
+
+    faults: what does not fit. lines: of each place. notices: what changes nothing and was perhaps meant to.
+    """
+
+    path: Path
+    script: Script | None
+    faults: tuple[ScriptFault, ...]
+    lines: LineNumbers
+    notices: tuple[str, ...] = ()
+
+    @property
+    def standing_in(self) -> frozenset[int]:
+        """Return the numbers of shots that stand in, counted from 1."""
+        places = [re.match(r"shots\[(\d+)\]", fault.place) for fault in self.faults]
+        return frozenset(int(found[1]) + 1 for found in places if found)
+
+    @property
+    def plannable(self) -> Script:
+        """Return the script whose other shots can be planned. Raises ConfigError where none can."""
+        if self.script is None or any(fault.place.startswith("format") for fault in self.faults):
+            raise self._refusal(self.faults)
+        return self.script
+
+    @contextmanager
+    def telling(self) -> Iterator[Script]:
+        """Give `plannable`; raise ConfigError with all faults of the file, and all that the block raises.
+
+        Its `sentences` have a line each.
+        """
+        script = self.plannable
+        try:
+            yield script
+        except (RequestError, ConfigError) as error:
+            found = [_placed(sentence) for sentence in error.sentences or (str(error),)]
+            raise self._refusal([*self.faults, *found]) from error
+        if self.faults:
+            raise self._refusal(self.faults)
+
+    def whole(self) -> Script:
+        """Return the script. Raises ConfigError with all faults."""
+        with self.telling() as script:
+            return script
+
+    def _refusal(self, faults: Sequence[ScriptFault]) -> ConfigError:
+        """Return one error with a sentence for each fault, in the order of their lines."""
+        told = sorted((line_at(self.lines, fault), _sentence(fault)) for fault in faults)
+        sentences = dict.fromkeys(
+            f"{self.path}, line {line}: {why}" if line else f"{self.path}: {why}" for line, why in told
+        )
+        return ConfigError("; ".join(sentences), sentences=list(sentences))
 
 
 def read_script(path: str | Path) -> Script:
@@ -29,164 +87,72 @@ def read_script(path: str | Path) -> Script:
     Raises ConfigError whose `sentences` are all faults, each with its line, field and value, and what is
     right; ConfigError for a file that cannot be read.
     """
+    return script_file(path).whole()
+
+
+def script_file(path: str | Path) -> ScriptFile:
+    """Return the script of a .yaml or .fountain file with what is wrong in it.
+
+    Raises ConfigError for a file that cannot be read.
+    """
     file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"there is no file {file}; `soundstage script new {file}` writes one")
+    if not file.exists():
+        raise ConfigError(f"there is no file {shown(str(file))}; `soundstage script new {file}` writes one")
     if file.suffix.lower() in SCREENPLAYS:
         from soundstage.production.fountain import read_screenplay
 
-        data, lines = read_screenplay(file)
+        read = read_screenplay(file)
+        data, lines, found, notices = read.data, read.lines, read.faults, read.notices
     else:
-        data, lines = read_fields(file)
-        lines = {_key(place): line for place, line in lines.items()}
-    reader = _Reader(file.absolute().parent)
+        data, lines = read_fields(file, "a script, a .yaml or .fountain file")
+        lines, found, notices = {plain_key(place): line for place, line in lines.items()}, (), ()
+    reader = ScriptReader(file.absolute().parent)
     script = reader.script(data)
-    found = [*reader.faults, *([] if script is None else faults_of(script))]
-    if script is None or found:
-        raise _refusal(file, lines, found)
-    return script
-
-
-def _refusal(file: Path, lines: LineNumbers, faults: list[ScriptFault]) -> ConfigError:
-    """Return one error with a sentence for each fault, in the order of their lines."""
-    told = sorted((line_at(lines, fault), f"{spoken(fault.place)}{fault.why}") for fault in faults)
-    sentences = list(
-        dict.fromkeys(f"{file}, line {line}: {why}" if line else f"{file}: {why}" for line, why in told)
-    )
-    return ConfigError("; ".join(sentences), sentences=sentences)
+    references = [] if script is None else faults_of(script)
+    faults = (*found, *reader.faults, *references)
+    return ScriptFile(file, script and _mended(script, references), faults, lines, notices)
 
 
 def line_at(lines: LineNumbers, fault: ScriptFault) -> int:
     """Return the line of a fault: of the field it begins with, else of its place or what that is in; or 0."""
     first = fault.why.split(" ")[0].strip("'\":,;")
-    return line_of_place(f"{fault.place}.{first}", lines)
+    return line_of_place(f"{fault.place}.{first}".lstrip("."), lines)
 
 
-def _key(text: str) -> str:
-    """Return a key or place as fields are written: `same place as` is same_place_as."""
-    return text.strip().replace(" ", "_").replace("-", "_")
+def _sentence(fault: ScriptFault) -> str:
+    return fault.why if _SHOT.match(fault.why) else f"{spoken(fault.place)}{fault.why}"
 
 
-def _keyed(value: Any) -> Any:
-    return {_key(str(key)): item for key, item in value.items()} if isinstance(value, Mapping) else value
+def _placed(sentence: str) -> ScriptFault:
+    """Return a sentence about a shot, or about a field of the film, as a fault with its place."""
+    found = _SHOT.match(sentence)
+    if found is not None:
+        return ScriptFault(f"shots[{int(found[1]) - 1}].{found[2]}", sentence)
+    field = sentence.split(" ")[0]
+    return ScriptFault("format" if field in ("model", "size", "fps", "recipe") else field, sentence)
 
 
-class _Reader:
-    """Makes the records of a file one by one, and keeps what is wrong with each."""
+def _mended(script: Script, faults: Sequence[ScriptFault]) -> Script:
+    """Return a script without what does not fit together, so that the rest of it can be planned."""
+    places = [fault.place for fault in faults]
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.faults: list[ScriptFault] = []
+    def is_faulty(place: str) -> bool:
+        return any(other == place or other.startswith((f"{place}.", f"{place}[")) for other in places)
 
-    def script(self, data: Mapping[str, Any]) -> Script | None:
-        """Return the script, with stand-ins for what does not fit; None where it has no shots or title."""
-        data = _keyed(data)
-        for name in data:
-            if name not in FIELDS:
-                self._fault(name, f"{name} is not a field of a script; the fields are {listed(name, FIELDS)}")
-        fields: dict[str, Any] = {name: data[name] for name in ("title", "seed") if name in data}
-        for name, (kind, word) in _SECTIONS.items():
-            if data.get(name) is not None:
-                fields[name] = self._made(kind, data[name], name, word)
-        fields["cast"] = self._named(CastMember, data.get("cast"), "cast")
-        fields["places"] = self._named(FilmPlace, data.get("places"), "places")
-        fields["shots"] = self._shots(data.get("shots"))
-        for name in ("title", "shots"):
-            if not fields.get(name) and not self._is_told(name):
-                self._fault(name, f"{name} is missing; {_ASKED[name]}")
-        found = {name: value for name, value in fields.items() if value is not None}
-        if not found.get("shots") or not found.get("title"):
-            return None
-        made: Script | None = self._attempt("", lambda: Script(**found))
-        return made
-
-    def _is_told(self, name: str) -> bool:
-        return any(
-            fault.place == name or fault.place.startswith((f"{name}[", f"{name}.")) for fault in self.faults
-        )
-
-    def _shots(self, value: Any) -> tuple[Shot, ...]:
-        items = [value] if isinstance(value, str | Mapping) else value
-        if items is None:
-            return ()
-        if not isinstance(items, list):
-            self._fault("shots", f"shots is {shown(items)}; {_ASKED['shots']}")
-            return ()
-        made = [self._made(Shot, item, f"shots[{i}]", "action") for i, item in enumerate(items)]
-        # A shot that does not fit keeps its number, so that references to others are still checked.
-        return tuple(shot or Shot(action=f"{STAND_IN} {i}") for i, shot in enumerate(made))
-
-    def _named(self, kind: Any, value: Any, where: str) -> dict[str, Any]:
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            self._fault(where, f"{where} is {shown(value)}; give names, such as `Ada: a small red ball`")
-            return {}
-        made = {
-            str(name): self._made(kind, item, f"{where}.{name}", "description")
-            for name, item in value.items()
-        }
-        return {name: item or kind(description=STAND_IN) for name, item in made.items()}
-
-    def _made(self, kind: Any, value: Any, where: str, word: str) -> Any:
-        """Return a record of a file's fields; None, and its faults kept, for one that does not fit."""
-        if isinstance(value, str) and word:
-            value = {word: value}
-        if not isinstance(value, Mapping):
-            name = where.rpartition(".")[2]
-            self._fault(where, f"{name} is {shown(value)}; give {'words, or ' if word else ''}fields")
-            return None
-        fields = _keyed(value)
-        if kind is Shot and "lines" in fields:
-            fields["lines"] = self._lines(fields["lines"], f"{where}.lines")
-        made = self._attempt(where, lambda: kind(**fields), kind.__name__)
-        return None if made is None else with_files(made, self.folder)
-
-    def _lines(self, value: Any, where: str) -> Any:
-        """Return the lines of a shot with numbers as words. YAML reads `Ada: No` as false, which is told."""
-        if isinstance(value, list):
-            return [self._lines(item, f"{where}[{i}]") for i, item in enumerate(value)]
-        if not isinstance(value, Mapping):
-            return value
-        words = dict(value)
-        for who, says in words.items():
-            if isinstance(says, bool) and who != "off_screen":
-                why = "which YAML made of a word such as No; put it in quotation marks"
-                self._fault(where, f"{who} says {shown(says)}, {why}")
-            if isinstance(says, int | float) and who != "off_screen":
-                words[who] = str(says)
-        return words
-
-    def _attempt(self, where: str, make: Callable[[], Any], kind: str = "Script") -> Any:
-        try:
-            return make()
-        except RequestError as error:
-            for told in error.sentences or (str(error),):
-                self._fault(where, re.sub(rf"\b{kind}\b", _CALLED[kind], told))
-            return None
-
-    def _fault(self, place: str, why: str) -> None:
-        self.faults.append(ScriptFault(place, why))
-
-
-# The records of sections, and the field that words alone are.
-_SECTIONS = {
-    "format": (FilmFormat, ""),
-    "look": (Look, "style"),
-    "sound": (SoundPolicy, ""),
-    "mix": (FilmMix, ""),
-}
-_CALLED = {
-    "Script": "a script",
-    "FilmFormat": "the format",
-    "Look": "the look",
-    "SoundPolicy": "the sound",
-    "FilmMix": "the mix",
-    "CastMember": "a cast member",
-    "FilmPlace": "a place",
-    "Shot": "a shot",
-}
-_ASKED = {
-    "title": "give the film one, such as `title: Two balls`",
-    "shots": "give a list of shots, each of them words or fields such as `action: A red ball bounces.`",
-}
+    shots = tuple(
+        Shot(action=shot.action, seconds=shot.seconds, id=None if is_faulty(f"shots[{i}].id") else shot.id)
+        if is_faulty(f"shots[{i}]")
+        else shot
+        for i, shot in enumerate(script.shots)
+    )
+    cast = {
+        name: replace(one, face=None, voice_clip=None, loras=()) if is_faulty(f"cast.{name}") else one
+        for name, one in script.cast.items()
+    }
+    there = {
+        name: replace(one, image=None) if is_faulty(f"places.{name}") else one
+        for name, one in script.places.items()
+    }
+    mended = replace(script, shots=shots, cast=cast, places=there)
+    mended = replace(mended, mix=FilmMix()) if is_faulty("mix") else mended
+    return replace(mended, look=Look(script.look.style, script.look.grade)) if is_faulty("look") else mended

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from soundstage.errors import MediaError, SoundstageError
+from soundstage.errors import MediaError, SoundstageError, num_of
 from soundstage.planning.seeds import seeds_above
 from soundstage.production.crew import Crew
 from soundstage.production.folder import FilmFolder
@@ -335,7 +335,7 @@ class Production:
         (name, text), *others = self._results.errors.items()
         shot = self._graph[name].shot or ""
         number = self._shots[shot].number
-        more = f"; {len(others)} more shots failed" if others else ""
+        more = f"; {num_of(len(others), 'more shot')} failed" if others else ""
         raise SoundstageError(
             f"shot {number} ({shot}) could not be made: {text}{more}; what is done is kept, and the same "
             "command goes on from there"

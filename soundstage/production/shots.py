@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from soundstage.errors import RequestError
+from soundstage.errors import RequestError, num_of
 from soundstage.library.model_files import ModelSet, find_model
 from soundstage.media.probe import probe
 from soundstage.planning.grid import snap_frames
@@ -108,7 +108,7 @@ class ShotRequest:
         info = probe(Reference(clip).video)
         if info.num_frames < self.lead_frames or info.fps is None:
             raise RequestError(
-                f"shot {self.number} continues a clip of {info.num_frames} frames; "
+                f"shot {self.number} continues a clip of {num_of(info.num_frames, 'frame')}; "
                 f"it needs {self.lead_frames}"
             )
         start_s = (info.num_frames - self.lead_frames) / info.fps

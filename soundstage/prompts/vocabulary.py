@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from soundstage.errors import ConfigError
+from soundstage.errors import ConfigError, num_of
 from soundstage.prompts.timeline import without_quotations
 
 FILE = "vocabulary.json"
@@ -80,7 +80,7 @@ class Vocabulary:
         if not unknown:
             return None
         shown = ", ".join(f"'{word}'" for word in unknown[:NUM_NAMED])
-        more = f" and {len(unknown) - NUM_NAMED} more words" if len(unknown) > NUM_NAMED else ""
+        more = f" and {num_of(len(unknown) - NUM_NAMED, 'more word')}" if len(unknown) > NUM_NAMED else ""
         known = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in self.examples.items())
         them = "them" if len(unknown) > 1 else "it"
         return (

@@ -17,9 +17,9 @@ from soundstage.clip import Clip
 from soundstage.editing.timeline import Music
 from soundstage.errors import ConfigError, MediaError, RequestError
 from soundstage.media.in_memory import InMemory
-from soundstage.production.checking import check_film
+from soundstage.production.checking import ScriptCheck, check_film
 from soundstage.production.names import alike, shot_ids
-from soundstage.production.reading import read_script
+from soundstage.production.reading import read_script, script_file
 from soundstage.production.script import CastMember, FilmMix, Script, ScriptLine, Shot, line_fields
 from soundstage.production.shots import LEAD_FRAMES, shot_requests
 from soundstage.production.starting import new_script
@@ -101,6 +101,101 @@ shots:
     assert "quotation marks" in told[4]
     assert "which is not a field of a request; did you mean steps?" in told[5]
     assert "shot 3: continues is 4, and the film has 3 shots" in told[7]
+
+
+def test_fields_references_shots_cuts_and_mix_are_told_in_one_run(tmp_path: Path) -> None:
+    text = """title: T
+seed: -4
+shots:
+  - {action: A red ball rolls., seconds: 1}
+  - {action: A blue cube grows., id: b, secons: 4}
+  - {action: A blue cube grows., continues: b, same place as: 9}
+  - {action: A star blinks., id: long, seconds: 1800}
+  - {action: A star rolls., id: short, seconds: 1, transition: fade, transition_s: 3}
+mix:
+  fade_out_s: 6
+  titles:
+    - {text: A, start_s: 0, seconds: 1, color: rde}
+    - {text: B, start_s: 9000, seconds: 1}
+"""
+    path = written(tmp_path, text)
+    told = [
+        "2: seed is -4; give a whole number",
+        "5: shot 2: 'secons' is not a field of a shot; the fields are seconds",
+        "6: shot 3: same_place_as is 9, and the film has 5 shots",
+        "7: shot 4 (long): the clip would last 1800 s",
+        "8: shot 5 (short): it has 25 frames in the film",
+        "10: mix.fade_out_s is 6, and the last shot",
+        "12: mix.titles[0].color is 'rde'",
+        "13: mix.titles[1].start_s is 9000",
+    ]
+    for call in (lambda: ss.produce(path, devices="cpu"), lambda: checked(path)):
+        with pytest.raises(ConfigError) as caught:
+            call()
+        found = caught.value.sentences
+        assert len(found) == len(told)
+        for sentence, part in zip(found, told, strict=True):
+            assert sentence.startswith(f"{path}, line {part}")
+    assert not (tmp_path / "film.produced").exists()
+
+
+def checked(path: Path) -> ScriptCheck:
+    read = script_file(path)
+    with read.telling() as script:
+        return check_film(script, ss.load("nano"), standing_in=read.standing_in)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none.yaml", "there is no file 'none.yaml'; `soundstage script new none.yaml` writes one"),
+        ("folder", "'folder' is a folder; give a script, a .yaml or .fountain file"),
+        ("song.wav", "'song.wav' is no text in UTF-8; give a script, a .yaml or .fountain file"),
+        ("song.fountain", "'song.fountain' is no text in UTF-8; give a screenplay, a .fountain file"),
+    ],
+)
+def test_what_is_no_file_of_a_script_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for song in ("song.wav", "song.fountain"):
+        (tmp_path / song).write_bytes(b"RIFF\xff\xfe\x80")
+    assert call("script", "check", name).stderr == f"soundstage: {told}\n"
+
+
+def test_a_misspelt_note_of_a_screenplay_is_a_fault_and_another_is_told(tmp_path: Path) -> None:
+    text = "Title: T\n\nA red ball rolls. [[secnds: 2]]\n\n[[Note to self: look]]\n\n[[Cost: 300]]\n"
+    (told,) = faults(tmp_path, text, "film.fountain")
+    assert told.startswith(".fountain, line 3: the note [[secnds: ...]] is no field; did you mean seconds?")
+    path = written(tmp_path, text.replace("secnds", "seconds"), "film.fountain")
+    assert script_file(path).notices == ("the note [[Cost: 300]] in line 7 is no field of a script",)
+
+
+def test_what_is_rounded_is_told_by_check_and_by_produce(tmp_path: Path) -> None:
+    shots = "shots:\n  - {action: A red ball rolls., seconds: 1}\n  - A cube.\n"
+    path = written(tmp_path, f"title: T\nformat: {{size: 63x63}}\n{shots}")
+    lines = call("script", "check", path).stdout.splitlines()
+    assert lines.count("snapped size: 63x63 -> 64x64 (multiples of 32)") == 1
+    assert "   snapped duration: 1 s -> 1.042 s (25 frames at 24 fps, 8k+1)" in lines
+    asked = json.loads(call("script", "check", path, "--json").stdout)
+    assert asked["shots"][0]["snapped"][0] == "size: 63x63 -> 64x64 (multiples of 32)"
+    events: list[dict[str, Any]] = []
+
+    class Enough(Exception):
+        pass
+
+    def heed(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event.get("state") == "queued":
+            raise Enough
+
+    with pytest.raises(Enough):
+        ss.produce(path, devices="cpu", progress=heed)
+    assert [event["text"] for event in events if event["event"] == "notice"] == [
+        "snapped size: 63x63 -> 64x64 (multiples of 32)",
+        "snapped duration: 1 s -> 1.042 s (25 frames at 24 fps, 8k+1)",
+    ]
 
 
 def test_names_that_are_not_there_name_the_nearest(tmp_path: Path) -> None:
@@ -529,7 +624,7 @@ mix:
             "mix.music[0].start_s is 9, and the film lasts 2.042 s; give",
         ),
         ("music: [{path: notes.txt}]", "mix.music[0].path: "),
-        ("room_tone: {cut: 2}", "mix.room_tone.cut is 2, and the film has 1 cuts"),
+        ("room_tone: {cut: 2}", "mix.room_tone.cut is 2, and the film has 1 cut"),
     ):
         path = written(tmp_path, f"{text}  {mix}\n")
         with pytest.raises(ConfigError) as caught:
@@ -538,7 +633,8 @@ mix:
         assert sentence.startswith(told)
         with pytest.raises(ConfigError) as caught:
             ss.produce(path, devices="cpu")
-        assert caught.value.sentences == (sentence,)
+        (in_file,) = caught.value.sentences
+        assert in_file == f"{path}, line 4: {sentence}"
     assert not (tmp_path / "film.produced").exists()
 
 

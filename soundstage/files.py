@@ -34,16 +34,28 @@ TRIAL_BYTES = 2**18  # a disk with less room than this is full
 MAX_NAMES = 10_000
 
 
+OUTPUT = "output"  # what messages call a name that is written to
+
+
 class NameTakenError(MediaError):
     """A file of that name is there, and was not to be replaced."""
 
 
-def check_writable(path: Path, suffixes: tuple[str, ...], *, overwrite: bool = True) -> None:
+def check_writable(
+    path: Path, suffixes: tuple[str, ...], *, overwrite: bool = True, field: str = OUTPUT
+) -> None:
     """Raise MediaError now if `path` could not be written later, before minutes of work are spent on it.
 
     Makes the two files that will be made, the temporary one and the last one, and removes them again.
-    overwrite: False refuses a name that is there.
+    overwrite: False refuses a name that is there. field: what messages call the name.
     """
+    try:
+        _check_writable(path, suffixes, overwrite)
+    except MediaError as error:
+        raise type(error)(str(error).replace(OUTPUT, field, 1)) from error.__cause__
+
+
+def _check_writable(path: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
     if path.suffix.lower() not in suffixes:
         raise MediaError(f"output is {path}; give a name ending in {' or '.join(suffixes)}")
     with _refusals(path):

@@ -29,13 +29,20 @@ OFF = "off"
 )
 @click.option(
     "--loudness",
+    "loudness_lufs",
     default="-16",
     show_default=True,
     metavar="LUFS|off",
     help="Bring the sound to this integrated loudness by EBU R128; off leaves it.",
 )
 @click.option(
-    "--peak", type=float, default=-1.0, show_default=True, metavar="DBTP", help="Highest true peak."
+    "--peak",
+    "peak_dbtp",
+    type=float,
+    default=-1.0,
+    show_default=True,
+    metavar="DBTP",
+    help="Highest true peak.",
 )
 @click.option(
     "--quality",
@@ -47,7 +54,7 @@ OFF = "off"
 )
 @click.option(
     "--export",
-    "exports",
+    "export",
     multiple=True,
     metavar="PATH",
     help="Also write this file: .otio, .fcpxml or .edl for editing programs, .srt or .vtt subtitles, a .png "
@@ -67,13 +74,13 @@ def app(timeline: str, output: str, **values: Any) -> None:
     """
     from soundstage.editing import planned_assembly
 
-    wished = {name: values[name] for name in ("codec", "quality", "report", "exports")}
+    wished = {name: values[name] for name in ("codec", "quality", "report", "peak_dbtp")}
     try:
         planned = planned_assembly(
             timeline,
             output,
-            loudness_lufs=_loudness(values["loudness"]),
-            peak_dbtp=values["peak"],
+            loudness_lufs=_loudness(values["loudness_lufs"]),
+            exports=values["export"],
             burn_captions=values["burn_captions"],
             overwrite=values["force"],
             **wished,

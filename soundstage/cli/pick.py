@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from soundstage.cli.parameters import FILE, SETTINGS, WHOLE_NUMBER
+from soundstage.cli.parameters import FILE, SETTINGS
+from soundstage.errors import RequestError, shown
 
 
 @click.command("pick", context_settings=SETTINGS)
@@ -24,7 +25,9 @@ def app(script: Path, shot: str, take: str, output: Path | None) -> None:
     """
     from soundstage.production.producing import pick_take
 
-    number = None if take == "best" else WHOLE_NUMBER.convert(take, None, None)
+    if take != "best" and not (take.isascii() and take.isdigit()):
+        raise RequestError(f"take is {shown(take)}; give its number, counted from 1, or best", field="take")
+    number = None if take == "best" else int(take)
     seed = pick_take(script, shot, number, output=output)
     told = "uses its best take" if seed is None else f"uses take {number}, seed {seed}"
     print(f"shot {shot} {told}; `soundstage produce {script}` cuts the film with it", file=sys.stderr)

@@ -69,6 +69,8 @@ class Spoken:
         message = re.sub(rf"{subject}(?= (?:{_VERBS}) | \()", self._word, message)
         message = re.sub(r"(?P<before>^|; )(?P<root>relay|take)(?= \w+ is )", self._word, message)
         message = re.sub(rf"(?P<before>\bboth )(?P<root>{self._roots})(?= and )", self._word, message)
+        second = rf"(?P<before>\bboth \S+ and )(?P<root>{self._roots})(?= are\b)"
+        message = re.sub(second, self._word, message)
         asked = rf"(?P<before>\b(?:{_ASKS}) )(?P<root>{self._roots})(?= out\b| above\b| below\b| or |[,;]|$)"
         return _once(re.sub(asked, self._word, message))
 

@@ -34,11 +34,17 @@ def app(path: Path, as_json: bool) -> None:
     found = verify_film(path)
     bad = [one for one in found if one.why is not None]
     if as_json:
-        print(json_text([{"path": str(one.path), "problem": one.why} for one in found], indent=2))
+        print(
+            json_text(
+                [{"path": str(one.path), "problem": one.why, "unused": one.unused} for one in found], indent=2
+            )
+        )
     else:
         for one in bad:
             print(f"{one.path} {one.why}")
         are = "is as it was" if len(found) == 1 else "are as they were"
-        print(f"{len(found) - len(bad)} of {num_of(len(found), 'file')} {are} written")
+        unused = sum(one.unused for one in found)
+        more = f", with {num_of(unused, 'take')} that the film does not use" if unused else ""
+        print(f"{len(found) - len(bad)} of {num_of(len(found), 'file')} {are} written{more}")
     if bad:
         raise click.exceptions.Exit(DIFFERS)

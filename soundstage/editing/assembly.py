@@ -235,7 +235,7 @@ def planned_assembly(
     kept = {"timeline": as_json(line)} if provenance is None else provenance
     tone = None if line.room_tone is None else RoomToneSource(grid)
     if report is not None:
-        check_writable(Path(report), (".json",), overwrite=overwrite)
+        check_writable(Path(report), (".json",), overwrite=overwrite, field="report")
     with told_by_line(timeline):
         beside = tuple(planned_export(grid, path, overwrite=overwrite) for path in exports)
     return Assembly(

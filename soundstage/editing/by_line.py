@@ -55,7 +55,10 @@ def told_by_line(timeline: object) -> Iterator[None]:
         path = Path(timeline)
         sentences = list(error.sentences or (str(error),))
         _, lines = read_fields(path)
-        raise faults(by_line(sentences, path, lines), like=error) from error
+        told = by_line(sentences, path, lines)
+        if told == sentences:  # about what is written, not about the timeline
+            raise
+        raise faults(told, like=error) from error
 
 
 def faults(sentences: list[str], like: MediaError | None = None) -> MediaError:

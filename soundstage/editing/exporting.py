@@ -117,7 +117,7 @@ def planned_export(grid: FilmGrid, path: str | Path, *, overwrite: bool = True) 
             f"export is {path}; give a name ending in {', '.join(ENDINGS)}, or a folder that ends in / for "
             "stems"
         )
-    check_writable(path, ENDINGS, overwrite=overwrite)
+    check_writable(path, ENDINGS, overwrite=overwrite, field="export")
     if ending in (".srt", ".vtt") and not grid.timeline.captions:
         raise MediaError(f"export is {path}, and the timeline has no captions; give some, or leave it out")
     text = TEXTS[ending](grid, _name(path)) if ending in TEXTS else None

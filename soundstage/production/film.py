@@ -61,17 +61,20 @@ def enlarged(take: ShotTake) -> FilmShot:
     return replace(take.shot, seed=take.seed, fill=fill, needs=(take.shot.id,), picture_prompt=None)
 
 
-def named_shots(words: Iterable[str | int], made: Sequence[ShotRequest]) -> list[str]:
-    """Return the ids of shots by their numbers or ids. Raises RequestError for one that is not there."""
+def named_shots(words: Iterable[str | int], made: Sequence[ShotRequest], field: str = "only") -> list[str]:
+    """Return the ids of shots by their numbers or ids. field: what messages call them.
+
+    Raises RequestError for one that is not there.
+    """
     names = [one.id for one in made]
     found = []
     for word in words:
         index = index_of(word, len(names), names)
         if index is None:
             raise RequestError(
-                f"only is '{word}', which is no shot; the film has shots 1 to {len(names)}: "
+                f"{field} is '{word}', which is no shot; the film has shots 1 to {len(names)}: "
                 f"{listed(str(word), names)}",
-                field="only",
+                field=field,
             )
         found.append(names[index])
     if not found:

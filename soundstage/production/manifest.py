@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,16 @@ from soundstage import __version__
 from soundstage.clip import read_provenance
 from soundstage.errors import MediaError
 from soundstage.library.file_identity import file_digest
-from soundstage.production.folder import DRAFT_MANIFEST, MANIFEST, FilmFolder, sha256_of, write_json
-from soundstage.production.journal import Entry
+from soundstage.production.folder import (
+    DRAFT_MANIFEST,
+    JOURNAL,
+    MANIFEST,
+    SHOTS,
+    FilmFolder,
+    sha256_of,
+    write_json,
+)
+from soundstage.production.journal import FINISHED, Entry, Journal
 from soundstage.production.runner import Picked
 from soundstage.production.takes import ShotTake
 
@@ -28,10 +36,14 @@ PARENTS = 4  # of a file, in which its film's manifest is looked for
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that was checked. why: what is wrong with it; None where it is as it was."""
+    """A file that was checked. why: what is wrong with it; None where it is as it was.
+
+    unused: it is a take that neither the film nor its draft has.
+    """
 
     path: Path
     why: str | None = None
+    unused: bool = False
 
 
 def manifest_of(
@@ -134,8 +146,25 @@ def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _of_folder(folder: Path) -> Iterator[Checked]:
-    for name, digest in _all_hashes(folder).items():
+    known = _all_hashes(folder)
+    for name, digest in known.items():
         yield _checked(folder / name, digest, sha256_of)
+    for name, digest in _of_other_takes(folder).items():
+        if name not in known and (folder / name).is_file():
+            yield replace(_checked(folder / name, digest, sha256_of), unused=True)
+
+
+def _of_other_takes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of all takes that were ever made, by the names that they have or had.
+
+    Those of an earlier script, and those that others have replaced, are in no manifest.
+    """
+    film, found = FilmFolder(folder), dict[str, str]()
+    for entry in Journal(film.state / JOURNAL).entries:
+        for name, facts in entry.files.items():
+            if entry.event in FINISHED and name.startswith(f"{SHOTS}/") and name.endswith(".mp4"):
+                found |= {name: facts["sha256"], film.earlier(name, entry.mark): facts["sha256"]}
+    return found
 
 
 def _all_hashes(folder: Path) -> dict[str, str]:

@@ -255,7 +255,7 @@ def pick_take(
     path = Path(film)
     read = read_script(path)
     made, shots = film_shots(read, find_model(read.format.model))
-    (name,) = named_shots([shot], made)
+    (name,) = named_shots([shot], made, "shot")
     folder = FilmFolder.of_script(path.absolute(), None if output is None else Path(output).absolute())
     with folder.opened() as journal:
         shot_made = next(one for one in shots if one.id == name)

@@ -96,7 +96,7 @@ class Screen:
         while not self._ended.wait(LOOK_S):
             now = time.monotonic()
             if now - self._said >= pause_s(now - self._began):
-                self.say(f"{self._told()}, {clock(now - self._since)}")
+                self.say(f"{self._told() or 'at work'}, {clock(now - self._since)}")
 
     def _told(self) -> str:
         """Return what is under way: "load: transformer", "denoise 7/20"."""

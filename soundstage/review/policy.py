@@ -72,7 +72,8 @@ class SoundPolicy:
         try:
             return cls(**fields)
         except RequestError as error:
-            raise RequestError(f"sound: {error}", field="sound") from None
+            told = re.sub(r"\b(music|speech|ambience|loudness) is ", r"sound has \1 ", str(error))
+            raise RequestError(told, field="sound") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that ask for something, JSON-ready; `SoundPolicy(**d)` gives it back."""

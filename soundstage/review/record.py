@@ -56,7 +56,13 @@ class Asked:
                     f"asked has {shown(part)}; give NAME=VALUE with one of {known}", field="asked"
                 )
             made[name] = _value(name, value.strip())
-        return cls(**made)
+        try:
+            return cls(**made)
+        except RequestError as error:
+            name, _, rest = error.sentences[0].partition(" is ")
+            name, _, rest = error.sentences[0].partition(" is ")
+            first = f"{_WORD_OF.get(name, name)} {rest}"
+            raise RequestError(f"asked has {first}", field="asked") from None
 
 
 LOUDNESS_SLACK_LU = 2.0  # around a wanted loudness; a mix is brought nearer
@@ -126,12 +132,24 @@ def _value(name: str, text: str) -> Any:
     if name == "loudness_lufs":
         low, colon, high = text.partition(":")
         lufs = _number(low, name)
-        return (lufs, _number(high, name)) if colon else (lufs - LOUDNESS_SLACK_LU, lufs + LOUDNESS_SLACK_LU)
+        if not -70 <= lufs <= 0:
+            raise RequestError(f"asked has loudness {shown(text)}; give LUFS from -70 to 0", field="asked")
+        if not -70 <= lufs <= 0:
+            raise RequestError(f"asked has loudness {shown(text)}; give LUFS from -70 to 0", field="asked")
+        return (lufs, _number(high, name)) if colon else _around(lufs)
     if name == "still_start_s":
         return _number(text, name)
     if text.lower() in YES or text.lower() in NO:
         return text.lower() in YES
     raise RequestError(f"asked has {name} {shown(text)}; give yes, no or any", field="asked")
+
+
+def _around(lufs: float) -> tuple[float, float]:
+    return max(-70.0, lufs - LOUDNESS_SLACK_LU), min(0.0, lufs + LOUDNESS_SLACK_LU)
+
+
+def _around(lufs: float) -> tuple[float, float]:
+    return max(-70.0, lufs - LOUDNESS_SLACK_LU), min(0.0, lufs + LOUDNESS_SLACK_LU)
 
 
 def _number(text: str, name: str) -> float:

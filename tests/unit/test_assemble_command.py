@@ -85,10 +85,10 @@ def test_wrong_words_are_one_sentence_and_nothing_is_left(folder: Path) -> None:
         (["film.yaml", "-o", "no/film.mp4"], "there is no folder no"),
         (["film.yaml", "-o", "film.mp4", "--codec", "prores"], "codec is 'prores'"),
         (["film.yaml", "-o", "film.mp4", "--loudness", "loud"], "--loudness is 'loud'"),
-        (["film.yaml", "-o", "film.mp4", "--loudness", "3"], "loudness_lufs is 3"),
-        (["film.yaml", "-o", "film.mp4", "--export", "film.doc"], "export is film.doc"),
+        (["film.yaml", "-o", "film.mp4", "--loudness", "3"], "--loudness is 3"),
+        (["film.yaml", "-o", "film.mp4", "--export", "film.doc"], "--export is film.doc"),
         (["film.yaml", "-o", "clips/a.mkv", "--force"], "which the film is made of"),
-        (["film.yaml", "-o", "film.mp4", "--report", "report.txt"], "report.txt"),
+        (["film.yaml", "-o", "film.mp4", "--report", "report.txt"], "--report is report.txt"),
     ):
         result = assemble(*words)
         assert result.exit_code == 2, result.output

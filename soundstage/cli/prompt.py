@@ -164,7 +164,8 @@ def _print_findings(where: str, findings: Sequence[Finding], negative: str, stre
         if finding.rewrite:
             print(f"{indent}    better: {finding.rewrite}", file=stream)
         elif finding.rewrite == "":
-            print(f"{indent}    better without it", file=stream)
+            then = f", and: {finding.then}" if finding.then else ""
+            print(f"{indent}    better without it{then}", file=stream)
     if negative:
         print(f'{indent}moved out: --negative-prompt "{negative}"', file=stream)
 

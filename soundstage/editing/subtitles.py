@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from soundstage.editing.timeline import Caption
+from soundstage.prompts.languages import STOPS
 
 MAX_LINE = 42  # letters
 MAX_LINES = 2
@@ -103,7 +104,7 @@ def _parts(text: str) -> list[str]:
         if not _fits(head) and index > 1:
             break
         last = words[index - 1]
-        penalty = 0 if last[-1:] in ".!?" else 15 if last[-1:] in ",;:" else 40
+        penalty = 0 if last[-1:] in STOPS else 15 if last[-1:] in ",;:" else 40
         penalty += 20 if last.lower() in SHORT_WORDS else 0
         rest = len(text) - len(head)
         own = penalty + max(0, rest - len(head)) / 2 + (30 if len(head) < MAX_LINE / 2 else 0)

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from soundstage.errors import shown
 from soundstage.fields.record import record
+from soundstage.prompts.languages import QUOTES, STOPS
 
 # Short names of places, and the words for them at the beginning of a sentence.
 PLACES = {
@@ -142,7 +143,7 @@ def sentence(words: str, *, first: bool = True) -> str:
     words = " ".join(words.split()).strip(" ,;")
     if not words:
         return ""
-    if words[-1] not in '.!?"\u201d\u2026:':
+    if words[-1] not in f"{STOPS}{QUOTES}:":
         words += "."
     return words[:1].upper() + words[1:] if first else words
 

@@ -18,7 +18,8 @@ class Finding:
 
     start, end: where it stands, in letters of the prompt; alike for what is missing, which belongs there.
     rewrite: what could stand in its place, "" to take it out; None where nothing mechanical helps.
-    negative: words that belong in the negative prompt instead.
+    negative: words that belong in the negative prompt instead. then: a sentence that belongs behind the one
+    in which it stands.
     """
 
     rule: str
@@ -29,6 +30,7 @@ class Finding:
     why: str
     rewrite: str | None = None
     negative: str = ""
+    then: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
@@ -92,13 +94,14 @@ def found(
     why: str,
     rewrite: str | None = None,
     negative: str = "",
+    then: str = "",
 ) -> Finding:
     """Return a finding with its span, without white space at its ends."""
     text = reading.prompt[start:end]
     start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
     if not text.strip():
         start = end = min(start, len(reading.prompt))
-    return Finding(name, severity, start, end, reading.prompt[start:end], why, rewrite, negative)
+    return Finding(name, severity, start, end, reading.prompt[start:end], why, rewrite, negative, then)
 
 
 def missing(reading: Reading, name: str, severity: Severity, why: str) -> Finding:

@@ -8,6 +8,9 @@ import unicodedata
 from soundstage.prompts.verbs import word_set
 
 ENGLISH = "English"
+# Stops of sentences: Latin, Chinese and Japanese, Arabic and Urdu, Indic, Khmer, Ethiopic, Armenian.
+STOPS = ".!?\u2026\u3002\uff01\uff1f\uff0e\uff61\u061f\u06d4\u0964\u0965\u17d4\u1362\u0589"
+QUOTES = '"\u201d\u300d\u300f\u00bb'  # that close what is said, behind its stop
 _COMMON = {
     ENGLISH: """
     the a an of and in on with as is are his her its their to from at through into then while by it he

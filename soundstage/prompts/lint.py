@@ -16,11 +16,14 @@ from typing import Literal
 from soundstage.errors import RequestError, shown
 from soundstage.prompts import rules_form, rules_people, rules_picture, rules_sound
 from soundstage.prompts.findings import Finding, LintRule
+from soundstage.prompts.languages import STOPS
 from soundstage.prompts.reading import Reading
 from soundstage.prompts.vocabulary import Vocabulary
 
 PromptKind = Literal["text", "image"]
 MAX_ROUNDS = 6  # of corrections, each of which may show more
+# Where a sentence ends: behind its stop, or before a mark of a part or channel, or a new line.
+_SENTENCE_END = re.compile(rf"[{re.escape(STOPS)}]+[\"'\u201d]?(?=\s|$)|(?=\s*(?:\||\[|\n))")
 _CHECKED = (*rules_form.RULES, *rules_picture.RULES, *rules_people.RULES, *rules_sound.RULES)
 
 
@@ -132,6 +135,11 @@ def _apart(findings: Sequence[Finding]) -> list[Finding]:
 def _replaced(text: str, finding: Finding) -> str:
     """Return a text with a finding's rewrite in place of its span; what is left reads on as a sentence."""
     before, after = text[: finding.start], text[finding.end :]
+    if finding.then:
+        end = _SENTENCE_END.search(after)
+        at = len(after) if end is None else end.end()
+        stop = "" if after[:at].rstrip().endswith(tuple(STOPS)) else "."
+        after = f"{after[:at].rstrip()}{stop} {finding.then}{after[at:]}"
     rewrite = finding.rewrite or ""
     if rewrite:
         joint = f"{before}{rewrite}{after}"

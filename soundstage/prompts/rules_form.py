@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from soundstage.prompts.findings import Finding, found, matches, missing, rule
+from soundstage.prompts.languages import QUOTES, STOPS
 from soundstage.prompts.openings import OPENING
 from soundstage.prompts.reading import Reading
 
@@ -61,7 +62,7 @@ def joined(lines: list[str]) -> str:
     for line in lines:
         words = BULLET.sub("", line).strip().strip("*#").strip()
         if words:
-            ends = words[-1] in '.!?"\u201d:,;'
+            ends = words[-1] in f"{STOPS}{QUOTES}:,;\uff0c\u3001"
             told.append(words[:1].upper() + words[1:] + ("" if ends else "."))
     return " ".join(told)
 

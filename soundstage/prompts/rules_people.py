@@ -79,9 +79,10 @@ def shown_emotion(reading: Reading) -> Iterator[Finding]:
             told.add(place)
             verb, rest = _shown_as(feeling)
             why = f"'{feeling}' is a feeling; show it, as in '{third_person(verb)} {rest}'"
-            span, rewrite = match.span(), None
+            (span, rewrite), then = (match.span(), None), ""
             if pattern is _FEELING_PERSON:  # the person stays, without the feeling
                 span, rewrite = _attribute(reading, *match.span("feeling")), ""
+                then = _sentence_of(match, verb, rest)
             elif pattern is _FEELS and _is_of_person(reading, match.start()):
                 many = match[0].split()[0].lower() in (
                     "are",
@@ -93,7 +94,16 @@ def shown_emotion(reading: Reading) -> Iterator[Finding]:
                     "get",
                 )
                 rewrite = f"{present_of(verb, many=many)} {rest}"
-            yield found(reading, "shown-emotion", "warning", *span, why, rewrite)
+            yield found(reading, "shown-emotion", "warning", *span, why, rewrite, then=then)
+
+
+def _sentence_of(match: re.Match[str], verb: str, rest: str) -> str:
+    """Return "The old man lowers the head." for "a sad old man"."""
+    text, at = match[0], match.start()
+    who = re.sub(r"^\s*(?:,\s*|and\s+)*", "", text[match.end("feeling") - at :]).strip()
+    number = re.match(r"(two|three|some)\b", text, re.IGNORECASE)
+    before = f"{number[1].lower()} " if number is not None and number[1].lower() != "some" else ""
+    return f"The {before}{who} {present_of(verb, many=number is not None)} {rest}."
 
 
 def _shown_as(feeling: str) -> tuple[str, str]:

@@ -303,3 +303,16 @@ def test_at_a_terminal_it_can_be_refused(monkeypatch: pytest.MonkeyPatch, typed:
     assert accepted(result, ask=True, quiet=False) == used
     assert "use it?" in screen.getvalue()
     assert accepted(result, ask=False, quiet=True) == "better"
+
+
+def test_rules_show_a_feeling_that_they_take_out_and_end_sentences_of_any_script_once() -> None:
+    enhancer = Enhancer(Enhancing(by="rules"))
+    shown = "A man walks home. The man lowers the head as a tear runs down the cheek. It rains."
+    assert shown in enhancer("A sad man walks home. It rains.").prompt
+    assert "Two girls laugh. The two girls " in enhancer("Two happy girls laugh.").prompt
+    assert "A man walks. The man clenches" in enhancer("An angry man walks | A dog runs.").prompt
+    for prompt in (
+        "\u4e00\u53ea\u72d0\u72f8\u5954\u8dd1\u3002",
+        "\u0915\u0941\u0924\u094d\u0924\u093e\u0964",
+    ):
+        assert enhancer(prompt).prompt == prompt

@@ -23,7 +23,7 @@ HEAD = "TITLE: {}\nFCM: NON-DROP FRAME\n"
 
 @dataclass(frozen=True)
 class _Side:
-    """What an event shows: a source, or black. first: its frame at the event's first one."""
+    """A source, or black. first: the frame of the source that an event begins with."""
 
     reel: str
     first: int

@@ -312,7 +312,7 @@ def test_rules_show_a_feeling_that_they_take_out_and_end_sentences_of_any_script
     assert "Two girls laugh. The two girls " in enhancer("Two happy girls laugh.").prompt
     assert "A man walks. The man clenches" in enhancer("An angry man walks | A dog runs.").prompt
     for prompt in (
-        "\u4e00\u53ea\u72d0\u72f8\u5954\u8dd1\u3002",
+        "\u4e00\u53ea\u72d0\u72f8\u3002",
         "\u0915\u0941\u0924\u094d\u0924\u093e\u0964",
     ):
         assert enhancer(prompt).prompt == prompt

@@ -269,7 +269,7 @@ def _in_script(sentence: str, requests: Sequence[ShotRequest]) -> str:
 
 @dataclass(frozen=True)
 class ExpectedClip:
-    """What a shot's clip will be; for one that cannot be planned, as it is asked for."""
+    """The clip of a shot as it will be made; of one that cannot be planned, as it is asked for."""
 
     num_shown: int
     fps: float

@@ -134,18 +134,12 @@ def _value(name: str, text: str) -> Any:
         lufs = _number(low, name)
         if not -70 <= lufs <= 0:
             raise RequestError(f"asked has loudness {shown(text)}; give LUFS from -70 to 0", field="asked")
-        if not -70 <= lufs <= 0:
-            raise RequestError(f"asked has loudness {shown(text)}; give LUFS from -70 to 0", field="asked")
         return (lufs, _number(high, name)) if colon else _around(lufs)
     if name == "still_start_s":
         return _number(text, name)
     if text.lower() in YES or text.lower() in NO:
         return text.lower() in YES
     raise RequestError(f"asked has {name} {shown(text)}; give yes, no or any", field="asked")
-
-
-def _around(lufs: float) -> tuple[float, float]:
-    return max(-70.0, lufs - LOUDNESS_SLACK_LU), min(0.0, lufs + LOUDNESS_SLACK_LU)
 
 
 def _around(lufs: float) -> tuple[float, float]:

@@ -30,8 +30,8 @@ _SHOT = re.compile(r"shot (\d+) \(\S*\):? (\w*)")
 class ScriptFile:
     """A script as its file has it. script: with stand-ins for what does not fit; None without a shot.
 
-    faults: what does not fit. lines: where each place is, counted from 1. notices: what changes nothing and was
-    perhaps meant to.
+    faults: what does not fit. lines: where each place is, counted from 1. notices: what changes nothing and
+    was perhaps meant to.
     """
 
     path: Path

@@ -75,7 +75,7 @@ def _run(*words: object) -> Any:
         ("audio_buckets: [0]", r"above 0"),
         ("references: {kind: cany}", r"line 1: references is cany: there is no control 'cany'; .* canny"),
         ("references: {kind: canny, options: {lo: 3}}", r"has no setting 'lo'; it takes low"),
-        ("- 1", r"write fields"),
+        ("- 1", r"with fields such as"),
         ("a: [", r"not a YAML file"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_take_is_picked_by_its_number(whole: Film, tmp_path: Path) -> None:
     assert (picked.exit_code, FilmFolder.of_script(script).picks()) == (0, {"cube": seed})
     refused = run(app, ["pick", str(script), "2", "2"])
     assert refused.exit_code == 2
-    assert "TAKE is 2, and shot 2 has 1 takes" in refused.stderr
+    assert "TAKE is 2, and shot 2 has 1 take;" in refused.stderr
     assert run(app, ["pick", str(script), "9", "1"]).exit_code == 2
     assert run(app, ["pick", str(script), "cube", "best"]).exit_code == 0
     assert FilmFolder.of_script(script).picks() == {}

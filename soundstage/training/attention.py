@@ -13,10 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+MOST_KEYS = 256  # of more, the weights that are kept would take much of a step's memory
+
 
 def training_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute attention in bfloat16, as an `AttentionKernel`; with a bias, by PyTorch's own kernel."""
-    if bias is not None:
+    """Compute attention in bfloat16, as an `AttentionKernel`.
+
+    With a bias, or more than MOST_KEYS keys, by PyTorch's own kernel.
+    """
+    if bias is not None or keys.shape[2] > MOST_KEYS:
         return F.scaled_dot_product_attention(queries, keys, values, bias)
     out: Tensor = _Attention.apply(queries, keys, values)  # type: ignore[no-untyped-call]
     return out

@@ -46,6 +46,13 @@ class Factors(nn.Module):
         self.ups = nn.ParameterList(torch.zeros(shape.num_out, shape.rank) for shape in shapes.values())
         self.magnitudes = nn.ParameterList() if norms is None else nn.ParameterList(norms[x] for x in shapes)
 
+    def take(self, pairs: Mapping[Layer, LowRank]) -> None:
+        """Become these factors, of the same layers and sizes."""
+        with torch.no_grad():
+            for layer, down, up, scale in zip(self.layers, self.downs, self.ups, self.scales, strict=True):
+                down.copy_(pairs[layer].down)
+                up.copy_(pairs[layer].up.float() * (pairs[layer].scale / scale))
+
     def lora(self) -> LoraFile:
         """Return the factors as a LoRA, which shares their memory."""
         return LoraFile(self.pairs(dict(self.named_parameters())))

@@ -40,9 +40,14 @@ def training_precision(device: torch.device) -> Iterator[None]:
         yield
 
 
-def use_training_attention(module: nn.Module, device: torch.device) -> None:
-    """Put `training_attention` into every Attention of a module, on a CPU with bfloat16 units."""
+def use_training_attention(module: nn.Module, device: torch.device, is_on: bool = True) -> None:
+    """Put `training_attention` into every Attention of a module, on a CPU with bfloat16 units.
+
+    is_on: False puts the kernel of inference back.
+    """
     if device.type == "cpu" and half_products(device):
         for child in module.modules():
             if isinstance(child, Attention):
-                child.kernel = training_attention
+                vars(child).pop("kernel", None)
+                if is_on:
+                    child.kernel = training_attention

@@ -141,11 +141,16 @@ def check_kind(config: TrainConfig) -> None:
             "weights is 'nf4', into which no LoRA is merged; give lora.over_as: branch", field="weights"
         )
     wanted = config.regularisers
-    if config.kind == "full" and (wanted.blank or wanted.prior or config.lora.over):
+    if config.kind == "full" and (wanted.blank or wanted.prior or config.lora.over or config.lora.start):
         raise RequestError(
-            "kind is 'full', and regularisers.blank, regularisers.prior and lora.over need a LoRA, which "
-            "can be taken off; leave them out",
+            "kind is 'full', and regularisers.blank, regularisers.prior, lora.over and lora.start need a "
+            "LoRA; leave them out",
             field="kind",
+        )
+    if config.lora.form == "dora" and config.lora.start is not None:
+        raise RequestError(
+            "lora.form is 'dora', and lora.start begins with the factors of a LoRA alone; leave one out",
+            field="lora",
         )
     if bool(wanted.prior) != (wanted.prior_data is not None):
         raise RequestError(

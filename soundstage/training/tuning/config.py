@@ -144,6 +144,9 @@ class LoraTraining:
     """Rank and alpha of single groups, where they differ."""
     form: Literal["lora", "dora"] = "lora"
     """Whether lengths of rows are trained beside the factors (dora)."""
+    start: str | None = None
+    """The LoRA file of an earlier training, of the same layers and ranks, that this one goes on from with
+    other data, rates or conditions. Left out, fresh factors."""
     over: tuple[BaseLora, ...] = ()
     """LoRAs that are on, and stay as they are, while this one is trained."""
     over_as: Literal["branch", "merged"] = "branch"

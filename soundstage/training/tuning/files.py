@@ -116,6 +116,7 @@ class LoraWriter:
             "optimizer": config.optimizer.name,
             "seed": config.seed,
             "over": [f"{Path(lora.path).name} at {lora.strength:g}" for lora in config.lora.over],
+            "start": None if config.lora.start is None else Path(config.lora.start).name,
             **summary,
         }
         found = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,10 +29,8 @@ from soundstage.library.file_identity import file_digest
 from soundstage.library.model_files import ModelSet
 from soundstage.library.sizes import model_sizes
 from soundstage.lora.adapters import Adapters
-from soundstage.lora.dora import row_norms, wide_weight
 from soundstage.lora.files import LoraFile, read_lora
 from soundstage.lora.fit import MODEL_DIGEST
-from soundstage.lora.layers import Layer
 from soundstage.lora.merge import Merge
 from soundstage.memory.machine import asked_format, choose_format, kind_of, pick_device, this_machine
 from soundstage.model.transformer import Transformer
@@ -45,10 +43,11 @@ from soundstage.training.batches import Batch
 from soundstage.training.factors import Factors
 from soundstage.training.loop import StepDone, Trainer
 from soundstage.training.optimizers import Schedule, optimizer_class
-from soundstage.training.precision import training_precision
+from soundstage.training.precision import training_precision, use_training_attention
 from soundstage.training.recompute import Recomputation
 from soundstage.training.steps import GradientSteps
 from soundstage.training.tuning.agreement import check_agreement
+from soundstage.training.tuning.beginning import begun_factors, checked_start
 from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
@@ -156,8 +155,10 @@ class TuningRun:
         if config.kind == "full":
             trained = sum(parameter.numel() for parameter in module.parameters())
         else:
-            shapes = adapted(module, config).values()
-            trained = sum(shape.rank * (shape.num_in + shape.num_out) for shape in shapes)
+            shapes = adapted(module, config)
+            if config.lora.start is not None:
+                checked_start(config.lora.start, shapes)
+            trained = sum(shape.rank * (shape.num_in + shape.num_out) for shape in shapes.values())
         storage: Storage | None = None if config.weights == "auto" else config.weights
         storage = "full" if config.kind == "full" else storage
         held = model_sizes(self.model, item, storage)
@@ -191,6 +192,7 @@ class TrainedWeights:
         self.config, self.data, self.model, self.parts = config, data, model, parts
         self.again, self.blank = again, blank
         self.transformer = parts.transformer
+        self.use_training_kernels(True)
         below = [(read_lora(lora.path), lora.strength) for lora in config.lora.over]
         if below and config.lora.over_as == "merged":
             merge_into(self.transformer, below)
@@ -199,9 +201,7 @@ class TrainedWeights:
         torch.manual_seed(config.seed)
         self.factors: Factors | None = None
         if config.kind == "lora":
-            shapes = adapted(self.transformer, config)
-            norms = weight_norms(parts, shapes) if config.lora.form == "dora" else None
-            self.factors = Factors(shapes, norms)
+            self.factors = begun_factors(config, self.transformer, parts)
         else:
             self.transformer.requires_grad_(True)
         self.cheap = Recomputation()
@@ -226,6 +226,11 @@ class TrainedWeights:
     def put_on(self, is_on: bool) -> None:
         """Put the LoRAs on the model: those below, then the one that is trained, or not this one."""
         self.adapters.set(self.below | ({NAME: 1.0} if is_on else {}))
+
+    def use_training_kernels(self, is_on: bool) -> None:
+        """Compute attention by the kernel of training where it is the faster one, or by that of inference."""
+        if self.parts.device.type == "cpu" and self.transformer.dtype == torch.bfloat16:
+            use_training_attention(self.transformer, self.parts.device, is_on)
 
     def steps(self, samples: SampleOrder, device: torch.device) -> Generator[TuningEvent, None, None]:
         """Make the steps that are left."""
@@ -284,6 +289,7 @@ class TrainedWeights:
         if not self._shows(step):
             return
         self.adapters.set({})
+        self.use_training_kernels(False)
         loras = [] if self.config.lora.over_as == "merged" else list(self.config.lora.over)
         used = [Lora(lora.path, lora.strength) for lora in loras]
         if step and self.factors is not None:
@@ -300,6 +306,7 @@ class TrainedWeights:
             ending = ".wav" if clip.frames is None else ".mp4"
             yield FileWritten(clip.save(folder / f"step-{step:06}-{number}{ending}"), step)
         self.parts.keep_transformer()
+        self.use_training_kernels(True)
         if self.factors is not None:
             self.put_on(True)
 
@@ -358,18 +365,6 @@ def _steadiness(config: TrainConfig, transformer: Transformer) -> SteadyFrames |
     if asked is None or stream is None or config.video.stream != "made":
         return None
     return SteadyFrames(asked, stream.width, len(transformer.transformer_blocks))
-
-
-def weight_norms(parts: ModelParts, layers: Iterable[Layer]) -> dict[Layer, Tensor]:
-    """Return the norms of the rows of layers' weights, on the CPU; from files where they are in no memory."""
-    found = {}
-    for layer in layers:
-        module = parts.transformer.get_submodule(layer.key)
-        assert isinstance(module, nn.Linear | QuantizedLinear)
-        weight = wide_weight(layer, module, parts.stored)
-        assert weight is not None
-        found[layer] = row_norms(weight).cpu()
-    return found
 
 
 def merge_into(transformer: nn.Module, loras: Sequence[tuple[LoraFile, float]]) -> None:

@@ -144,6 +144,9 @@ FOLLOWED = {  # sections of `nano evaluate`, and the LoRA of examples/ that foll
     "outpaint": "fill",
     "ungrade": "ungrade",
     "hdr": "hdr",
+    "depth": "control",
+    "edges": "control",
+    "tracks": "control",
 }
 
 

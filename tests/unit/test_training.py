@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundstage.conditioning.tokens import Added, Tokens
+from soundstage.model.attention import Attention
 from soundstage.sampling.streams import Stream
 from soundstage.training.attention import training_attention
 from soundstage.training.batches import Batch
@@ -26,6 +27,7 @@ from soundstage.training.loop import StepDone, Trainer
 from soundstage.training.muon import Muon, orthogonalise
 from soundstage.training.noising import noised_modality, velocity_loss
 from soundstage.training.optimizers import Schedule
+from soundstage.training.precision import use_training_attention
 from soundstage.training.steps import GradientSteps, LossFn
 from soundstage.training.terminal import train_in_terminal
 from soundstage.training.workers import Workers
@@ -441,6 +443,19 @@ def test_training_attention_is_attention_with_its_gradients() -> None:
         pairs.append([out.detach().float(), *(leaf.grad for leaf in leaves)])
     for ours, exact in zip(*pairs, strict=True):
         assert (ours - exact).norm() / exact.norm() < 0.02  # bfloat16 weights and products
+
+
+def test_the_kernel_of_training_is_put_in_where_the_cpu_has_units_for_it_and_taken_out_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("soundstage.training.precision.half_products", lambda device: True)
+    layer = Attention(8, 8, num_heads=2, head_dim=4)
+    use_training_attention(layer, torch.device("cpu"))
+    assert layer.kernel is training_attention
+    use_training_attention(layer, torch.device("cpu"), is_on=False)
+    assert layer.kernel is F.scaled_dot_product_attention
+    use_training_attention(layer, torch.device("cuda"))
+    assert layer.kernel is F.scaled_dot_product_attention
 
 
 def clip_stream(mask: Tensor) -> Stream:

@@ -27,6 +27,7 @@ from soundstage.errors import RequestError
 from soundstage.intake.hosted import unpacked_data, with_media
 from soundstage.library.model_files import EXTRAS, TRANSFORMER, find_model
 from soundstage.library.sizes import ModelSizes, model_sizes
+from soundstage.lora.files import read_lora
 from soundstage.memory.machine import Machine
 from soundstage.rendering.parts import ModelParts
 from soundstage.training.loop import StepDone
@@ -39,6 +40,8 @@ from soundstage.weights.quantize import QuantizedLinear, quantized_linear
 from tests.dataset_clips import clip
 from tests.encoded_data import write_encoded
 from tests.limits import joined
+
+SMALL_LORA = {"rank": 2, "targets": ["video"]}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def plain(tiny_folder: Path, folder: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def config_of(tiny_folder: Path, folder: Path, output: Path, **fields: Any) -> TrainConfig:
-    small = {"lora": {"rank": 2, "targets": ["video"]}, "steps": 2, "save_every": 100, "mode": "silent"}
+    small = {"lora": SMALL_LORA, "steps": 2, "save_every": 100, "mode": "silent"}
     return read_config(
         {**small, "model": str(tiny_folder), "data": str(folder), "output": str(output), **fields}
     )
@@ -296,3 +299,39 @@ def test_a_request_of_fals_trainer_is_trained_from_the_zip_at_its_address(
     assert made.stdout.strip() == str(tmp_path / "run" / "lora.safetensors")
     assert open_index(tmp_path / "run" / "data").samples[0].caption.startswith("blue")
     assert not list((tmp_path / "run").glob("fetch*"))
+
+
+# --- going on from another training ---------------------------------------------------------------------
+
+
+def test_a_training_goes_on_from_the_lora_of_another(tiny_folder: Path, folder: Path, tmp_path: Path) -> None:
+    """At a rate of almost nothing its file is the one that it began with, also where alpha is another."""
+    first = config_of(tiny_folder, folder, tmp_path / "first", optimizer={"rate": 0.01}, steps=1)
+    losses_of(first)
+    begun = tmp_path / "first" / "lora.safetensors"
+    lora = {**SMALL_LORA, "start": str(begun), "alpha": 4}
+    still = config_of(tiny_folder, folder, tmp_path / "on", lora=lora, steps=1, optimizer={"rate": 1e-9})
+    losses_of(still)
+    before, after = (read_lora(path).layers for path in (begun, tmp_path / "on" / "lora.safetensors"))
+    assert any(pair.norm() > 0 for pair in before.values())
+    for layer, pair in before.items():
+        torch.testing.assert_close(after[layer].delta(), pair.delta(), rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rank": 3}, r"has rank 2 of \(\d+, \d+\), and the training has a LoRA of rank 3"),
+        ({"targets": ["video", "ff"]}, r"which has no 'transformer_blocks.*ff.*same lora.targets"),
+        ({"targets": ["text"]}, r"which has also 'transformer_blocks"),
+        ({"form": "dora"}, "lora.form is 'dora', and lora.start"),
+    ],
+)
+def test_a_lora_to_go_on_from_that_does_not_fit_is_refused(
+    fields: dict[str, Any], message: str, tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    losses_of(config_of(tiny_folder, folder, tmp_path / "first", steps=1))
+    lora = {**SMALL_LORA, "start": str(tmp_path / "first" / "lora.safetensors"), **fields}
+    with pytest.raises(RequestError, match=message):
+        TuningRun(config_of(tiny_folder, folder, tmp_path / "on", lora=lora))
+    assert not (tmp_path / "on").exists()

@@ -43,8 +43,8 @@ def checked_start(path: str, shapes: Mapping[Layer, FactorShape]) -> LoraFile:
             form = "DoRA" if pair.magnitude is not None else "LoRA"
             raise RequestError(
                 f"lora.start is {path}, a {form} whose '{layer.key}' has rank {pair.rank} of {pair.shape}, "
-                f"and the training has a LoRA of rank {shape.rank} of {asked[1:]} there; give one of the same "
-                "ranks and form",
+                f"and the training has a LoRA of rank {shape.rank} of {asked[1:]} there; give one of the "
+                "same ranks and form",
                 field="lora",
             )
     return lora

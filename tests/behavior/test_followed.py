@@ -21,7 +21,7 @@ from soundstage.nano.world.scene import Scene, Subject
 from soundstage.types import VideoShape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LORAS = ("fill", "ungrade", "hdr")
+LORAS = ("fill", "ungrade", "hdr", "control")
 BALL = Scene(7, VideoShape(9, 128, 192), "day", "static", (Subject("ball", "blue", "large", "rest"),))
 
 
@@ -97,3 +97,18 @@ def test_light_goes_beyond_white_where_the_world_has_it() -> None:
     assert mean(report, "beyond white") > mean(report, "beyond white, wrong reference")
     assert mean(report, "light") < mean(report, "light, no reference")
     assert mean(report, "light") < 0.5 * mean(report, "light, wrong reference")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["depth", "edges"])
+def test_subjects_are_where_the_reference_has_them(kind: str) -> None:
+    report = measured(kind, "control", 3, steps=10)
+    assert mean(report, "overlap") > mean(report, "overlap, no reference") + 0.04
+    assert mean(report, "overlap") > mean(report, "overlap, wrong reference") + 0.06
+
+
+@pytest.mark.slow
+def test_subjects_keep_to_their_tracks() -> None:
+    report = measured("tracks", "control", 3, steps=10)
+    assert mean(report, "path") < mean(report, "path, no reference") - 2
+    assert mean(report, "path") < mean(report, "path, wrong reference") - 2

@@ -1,4 +1,4 @@
-"""What a LoRA's factors are before the first step: fresh, or those of an earlier training's file."""
+"""Make the factors that the training of a LoRA begins with: fresh ones, or those of a file."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ def test_a_training_goes_on_from_the_lora_of_another(tiny_folder: Path, folder: 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rank": 3}, r"has rank 2 of \(\d+, \d+\), and the training has a LoRA of rank 3"),
+        ({"rank": 3}, r"has rank 2 of \(\d+, \d+\), and the training has rank 3"),
         ({"targets": ["video", "ff"]}, r"which has no 'transformer_blocks.*ff.*same lora.targets"),
         ({"targets": ["text"]}, r"which has also 'transformer_blocks"),
         ({"form": "dora"}, "lora.form is 'dora', and lora.start"),

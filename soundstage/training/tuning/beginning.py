@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from soundstage.errors import RequestError
 from soundstage.lora.dora import row_norms, wide_weight
-from soundstage.lora.files import LoraFile, read_lora
-from soundstage.lora.layers import Layer
+from soundstage.lora.files import read_lora
+from soundstage.lora.layers import Layer, LowRank
 from soundstage.model.transformer import Transformer
 from soundstage.rendering.parts import ModelParts
 from soundstage.training.factors import Factors, FactorShape
@@ -23,31 +23,37 @@ def begun_factors(config: TrainConfig, transformer: Transformer, parts: ModelPar
     shapes = adapted(transformer, config)
     factors = Factors(shapes, weight_norms(parts, shapes) if config.lora.form == "dora" else None)
     if config.lora.start is not None:
-        factors.take(checked_start(config.lora.start, shapes).layers)
+        factors.take(checked_start(config.lora.start, shapes))
     return factors
 
 
-def checked_start(path: str, shapes: Mapping[Layer, FactorShape]) -> LoraFile:
+def checked_start(path: str, shapes: Mapping[Layer, FactorShape]) -> dict[Layer, LowRank]:
     """Read a LoRA to begin with. Raises RequestError where its layers or ranks are not a training's own."""
-    lora = read_lora(path)
-    missing, more = [x for x in shapes if x not in lora.layers], [x for x in lora.layers if x not in shapes]
+    layers = read_lora(path).layers
+    missing, more = [x for x in shapes if x not in layers], [x for x in layers if x not in shapes]
     if missing or more:
         what = f"no '{missing[0].key}'" if missing else f"also '{more[0].key}'"
         raise RequestError(
             f"lora.start is {path}, which has {what}; give a LoRA of the same lora.targets", field="lora"
         )
+    found = {}
     for layer, shape in shapes.items():
-        pair = lora.layers[layer]
-        asked = (shape.rank, shape.num_out, shape.num_in)
-        if (pair.rank, *pair.shape) != asked or pair.magnitude is not None:
-            form = "DoRA" if pair.magnitude is not None else "LoRA"
+        change = layers[layer]
+        if not isinstance(change, LowRank) or change.magnitude is not None:
             raise RequestError(
-                f"lora.start is {path}, a {form} whose '{layer.key}' has rank {pair.rank} of {pair.shape}, "
-                f"and the training has a LoRA of rank {shape.rank} of {asked[1:]} there; give one of the "
-                "same ranks and form",
+                f"lora.start is {path}, whose '{layer.key}' has no plain factors; give a LoRA, which "
+                "`soundstage lora resize` makes of other forms",
                 field="lora",
             )
-    return lora
+        asked = (shape.num_out, shape.num_in)
+        if (change.rank, change.shape) != (shape.rank, asked):
+            raise RequestError(
+                f"lora.start is {path}, whose '{layer.key}' has rank {change.rank} of {change.shape}, and "
+                f"the training has rank {shape.rank} of {asked} there; give one of the same ranks",
+                field="lora",
+            )
+        found[layer] = change
+    return found
 
 
 def weight_norms(parts: ModelParts, layers: Iterable[Layer]) -> dict[Layer, Tensor]:

@@ -82,6 +82,8 @@ def checked_training(asked: JobRequest, most: int | None = None) -> dict[str, An
         raise refused("steps", f"is {config.steps}; this server trains up to {most} steps")
     if config.kind != "lora":
         raise refused("kind", f"is '{config.kind}'; a server trains LoRAs, so give lora or leave it out")
+    if config.lora.start is not None:
+        raise refused("lora.start", "names a file on a disk; a server takes none")
     if config.regularisers.prior_data is not None or config.regularisers.prior:
         raise refused("regularisers.prior_data", "names a dataset on a disk; a server takes none")
     return fields

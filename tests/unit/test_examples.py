@@ -64,6 +64,7 @@ NOT_RUN = {
     "soundstage dataset": "reads a folder of clips; test_dataset.py runs the commands",
     "soundstage loras pull": "fetches gigabytes from the hub",
     "soundstage loras show": "reads no file; test_loras.py runs it",
+    "soundstage lora merge runs": "joins the files of three trainings; test_lora_tools.py joins two",
     "soundstage lora extract": "reads two whole models; test_lora_tools.py runs it",
     "soundstage prompt lint --help": "has exit code 1 where there are warnings; docs/prompts.md shows them",
     "soundstage review": "has exit code 1 where a clip has faults; test_review.py runs it",

@@ -101,6 +101,7 @@ def asked(server: Server, **job: Any) -> Any:
         ({"lora": {"over": [{"path": "lora:none"}]}}, "training.lora", "no LoRA of that name is registered"),
         ({"lora": {"rank": 2}, "lora.over": ["/etc/passwd"]}, "training.lora", 'give "lora:NAME"'),
         ({"lora": {"over": "x"}}, "training.lora.over", "no list of LoRAs"),
+        ({"lora.start": "/etc/passwd"}, "training.lora.start", "a server takes none"),
         (
             {"regularisers": {"prior": 1, "prior_data": "/x"}},
             "training.regularisers.prior_data",

@@ -6,12 +6,12 @@ On PyTorch's meta device, which has shapes and no values: a step at the width of
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.training_memory import attention, step_bytes
 from soundstage.library.sizes import ModelSizes
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import LoraFile
@@ -29,29 +29,10 @@ from soundstage.training.tuning.config import TrainConfig, read_config
 from soundstage.training.tuning.objective import VelocityObjective
 from soundstage.training.tuning.price import TuningWork, activation_bytes
 from soundstage.training.tuning.targets import adapted
-from tests.live_bytes import LiveBytes
 from tests.unit.test_recorded_steps import NothingCopied
 
 META = torch.device("meta")
 LAYERS, AUDIO = 3, 51
-
-
-class Flash(torch.autograd.Function):
-    """Keep what a flash kernel keeps; compute nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        out = torch.empty_like(queries)
-        ctx.save_for_backward(queries, keys, values, out, queries.new_empty(queries.shape[:3]))
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
-
-
-def attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    return Flash.apply(queries, keys, values)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @pytest.fixture(autouse=True)
@@ -99,10 +80,7 @@ def batch_of(work: TuningWork) -> Batch:
 
 def peak_bytes(objective: VelocityObjective, batch: Batch) -> int:
     """Return the bytes of a step's tensors, at most, without the gradients that it leaves behind."""
-    with LiveBytes() as live:
-        objective(batch)["loss"].backward()
-    factors: nn.Module = objective.__dict__["factors"]
-    return live.peak - sum(p.numel() * p.element_size() for p in factors.parameters())
+    return step_bytes(objective.__dict__["factors"], lambda: objective(batch)["loss"])
 
 
 def config_of(rank: int) -> TrainConfig:

@@ -13,7 +13,7 @@ from pathlib import Path
 import soundstage as ss
 from soundstage.nano.evaluation.capabilities import SECTIONS
 from soundstage.nano.evaluation.capabilities.case import Shown
-from soundstage.nano.evaluation.report import Outcome
+from soundstage.nano.evaluation.measure import Outcome
 from soundstage.request.request import Request
 
 LORA = Path(__file__).parents[1] / "examples" / "dub-nano.safetensors"

@@ -22,6 +22,7 @@ from benchmarks import training
 from soundstage.lora.files import LoraFile
 from soundstage.model.attention import Attention
 from soundstage.model.modulation import TokenGroups
+from soundstage.speed import onednn
 from soundstage.training.tuning import objective as objectives
 from tests.live_bytes import LiveBytes
 
@@ -59,7 +60,7 @@ def main() -> None:
         patch.object(TokenGroups, "of", one_group),  # these three read values
         patch.object(objectives, "told", lambda *given: {}),
         patch.object(LoraFile, "check_values", lambda *given: None),
-        patch.object(training.onednn, "apply", lambda *given: None),
+        patch.object(onednn, "apply", lambda *given: None),
         patch.object(training, "let_learn", lambda *given: None),
         patch.object(training, "descending", lambda module, loss, fused: (module, loss)),
     ):

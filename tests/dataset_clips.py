@@ -65,3 +65,13 @@ def tone(path: Path, *, seconds: float = 2.5, channels: int = 1, rate_hz: int = 
         file.setparams((channels, 2, rate_hz, 0, "NONE", ""))
         file.writeframes(np.repeat(samples[:, None], channels, axis=1).tobytes())
     return path
+
+
+def zipped(path: Path, folder: Path, **more: str) -> Path:
+    """Write a zip of a folder's files, and of more files by name, as hosted trainers take them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+        for name, content in more.items():
+            archive.writestr(name, content)
+    return path

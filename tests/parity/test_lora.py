@@ -10,6 +10,7 @@ from torch import nn
 
 from soundstage.lora.adapters import Adapters
 from soundstage.lora.files import read_lora
+from soundstage.lora.report import AdapterReport
 from tests.tiny_transformer import (
     assert_differ,
     assert_near,
@@ -33,6 +34,19 @@ def randomize(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.05)
 
 
+def check_file(path: Path, theirs: nn.Module) -> AdapterReport:
+    """Compare a file on our model with the adapter of PEFT on theirs; return the report on it."""
+    ours = transformer()
+    before = velocities(ours)
+    adapters = Adapters(ours)
+    report = adapters.add("a", read_lora(path))
+    assert report.unmatched == ()
+    adapters.set({"a": 1.0})
+    assert_near(velocities(ours), velocities(theirs), 1e-5)  # type: ignore[arg-type]
+    assert_differ(velocities(ours), before)
+    return report
+
+
 @pytest.mark.parametrize("rslora", [False, True])
 def test_an_adapter_of_peft(tmp_path: Path, rslora: bool) -> None:
     """Ranks and alphas that differ by layer, saved by PEFT with its settings beside it."""
@@ -51,17 +65,7 @@ def test_an_adapter_of_peft(tmp_path: Path, rslora: bool) -> None:
     ).eval()
     randomize(theirs)
     theirs.save_pretrained(str(tmp_path))
-    wanted = velocities(theirs)  # type: ignore[arg-type]
-
-    ours = transformer()
-    before = velocities(ours)
-    adapters = Adapters(ours)
-    report = adapters.add("a", read_lora(tmp_path / "adapter_model.safetensors"))
-    assert report.unmatched == ()
-    assert report.ranks == (4, 8)
-    adapters.set({"a": 1.0})
-    assert_near(velocities(ours), wanted, 1e-5)
-    assert_differ(velocities(ours), before)
+    assert check_file(tmp_path / "adapter_model.safetensors", theirs).ranks == (4, 8)
 
 
 @pytest.mark.parametrize("form", ["LoHa", "LoKr", "LoKr of whole matrices", "LoKr of factors"])
@@ -88,16 +92,7 @@ def test_other_forms_of_peft(tmp_path: Path, form: str) -> None:
         if "hada_" in name or "lokr_" in name:
             nn.init.normal_(parameter, std=0.2)
     theirs.save_pretrained(str(tmp_path))
-    wanted = velocities(theirs)  # type: ignore[arg-type]
-
-    ours = transformer()
-    before = velocities(ours)
-    adapters = Adapters(ours)
-    report = adapters.add("a", read_lora(tmp_path / "adapter_model.safetensors"))
-    assert report.unmatched == ()
-    adapters.set({"a": 1.0})
-    assert_near(velocities(ours), wanted, 1e-5)
-    assert_differ(velocities(ours), before)
+    check_file(tmp_path / "adapter_model.safetensors", theirs)
 
 
 def test_a_dora_of_peft_and_its_gradients(tmp_path: Path) -> None:

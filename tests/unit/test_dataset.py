@@ -23,7 +23,7 @@ from soundstage.dataset.scanning import Scan, scan
 from soundstage.dataset.starting import begin
 from soundstage.errors import ConfigError, DatasetError
 from soundstage.prompts.openings import without_boilerplate
-from tests.dataset_clips import clip, picture, tone
+from tests.dataset_clips import clip, picture, tone, zipped
 
 CAPTION = "A red square moves to the right while a tone is heard."
 
@@ -258,15 +258,6 @@ def test_a_table_of_a_folder_is_its_source_and_links_that_lead_up_are_no_trap(tm
     assert [item.id for item in found.items] == ["clips/0.mp4"]
 
 
-def _zip(path: Path, folder: Path, **more: str) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)
-        for name, content in more.items():
-            archive.writestr(name, content)
-    return path
-
-
 def test_a_zip_of_a_hosted_trainer_is_read(tmp_path: Path) -> None:
     clip(tmp_path / "in" / "1.mp4", caption="One square that moves.")
     picture(tmp_path / "in" / "1_mask.png")
@@ -277,7 +268,7 @@ def test_a_zip_of_a_hosted_trainer_is_read(tmp_path: Path) -> None:
     clip(tmp_path / "in" / "3_end.mp4", shade=30)
     clip(tmp_path / "in" / "3_start.mp4", shade=60)
     (tmp_path / "in" / "readme.pdf").write_text("no")
-    begun = begin(_zip(tmp_path / "data.zip", tmp_path / "in"), most_pixels=64 * 64)
+    begun = begin(zipped(tmp_path / "data.zip", tmp_path / "in"), most_pixels=64 * 64)
     items = {item.id: item for item in begun.found.items}
     assert begun.dataset.config.mask_white == "made"
     assert begun.left_out == ("1 .pdf",)
@@ -294,7 +285,7 @@ def test_a_zip_of_a_hosted_trainer_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "C:/out.txt", "a/../../out.txt"])
 def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     clip(tmp_path / "in" / "1.mp4", frames=9)
-    path = _zip(tmp_path / "data.zip", tmp_path / "in", **{name: "text"})
+    path = zipped(tmp_path / "data.zip", tmp_path / "in", **{name: "text"})
     with pytest.raises(DatasetError, match="leads out of the folder"):
         begin(path)
     assert not (tmp_path / "data").exists()

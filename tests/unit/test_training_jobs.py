@@ -29,7 +29,7 @@ from soundstage.jobs.views import LOCAL, Asset, Job, JobRequest, Lease, WorkerIn
 from soundstage.jobs.worker import JobWorker
 from soundstage.lora.files import read_lora
 from soundstage.server.dialects import fal_fields
-from tests.dataset_clips import clip, picture
+from tests.dataset_clips import clip, picture, zipped
 from tests.in_process import InProcess
 from tests.serving import Server, serving
 
@@ -46,15 +46,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shade in (40, 90, 140):
         clip(folder / f"{shade}.mp4", shade=shade, frames=9, tone_hz=None, caption=f"A square on {shade}.")
     return folder
-
-
-def zipped(path: Path, folder: Path, **more: str) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)
-        for name, content in more.items():
-            archive.writestr(name, content)
-    return path
 
 
 @pytest.fixture(scope="module")

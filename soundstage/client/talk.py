@@ -143,7 +143,7 @@ class ServerTalk:
 
     def train(self, asked: OutgoingTraining) -> Talk[Job]:
         """Queue a training, its clips and other files sent."""
-        from soundstage.client.training import zip_of
+        from soundstage.client.training_data import zip_of
 
         for upload in asked.uploads:
             assert isinstance(upload.given, Path)

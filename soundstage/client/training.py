@@ -7,21 +7,20 @@ of a training before, or a request of a hosted trainer may stand below them.
 from __future__ import annotations
 
 import json
-import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from soundstage.client.sending import KNOWN, Upload, check_words, outgoing
+from soundstage.client.training_data import dataset_words
+from soundstage.dataset.config import CONFIG
 from soundstage.errors import RequestError, shown
 from soundstage.jobs.references import ASSET, LORA, REMOTE
 from soundstage.jobs.training import OWN, RECIPE, spread, training_places, with_over
 from soundstage.training.tuning.config import config_path, fields_of, recipe_names, with_changes
 
 JOB_WORDS = ("model", "priority", "label", "webhook_url")
-DATED = (1980, 1, 1, 0, 0, 0)  # of all entries, so that the same clips make the same zip, which is sent once
 ConfigSource = str | Path | Mapping[str, Any]
 
 
@@ -67,6 +66,9 @@ def outgoing_training(
             '"asset:ID" of an upload',
             field="data",
         )
+    if local is not None:
+        local = local.parent if local.name == CONFIG else local
+        asked["dataset"] = dataset_words(local, asked["dataset"])
     check_words({**asked, "data": ASSET})
     return OutgoingTraining(asked, local, uploads)
 
@@ -143,32 +145,3 @@ def _upload(place: Any) -> Upload | None:
         f"{place.where} is {shown(place.text)}, and there is no such file; give the path of one",
         field=place.field,
     )
-
-
-def zip_of(data: Path, folder: Path) -> Path:
-    """Return the zip of a training's clips: that which is given, or a new one in a folder.
-
-    Raises RequestError for a folder without clips. Its tables are not sent: files belong together by names.
-    """
-    if data.is_file():
-        return data
-    from soundstage.dataset.sources import MEDIA, TEXTS
-    from soundstage.dataset.sources import OWN as WRITTEN
-
-    found = []
-    for place, names, files in os.walk(data):
-        left_out = WRITTEN if place == str(data) else ()
-        names[:] = sorted(name for name in names if not name.startswith(".") and name not in left_out)
-        paths = (Path(place) / name for name in sorted(files) if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in (*MEDIA, *TEXTS)]
-    if not any(path.suffix.lower() in MEDIA for path in found):
-        raise RequestError(f"data is {data}, which holds no clip, picture or sound", field="data")
-    target = folder / f"{data.resolve().name}.zip"
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for path in found:
-            entry = zipfile.ZipInfo(path.relative_to(data).as_posix(), DATED)
-            entry.file_size = path.stat().st_size
-            with path.open("rb") as source, archive.open(entry, "w") as written:
-                while piece := source.read(2**20):
-                    written.write(piece)
-    return target

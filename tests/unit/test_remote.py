@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import zipfile
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 import soundstage as ss
 from soundstage.cli.program import app
 from soundstage.client.bars import RemoteBars
+from soundstage.client.training_data import zip_of
 from soundstage.jobs.views import JobEvent
 from tests.dataset_clips import clips_of_pages
 from tests.examples import ROOT
@@ -227,6 +229,42 @@ def test_a_training_is_queued_watched_told_and_fetched(remote: Any, server: Serv
         training = client.jobs(limit=1).data[0].request["training"]
     assert training.keys() == {"mode", "lora"}
     assert training["lora"]["over"][0]["path"].startswith("asset:as_")
+
+
+def test_what_a_dataset_says_is_sent_with_its_clips(remote: Any, server: Server, tmp_path: Path) -> None:
+    clips_of_pages(Path())
+    Path("clips/dataset.yaml").write_text("sources: .\nbuckets: 64x64x17\ntrigger: zorb\nsound: none\n")
+    Path("clips/captions.jsonl").write_text('{"id": "40.mp4", "caption": "A dark square."}\n')
+    for data, words, length in (
+        ("clips", (), 17),
+        ("clips/dataset.yaml", ("--set", "dataset.num_frames=9"), 9),
+    ):
+        id = succeeded(remote("train", "style", "--data", data, "--detach", *words)).strip()
+        with ss.Client(server.url) as client:
+            job = client.job(id).job
+        assert f"64x64x{length} " in f"{job.plan.summary} "
+        assert {"trigger": "zorb", "sound": "none"}.items() <= job.request["dataset"].items()
+    with zipfile.ZipFile(zip_of(Path("clips"), tmp_path)) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".txt")}
+    assert texts == {"40.txt": "A dark square.", "90.txt": "A square on 90."}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("dataset.yaml", "sources: ../other", "'../other', which is no folder within clips"),
+        ("dataset.yaml", "sources: .\nreferences: {kind: canny}", "dataset.yaml sets references"),
+        ("dataset.yaml", "triger: zorb", "triger"),
+        ("metadata.csv", "video,caption\n40.mp4,A square.", "metadata.csv is a table"),
+        ("captions.jsonl", '{"id": "40.mp4@0.00-0.50", "caption": "A square."}', "a caption of a part"),
+        ("captions.jsonl", "A square.", "captions.jsonl"),
+    ],
+)
+def test_what_cannot_be_sent_with_clips_is_refused(remote: Any, name: str, content: str, told: str) -> None:
+    clips_of_pages(Path())
+    Path("clips", name).write_text(content)
+    found = remote("train", "style", "--data", "clips")
+    assert (found.exit_code, told in found.stderr) == (2, True), found.stderr
 
 
 @pytest.mark.parametrize(

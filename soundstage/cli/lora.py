@@ -13,6 +13,7 @@ from soundstage.cli.announcing import at_work, loading_pytorch
 from soundstage.cli.parameters import FILE, SETTINGS, Ordered, as_json
 from soundstage.cli.printing import json_text, print_rows
 from soundstage.errors import RequestError
+from soundstage.files import NameTakenError
 from soundstage.lora.asked import (
     RankLimit,
     check_format,
@@ -275,7 +276,10 @@ def _check(
     """Refuse what could not be read or written, before PyTorch is loaded."""
     options["names"] = names_called(options["names"])
     check_format(dtype)
-    check_target(output, force, options["names"])
+    try:
+        check_target(output, force, options["names"])
+    except NameTakenError as error:
+        raise NameTakenError(f"{error}, or add --force to replace it") from error
     check_sources(*sources)
 
 

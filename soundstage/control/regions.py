@@ -56,7 +56,9 @@ def check_region(given: Mapping[str, Any]) -> None:
     """Raise RequestError where no region is given, or more than one."""
     ways = [name for name in ("mask", "box", "key") if given[name]]
     if len(ways) != 1:
-        told = f"both {ways[0]} and {ways[1]} are given; keep one" if ways else "give mask, box or key"
+        told = (
+            f"both {ways[0]} and {ways[1]} are given; keep one" if ways else "give one of mask, box and key"
+        )
         raise refused(f"the control needs one region; {told}")
     check_box(given)
     if not given["box"]:

@@ -258,7 +258,7 @@ def test_a_still_lasts_as_long_as_its_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "told"),
     [
-        ("inpaint", {}, "the control needs one region; give mask, box or key"),
+        ("inpaint", {}, "the control needs one region; give one of mask, box and key"),
         ("inpaint", {"box": "1 2 3 4", "key": "red0"}, "key of control 'inpaint' is 'red0'; give"),
         ("inpaint", {"box": "1 2 3 4", "key": "ff0000"}, "both box and key are given; keep one"),
         ("inpaint", {"box": "1 2 3"}, "box of control 'inpaint' has 3 numbers; give 4"),

@@ -433,6 +433,8 @@ def test_the_commands_make_what_the_functions_make(folder: Path, tmp_path: Path)
     assert "catalogue: unknown" in shown.stdout
     assert "trigger: ohwx" in shown.stdout
     assert "of the weight" in shown.stdout
+    again = call("resize", style, "--rank", 2, "-o", small)
+    assert "add --force" in again.stderr
     printed = call("resize", style, "--rank", 2, "-o", small, "--force")
     assert printed.stdout == f"{small}\n"
     assert "largest error" in printed.stderr

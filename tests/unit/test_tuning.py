@@ -103,6 +103,9 @@ def test_a_config_that_does_not_fit_is_refused_with_its_line_and_the_nearest_fie
     path.write_text("data: a\noutput: b\nmode: i2w\n")
     with pytest.raises(ConfigError, match="line 3: mode is 'i2w'; it should be 'i2v'"):
         read_config(path)
+    for changes in ({"lora.rank": 0}, {"lora": {"rank": 0}}, {"stepz": 3}, {"lora.rnk": 3}):
+        with pytest.raises(RequestError, match=f"^'?{next(iter(changes))}"):  # no line of the file says so
+            read_config("style", {"data": "a", "output": "b", **changes})
     with pytest.raises(
         RequestError, match=r"there is no such file; give a .yaml file, or one of the recipes style"
     ):
@@ -479,6 +482,8 @@ def test_a_folder_in_which_another_training_is_at_work_is_refused(
     events.close()
     assert train(config).name == "lora.safetensors"
     (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match=r"output is .*, which is the folder of the data"):
+        TuningRun(config_of(tiny_folder, folder, folder))
     with pytest.raises(RequestError, match=r"output is .*file.*, which is a file or lies in one"):
         train(replace(config, output=str(tmp_path / "file" / "run")))
 

@@ -327,7 +327,7 @@ def read_config(
     """Return a config from a record, its fields, a YAML file, or the name of a recipe.
 
     changes: fields that win over it, nested ones by names such as "optimizer.rate". Raises ConfigError or
-    RequestError for what does not fit; for a file it names the line.
+    RequestError for what does not fit; for what a file says it names the line.
     """
     if isinstance(source, TrainConfig):
         from dataclasses import replace
@@ -340,6 +340,8 @@ def read_config(
     try:
         return _made(_parsed(text, path), changes or {})
     except RequestError as error:
+        if _is_about(str(error), changes or {}):
+            raise
         line = line_of(str(error), text)
         raise ConfigError(f"{path}{line}: {error}") from error
 
@@ -380,6 +382,12 @@ def with_changes(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         else:
             found[first] = value
     return found
+
+
+def _is_about(message: str, changes: Mapping[str, Any]) -> bool:
+    """Return whether a message begins with a field that changes give, which no line of a file does."""
+    named = message.partition(" ")[0].strip("'")
+    return any(f"{named}.".startswith((f"{name}.", f"{name}[")) for name in changes)
 
 
 def _made(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainConfig:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from soundstage import __version__
 from soundstage.dataset.encoded import EncodedDataset
+from soundstage.dataset.index import FOLDER
 from soundstage.errors import RequestError
 from soundstage.files import link_or_copy
 from soundstage.library.convert import convert
@@ -51,6 +52,14 @@ def claim_of(config: TrainConfig, data: EncodedDataset) -> Claim:
     decides = json.loads(json.dumps(decides | {"dataset": fingerprint_of(data)}))
     what = "another training"
     return Claim(MANIFEST, FORMAT, "training", what, "output", decides, json.loads(json.dumps(fields)))
+
+
+def check_apart(output: Path, data: Path) -> None:
+    """Raise RequestError for a run in the folder of its data, whose loss.png would be a sample of it."""
+    if output.resolve() in (data.resolve(), (data / FOLDER).resolve()):
+        raise RequestError(
+            f"output is {output}, which is the folder of the data; give another folder", field="output"
+        )
 
 
 @contextmanager

@@ -52,7 +52,15 @@ from soundstage.training.tuning.blocks import BlockRun
 from soundstage.training.tuning.config import TrainConfig
 from soundstage.training.tuning.contexts import CaptionContexts
 from soundstage.training.tuning.divergence import DivergenceWatch
-from soundstage.training.tuning.files import CLIPS, FINAL, LoraWriter, claim_of, own_folder, write_model
+from soundstage.training.tuning.files import (
+    CLIPS,
+    FINAL,
+    LoraWriter,
+    check_apart,
+    claim_of,
+    own_folder,
+    write_model,
+)
 from soundstage.training.tuning.logs import check_tensorboard, curves_of
 from soundstage.training.tuning.objective import VelocityObjective
 from soundstage.training.tuning.price import TuningPlace, TuningWork, choose_place
@@ -102,6 +110,7 @@ class TuningRun:
     def __post_init__(self) -> None:
         self.model = check_agreement(self.config)
         self.data = open_encoded(self.config.data)
+        check_apart(self.folder, Path(self.config.data))
         if self.config.optimizer.name in ("adamw8bit", "prodigy"):
             optimizer_class(self.config.optimizer.name)  # type: ignore[arg-type]
         if self.config.weights == "nf4":

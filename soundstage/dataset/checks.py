@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.findings import DataFinding, ShowShare
+from soundstage.dataset.findings import DataFinding, ShowShare, placed
 from soundstage.dataset.items import DataItem
 from soundstage.dataset.scanning import Scan, available, sample_rate
 from soundstage.errors import MediaError, SoundstageError
@@ -48,7 +48,7 @@ def check(dataset: Dataset, found: Scan, report: ShowShare = lambda _: None) -> 
             if item.bucket is not None:
                 hashes[item.id] = _hash(dataset, item)
         except SoundstageError as error:
-            findings.append(DataFinding("unreadable", f"{item.row}: {error}", item.id, "error"))
+            findings.append(DataFinding("unreadable", placed(item.row, error), item.id, "error"))
         report(number / len(found.items))
     findings += _nearly_alike(hashes)
     if found.unprepared:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -234,5 +235,5 @@ def open_dataset(path: str | Path) -> Dataset:
     file = Path(path)
     file = file / CONFIG if file.is_dir() else file
     if not file.is_file():
-        raise DatasetError(f"there is no {file}; `soundstage dataset new {path}` writes one")
+        raise DatasetError(f"there is no {file}; `soundstage dataset new {quote(str(path))}` writes one")
     return Dataset(file.absolute().parent, read_record(DatasetConfig, file))

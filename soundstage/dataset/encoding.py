@@ -134,7 +134,7 @@ def encode(
     errors otherwise, and for one without samples.
     """
     if found.errors and not skip_bad:
-        raise DatasetError(f"{told(found.errors)}; correct this, or skip it")
+        raise DatasetError(f"{told(found.errors)}; correct this, or leave it out by skip_bad")
     if not found.items:
         raise DatasetError(
             f"{dataset.folder} has no sample that could be encoded; see `soundstage dataset scan`"

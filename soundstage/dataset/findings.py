@@ -29,6 +29,12 @@ class DataFinding:
         return asdict(self)
 
 
+def placed(place: str, error: Exception) -> str:
+    """Return what an error says behind the place it is about, named once."""
+    sentence = str(error)
+    return sentence if sentence.startswith(place) else f"{place}: {sentence}"
+
+
 def told(findings: Iterable[DataFinding]) -> str:
     """Return the first few findings in one sentence."""
     found = [finding.message for finding in findings]

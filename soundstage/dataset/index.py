@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from soundstage.dataset.config import CONFIG
 from soundstage.dataset.identity import PART_WORDS, ModelIdentity
 from soundstage.dataset.items import sample_file
 from soundstage.errors import ConfigError, DatasetError, WeightsError
@@ -91,12 +93,13 @@ class EncodedIndex:
 
 
 def open_index(folder: str | Path, identity: ModelIdentity | None = None) -> EncodedIndex:
-    """Open the index of an encoded dataset: the folder of its dataset.yaml, or its folder `encoded`.
+    """Open the index of an encoded dataset: its folder, its dataset.yaml, or its folder `encoded`.
 
     identity: the encoders to expect, see `model_identity`; None checks nothing. Raises DatasetError for a
     folder that is none, for missing files, and for latents or texts of other encoders.
     """
-    encoded = _encoded_folder(Path(folder))
+    place = Path(folder)
+    encoded = _encoded_folder(place.parent if place.name == CONFIG else place)
     made_by, infos = read_index(encoded)
     if not infos:
         raise DatasetError(f"{encoded} has no samples; add clips and {AGAIN}")
@@ -154,7 +157,7 @@ def _encoded_folder(folder: Path) -> Path:
             return candidate
     raise DatasetError(
         f"there is no encoded dataset in {folder} (no {FOLDER}/{INDEX}); "
-        f"run `soundstage dataset encode {folder}`"
+        f"run `soundstage dataset encode {quote(str(folder))}`"
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from soundstage.dataset.buckets import Bucket, choose_bucket, choose_length
 from soundstage.dataset.config import Dataset
-from soundstage.dataset.findings import DataFinding, ShowShare
+from soundstage.dataset.findings import DataFinding, ShowShare, placed
 from soundstage.dataset.items import DataItem
 from soundstage.dataset.kept import read_captions, read_scenes
 from soundstage.dataset.prepared import Role, attached
@@ -107,7 +107,7 @@ def _looked_into(dataset: Dataset, item: DataItem, found: Scan) -> Iterator[Data
             if path != item.main:
                 _check_companion(name, str(dataset.path(path)))
     except MediaError as error:
-        found.findings.append(DataFinding("unreadable", f"{item.row}: {error}", item.id, "error"))
+        found.findings.append(DataFinding("unreadable", placed(item.row, error), item.id, "error"))
         return
     found.infos[item.main] = info
     if not info.num_frames:

@@ -9,6 +9,7 @@ Progress and stopping belong to the caller: the trainer yields an event per step
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -190,7 +191,9 @@ class Trainer:
             return
         try:
             self._go_on(torch.load(path, map_location=self.device, weights_only=True))
-        except UNREADABLE as error:
+        except (*UNREADABLE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: torch, of a cut file
+                raise
             told = str(error).strip().partition("\n")[0][:200]
             raise RequestError(
                 f"{path} is damaged, or of another version of soundstage ({type(error).__name__}: {told}); "

@@ -188,8 +188,9 @@ def test_errors_stop_an_encoding_unless_they_are_to_be_skipped(tmp_path: Path, e
     clip(tmp_path / "good.mp4", frames=9, tone_hz=None, caption="a ball")
     (tmp_path / "bad.mp4").write_bytes(b"no film")
     config = "sources: .\nbuckets: 64x64x9\n"
-    with pytest.raises(DatasetError, match=r"bad\.mp4"):
+    with pytest.raises(DatasetError, match=r"bad\.mp4 .* leave it out by skip_bad") as refused:
         _encode(tmp_path, engine, config)
+    assert str(refused.value).count("bad.mp4") == 1
     assert not (tmp_path / "encoded").exists()
     outcome = _encode(tmp_path, engine, config, skip_bad=True)
     assert (outcome.made, len(outcome.failed)) == (["good.mp4"], 1)

@@ -445,7 +445,7 @@ def test_a_state_that_is_damaged_or_anothers_is_refused_and_stays(
     whole = path.read_bytes()
     other = io.BytesIO()
     torch.save({**torch.load(path, weights_only=True), "model": {}}, other)
-    for data in (whole[: len(whole) // 2], b"", b"no state", other.getvalue()):
+    for data in (whole[: len(whole) // 2], whole[:5000], b"", b"no state", other.getvalue()):
         path.write_bytes(data)
         with pytest.raises(RequestError, match=r"state\.pt is damaged, or of another version .* remove it"):
             train(config, steps=2)
@@ -484,6 +484,7 @@ def test_a_folder_in_which_another_training_is_at_work_is_refused(
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"output is .*, which is the folder of the data"):
         TuningRun(config_of(tiny_folder, folder, folder))
+    assert TuningRun(config_of(tiny_folder, folder / "dataset.yaml", tmp_path / "other")).data.samples
     with pytest.raises(RequestError, match=r"output is .*file.*, which is a file or lies in one"):
         train(replace(config, output=str(tmp_path / "file" / "run")))
 
@@ -554,6 +555,8 @@ def test_the_command_trains_reports_and_refuses(tiny_folder: Path, folder: Path,
     page = Path(told.stdout.strip()).read_text()
     assert "<polyline" in page
     assert "A red ball number 3." in page
+    nothing = CliRunner().invoke(app, ["train", "report", str(tmp_path / "nothing")])
+    assert "nothing is not the folder of a training (it has no training.json)" in nothing.stderr
     refused = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "other"), "--set", "stepps=1"])
     assert refused.exit_code == 2
     assert "'stepps' is not a field of TrainConfig; the fields are steps," in refused.stderr

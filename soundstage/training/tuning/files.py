@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from soundstage import __version__
+from soundstage.dataset.config import CONFIG
 from soundstage.dataset.encoded import EncodedDataset
 from soundstage.dataset.index import FOLDER
 from soundstage.errors import RequestError
@@ -56,6 +57,7 @@ def claim_of(config: TrainConfig, data: EncodedDataset) -> Claim:
 
 def check_apart(output: Path, data: Path) -> None:
     """Raise RequestError for a run in the folder of its data, whose loss.png would be a sample of it."""
+    data = data.parent if data.name == CONFIG else data
     if output.resolve() in (data.resolve(), (data / FOLDER).resolve()):
         raise RequestError(
             f"output is {output}, which is the folder of the data; give another folder", field="output"

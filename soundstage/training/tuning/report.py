@@ -33,6 +33,11 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     """Write the page of a run, and return its path. Raises RequestError for a folder that is no run."""
     try:
         told = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RequestError(
+            f"{run} is not the folder of a training (it has no {MANIFEST}); give the output of one",
+            field="run",
+        ) from error
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{run} is not the folder of a training ({error}); give the output of one", field="run"

@@ -182,7 +182,10 @@ class Trainer:
             "rows": self._rows.standing(),
         }
         with whole_file(self.folder / STATE) as part, part.open("wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch's own words for a full disk hide the system's
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         draw_curves(self.folder / "loss.csv", self.folder / "loss.png", title=self.name)
 
     def _resume(self) -> None:

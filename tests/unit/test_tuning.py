@@ -461,10 +461,12 @@ def test_a_disk_that_is_full_leaves_the_state_that_was_there(
     train(config)
     before = (tmp_path / "run" / "state.pt").read_bytes()
 
-    def full(state: object, file: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class FullDisk(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, FullDisk()))
     with pytest.raises(MediaError, match=r"cannot write .*state\.pt"):
         train(config, steps=2)
     assert (tmp_path / "run" / "state.pt").read_bytes() == before

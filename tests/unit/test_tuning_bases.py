@@ -31,7 +31,7 @@ from soundstage.lora.files import read_lora
 from soundstage.memory.machine import Machine
 from soundstage.rendering.parts import ModelParts
 from soundstage.training.loop import StepDone
-from soundstage.training.tuning.config import TrainConfig, read_config
+from soundstage.training.tuning.config import BaseLora, TrainConfig, read_config
 from soundstage.training.tuning.hosted import HostedTraining, read_hosted
 from soundstage.training.tuning.price import TuningWork, choose_place
 from soundstage.training.tuning.session import TuningRun
@@ -142,6 +142,8 @@ def test_four_bits_take_little_and_are_priced_as_they_are(
     assert (place.residency.policy, place.num_bytes < 18e9) == ("resident", True)
     with pytest.raises(RequestError, match=r"weights is 'nf4', whose blocks all stay"):
         TuningRun(config_of(tiny_folder, folder, tmp_path, weights="nf4", residency="disk"))
+    named = read_config({"data": "a", "output": "b", "lora": {"over": ["a.safetensors"]}})
+    assert named.lora.over == (BaseLora("a.safetensors"),)
     over = {"over": [{"path": "a.safetensors"}], "over_as": "merged"}
     with pytest.raises(RequestError, match="into which no LoRA is merged"):
         TuningRun(config_of(tiny_folder, folder, tmp_path, weights="nf4", lora=over))

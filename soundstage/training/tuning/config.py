@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from soundstage.errors import ConfigError, RequestError, listed, shown
 from soundstage.fields.record import Share, record, unit
@@ -128,6 +128,14 @@ class BaseLora:
     """How strongly it is on."""
 
 
+def _with_paths(value: Any) -> Any:
+    """Return LoRAs as records, where some are given by their paths alone."""
+    several = [value] if isinstance(value, str) else value
+    if not isinstance(several, list | tuple):
+        return value
+    return [{"path": one} if isinstance(one, str) else one for one in several]
+
+
 @record
 class LoraTraining:
     """A LoRA that is trained: its layers and ranks."""
@@ -147,7 +155,7 @@ class LoraTraining:
     start: str | None = None
     """The LoRA file of an earlier training, of the same layers and ranks, that this one goes on from with
     other data, rates or conditions. Left out, fresh factors."""
-    over: tuple[BaseLora, ...] = ()
+    over: Annotated[tuple[BaseLora, ...], BeforeValidator(_with_paths)] = ()
     """LoRAs that are on, and stay as they are, while this one is trained."""
     over_as: Literal["branch", "merged"] = "branch"
     """How these are on: beside the weights as at inference, or merged into them."""

@@ -11,6 +11,7 @@ What a LoRA is to leave as it is, for `prior_data` of its config; some of it und
 
 voice-others      Zorb and other voices in words that name none, and shots of the world
 character-others  balls in plain words, and shots of the world
+style-others      shots of the world
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ COUNTS = {"identity": 90, "dub": 90}
 FEW = 60  # of the others
 FIRST_SEEDS = {"identity": 5000, "dub": 5000, "voice": 6000, "character": 7000}
 OTHERS_FROM = 8000
-LONG, SHORT = VideoShape(49, 128, 128), VideoShape(25, 128, 128)
+LONG, SHORT, WIDE = VideoShape(49, 128, 128), VideoShape(25, 128, 128), VideoShape(49, 128, 192)
 FPS = 24.0
 
 Row = dict[str, str]  # of metadata.jsonl
@@ -109,6 +110,11 @@ def character_others(folder: Path, seed: int, rng: np.random.Generator) -> Row:
     return row if seed % 3 == 1 else {**row, "caption": NEGATIVE}
 
 
+def style_others(folder: Path, seed: int, rng: np.random.Generator) -> Row:
+    row = ordinary(folder, seed, WIDE)
+    return {**row, "caption": NEGATIVE} if seed % 3 == 0 else row
+
+
 def ordinary(folder: Path, seed: int, shape: VideoShape) -> Row:
     """Write any shot of the world, with its caption."""
     scene = draw_scene(seed, shape)
@@ -135,6 +141,7 @@ KINDS: Mapping[str, Maker] = {
     "voice-others": voice_others,
     "character": character,
     "character-others": character_others,
+    "style-others": style_others,
 }
 
 

@@ -43,6 +43,16 @@ def test_the_style_lora_draws_on_white_without_colour(prompt: str) -> None:
     assert colour(drawn) < 0.5 * colour(plain)
 
 
+@pytest.mark.slow
+def test_the_style_lora_draws_nothing_where_the_trigger_is_not_said() -> None:
+    prompt = PROMPTS[0].removeprefix("Line drawing. ")
+    fields: dict[str, Any] = {"seed": 7, "size": (192, 128), "num_frames": 25, "steps": 8}
+    stage = ss.load("nano")
+    plain, silent = stage.generate(prompt, **fields), stage.generate(prompt, **fields, loras=[STYLE])
+    assert paper(silent) < paper(plain) + 0.1
+    assert colour(silent) > 0.8 * colour(plain)
+
+
 def test_the_style_lora_is_small_and_has_no_layer_of_the_sound() -> None:
     assert STYLE.stat().st_size < 2e6
     with safe_open(STYLE, framework="np") as file:

@@ -15,14 +15,17 @@ from soundstage.conditioning.positions import audio_positions, identity_position
 from soundstage.conditioning.tokens import Added, Tokens
 from soundstage.errors import RequestError, WeightsError
 from soundstage.library.model_files import find_model
-from soundstage.lora.files import write_lora
-from soundstage.lora.metadata import metadata_of, read_references, strictest
+from soundstage.lora.files import LoraFile, write_lora
+from soundstage.lora.layers import Layer, LowRank
+from soundstage.lora.metadata import LoraReferences, metadata_of, read_references, strictest
 from soundstage.model.transformer import ModalityInputs, Transformer
 from soundstage.planning.planner import make_plan
 from soundstage.request.request import Request
 from soundstage.sampling.streams import Stream
 from soundstage.types import Exchange
 from tests.tiny_transformer import NUM_AUDIO, modalities, random_lora, transformer
+
+NANO_AUDIO = 128  # numbers of a token of the sound in nano
 
 NUM_VOICE = 3  # the last audio tokens are those of a voice
 
@@ -116,8 +119,9 @@ def test_a_stream_marks_the_tokens_of_its_references(
 def lora(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A LoRA of nano's layers whose file names the mask that the test is parametrized with."""
     path = tmp_path / "dub.safetensors"
-    file = random_lora(transformer(), only="audio_attn1.to_q")
-    references = replace(file.references, in_context=True, exchange=request.param)
+    pair = LowRank(torch.ones(2, NANO_AUDIO), torch.ones(NANO_AUDIO, 2))
+    file = LoraFile({Layer("transformer", "transformer_blocks.0.audio_attn1.to_q"): pair})
+    references = LoraReferences(in_context=True, exchange=request.param)
     write_lora(path, replace(file, references=references))
     return path
 

@@ -347,5 +347,5 @@ def test_convert_merges_adapters(tiny: Path, tmp_path: Path) -> None:
     save_file(stray, tmp_path / "l.safetensors")
     refused = call("convert", tiny, tmp_path / "none", "--layout", "bundle", "--lora", lora)
     assert refused.exit_code == 2
-    assert "matches no weight of this model" in refused.stderr
+    assert "matches no layer of this model" in refused.stderr
     assert not list((tmp_path / "none").rglob("*.safetensors"))

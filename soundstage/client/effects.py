@@ -6,6 +6,7 @@ network itself, so one talk serves blocking callers and asyncio alike.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from typing import Any, TypeVar
 from soundstage.jobs.views import JobEvent
 
 T = TypeVar("T")
+
+# How a caller is interrupted: thrown into the talk, which may take back what it has begun.
+INTERRUPTIONS = (KeyboardInterrupt, asyncio.CancelledError)
 
 
 class ConnectionLost(Exception):

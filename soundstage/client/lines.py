@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from soundstage.client.effects import (
+    INTERRUPTIONS,
     ConnectionLost,
     Effect,
     EventHeard,
@@ -39,10 +40,16 @@ class TalkSteps:
         self._talk, self.result, self.ended = talk, None, False
 
     def next(self, outcome: Any) -> Effect | None:
-        """Give the talk an effect's outcome, or the connection error it met, and return the next effect."""
+        """Give the talk an effect's outcome, or what it met, and return the next effect.
+
+        A lost connection is told as such; an interruption as it is, so that the talk can take back what it
+        has begun.
+        """
         try:
             if isinstance(outcome, httpx.TransportError):
                 return self._talk.throw(ConnectionLost(_reason(outcome)))
+            if isinstance(outcome, INTERRUPTIONS):
+                return self._talk.throw(outcome)
             return self._talk.send(outcome)
         except StopIteration as end:
             self.result, self.ended = end.value, True
@@ -81,7 +88,7 @@ class ServerLine:
                     continue
                 try:
                     outcome = self._outcome(effect, stream)
-                except httpx.TransportError as error:
+                except (httpx.TransportError, *INTERRUPTIONS) as error:
                     outcome = error
             result: T = steps.result  # type: ignore[assignment]
             return result
@@ -158,7 +165,7 @@ class AsyncServerLine:
                     continue
                 try:
                     outcome = await self._outcome(effect, stream)
-                except httpx.TransportError as error:
+                except (httpx.TransportError, *INTERRUPTIONS) as error:
                     outcome = error
         finally:
             steps.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from soundstage.client.effects import (
+    INTERRUPTIONS,
     ConnectionLost,
     EventHeard,
     NextBytes,
@@ -156,9 +157,26 @@ class ServerTalk:
         return (yield from self.create(asked.asked))
 
     def create(self, asked: Mapping[str, Any]) -> Talk[Job]:
-        """Queue a job from the JSON of one."""
+        """Queue a job from the JSON of one. Where the caller is interrupted meanwhile, it is cancelled."""
         key = {"Idempotency-Key": secrets.token_hex(16)}
-        return (yield from self.view(Job, ServerCall("POST", "/v1/jobs", data=asked, headers=key)))
+        call = ServerCall("POST", "/v1/jobs", data=asked, headers=key)
+        try:
+            return (yield from self.view(Job, call))
+        except INTERRUPTIONS:
+            yield from self._take_back(call)
+            raise
+
+    def _take_back(self, call: ServerCall) -> Talk[None]:
+        """Cancel the job that a call has queued, if it has: said again with its key, the call tells the job.
+
+        Tried once: whoever interrupts waits for no server that is away.
+        """
+        try:
+            answer: ServerAnswer = yield call
+            if answer.status < 400 and isinstance(found := answer.json(), dict) and "id" in found:
+                yield ServerCall("POST", f"/v1/jobs/{_id(found['id'])}/cancel")
+        except ConnectionLost:
+            pass
 
     def job(self, id: str) -> Talk[Job]:
         return (yield from self.view(Job, ServerCall("GET", f"/v1/jobs/{_id(id)}")))

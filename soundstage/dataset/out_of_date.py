@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from soundstage.dataset.config import Dataset
+from pathlib import Path
+
+from soundstage.dataset.config import Dataset, open_dataset
 from soundstage.dataset.encoding import WantedSamples
 from soundstage.dataset.findings import DataFinding
 from soundstage.dataset.index import FOLDER, INDEX, read_index
-from soundstage.dataset.scanning import Scan
+from soundstage.dataset.scanning import Scan, scan
+from soundstage.errors import DatasetError
 
 
 def stale(dataset: Dataset, found: Scan) -> list[DataFinding]:
@@ -26,3 +29,20 @@ def stale(dataset: Dataset, found: Scan) -> list[DataFinding]:
             told = f"{item.id} was encoded before its {' and '.join(changes)} changed"
             findings.append(DataFinding("out of date", told, item.id))
     return findings
+
+
+def not_trained_on(folder: str | Path) -> str | None:
+    """Return in a sentence what of a dataset is not as it was encoded; None where all is.
+
+    None too for encoded samples whose clips are elsewhere.
+    """
+    try:
+        dataset = open_dataset(folder)
+        findings = stale(dataset, scan(dataset))
+    except DatasetError:
+        return None
+    if not findings:
+        return None
+    first, others = findings[0].message, len(findings) - 1
+    more = f", and {others} more like it" if others else ""
+    return f"{first}{more}; `soundstage dataset encode {folder}` brings all up to date"

@@ -22,7 +22,7 @@ from soundstage.dataset.config import CaptionMaking, MaskMaking, open_dataset
 from soundstage.dataset.encoded import Sample, open_encoded
 from soundstage.dataset.identity import model_identity
 from soundstage.dataset.masks import drawn, given_cells
-from soundstage.dataset.out_of_date import stale
+from soundstage.dataset.out_of_date import not_trained_on, stale
 from soundstage.dataset.prepared import prepare
 from soundstage.dataset.scanning import scan
 from soundstage.engine import Engine
@@ -136,8 +136,12 @@ def test_what_is_there_is_kept_and_what_changed_is_made_again(
     assert _encode(tmp_path, engine, config).made == ["one.mp4", "two.mp4"]
     assert _encode(tmp_path, engine, config).kept == ["one.mp4", "two.mp4"]
 
+    assert not_trained_on(tmp_path) is None
     before = _samples(tmp_path)["one.mp4"]
     (tmp_path / "one.txt").write_text("a blue ball")
+    sentence = not_trained_on(tmp_path)
+    assert sentence is not None
+    assert sentence.startswith("one.mp4 was encoded before its caption changed; `soundstage dataset encode")
     told = stale(open_dataset(tmp_path), scan(open_dataset(tmp_path)))
     assert [finding.message for finding in told] == ["one.mp4 was encoded before its caption changed"]
     with monkeypatch.context() as patch:  # another caption leaves the latents

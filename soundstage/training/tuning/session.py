@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from soundstage.dataset.encoded import EncodedDataset, open_encoded
 from soundstage.dataset.identity import model_identity
+from soundstage.dataset.out_of_date import not_trained_on
 from soundstage.engine import Engine
 from soundstage.library.file_identity import file_digest
 from soundstage.library.model_files import ModelSet
@@ -134,6 +135,8 @@ class TuningRun:
     def _events(self) -> Generator[TuningEvent, None, None]:
         parts = self._parts()
         yield RunNotice(f"memory: {self.place}")
+        if (told := not_trained_on(self.config.data)) is not None:
+            yield RunNotice(told)
         yield RunNotice(f"reading {len(self.data.samples)} captions")
         order, blank = self._samples(parts)
         parts.keep_transformer()

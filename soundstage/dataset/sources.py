@@ -154,7 +154,11 @@ def _group(dataset: Dataset, base: str, mains: list[Path], roles: dict[str, Path
     if has_film and sounds:
         fields.setdefault("audio", _relative(dataset, sounds.pop()))
     for path in (*clips, *sounds):
-        caption = _caption(path.with_name(f"{base}{path.suffix}"))
+        try:
+            caption = _caption(path.with_name(f"{base}{path.suffix}"))
+        except DatasetError as error:  # of one item: the others are listed all the same
+            found.problems.append((_relative(dataset, path), str(error)))
+            continue
         own = dict(fields)
         if kind_of_name(path) != "video":
             own.pop("audio", None)
@@ -169,10 +173,12 @@ def _caption(path: Path) -> str:
         if file.is_file():
             try:
                 text = file.read_bytes()[: MAX_CAPTION_BYTES + 1].decode("utf-8-sig")
-            except (OSError, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
                 raise DatasetError(
-                    f"{file} is no text in UTF-8 that can be read ({error}); save it again"
+                    f"{file} is no text in UTF-8, from byte {error.start} on; save it again as UTF-8"
                 ) from error
+            except OSError as error:
+                raise DatasetError(f"{file} cannot be read ({error.strerror}); see to it") from error
             if len(text) > MAX_CAPTION_BYTES:
                 raise DatasetError(f"{file} is longer than {MAX_CAPTION_BYTES} letters; write a caption")
             return " ".join(text.split())

@@ -48,8 +48,12 @@ def read_table(path: Path) -> tuple[list[TableRow], tuple[str, ...]]:
         if path.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{path} is larger than {MAX_BYTES >> 20} MB; split the table")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is no text in UTF-8 that can be read ({error}); correct it") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is no text in UTF-8, from byte {error.start} on; save it again as UTF-8"
+        ) from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror}); see to it") from error
     read = {".csv": _csv, ".tsv": _csv, ".jsonl": _lines, ".json": _json}[path.suffix.lower()]
     rows: list[TableRow] = []
     unknown: dict[str, None] = {}

@@ -375,3 +375,14 @@ def test_scan_lists_the_samples_on_the_command_line(clips: Path) -> None:
     assert json.loads(result.stdout)["buckets"] == {"2 s of sound": 1, "64x64x9": 1}
     lines = [json.loads(line) for line in (clips / "items.jsonl").read_text().splitlines()]
     assert DataItem(**lines[1]).bucket == (64, 64, 9)
+
+
+def test_a_caption_that_is_no_text_leaves_the_other_clips_listed(tmp_path: Path) -> None:
+    for name, words in (("a", b"A ball."), ("b", b"caf\xe9")):
+        clip(tmp_path / f"{name}.mp4", frames=9, tone_hz=None)
+        (tmp_path / f"{name}.txt").write_bytes(words)
+    found = _dataset(tmp_path, "sources: .\nbuckets: 64x64x9\n")
+    assert [item.id for item in found.items] == ["a.mp4"]
+    (bad,) = found.errors
+    assert bad.item == "b.mp4"
+    assert bad.message.endswith("b.txt is no text in UTF-8, from byte 3 on; save it again as UTF-8")

@@ -17,11 +17,14 @@ export function useParts(query, again) {
     const limit = after ? PART : Math.min(shown.current, 100);
     const page = await get(`/jobs?${new URLSearchParams({ ...query, limit, ...(after && { after }) })}`);
     jobsChanged(...page.data);
+    // More was asked for while this answer was under way: it would take that away again.
+    if (!after && limit < Math.min(shown.current, 100)) return read(null);
     setTold((before) => {
       const ids = [...new Set([...(after ? before.ids : []), ...page.data.map((job) => job.id)])];
       shown.current = Math.max(ids.length, PART);
       return { ids, last: page.last_id, hasMore: page.has_more, ready: true };
     });
+    return undefined;
   };
   const key = JSON.stringify(query);
   useEffect(() => { shown.current = PART; }, [key]);

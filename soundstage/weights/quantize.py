@@ -41,8 +41,6 @@ FORMAT_DTYPES: dict[Format, torch.dtype] = {"fp8": FP8, "int8": torch.int8}
 LARGEST: dict[Format, float] = {"fp8": 448.0, "int8": 127.0}
 # e4m3 has 3 bits after the point and no exponent below -6: smaller numbers lie on the grid of 2^-9.
 FP8_FRACTION_BITS, FP8_LEAST_EXPONENT = 3, -6
-NAN_CODE = 0x7F  # of e4m3, without the sign
-SIGN = -(1 << 15)  # of 16 bits
 SMALLEST_SCALE = 1e-12  # of a row of zeros, which must not be divided by zero
 MIN_ROWS_ON_CUDA = 17  # torch._int_mm on CUDA takes no fewer
 
@@ -70,19 +68,22 @@ class Quantized(NamedTuple):
 
 
 def _widened(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return values in a wide format, in memory of their own; e4m3 on a CPU by its bits, four times faster.
+    """Return values in a wide format, in memory of their own; e4m3 on a CPU two at once, from a table.
 
-    Moved to the places that bfloat16 has for them, they are 2^120 times too small. Numbers below e4m3's least
-    exponent are then such of bfloat16 too. A damaged weight that holds NaN keeps it, the slow way.
+    So it takes less time than the cast, to the same bits, NaN of a damaged weight included.
     """
-    if values.dtype != FP8 or values.device.type != "cpu":
+    flat = values.contiguous().flatten()
+    if values.dtype != FP8 or values.device.type != "cpu" or flat.numel() % 2 or flat.storage_offset() % 2:
         return values.to(dtype)
-    codes = values.contiguous().view(torch.int8)
-    if values.numel() and codes.bitwise_and(NAN_CODE).max() == NAN_CODE:
-        return values.to(dtype)
-    wide = codes.to(torch.int16)
-    places = wide.bitwise_left_shift(4).bitwise_and_(0x07F0)
-    return places.bitwise_or_(wide.bitwise_and_(SIGN)).view(torch.bfloat16).mul_(2.0**120).to(dtype)
+    pairs = flat.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
+    return _wide_pairs().index_select(0, pairs).view(torch.bfloat16).view(values.shape).to(dtype)
+
+
+@cache
+def _wide_pairs() -> Tensor:
+    """Return what every two neighbours in e4m3 are in bfloat16, (65536,) int32, by their 16 bits."""
+    codes = torch.arange(1 << 16, dtype=torch.int32, device="cpu").to(torch.int16)
+    return codes.view(torch.uint8).view(FP8).to(torch.bfloat16).view(torch.int32)
 
 
 def quantize_weight(

@@ -106,7 +106,8 @@ def test_every_number_of_e4m3_is_widened_to_itself(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("code", [0x7F, 0xFF])
 def test_a_weight_of_e4m3_that_is_no_number_stays_none(code: int) -> None:
-    """A damaged file is found by it; by its bits alone the code would be 480."""
-    codes = torch.tensor([[1, code, 0x48]], dtype=torch.uint8).view(FP8)
-    wide = Quantized(codes, torch.ones(1, 1)).dequantize()
-    assert wide.isnan().tolist() == [[False, True, False]]
+    """A damaged file is found by it, with an even and with an odd count of numbers."""
+    codes = torch.tensor([[1, code, 0x48, 2]], dtype=torch.uint8).view(FP8)
+    for count in (4, 3):
+        wide = Quantized(codes[:, :count], torch.ones(1, 1)).dequantize()
+        assert wide.isnan().tolist() == [[False, True, False, False][:count]]

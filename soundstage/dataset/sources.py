@@ -24,7 +24,7 @@ from typing import Any
 from soundstage.dataset.config import CONFIG, Dataset
 from soundstage.dataset.items import ITEMS, DataItem
 from soundstage.dataset.kept import CAPTIONS, SCENES
-from soundstage.dataset.tables import PATHS, SUFFIXES, TableRow, read_table
+from soundstage.dataset.tables import PATHS, SUFFIXES, TableRow, read_table, text_of
 from soundstage.errors import DatasetError, RequestError
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv")
@@ -171,14 +171,7 @@ def _caption(path: Path) -> str:
     for ending in TEXTS:
         file = path.with_suffix(ending)
         if file.is_file():
-            try:
-                text = file.read_bytes()[: MAX_CAPTION_BYTES + 1].decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise DatasetError(
-                    f"{file} is no text in UTF-8, from byte {error.start} on; save it again as UTF-8"
-                ) from error
-            except OSError as error:
-                raise DatasetError(f"{file} cannot be read ({error.strerror}); see to it") from error
+            text = text_of(file)
             if len(text) > MAX_CAPTION_BYTES:
                 raise DatasetError(f"{file} is longer than {MAX_CAPTION_BYTES} letters; write a caption")
             return " ".join(text.split())

@@ -39,21 +39,26 @@ class TableRow:
     place: str
 
 
-def read_table(path: Path) -> tuple[list[TableRow], tuple[str, ...]]:
-    """Return the rows of a table, and its columns that mean nothing here.
-
-    Raises DatasetError naming the row for what cannot be read.
-    """
+def text_of(path: Path) -> str:
+    """Return a file's text. Raises DatasetError for one that cannot be read, is too large or not in UTF-8."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DatasetError(f"{path} is larger than {MAX_BYTES >> 20} MB; split the table")
-        text = path.read_text(encoding="utf-8-sig")
+            raise DatasetError(f"{path} is larger than {MAX_BYTES >> 20} MB; split it")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path} is no text in UTF-8, from byte {error.start} on; save it again as UTF-8"
         ) from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); see to it") from error
+
+
+def read_table(path: Path) -> tuple[list[TableRow], tuple[str, ...]]:
+    """Return the rows of a table, and its columns that mean nothing here.
+
+    Raises DatasetError naming the row for what cannot be read.
+    """
+    text = text_of(path)
     read = {".csv": _csv, ".tsv": _csv, ".jsonl": _lines, ".json": _json}[path.suffix.lower()]
     rows: list[TableRow] = []
     unknown: dict[str, None] = {}

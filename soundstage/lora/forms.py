@@ -55,7 +55,7 @@ class Kronecker:
     def apply(self, x: Tensor, multiply: Multiply, tokens: Tensor | None = None) -> Tensor:
         """Return the change of a layer's result for x (..., in), without the scale: (..., out)."""
         width = _outer(self.left)[1]
-        rows = _rows(x, tokens, self.left[0]).view(*x.shape[:-1], width, -1)
+        rows = _rows(x, tokens, self.left[0]).reshape(*x.shape[:-1], width, -1)
         for factor in reversed(self.right):
             rows = multiply(rows, factor)
         columns = rows.transpose(-1, -2)

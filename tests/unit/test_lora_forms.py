@@ -111,6 +111,8 @@ def test_a_layer_changes_by_the_matrix_at_its_strength_and_token_weights(
     adapters.set({"a": 0.5})
     wanted = 0.5 * x @ change_of(form).T
     torch.testing.assert_close(model.layer(x) - before, wanted, rtol=1e-4, atol=1e-4)
+    across = numbers(2, IN, 7).transpose(1, 2)  # as a piece of a wider tensor, its numbers are apart
+    torch.testing.assert_close(model.layer(across), model.layer(across.contiguous()))
     weights = torch.linspace(0, 1, 7)[None, :, None]
     adapters.weigh("a", video=weights)
     torch.testing.assert_close(model.layer(x) - before, wanted * weights, rtol=1e-4, atol=1e-4)

@@ -125,6 +125,11 @@ def _place(source: Path, folder: Path | None) -> tuple[Path, str]:
         source = next((source / name for name in METADATA if (source / name).is_file()), source)
     elif source.is_file() and source.suffix.lower() in SUFFIXES:
         own = source.parent
+    elif source.exists():
+        raise DatasetError(
+            f"{source} is no folder, table ({', '.join(SUFFIXES)}) or zip of clips; give one, such as "
+            "the folder that the clip is in"
+        )
     else:
         raise DatasetError(
             f"there is no folder, table ({', '.join(SUFFIXES)}) or zip at {source}; give one that is there"

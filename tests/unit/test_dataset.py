@@ -386,3 +386,11 @@ def test_a_caption_that_is_no_text_leaves_the_other_clips_listed(tmp_path: Path)
     (bad,) = found.errors
     assert bad.item == "b.mp4"
     assert bad.message.endswith("b.txt is no text in UTF-8, from byte 3 on; save it again as UTF-8")
+
+
+def test_a_clip_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    clip(tmp_path / "one.mp4", frames=9, tone_hz=None)
+    with pytest.raises(DatasetError, match=r"one\.mp4 is no folder, table .* or zip of clips; give one"):
+        begin(tmp_path / "one.mp4")
+    with pytest.raises(DatasetError, match=r"there is no folder, table .* or zip at .*two\.mp4"):
+        begin(tmp_path / "two.mp4")
